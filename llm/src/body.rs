@@ -1,0 +1,112 @@
+//! The body of a request: read strictly, judged by its API's table, written canonically.
+
+use crate::api::Field;
+use crate::json::{self, Document, Invalid, Kind, Value};
+use crate::{Api, Bypass, KeyHasher, Representation, canonical};
+
+/// The longest body that is read at all. Reading takes up to nine times as much memory, for a
+/// body that is nothing but tiny values; edges bound what they buffer far below this.
+pub const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// A body whose answer may be cached.
+pub(crate) struct Body<'b> {
+    document: Document<'b>,
+    api: Api,
+    representation: Representation,
+}
+
+impl<'b> Body<'b> {
+    pub(crate) fn read(api: Api, bytes: &'b [u8]) -> Result<Self, Bypass> {
+        if bytes.len() > BODY_BYTES_MAX {
+            return Err(Bypass::BodyTooLarge);
+        }
+        let document = json::read(bytes)?;
+        let root = document.root();
+        if root.kind() != Kind::Object {
+            return Err(Bypass::NotObject);
+        }
+        let mut representation = Representation::Json;
+        for (key, value) in root.members() {
+            let field = key.and_then(|key| api.field(key.spelling()));
+            match field {
+                _ if value.kind() == Kind::Null => {}
+                None | Some(Field::Ignored) => {}
+                Some(Field::Stream) => {
+                    representation = match value.kind() {
+                        Kind::False => Representation::Json,
+                        Kind::True => Representation::Sse,
+                        _ => return Err(Bypass::FieldType),
+                    };
+                }
+                Some(Field::MustBeFalse(bypass) | Field::MayBeFalse(bypass)) => {
+                    if value.kind() != Kind::False {
+                        return Err(bypass);
+                    }
+                }
+                Some(Field::Model) => {
+                    if searches(value) {
+                        return Err(Bypass::WebSearch);
+                    }
+                }
+                Some(Field::Tools) => {
+                    if value.kind() != Kind::Array || !value.elements().all(run_by_client) {
+                        return Err(Bypass::HostedTool);
+                    }
+                }
+            }
+        }
+        Ok(Self {
+            document,
+            api,
+            representation,
+        })
+    }
+
+    pub(crate) fn representation(&self) -> Representation {
+        self.representation
+    }
+
+    /// Writes what counts of the body in the one spelling that it has.
+    pub(crate) fn write(&self, out: &mut KeyHasher) {
+        let omitted = |name: &[u8]| self.api.field(name).is_some_and(|field| !field.is_in_key());
+        canonical::write(self.document.root(), omitted, out);
+    }
+}
+
+/// Words in the names of models that look things up while they answer: OpenAI's `search-preview`
+/// and `deep-research`, Perplexity's `sonar`, OpenRouter's `:online`, Groq's `compound`. Another
+/// model that happens to have one is passed by without need; that costs a call, not an answer.
+const SEARCHING: &[&str] = &["search", "research", "online", "sonar", "compound"];
+
+fn searches(model: Value<'_>) -> bool {
+    let Some(name) = model.string() else {
+        return false;
+    };
+    name.split(|byte| !byte.is_ascii_alphanumeric())
+        .any(|word| {
+            SEARCHING
+                .iter()
+                .any(|other| word.eq_ignore_ascii_case(other.as_bytes()))
+        })
+}
+
+/// Tools of any other type, or of none, are run by the provider: they search, fetch or execute.
+fn run_by_client(tool: Value<'_>) -> bool {
+    let kind = tool.get("type").and_then(Value::string);
+    kind.is_some_and(|kind| matches!(&*kind, b"function" | b"custom"))
+}
+
+impl From<Invalid> for Bypass {
+    fn from(invalid: Invalid) -> Self {
+        match invalid {
+            Invalid::ByteOrderMark => Self::ByteOrderMark,
+            Invalid::DuplicateKey => Self::DuplicateKey,
+            Invalid::NotUtf8 => Self::NotUtf8,
+            Invalid::Surrogate => Self::LoneSurrogate,
+            Invalid::Syntax => Self::NotJson,
+            Invalid::TooDeep => Self::TooDeep,
+            Invalid::TooLarge => Self::BodyTooLarge,
+            Invalid::Trailing => Self::TrailingData,
+        }
+    }
+}

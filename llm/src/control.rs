@@ -1,0 +1,125 @@
+//! `Cache-Control` of a request (RFC 9111, section 5.2.1).
+//!
+//! Forgiving: what is unknown is skipped, and nothing makes a request fail. In doubt the answer
+//! does not come from the cache.
+
+/// What the client asks of the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// Keep nothing of this exchange. Such a request is a bypass, so that in an
+    /// [`Exchange`](crate::Exchange) this is false.
+    pub no_store: bool,
+    /// Ask the provider, then refresh the entry.
+    pub no_cache: bool,
+    /// Answer from the cache or with 504, but do not ask the provider.
+    pub only_if_cached: bool,
+    /// The greatest age, in seconds, of an answer that is wanted.
+    pub max_age: Option<u64>,
+    /// For how many seconds more an answer must be fresh.
+    pub min_fresh: Option<u64>,
+}
+
+/// RFC 9111 has caches take greater numbers for this one: 68 years.
+const SECONDS_MAX: u64 = 1 << 31;
+
+impl Control {
+    /// Reads all `cache-control` headers, or `pragma: no-cache` where there is none.
+    pub fn of(headers: &[(&str, &[u8])]) -> Self {
+        let mut control = Self::default();
+        let mut legacy = false;
+        let mut found = false;
+        for &(name, value) in headers {
+            match name {
+                "cache-control" => {
+                    found = true;
+                    control.read(value);
+                }
+                "pragma" => legacy |= names_no_cache(value),
+                _ => {}
+            }
+        }
+        control.no_cache |= legacy && !found;
+        control
+    }
+
+    /// Whether an answer of this age, fresh for so long yet (for ever, if there is no number),
+    /// may be served to this client.
+    pub fn accepts(&self, age_seconds: u64, fresh_seconds: Option<u64>) -> bool {
+        let young = self.max_age.is_none_or(|max| age_seconds <= max);
+        let fresh = match (self.min_fresh, fresh_seconds) {
+            (Some(wanted), Some(left)) => wanted <= left,
+            _ => true,
+        };
+        young && fresh && !self.no_cache
+    }
+
+    fn read(&mut self, mut rest: &[u8]) {
+        while !rest.is_empty() {
+            let Some((directive, after)) = split_directive(rest) else {
+                // A quote that never closes may have swallowed anything.
+                self.no_cache = true;
+                return;
+            };
+            rest = after;
+            let mut parts = directive.splitn(2, |&byte| byte == b'=');
+            let name = parts.next().unwrap_or_default().trim_ascii();
+            let argument = parts.next().map(<[u8]>::trim_ascii);
+            let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+            if is("no-store") {
+                self.no_store = true;
+            } else if is("no-cache") {
+                self.no_cache = true;
+            } else if is("only-if-cached") {
+                self.only_if_cached = true;
+            } else if is("max-age") {
+                let seconds = self.seconds(argument);
+                // Clocks count whole seconds here: an age of 0 may be most of one.
+                self.no_cache |= seconds == 0;
+                self.max_age = Some(self.max_age.unwrap_or(seconds).min(seconds));
+            } else if is("min-fresh") {
+                let seconds = self.seconds(argument);
+                self.min_fresh = Some(self.min_fresh.unwrap_or(seconds).max(seconds));
+            }
+        }
+    }
+
+    /// A number of seconds. If it is none, then nothing in the cache is known to be wanted.
+    fn seconds(&mut self, argument: Option<&[u8]>) -> u64 {
+        let digits = argument.map_or(&[][..], |argument| {
+            let inner = argument.strip_prefix(b"\"");
+            let inner = inner.and_then(|inner| inner.strip_suffix(b"\""));
+            inner.unwrap_or(argument)
+        });
+        let mut seconds = 0u64;
+        for digit in digits {
+            if !digit.is_ascii_digit() {
+                self.no_cache = true;
+                return 0;
+            }
+            seconds = SECONDS_MAX.min(seconds * 10 + u64::from(digit - b'0'));
+        }
+        self.no_cache |= digits.is_empty();
+        seconds
+    }
+}
+
+/// The text up to the next comma outside of quotes, and what follows the comma.
+fn split_directive(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut quoted = false;
+    let mut escaped = false;
+    for (at, &byte) in text.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' if !quoted => return Some((&text[..at], &text[at + 1..])),
+            _ => {}
+        }
+    }
+    (!quoted).then_some((text, &[]))
+}
+
+fn names_no_cache(pragma: &[u8]) -> bool {
+    let mut directives = pragma.split(|&byte| byte == b',');
+    directives.any(|directive| directive.trim_ascii().eq_ignore_ascii_case(b"no-cache"))
+}

@@ -1,0 +1,219 @@
+//! The one JSON reader, for requests and answers: one pass over the bytes into a flat arena.
+//!
+//! It is stricter than most. What two readers could understand differently (a key twice, half a
+//! surrogate pair, a byte order mark) is refused, because the provider's reader may be the
+//! other one. It neither recurses nor allocates per token: nodes are spans of the text, and
+//! only strings in an unusual spelling are copied out.
+
+mod reader;
+mod string;
+
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
+
+pub(crate) use reader::read;
+pub(crate) use string::run;
+
+/// Arrays and objects inside each other. Real requests stay below 20, and the readers of
+/// providers give up at 128 or earlier.
+pub(crate) const DEPTH_MAX: usize = 128;
+
+/// Positions are kept in 32 bits, with room to spare.
+pub(crate) const TEXT_BYTES_MAX: usize = 1 << 30;
+
+/// Why a text was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Invalid {
+    /// It begins with a byte order mark.
+    ByteOrderMark,
+    /// An object has a key twice, compared by value.
+    DuplicateKey,
+    /// It is not UTF-8. Named before any fault of the JSON.
+    NotUtf8,
+    /// An escape stands for half of a surrogate pair.
+    Surrogate,
+    /// It is not JSON.
+    Syntax,
+    /// It is nested deeper than [`DEPTH_MAX`].
+    TooDeep,
+    /// It is longer than [`TEXT_BYTES_MAX`].
+    TooLarge,
+    /// The value is followed by more than white space.
+    Trailing,
+}
+
+/// A text that was read: its nodes in the order of the text, a container before its contents.
+pub(crate) struct Document<'t> {
+    text: &'t [u8],
+    /// The values of strings whose spelling is not their value's canonical one.
+    decoded: Vec<u8>,
+    nodes: Vec<Node>,
+    /// The keys of each object, as node numbers, sorted by value. Each value follows its key.
+    members: Vec<u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Node {
+    kind: Kind,
+    /// A span: of the text, of the decoded strings, or, for an object, of the members.
+    start: u32,
+    end: u32,
+    /// The node after this one and all it contains.
+    next: u32,
+}
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `null`
+    Null,
+    /// `false`
+    False,
+    /// `true`
+    True,
+    /// A number, as spelled.
+    Number,
+    /// A string in its canonical spelling, which may hold escapes.
+    Spelled,
+    /// A string by value.
+    Decoded,
+    /// An array.
+    Array,
+    /// An object.
+    Object,
+}
+
+/// One value of a document.
+#[derive(Clone, Copy)]
+pub(crate) struct Value<'d> {
+    document: &'d Document<'d>,
+    node: u32,
+}
+
+impl<'t> Document<'t> {
+    /// The value that the text is.
+    pub(crate) fn root(&self) -> Value<'_> {
+        Value {
+            document: self,
+            node: 0,
+        }
+    }
+
+    fn node(&self, at: u32) -> Node {
+        self.nodes[at as usize]
+    }
+
+    /// The bytes of a scalar, as [`Value::spelling`] has them.
+    fn bytes(&self, at: u32) -> &[u8] {
+        let node = self.node(at);
+        let source = match node.kind {
+            Kind::Array | Kind::Object => return &[],
+            Kind::Decoded => &self.decoded,
+            _ => self.text,
+        };
+        &source[node.start as usize..node.end as usize]
+    }
+}
+
+impl<'d> Value<'d> {
+    /// What the value is.
+    pub(crate) fn kind(self) -> Kind {
+        self.document.node(self.node).kind
+    }
+
+    /// The bytes of a scalar: a decoded string's value, otherwise the spelling without quotes.
+    /// A key without escapes and one that is decoded are both their value here.
+    pub(crate) fn spelling(self) -> &'d [u8] {
+        self.document.bytes(self.node)
+    }
+
+    /// A scalar as the text has it, with its quotes; of a decoded string, the value without.
+    pub(crate) fn source(self) -> &'d [u8] {
+        let node = self.document.node(self.node);
+        match node.kind {
+            Kind::Spelled => &self.document.text[node.start as usize - 1..node.end as usize + 1],
+            _ => self.spelling(),
+        }
+    }
+
+    /// A string's value. Always valid UTF-8.
+    pub(crate) fn string(self) -> Option<Cow<'d, [u8]>> {
+        let bytes = self.spelling();
+        match self.kind() {
+            Kind::Spelled if bytes.contains(&b'\\') => {
+                let mut value = Vec::with_capacity(bytes.len());
+                // It was read without fault, so it is decoded without.
+                string::unescape(bytes, &mut value).ok()?;
+                Some(Cow::Owned(value))
+            }
+            Kind::Spelled | Kind::Decoded => Some(Cow::Borrowed(bytes)),
+            _ => None,
+        }
+    }
+
+    /// The value of an object's member; none for a value that is no object.
+    pub(crate) fn get(self, name: &str) -> Option<Value<'d>> {
+        let keys = self.keys();
+        let found = keys.binary_search_by(|&key| self.document.bytes(key).cmp(name.as_bytes()));
+        let key = keys.get(found.ok()?)?;
+        Some(self.at(key + 1))
+    }
+
+    /// The member's value unless it is null, which every API treats as absent.
+    pub(crate) fn get_some(self, name: &str) -> Option<Value<'d>> {
+        self.get(name).filter(|value| value.kind() != Kind::Null)
+    }
+
+    /// What a container holds, with keys if it is an object. A scalar holds nothing.
+    pub(crate) fn members(self) -> Members<'d> {
+        Members {
+            next: self.at(self.node + 1),
+            end: match self.kind() {
+                Kind::Array => self.document.node(self.node).next,
+                _ => self.node + 1,
+            },
+            keys: self.keys().iter(),
+        }
+    }
+
+    /// The elements of an array; none for a value that is no array.
+    pub(crate) fn elements(self) -> impl Iterator<Item = Value<'d>> {
+        let members = self.members();
+        members.filter_map(|(key, value)| key.is_none().then_some(value))
+    }
+
+    /// The keys of an object, by number, in the order of their values.
+    fn keys(self) -> &'d [u32] {
+        let node = self.document.node(self.node);
+        match node.kind {
+            Kind::Object => &self.document.members[node.start as usize..node.end as usize],
+            _ => &[],
+        }
+    }
+
+    fn at(self, node: u32) -> Self {
+        Self { node, ..self }
+    }
+}
+
+/// Walks an array in its order, or an object in the order of its keys.
+pub(crate) struct Members<'d> {
+    next: Value<'d>,
+    end: u32,
+    keys: core::slice::Iter<'d, u32>,
+}
+
+impl<'d> Iterator for Members<'d> {
+    type Item = (Option<Value<'d>>, Value<'d>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(&key) = self.keys.next() {
+            return Some((Some(self.next.at(key)), self.next.at(key + 1)));
+        }
+        let value = self.next;
+        (value.node < self.end).then(|| {
+            self.next.node = value.document.node(value.node).next;
+            (None, value)
+        })
+    }
+}

@@ -1,0 +1,218 @@
+//! What an LLM exchange is: which requests may be answered from a cache and under which key,
+//! and which answers may be kept.
+//!
+//! Pure: no I/O, no clock, no allocation that a caller does not bound. Host, guest and Envoy
+//! filter all call this crate, so that one request has one key wherever it is seen; nobody else
+//! hashes or judges anything.
+//!
+//! ```text
+//! head ─► candidate ─► Candidate ─► + body ─► Exchange { key, shape, control }
+//!            └► Bypass     └► Bypass              answer ─► Recorder ─► Storable | Rejected
+//! ```
+//!
+//! The rule behind every line here: two requests share a key only if their answers are
+//! interchangeable. What we do not know stays in the key (a split key costs a miss), and where
+//! we are not sure, the request passes by (a merged key would serve a wrong answer).
+//!
+//! Namespaces are not known here. The host that grants them mixes them into [`Key::digest`].
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use core::fmt;
+
+mod api;
+mod body;
+mod canonical;
+mod control;
+mod headers;
+mod json;
+mod key;
+mod reason;
+mod tenant;
+
+mod answer;
+mod recorder;
+mod sse;
+pub mod status;
+
+pub use api::{Api, Representation, Shape};
+pub use body::BODY_BYTES_MAX;
+pub use control::Control;
+pub use key::{Key, KeyHasher};
+pub use reason::{Bypass, Rejected};
+pub use recorder::{Limits, Recorder, Storable};
+pub use status::Status;
+pub use tenant::Tenant;
+
+/// A request without its body.
+#[derive(Clone, Copy)]
+pub struct Head<'a> {
+    /// The method as sent: methods are case-sensitive.
+    pub method: &'a str,
+    /// The provider that will really be asked, as `scheme://authority`. It is part of the key,
+    /// so whatever else decides who answers (a `Host` header that is passed on, a route) must
+    /// show in it.
+    pub upstream: &'a str,
+    /// Path with query, exactly as sent.
+    pub path: &'a str,
+    /// Every header in the order of arrival, names in lower case, values untouched.
+    pub headers: &'a [(&'a str, &'a [u8])],
+}
+
+impl<'a> Head<'a> {
+    /// The values of one header, in order: a repeated header counts each time.
+    fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let all = self.headers.iter();
+        all.filter(move |(other, _)| *other == name)
+            .map(|(_, value)| *value)
+    }
+}
+
+/// Without path and headers: credentials stand there, and do not belong in logs.
+impl fmt::Debug for Head<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Head({} {})", self.method, self.upstream)
+    }
+}
+
+/// What the operator decided about who may share answers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Policy<'a> {
+    /// What happens to requests that name nobody.
+    pub anonymous: Anonymous,
+    /// A header, in lower case, that a gateway in front of us sets after it has checked the
+    /// caller: its value is the tenant. Never set this where clients can send the header
+    /// themselves.
+    pub tenant_header: Option<&'a str>,
+}
+
+/// What happens to a request without a credential.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Anonymous {
+    /// It goes to the provider: nothing says that two such callers may see the same answer.
+    #[default]
+    Bypass,
+    /// All such callers are one tenant.
+    Share,
+}
+
+/// What is to be done with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Classified {
+    /// Look it up; on a miss record the answer.
+    Cacheable(Exchange),
+    /// Pass it on untouched and keep nothing.
+    Bypass(Bypass),
+}
+
+/// A request that may be answered from the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// Under which the answer is stored.
+    pub key: Key,
+    /// The answer's API and representation, for the [`Recorder`].
+    pub shape: Shape,
+    /// What the client asks of the cache.
+    pub control: Control,
+}
+
+/// A request whose head says that it may be cacheable. The body decides.
+#[derive(Clone, Debug)]
+pub struct Candidate<'a> {
+    head: Head<'a>,
+    api: Api,
+    tenant: Tenant,
+    control: Control,
+}
+
+/// Classifies a request whose body is at hand.
+pub fn classify(head: &Head<'_>, policy: &Policy<'_>, body: &[u8]) -> Classified {
+    match candidate(head, policy) {
+        Ok(candidate) => candidate.classify(body),
+        Err(bypass) => Classified::Bypass(bypass),
+    }
+}
+
+/// The first stage: all that can be decided before the body is read.
+///
+/// # Errors
+///
+/// Why the request passes by. Its body need not be buffered.
+pub fn candidate<'a>(head: &Head<'a>, policy: &Policy<'_>) -> Result<Candidate<'a>, Bypass> {
+    let api = Api::of_path(head.path).ok_or(Bypass::Path)?;
+    if head.method != "POST" {
+        return Err(Bypass::Method);
+    }
+    let identity = |coding: &[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"identity");
+    if !head.values("content-encoding").all(identity) {
+        return Err(Bypass::ContentEncoding);
+    }
+    let control = Control::of(head.headers);
+    if control.no_store {
+        return Err(Bypass::NoStore);
+    }
+    let tenant = Tenant::of(head, policy).ok_or(Bypass::NoCredential)?;
+    Ok(Candidate {
+        head: *head,
+        api,
+        tenant,
+        control,
+    })
+}
+
+impl Candidate<'_> {
+    /// What the client asks of the cache, known before the body is.
+    pub fn control(&self) -> Control {
+        self.control
+    }
+
+    /// The second stage: reads the body and makes the key.
+    ///
+    /// A body over [`BODY_BYTES_MAX`] is a bypass; edges have tighter bounds of their own.
+    pub fn classify(&self, body: &[u8]) -> Classified {
+        match self.exchange(body) {
+            Ok(exchange) => Classified::Cacheable(exchange),
+            Err(bypass) => Classified::Bypass(bypass),
+        }
+    }
+
+    fn exchange(&self, body: &[u8]) -> Result<Exchange, Bypass> {
+        let body = body::Body::read(self.api, body)?;
+        let shape = Shape {
+            api: self.api,
+            representation: body.representation(),
+        };
+        let (path, query) = match self.head.path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (self.head.path, None),
+        };
+
+        let mut hasher = KeyHasher::new();
+        hasher
+            .field("tenant", &self.tenant.0)
+            .field("upstream", self.head.upstream.as_bytes())
+            .field("shape", shape.name().as_bytes())
+            .field("method", self.head.method.as_bytes())
+            .field("path", path.as_bytes());
+        if let Some(query) = query {
+            hasher.field("query", query.as_bytes());
+        }
+        headers::significant(self.head.headers, |name, value| {
+            hasher.field("header", name.as_bytes());
+            hasher.field("value", value);
+        });
+        let digest = hasher.finish_with("body", |out| body.write(out));
+
+        Ok(Exchange {
+            key: Key {
+                tenant: self.tenant,
+                digest,
+            },
+            shape,
+            control: self.control,
+        })
+    }
+}

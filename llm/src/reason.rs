@@ -1,0 +1,113 @@
+//! Why a request passes by, and why an answer is not kept: each reason with the token that
+//! `Cache-Status` details, metrics and the WIT contract know it by.
+
+/// Declares an enum of reasons, their tokens and the way back from a token.
+macro_rules! reasons {
+    ($(#[$enum_doc:meta])* $name:ident { $($(#[$doc:meta])* $reason:ident = $token:literal,)* }) => {
+        $(#[$enum_doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$doc])* $reason,)*
+        }
+
+        impl $name {
+            /// Every reason, in the order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$reason,)*];
+
+            /// The reason as a kebab-case token. Tokens are stable: metrics are named by them.
+            pub const fn detail(self) -> &'static str {
+                match self {
+                    $(Self::$reason => $token,)*
+                }
+            }
+
+            /// The reason that a token stands for.
+            pub fn from_detail(detail: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.detail() == detail)
+            }
+        }
+
+        impl core::fmt::Display for $name {
+            fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                formatter.write_str(self.detail())
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a request goes to the provider untouched, its answer not kept.
+    Bypass {
+        /// No LLM API that we know answers at this path.
+        Path = "path",
+        /// The path is known, but only POST asks for an answer there.
+        Method = "method",
+        /// The body is compressed: we do not read it.
+        ContentEncoding = "content-encoding",
+        /// The client says `Cache-Control: no-store`.
+        NoStore = "no-store",
+        /// Nothing says who asks, so nobody else may see the answer.
+        NoCredential = "no-credential",
+        /// The body is over the bound of whoever buffers it.
+        BodyTooLarge = "body-too-large",
+        /// The body is not UTF-8.
+        NotUtf8 = "not-utf8",
+        /// The body begins with a byte order mark: some readers take it, others don't.
+        ByteOrderMark = "byte-order-mark",
+        /// The body is not JSON.
+        NotJson = "not-json",
+        /// There is more after the JSON value.
+        TrailingData = "trailing-data",
+        /// Half a surrogate pair: readers differ in what they make of it.
+        LoneSurrogate = "lone-surrogate",
+        /// An object has one key twice: readers differ in which counts.
+        DuplicateKey = "duplicate-key",
+        /// Arrays and objects are nested deeper than we follow.
+        TooDeep = "too-deep",
+        /// The body is JSON but not an object.
+        NotObject = "not-object",
+        /// A field that decides how the request is treated has a type that we don't expect.
+        FieldType = "field-type",
+        /// The provider shall store the answer: it must see the request.
+        Store = "store",
+        /// The answer depends on what a search finds at that moment.
+        WebSearch = "web-search",
+        /// The provider runs a tool of its own on the way to the answer.
+        HostedTool = "hosted-tool",
+        /// The cache is in trouble or switched off; that is never the client's trouble.
+        Unavailable = "unavailable",
+    }
+}
+
+reasons! {
+    /// Why an answer is not kept.
+    Rejected {
+        /// The status is not 200.
+        Status = "status",
+        /// The body is compressed: we cannot judge it, and not every client could read it.
+        ContentEncoding = "content-encoding",
+        /// The content type is not that of the representation asked for.
+        ContentType = "content-type",
+        /// The body, or one frame of it, is over its bound.
+        TooLarge = "too-large",
+        /// The body ended before the answer did.
+        Cut = "cut",
+        /// The body, or the data of a frame, is not a JSON object.
+        NotJson = "not-json",
+        /// The JSON is not what this API answers.
+        Unexpected = "unexpected",
+        /// The provider reports an error inside a successful answer.
+        Error = "error",
+        /// The model refused.
+        Refusal = "refusal",
+        /// Generation stopped at a length limit.
+        Length = "length",
+        /// Generation ended in a way that is not known to be good, such as `content_filter`.
+        FinishReason = "finish-reason",
+        /// A choice never ended, although the answer did.
+        Unfinished = "unfinished",
+        /// Something follows the event that ends a stream.
+        AfterEnd = "after-end",
+    }
+}

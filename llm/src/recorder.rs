@@ -1,0 +1,241 @@
+//! Takes in a provider's answer as it passes by, and says at the end whether it may be kept.
+//!
+//! What is kept are the exact bytes: a replayed stream is the stream that was. The recorder
+//! never alters an answer and never holds one up.
+
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::answer::{Judge, Stream};
+use crate::sse::Frames;
+use crate::{Rejected, Representation, Shape};
+
+/// What the operator allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest body that is kept. A longer one is given up, never cut.
+    pub body_bytes_max: usize,
+    /// Whether an answer that ran into its length limit is kept.
+    pub allow_length: bool,
+}
+
+/// An answer that may be served again.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Storable {
+    /// Always 200.
+    pub status: u16,
+    /// The few headers that the answer cannot be read without, names in lower case.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The body, byte for byte.
+    pub body: Vec<u8>,
+}
+
+/// Judges one answer: [`head`](Self::head), then [`feed`](Self::feed) for each chunk, then
+/// [`finish`](Self::finish) if the body came to its proper end. If it did not, or if the client
+/// went away, drop the recorder.
+#[derive(Debug)]
+pub struct Recorder {
+    shape: Shape,
+    limits: Limits,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting,
+    Recording(Recording),
+    Rejected(Rejected),
+}
+
+struct Recording {
+    headers: Vec<(String, Vec<u8>)>,
+    /// What `content-length` promised.
+    length: Option<usize>,
+    body: Vec<u8>,
+    judging: Judging,
+}
+
+enum Judging {
+    /// At the end, in one piece.
+    Whole(Judge),
+    /// Frame by frame.
+    Frames(Frames, Stream),
+}
+
+/// Headers that go along with a stored answer. Everything else is about this one exchange (ids,
+/// dates, timings, rate limits, cookies), about the connection, or derived from the body.
+/// `openai-version` tells an SDK which version of the API wrote it.
+const KEPT: &[&str] = &["content-language", "content-type", "openai-version"];
+
+/// Memory taken on the word of `content-length`, before any of the body is there.
+const RESERVED_BYTES_MAX: usize = 64 << 10;
+
+impl Recorder {
+    /// A recorder for one answer.
+    pub fn new(shape: Shape, limits: Limits) -> Self {
+        Self {
+            shape,
+            limits,
+            state: State::Waiting,
+        }
+    }
+
+    /// Takes in the final status (not a 1xx) and the headers, names in lower case.
+    ///
+    /// # Errors
+    ///
+    /// Why the answer won't be kept, whatever its body. It need not be fed.
+    pub fn head(&mut self, status: u16, headers: &[(&str, &[u8])]) -> Result<(), Rejected> {
+        let state = match self.state {
+            State::Waiting => self.begin(status, headers),
+            State::Recording(_) => Err(Rejected::Unexpected),
+            State::Rejected(rejected) => Err(rejected),
+        };
+        let result = state.as_ref().map(|_| ()).map_err(|&rejected| rejected);
+        self.state = state.map_or_else(State::Rejected, State::Recording);
+        result
+    }
+
+    /// Takes in a part of the body, cut anywhere. Once the answer is rejected, this does
+    /// nothing and holds nothing.
+    pub fn feed(&mut self, chunk: &[u8]) {
+        let fed = match &mut self.state {
+            State::Waiting => Err(Rejected::Unexpected),
+            State::Recording(recording) => recording.feed(chunk, self.limits.body_bytes_max),
+            State::Rejected(_) => return,
+        };
+        if let Err(rejected) = fed {
+            self.state = State::Rejected(rejected);
+        }
+    }
+
+    /// Why the answer won't be kept, if that is known already.
+    pub fn rejected(&self) -> Option<Rejected> {
+        match self.state {
+            State::Rejected(rejected) => Some(rejected),
+            State::Waiting | State::Recording(_) => None,
+        }
+    }
+
+    /// The length of the body so far, if it is a stream whose terminal event has arrived: should
+    /// nothing follow, [`finish`](Self::finish) will find it good. A client may hang up there,
+    /// before the provider closes the stream. A JSON answer is never complete before its end.
+    pub fn complete(&self) -> Option<usize> {
+        match &self.state {
+            State::Recording(recording) => match &recording.judging {
+                Judging::Frames(frames, _) if frames.is_complete() => Some(recording.body.len()),
+                Judging::Frames(..) | Judging::Whole(_) => None,
+            },
+            State::Waiting | State::Rejected(_) => None,
+        }
+    }
+
+    /// The answer, once its body has ended.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not kept.
+    pub fn finish(self) -> Result<Storable, Rejected> {
+        match self.state {
+            State::Waiting => Err(Rejected::Cut),
+            State::Recording(recording) => recording.finish(),
+            State::Rejected(rejected) => Err(rejected),
+        }
+    }
+
+    fn begin(&self, status: u16, headers: &[(&str, &[u8])]) -> Result<Recording, Rejected> {
+        if status != 200 {
+            return Err(Rejected::Status);
+        }
+        let mut content_type = None;
+        let mut length = None;
+        for &(name, value) in headers {
+            match name {
+                "content-type" if content_type.is_some() => return Err(Rejected::ContentType),
+                "content-type" => content_type = Some(value),
+                "content-encoding" if !value.trim_ascii().eq_ignore_ascii_case(b"identity") => {
+                    return Err(Rejected::ContentEncoding);
+                }
+                "content-length" => {
+                    let digits = core::str::from_utf8(value).unwrap_or_default();
+                    let bytes = digits.parse().map_err(|_| Rejected::Unexpected)?;
+                    if bytes > self.limits.body_bytes_max {
+                        return Err(Rejected::TooLarge);
+                    }
+                    length = Some(bytes);
+                }
+                _ => {}
+            }
+        }
+        if !content_type.is_some_and(|value| fits(value, self.shape.representation)) {
+            return Err(Rejected::ContentType);
+        }
+        let kept = headers.iter().filter(|(name, _)| KEPT.contains(name));
+        let judge = Judge::new(self.shape.api, self.limits.allow_length);
+        Ok(Recording {
+            headers: kept
+                .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            length,
+            body: Vec::with_capacity(length.unwrap_or(0).min(RESERVED_BYTES_MAX)),
+            judging: match self.shape.representation {
+                Representation::Json => Judging::Whole(judge),
+                Representation::Sse => Judging::Frames(Frames::default(), Stream::new(judge)),
+            },
+        })
+    }
+}
+
+impl Recording {
+    fn feed(&mut self, chunk: &[u8], body_bytes_max: usize) -> Result<(), Rejected> {
+        if chunk.len() > body_bytes_max - self.body.len() {
+            return Err(Rejected::TooLarge);
+        }
+        self.body.extend_from_slice(chunk);
+        match &mut self.judging {
+            Judging::Whole(_) => Ok(()),
+            Judging::Frames(frames, stream) => frames.feed(chunk, |frame| stream.frame(frame)),
+        }
+    }
+
+    fn finish(self) -> Result<Storable, Rejected> {
+        if self.length.is_some_and(|length| length != self.body.len()) {
+            return Err(Rejected::Cut);
+        }
+        match self.judging {
+            Judging::Whole(judge) => judge.json(&self.body)?,
+            Judging::Frames(frames, _) if frames.is_complete() => {}
+            Judging::Frames(..) => return Err(Rejected::Cut),
+        }
+        Ok(Storable {
+            status: 200,
+            headers: self.headers,
+            body: self.body,
+        })
+    }
+}
+
+/// Says how much there is, not what. Answers do not belong in logs.
+impl fmt::Debug for Recording {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Recording({} bytes)", self.body.len())
+    }
+}
+
+/// As for the recording.
+impl fmt::Debug for Storable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Storable({} bytes)", self.body.len())
+    }
+}
+
+fn fits(content_type: &[u8], representation: Representation) -> bool {
+    let media_type = content_type.split(|&byte| byte == b';').next();
+    let wanted: &[u8] = match representation {
+        Representation::Json => b"application/json",
+        Representation::Sse => b"text/event-stream",
+    };
+    media_type.is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(wanted))
+}

@@ -1,0 +1,234 @@
+//! Frames of a server-sent event stream, by the rules of the WHATWG standard (HTML, section
+//! 9.2.6), however the bytes are cut into chunks.
+//!
+//! This knows framing only. What the frames mean is `answer.rs`'s.
+
+use alloc::vec::Vec;
+
+use crate::Rejected;
+
+/// One frame, and one line of it. Answers come in frames of a few hundred bytes; those with
+/// sound or many log-probabilities have thousands.
+const FRAME_BYTES_MAX: usize = 1 << 20;
+
+/// What a blank line completes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Frame<'f> {
+    /// The event's name, empty if it has none.
+    pub(crate) event: &'f [u8],
+    /// The data lines, joined by line feeds; none if there was no such line. A client does not
+    /// get to see a frame without data.
+    pub(crate) data: Option<&'f [u8]>,
+}
+
+/// Whether more frames may follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// They may.
+    More,
+    /// This was the last. Only comments and blank lines are borne from now on.
+    End,
+}
+
+/// Cuts a stream into frames.
+#[derive(Default)]
+pub(crate) struct Frames {
+    /// The part of a line whose end has not come yet.
+    line: Vec<u8>,
+    event: Vec<u8>,
+    data: Vec<u8>,
+    has_data: bool,
+    /// The first line is past; only it may begin with a byte order mark.
+    begun: bool,
+    /// The last byte was a carriage return. It ended a line, and a line feed that follows
+    /// belongs to it.
+    after_return: bool,
+    /// Some line ended in both.
+    pairs: bool,
+    ended: bool,
+}
+
+impl Frames {
+    /// Takes in a chunk and calls `each` for every frame that it completes.
+    ///
+    /// # Errors
+    ///
+    /// What `each` says, [`Rejected::TooLarge`], or [`Rejected::AfterEnd`].
+    pub(crate) fn feed(
+        &mut self,
+        mut chunk: &[u8],
+        mut each: impl FnMut(Frame<'_>) -> Result<Flow, Rejected>,
+    ) -> Result<(), Rejected> {
+        while let Some(&first) = chunk.first() {
+            if core::mem::take(&mut self.after_return) && first == b'\n' {
+                self.pairs = true;
+                chunk = &chunk[1..];
+                continue;
+            }
+            let end = chunk.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let part = &chunk[..end.unwrap_or(chunk.len())];
+            if self.line.len() + self.data.len() + part.len() > FRAME_BYTES_MAX {
+                return Err(Rejected::TooLarge);
+            }
+            let Some(end) = end else {
+                self.line.extend_from_slice(part);
+                return Ok(());
+            };
+            if self.line.is_empty() {
+                self.end_line(part, &mut each)?;
+            } else {
+                let mut line = core::mem::take(&mut self.line);
+                line.extend_from_slice(part);
+                self.end_line(&line, &mut each)?;
+                line.clear();
+                self.line = line;
+            }
+            self.after_return = chunk[end] == b'\r';
+            chunk = &chunk[end + 1..];
+        }
+        Ok(())
+    }
+
+    /// Whether the last frame has come and the bytes may end here: not inside a line, and not
+    /// inside the pair that ends one, in a stream that uses pairs.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.ended && self.line.is_empty() && !(self.after_return && self.pairs)
+    }
+
+    fn end_line(
+        &mut self,
+        mut line: &[u8],
+        each: &mut impl FnMut(Frame<'_>) -> Result<Flow, Rejected>,
+    ) -> Result<(), Rejected> {
+        if !core::mem::replace(&mut self.begun, true) {
+            line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        }
+        if line.is_empty() {
+            return self.end_frame(each);
+        }
+        let colon = line.iter().position(|&byte| byte == b':');
+        let (name, value) = line.split_at(colon.unwrap_or(line.len()));
+        if name.is_empty() {
+            return Ok(());
+        }
+        if self.ended {
+            return Err(Rejected::AfterEnd);
+        }
+        let value = value.strip_prefix(b":").unwrap_or(value);
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        match name {
+            b"data" => {
+                if core::mem::replace(&mut self.has_data, true) {
+                    self.data.push(b'\n');
+                }
+                self.data.extend_from_slice(value);
+            }
+            b"event" => {
+                self.event.clear();
+                self.event.extend_from_slice(value);
+            }
+            // `id` and `retry` are about reconnecting; the rest is to be ignored.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn end_frame(
+        &mut self,
+        each: &mut impl FnMut(Frame<'_>) -> Result<Flow, Rejected>,
+    ) -> Result<(), Rejected> {
+        if self.has_data || !self.event.is_empty() {
+            let flow = each(Frame {
+                event: &self.event,
+                data: self.has_data.then_some(&self.data),
+            })?;
+            self.ended = flow == Flow::End;
+        }
+        self.event.clear();
+        self.data.clear();
+        self.has_data = false;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::{String, ToString};
+    use alloc::vec;
+
+    use super::*;
+
+    /// The frames of a text that is cut at a place: event, data.
+    fn frames(text: &str, cut: usize) -> Vec<(String, Option<String>)> {
+        let mut seen = Vec::new();
+        let mut frames = Frames::default();
+        let (first, second) = text.as_bytes().split_at(cut);
+        for chunk in [first, second] {
+            let fed = frames.feed(chunk, |frame| {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).to_string();
+                seen.push((text(frame.event), frame.data.map(text)));
+                Ok(Flow::More)
+            });
+            assert_eq!(fed, Ok(()));
+        }
+        seen
+    }
+
+    fn check(text: &str, expected: &[(&str, Option<&str>)]) {
+        for end in ["\n", "\r\n", "\r"] {
+            let text = text.replace('\n', end);
+            for cut in 0..=text.len() {
+                let seen = frames(&text, cut);
+                let seen: Vec<_> = seen
+                    .iter()
+                    .map(|(event, data)| (event.as_str(), data.as_deref()))
+                    .collect();
+                assert_eq!(seen, expected, "{text:?} cut at {cut}");
+            }
+        }
+    }
+
+    /// The first four are the examples of the standard.
+    #[test]
+    fn frames_are_those_of_the_standard() {
+        let data = |data| ("", Some(data));
+        check(
+            "data: YHOO\ndata: +2\ndata: 10\n\n",
+            &[data("YHOO\n+2\n10")],
+        );
+        check(
+            ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
+            &[
+                data("first event"),
+                data("second event"),
+                data(" third event"),
+            ],
+        );
+        // The last is not complete.
+        check("data\n\ndata\ndata\n\ndata:", &[data(""), data("\n")]);
+        check("data:test\n\ndata: test\n\n", &[data("test"), data("test")]);
+        check(
+            "event: a\ndata: x\n\ndata: y\n\n",
+            &[("a", Some("x")), data("y")],
+        );
+        check("event: a\nevent: b\ndata: x\n\n", &[("b", Some("x"))]);
+        check("event: a\n\n\n\n", &[("a", None)]);
+        check("\u{feff}data: x\n\n\u{feff}data: y\n\n", &[data("x")]);
+        check("Data: x\n data: x\ndata : x\n\n", &[]);
+        check("data: a:b: c\n\n", &[data("a:b: c")]);
+        check("data: x", &[]);
+        check("data: x\n", &[]);
+    }
+
+    #[test]
+    fn ends_of_lines_may_be_mixed() {
+        let text = "data: a\r\ndata: b\rdata: c\n\r\ndata: d\n\r";
+        let expected = vec![
+            (String::new(), Some("a\nb\nc".to_string())),
+            (String::new(), Some("d".to_string())),
+        ];
+        for cut in 0..=text.len() {
+            assert_eq!(frames(text, cut), expected, "{cut}");
+        }
+    }
+}

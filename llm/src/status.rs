@@ -1,0 +1,64 @@
+//! What the client is told: `x-reflex-status` and `Cache-Status` (RFC 9211).
+
+use alloc::borrow::Cow;
+use alloc::format;
+
+use crate::Bypass;
+
+/// The header with our own short word for what happened.
+pub const X_REFLEX_STATUS: &str = "x-reflex-status";
+/// The header that RFC 9211 defines.
+pub const CACHE_STATUS: &str = "cache-status";
+/// The header that says how many seconds ago a hit was stored.
+pub const AGE: &str = "age";
+
+/// How a request was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// From the cache.
+    Hit {
+        /// For how many seconds more the answer stays; none if it never expires.
+        ttl_seconds: Option<u64>,
+    },
+    /// By the provider: the answer was not there.
+    Miss,
+    /// By the provider, which another request for the same answer was already asking.
+    Collapsed,
+    /// By the provider, because the client wanted it so (`Cache-Control: no-cache`).
+    Refresh,
+    /// By us, with 504: the answer was not there, and the client wanted nothing else
+    /// (`Cache-Control: only-if-cached`).
+    Absent,
+    /// By the provider, untouched.
+    Bypass(Bypass),
+}
+
+impl Status {
+    /// The value of [`X_REFLEX_STATUS`].
+    pub const fn x_reflex_status(self) -> &'static str {
+        match self {
+            Self::Hit { .. } => "HIT_L1_EXACT",
+            Self::Miss | Self::Collapsed | Self::Refresh | Self::Absent => "MISS",
+            Self::Bypass(_) => "BYPASS",
+        }
+    }
+
+    /// The value of [`CACHE_STATUS`].
+    pub fn cache_status(self) -> Cow<'static, str> {
+        match self {
+            Self::Hit { ttl_seconds: None } => "reflex; hit".into(),
+            Self::Hit {
+                ttl_seconds: Some(ttl),
+            } => format!("reflex; hit; ttl={ttl}").into(),
+            Self::Miss => "reflex; fwd=miss".into(),
+            Self::Collapsed => "reflex; fwd=miss; collapsed".into(),
+            Self::Refresh => "reflex; fwd=request".into(),
+            Self::Absent => r#"reflex; detail="only-if-cached""#.into(),
+            // Tokens hold nothing that a quoted string would have to escape.
+            Self::Bypass(bypass) => {
+                format!(r#"reflex; fwd=bypass; detail="{}""#, bypass.detail()).into()
+            }
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What the crate promises, seen from outside.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that is wrong about its input should stop"
+)]
+
+mod answers;
+mod bodies;
+mod control;
+mod hasher;
+mod keys;
+mod random;
+mod recorder;
+mod request;
+mod respelling;
+mod status;
+mod tenants;
+mod vectors;

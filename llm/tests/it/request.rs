@@ -1,0 +1,105 @@
+//! A request to classify, built from one that is cacheable.
+
+use reflex_llm::{Anonymous, Bypass, Classified, Exchange, Head, Policy, classify};
+
+/// A small chat completion.
+pub(crate) const CHAT: &str = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}"#;
+
+#[derive(Clone)]
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) upstream: String,
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) tenant_header: Option<String>,
+    pub(crate) anonymous: Anonymous,
+}
+
+/// A request of one user for a small chat completion.
+pub(crate) fn chat() -> Request {
+    Request {
+        method: "POST".into(),
+        upstream: "https://api.openai.com".into(),
+        path: "/v1/chat/completions".into(),
+        headers: vec![("authorization".into(), b"Bearer sk-one".into())],
+        body: CHAT.into(),
+        tenant_header: None,
+        anonymous: Anonymous::Bypass,
+    }
+}
+
+impl Request {
+    pub(crate) fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.headers.push((name.into(), value.as_ref().into()));
+        self
+    }
+
+    pub(crate) fn without_headers(mut self) -> Self {
+        self.headers.clear();
+        self
+    }
+
+    pub(crate) fn path(mut self, path: &str) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    pub(crate) fn body(mut self, body: impl AsRef<[u8]>) -> Self {
+        self.body = body.as_ref().into();
+        self
+    }
+
+    /// The chat with more fields, as they are spelled in JSON.
+    pub(crate) fn fields(self, fields: &str) -> Self {
+        let body = format!("{},{fields}}}", CHAT.strip_suffix('}').unwrap());
+        self.body(body)
+    }
+
+    pub(crate) fn classify(&self) -> Classified {
+        let headers: Vec<(&str, &[u8])> = self
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
+            .collect();
+        let head = Head {
+            method: &self.method,
+            upstream: &self.upstream,
+            path: &self.path,
+            headers: &headers,
+        };
+        let policy = Policy {
+            anonymous: self.anonymous,
+            tenant_header: self.tenant_header.as_deref(),
+        };
+        classify(&head, &policy, &self.body)
+    }
+
+    #[track_caller]
+    pub(crate) fn exchange(&self) -> Exchange {
+        match self.classify() {
+            Classified::Cacheable(exchange) => exchange,
+            Classified::Bypass(bypass) => panic!("bypass: {bypass}"),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn bypass(&self) -> Bypass {
+        match self.classify() {
+            Classified::Cacheable(_) => panic!("cacheable"),
+            Classified::Bypass(bypass) => bypass,
+        }
+    }
+}
+
+/// Both are cacheable, and one's answer must not be given to the other.
+#[track_caller]
+pub(crate) fn differ(a: &Request, b: &Request) {
+    assert_ne!(a.exchange().key.digest, b.exchange().key.digest);
+}
+
+/// Both are cacheable, and one's answer serves the other.
+#[track_caller]
+pub(crate) fn same(a: &Request, b: &Request) {
+    assert_eq!(a.exchange().key.digest, b.exchange().key.digest);
+}

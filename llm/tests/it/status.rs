@@ -1,0 +1,67 @@
+//! What the client is told, and the names that cross borders.
+
+use reflex_llm::{Api, Bypass, Rejected, Representation, Shape, Status};
+
+#[test]
+fn each_outcome_has_its_headers() {
+    let check = |status: Status, short: &str, long: &str| {
+        assert_eq!(
+            (status.x_reflex_status(), &*status.cache_status()),
+            (short, long)
+        );
+    };
+    check(
+        Status::Hit {
+            ttl_seconds: Some(3540),
+        },
+        "HIT_L1_EXACT",
+        "reflex; hit; ttl=3540",
+    );
+    check(
+        Status::Hit { ttl_seconds: None },
+        "HIT_L1_EXACT",
+        "reflex; hit",
+    );
+    check(Status::Miss, "MISS", "reflex; fwd=miss");
+    check(Status::Collapsed, "MISS", "reflex; fwd=miss; collapsed");
+    check(Status::Refresh, "MISS", "reflex; fwd=request");
+    check(Status::Absent, "MISS", r#"reflex; detail="only-if-cached""#);
+    check(
+        Status::Bypass(Bypass::NoCredential),
+        "BYPASS",
+        r#"reflex; fwd=bypass; detail="no-credential""#,
+    );
+}
+
+#[test]
+fn shapes_and_reasons_have_names_that_lead_back() {
+    for &api in Api::ALL {
+        for representation in [Representation::Json, Representation::Sse] {
+            let shape = Shape {
+                api,
+                representation,
+            };
+            assert_eq!(Shape::from_name(shape.name()), Some(shape));
+        }
+    }
+    assert_eq!(
+        Shape {
+            api: Api::ChatCompletions,
+            representation: Representation::Sse
+        }
+        .name(),
+        "chat-completions+sse"
+    );
+    assert_eq!(Shape::from_name("chat-completions "), None);
+    for &rejected in Rejected::ALL {
+        assert_eq!(Rejected::from_detail(rejected.detail()), Some(rejected));
+    }
+    for &bypass in Bypass::ALL {
+        assert_eq!(Bypass::from_detail(bypass.detail()), Some(bypass));
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        assert!(
+            bypass.detail().bytes().all(plain),
+            "it stands in a quoted string"
+        );
+    }
+}

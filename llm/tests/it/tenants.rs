@@ -1,0 +1,136 @@
+//! Who is who.
+
+use reflex_llm::{Anonymous, Bypass, Head, Policy, candidate};
+
+use crate::request::{Request, chat, differ, same};
+
+#[test]
+fn case_one_team_receives_another_teams_answer() {
+    let one = chat();
+    let other = chat()
+        .without_headers()
+        .header("authorization", "Bearer sk-two");
+    differ(&one, &other);
+    assert_ne!(one.exchange().key.tenant, other.exchange().key.tenant);
+}
+
+#[test]
+fn case_no_user_or_api_key_in_the_cache_key() {
+    for name in ["authorization", "x-api-key", "api-key", "x-goog-api-key"] {
+        let with = |value: &str| chat().without_headers().header(name, value);
+        differ(&with("one"), &with("two"));
+        assert_eq!(with("").bypass(), Bypass::NoCredential);
+        same(&with("one"), &with("one").header(name, ""));
+    }
+}
+
+#[test]
+fn every_credential_counts() {
+    let both = chat().header("x-api-key", "k");
+    differ(&chat(), &both);
+    differ(&both, &chat().header("x-api-key", "l"));
+    differ(&chat(), &chat().header("authorization", "Bearer sk-two"));
+    // The same secret by another name is another caller.
+    differ(
+        &chat().without_headers().header("x-api-key", "k"),
+        &chat().without_headers().header("api-key", "k"),
+    );
+    // The order of different headers says nothing.
+    same(
+        &both,
+        &chat()
+            .without_headers()
+            .header("x-api-key", "k")
+            .header("authorization", "Bearer sk-one"),
+    );
+}
+
+#[test]
+fn credentials_are_taken_as_sent() {
+    let with = |value: &str| chat().without_headers().header("authorization", value);
+    differ(&with("Bearer sk-one"), &with("bearer sk-one"));
+    differ(&with("Bearer sk-one"), &with("Bearer sk-one "));
+    differ(&with("Bearer sk-one"), &with("Bearer sk-onE"));
+}
+
+#[test]
+fn an_empty_credential_is_none() {
+    for value in ["", " ", "Bearer", "Bearer ", "bearer \t"] {
+        let request = chat().without_headers().header("authorization", value);
+        assert_eq!(request.bypass(), Bypass::NoCredential);
+        let anonymous = Request {
+            anonymous: Anonymous::Share,
+            ..request
+        };
+        let nobody = anonymous.clone().without_headers();
+        same(&anonymous, &nobody);
+    }
+}
+
+#[test]
+fn organisation_and_project_are_part_of_the_tenant() {
+    for name in ["openai-organization", "openai-project"] {
+        let request = chat().header(name, "a");
+        assert_ne!(request.exchange().key.tenant, chat().exchange().key.tenant);
+        differ(&request, &chat().header(name, "b"));
+    }
+}
+
+#[test]
+fn a_trusted_header_stands_for_the_caller() {
+    let trusted = |request: Request| Request {
+        tenant_header: Some("x-team".into()),
+        ..request
+    };
+    let tenant = |request: Request| trusted(request).exchange().key.tenant;
+    let team = |team: &str| chat().header("x-team", team);
+    assert_ne!(tenant(team("a")), tenant(team("b")));
+    differ(&trusted(team("a")), &trusted(team("b")));
+    // A team may rotate its keys, and may have none.
+    let rotated = chat()
+        .without_headers()
+        .header("authorization", "Bearer sk-two")
+        .header("x-team", "a");
+    same(&trusted(team("a")), &trusted(rotated));
+    same(
+        &trusted(team("a")),
+        &trusted(chat().without_headers().header("x-team", "a")),
+    );
+    // A second value cannot pose as the first.
+    assert_ne!(tenant(team("a")), tenant(team("a").header("x-team", "b")));
+    // Without it the credential counts, and no credential can pose as a team.
+    assert_eq!(tenant(chat()), chat().exchange().key.tenant);
+    assert_eq!(tenant(team("")), chat().exchange().key.tenant);
+    assert_ne!(tenant(team("Bearer sk-one")), tenant(chat()));
+    // Not configured, it makes nobody anybody.
+    assert_eq!(
+        chat().without_headers().header("x-team", "a").bypass(),
+        Bypass::NoCredential
+    );
+}
+
+#[test]
+fn anonymous_callers_share_only_among_themselves() {
+    let anonymous = Request {
+        anonymous: Anonymous::Share,
+        ..chat().without_headers()
+    };
+    same(&anonymous, &anonymous.clone());
+    differ(&anonymous, &chat());
+}
+
+#[test]
+fn case_the_whole_prompt_in_keys_and_logs() {
+    let key = chat().exchange().key;
+    assert_eq!(format!("{key:?} {:?}", key.tenant), "Key(..) Tenant(..)");
+    let head = Head {
+        method: "POST",
+        upstream: "https://api.openai.com",
+        path: "/v1/chat/completions?key=secret",
+        headers: &[("authorization", b"Bearer secret")],
+    };
+    let candidate = candidate(&head, &Policy::default()).unwrap();
+    let logged = format!("{head:?} {candidate:?}");
+    let bytes = format!("{:?}", b"secret");
+    assert!(!logged.contains("secret") && !logged.contains(&bytes[1..bytes.len() - 1]));
+}
