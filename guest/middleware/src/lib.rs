@@ -1,0 +1,124 @@
+//! The middleware component: a `wasi:http` handler in front of another one.
+//!
+//! It reads as the flow does: classify, look up, then replay or forward and record. What a
+//! request means is `reflex-llm`'s business; bodies stay with the host, except that of a request
+//! that may be answered from the cache, which has to be read to know its key.
+
+pub mod bindings;
+
+use bindings::exports::wasi::http::handler::Guest;
+use bindings::reflex::cache::cache::{self, Entry, InsertOptions, Name};
+use bindings::reflex::cache::http;
+use bindings::wasi::http::handler;
+use bindings::wasi::http::types::{ErrorCode, Request, Response};
+use reflex_llm::status::{self, Status};
+use std::slice;
+
+use reflex_llm::{Anonymous, Bypass, Classified, Exchange, Head, Policy};
+
+/// The handler; what a crate that builds on this one calls for the rest.
+#[derive(Debug)]
+pub struct Middleware;
+
+impl Guest for Middleware {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        let policy = http::get_policy();
+        let head = http::inspect(&request);
+        let headers: Vec<(&str, &[u8])> =
+            head.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        let head = Head {
+            method: &head.method,
+            upstream: &head.upstream,
+            path: &head.path,
+            headers: &headers,
+        };
+
+        // The provider learns nothing of our tenants.
+        if let Some(name) = &policy.tenant_header {
+            http::edit_request(&request, slice::from_ref(name), &[]);
+        }
+        let candidate = match reflex_llm::candidate(&head, &rules(&policy)) {
+            Ok(candidate) => candidate,
+            Err(reason) => return bypass(request, reason).await,
+        };
+        let peeked = http::peek(request, policy.request_bytes_max).await?;
+        let Some(body) = peeked.body else {
+            return bypass(peeked.request, Bypass::BodyTooLarge).await;
+        };
+        match candidate.classify(&body) {
+            Classified::Cacheable(exchange) => answer(peeked.request, &exchange).await,
+            Classified::Bypass(reason) => bypass(peeked.request, reason).await,
+        }
+    }
+}
+
+/// From the cache if it may be and is there; else from the provider, recorded on its way.
+async fn answer(request: Request, exchange: &Exchange) -> Result<Response, ErrorCode> {
+    let key = cache::Key {
+        tenant: exchange.key.tenant.0.to_vec(),
+        digest: exchange.key.digest.to_vec(),
+    };
+    let control = &exchange.control;
+
+    if !control.no_cache {
+        // An error of the cache is a miss: the provider can still answer.
+        let found = cache::lookup(&Name::Key(key.clone())).unwrap_or_default();
+        if let Some(entry) = found.filter(|entry| control.accepts(entry.age_seconds(), entry.ttl_seconds()))
+            && let Ok(response) = replay(&entry)
+        {
+            return Ok(response);
+        }
+    }
+    if control.only_if_cached {
+        return Ok(not_cached());
+    }
+
+    // Everyone must be able to read the replay, so what is recorded is not compressed.
+    http::edit_request(&request, &[], &[("accept-encoding".into(), b"identity".to_vec())]);
+    let response = handler::handle(request).await?;
+    let status = if control.no_cache { Status::Refresh } else { Status::Miss };
+    edit(&response, status);
+    let options = InsertOptions { ttl_seconds: None };
+    Ok(http::record_response(response, &key, exchange.shape.name(), options))
+}
+
+fn replay(entry: &Entry) -> Result<Response, cache::Error> {
+    let status = Status::Hit { ttl_seconds: entry.ttl_seconds() };
+    let mut set = status_headers(status);
+    set.push((status::AGE.into(), entry.age_seconds().to_string().into_bytes()));
+    http::replay(entry, &set)
+}
+
+/// To the provider as if we were not there, but for the header that says so.
+async fn bypass(request: Request, reason: Bypass) -> Result<Response, ErrorCode> {
+    let response = handler::handle(request).await?;
+    edit(&response, Status::Bypass(reason));
+    Ok(response)
+}
+
+fn edit(response: &Response, status: Status) {
+    http::edit_response(response, &[], &status_headers(status));
+}
+
+fn status_headers(status: Status) -> Vec<http::Header> {
+    vec![
+        (status::X_REFLEX_STATUS.into(), status.x_reflex_status().as_bytes().to_vec()),
+        (status::CACHE_STATUS.into(), status.cache_status().into_owned().into_bytes()),
+    ]
+}
+
+/// `only-if-cached` and nothing cached: 504, as RFC 9111 wants it, in the API's error shape.
+fn not_cached() -> Response {
+    let mut headers = status_headers(Status::Absent);
+    headers.push(("content-type".into(), b"application/json".to_vec()));
+    http::respond(504, &headers, NOT_CACHED.as_bytes())
+}
+
+const NOT_CACHED: &str = r#"{"error":{"message":"reflex-edge: not in the cache, and the request said only-if-cached","type":"gateway_error","param":null,"code":"504"}}"#;
+
+fn rules(policy: &http::Policy) -> Policy<'_> {
+    Policy {
+        anonymous: if policy.share_anonymous { Anonymous::Share } else { Anonymous::Bypass },
+        tenant_header: policy.tenant_header.as_deref(),
+    }
+}

@@ -1,0 +1,537 @@
+//! The cache: read this first.
+//!
+//! ```text
+//! lookup ─► L1 (moka: key ─► place) ─► place: record in a mapped segment ─► Entry
+//! insert ─► store: append the record ─► place ─► L1
+//!              └ disk in trouble ─► memory: the entry itself, bounded in bytes
+//! ```
+//!
+//! Keys come from outside and are opaque here, and so is metadata: the cache knows neither
+//! HTTP nor wasm. Time is a parameter everywhere. Trouble with the disk is never the caller's:
+//! it is counted, shown by [`Cache::stats`], and the cache goes on in memory.
+
+mod entry;
+mod key;
+mod l1;
+mod options;
+
+pub use crate::store::OpenError;
+pub use entry::Entry;
+pub use key::CacheKey;
+pub use l1::{
+    L1Bound, L1Cache, L1CacheHandle, L1LookupResult, ReflexStatus, hash_prompt, hash_tenant_prompt,
+};
+pub use options::CacheOptions;
+
+use crate::store::{
+    ALIGN, Disk, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreError,
+};
+use moka::policy::EvictionPolicy;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{error, fmt, io};
+
+/// Metadata is status and headers; whoever needs more than this has a payload.
+pub const METADATA_BYTES_MAX: usize = 64 << 10;
+
+/// After the disk failed, inserts go to memory for this long before one tries it again.
+const RETRY_AFTER_MS: u64 = 1000;
+
+/// So many keys are remembered to be removed from a disk that is in trouble just now: 640 KiB.
+/// What is beyond may come back with the next start.
+const OWED_TOMBSTONES_MAX: usize = 10_000;
+
+/// L1 holds this part of what fits on disk, in percent. The rest is room for records that
+/// were superseded: without it the oldest segments would go while they are still in use.
+const LIVE_PERCENT: u64 = 90;
+
+/// What a lookup found.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// The answer.
+    Hit(Entry),
+    /// An answer that has expired. To be treated as a miss by whoever has no better use.
+    Stale(Entry),
+    /// Nothing.
+    Miss,
+}
+
+/// An entry to store.
+#[derive(Clone, Copy, Debug)]
+pub struct NewEntry<'a> {
+    /// Its key; an entry of the same key is superseded.
+    pub key: &'a CacheKey,
+    /// Whose it is; stored with it, not looked at.
+    pub tenant: &'a [u8; 32],
+    /// Stored with the payload, not looked at; at most [`METADATA_BYTES_MAX`].
+    pub metadata: &'a [u8],
+    /// At most [`CacheOptions::entry_bytes_max`].
+    pub payload: &'a [u8],
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
+    /// How long it is an answer; `None` is for ever.
+    pub ttl_ms: Option<u64>,
+}
+
+/// Why an entry was not stored. It never is stored in part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InsertError {
+    /// The payload is longer than this limit.
+    PayloadTooLarge(u64),
+    /// The metadata is longer than this limit.
+    MetadataTooLarge(u64),
+}
+
+impl fmt::Display for InsertError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PayloadTooLarge(max) => write!(f, "payload longer than {max} bytes"),
+            Self::MetadataTooLarge(max) => write!(f, "metadata longer than {max} bytes"),
+        }
+    }
+}
+
+impl error::Error for InsertError {}
+
+/// What the cache counts. Counts of events begin at 0 when the process starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Entries held. Those of reclaimed segments count until they are asked for or evicted.
+    pub entries: u64,
+    /// Their payloads together.
+    pub payload_bytes: u64,
+    /// What segments occupy, those included that are unlinked but still read.
+    pub disk_bytes: u64,
+    /// The part of it that is unlinked but still read.
+    pub pinned_bytes: u64,
+    /// The part of it that no lookup finds any more.
+    pub dead_bytes: u64,
+    /// Segments on disk.
+    pub segments: u64,
+    /// Segments removed to make room.
+    pub segments_reclaimed: u64,
+    /// Entries stored, on disk or in memory.
+    pub inserts: u64,
+    /// Entries stored in memory because the disk was in trouble.
+    pub inserts_in_memory: u64,
+    /// Entries that had to make room, not counting those of reclaimed segments.
+    pub evictions: u64,
+    /// Failed writes and syncs.
+    pub store_errors: u64,
+    /// Records that were not as they were written, when opening or reading.
+    pub corrupt: u64,
+    /// Whether entries go to disk. Always true for [`Cache::in_memory`].
+    pub healthy: bool,
+    /// If not, why.
+    pub trouble: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    payload_bytes: AtomicU64,
+    inserts: AtomicU64,
+    inserts_in_memory: AtomicU64,
+    evictions: AtomicU64,
+    store_errors: AtomicU64,
+    corrupt: AtomicU64,
+}
+
+/// The cache. A clone is the same cache.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Entries on disk.
+    l1: L1Cache<Place>,
+    /// Entries in memory.
+    memory: L1Cache<Entry>,
+    /// Whether there ever was one, so that a lookup of a sound cache need not look there.
+    memory_used: AtomicBool,
+    /// `None`: in memory only.
+    writer: Option<Mutex<Writer>>,
+    /// One sync at a time: a second caller must not return before the first one's is done.
+    syncing: Mutex<()>,
+    counters: Arc<Counters>,
+    entry_bytes_max: u64,
+}
+
+#[derive(Debug)]
+struct Writer {
+    store: Store,
+    trouble: Option<Trouble>,
+    /// Keys that were removed, or went to memory, while the disk was in trouble. A record of
+    /// theirs that is on disk must not come back with a restart.
+    owed_tombstones: HashSet<CacheKey>,
+}
+
+impl Writer {
+    fn owe_tombstone(&mut self, key: &CacheKey) {
+        if self.owed_tombstones.len() < OWED_TOMBSTONES_MAX {
+            self.owed_tombstones.insert(*key);
+        }
+    }
+
+    /// Writes what is owed, at the first opportunity.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        while let Some(key) = self.owed_tombstones.iter().next().copied() {
+            self.store.append(&NewRecord::tombstone(key.as_bytes()))?;
+            self.owed_tombstones.remove(&key);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Trouble {
+    reason: String,
+    /// Inserts near this time go to memory at once; `None` when trying again is cheap.
+    failed_at_ms: Option<u64>,
+}
+
+impl Cache {
+    /// Opens the data folder and finds what was stored there.
+    ///
+    /// # Errors
+    ///
+    /// Another process has the folder, it is not ours, damaged or of a later release, the
+    /// sizes contradict each other, or the system refuses. A folder that is refused is left as
+    /// it was.
+    pub fn open(options: &CacheOptions) -> Result<Self, OpenError> {
+        Self::open_on(Arc::new(RealDisk), options)
+    }
+
+    pub(crate) fn open_on(disk: Arc<dyn Disk>, options: &CacheOptions) -> Result<Self, OpenError> {
+        let store_options = options.store()?;
+        let Opened {
+            store,
+            live,
+            damaged,
+        } = Store::open(disk, &store_options)?;
+        let live_bytes = (store_options.quota - store_options.segment_bytes) / 100 * LIVE_PERCENT;
+        let writer = Writer {
+            store,
+            trouble: None,
+            owed_tombstones: HashSet::new(),
+        };
+        let shared = Shared::new(options, live_bytes, Some(Mutex::new(writer)));
+        shared.counters.corrupt.fetch_add(damaged, Relaxed);
+        for (key, place) in live {
+            shared.index(&CacheKey::from_bytes(key), place);
+        }
+        shared.l1.run_pending_tasks();
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// A cache without a disk: the same, within [`CacheOptions::memory_bytes_max`], and gone
+    /// with the process.
+    pub fn in_memory(options: &CacheOptions) -> Self {
+        Self {
+            shared: Arc::new(Shared::new(options, 0, None)),
+        }
+    }
+
+    /// The longest payload that [`insert`](Self::insert) takes.
+    pub fn entry_bytes_max(&self) -> u64 {
+        self.shared.entry_bytes_max
+    }
+
+    /// The entry for a key.
+    pub fn lookup(&self, key: &CacheKey, now_ms: u64) -> Lookup {
+        match self.shared.find(key) {
+            Some(entry) if entry.is_expired(now_ms) => Lookup::Stale(entry),
+            Some(entry) => Lookup::Hit(entry),
+            None => Lookup::Miss,
+        }
+    }
+
+    /// Whether a lookup would be a hit. Reads the record when it was not read before.
+    pub fn contains(&self, key: &CacheKey, now_ms: u64) -> bool {
+        matches!(self.lookup(key, now_ms), Lookup::Hit(_))
+    }
+
+    /// Stores an entry, in place of the one before, and returns it. A lookup finds it from now
+    /// on, until it expires, is removed, or has to make room. It outlives the process, unless
+    /// the disk is in trouble, and the machine after the next [`sync`](Self::sync).
+    ///
+    /// # Errors
+    ///
+    /// The entry is too large; nothing was stored, and an older entry is still there.
+    pub fn insert(&self, new: NewEntry<'_>) -> Result<Entry, InsertError> {
+        let shared = &*self.shared;
+        if new.payload.len() as u64 > shared.entry_bytes_max {
+            return Err(InsertError::PayloadTooLarge(shared.entry_bytes_max));
+        }
+        if new.metadata.len() > METADATA_BYTES_MAX {
+            return Err(InsertError::MetadataTooLarge(METADATA_BYTES_MAX as u64));
+        }
+        let expires_at_ms = new
+            .ttl_ms
+            .map_or(NEVER, |ttl| new.now_ms.saturating_add(ttl));
+        let record = NewRecord::entry(
+            new.key.as_bytes(),
+            new.tenant,
+            new.metadata,
+            new.payload,
+            new.now_ms,
+            expires_at_ms,
+        );
+        let entry = shared.store(new.key, &record);
+        shared.counters.inserts.fetch_add(1, Relaxed);
+        Ok(entry)
+    }
+
+    /// Removes the entry for a key, for good: it does not come back with a restart, unless the
+    /// disk is in trouble from now until then. Returns whether there was one to be found.
+    pub fn remove(&self, key: &CacheKey) -> bool {
+        let shared = &*self.shared;
+        let in_memory = shared.memory.remove(key.as_bytes()).is_some();
+        let on_disk = shared.writer.as_ref().is_some_and(|writer| {
+            let mut writer = lock(writer);
+            // Written also when L1 does not know the key: its record may still be on disk,
+            // evicted, and the next start would find it.
+            if let Err(error) = writer.store.append(&NewRecord::tombstone(key.as_bytes())) {
+                writer.owe_tombstone(key);
+                shared.note_trouble(&mut writer, error.to_string(), None);
+            }
+            shared.l1.remove(key.as_bytes()).is_some()
+        });
+        in_memory || on_disk
+    }
+
+    /// Makes everything durable that was stored before. Meant to be called every second, and
+    /// at the end.
+    ///
+    /// # Errors
+    ///
+    /// Entries stored since the last call may not survive the machine. The next call does not
+    /// try them again: a disk that failed to sync must not be believed when it then succeeds.
+    pub fn sync(&self) -> io::Result<()> {
+        let shared = &*self.shared;
+        let Some(writer) = &shared.writer else {
+            return Ok(());
+        };
+        let _one_at_a_time = lock(&shared.syncing);
+        let unsynced = lock(writer).store.take_unsynced();
+        let mut result = Ok(());
+        for file in unsynced {
+            if let Err(error) = file.sync() {
+                let mut writer = lock(writer);
+                writer.store.abandon(&file);
+                shared.note_trouble(&mut writer, format!("cannot sync: {error}"), None);
+                result = Err(error);
+            }
+        }
+        result
+    }
+
+    /// Counts for the operator.
+    pub fn stats(&self) -> Stats {
+        let shared = &*self.shared;
+        let counters = &shared.counters;
+        // moka counts late otherwise, and whoever has just inserted an entry wants to see it.
+        shared.l1.run_pending_tasks();
+        shared.memory.run_pending_tasks();
+        let mut stats = Stats {
+            entries: shared.l1.len() + shared.memory.len(),
+            payload_bytes: counters.payload_bytes.load(Relaxed),
+            inserts: counters.inserts.load(Relaxed),
+            inserts_in_memory: counters.inserts_in_memory.load(Relaxed),
+            evictions: counters.evictions.load(Relaxed),
+            store_errors: counters.store_errors.load(Relaxed),
+            corrupt: counters.corrupt.load(Relaxed),
+            healthy: true,
+            ..Stats::default()
+        };
+        if let Some(writer) = &shared.writer {
+            let writer = lock(writer);
+            let store = writer.store.stats();
+            stats.disk_bytes = store.disk_bytes;
+            stats.pinned_bytes = store.pinned_bytes;
+            stats.dead_bytes = store.dead_bytes;
+            stats.segments = store.segments;
+            stats.segments_reclaimed = store.reclaimed;
+            stats.healthy = writer.trouble.is_none();
+            stats.trouble = writer.trouble.as_ref().map(|t| t.reason.clone());
+        }
+        stats
+    }
+}
+
+impl Shared {
+    fn new(options: &CacheOptions, live_bytes: u64, writer: Option<Mutex<Writer>>) -> Self {
+        let counters = Arc::<Counters>::default();
+
+        // Weighed in units of ALIGN, so that the largest record fits moka's u32. No entry
+        // weighs less than its share of entries_max, and so there are no more than that.
+        let bound = |bytes: u64| {
+            let max = bytes / ALIGN;
+            let least = u32::try_from(max / options.entries_max.max(1)).unwrap_or(u32::MAX);
+            let weigh =
+                move |bytes: u64| u32::try_from(bytes / ALIGN).unwrap_or(u32::MAX).max(least);
+            (max, weigh)
+        };
+        // LRU: a new answer always comes in, as its record was written already; and what was
+        // reclaimed with its segment is not asked for, sinks, and leaves by itself.
+        let (max, weigh) = bound(live_bytes);
+        let l1 = L1Cache::build(
+            L1Bound::Weight {
+                max,
+                weigh: Box::new(move |place: &Place| weigh(place.shape().record_bytes())),
+            },
+            EvictionPolicy::lru(),
+            Some(Box::new({
+                let counters = Arc::clone(&counters);
+                move |place: &Place, for_room| {
+                    place.count_dead();
+                    counters.leaving(place.shape().payload_bytes.into(), for_room);
+                }
+            })),
+        );
+        let (max, weigh) = bound(options.memory_bytes_max);
+        let memory = L1Cache::build(
+            L1Bound::Weight {
+                max,
+                weigh: Box::new(move |entry: &Entry| weigh(entry.record_bytes())),
+            },
+            EvictionPolicy::lru(),
+            Some(Box::new({
+                let counters = Arc::clone(&counters);
+                move |entry: &Entry, for_room| counters.leaving(entry.payload_bytes(), for_room)
+            })),
+        );
+        Self {
+            l1,
+            memory,
+            memory_used: AtomicBool::new(false),
+            writer,
+            syncing: Mutex::new(()),
+            counters,
+            entry_bytes_max: options.entry_bytes_max,
+        }
+    }
+
+    fn find(&self, key: &CacheKey) -> Option<Entry> {
+        if let Some(found) = self.l1.lookup_by_hash(key.as_bytes()) {
+            match found.handle().read(key.as_bytes()) {
+                Read::Sound(record) => return Some(Entry::from_place(record, found.handle())),
+                Read::Damaged => {
+                    self.counters.corrupt.fetch_add(1, Relaxed);
+                    self.l1.remove(key.as_bytes());
+                }
+                Read::Gone => {
+                    self.l1.remove(key.as_bytes());
+                }
+            }
+        }
+        if self.memory_used.load(Relaxed) {
+            return Some(self.memory.lookup_by_hash(key.as_bytes())?.into_handle());
+        }
+        None
+    }
+
+    fn index(&self, key: &CacheKey, place: Place) {
+        let payload_bytes = place.shape().payload_bytes.into();
+        self.counters
+            .payload_bytes
+            .fetch_add(payload_bytes, Relaxed);
+        self.l1.insert_by_hash(*key.as_bytes(), place);
+    }
+
+    fn store(&self, key: &CacheKey, record: &NewRecord<'_>) -> Entry {
+        let Some(writer) = &self.writer else {
+            return self.store_in_memory(key, record);
+        };
+        // L1 changes while the lock is held, so that it and the log agree on what came last.
+        let mut writer = lock(writer);
+        if let Some(entry) = self.store_on_disk(&mut writer, key, record) {
+            return entry;
+        }
+        self.counters.inserts_in_memory.fetch_add(1, Relaxed);
+        self.l1.remove(key.as_bytes());
+        writer.owe_tombstone(key);
+        self.store_in_memory(key, record)
+    }
+
+    /// `None` when it has to go to memory.
+    fn store_on_disk(
+        &self,
+        writer: &mut Writer,
+        key: &CacheKey,
+        record: &NewRecord<'_>,
+    ) -> Option<Entry> {
+        let now_ms = record.stored_at_ms();
+        let failed_at = writer.trouble.as_ref().and_then(|t| t.failed_at_ms);
+        // Either way: the clock may have been set back.
+        if failed_at.is_some_and(|at| now_ms.abs_diff(at) < RETRY_AFTER_MS) {
+            return None;
+        }
+        let appended = writer.settle().and_then(|()| writer.store.append(record));
+        let place = match appended {
+            Ok(place) => place,
+            Err(error) => {
+                let failed_at_ms = match error {
+                    StoreError::Io { .. } => Some(now_ms),
+                    StoreError::Pinned(_) => None,
+                };
+                self.note_trouble(writer, error.to_string(), failed_at_ms);
+                return None;
+            }
+        };
+        if writer.trouble.take().is_some() {
+            tracing::info!("the disk takes entries again");
+        }
+        let entry = Entry::from_place(place.written()?, &place);
+        self.index(key, place);
+        if self.memory_used.load(Relaxed) {
+            self.memory.remove(key.as_bytes());
+        }
+        Some(entry)
+    }
+
+    fn store_in_memory(&self, key: &CacheKey, record: &NewRecord<'_>) -> Entry {
+        let entry = Entry::in_memory(record);
+        self.memory_used.store(true, Relaxed);
+        let payload_bytes = entry.payload_bytes();
+        self.counters
+            .payload_bytes
+            .fetch_add(payload_bytes, Relaxed);
+        self.memory.insert_by_hash(*key.as_bytes(), entry.clone());
+        entry
+    }
+
+    fn note_trouble(&self, writer: &mut Writer, reason: String, failed_at_ms: Option<u64>) {
+        self.counters.store_errors.fetch_add(1, Relaxed);
+        if writer.trouble.is_none() {
+            tracing::warn!(reason, "the disk is in trouble; new entries stay in memory");
+        }
+        writer.trouble = Some(Trouble {
+            reason,
+            failed_at_ms,
+        });
+    }
+}
+
+impl Counters {
+    fn leaving(&self, payload_bytes: u64, for_room: bool) {
+        self.payload_bytes.fetch_sub(payload_bytes, Relaxed);
+        self.evictions.fetch_add(u64::from(for_room), Relaxed);
+    }
+}
+
+/// A panic while the lock was held is a bug, but what it guards is whole between any two
+/// statements, so that the cache can go on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests;

@@ -1,0 +1,106 @@
+//! An entry as it is handed to whoever looked it up: the record's bytes and its times.
+
+use crate::store::{NEVER, NewRecord, Place, Shape, tenant_of};
+use bytes::Bytes;
+use std::fmt;
+
+/// A stored answer. A clone costs a reference count, and nothing is copied: metadata and
+/// payload are slices of the mapped segment, which they keep readable for as long as anyone
+/// holds them, also when the entry is evicted meanwhile.
+#[derive(Clone)]
+pub struct Entry {
+    /// Header, metadata, payload and padding.
+    record: Bytes,
+    shape: Shape,
+    stored_at_ms: u64,
+    expires_at_ms: u64,
+}
+
+impl Entry {
+    /// `record` is what reading `place` gave.
+    pub(super) fn from_place(record: Bytes, place: &Place) -> Self {
+        Self {
+            record,
+            shape: place.shape(),
+            stored_at_ms: place.stored_at_ms(),
+            expires_at_ms: place.expires_at_ms(),
+        }
+    }
+
+    /// An entry that lives in memory only.
+    pub(super) fn in_memory(record: &NewRecord<'_>) -> Self {
+        Self {
+            record: record.to_bytes(),
+            shape: record.shape(),
+            stored_at_ms: record.stored_at_ms(),
+            expires_at_ms: record.expires_at_ms(),
+        }
+    }
+
+    /// What was stored beside the payload.
+    pub fn metadata(&self) -> &[u8] {
+        &self.record[self.shape.metadata()]
+    }
+
+    /// The payload, without copying it.
+    pub fn payload(&self) -> Bytes {
+        self.record.slice(self.shape.payload())
+    }
+
+    pub(super) fn payload_slice(&self) -> &[u8] {
+        &self.record[self.shape.payload()]
+    }
+
+    /// Length of the payload in bytes.
+    pub fn payload_bytes(&self) -> u64 {
+        self.shape.payload_bytes.into()
+    }
+
+    /// What the entry takes in memory or on disk.
+    pub(super) fn record_bytes(&self) -> u64 {
+        self.shape.record_bytes()
+    }
+
+    /// When it was stored, in milliseconds since 1970.
+    pub fn stored_at_ms(&self) -> u64 {
+        self.stored_at_ms
+    }
+
+    /// From when on it is no answer any more; `None` is never.
+    pub fn expires_at_ms(&self) -> Option<u64> {
+        Some(self.expires_at_ms).filter(|at| *at != NEVER)
+    }
+
+    /// Whole seconds since it was stored, for the header `Age`; 0 when the clock was set back.
+    pub fn age_seconds(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.stored_at_ms) / 1000
+    }
+
+    /// Whole seconds until it expires, 0 when it has; `None` is never.
+    pub fn ttl_seconds(&self, now_ms: u64) -> Option<u64> {
+        let at = self.expires_at_ms()?;
+        Some(at.saturating_sub(now_ms) / 1000)
+    }
+
+    /// Whether it is no answer any more.
+    pub fn is_expired(&self, now_ms: u64) -> bool {
+        now_ms >= self.expires_at_ms
+    }
+
+    /// Whose it is.
+    pub fn tenant(&self) -> [u8; 32] {
+        tenant_of(&self.record)
+    }
+}
+
+impl fmt::Debug for Entry {
+    /// Without contents: an answer is nothing for a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("metadata_bytes", &self.shape.metadata_bytes)
+            .field("payload_bytes", &self.shape.payload_bytes)
+            .field("stored_at_ms", &self.stored_at_ms)
+            .field("expires_at_ms", &self.expires_at_ms())
+            .finish()
+    }
+}

@@ -1,0 +1,80 @@
+//! Where the cache lies and how large it may be; each default with its reason.
+
+use super::METADATA_BYTES_MAX;
+use crate::store::{
+    ALIGN, BLOCK_BYTES, HEADER_BYTES, OpenError, SEGMENT_BYTES_LIMIT, StoreOptions,
+};
+use std::path::PathBuf;
+
+/// A segment is at most this part of the quota, so that reclaiming one is no great loss.
+const SEGMENTS_MIN: u64 = 8;
+
+/// Where the cache lies and how large it may be.
+#[derive(Clone, Debug)]
+pub struct CacheOptions {
+    /// The data folder, made when absent. One process uses it at a time.
+    pub data_dir: PathBuf,
+    /// What the segments together may occupy on disk.
+    pub disk_bytes_max: u64,
+    /// What entries in memory may take: all entries of [`Cache::in_memory`], and those of a
+    /// cache whose disk is in trouble.
+    pub memory_bytes_max: u64,
+    /// The longest payload that is stored.
+    pub entry_bytes_max: u64,
+    /// Length of a segment file. Less is used when the quota is small.
+    pub segment_bytes: u64,
+    /// The most entries that are kept, whatever their size: each takes some 400 bytes of
+    /// memory beside its payload.
+    pub entries_max: u64,
+}
+
+impl Default for CacheOptions {
+    fn default() -> Self {
+        Self {
+            data_dir: "reflex-data".into(),
+            // A million answers of 4 KiB, and small enough for the system disk of an edge node.
+            disk_bytes_max: 4 << 30,
+            // What a daemon may grow by, unasked, when its disk fails.
+            memory_bytes_max: 256 << 20,
+            // Longer than any text that a model writes; generated images fit too.
+            entry_bytes_max: 16 << 20,
+            // Few enough mappings, and reclaiming one loses little of the default quota.
+            segment_bytes: 64 << 20,
+            // 400 MB of memory.
+            entries_max: 1 << 20,
+        }
+    }
+}
+
+impl CacheOptions {
+    /// What the store is told: segments no larger than the quota suggests, but large enough
+    /// for the largest entry.
+    pub(super) fn store(&self) -> Result<StoreOptions, OpenError> {
+        let record_max = (HEADER_BYTES + METADATA_BYTES_MAX) as u64
+            + self.entry_bytes_max.min(SEGMENT_BYTES_LIMIT);
+        let needed = BLOCK_BYTES as u64 + record_max.next_multiple_of(ALIGN);
+        let segment_bytes = self
+            .segment_bytes
+            .min(self.disk_bytes_max / SEGMENTS_MIN)
+            .max(needed)
+            .next_multiple_of(BLOCK_BYTES as u64);
+        if segment_bytes > SEGMENT_BYTES_LIMIT {
+            return Err(OpenError::Sizes(format!(
+                "segment_bytes and entry_bytes_max must stay below {SEGMENT_BYTES_LIMIT}"
+            )));
+        }
+        if segment_bytes * 2 > self.disk_bytes_max {
+            return Err(OpenError::Sizes(format!(
+                "disk_bytes_max = {} is too small for entry_bytes_max = {}; it takes at least {}",
+                self.disk_bytes_max,
+                self.entry_bytes_max,
+                segment_bytes * 2
+            )));
+        }
+        Ok(StoreOptions {
+            dir: self.data_dir.clone(),
+            quota: self.disk_bytes_max,
+            segment_bytes,
+        })
+    }
+}

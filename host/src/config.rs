@@ -1,0 +1,401 @@
+//! What the operator wants: a TOML file and flags in, a valid [`Config`] out.
+//!
+//! Everything has a default, so an empty file is a valid one. Unknown keys are errors: a
+//! misspelt bound must not be a missing one.
+
+use crate::cache::CacheOptions;
+use crate::runtime::GuestLimits;
+use http::Uri;
+use http::uri::{Authority, Scheme};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A configuration that can be run with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where `/health` and `/metrics` are.
+    pub admin: SocketAddr,
+    /// The provider.
+    pub upstream: Upstream,
+    /// A component to run in place of the built-in one.
+    pub component: Option<PathBuf>,
+    /// Where the cache lives, and how large it may grow.
+    pub cache: CacheOptions,
+    /// Mixed into every key: two namespaces never share an entry.
+    pub namespace: String,
+    /// Life of an entry.
+    pub ttl: Duration,
+    /// Longest request body that may be answered from the cache; longer ones pass through.
+    pub request_bytes_max: u64,
+    /// Whether requests without a credential share their answers.
+    pub share_anonymous: bool,
+    /// A header that names the tenant, set by a gateway that clients cannot bypass.
+    pub tenant_header: Option<String>,
+    /// Whether answers that ran into the client's token limit may be stored.
+    pub allow_length: bool,
+    /// Bounds on guests.
+    pub guest: GuestLimits,
+    /// Bounds on connections and waits.
+    pub net: NetLimits,
+}
+
+/// Bounds on connections and waits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetLimits {
+    /// Client connections at once; further ones wait in the listen queue.
+    pub connections_max: usize,
+    /// How long a client may take for a request's head, or to open the next one's.
+    pub header_read_max: Duration,
+    /// Longest pause within a body, either way.
+    pub idle_max: Duration,
+    /// How long connecting to the provider may take, TLS included.
+    pub connect_max: Duration,
+    /// How long the provider may take until its response begins.
+    pub response_max: Duration,
+    /// How long running requests may go on after SIGTERM.
+    pub drain_max: Duration,
+}
+
+impl Default for NetLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 4096,
+            header_read_max: Duration::from_secs(60),
+            // The SDKs' own default is 600 s. Ours must not be the first to give up.
+            idle_max: Duration::from_secs(600),
+            connect_max: Duration::from_secs(10),
+            response_max: Duration::from_secs(600),
+            drain_max: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Where the provider is: scheme, authority, and a path that goes before each request's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// `http` or `https`.
+    pub scheme: Scheme,
+    /// Host and port, without user and password.
+    pub authority: Authority,
+    /// Empty, or a path that starts with a slash and does not end with one.
+    pub prefix: String,
+}
+
+impl std::str::FromStr for Upstream {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: Uri = text
+            .parse()
+            .map_err(|error| format!("`{text}` is not a URL: {error}"))?;
+        let parts = uri.into_parts();
+        let scheme = parts
+            .scheme
+            .filter(|it| *it == Scheme::HTTP || *it == Scheme::HTTPS);
+        let (Some(scheme), Some(authority)) = (scheme, parts.authority) else {
+            return Err(format!("`{text}` is not an http:// or https:// URL"));
+        };
+        if authority.as_str().contains('@') {
+            return Err(format!(
+                "`{text}`: credentials belong into the clients' headers"
+            ));
+        }
+        let path = parts.path_and_query.as_ref();
+        if path.is_some_and(|it| it.query().is_some()) {
+            return Err(format!(
+                "`{text}`: a query cannot be put before each request's path"
+            ));
+        }
+        let prefix = path
+            .map_or("", |it| it.path())
+            .trim_end_matches('/')
+            .to_owned();
+        Ok(Self {
+            scheme,
+            authority,
+            prefix,
+        })
+    }
+}
+
+/// What was given on the command line; it goes before what the file says.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--listen`
+    pub listen: Option<SocketAddr>,
+    /// `--admin`
+    pub admin: Option<SocketAddr>,
+    /// `--upstream`
+    pub upstream: Option<String>,
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--component`
+    pub component: Option<PathBuf>,
+}
+
+/// The file as it is written. Each field is described in `Config` and in the README.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+    upstream: Option<String>,
+    data_dir: Option<PathBuf>,
+    component: Option<PathBuf>,
+    namespace: Option<String>,
+    ttl_seconds: Option<NonZeroU64>,
+    disk_bytes_max: Option<NonZeroU64>,
+    entry_bytes_max: Option<NonZeroU64>,
+    request_bytes_max: Option<NonZeroU64>,
+    anonymous: Option<AnonymousMode>,
+    tenant_header: Option<String>,
+    allow_length: Option<bool>,
+    instances_max: Option<NonZeroU64>,
+    guest_memory_bytes_max: Option<NonZeroU64>,
+    guest_milliseconds_max: Option<NonZeroU64>,
+    connections_max: Option<NonZeroU64>,
+    header_read_seconds_max: Option<NonZeroU64>,
+    idle_seconds_max: Option<NonZeroU64>,
+    connect_seconds_max: Option<NonZeroU64>,
+    response_seconds_max: Option<NonZeroU64>,
+    drain_seconds_max: Option<NonZeroU64>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum AnonymousMode {
+    Bypass,
+    Share,
+}
+
+/// An hour: long enough for retries, evaluations and agents, short enough that a model's update
+/// shows the same day.
+const TTL_SECONDS: u64 = 3600;
+/// Requests with more than this are rarely repeated, and every byte of them is read and hashed.
+const REQUEST_BYTES_MAX: u64 = 1 << 20;
+/// The pool maps this much address space per guest memory at most; more than any 32-bit guest has.
+const GUEST_MEMORY_BYTES_MAX: u64 = 1 << 32;
+/// The pool is laid out for all instances at start, 4 GiB of address space each.
+const INSTANCES_MAX: u64 = 10_000;
+
+impl Config {
+    /// Reads the file, if there is one, and puts the flags on top.
+    ///
+    /// # Errors
+    ///
+    /// One line that names the file or the flag, and what is wrong with it.
+    pub fn load(file: Option<&Path>, flags: Flags) -> Result<Self, String> {
+        let parsed = match file {
+            None => File::default(),
+            Some(path) => {
+                let named = |error: String| format!("--config {}: {error}", path.display());
+                let text =
+                    std::fs::read_to_string(path).map_err(|error| named(error.to_string()))?;
+                parse(&text).map_err(named)?
+            }
+        };
+        Self::from_parts(parsed, flags)
+    }
+
+    fn from_parts(file: File, flags: Flags) -> Result<Self, String> {
+        let upstream = flags
+            .upstream
+            .or(file.upstream)
+            .ok_or("--upstream: the provider's URL is missing, such as https://api.openai.com")?;
+        let upstream = upstream
+            .parse()
+            .map_err(|error| format!("--upstream: {error}"))?;
+
+        let defaults = CacheOptions::default();
+        let cache = CacheOptions {
+            data_dir: flags
+                .data_dir
+                .or(file.data_dir)
+                .unwrap_or_else(|| "reflex-data".into()),
+            disk_bytes_max: file
+                .disk_bytes_max
+                .map_or(defaults.disk_bytes_max, NonZeroU64::get),
+            entry_bytes_max: file
+                .entry_bytes_max
+                .map_or(defaults.entry_bytes_max, NonZeroU64::get),
+            ..defaults
+        };
+
+        if let Some(name) = &file.tenant_header
+            && (http::HeaderName::from_bytes(name.as_bytes()).is_err()
+                || *name != name.to_ascii_lowercase())
+        {
+            return Err(format!(
+                "tenant_header: `{name}` is not a header name in lower case"
+            ));
+        }
+        let seconds = |value: Option<NonZeroU64>, default: Duration| {
+            value.map_or(default, |value| Duration::from_secs(value.get()))
+        };
+        let guest = GuestLimits::default();
+        let net = NetLimits::default();
+        Ok(Self {
+            listen: flags
+                .listen
+                .or(file.listen)
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            admin: flags
+                .admin
+                .or(file.admin)
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8081))),
+            upstream,
+            component: flags.component.or(file.component),
+            cache,
+            namespace: file.namespace.unwrap_or_else(|| "default".into()),
+            ttl: Duration::from_secs(file.ttl_seconds.map_or(TTL_SECONDS, NonZeroU64::get)),
+            request_bytes_max: bounded(
+                "request_bytes_max",
+                file.request_bytes_max,
+                REQUEST_BYTES_MAX,
+                64 << 20,
+            )?,
+            share_anonymous: file.anonymous == Some(AnonymousMode::Share),
+            tenant_header: file.tenant_header,
+            allow_length: file.allow_length.unwrap_or(false),
+            guest: GuestLimits {
+                instances_max: bounded(
+                    "instances_max",
+                    file.instances_max,
+                    u64::from(guest.instances_max),
+                    INSTANCES_MAX,
+                )?,
+                memory_bytes_max: bounded(
+                    "guest_memory_bytes_max",
+                    file.guest_memory_bytes_max,
+                    guest.memory_bytes_max as u64,
+                    GUEST_MEMORY_BYTES_MAX,
+                )?,
+                guest_time_max: file
+                    .guest_milliseconds_max
+                    .map_or(guest.guest_time_max, |it| Duration::from_millis(it.get())),
+                ..guest
+            },
+            net: NetLimits {
+                connections_max: bounded(
+                    "connections_max",
+                    file.connections_max,
+                    net.connections_max as u64,
+                    tokio::sync::Semaphore::MAX_PERMITS as u64,
+                )?,
+                header_read_max: seconds(file.header_read_seconds_max, net.header_read_max),
+                idle_max: seconds(file.idle_seconds_max, net.idle_max),
+                connect_max: seconds(file.connect_seconds_max, net.connect_max),
+                response_max: seconds(file.response_seconds_max, net.response_max),
+                drain_max: seconds(file.drain_seconds_max, net.drain_max),
+            },
+        })
+    }
+}
+
+/// The value, or its default; an error where it is more than can be.
+fn bounded<T: TryFrom<u64>>(
+    name: &str,
+    value: Option<NonZeroU64>,
+    default: u64,
+    most: u64,
+) -> Result<T, String> {
+    let value = value.map_or(default, NonZeroU64::get);
+    let refused = || format!("{name}: {value} is over the limit of {most}");
+    if value > most {
+        return Err(refused());
+    }
+    T::try_from(value).map_err(|_| refused())
+}
+
+/// TOML's own errors draw the place in several lines; ours is one, with the line's number.
+fn parse(text: &str) -> Result<File, String> {
+    toml::from_str(text).map_err(|error| {
+        let message = error.message().trim().replace('\n', " ");
+        match error.span() {
+            Some(span) => {
+                let line = text
+                    .get(..span.start)
+                    .map_or(1, |before| before.matches('\n').count() + 1);
+                format!("line {line}: {message}")
+            }
+            None => message,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, String> {
+        let flags = Flags {
+            upstream: Some("http://127.0.0.1:1".into()),
+            ..Flags::default()
+        };
+        Config::from_parts(parse(text)?, flags)
+    }
+
+    #[test]
+    fn an_empty_file_is_valid() {
+        let config = load("").expect("defaults are valid");
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.admin.to_string(), "127.0.0.1:8081");
+        assert_eq!(config.namespace, "default");
+        assert!(!config.share_anonymous);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let check = |text: &str, part: &str| {
+            let error = load(text).expect_err(text);
+            assert!(error.contains(part), "{text}: {error}");
+            assert!(!error.contains('\n'), "{text}: {error}");
+        };
+        check("ttl_secons = 1", "unknown field `ttl_secons`");
+        check("listen = \"nowhere\"", "line 1");
+        check("\n\nttl_seconds = 0", "line 3");
+        check("tenant_header = \"X-Tenant\"", "tenant_header");
+        check("instances_max = 1000000", "instances_max");
+        check("anonymous = \"yes\"", "anonymous");
+    }
+
+    #[test]
+    fn flags_go_before_the_file() {
+        let flags = Flags {
+            upstream: Some("https://a.test".into()),
+            ..Flags::default()
+        };
+        let file = parse("upstream = \"https://b.test\"").expect("parses");
+        let config = Config::from_parts(file, flags).expect("valid");
+        assert_eq!(config.upstream.authority.as_str(), "a.test");
+    }
+
+    #[test]
+    fn upstreams_are_urls_of_a_provider() {
+        let ok = |text: &str, prefix: &str| {
+            assert_eq!(
+                text.parse::<Upstream>().expect(text).prefix,
+                prefix,
+                "{text}"
+            );
+        };
+        ok("https://api.openai.com", "");
+        ok("https://api.openai.com/", "");
+        ok("http://127.0.0.1:9000/openai/", "/openai");
+        let refused = |text: &str| {
+            assert!(text.parse::<Upstream>().is_err(), "{text}");
+        };
+        refused("");
+        refused("api.openai.com");
+        refused("ftp://api.openai.com");
+        refused("https://user:secret@api.openai.com");
+        refused("https://api.openai.com/?a=1");
+        refused("https://");
+        refused("not a url");
+    }
+}

@@ -1,0 +1,127 @@
+//! `reflex-edge`: flags and file in, a running daemon out.
+
+use clap::{Args, Parser, Subcommand};
+use reflex_host::config::{Config, Flags};
+use reflex_host::serve::Server;
+use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// A cache for LLM answers at the edge.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run as an HTTP reverse proxy in front of a provider
+    Serve(Serve),
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// The provider's URL, such as https://api.openai.com
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+    /// Where clients connect [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Where /health and /metrics are [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// Where the cache is kept [default: ./reflex-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// A component to run in place of the built-in middleware
+    #[arg(long, value_name = "FILE.wasm")]
+    component: Option<PathBuf>,
+    /// Everything else, and the above, as a TOML file; flags go before it
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+}
+
+/// What the user gave cannot be run with: the same code that clap uses.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let Command::Serve(serve) = Cli::parse().command;
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+        )
+        .init();
+
+    let flags = Flags {
+        listen: serve.listen,
+        admin: serve.admin,
+        upstream: serve.upstream,
+        data_dir: serve.data_dir,
+        component: serve.component,
+    };
+    let config = match Config::load(serve.config.as_deref(), flags) {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start threads: {error}")),
+    };
+    runtime.block_on(run(config))
+}
+
+async fn run(config: Config) -> ExitCode {
+    let stop = match stop_signal() {
+        Ok(stop) => stop,
+        Err(error) => return fail(&format!("cannot listen for signals: {error}")),
+    };
+    let server = match Server::prepare(config).await {
+        Ok(server) => server,
+        Err(error) => return refuse(&error),
+    };
+    if let Err(error) = announce(&server) {
+        return fail(&error.to_string());
+    }
+    server.run(stop).await;
+    ExitCode::SUCCESS
+}
+
+/// The addresses on standard output, one a line: with port 0 nobody could know them otherwise.
+fn announce(server: &Server) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "listening on http://{}", server.address()?)?;
+    writeln!(out, "admin on http://{}", server.admin_address()?)?;
+    out.flush()
+}
+
+/// Resolves at SIGTERM or Ctrl-C.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn refuse(error: &str) -> ExitCode {
+    eprintln!("reflex-edge: {error}");
+    ExitCode::from(EXIT_USAGE)
+}
+
+fn fail(error: &str) -> ExitCode {
+    eprintln!("reflex-edge: {error}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,237 @@
+//! Every counter of the daemon, named once. `/metrics` prints them in Prometheus' text format.
+
+use crate::cache::{Cache, Stats};
+use crate::runtime::{Failure, Outcome, RecordingObserver};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::time::Duration;
+
+/// Counters are updated where things happen; what the cache counts itself is read when asked.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    hit_seconds: Histogram,
+    miss_seconds: Histogram,
+    guest_failures: Family<ReasonLabel, Counter>,
+    upstream_failures: Counter,
+    recordings: Family<RecordingLabels, Counter>,
+    cache: CacheGauges,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    /// `HIT_L1_EXACT`, `MISS`, `BYPASS`, or `ERROR` where the provider gave no answer.
+    status: &'static str,
+    /// Why, for a bypass.
+    detail: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RecordingLabels {
+    /// `stored`, `rejected` or `failed`.
+    outcome: &'static str,
+    /// Why, for a rejected one.
+    reason: &'static str,
+}
+
+#[derive(Default)]
+struct CacheGauges {
+    entries: Gauge,
+    payload_bytes: Gauge,
+    disk_bytes: Gauge,
+    inserts: Gauge,
+    evictions: Gauge,
+    errors: Gauge,
+    corrupt: Gauge,
+    healthy: Gauge,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// From 10 µs, which a hit in this process takes, to 10 s.
+const HIT_BUCKETS: [f64; 10] = [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0];
+/// From 1 ms to 10 min: what providers take until their first byte.
+const MISS_BUCKETS: [f64; 10] = [1e-3, 1e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("reflex");
+        let requests = Family::default();
+        registry.register(
+            "requests",
+            "Requests by how they were answered",
+            requests.clone(),
+        );
+        let hit_seconds = Histogram::new(HIT_BUCKETS);
+        registry.register(
+            "hit_seconds",
+            "Time to the response's head, hits",
+            hit_seconds.clone(),
+        );
+        let miss_seconds = Histogram::new(MISS_BUCKETS);
+        registry.register(
+            "miss_seconds",
+            "Time to the response's head, misses",
+            miss_seconds.clone(),
+        );
+        let guest_failures = Family::default();
+        registry.register(
+            "guest_failures",
+            "Requests that a guest failed to handle",
+            guest_failures.clone(),
+        );
+        let upstream_failures = Counter::default();
+        registry.register(
+            "upstream_failures",
+            "Requests without an answer of the provider",
+            upstream_failures.clone(),
+        );
+        let recordings = Family::default();
+        registry.register(
+            "recordings",
+            "Answers on their way into the cache",
+            recordings.clone(),
+        );
+
+        let cache = CacheGauges::default();
+        for (name, help, gauge) in [
+            ("entries", "Entries in the cache", &cache.entries),
+            (
+                "payload_bytes",
+                "Bytes of their payloads",
+                &cache.payload_bytes,
+            ),
+            (
+                "disk_bytes",
+                "Bytes of the store's files",
+                &cache.disk_bytes,
+            ),
+            (
+                "inserts",
+                "Entries inserted since the start",
+                &cache.inserts,
+            ),
+            (
+                "evictions",
+                "Entries evicted since the start",
+                &cache.evictions,
+            ),
+            (
+                "store_errors",
+                "Failed operations on the store's files since the start",
+                &cache.errors,
+            ),
+            (
+                "store_corrupt",
+                "Entries found damaged since the start",
+                &cache.corrupt,
+            ),
+            (
+                "store_healthy",
+                "1 while entries reach the disk",
+                &cache.healthy,
+            ),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        Self {
+            registry,
+            requests,
+            hit_seconds,
+            miss_seconds,
+            guest_failures,
+            upstream_failures,
+            recordings,
+            cache,
+        }
+    }
+}
+
+impl Metrics {
+    pub(crate) fn hit(&self, took: Duration) {
+        self.request("HIT_L1_EXACT", "");
+        self.hit_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn miss(&self, took: Duration) {
+        self.request("MISS", "");
+        self.miss_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn bypass(&self, detail: &'static str) {
+        self.request("BYPASS", detail);
+    }
+
+    /// The client got an error of ours.
+    pub(crate) fn error(&self) {
+        self.request("ERROR", "");
+    }
+
+    pub(crate) fn upstream_failed(&self) {
+        self.upstream_failures.inc();
+    }
+
+    pub(crate) fn guest_failed(&self, failure: &Failure) {
+        self.guest_failures
+            .get_or_create(&ReasonLabel {
+                reason: failure.detail(),
+            })
+            .inc();
+    }
+
+    fn request(&self, status: &'static str, detail: &'static str) {
+        self.requests
+            .get_or_create(&RequestLabels { status, detail })
+            .inc();
+    }
+
+    /// Everything, as Prometheus reads it.
+    pub fn text(&self, cache: &Cache) -> String {
+        self.cache.set(&cache.stats());
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl CacheGauges {
+    fn set(&self, stats: &Stats) {
+        let set = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(&self.entries, stats.entries);
+        set(&self.payload_bytes, stats.payload_bytes);
+        set(&self.disk_bytes, stats.disk_bytes);
+        set(&self.inserts, stats.inserts);
+        set(&self.evictions, stats.evictions);
+        set(&self.errors, stats.store_errors);
+        set(&self.corrupt, stats.corrupt);
+        set(&self.healthy, u64::from(stats.healthy));
+    }
+}
+
+impl RecordingObserver for Metrics {
+    fn ended(&self, outcome: Outcome) {
+        let (outcome, reason) = match outcome {
+            Outcome::Stored => ("stored", ""),
+            Outcome::Rejected(reason) => ("rejected", reason),
+            Outcome::Failed => ("failed", ""),
+        };
+        self.recordings
+            .get_or_create(&RecordingLabels { outcome, reason })
+            .inc();
+    }
+}

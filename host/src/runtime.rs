@@ -1,0 +1,30 @@
+//! Guest components and what they may use: the engine, the WIT host, the limits.
+//!
+//! Two levels. Any wasmtime host adds the cache to its own linker with [`add_to_linker`] (plain
+//! functions, no WASI) and [`add_http_to_linker`] (the bridge to `wasi:http` 0.3). [`Handler`]
+//! goes further and runs a `wasi:http` handler component for each request, within limits; that
+//! is what `reflex-edge serve` is made of.
+
+mod bindings;
+mod body;
+mod cache_host;
+mod handler;
+mod http_host;
+mod limits;
+mod recording;
+mod state;
+
+pub use bindings::{cache as cache_bindings, http as http_bindings};
+#[cfg(feature = "serve")]
+pub(crate) use body::Prefixed;
+pub use cache_host::{Grant, Reflex, ReflexCtx, ReflexCtxView, ReflexView, add_to_linker};
+pub use handler::{Failure, Handler, LoadError};
+pub use http_host::{
+    HttpPolicy, ReflexHttp, ReflexHttpCtxView, ReflexHttpView, add_http_to_linker,
+};
+pub use limits::GuestLimits;
+pub use recording::{NoObserver, Outcome, RecordingObserver};
+pub use state::{Progress, ResponseFuture, SendRequest};
+
+/// The body type of requests and responses here.
+pub use wasmtime_wasi_http::WasiBody;

@@ -1,0 +1,37 @@
+//! What `bindgen!` makes of our WIT. Nothing is written by hand here.
+
+/// `reflex:cache/cache`.
+#[expect(missing_docs, reason = "generated code")]
+mod cache_world {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "reflex:cache/guest",
+        with: { "reflex:cache/cache.entry": crate::cache::Entry },
+        imports: { default: trappable },
+    });
+}
+
+/// `reflex:cache/http` and the import of the next `wasi:http` handler.
+#[expect(missing_docs, reason = "generated code")]
+mod http_world {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "reflex:cache/middleware",
+        with: {
+            "reflex:cache/cache": super::cache_world::reflex::cache::cache,
+            "wasi:http/types": wasmtime_wasi_http::p3::bindings::http::types,
+            "wasi:clocks/types": wasmtime_wasi::p3::bindings::clocks::types,
+        },
+        imports: {
+            "reflex:cache/http.peek": store | trappable,
+            "reflex:cache/http.record-response": store | trappable,
+            "wasi:http/handler.handle": store | trappable,
+            default: trappable,
+        },
+        exports: { default: async | store },
+    });
+}
+
+pub use cache_world::reflex::cache::cache;
+pub use http_world::reflex::cache::http;
+pub(super) use http_world::wasi::http::handler;

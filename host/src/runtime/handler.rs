@@ -1,0 +1,401 @@
+//! Runs a `wasi:http` handler component, one request at a time per instance, within limits.
+//!
+//! An instance is used again and again, but by one request at a time: whatever a guest does
+//! wrong then costs that request and no other. After any fault the instance is dropped.
+
+use super::body::is_host_made;
+use super::cache_host::{ReflexCtx, add_to_linker};
+use super::http_host::{HttpPolicy, add_http_to_linker};
+use super::limits::{EPOCH_TICK, GuestLimits};
+use super::state::{GuestState, Progress, SendRequest};
+use http_body_util::BodyExt as _;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use wasmtime::component::{Component, Linker};
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, UpdateDeadline,
+};
+use wasmtime_wasi_http::p3::Request;
+use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
+use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
+use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
+
+/// Why a component cannot be used at all. The text is one line that says what is wrong with it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// This machine cannot run guests as configured.
+    Engine(String),
+    /// The bytes are not a WebAssembly component, or use features that are off.
+    NotAComponent(String),
+    /// It imports something that is not offered, or does not export `wasi:http/handler@0.3.0`.
+    Mismatch(String),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Engine(reason) => write!(f, "cannot set up the WebAssembly engine: {reason}"),
+            Self::NotAComponent(reason) => {
+                write!(f, "not a usable WebAssembly component: {reason}")
+            }
+            Self::Mismatch(reason) => write!(f, "not a component for this host: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// Why there is no response from the guest for one request. Nothing has gone to the client.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Failure {
+    /// All instances are taken, and none came free in time.
+    Busy,
+    /// A new instance could not be made.
+    Instantiate(wasmtime::Error),
+    /// The guest trapped, ran out of memory, or broke the rules of the component model.
+    Trapped(wasmtime::Error),
+    /// The guest took longer than [`GuestLimits::guest_time_max`].
+    TimedOut,
+    /// The guest answered with an error.
+    Refused {
+        /// What it said.
+        error: ErrorCode,
+        /// Whether the provider was called, so that the error is likely the provider's.
+        upstream_called: bool,
+    },
+}
+
+/// A loaded component with its pool of instances. Cheap to share; create one per component.
+pub struct Handler {
+    pre: ServicePre<GuestState>,
+    parts: Parts,
+    limits: GuestLimits,
+    /// Most recently used last, so that a quiet time leaves the oldest cold.
+    idle: Arc<Mutex<Vec<Instance>>>,
+    permits: Arc<Semaphore>,
+}
+
+/// What each new instance's store is made of.
+struct Parts {
+    reflex: ReflexCtx,
+    policy: Arc<HttpPolicy>,
+    sender: Arc<dyn SendRequest>,
+}
+
+struct Instance {
+    store: Store<GuestState>,
+    service: Service,
+    served: u32,
+}
+
+impl fmt::Debug for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handler")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Handler {
+    /// Compiles a component (its binary form) and checks that it fits.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] says in one line what is wrong with the component or the machine.
+    pub fn new(
+        component: &[u8],
+        reflex: ReflexCtx,
+        policy: HttpPolicy,
+        sender: Arc<dyn SendRequest>,
+        limits: GuestLimits,
+    ) -> Result<Self, LoadError> {
+        let engine = engine(&limits).map_err(|error| LoadError::Engine(one_line(&error)))?;
+        let component = Component::from_binary(&engine, component)
+            .map_err(|error| LoadError::NotAComponent(one_line(&error)))?;
+        let pre = linker(&engine)
+            .and_then(|linker| linker.instantiate_pre(&component))
+            .and_then(ServicePre::new)
+            .map_err(|error| LoadError::Mismatch(one_line(&error)))?;
+        Ok(Self {
+            pre,
+            parts: Parts {
+                reflex,
+                policy: Arc::new(policy),
+                sender,
+            },
+            idle: Arc::default(),
+            permits: Arc::new(Semaphore::new(limits.instances_max as usize)),
+            limits,
+        })
+    }
+
+    /// Has a guest handle one request. The response's body may still be on its way when this
+    /// returns.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] says why there is no response. The request has been consumed as far as the
+    /// guest read it.
+    pub async fn handle(
+        &self,
+        request: http::Request<WasiBody>,
+    ) -> Result<http::Response<WasiBody>, Failure> {
+        let permit = self.permit().await?;
+        let mut instance = self.instance().await?;
+        let progress = instance.store.data_mut().begin();
+
+        let handled = tokio::select! {
+            biased;
+            handled = instance.respond(request, &progress) => handled?,
+            // The future of the guest's work is dropped here, and the instance with it.
+            () = progress.exhausted(self.limits.guest_time_max) => return Err(Failure::TimedOut),
+        };
+        match handled.needs_guest {
+            false => {
+                self.give_back(instance);
+                Ok(handled.response)
+            }
+            true => Ok(self.keep_running(instance, handled.response, permit)),
+        }
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let acquire = Arc::clone(&self.permits).acquire_owned();
+        match tokio::time::timeout(self.limits.instance_wait_max, acquire).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Failure::Busy),
+        }
+    }
+
+    async fn instance(&self) -> Result<Instance, Failure> {
+        if let Some(instance) = lock(&self.idle).pop() {
+            return Ok(instance);
+        }
+        let Parts {
+            reflex,
+            policy,
+            sender,
+        } = &self.parts;
+        let state = GuestState::new(
+            reflex.clone(),
+            Arc::clone(policy),
+            Arc::clone(sender),
+            &self.limits,
+        );
+        let mut store = Store::new(self.pre.engine(), state);
+        store.limiter(|state| &mut state.limits);
+        store.set_hostcall_fuel(self.limits.hostcall_bytes_max);
+        if let Some(table) = store.concurrent_resource_table() {
+            table.set_max_capacity(self.limits.handles_max);
+        }
+        // A guest that runs on is made to yield; whether it may go on is decided by time, outside.
+        store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));
+        store.set_epoch_deadline(1);
+        let service = self
+            .pre
+            .instantiate_async(&mut store)
+            .await
+            .map_err(Failure::Instantiate)?;
+        Ok(Instance {
+            store,
+            service,
+            served: 0,
+        })
+    }
+
+    fn give_back(&self, instance: Instance) {
+        if instance.served < self.limits.requests_per_instance_max {
+            lock(&self.idle).push(instance);
+        }
+    }
+
+    /// The guest has more to do: it makes the body itself, or goes on after its return. It gets
+    /// the time for that beside the response, and keeps its place in the count of instances.
+    fn keep_running(
+        &self,
+        mut instance: Instance,
+        response: http::Response<WasiBody>,
+        permit: OwnedSemaphorePermit,
+    ) -> http::Response<WasiBody> {
+        let (body_open, body_ended) = oneshot::channel::<()>();
+        let stream_time_max = self.limits.stream_time_max;
+        let reusable = instance.served < self.limits.requests_per_instance_max;
+        let idle = Arc::clone(&self.idle);
+        tokio::spawn(async move {
+            let rest = instance.store.run_concurrent(async |accessor| {
+                // Resolves when the body is dropped, at its end or before.
+                let _ = body_ended.await;
+                poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+            });
+            match tokio::time::timeout(stream_time_max, rest).await {
+                Ok(Ok(())) if reusable => lock(&idle).push(instance),
+                Ok(Ok(())) => {}
+                Ok(Err(trap)) => {
+                    tracing::warn!(error = one_line(&trap), "guest trapped while streaming")
+                }
+                Err(_) => tracing::warn!("guest stopped: it streamed for too long"),
+            }
+            drop(permit);
+        });
+        response.map(|inner| {
+            Watched {
+                inner,
+                _open: body_open,
+            }
+            .boxed_unsync()
+        })
+    }
+}
+
+struct Handled {
+    response: http::Response<WasiBody>,
+    /// The instance has to run on for the body, or for work of its own.
+    needs_guest: bool,
+}
+
+impl Instance {
+    async fn respond(
+        &mut self,
+        request: http::Request<WasiBody>,
+        progress: &Progress,
+    ) -> Result<Handled, Failure> {
+        self.served += 1;
+        self.store.set_epoch_deadline(1);
+        let service = &self.service;
+        let handled = self.store.run_concurrent(async |accessor| {
+            let request = accessor.with(|mut access| {
+                let (request, _transmitted) =
+                    Request::from_http(access.data_mut().http().hooks, request);
+                request
+            });
+            let response = match service.handle(accessor, request).await? {
+                Ok(response) => response,
+                Err(error) => return Ok(Err(error)),
+            };
+            let response =
+                accessor.with(|access| response.into_http(access, std::future::ready(Ok(()))))?;
+            // Polled once: a guest that has returned and has nothing left is already gone.
+            let settled =
+                poll_fn(|cx| Poll::Ready(accessor.poll_no_interesting_tasks(cx).is_ready())).await;
+            let needs_guest = !settled || !is_host_made(response.body(), progress);
+            Ok(Ok(Handled {
+                response,
+                needs_guest,
+            }))
+        });
+        match handled.await.and_then(|handled| handled) {
+            Ok(Ok(handled)) => Ok(handled),
+            Ok(Err(error)) => Err(Failure::Refused {
+                error,
+                upstream_called: progress.upstream_called(),
+            }),
+            Err(trap) => Err(Failure::Trapped(trap)),
+        }
+    }
+}
+
+/// A body that tells, by dropping its end of a channel, when nobody needs it any more.
+struct Watched {
+    inner: WasiBody,
+    _open: oneshot::Sender<()>,
+}
+
+impl http_body::Body for Watched {
+    type Data = bytes::Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Error>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
+    let mut linker = Linker::new(engine);
+    // Time, randomness, an empty environment and closed standard streams. Files and sockets are
+    // not there even as empty shells: a guest that wants them is refused when it is loaded.
+    wasmtime_wasi::p3::clocks::add_to_linker(&mut linker)?;
+    wasmtime_wasi::p3::random::add_to_linker(&mut linker)?;
+    wasmtime_wasi::p3::cli::add_to_linker(&mut linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    add_to_linker(&mut linker)?;
+    add_http_to_linker(&mut linker)?;
+    Ok(linker)
+}
+
+/// The engine, with the pooling allocator where the machine has the address space for it, and a
+/// thread that advances its epoch for as long as it lives.
+fn engine(limits: &GuestLimits) -> wasmtime::Result<Engine> {
+    let engine = Engine::new(&config(limits, true)).or_else(|error| {
+        tracing::warn!(error = one_line(&error), "no pooling of guest memories");
+        Engine::new(&config(limits, false))
+    })?;
+    let weak = engine.weak();
+    std::thread::Builder::new()
+        .name("guest-epoch".into())
+        .spawn(move || {
+            while let Some(engine) = weak.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                std::thread::sleep(EPOCH_TICK);
+            }
+        })
+        .map_err(wasmtime::Error::from)?;
+    Ok(engine)
+}
+
+/// Core instances, memories and tables that one component may be made of.
+const CORE_PARTS_MAX: u32 = 16;
+
+fn config(limits: &GuestLimits, pooling: bool) -> Config {
+    let mut config = Config::new();
+    config.wasm_component_model_async(true);
+    config.epoch_interruption(true);
+    if pooling {
+        let mut pool = PoolingAllocationConfig::new();
+        // A memory and a table for each instance; composed components take more from the same.
+        pool.total_component_instances(limits.instances_max)
+            .total_core_instances(limits.instances_max.saturating_mul(4))
+            .total_memories(limits.instances_max)
+            .total_tables(limits.instances_max.saturating_mul(2))
+            .total_stacks(limits.instances_max.saturating_mul(2))
+            .max_core_instances_per_component(CORE_PARTS_MAX)
+            .max_memories_per_component(CORE_PARTS_MAX)
+            .max_tables_per_component(CORE_PARTS_MAX)
+            .max_memory_size(limits.memory_bytes_max)
+            .table_elements(limits.table_elements_max);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    }
+    config
+}
+
+/// An error and its causes on one line: wasmtime's own text spans many.
+fn one_line(error: &wasmtime::Error) -> String {
+    let text = format!("{error:#}");
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing that runs under this lock can panic half-way through a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

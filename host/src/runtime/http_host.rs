@@ -1,0 +1,381 @@
+//! `reflex:cache/http` for guests, and the import of the next `wasi:http` handler.
+
+use super::bindings::http::{self as bindings, Head, Header, Host, HostWithStore, Peeked};
+use super::bindings::{cache, handler};
+use super::body::{HostBody, Prefixed};
+use super::cache_host::ReflexCtx;
+use super::recording::{RecordedBody, Recording, RecordingObserver, Target};
+use super::state::Progress;
+use crate::answer::AnswerHead;
+use crate::cache::Entry;
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{StatusCode, uri::Scheme};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full};
+use reflex_llm::{Anonymous, Key, Limits, Recorder, Shape, Tenant};
+use std::collections::VecDeque;
+use std::future::ready;
+use std::sync::Arc;
+use wasmtime::Result;
+use wasmtime::component::{Access, Accessor, HasData, Linker, Resource};
+use wasmtime_wasi::TrappableError;
+use wasmtime_wasi_http::p3::bindings::http::client;
+use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
+use wasmtime_wasi_http::p3::{Request, Response};
+use wasmtime_wasi_http::{
+    Error, FieldMap, WasiBody, WasiHttp, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
+
+/// What the operator decided about HTTP answers, beyond the [`Grant`](super::Grant).
+pub struct HttpPolicy {
+    /// Whether an answer that ran into the client's own token limit may be stored.
+    pub allow_length: bool,
+    /// Told how recordings end.
+    pub observer: Arc<dyn RecordingObserver>,
+}
+
+impl std::fmt::Debug for HttpPolicy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpPolicy")
+            .field("allow_length", &self.allow_length)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A borrowed look at the parts of a store that the HTTP bridge needs.
+#[expect(
+    missing_debug_implementations,
+    reason = "wasmtime-wasi-http's view has none either"
+)]
+pub struct ReflexHttpCtxView<'a> {
+    /// The cache and the grant.
+    pub ctx: &'a ReflexCtx,
+    /// What may be stored, and who counts it.
+    pub policy: &'a HttpPolicy,
+    /// How far the current request has come; `Arc::default()` for those who set no time limit.
+    pub progress: Arc<Progress>,
+    /// Where requests and responses live.
+    pub http: WasiHttpCtxView<'a>,
+}
+
+/// Implemented by a store's data, so that the bridge can be added to its linker.
+pub trait ReflexHttpView: WasiHttpView {
+    /// Borrows what the bridge needs.
+    fn reflex_http(&mut self) -> ReflexHttpCtxView<'_>;
+}
+
+/// Marker for [`HasData`]: what [`add_http_to_linker`] lends to the generated functions.
+#[derive(Debug)]
+pub struct ReflexHttp;
+
+impl HasData for ReflexHttp {
+    type Data<'a> = ReflexHttpCtxView<'a>;
+}
+
+/// Adds `reflex:cache/http`, and `wasi:http/handler` as an import: what a middleware component
+/// takes for the handler behind it is the host's own client, through
+/// [`WasiHttpHooks::send_request`]. `wasi:http/types` comes from
+/// [`wasmtime_wasi_http::p3::add_to_linker`].
+///
+/// # Errors
+///
+/// Fails only if the linker has one of those interfaces already.
+pub fn add_http_to_linker<T: ReflexHttpView + 'static>(linker: &mut Linker<T>) -> Result<()> {
+    bindings::add_to_linker::<_, ReflexHttp>(linker, T::reflex_http)?;
+    handler::add_to_linker::<_, ReflexHttp>(linker, T::reflex_http)
+}
+
+impl handler::Host for ReflexHttpCtxView<'_> {}
+
+type TrappableResult<T> = Result<T, TrappableError<ErrorCode>>;
+
+impl<T: ReflexHttpView + 'static> handler::HostWithStore<T> for ReflexHttp {
+    async fn handle(
+        store: &Accessor<T, Self>,
+        request: Resource<Request>,
+    ) -> Result<Result<Resource<Response>, ErrorCode>> {
+        let store = store.with_getter::<WasiHttp>(T::http);
+        split(<WasiHttp as client::HostWithStore<T>>::send(&store, request).await)
+    }
+}
+
+impl Host for ReflexHttpCtxView<'_> {
+    fn get_policy(&mut self) -> Result<bindings::Policy> {
+        let grant = &self.ctx.grant;
+        Ok(bindings::Policy {
+            share_anonymous: grant.anonymous == Anonymous::Share,
+            tenant_header: grant.tenant_header.clone(),
+            request_bytes_max: grant.request_bytes_max,
+        })
+    }
+
+    fn inspect(&mut self, request: Resource<Request>) -> Result<Head> {
+        let request = self.http.table.get(&request)?;
+        let scheme = request.scheme.as_ref().map_or("", Scheme::as_str);
+        let authority = request.authority.as_ref().map_or("", |it| it.as_str());
+        let header = |(name, value): (&HeaderName, &HeaderValue)| {
+            (name.as_str().to_owned(), value.as_bytes().to_vec())
+        };
+        Ok(Head {
+            method: request.method.to_string(),
+            upstream: format!("{scheme}://{authority}"),
+            path: request
+                .path_with_query
+                .as_ref()
+                .map_or("", |it| it.as_str())
+                .to_owned(),
+            headers: request.headers.iter().map(header).collect(),
+        })
+    }
+
+    fn edit_request(
+        &mut self,
+        request: Resource<Request>,
+        remove: Vec<String>,
+        set: Vec<Header>,
+    ) -> Result<()> {
+        let request = self.http.table.get_mut(&request)?;
+        request.headers = edited(self.http.hooks, &request.headers, &remove, &set);
+        Ok(())
+    }
+
+    fn edit_response(
+        &mut self,
+        response: Resource<Response>,
+        remove: Vec<String>,
+        set: Vec<Header>,
+    ) -> Result<()> {
+        let response = self.http.table.get_mut(&response)?;
+        response.headers = edited(self.http.hooks, &response.headers, &remove, &set);
+        Ok(())
+    }
+
+    fn replay(
+        &mut self,
+        entry: Resource<Entry>,
+        set: Vec<Header>,
+    ) -> Result<Result<Resource<Response>, cache::Error>> {
+        let entry = self.http.table.get(&entry)?;
+        let Some(AnswerHead {
+            status,
+            mut headers,
+        }) = AnswerHead::decode(entry.metadata())
+        else {
+            return Ok(Err(cache::Error::Invalid(
+                "entry: not stored by record-response".into(),
+            )));
+        };
+        let payload = entry.payload();
+        apply(&mut headers, &[], &set);
+        self.respond_with(status, headers, payload).map(Ok)
+    }
+
+    fn respond(
+        &mut self,
+        status: u16,
+        headers: Vec<Header>,
+        body: Vec<u8>,
+    ) -> Result<Resource<Response>> {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut map = HeaderMap::new();
+        apply(&mut map, &[], &headers);
+        self.respond_with(status, map, body.into())
+    }
+}
+
+impl ReflexHttpCtxView<'_> {
+    fn respond_with(
+        &mut self,
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Resource<Response>> {
+        let body = Full::new(body).map_err(Error::from).boxed_unsync();
+        let mut response = http::Response::new(HostBody::boxed(body, &self.progress));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        // The transmission's result is of no use: the body is in memory.
+        let (response, _transmitted) = Response::from_http(self.http.hooks, response);
+        Ok(self.http.table.push(response)?)
+    }
+}
+
+impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
+    async fn peek(
+        store: &Accessor<T, Self>,
+        request: Resource<Request>,
+        bytes_max: u64,
+    ) -> Result<Result<Peeked, ErrorCode>> {
+        let taken = store.with(|mut store| {
+            let request = store
+                .get()
+                .http
+                .table
+                .delete(request)
+                .map_err(TrappableError::trap)?;
+            let (request, _options) = request.into_http(&mut store, ready(Ok(())))?;
+            TrappableResult::Ok((request, store.get().progress))
+        });
+        let (request, progress) = match split(taken)? {
+            Ok(taken) => taken,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (parts, body) = request.into_parts();
+
+        let waiting = progress.wait();
+        let read = read_ahead(body, bytes_max).await;
+        drop(waiting);
+
+        let (whole, body) = match read {
+            Ok(read) => read,
+            Err(Error::ConnectionReadTimeout) => return Ok(Err(ErrorCode::ConnectionReadTimeout)),
+            // Whatever the body's error is, the client will not send the rest.
+            Err(_) => return Ok(Err(ErrorCode::ConnectionTerminated)),
+        };
+        store.with(|mut store| {
+            let view = store.get();
+            let request = http::Request::from_parts(parts, body);
+            let (request, _transmitted) = Request::from_http(view.http.hooks, request);
+            let request = view.http.table.push(request)?;
+            Ok(Ok(Peeked {
+                request,
+                body: whole.map(Vec::from),
+            }))
+        })
+    }
+
+    fn record_response(
+        mut store: Access<'_, T, Self>,
+        response: Resource<Response>,
+        key: cache::Key,
+        shape: String,
+        options: cache::InsertOptions,
+    ) -> Result<Resource<Response>> {
+        let view = store.get();
+        let Some((shape, target)) = view.target(&key, &shape, &options) else {
+            return Ok(response);
+        };
+        let limits = Limits {
+            body_bytes_max: usize::try_from(target.ctx.cache.entry_bytes_max())
+                .unwrap_or(usize::MAX),
+            allow_length: view.policy.allow_length,
+        };
+        let mut recorder = Recorder::new(shape, limits);
+
+        let wanted = view.http.table.get(&response)?;
+        let headers: Vec<(&str, &[u8])> = wanted
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        if let Err(rejected) = recorder.head(wanted.status.as_u16(), &headers) {
+            target.reject(rejected);
+            return Ok(response);
+        }
+
+        let response = view.http.table.delete(response)?;
+        let response = response.into_http(&mut store, ready(Ok(())))?;
+        let response =
+            response.map(|body| RecordedBody::boxed(body, Recording { recorder, target }));
+        let view = store.get();
+        let (response, _transmitted) = Response::from_http(view.http.hooks, response);
+        Ok(view.http.table.push(response)?)
+    }
+}
+
+impl ReflexHttpCtxView<'_> {
+    /// What a guest wants recorded, if that can be.
+    fn target(
+        &self,
+        key: &cache::Key,
+        shape: &str,
+        options: &cache::InsertOptions,
+    ) -> Option<(Shape, Target)> {
+        let key = Key {
+            tenant: Tenant(key.tenant.as_slice().try_into().ok()?),
+            digest: key.digest.as_slice().try_into().ok()?,
+        };
+        if options.ttl_seconds == Some(0) {
+            return None;
+        }
+        let ttl = self.ctx.ttl(options.ttl_seconds);
+        let observer = Arc::clone(&self.policy.observer);
+        Some((
+            Shape::from_name(shape)?,
+            Target {
+                ctx: self.ctx.clone(),
+                key,
+                ttl,
+                observer,
+            },
+        ))
+    }
+}
+
+/// The whole body if it is at most `bytes_max` long, and in any case a body to send on.
+async fn read_ahead(
+    mut body: WasiBody,
+    bytes_max: u64,
+) -> Result<(Option<Bytes>, WasiBody), Error> {
+    let mut read = VecDeque::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame?;
+        // Trailers of a request: no client of an LLM sends them, and no key covers them.
+        let trailers = frame.is_trailers();
+        length += frame.data_ref().map_or(0, |data| data.len() as u64);
+        read.push_back(frame);
+        if trailers || length > bytes_max {
+            return Ok((None, Prefixed::boxed(read, body)));
+        }
+    }
+    let whole = joined(read);
+    let body = Full::new(whole.clone()).map_err(Error::from).boxed_unsync();
+    Ok((Some(whole), body))
+}
+
+fn joined(read: VecDeque<Frame<Bytes>>) -> Bytes {
+    let mut data: Vec<Bytes> = read
+        .into_iter()
+        .filter_map(|frame| frame.into_data().ok())
+        .collect();
+    match data.len() {
+        // The usual request is one frame, which is already what we want.
+        0 | 1 => data.pop().unwrap_or_default(),
+        _ => data.concat().into(),
+    }
+}
+
+/// wasmtime-wasi-http has one error for what the guest may see and what ends it.
+fn split<T>(result: TrappableResult<T>) -> Result<Result<T, ErrorCode>> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(error) => error.downcast().map(Err),
+    }
+}
+
+fn edited(
+    hooks: &mut dyn WasiHttpHooks,
+    headers: &FieldMap,
+    remove: &[String],
+    set: &[Header],
+) -> FieldMap {
+    let mut map = HeaderMap::clone(headers);
+    apply(&mut map, remove, set);
+    FieldMap::new_immutable(hooks, map)
+}
+
+fn apply(map: &mut HeaderMap, remove: &[String], set: &[Header]) {
+    for name in remove {
+        map.remove(name.as_str());
+    }
+    for (name, value) in set {
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(name.as_bytes()),
+            HeaderValue::from_bytes(value),
+        ) {
+            map.insert(name, value);
+        }
+    }
+}

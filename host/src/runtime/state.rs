@@ -1,0 +1,220 @@
+//! What stands behind one guest instance, and how far its current request has come.
+
+use super::body::HostBody;
+use super::cache_host::{ReflexCtx, ReflexCtxView, ReflexView};
+use super::http_host::{HttpPolicy, ReflexHttpCtxView, ReflexHttpView};
+use super::limits::GuestLimits;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use wasmtime::component::ResourceTable;
+use wasmtime::{StoreLimits, StoreLimitsBuilder};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{
+    Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
+
+/// A response on its way.
+pub type ResponseFuture =
+    Pin<Box<dyn Future<Output = Result<http::Response<WasiBody>, Error>> + Send>>;
+
+/// How the requests of guests leave the host.
+pub trait SendRequest: Send + Sync + 'static {
+    /// Sends a request and resolves once the response's head is there.
+    ///
+    /// # Errors
+    ///
+    /// The future fails if there is no response, or if the host does not let guests talk to that
+    /// place.
+    fn send(&self, request: http::Request<WasiBody>) -> ResponseFuture;
+}
+
+/// The data of a guest's store. It knows no file, no environment and no network but the provider.
+pub(super) struct GuestState {
+    table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    hooks: Hooks,
+    reflex: ReflexCtx,
+    policy: Arc<HttpPolicy>,
+    pub(super) limits: StoreLimits,
+}
+
+impl GuestState {
+    pub(super) fn new(
+        reflex: ReflexCtx,
+        policy: Arc<HttpPolicy>,
+        sender: Arc<dyn SendRequest>,
+        limits: &GuestLimits,
+    ) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits.handles_max);
+        Self {
+            table,
+            wasi: WasiCtx::builder().build(),
+            http: WasiHttpCtx::new(),
+            hooks: Hooks {
+                sender,
+                progress: Arc::default(),
+            },
+            reflex,
+            policy,
+            limits: StoreLimitsBuilder::new()
+                .memory_size(limits.memory_bytes_max)
+                .table_elements(limits.table_elements_max)
+                .build(),
+        }
+    }
+
+    /// A new request begins: nothing of the last one's progress counts.
+    pub(super) fn begin(&mut self) -> Arc<Progress> {
+        self.hooks.progress = Arc::default();
+        Arc::clone(&self.hooks.progress)
+    }
+}
+
+impl WasiView for GuestState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for GuestState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: &mut self.hooks,
+            table: &mut self.table,
+            ctx: &mut self.http,
+        }
+    }
+}
+
+impl ReflexView for GuestState {
+    fn reflex(&mut self) -> ReflexCtxView<'_> {
+        ReflexCtxView {
+            ctx: &self.reflex,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl ReflexHttpView for GuestState {
+    fn reflex_http(&mut self) -> ReflexHttpCtxView<'_> {
+        ReflexHttpCtxView {
+            ctx: &self.reflex,
+            policy: &self.policy,
+            progress: Arc::clone(&self.hooks.progress),
+            http: WasiHttpCtxView {
+                hooks: &mut self.hooks,
+                table: &mut self.table,
+                ctx: &mut self.http,
+            },
+        }
+    }
+}
+
+/// Requests leave through the host's own client, and their progress is noted.
+struct Hooks {
+    sender: Arc<dyn SendRequest>,
+    progress: Arc<Progress>,
+}
+
+impl WasiHttpHooks for Hooks {
+    // The client writes `Host` from the target; a second one would be an error there.
+    fn set_host_header(&mut self) -> bool {
+        false
+    }
+
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        _options: Option<RequestOptions>,
+        _transmitted: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
+        let progress = Arc::clone(&self.progress);
+        let response = self.sender.send(request);
+        Box::new(async move {
+            let waiting = progress.wait();
+            progress.upstream_called.store(true, Ordering::Relaxed);
+            let response = response.await?;
+            drop(waiting);
+            let response = response.map(|body| HostBody::boxed(body, &progress));
+            let done: Transmission = Box::new(std::future::ready(Ok(())));
+            Ok((response, done))
+        })
+    }
+}
+
+type Transmission = Box<dyn Future<Output = Result<(), Error>> + Send>;
+type Sent = (http::Response<WasiBody>, Transmission);
+
+/// How far one request has come. Shared by the guest's store and whoever waits for the response.
+#[derive(Debug)]
+pub struct Progress {
+    began: Instant,
+    /// Calls in flight in which the guest waits for the client or the provider.
+    waiting: AtomicU32,
+    /// When the last of them ended, in milliseconds since `began`.
+    resumed_ms: AtomicU64,
+    upstream_called: AtomicBool,
+    /// Set when the body that the host made is asked for its size: see [`HostBody`].
+    pub(super) host_body_asked: AtomicBool,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            waiting: AtomicU32::new(0),
+            resumed_ms: AtomicU64::new(0),
+            upstream_called: AtomicBool::new(false),
+            host_body_asked: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Progress {
+    /// While the result is held, time does not count against the guest.
+    pub(super) fn wait(self: &Arc<Self>) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(Arc::clone(self))
+    }
+
+    /// Whether the provider was called for this request, with whatever success.
+    pub(super) fn upstream_called(&self) -> bool {
+        self.upstream_called.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when the guest has had `most` of time to itself without an end.
+    pub(super) async fn exhausted(&self, most: Duration) {
+        loop {
+            let resumed =
+                self.began + Duration::from_millis(self.resumed_ms.load(Ordering::Relaxed));
+            tokio::time::sleep_until((resumed + most).into()).await;
+            if self.waiting.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(most).await;
+                continue;
+            }
+            let resumed =
+                self.began + Duration::from_millis(self.resumed_ms.load(Ordering::Relaxed));
+            if resumed.elapsed() >= most {
+                return;
+            }
+        }
+    }
+}
+
+/// A wait of the guest that is not its fault. Ends when dropped.
+pub(super) struct Waiting(Arc<Progress>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.resumed_ms.store(now, Ordering::Relaxed);
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,309 @@
+//! The payload store: a log of records in segment files.
+//!
+//! ```text
+//! append ─► active segment ─► full: sealed ─► … ─► oldest of all: reclaimed
+//!                │
+//!                └► Place ─► read: the record, zero-copy from the mapping
+//! ```
+//!
+//! A [`Store`] is the writer: it has one owner at a time. Readers need only a [`Place`] and no
+//! lock. Which key lies where is L1's business; the store knows it only while it recovers.
+//! What the bytes look like, and what is assumed of the medium, stands in `docs/format.md`.
+
+mod disk;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+pub(crate) mod faults;
+mod folder;
+mod format;
+mod index;
+mod mmap;
+mod reclaim;
+mod recover;
+mod segment;
+
+pub(crate) use disk::{Disk, DiskFile, RealDisk};
+pub use folder::OpenError;
+pub(crate) use format::{
+    ALIGN, BLOCK_BYTES, HEADER_BYTES, NEVER, SEGMENT_BYTES_LIMIT, Shape, tenant_of,
+};
+pub(crate) use segment::{NewRecord, Place, Read};
+
+use folder::Folder;
+use format::{Salt, StoreId, Superblock};
+use index::Last;
+use recover::Recovered;
+use segment::{Active, DiskUse, Segment};
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fmt, io};
+
+/// So many sealed segments may wait for [`Store::take_unsynced`], each with its file open.
+/// When nobody asks for them, sealing one more waits for the disk itself.
+const UNSYNCED_MAX: usize = 64;
+
+/// Where a store lies and how large it may be. The cache has checked that these fit together.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreOptions {
+    pub(crate) dir: PathBuf,
+    /// What all segments together may occupy.
+    pub(crate) quota: u64,
+    /// A multiple of [`BLOCK_BYTES`], large enough for the largest record.
+    pub(crate) segment_bytes: u64,
+}
+
+/// Why a record could not be written. The caller goes on without the disk.
+#[derive(Debug)]
+pub(crate) enum StoreError {
+    /// So many bytes of reclaimed segments are still being read. Trying again costs nothing.
+    Pinned(u64),
+    /// The disk is in trouble. Trying again at once would only add to it.
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            doing,
+            path,
+            source,
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pinned(bytes) => {
+                write!(f, "quota used up: slow readers still hold {bytes} bytes")
+            }
+            Self::Io {
+                doing,
+                path,
+                source,
+            } => write!(f, "cannot {doing} {}: {source}", path.display()),
+        }
+    }
+}
+
+/// A file with contents that may not be durable yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Unsynced {
+    id: u64,
+    file: Arc<dyn DiskFile>,
+}
+
+impl Unsynced {
+    /// Waits for the medium. Needs no lock on the store.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+/// Counts for the operator.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StoreStats {
+    pub(crate) segments: u64,
+    pub(crate) disk_bytes: u64,
+    pub(crate) pinned_bytes: u64,
+    pub(crate) dead_bytes: u64,
+    pub(crate) reclaimed: u64,
+}
+
+/// The writer of a data folder.
+#[derive(Debug)]
+pub(crate) struct Store {
+    disk: Arc<dyn Disk>,
+    folder: Folder,
+    quota: u64,
+    segment_bytes: u64,
+    disk_use: Arc<DiskUse>,
+    /// Sealed, oldest first.
+    segments: VecDeque<Arc<Segment>>,
+    active: Option<Active>,
+    next_segment: u64,
+    last: Last,
+    /// Sealed, but perhaps not durable.
+    unsynced: Vec<Unsynced>,
+    reclaimed: u64,
+}
+
+/// A store just opened, with what was in it.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) store: Store,
+    /// Oldest first.
+    pub(crate) live: Vec<([u8; 32], Place)>,
+    /// Parts that were not as they were written.
+    pub(crate) damaged: u64,
+}
+
+impl Store {
+    pub(crate) fn open(disk: Arc<dyn Disk>, options: &StoreOptions) -> Result<Opened, OpenError> {
+        let folder = Folder::claim(&*disk, &options.dir, random_id)?;
+        let disk_use = Arc::default();
+        let Recovered {
+            segments,
+            active,
+            next_segment,
+            last,
+            live,
+            damaged,
+        } = recover::recover(&*disk, &folder, options.quota, &disk_use)?;
+        let store = Self {
+            disk,
+            folder,
+            quota: options.quota,
+            segment_bytes: options.segment_bytes,
+            disk_use,
+            segments,
+            active,
+            next_segment,
+            last,
+            unsynced: Vec::new(),
+            reclaimed: 0,
+        };
+        Ok(Opened {
+            store,
+            live,
+            damaged,
+        })
+    }
+
+    /// Writes a record behind the last one. It can be read at once, and survives the process;
+    /// it survives the machine after the next sync.
+    ///
+    /// # Errors
+    ///
+    /// The store is as before, and the next call tries again.
+    pub(crate) fn append(&mut self, record: &NewRecord<'_>) -> Result<Place, StoreError> {
+        let mut active = match self.active.take() {
+            Some(active) if active.room() >= record.shape().record_bytes() => active,
+            full => {
+                full.map_or(Ok(()), |full| self.seal(full))?;
+                self.begin_segment()?
+            }
+        };
+        let next = Last::of(self.last.sequence + 1, record.key());
+        let written = active
+            .write(record, next.sequence, self.last.key)
+            .map_err(|error| {
+                StoreError::io("write", &self.folder.segment(active.segment.id))(error)
+            });
+        self.active = Some(active);
+        let place = written?;
+        self.last = next;
+        Ok(place)
+    }
+
+    /// The files to sync for everything appended so far to be durable.
+    pub(crate) fn take_unsynced(&mut self) -> Vec<Unsynced> {
+        let mut unsynced = std::mem::take(&mut self.unsynced);
+        if let Some(active) = &mut self.active
+            && std::mem::take(&mut active.is_dirty)
+        {
+            unsynced.push(Unsynced {
+                id: active.segment.id,
+                file: Arc::clone(&active.file),
+            });
+        }
+        unsynced
+    }
+
+    /// After a failed sync nobody knows what of the segment reached the medium, and a second
+    /// sync would claim that all did. So nothing more is written there; what can be read can
+    /// still be read.
+    pub(crate) fn abandon(&mut self, failed: &Unsynced) {
+        if let Some(active) = self.active.take_if(|active| active.segment.id == failed.id) {
+            self.segments.push_back(active.segment);
+        }
+    }
+
+    pub(crate) fn stats(&self) -> StoreStats {
+        StoreStats {
+            segments: self.listed().count() as u64,
+            disk_bytes: self.disk_use.bytes(),
+            pinned_bytes: self.pinned_bytes(),
+            dead_bytes: self.listed().map(|segment| segment.dead_bytes()).sum(),
+            reclaimed: self.reclaimed,
+        }
+    }
+
+    /// The segments that have a name on disk.
+    fn listed(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        let active = self.active.iter().map(|active| &active.segment);
+        self.segments.iter().chain(active)
+    }
+
+    fn seal(&mut self, full: Active) -> Result<(), StoreError> {
+        let id = full.segment.id;
+        self.segments.push_back(full.segment);
+        if full.is_dirty {
+            self.unsynced.push(Unsynced {
+                id,
+                file: full.file,
+            });
+        }
+        while self.unsynced.len() > UNSYNCED_MAX {
+            let oldest = self.unsynced.remove(0);
+            let path = self.folder.segment(oldest.id);
+            oldest.sync().map_err(StoreError::io("sync", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a segment under another name and renames it when it is whole, so that a crash
+    /// leaves no half of one.
+    fn begin_segment(&mut self) -> Result<Active, StoreError> {
+        self.make_room(self.segment_bytes)?;
+        let id = self.next_segment;
+        let unfinished = self.folder.unfinished_segment(id);
+        let made = self.make_segment(id, &unfinished);
+        if made.is_err() {
+            // It may not even be there; recovery removes what stays.
+            let _ = self.disk.unlink(&unfinished);
+        }
+        let active = made.map_err(StoreError::io("make", &unfinished))?;
+        self.next_segment += 1;
+        Ok(active)
+    }
+
+    fn make_segment(&self, id: u64, unfinished: &Path) -> io::Result<Active> {
+        let superblock = Superblock {
+            store: self.folder.store,
+            segment: id,
+            segment_bytes: self.segment_bytes,
+        };
+        let file = self.disk.create(unfinished)?;
+        file.preallocate(self.segment_bytes)?;
+        file.write_at([&superblock.encode(), b"", b"", b""], 0)?;
+        file.sync_data()?;
+        let mapping = file.map(self.segment_bytes)?;
+        self.disk.rename(unfinished, &self.folder.segment(id))?;
+        self.disk.sync_dir(&self.folder.segments())?;
+        let salt = Salt::of_segment(&self.folder.store, id);
+        Ok(Active {
+            segment: Segment::new(id, salt, mapping, &self.disk_use),
+            file,
+            end: BLOCK_BYTES as u64,
+            is_dirty: false,
+        })
+    }
+}
+
+/// `RandomState` is seeded by the operating system, and that is all the randomness we need:
+/// the id only has to differ from every other store's.
+fn random_id() -> StoreId {
+    let state = RandomState::new();
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&state.hash_one(0).to_le_bytes());
+    id[8..].copy_from_slice(&state.hash_one(1).to_le_bytes());
+    StoreId(id)
+}

@@ -1,0 +1,241 @@
+//! The few file operations that the store uses, behind a trait, so that tests can put a disk
+//! underneath that fails, fills up or loses power. `RealDisk` is the operating system's.
+//!
+//! Nothing here knows what the bytes mean.
+
+use super::mmap::Mapping;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, IoSlice, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What is cached is nobody's business but the owner's.
+const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// How many slices one write takes: header, metadata, payload and padding.
+pub(crate) const WRITE_PARTS: usize = 4;
+
+/// A file system, as far as the store needs one.
+pub(crate) trait Disk: fmt::Debug + Send + Sync {
+    /// Makes a folder and those above it; one that is there already is fine.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// The names in a folder, in no order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
+    /// At most `bytes_max` bytes from the beginning of a file.
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>>;
+    /// Takes the exclusive lock that this file stands for, and makes the file when absent.
+    fn lock(&self, path: &Path) -> Result<DirLock, TryLockError>;
+    /// Makes a new, empty file; what had the name is gone.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// Opens a file for reading and writing.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn unlink(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a folder durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// An open file. All methods take `&self`: the store decides who writes.
+pub(crate) trait DiskFile: fmt::Debug + Send + Sync {
+    /// Length in bytes.
+    fn size(&self) -> io::Result<u64>;
+    /// Gives the file `bytes` bytes of space, without holes.
+    fn preallocate(&self, bytes: u64) -> io::Result<()>;
+    /// Writes all parts one behind the other, in one system call where the system allows.
+    fn write_at(&self, parts: [&[u8]; WRITE_PARTS], offset: u64) -> io::Result<()>;
+    /// Fills `bytes` or fails.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Makes the contents durable. When it fails, what was written may be lost even if a
+    /// second call succeeds.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Maps the first `bytes` read-only; fails when the file is shorter.
+    fn map(&self, bytes: u64) -> io::Result<Mapping>;
+}
+
+/// The exclusive right to a data folder, given back when dropped or when the process ends.
+#[derive(Debug)]
+pub(crate) struct DirLock {
+    _file: File,
+}
+
+/// The operating system's files.
+#[derive(Debug)]
+pub(crate) struct RealDisk;
+
+impl Disk for RealDisk {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        fs::read_dir(dir)?
+            .map(|entry| Ok(entry?.file_name()))
+            .collect()
+    }
+
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(bytes_max).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn lock(&self, path: &Path) -> Result<DirLock, TryLockError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .mode(FILE_MODE)
+            .truncate(false)
+            .open(path)
+            .map_err(TryLockError::Error)?;
+        file.try_lock()?;
+        Ok(DirLock { _file: file })
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .mode(FILE_MODE)
+            .truncate(true)
+            .open(path)?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+}
+
+#[derive(Debug)]
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn preallocate(&self, bytes: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        loop {
+            match fallocate(&self.0, FallocateFlags::empty(), 0, bytes) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                // `set_len` would leave a hole, and reading a mapped hole on a full tmpfs is
+                // a SIGBUS.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return write_zeros(&self.0, bytes),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    fn write_at(&self, parts: [&[u8]; WRITE_PARTS], mut offset: u64) -> io::Result<()> {
+        let mut slices = parts.map(IoSlice::new);
+        let mut left = &mut slices[..];
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            match rustix::io::pwritev(&self.0, left, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    IoSlice::advance_slices(&mut left, written);
+                    offset += written as u64;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn map(&self, bytes: u64) -> io::Result<Mapping> {
+        if self.size()? < bytes {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let bytes = usize::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        Mapping::of(&self.0, bytes)
+    }
+}
+
+/// What `posix_fallocate` does where the file system has no call of its own.
+fn write_zeros(file: &File, bytes: u64) -> io::Result<()> {
+    const CHUNK: u64 = 1 << 20;
+    let zeros = vec![0; CHUNK as usize];
+    let mut offset = 0;
+    while offset < bytes {
+        let chunk = CHUNK.min(bytes - offset);
+        file.write_all_at(&zeros[..chunk as usize], offset)?;
+        offset += chunk;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn both_ways_to_preallocate_leave_no_holes() {
+        const BYTES: u64 = (3 << 20) + 4096;
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk;
+        disk.create(&dir.path().join("a"))
+            .unwrap()
+            .preallocate(BYTES)
+            .unwrap();
+        write_zeros(&File::create(dir.path().join("b")).unwrap(), BYTES).unwrap();
+        for name in ["a", "b"] {
+            let metadata = fs::metadata(dir.path().join(name)).unwrap();
+            assert_eq!(metadata.len(), BYTES, "{name}");
+            assert!(metadata.blocks() * 512 >= BYTES, "{name} has holes");
+        }
+    }
+
+    #[test]
+    fn parts_are_written_one_behind_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RealDisk.create(&dir.path().join("a")).unwrap();
+        for parts in [
+            [&b"ab"[..], b"", b"cde", b"f"],
+            [b"", b"abc", b"def", b""],
+            [b"", b"", b"", b"abcdef"],
+        ] {
+            file.write_at(parts, 3).unwrap();
+            let mut read = [0; 6];
+            file.read_at(&mut read, 3).unwrap();
+            assert_eq!(&read, b"abcdef");
+        }
+        file.write_at([b""; WRITE_PARTS], 0).unwrap();
+        assert_eq!(file.size().unwrap(), 9);
+        assert!(file.map(10).is_err());
+        assert_eq!(&file.map(9).unwrap().as_ref()[3..], b"abcdef");
+    }
+}

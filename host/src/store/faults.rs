@@ -1,0 +1,139 @@
+//! A disk for tests: the real one, with faults switched on and off.
+
+use super::disk::{DirLock, Disk, DiskFile, RealDisk, WRITE_PARTS};
+use super::mmap::Mapping;
+use std::ffi::OsString;
+use std::fs::TryLockError;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// What goes wrong just now, and what was tried.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    /// No new file finds space.
+    pub(crate) is_full: AtomicBool,
+    /// A write leaves half of its bytes and fails.
+    pub(crate) tears_writes: AtomicBool,
+    /// Nothing is made durable.
+    pub(crate) fails_syncs: AtomicBool,
+    /// No file can be removed.
+    pub(crate) keeps_files: AtomicBool,
+    /// Reading fails wherever this block is concerned; 0 is none.
+    pub(crate) bad_block: AtomicU64,
+    /// Writes and preallocations tried.
+    pub(crate) tries: AtomicU64,
+}
+
+impl Faults {
+    fn check(&self, fault: &AtomicBool, kind: io::ErrorKind) -> io::Result<()> {
+        if fault.load(Relaxed) {
+            Err(kind.into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// The real disk with [`Faults`].
+#[derive(Debug, Default)]
+pub(crate) struct FaultDisk {
+    pub(crate) faults: Arc<Faults>,
+}
+
+impl FaultDisk {
+    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        let faults = Arc::clone(&self.faults);
+        Arc::new(FaultFile { file, faults })
+    }
+}
+
+impl Disk for FaultDisk {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.create_dir(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        RealDisk.list(dir)
+    }
+
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+        RealDisk.read(path, bytes_max)
+    }
+
+    fn lock(&self, path: &Path) -> Result<DirLock, TryLockError> {
+        RealDisk.lock(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(RealDisk.create(path)?))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(RealDisk.open(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        let faults = &self.faults;
+        faults.check(&faults.keeps_files, io::ErrorKind::ReadOnlyFilesystem)?;
+        RealDisk.unlink(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+}
+
+#[derive(Debug)]
+struct FaultFile {
+    file: Arc<dyn DiskFile>,
+    faults: Arc<Faults>,
+}
+
+impl DiskFile for FaultFile {
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn preallocate(&self, bytes: u64) -> io::Result<()> {
+        let faults = &self.faults;
+        faults.tries.fetch_add(1, Relaxed);
+        faults.check(&faults.is_full, io::ErrorKind::StorageFull)?;
+        self.file.preallocate(bytes)
+    }
+
+    fn write_at(&self, parts: [&[u8]; WRITE_PARTS], offset: u64) -> io::Result<()> {
+        let faults = &self.faults;
+        faults.tries.fetch_add(1, Relaxed);
+        if faults.tears_writes.load(Relaxed) {
+            let whole = parts.concat();
+            let half = &whole[..whole.len() / 2];
+            self.file.write_at([half, b"", b"", b""], offset)?;
+            return Err(io::Error::other("torn on purpose"));
+        }
+        self.file.write_at(parts, offset)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let bad = self.faults.bad_block.load(Relaxed) * 4096;
+        if bad > 0 && offset < bad + 4096 && bad < offset + bytes.len() as u64 {
+            return Err(io::Error::other("bad block on purpose"));
+        }
+        self.file.read_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let faults = &self.faults;
+        faults.check(&faults.fails_syncs, io::ErrorKind::Other)?;
+        self.file.sync_data()
+    }
+
+    fn map(&self, bytes: u64) -> io::Result<Mapping> {
+        self.file.map(bytes)
+    }
+}

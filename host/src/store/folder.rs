@@ -1,0 +1,243 @@
+//! Whose a data folder is: `manifest` makes it ours, `lock` makes it this process's, and
+//! `segments/` holds the records.
+//!
+//! A folder that is somebody else's is left exactly as it was, and so is one that is damaged
+//! or of a later release.
+
+use super::disk::{DirLock, Disk};
+use super::format::{BLOCK_BYTES, FORMAT_VERSION, Manifest, Reject, StoreId};
+use std::fs::TryLockError;
+use std::path::{Path, PathBuf};
+use std::{error, fmt, io};
+
+const MANIFEST: &str = "manifest";
+const MANIFEST_UNFINISHED: &str = "manifest.tmp";
+const LOCK: &str = "lock";
+const SEGMENTS: &str = "segments";
+/// What a fresh ext4 file system has in its topmost folder.
+const LOST_AND_FOUND: &str = "lost+found";
+
+const SEGMENT_SUFFIX: &str = ".seg";
+const UNFINISHED_SUFFIX: &str = ".tmp";
+
+/// Why a data folder could not be opened. Each displays as one line that names what it is
+/// about. Nothing in the folder was changed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process uses the folder. It has to end first.
+    Locked(PathBuf),
+    /// The folder holds something that is not ours. Another one has to be named.
+    Foreign(PathBuf, &'static str),
+    /// The file is ours, but not as it was written. Removing the folder gives an empty cache.
+    Damaged(PathBuf, &'static str),
+    /// The file was written by a later release, in this version of the format.
+    Newer(PathBuf, u32),
+    /// The sizes asked for contradict each other.
+    Sizes(String),
+    /// The operating system refused something.
+    Io {
+        /// What was being done, as in "cannot read".
+        doing: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            doing,
+            path,
+            source,
+        }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Locked(path) => write!(
+                f,
+                "data folder {} is in use by another process",
+                path.display()
+            ),
+            Self::Foreign(path, why) => write!(
+                f,
+                "{} is not a data folder of reflex-edge ({why}); left as it is",
+                path.display()
+            ),
+            Self::Damaged(path, why) => {
+                write!(f, "{} is damaged ({why}); left as it is", path.display())
+            }
+            Self::Newer(path, version) => write!(
+                f,
+                "{} was written by a later release (format {version}, this one reads up to \
+                 {FORMAT_VERSION}); left as it is",
+                path.display()
+            ),
+            Self::Sizes(why) => f.write_str(why),
+            Self::Io {
+                doing,
+                path,
+                source,
+            } => write!(f, "cannot {doing} {}: {source}", path.display()),
+        }
+    }
+}
+
+impl error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// A data folder that is ours, for as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    root: PathBuf,
+    pub(crate) store: StoreId,
+    _lock: DirLock,
+}
+
+/// What a folder turned out to be.
+enum Owner {
+    Nobody,
+    Us(Manifest),
+}
+
+impl Folder {
+    /// Makes the folder where there is none; `new_id` names a store that is made.
+    pub(crate) fn claim(
+        disk: &dyn Disk,
+        root: &Path,
+        new_id: impl FnOnce() -> StoreId,
+    ) -> Result<Self, OpenError> {
+        disk.create_dir(root)
+            .map_err(OpenError::io("make data folder", root))?;
+        // Looked at before the lock, because taking the lock makes a file.
+        owner(disk, root)?;
+        let lock = root.join(LOCK);
+        let lock = disk.lock(&lock).map_err(|error| match error {
+            TryLockError::WouldBlock => OpenError::Locked(root.to_owned()),
+            TryLockError::Error(source) => OpenError::io("lock", &lock)(source),
+        })?;
+        // And again after it: another process may have been at it in between.
+        let manifest = match owner(disk, root)? {
+            Owner::Us(manifest) => manifest,
+            Owner::Nobody => {
+                let manifest = Manifest { store: new_id() };
+                disk.create_dir(&root.join(SEGMENTS))
+                    .and_then(|()| write_manifest(disk, root, &manifest))
+                    .map_err(OpenError::io("write manifest in", root))?;
+                manifest
+            }
+        };
+        Ok(Self {
+            root: root.to_owned(),
+            store: manifest.store,
+            _lock: lock,
+        })
+    }
+
+    pub(crate) fn segments(&self) -> PathBuf {
+        self.root.join(SEGMENTS)
+    }
+
+    pub(crate) fn segment(&self, id: u64) -> PathBuf {
+        self.segments().join(format!("{id:016x}{SEGMENT_SUFFIX}"))
+    }
+
+    /// Where a segment is made before it gets its name.
+    pub(crate) fn unfinished_segment(&self, id: u64) -> PathBuf {
+        self.segments()
+            .join(format!("{id:016x}{SEGMENT_SUFFIX}{UNFINISHED_SUFFIX}"))
+    }
+}
+
+/// What a name in the folder of segments means.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum SegmentName {
+    Segment(u64),
+    /// Left by a crash before the segment was in use.
+    Unfinished,
+    /// Nothing of ours; it stays where it is.
+    Foreign,
+}
+
+impl SegmentName {
+    pub(crate) fn parse(name: &str) -> Self {
+        let (name, finished) = match name.strip_suffix(UNFINISHED_SUFFIX) {
+            Some(name) => (name, false),
+            None => (name, true),
+        };
+        let id = name
+            .strip_suffix(SEGMENT_SUFFIX)
+            .filter(|digits| digits.len() == 16)
+            .filter(|digits| {
+                digits
+                    .bytes()
+                    .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+            })
+            .and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        match id {
+            Some(id) if finished => Self::Segment(id),
+            Some(_) => Self::Unfinished,
+            None => Self::Foreign,
+        }
+    }
+}
+
+fn owner(disk: &dyn Disk, root: &Path) -> Result<Owner, OpenError> {
+    let path = root.join(MANIFEST);
+    let bytes = match disk.read(&path, BLOCK_BYTES as u64) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return nobody(disk, root).map(|()| Owner::Nobody);
+        }
+        Err(error) => return Err(OpenError::io("read", &path)(error)),
+    };
+    match Manifest::decode(&bytes) {
+        Ok(manifest) => Ok(Owner::Us(manifest)),
+        Err(Reject::NotOurs) => Err(OpenError::Foreign(
+            root.to_owned(),
+            "its manifest is somebody else's",
+        )),
+        Err(Reject::Newer(version)) => Err(OpenError::Newer(path, version)),
+        Err(Reject::Torn) => Err(OpenError::Damaged(path, "cut short")),
+        Err(Reject::Corrupt) => Err(OpenError::Damaged(path, "its checksum differs")),
+    }
+}
+
+/// A folder without a manifest is free for us when it is empty, or when all that is there is
+/// what we make before the manifest.
+fn nobody(disk: &dyn Disk, root: &Path) -> Result<(), OpenError> {
+    let list = |dir: &Path| disk.list(dir).map_err(OpenError::io("read", dir));
+    for name in list(root)? {
+        let is_ours = match name.to_str() {
+            Some(LOCK | MANIFEST_UNFINISHED | LOST_AND_FOUND) => true,
+            Some(SEGMENTS) => list(&root.join(SEGMENTS))?.is_empty(),
+            _ => false,
+        };
+        if !is_ours {
+            let why = "it has files in it but no manifest";
+            return Err(OpenError::Foreign(root.to_owned(), why));
+        }
+    }
+    Ok(())
+}
+
+fn write_manifest(disk: &dyn Disk, root: &Path, manifest: &Manifest) -> io::Result<()> {
+    let unfinished = root.join(MANIFEST_UNFINISHED);
+    let file = disk.create(&unfinished)?;
+    file.write_at([&manifest.encode(), b"", b"", b""], 0)?;
+    file.sync_data()?;
+    disk.rename(&unfinished, &root.join(MANIFEST))?;
+    disk.sync_dir(root)
+}

@@ -1,0 +1,547 @@
+//! Every byte that the store keeps on disk: the manifest, the superblock of a segment and the
+//! records in it. `docs/format.md` draws them.
+//!
+//! This is the only file that knows offsets. Its decoders accept any slice and never panic;
+//! what they return has been checked. It opens no files and holds no state.
+
+use crc_fast::{CrcAlgorithm, Digest, crc32_iscsi};
+
+/// The version in every file. A reader refuses what is newer than itself.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// Records begin at multiples of this, so that a reader that lost its way finds the next one
+/// by trying few places. 64 is also a cache line: a header never straddles three.
+pub(crate) const ALIGN: u64 = 64;
+
+/// Size of the manifest and of a superblock: what one sector of any current medium holds.
+pub(crate) const BLOCK_BYTES: usize = 4096;
+
+/// Size of a record header.
+pub(crate) const HEADER_BYTES: usize = 128;
+
+/// `expires_at_ms` of a record that never expires.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// No segment is longer: recovery reads a whole one into memory, and offsets in units of
+/// [`ALIGN`] and lengths in bytes are kept as `u32`.
+pub(crate) const SEGMENT_BYTES_LIMIT: u64 = 1 << 30;
+
+const MANIFEST_MAGIC: [u8; 8] = *b"RFXSTORE";
+const SEGMENT_MAGIC: [u8; 8] = *b"RFXSEGMT";
+const RECORD_MAGIC: [u8; 4] = *b"RFXR";
+const RECORD_VERSION: u16 = 1;
+const FLAG_TOMBSTONE: u16 = 1;
+
+/// Where each field of the manifest and the superblock lies. Magic, version and the checksum
+/// at the end keep their places in all versions to come, so that every version recognises
+/// every other.
+mod block {
+    pub(super) const MAGIC: usize = 0;
+    pub(super) const VERSION: usize = 8;
+    /// Bits for what a reader must understand; a reader refuses bits that it does not know.
+    pub(super) const FEATURES: usize = 12;
+    pub(super) const STORE_ID: usize = 16;
+    /// Superblock only; zero in the manifest.
+    pub(super) const SEGMENT_ID: usize = 32;
+    /// Superblock only; zero in the manifest.
+    pub(super) const SEGMENT_BYTES: usize = 40;
+    /// Here the zeros begin that fill the block up to its checksum.
+    pub(super) const END: usize = 48;
+    pub(super) const CHECKSUM: usize = super::BLOCK_BYTES - 4;
+}
+
+/// Where each field of a record header lies.
+mod header {
+    pub(super) const MAGIC: usize = 0;
+    pub(super) const VERSION: usize = 4;
+    pub(super) const FLAGS: usize = 6;
+    pub(super) const HEADER_BYTES: usize = 8;
+    pub(super) const METADATA_BYTES: usize = 12;
+    pub(super) const PAYLOAD_BYTES: usize = 16;
+    pub(super) const CHECKSUM: usize = 20;
+    pub(super) const SEQUENCE: usize = 24;
+    pub(super) const STORED_AT: usize = 32;
+    pub(super) const EXPIRES_AT: usize = 40;
+    pub(super) const BODY_CHECKSUM: usize = 48;
+    pub(super) const PREVIOUS: usize = 56;
+    pub(super) const KEY: usize = 64;
+    pub(super) const TENANT: usize = 96;
+    pub(super) const END: usize = 128;
+}
+
+const _: () = assert!(header::END == HEADER_BYTES);
+const _: () = assert!(HEADER_BYTES.is_multiple_of(ALIGN as usize));
+const _: () = assert!(BLOCK_BYTES.is_multiple_of(ALIGN as usize));
+const _: () = assert!(header::CHECKSUM + 4 == header::SEQUENCE);
+const _: () = assert!(header::KEY + 32 == header::TENANT && header::TENANT + 32 == header::END);
+const _: () = assert!(block::END <= block::CHECKSUM && block::CHECKSUM + 4 == BLOCK_BYTES);
+const _: () = assert!(SEGMENT_BYTES_LIMIT.is_multiple_of(ALIGN));
+
+/// Why bytes were not taken for what they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reject {
+    /// Fewer bytes than promised: a torn write or a file cut short.
+    Torn,
+    /// Not begun by us: free space, or the middle of something.
+    NotOurs,
+    /// Begun by us, but the checksum differs.
+    Corrupt,
+    /// Written by a later release.
+    Newer(u32),
+}
+
+/// Tells one data folder from every other: random, chosen when the folder is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoreId(pub(crate) [u8; 16]);
+
+/// The file that makes a folder ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    pub(crate) store: StoreId,
+}
+
+impl Manifest {
+    pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
+        let mut bytes = [0; BLOCK_BYTES];
+        put(&mut bytes, block::STORE_ID, &self.store.0);
+        close_block(bytes, MANIFEST_MAGIC)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Reject> {
+        let bytes = open_block(bytes, MANIFEST_MAGIC)?;
+        Ok(Self {
+            store: StoreId(take(bytes, block::STORE_ID)),
+        })
+    }
+}
+
+/// The first block of a segment file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Superblock {
+    pub(crate) store: StoreId,
+    pub(crate) segment: u64,
+    /// Length of the whole file, this block included.
+    pub(crate) segment_bytes: u64,
+}
+
+impl Superblock {
+    pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
+        let mut bytes = [0; BLOCK_BYTES];
+        put(&mut bytes, block::STORE_ID, &self.store.0);
+        put(&mut bytes, block::SEGMENT_ID, &self.segment.to_le_bytes());
+        put(
+            &mut bytes,
+            block::SEGMENT_BYTES,
+            &self.segment_bytes.to_le_bytes(),
+        );
+        close_block(bytes, SEGMENT_MAGIC)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Reject> {
+        let bytes = open_block(bytes, SEGMENT_MAGIC)?;
+        Ok(Self {
+            store: StoreId(take(bytes, block::STORE_ID)),
+            segment: u64::from_le_bytes(take(bytes, block::SEGMENT_ID)),
+            segment_bytes: u64::from_le_bytes(take(bytes, block::SEGMENT_BYTES)),
+        })
+    }
+}
+
+fn close_block(mut bytes: [u8; BLOCK_BYTES], magic: [u8; 8]) -> [u8; BLOCK_BYTES] {
+    put(&mut bytes, block::MAGIC, &magic);
+    put(&mut bytes, block::VERSION, &FORMAT_VERSION.to_le_bytes());
+    put(&mut bytes, block::FEATURES, &0u32.to_le_bytes());
+    let checksum = crc32_iscsi(&bytes[..block::CHECKSUM]);
+    put(&mut bytes, block::CHECKSUM, &checksum.to_le_bytes());
+    bytes
+}
+
+fn open_block(bytes: &[u8], magic: [u8; 8]) -> Result<&[u8; BLOCK_BYTES], Reject> {
+    let bytes: &[u8; BLOCK_BYTES] = bytes.first_chunk().ok_or(Reject::Torn)?;
+    if take(bytes, block::MAGIC) != magic {
+        return Err(Reject::NotOurs);
+    }
+    if crc32_iscsi(&bytes[..block::CHECKSUM]) != u32::from_le_bytes(take(bytes, block::CHECKSUM)) {
+        return Err(Reject::Corrupt);
+    }
+    let version = u32::from_le_bytes(take(bytes, block::VERSION));
+    if version > FORMAT_VERSION || u32::from_le_bytes(take(bytes, block::FEATURES)) != 0 {
+        return Err(Reject::Newer(version));
+    }
+    // There was no version 0.
+    if version == 0 {
+        return Err(Reject::NotOurs);
+    }
+    Ok(bytes)
+}
+
+/// What the checksums of a segment's records are mixed with, so that bytes of another store,
+/// of another segment or of another place in the same one are never taken for a record here.
+///
+/// It is mixed in by XOR rather than fed to the CRC: the two are equally strong (a CRC is
+/// linear), and so the payload can be summed before its place is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Salt {
+    header: u32,
+    body: u64,
+}
+
+impl Salt {
+    pub(crate) fn of_segment(store: &StoreId, segment: u64) -> Self {
+        let mut bytes = [0; 24];
+        put(&mut bytes, 0, &store.0);
+        put(&mut bytes, 16, &segment.to_le_bytes());
+        Self {
+            header: crc32_iscsi(&bytes),
+            body: crc_fast::crc64_nvme(&bytes),
+        }
+    }
+
+    /// For records that live in memory and never meet others.
+    pub(crate) const NONE: Self = Self { header: 0, body: 0 };
+
+    fn header_at(self, offset: u64) -> u32 {
+        self.header ^ (offset / ALIGN) as u32
+    }
+}
+
+/// CRC-64/NVME over the metadata and then the payload, not salted yet.
+pub(crate) fn body_checksum(metadata: &[u8], payload: &[u8]) -> u64 {
+    let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
+    digest.update(metadata);
+    digest.update(payload);
+    digest.finalize()
+}
+
+/// What a record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Here is the answer for the key.
+    Entry,
+    /// The key was removed; whatever came before no longer counts.
+    Tombstone,
+}
+
+/// A record's header. The record is the header, the metadata, the payload, and zeros up to
+/// the next multiple of [`ALIGN`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) kind: Kind,
+    pub(crate) metadata_bytes: u32,
+    pub(crate) payload_bytes: u32,
+    /// Rises by one with each record of the store, over restarts too. The highest wins.
+    pub(crate) sequence: u64,
+    pub(crate) stored_at_ms: u64,
+    /// [`NEVER`], or when the record stops being an answer.
+    pub(crate) expires_at_ms: u64,
+    /// From [`body_checksum`].
+    pub(crate) body_checksum: u64,
+    /// The first bytes of the key of the record before this one, in sequence. When a header
+    /// is lost, this tells whose older records must not be believed any more.
+    pub(crate) previous: [u8; 8],
+    pub(crate) key: [u8; 32],
+    pub(crate) tenant: [u8; 32],
+}
+
+impl Header {
+    /// The bytes for a record at `offset` of the segment that `salt` belongs to.
+    pub(crate) fn encode(&self, salt: Salt, offset: u64) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        let flags = match self.kind {
+            Kind::Entry => 0,
+            Kind::Tombstone => FLAG_TOMBSTONE,
+        };
+        put(&mut bytes, header::MAGIC, &RECORD_MAGIC);
+        put(&mut bytes, header::VERSION, &RECORD_VERSION.to_le_bytes());
+        put(&mut bytes, header::FLAGS, &flags.to_le_bytes());
+        for (at, field) in [
+            (header::HEADER_BYTES, HEADER_BYTES as u32),
+            (header::METADATA_BYTES, self.metadata_bytes),
+            (header::PAYLOAD_BYTES, self.payload_bytes),
+        ] {
+            put(&mut bytes, at, &field.to_le_bytes());
+        }
+        for (at, field) in [
+            (header::SEQUENCE, self.sequence),
+            (header::STORED_AT, self.stored_at_ms),
+            (header::EXPIRES_AT, self.expires_at_ms),
+            (header::BODY_CHECKSUM, self.body_checksum ^ salt.body),
+        ] {
+            put(&mut bytes, at, &field.to_le_bytes());
+        }
+        put(&mut bytes, header::PREVIOUS, &self.previous);
+        put(&mut bytes, header::KEY, &self.key);
+        put(&mut bytes, header::TENANT, &self.tenant);
+
+        let checksum = crc32_iscsi(&bytes) ^ salt.header_at(offset);
+        put(&mut bytes, header::CHECKSUM, &checksum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header from the beginning of `bytes`, which lie at `offset` of the segment that
+    /// `salt` belongs to.
+    pub(crate) fn decode(bytes: &[u8], salt: Salt, offset: u64) -> Result<Self, Reject> {
+        let bytes: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(Reject::Torn)?;
+        if take(bytes, header::MAGIC) != RECORD_MAGIC {
+            return Err(Reject::NotOurs);
+        }
+        let mut bytes = *bytes;
+        let checksum = u32::from_le_bytes(take(&bytes, header::CHECKSUM));
+        put(&mut bytes, header::CHECKSUM, &[0; 4]);
+        if checksum != crc32_iscsi(&bytes) ^ salt.header_at(offset) {
+            return Err(Reject::Corrupt);
+        }
+
+        let u32_at = |at| u32::from_le_bytes(take(&bytes, at));
+        let u64_at = |at| u64::from_le_bytes(take(&bytes, at));
+        let version = u16::from_le_bytes(take(&bytes, header::VERSION));
+        let kind = match u16::from_le_bytes(take(&bytes, header::FLAGS)) {
+            _ if version != RECORD_VERSION => return Err(Reject::Newer(version.into())),
+            _ if u32_at(header::HEADER_BYTES) != HEADER_BYTES as u32 => {
+                return Err(Reject::Newer(version.into()));
+            }
+            0 => Kind::Entry,
+            FLAG_TOMBSTONE => Kind::Tombstone,
+            _ => return Err(Reject::Newer(version.into())),
+        };
+        Ok(Self {
+            kind,
+            metadata_bytes: u32_at(header::METADATA_BYTES),
+            payload_bytes: u32_at(header::PAYLOAD_BYTES),
+            sequence: u64_at(header::SEQUENCE),
+            stored_at_ms: u64_at(header::STORED_AT),
+            expires_at_ms: u64_at(header::EXPIRES_AT),
+            body_checksum: u64_at(header::BODY_CHECKSUM) ^ salt.body,
+            previous: take(&bytes, header::PREVIOUS),
+            key: take(&bytes, header::KEY),
+            tenant: take(&bytes, header::TENANT),
+        })
+    }
+
+    /// Where the record's parts lie.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape {
+            metadata_bytes: self.metadata_bytes,
+            payload_bytes: self.payload_bytes,
+        }
+    }
+
+    /// Checks the metadata and payload in `record`, which begins with this header.
+    pub(crate) fn check_body(&self, record: &[u8]) -> Result<(), Reject> {
+        let shape = self.shape();
+        let (Some(metadata), Some(payload)) =
+            (record.get(shape.metadata()), record.get(shape.payload()))
+        else {
+            return Err(Reject::Torn);
+        };
+        if body_checksum(metadata, payload) == self.body_checksum {
+            Ok(())
+        } else {
+            Err(Reject::Corrupt)
+        }
+    }
+}
+
+/// Where the parts of a record lie in its bytes, by its two lengths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) metadata_bytes: u32,
+    pub(crate) payload_bytes: u32,
+}
+
+impl Shape {
+    pub(crate) fn metadata(self) -> std::ops::Range<usize> {
+        HEADER_BYTES..HEADER_BYTES + self.metadata_bytes as usize
+    }
+
+    pub(crate) fn payload(self) -> std::ops::Range<usize> {
+        let start = self.metadata().end;
+        start..start + self.payload_bytes as usize
+    }
+
+    /// Bytes that the record takes in its segment, padding included.
+    pub(crate) fn record_bytes(self) -> u64 {
+        (HEADER_BYTES as u64 + u64::from(self.metadata_bytes) + u64::from(self.payload_bytes))
+            .next_multiple_of(ALIGN)
+    }
+
+    /// The zeros behind the payload.
+    pub(crate) fn padding(self) -> &'static [u8] {
+        static ZEROS: [u8; ALIGN as usize] = [0; ALIGN as usize];
+        &ZEROS[..self.record_bytes() as usize - self.payload().end]
+    }
+}
+
+/// The tenant that a record belongs to; zeros when `record` is shorter than a header.
+pub(crate) fn tenant_of(record: &[u8]) -> [u8; 32] {
+    match record.first_chunk::<HEADER_BYTES>() {
+        Some(header) => take(header, header::TENANT),
+        None => [0; 32],
+    }
+}
+
+/// Callers pass constants of this file, whose relations are asserted at compile time.
+fn put(bytes: &mut [u8], at: usize, field: &[u8]) {
+    bytes[at..at + field.len()].copy_from_slice(field);
+}
+
+/// As [`put`].
+fn take<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut field = [0; N];
+    field.copy_from_slice(&bytes[at..at + N]);
+    field
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    const SALT: Salt = Salt {
+        header: 0x1234_5678,
+        body: 0x9abc_def0_1234_5678,
+    };
+    const OFFSET: u64 = 4096;
+
+    fn header() -> Header {
+        Header {
+            kind: Kind::Entry,
+            metadata_bytes: 2,
+            payload_bytes: 5,
+            sequence: 7,
+            stored_at_ms: 11,
+            expires_at_ms: 13,
+            body_checksum: body_checksum(b"ok", b"hello"),
+            previous: [17; 8],
+            key: [19; 32],
+            tenant: [23; 32],
+        }
+    }
+
+    fn record() -> Vec<u8> {
+        let header = header();
+        let mut bytes = header.encode(SALT, OFFSET).to_vec();
+        bytes.extend_from_slice(b"okhello");
+        bytes.extend_from_slice(header.shape().padding());
+        bytes
+    }
+
+    #[track_caller]
+    fn check(bytes: &[u8], expected: Result<(), Reject>) {
+        let read = Header::decode(bytes, SALT, OFFSET)
+            .and_then(|header| header.check_body(bytes).map(|()| header));
+        assert_eq!(read, expected.map(|()| header()));
+    }
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        check(&record(), Ok(()));
+        assert_eq!(record().len() as u64, header().shape().record_bytes());
+        assert_eq!(tenant_of(&record()), [23; 32]);
+        assert_eq!(tenant_of(b"short"), [0; 32]);
+    }
+
+    #[test]
+    fn every_torn_prefix_is_refused() {
+        let whole = record();
+        let end = header().shape().payload().end;
+        for cut in 0..end {
+            check(&whole[..cut], Err(Reject::Torn));
+        }
+        for cut in end..=whole.len() {
+            check(&whole[..cut], Ok(()));
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_refused_except_in_the_padding() {
+        let whole = record();
+        let end = header().shape().payload().end;
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut flipped = whole.clone();
+                flipped[at] ^= 1 << bit;
+                match at {
+                    0..4 => check(&flipped, Err(Reject::NotOurs)),
+                    _ if at < end => check(&flipped, Err(Reject::Corrupt)),
+                    _ => check(&flipped, Ok(())),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_of_another_place_are_refused() {
+        let here = Salt::of_segment(&StoreId([1; 16]), 1);
+        let bytes = header().encode(here, OFFSET);
+        let decode = |salt, offset| Header::decode(&bytes, salt, offset);
+        assert_eq!(decode(here, OFFSET), Ok(header()));
+        assert_eq!(decode(here, OFFSET + ALIGN), Err(Reject::Corrupt));
+        let other_segment = Salt::of_segment(&StoreId([1; 16]), 2);
+        assert_eq!(decode(other_segment, OFFSET), Err(Reject::Corrupt));
+        let other_store = Salt::of_segment(&StoreId([2; 16]), 1);
+        assert_eq!(decode(other_store, OFFSET), Err(Reject::Corrupt));
+    }
+
+    #[test]
+    fn a_tombstone_and_an_unknown_flag() {
+        let tombstone = Header {
+            kind: Kind::Tombstone,
+            ..header()
+        };
+        let mut bytes = tombstone.encode(SALT, OFFSET);
+        assert_eq!(Header::decode(&bytes, SALT, OFFSET), Ok(tombstone));
+
+        put(&mut bytes, header::FLAGS, &2u16.to_le_bytes());
+        put(&mut bytes, header::CHECKSUM, &[0; 4]);
+        let checksum = crc32_iscsi(&bytes) ^ SALT.header_at(OFFSET);
+        put(&mut bytes, header::CHECKSUM, &checksum.to_le_bytes());
+        assert_eq!(
+            Header::decode(&bytes, SALT, OFFSET),
+            Err(Reject::Newer(RECORD_VERSION.into()))
+        );
+    }
+
+    #[test]
+    fn blocks_are_read_again_and_refused_when_altered() {
+        let manifest = Manifest {
+            store: StoreId([3; 16]),
+        };
+        let superblock = Superblock {
+            store: StoreId([3; 16]),
+            segment: 5,
+            segment_bytes: 1 << 20,
+        };
+        assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+        assert_eq!(Superblock::decode(&superblock.encode()), Ok(superblock));
+        assert_eq!(Manifest::decode(&superblock.encode()), Err(Reject::NotOurs));
+
+        let whole = superblock.encode();
+        for cut in 0..BLOCK_BYTES {
+            assert_eq!(Superblock::decode(&whole[..cut]), Err(Reject::Torn));
+        }
+        for at in 0..BLOCK_BYTES {
+            let mut flipped = whole;
+            flipped[at] ^= 0x40;
+            let expected = match at {
+                0..8 => Reject::NotOurs,
+                _ => Reject::Corrupt,
+            };
+            assert_eq!(Superblock::decode(&flipped), Err(expected), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_block_of_a_later_release_says_so() {
+        for (at, value) in [(block::VERSION, 2u32), (block::FEATURES, 1)] {
+            let mut bytes = Manifest {
+                store: StoreId([3; 16]),
+            }
+            .encode();
+            put(&mut bytes, at, &value.to_le_bytes());
+            let checksum = crc32_iscsi(&bytes[..block::CHECKSUM]);
+            put(&mut bytes, block::CHECKSUM, &checksum.to_le_bytes());
+            assert!(matches!(Manifest::decode(&bytes), Err(Reject::Newer(_))));
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! One segment: a file of records, mapped once, and where in it a record lies.
+//!
+//! A segment knows how to hand out records and whether each was checked. It does not know
+//! which keys it holds (that is L1's business) nor when it is reclaimed (the store's).
+
+use super::disk::DiskFile;
+use super::format::{self, ALIGN, Header, Kind, NEVER, Salt, Shape};
+use super::mmap::Mapping;
+use bytes::Bytes;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+
+/// Bytes that segments occupy on disk, those included that are unlinked but still read.
+#[derive(Debug, Default)]
+pub(crate) struct DiskUse(AtomicU64);
+
+impl DiskUse {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A mapping, and the disk space that goes when the last reader of it goes.
+struct Held {
+    mapping: Mapping,
+    bytes: u64,
+    disk_use: Arc<DiskUse>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        self.mapping.as_ref()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.disk_use.0.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// A segment that can be read. The store holds the one lasting `Arc`; when it lets go, every
+/// [`Place`] in the segment is gone, while payloads that were handed out stay readable.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) id: u64,
+    pub(crate) bytes: u64,
+    salt: Salt,
+    /// The whole file. Only ever sliced, never looked at as a whole: the part behind the last
+    /// record is still being written.
+    map: Bytes,
+    /// One bit for each [`ALIGN`] unit: the record that begins here was checked through the
+    /// mapping. 1/512 of the segment, against a heap allocation per entry for a flag there.
+    verified: Box<[AtomicU64]>,
+    dead_bytes: AtomicU64,
+}
+
+impl Segment {
+    pub(crate) fn new(id: u64, salt: Salt, mapping: Mapping, disk_use: &Arc<DiskUse>) -> Arc<Self> {
+        let bytes = mapping.as_ref().len() as u64;
+        disk_use.0.fetch_add(bytes, Relaxed);
+        let words = (bytes / ALIGN).div_ceil(64);
+        Arc::new(Self {
+            id,
+            bytes,
+            salt,
+            map: Bytes::from_owner(Held {
+                mapping,
+                bytes,
+                disk_use: Arc::clone(disk_use),
+            }),
+            verified: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            dead_bytes: AtomicU64::new(0),
+        })
+    }
+
+    /// Bytes of records that are superseded, evicted, damaged or tombstones.
+    pub(crate) fn dead_bytes(&self) -> u64 {
+        self.dead_bytes.load(Relaxed)
+    }
+
+    pub(crate) fn count_dead(&self, shape: Shape) {
+        self.dead_bytes.fetch_add(shape.record_bytes(), Relaxed);
+    }
+
+    fn is_verified(&self, at: u32) -> bool {
+        self.verified
+            .get(at as usize / 64)
+            .is_some_and(|word| word.load(Relaxed) >> (at % 64) & 1 == 1)
+    }
+
+    fn set_verified(&self, at: u32) {
+        if let Some(word) = self.verified.get(at as usize / 64) {
+            word.fetch_or(1 << (at % 64), Relaxed);
+        }
+    }
+}
+
+/// Where a record lies, and what a lookup needs to know before it touches the record. What L1
+/// holds for each key: 40 bytes that keep no segment alive.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    segment: Weak<Segment>,
+    /// In units of [`ALIGN`].
+    at: u32,
+    shape: Shape,
+    stored_at_ms: u64,
+    expires_at_ms: u64,
+}
+
+const _: () = assert!(size_of::<Place>() == 40);
+
+/// What came of reading a [`Place`].
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// The record: header, metadata, payload, padding. Keeps the mapping alive.
+    Sound(Bytes),
+    /// The record is not what was written. It must not be served.
+    Damaged,
+    /// The segment was reclaimed.
+    Gone,
+}
+
+impl Place {
+    pub(crate) fn new(segment: &Arc<Segment>, offset: u64, header: &Header) -> Self {
+        Self {
+            segment: Arc::downgrade(segment),
+            at: (offset / ALIGN) as u32,
+            shape: header.shape(),
+            stored_at_ms: header.stored_at_ms,
+            expires_at_ms: header.expires_at_ms,
+        }
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    pub(crate) fn stored_at_ms(&self) -> u64 {
+        self.stored_at_ms
+    }
+
+    pub(crate) fn expires_at_ms(&self) -> u64 {
+        self.expires_at_ms
+    }
+
+    /// The record is of no use any more; its segment has so many dead bytes more.
+    pub(crate) fn count_dead(&self) {
+        if let Some(segment) = self.segment.upgrade() {
+            segment.count_dead(self.shape);
+        }
+    }
+
+    /// The record. Its header, its key and the checksum of its body are checked on the first
+    /// read in this process, then trusted.
+    pub(crate) fn read(&self, key: &[u8; 32]) -> Read {
+        let Some(segment) = self.segment.upgrade() else {
+            return Read::Gone;
+        };
+        let Some(record) = self.slice(&segment) else {
+            return Read::Damaged;
+        };
+        if !segment.is_verified(self.at) {
+            if !self.is_sound(key, &record, segment.salt) {
+                return Read::Damaged;
+            }
+            segment.set_verified(self.at);
+        }
+        Read::Sound(record)
+    }
+
+    /// The record as it was just written, not looked at: that would cost a page fault for each
+    /// page, which the first reader can pay as well.
+    pub(crate) fn written(&self) -> Option<Bytes> {
+        self.slice(&*self.segment.upgrade()?)
+    }
+
+    fn slice(&self, segment: &Segment) -> Option<Bytes> {
+        let start = self.at as usize * ALIGN as usize;
+        let end = start + self.shape.record_bytes() as usize;
+        (end <= segment.map.len()).then(|| segment.map.slice(start..end))
+    }
+
+    fn is_sound(&self, key: &[u8; 32], record: &[u8], salt: Salt) -> bool {
+        Header::decode(record, salt, u64::from(self.at) * ALIGN).is_ok_and(|header| {
+            header.kind == Kind::Entry
+                && header.key == *key
+                && header.shape() == self.shape
+                && header.check_body(record).is_ok()
+        })
+    }
+}
+
+/// A record to be written. Its checksum is taken before the writer's turn comes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewRecord<'a> {
+    kind: Kind,
+    key: &'a [u8; 32],
+    tenant: &'a [u8; 32],
+    metadata: &'a [u8],
+    payload: &'a [u8],
+    shape: Shape,
+    stored_at_ms: u64,
+    expires_at_ms: u64,
+    body_checksum: u64,
+}
+
+impl<'a> NewRecord<'a> {
+    /// `metadata` and `payload` must each be shorter than 4 GiB; the cache's limits see to it.
+    pub(crate) fn entry(
+        key: &'a [u8; 32],
+        tenant: &'a [u8; 32],
+        metadata: &'a [u8],
+        payload: &'a [u8],
+        stored_at_ms: u64,
+        expires_at_ms: u64,
+    ) -> Self {
+        assert!(metadata.len().max(payload.len()) <= u32::MAX as usize);
+        Self {
+            kind: Kind::Entry,
+            key,
+            tenant,
+            metadata,
+            payload,
+            shape: Shape {
+                metadata_bytes: metadata.len() as u32,
+                payload_bytes: payload.len() as u32,
+            },
+            stored_at_ms,
+            expires_at_ms,
+            body_checksum: format::body_checksum(metadata, payload),
+        }
+    }
+
+    pub(crate) fn tombstone(key: &'a [u8; 32]) -> Self {
+        Self {
+            kind: Kind::Tombstone,
+            ..Self::entry(key, &[0; 32], &[], &[], 0, NEVER)
+        }
+    }
+
+    pub(crate) fn key(&self) -> &'a [u8; 32] {
+        self.key
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    pub(crate) fn stored_at_ms(&self) -> u64 {
+        self.stored_at_ms
+    }
+
+    pub(crate) fn expires_at_ms(&self) -> u64 {
+        self.expires_at_ms
+    }
+
+    fn header(&self, sequence: u64, previous: [u8; 8]) -> Header {
+        Header {
+            kind: self.kind,
+            metadata_bytes: self.shape.metadata_bytes,
+            payload_bytes: self.shape.payload_bytes,
+            sequence,
+            stored_at_ms: self.stored_at_ms,
+            expires_at_ms: self.expires_at_ms,
+            body_checksum: self.body_checksum,
+            previous,
+            key: *self.key,
+            tenant: *self.tenant,
+        }
+    }
+
+    /// The record as bytes for memory, laid out as on disk so that one reader serves both.
+    pub(crate) fn to_bytes(self) -> Bytes {
+        let mut bytes = Vec::with_capacity(self.shape.record_bytes() as usize);
+        bytes.extend_from_slice(&self.header(0, [0; 8]).encode(Salt::NONE, 0));
+        bytes.extend_from_slice(self.metadata);
+        bytes.extend_from_slice(self.payload);
+        bytes.extend_from_slice(self.shape.padding());
+        bytes.into()
+    }
+}
+
+/// The segment that records are added to.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) file: Arc<dyn DiskFile>,
+    /// Where the next record goes. Nobody was given a slice at or behind it.
+    pub(crate) end: u64,
+    /// Something was written since the file was last synced.
+    pub(crate) is_dirty: bool,
+}
+
+impl Active {
+    pub(crate) fn room(&self) -> u64 {
+        self.segment.bytes.saturating_sub(self.end)
+    }
+
+    /// Writes a record at the end. After an error the end is where it was, and the next record
+    /// overwrites what this one may have left there.
+    pub(crate) fn write(
+        &mut self,
+        record: &NewRecord<'_>,
+        sequence: u64,
+        previous: [u8; 8],
+    ) -> io::Result<Place> {
+        assert!(record.shape.record_bytes() <= self.room());
+        let header = record.header(sequence, previous);
+        let head = header.encode(self.segment.salt, self.end);
+        self.is_dirty = true;
+        self.file.write_at(
+            [
+                &head,
+                record.metadata,
+                record.payload,
+                record.shape.padding(),
+            ],
+            self.end,
+        )?;
+        let place = Place::new(&self.segment, self.end, &header);
+        self.end += record.shape.record_bytes();
+        if record.kind == Kind::Tombstone {
+            self.segment.count_dead(record.shape);
+        }
+        Ok(place)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::super::disk::{Disk, RealDisk};
+    use super::*;
+
+    const SIZE: u64 = 4096;
+    const KEY: [u8; 32] = [1; 32];
+
+    fn active() -> (tempfile::TempDir, Active, Arc<DiskUse>) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RealDisk.create(&dir.path().join("a")).unwrap();
+        file.preallocate(SIZE).unwrap();
+        let disk_use = Arc::default();
+        let mapping = file.map(SIZE).unwrap();
+        let active = Active {
+            segment: Segment::new(1, Salt::NONE, mapping, &disk_use),
+            file,
+            end: 0,
+            is_dirty: false,
+        };
+        (dir, active, disk_use)
+    }
+
+    #[test]
+    fn a_place_gives_its_record_to_its_key_and_to_no_other() {
+        let (_dir, mut active, _) = active();
+        let record = NewRecord::entry(&KEY, &[2; 32], b"meta", b"payload", 3, 4);
+        let place = active.write(&record, 1, [0; 8]).unwrap();
+        assert!(matches!(place.read(&[9; 32]), Read::Damaged));
+        let Read::Sound(bytes) = place.read(&KEY) else {
+            panic!("not sound")
+        };
+        assert_eq!(&bytes[place.shape().metadata()], b"meta");
+        assert_eq!(&bytes[place.shape().payload()], b"payload");
+        assert_eq!(format::tenant_of(&bytes), [2; 32]);
+
+        let tombstone = active.write(&NewRecord::tombstone(&KEY), 2, [1; 8]);
+        assert!(matches!(tombstone.unwrap().read(&KEY), Read::Damaged));
+    }
+
+    #[test]
+    fn the_space_counts_for_as_long_as_someone_reads() {
+        let (_dir, mut active, disk_use) = active();
+        let record = NewRecord::entry(&KEY, &[2; 32], b"", b"payload", 3, 4);
+        let place = active.write(&record, 1, [0; 8]).unwrap();
+        let Read::Sound(bytes) = place.read(&KEY) else {
+            panic!("not sound")
+        };
+        drop(active);
+        assert!(matches!(place.read(&KEY), Read::Gone));
+        assert_eq!(disk_use.bytes(), SIZE);
+        assert_eq!(&bytes[place.shape().payload()], b"payload");
+        drop(bytes);
+        assert_eq!(disk_use.bytes(), 0);
+    }
+}

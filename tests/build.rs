@@ -1,0 +1,10 @@
+//! Builds the guests of the tests: one that misbehaves on request, and one that only classifies.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=build.rs");
+    // The first is the middleware with a switch, so a change there is a change of it.
+    println!("cargo::rerun-if-changed=../guest/middleware/src");
+    reflex_guest_build::embed("reflex-test-guest", "REFLEX_TEST_GUEST_WASM")?;
+    reflex_guest_build::embed("reflex-test-classify", "REFLEX_TEST_CLASSIFY_WASM")?;
+    Ok(())
+}

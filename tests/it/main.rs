@@ -1,0 +1,16 @@
+//! The integration tests, one binary: everything here runs against the real `reflex-edge`, from
+//! the outside. Logic without a process around it is tested beside its code.
+
+mod flow;
+mod not_stored;
+mod passing;
+
+mod daemon;
+mod guest;
+mod refusals;
+
+mod demo;
+mod sdk;
+
+mod tidy;
+mod vectors;

@@ -1,0 +1,136 @@
+//! The official OpenAI client for Python in front of the real binary: what users run.
+//!
+//! The scripts stand in `tests/python`; each checks what its client sees, and the test checks
+//! what the provider saw.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use reflex_tests::edge::Edge;
+use reflex_tests::upstream::Upstream;
+use reflex_tests::within;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// A script that runs.
+struct Script {
+    name: &'static str,
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Script {
+    fn start(name: &'static str, edge: &Edge) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("python");
+        let mut child = Command::new(python())
+            .arg(folder.join(name))
+            .arg(&edge.url)
+            // Neither a proxy of the machine's nor files in the checkout.
+            .env("NO_PROXY", "127.0.0.1")
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("python can be started");
+        let stdout = child.stdout.take().expect("its stdout");
+        Self {
+            name,
+            child,
+            lines: BufReader::new(stdout).lines(),
+        }
+    }
+
+    /// Waits until the script says this line.
+    async fn says(&mut self, line: &str) {
+        let said = within(self.name, self.lines.next_line())
+            .await
+            .expect("text");
+        assert_eq!(said.as_deref(), Some(line), "{}", self.name);
+    }
+
+    /// Waits for the end of the script, which must be a good one.
+    async fn ends(mut self) {
+        let status = within(self.name, self.child.wait())
+            .await
+            .expect("an exit status");
+        assert!(status.success(), "{}: {status}", self.name);
+    }
+}
+
+/// The interpreter that has the clients.
+fn python() -> PathBuf {
+    let path = env::var_os("REFLEX_PYTHON").map_or_else(
+        || {
+            let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+            let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+            workspace.join(target).join("python/bin/python")
+        },
+        PathBuf::from,
+    );
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo xtask test`",
+        path.display()
+    );
+    path
+}
+
+#[tokio::test]
+async fn the_same_completion_twice_is_one_call() {
+    let upstream = Upstream::start().await;
+    let edge = Edge::before(&upstream).await;
+    Script::start("same_completion_twice.py", &edge)
+        .ends()
+        .await;
+    assert_eq!(upstream.call_count(), 1);
+}
+
+#[tokio::test]
+async fn the_same_stream_twice_is_one_call_and_the_same_chunks() {
+    let upstream = Upstream::start().await;
+    let edge = Edge::before(&upstream).await;
+    Script::start("same_stream_twice.py", &edge).ends().await;
+    // With and without usage.
+    assert_eq!(upstream.call_count(), 2);
+}
+
+#[tokio::test]
+async fn the_first_chunk_of_a_slow_stream_arrives_before_the_last_was_sent() {
+    let upstream = Upstream::start().await;
+    let edge = Edge::before(&upstream).await;
+    let mut script = Script::start("slow_stream.py", &edge);
+    // The role and the first token; the rest waits for the script to have seen them.
+    upstream.release(2);
+    script.says("first chunk").await;
+    upstream.release_all();
+    script.says("last chunk").await;
+    script.ends().await;
+}
+
+#[tokio::test]
+async fn another_api_key_gets_its_own_answer() {
+    let upstream = Upstream::start().await;
+    let edge = Edge::before(&upstream).await;
+    Script::start("two_keys.py", &edge).ends().await;
+    assert_eq!(upstream.call_count(), 2);
+}
+
+#[tokio::test]
+async fn fifty_concurrent_prompts_are_not_mixed_up() {
+    let upstream = Upstream::start().await;
+    let edge = Edge::before(&upstream).await;
+    Script::start("many_at_once.py", &edge).ends().await;
+    assert_eq!(upstream.call_count(), 50);
+}
+
+#[tokio::test]
+async fn errors_reach_the_client_as_its_own_exceptions() {
+    let upstream = Upstream::start().await;
+    let edge = Edge::before(&upstream).await;
+    let mut script = Script::start("errors.py", &edge);
+    script.says("stop the provider").await;
+    upstream.stop().await;
+    script.ends().await;
+}

@@ -1,0 +1,224 @@
+//! What a reviewer would say twice: rules about the repository's own text.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Longer files hold more than one noun.
+const LINES_MAX: usize = 600;
+
+/// Folders that are not ours, or not written by hand.
+const SKIPPED: [&str; 6] = [
+    ".git",
+    "target",
+    "reflex-data",
+    "deps",
+    "vectors",
+    "__pycache__",
+];
+
+/// The one hand-written module with unsafe code: it maps files.
+const UNSAFE_ALLOWED: &str = "host/src/store/mmap.rs";
+
+/// What must stand as the reason wherever else the ban on unsafe code is lifted.
+const GENERATED: &str = "reason = \"generated code\"";
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .expect("a workspace")
+}
+
+/// Every file of the repository with its path from the root, if it is text.
+fn files() -> Vec<(String, String)> {
+    let root = workspace();
+    let mut found = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a readable folder") {
+            let path = entry.expect("an entry").path();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            if path.is_dir() {
+                if !SKIPPED.contains(&name.as_str()) {
+                    folders.push(path);
+                }
+            } else if let Ok(text) = fs::read_to_string(&path) {
+                let path = path.strip_prefix(&root).expect("a path in the workspace");
+                found.push((path.to_string_lossy().into_owned(), text));
+            }
+        }
+    }
+    assert!(
+        found.len() > 20,
+        "the workspace was not found at {}",
+        root.display()
+    );
+    found
+}
+
+fn rust_files() -> Vec<(String, String)> {
+    files()
+        .into_iter()
+        .filter(|(path, _)| path.ends_with(".rs"))
+        .collect()
+}
+
+/// Fails with every place where a line of `files` is wrong.
+fn check(files: &[(String, String)], rule: &str, wrong: impl Fn(&str, &str) -> bool) {
+    let places: Vec<String> = files
+        .iter()
+        .flat_map(|(path, text)| {
+            let lines = text
+                .lines()
+                .enumerate()
+                .filter(|(_, line)| wrong(path, line));
+            lines
+                .map(|(index, line)| format!("{path}:{}: {line}", index + 1))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(places.is_empty(), "{rule}:\n{}", places.join("\n"));
+}
+
+#[test]
+fn files_are_short() {
+    for (path, text) in rust_files() {
+        let lines = text.lines().count();
+        assert!(
+            lines <= LINES_MAX,
+            "{path} has {lines} lines, more than {LINES_MAX}"
+        );
+    }
+}
+
+#[test]
+fn files_say_what_they_are_for() {
+    for (path, text) in rust_files() {
+        assert!(text.starts_with("//! "), "{path} does not open with `//!`");
+    }
+}
+
+#[test]
+fn modules_lie_beside_their_folders() {
+    for (path, _) in rust_files() {
+        assert!(
+            !path.ends_with("/mod.rs"),
+            "{path}: name it after its module"
+        );
+    }
+}
+
+#[test]
+fn unsafe_has_one_address() {
+    // In two pieces, or this file would break its own rule.
+    let block = ["{", "fn", "impl", "trait", "extern"].map(|what| format!("{} {what}", "unsafe"));
+    check(&rust_files(), "unsafe code", |path, line| {
+        let code = line.split("//").next().unwrap_or_default();
+        let lifts_ban = code.contains(concat!("unsafe", "_code"))
+            && (code.contains("allow") || code.contains("expect"));
+        path != UNSAFE_ALLOWED
+            && (lifts_ban && !code.contains(GENERATED)
+                || block.iter().any(|block| code.contains(block)))
+    });
+}
+
+#[test]
+fn the_cache_knows_neither_http_nor_wasm() {
+    let core: Vec<_> = rust_files()
+        .into_iter()
+        .filter(|(path, _)| {
+            path.starts_with("host/src/cache") || path.starts_with("host/src/store")
+        })
+        .collect();
+    assert!(core.len() > 5, "the cache has moved");
+    check(&core, "not the cache's business", |_, line| {
+        ["http", "hyper", "wasmtime"]
+            .iter()
+            .any(|name| line.contains(&format!("use {name}")))
+    });
+}
+
+#[test]
+fn what_runs_in_wasm_does_not_depend_on_the_host() {
+    let manifests: Vec<_> = files()
+        .into_iter()
+        .filter(|(path, _)| path.ends_with("Cargo.toml"))
+        .filter(|(path, _)| {
+            ["llm/", "guest/", "envoy/", "tests/guests/"]
+                .iter()
+                .any(|part| path.starts_with(part))
+        })
+        .collect();
+    assert!(manifests.len() >= 3, "the guests have moved");
+    check(&manifests, "guests know no host", |_, line| {
+        line.starts_with("reflex-host")
+    });
+}
+
+#[test]
+fn every_crate_obeys_the_lints_of_the_workspace() {
+    for (path, text) in files() {
+        if path.ends_with("/Cargo.toml") {
+            assert!(
+                text.contains("[lints]\nworkspace = true"),
+                "{path} has lints of its own"
+            );
+        }
+    }
+}
+
+#[test]
+fn tests_wait_for_events_and_not_for_time() {
+    let ours: Vec<_> = rust_files()
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("tests/it/"))
+        .collect();
+    let sleep = concat!("sle", "ep(");
+    check(&ours, "waits for time to pass", |_, line| {
+        line.contains(sleep)
+    });
+}
+
+#[test]
+fn nothing_speaks_of_the_machine_that_it_was_written_on() {
+    let folders = [
+        concat!("/wo", "rk/"),
+        concat!("/ro", "ot/"),
+        concat!("/ho", "me/"),
+    ];
+    check(&files(), "a path of somebody's machine", |_, line| {
+        folders.iter().any(|folder| line.contains(folder))
+    });
+}
+
+#[test]
+fn the_readme_knows_every_setting() {
+    let file = |wanted: &str| {
+        let found = files().into_iter().find(|(path, _)| path == wanted);
+        found.unwrap_or_else(|| panic!("{wanted} is missing")).1
+    };
+    let readme = file("README.md");
+    let config = file("host/src/config.rs");
+    let fields = config
+        .split("struct File {")
+        .nth(1)
+        .and_then(|rest| rest.split('}').next());
+    let fields = fields.expect("the struct that mirrors the file");
+    let mut count = 0;
+    for name in fields
+        .lines()
+        .filter_map(|line| line.trim().split_once(": Option<"))
+    {
+        let name = name.0;
+        assert!(
+            readme.contains(&format!("`{name}`")),
+            "README.md does not explain `{name}`"
+        );
+        count += 1;
+    }
+    assert!(count > 10, "the settings have moved");
+}

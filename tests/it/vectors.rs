@@ -1,0 +1,89 @@
+//! The key vectors, inside a component: what wasm hashes is what the host and everybody else
+//! hashes. Natively they are checked beside `reflex-llm` itself.
+
+use serde_json::{Value, json};
+use wasmtime::component::{Component, Linker, bindgen};
+use wasmtime::{Engine, Store};
+
+bindgen!({
+    inline: "
+        package reflex:test;
+
+        world vectors {
+            record vector {
+                method: string,
+                upstream: string,
+                path: string,
+                headers: list<tuple<string, list<u8>>>,
+                body: list<u8>,
+                share-anonymous: bool,
+                tenant-header: option<string>,
+            }
+            export classify: func(vector: vector) -> result<tuple<list<u8>, list<u8>, string>, string>;
+        }
+    ",
+});
+
+const CASES: &str = include_str!("../vectors/chat-completions.json");
+
+#[test]
+fn keys_are_the_same_inside_a_component() {
+    let engine = Engine::default();
+    let bytes = include_bytes!(env!("REFLEX_TEST_CLASSIFY_WASM"));
+    let component = Component::from_binary(&engine, bytes).expect("a component");
+    let mut store = Store::new(&engine, ());
+    // It imports nothing: the linker is empty.
+    let guest =
+        Vectors::instantiate(&mut store, &component, &Linker::new(&engine)).expect("instantiates");
+
+    let file: Value = serde_json::from_str(CASES).expect("JSON");
+    let cases = file["cases"].as_array().expect("cases");
+    assert!(cases.len() >= 40);
+    for case in cases {
+        let outcome = match guest
+            .call_classify(&mut store, &vector(case))
+            .expect("no trap")
+        {
+            Ok((tenant, digest, shape)) => {
+                json!({ "tenant": hex(&tenant), "digest": hex(&digest), "shape": shape })
+            }
+            Err(reason) => json!({ "bypass": reason }),
+        };
+        assert_eq!(outcome, case["expected"], "{}", case["name"]);
+    }
+}
+
+fn vector(case: &Value) -> Vector {
+    let (request, policy) = (&case["request"], &case["policy"]);
+    let headers = request["headers"].as_array().expect("headers");
+    Vector {
+        method: text(&request["method"]),
+        upstream: text(&request["upstream"]),
+        path: text(&request["path"]),
+        headers: headers
+            .iter()
+            .map(|pair| (text(&pair[0]), text(&pair[1]).into_bytes()))
+            .collect(),
+        body: match request.get("body_hex") {
+            Some(hex) => unhex(&text(hex)),
+            None => text(&request["body"]).into_bytes(),
+        },
+        share_anonymous: policy["anonymous"] == "share",
+        tenant_header: policy["tenant_header"].as_str().map(str::to_owned),
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("a string").to_owned()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(hex: &str) -> Vec<u8> {
+    let digits = hex.as_bytes().chunks(2);
+    digits
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16).expect("hex"))
+        .collect()
+}

@@ -1,0 +1,74 @@
+//! What the provider of the tests does with a request. A test says it for all requests, or a
+//! client for one request by the header `x-mock`, which passes through the cache as any other.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+/// One way to treat a chat completion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Answers at once.
+    #[default]
+    Answer,
+    /// Answers with so much time between tokens.
+    Paced(Duration),
+    /// Sends the head, then each frame when the test releases it.
+    Gated,
+    /// Never answers.
+    Silent,
+    /// Answers with an error of this status.
+    Status(u16),
+    /// Answers 200 with an `error` in the body, or in the middle of the stream.
+    Error,
+    /// Runs into the token limit.
+    Length,
+    /// The model refuses.
+    Refusal,
+    /// Closes the connection in the middle of the body.
+    Cut,
+    /// Compresses the answer, whatever the request accepts.
+    Gzip,
+    /// Says so many bytes more than usual.
+    Large(usize),
+    /// Sends headers that concern the connection only.
+    HopByHop,
+}
+
+impl FromStr for Behaviour {
+    type Err = String;
+
+    /// `answer`, `paced=30` (milliseconds), `gated`, `silent`, `status=500`, `error`, `length`,
+    /// `refusal`, `cut`, `gzip`, `large=100000` (bytes), `hop-by-hop`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        let number = || {
+            value
+                .parse::<u16>()
+                .map_err(|error| format!("`{text}`: {error}"))
+        };
+        let size = || {
+            value
+                .parse::<usize>()
+                .map_err(|error| format!("`{text}`: {error}"))
+        };
+        Ok(match name {
+            "answer" => Self::Answer,
+            "paced" => Self::Paced(Duration::from_millis(number()?.into())),
+            "gated" => Self::Gated,
+            "silent" => Self::Silent,
+            "status" => Self::Status(number()?),
+            "error" => Self::Error,
+            "length" => Self::Length,
+            "refusal" => Self::Refusal,
+            "cut" => Self::Cut,
+            "gzip" => Self::Gzip,
+            "large" => Self::Large(size()?),
+            "hop-by-hop" => Self::HopByHop,
+            _ => {
+                return Err(format!(
+                    "`{text}` is not something that the provider can do"
+                ));
+            }
+        })
+    }
+}

@@ -1,0 +1,269 @@
+//! A client that sees every byte, and an answer as it sees it.
+//!
+//! It does not follow redirects, retry or decompress: a cache's mistakes would hide behind that.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+
+use crate::within;
+
+/// The path of chat completions.
+pub const CHAT: &str = "/v1/chat/completions";
+
+/// A request to be made.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    method: Method,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Bytes,
+}
+
+impl Ask {
+    /// A chat completion for this prompt, with the credential `Bearer test`.
+    pub fn chat(prompt: &str) -> Self {
+        Self::body(chat_body(prompt).to_string())
+    }
+
+    /// The same as a stream.
+    pub fn stream(prompt: &str) -> Self {
+        let mut body = chat_body(prompt);
+        body["stream"] = json!(true);
+        Self::body(body.to_string())
+    }
+
+    /// A chat completion with these bytes as its body, whatever they are.
+    pub fn body(body: impl Into<Bytes>) -> Self {
+        Self {
+            method: Method::POST,
+            path: CHAT.into(),
+            headers: vec![
+                ("content-type".into(), "application/json".into()),
+                ("authorization".into(), "Bearer test".into()),
+            ],
+            body: body.into(),
+        }
+    }
+
+    /// A GET without credential.
+    pub fn get(path: &str) -> Self {
+        Self {
+            method: Method::GET,
+            path: path.into(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    /// With another credential, or none.
+    pub fn key(mut self, key: Option<&str>) -> Self {
+        self.headers.retain(|(name, _)| name != "authorization");
+        match key {
+            Some(key) => self.header("authorization", &format!("Bearer {key}")),
+            None => self,
+        }
+    }
+
+    /// With one header more.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// With a wish for how the provider treats it; see [`crate::behaviour::Behaviour`].
+    pub fn mock(self, behaviour: &str) -> Self {
+        self.header("x-mock", behaviour)
+    }
+
+    /// What is sent as the body.
+    pub fn sent(&self) -> &Bytes {
+        &self.body
+    }
+}
+
+fn chat_body(prompt: &str) -> Value {
+    json!({"model": "mock", "messages": [{"role": "user", "content": prompt}]})
+}
+
+/// A client of one server.
+#[derive(Clone, Debug)]
+pub struct Client {
+    base: String,
+    pool: Pool<HttpConnector, Full<Bytes>>,
+}
+
+impl Client {
+    /// A client of the server at `base`, `http://ADDRESS`.
+    pub fn new(base: &str) -> Self {
+        Self {
+            base: base.into(),
+            pool: Pool::builder(TokioExecutor::new()).build_http(),
+        }
+    }
+
+    /// The same over HTTP/2 without TLS.
+    pub fn http2(base: &str) -> Self {
+        let pool = Pool::builder(TokioExecutor::new())
+            .http2_only(true)
+            .build_http();
+        Self {
+            base: base.into(),
+            pool,
+        }
+    }
+
+    /// Sends a request and waits for the response's head.
+    ///
+    /// # Panics
+    ///
+    /// If there is no response.
+    pub async fn send(&self, ask: Ask) -> Streaming {
+        self.try_send(ask)
+            .await
+            .unwrap_or_else(|error| panic!("no response: {error}"))
+    }
+
+    /// The same where there may be none.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached, or closed the connection before it answered.
+    ///
+    /// # Panics
+    ///
+    /// If the test has made something up that is not a request.
+    pub async fn try_send(&self, ask: Ask) -> Result<Streaming, String> {
+        let mut request = Request::builder()
+            .method(ask.method)
+            .uri(format!("{}{}", self.base, ask.path));
+        for (name, value) in &ask.headers {
+            request = request.header(name, value);
+        }
+        let request = request
+            .body(Full::new(ask.body))
+            .expect("a request that can be sent");
+        let response = within("the head of a response", self.pool.request(request))
+            .await
+            .map_err(|error| format!("{error:?}"))?;
+        let (parts, body) = response.into_parts();
+        Ok(Streaming {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        })
+    }
+
+    /// Sends a request and waits for the whole answer.
+    pub async fn fetch(&self, ask: Ask) -> Answer {
+        self.send(ask).await.whole().await
+    }
+}
+
+/// An answer of which the head is there. Dropping it hangs up.
+#[derive(Debug)]
+pub struct Streaming {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    body: Incoming,
+}
+
+impl Streaming {
+    /// The next bytes; nothing at the end.
+    ///
+    /// # Errors
+    ///
+    /// The body was cut.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, String> {
+        loop {
+            match within("the next part of a body", self.body.frame()).await {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(format!("{error:?}")),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads on until what has been read contains `text`, and returns it all.
+    ///
+    /// # Panics
+    ///
+    /// If the body ends first.
+    pub async fn until(&mut self, text: &str) -> String {
+        let mut read = Vec::new();
+        loop {
+            match self.chunk().await {
+                Ok(Some(chunk)) => read.extend_from_slice(&chunk),
+                end => panic!("the body ended ({end:?}) without `{text}`"),
+            }
+            let read = String::from_utf8_lossy(&read);
+            if read.contains(text) {
+                return read.into_owned();
+            }
+        }
+    }
+
+    /// Everything that is still to come.
+    ///
+    /// # Panics
+    ///
+    /// If the body is cut.
+    pub async fn whole(mut self) -> Answer {
+        let mut body = Vec::new();
+        while let Some(chunk) = self.chunk().await.expect("a body that is not cut") {
+            body.extend_from_slice(&chunk);
+        }
+        Answer {
+            status: self.status,
+            headers: self.headers,
+            body: body.into(),
+        }
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, byte for byte.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// A header's value, or nothing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("")
+    }
+
+    /// `x-reflex-status`.
+    pub fn reflex(&self) -> &str {
+        self.header("x-reflex-status")
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    ///
+    /// If it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+    }
+}

@@ -1,0 +1,319 @@
+//! The real `reflex-edge` as a child process, on ports and in a data folder of its own.
+
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::client::{Ask, Client};
+use crate::metrics::Metrics;
+use crate::upstream::Upstream;
+use crate::{PATIENCE, within};
+
+/// How often metrics are read while a test waits for one. They are the only way to learn that
+/// something was *not* stored, and cannot be waited on.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The binary under test: `REFLEX_EDGE_BIN`, or what cargo left in the target folder.
+///
+/// # Panics
+///
+/// If it has not been built; the text says how to.
+pub fn binary() -> PathBuf {
+    let path = env::var_os("REFLEX_EDGE_BIN").map_or_else(
+        || {
+            let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+            let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+            let profile = if cfg!(debug_assertions) {
+                "debug"
+            } else {
+                "release"
+            };
+            workspace.join(target).join(profile).join("reflex-edge")
+        },
+        PathBuf::from,
+    );
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo xtask test`, or `cargo build --release --workspace \
+         --all-targets` before `cargo test --release`",
+        path.display()
+    );
+    path
+}
+
+/// Runs `reflex-edge` to its end, for what it refuses to do.
+///
+/// # Panics
+///
+/// If it does not end.
+pub async fn run(arguments: &[&str]) -> Output {
+    let mut command = Command::new(binary());
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    within("the end of reflex-edge", command.output())
+        .await
+        .expect("reflex-edge can be started")
+}
+
+/// How an edge is to be started.
+#[derive(Debug)]
+pub struct Plan {
+    upstream: String,
+    folder: Option<TempDir>,
+    data_dir: Option<PathBuf>,
+    component: Option<PathBuf>,
+    config: String,
+}
+
+impl Plan {
+    /// In front of the provider at this URL, everything else by default.
+    pub fn new(upstream: &str) -> Self {
+        Self {
+            upstream: upstream.into(),
+            folder: None,
+            data_dir: None,
+            component: None,
+            config: String::new(),
+        }
+    }
+
+    /// With this component in place of the built-in one.
+    pub fn component(mut self, path: &Path) -> Self {
+        self.component = Some(path.into());
+        self
+    }
+
+    /// With these lines in the configuration file.
+    pub fn config(mut self, toml: &str) -> Self {
+        self.config = toml.into();
+        self
+    }
+
+    /// On a data folder that outlives the edge.
+    pub fn data_dir(mut self, path: &Path) -> Self {
+        self.data_dir = Some(path.into());
+        self
+    }
+
+    /// Starts it and waits until it listens.
+    ///
+    /// # Panics
+    ///
+    /// If it does not.
+    pub async fn start(mut self) -> Edge {
+        let folder = match self.folder.take() {
+            Some(folder) => folder,
+            None => tempfile::tempdir().expect("a temporary folder"),
+        };
+        let log = folder.path().join("stderr.txt");
+        let stderr = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("a log file");
+        let mut child = self
+            .command(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("reflex-edge can be started");
+        let stdout = child.stdout.take().expect("a stdout of its own");
+        let mut lines = BufReader::new(stdout).lines();
+        let mut addresses = Vec::new();
+        for said in ["listening on ", "admin on "] {
+            let line = within("the first lines of reflex-edge", lines.next_line()).await;
+            let line = line.ok().flatten().unwrap_or_default();
+            let Some(address) = line.strip_prefix(said) else {
+                panic!("`{line}` in place of `{said}…`:\n{}", text(&log));
+            };
+            addresses.push(address.to_owned());
+        }
+        // Read on, so that it can never block on a full pipe.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let client = Client::new(&addresses[0]);
+        let admin = Client::new(&addresses[1]);
+        Edge {
+            url: addresses.swap_remove(0),
+            client,
+            admin,
+            child,
+            log,
+            plan: self,
+            folder,
+        }
+    }
+
+    fn command(&self, folder: &Path) -> Command {
+        let data_dir = self.data_dir.clone().unwrap_or_else(|| folder.join("data"));
+        let mut command = Command::new(binary());
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(["--upstream", &self.upstream])
+            .arg("--data-dir")
+            .arg(data_dir);
+        if let Some(component) = &self.component {
+            command.arg("--component").arg(component);
+        }
+        if !self.config.is_empty() {
+            let file = folder.join("config.toml");
+            fs::write(&file, &self.config).expect("a configuration file");
+            command.arg("--config").arg(file);
+        }
+        command
+    }
+}
+
+/// A running edge. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Edge {
+    /// Where it listens: `http://ADDRESS`.
+    pub url: String,
+    /// A client of it.
+    pub client: Client,
+    admin: Client,
+    child: Child,
+    log: PathBuf,
+    plan: Plan,
+    folder: TempDir,
+}
+
+impl Edge {
+    /// An edge in front of this provider, everything else by default.
+    pub async fn before(upstream: &Upstream) -> Self {
+        Plan::new(&upstream.url()).start().await
+    }
+
+    /// Its data folder.
+    pub fn data_dir(&self) -> PathBuf {
+        self.plan
+            .data_dir
+            .clone()
+            .unwrap_or_else(|| self.folder.path().join("data"))
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        text(&self.log)
+    }
+
+    /// `/health`, as JSON.
+    ///
+    /// # Panics
+    ///
+    /// If it is not answered with 200.
+    pub async fn health(&self) -> serde_json::Value {
+        let answer = self.admin.fetch(Ask::get("/health")).await;
+        assert_eq!(answer.status, 200);
+        answer.json()
+    }
+
+    /// `/metrics`.
+    pub async fn metrics(&self) -> Metrics {
+        let answer = self.admin.fetch(Ask::get("/metrics")).await;
+        Metrics::parse(&String::from_utf8_lossy(&answer.body))
+    }
+
+    /// Waits until the metrics say what the test waits for.
+    ///
+    /// # Panics
+    ///
+    /// If they do not within [`PATIENCE`]; `what` and the metrics are shown.
+    pub async fn until(&self, what: &str, said: impl Fn(&Metrics) -> bool) {
+        let wait = async {
+            loop {
+                if said(&self.metrics().await) {
+                    return;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            panic!(
+                "{what}: not so; {:#?}\n{}",
+                self.metrics().await,
+                self.log()
+            );
+        }
+    }
+
+    /// Waits until so many answers have been stored, and so many refused, since the start.
+    pub async fn recorded(&self, stored: u32, rejected: u32) {
+        let what = format!("{stored} answers stored and {rejected} rejected");
+        self.until(&what, |metrics| {
+            let count = |outcome| metrics.sum("reflex_recordings_total", &[("outcome", outcome)]);
+            count("stored") >= f64::from(stored) && count("rejected") >= f64::from(rejected)
+        })
+        .await;
+    }
+
+    /// Asks it to stop.
+    ///
+    /// # Panics
+    ///
+    /// If it has ended by itself.
+    pub fn terminate(&self) {
+        kill_process(self.pid(), Signal::TERM).expect("a process that can be told to stop");
+    }
+
+    /// Kills it on the spot, as a power cut would, but for what the operating system keeps.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be killed.
+    pub async fn kill(&mut self) {
+        within("its death", self.child.kill())
+            .await
+            .expect("a process that can be killed");
+    }
+
+    /// Waits for its end, and returns its exit code; none if a signal ended it.
+    ///
+    /// # Panics
+    ///
+    /// If it does not end.
+    pub async fn ended(&mut self) -> Option<i32> {
+        within("the end of reflex-edge", self.child.wait())
+            .await
+            .expect("an exit status")
+            .code()
+    }
+
+    /// Stops it in the orderly way and starts it again on the same data.
+    ///
+    /// # Panics
+    ///
+    /// If it does not stop with exit code 0.
+    pub async fn restart(mut self) -> Self {
+        self.terminate();
+        assert_eq!(self.ended().await, Some(0), "{}", self.log());
+        self.start_again().await
+    }
+
+    /// Starts it again on the same data, when it has ended.
+    pub async fn start_again(mut self) -> Self {
+        self.plan.folder = Some(self.folder);
+        self.plan.start().await
+    }
+
+    fn pid(&self) -> Pid {
+        self.child
+            .id()
+            .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
+            .expect("a process that has not ended")
+    }
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| format!("{}: {error}", path.display()))
+}

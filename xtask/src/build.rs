@@ -1,0 +1,39 @@
+//! What there is to build, and the benchmark, which is built the same way.
+
+use anyhow::Result;
+
+use crate::wasm;
+use crate::workspace::{BINARIES, binary, cargo, step};
+
+/// The release binary and the component; their paths go to stdout, one a line.
+pub(crate) fn build() -> Result<()> {
+    wasm::set_up()?;
+    binaries()?;
+    println!("{}", binary("reflex-edge").display());
+    wasm::guests()
+}
+
+/// Compiles the daemon and the demo provider.
+pub(crate) fn binaries() -> Result<()> {
+    step(cargo(&["build", "--release"]).args(BINARIES))
+}
+
+/// Runs the benchmark.
+pub(crate) fn bench(arguments: &[String]) -> Result<()> {
+    wasm::set_up()?;
+    binaries()?;
+    let bench = [
+        "run",
+        "--release",
+        "-p",
+        "reflex-tests",
+        "--bin",
+        "bench",
+        "--",
+    ];
+    step(
+        cargo(&bench)
+            .args(arguments)
+            .env("REFLEX_EDGE_BIN", binary("reflex-edge")),
+    )
+}

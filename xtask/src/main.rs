@@ -1,0 +1,65 @@
+//! `cargo xtask …`: everything a developer, a first-time user or CI types, set-up included.
+//!
+//! It changes the machine only where a build needs a standard library for wasm, and says so.
+
+mod janitor;
+
+mod workspace;
+
+mod python;
+mod wasm;
+
+mod build;
+mod test;
+
+mod children;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, tests and runs reflex-edge.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build and run the cache in front of a provider; Ctrl-C stops it
+    Run(run::Args),
+    /// Build the release binary and the component, and say where they are
+    Build,
+    /// Run every check: formatting, lints, tests
+    Test,
+    /// Measure; arguments go to the benchmark
+    Bench {
+        /// Such as the name of one benchmark
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Get a standard library for wasm and build the guests
+    Wasm,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    janitor::tidy();
+    let done = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Build => build::build(),
+        Command::Test => test::test(),
+        Command::Bench { arguments } => build::bench(&arguments),
+        Command::Wasm => wasm::guests(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

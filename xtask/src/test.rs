@@ -1,0 +1,39 @@
+//! Every check that there is. CI runs this and nothing else.
+
+use anyhow::Result;
+
+use crate::workspace::{binary, cargo, step};
+use crate::{python, wasm};
+
+/// Sets up what the tests need, then formatting, lints, tests.
+pub(crate) fn test() -> Result<()> {
+    // What fails in a second comes before what takes minutes.
+    step(&mut cargo(&["fmt", "--all", "--check"]))?;
+    let python = python::set_up()?;
+    wasm::set_up()?;
+
+    let clippy = [
+        "clippy",
+        "--release",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    step(&mut cargo(&clippy))?;
+    // All targets, because the tests run the binary and cargo would build it for them with
+    // other features of its dependencies: everything would be compiled twice.
+    step(&mut cargo(&[
+        "build",
+        "--release",
+        "--workspace",
+        "--all-targets",
+    ]))?;
+    let tests = ["test", "--release", "--workspace"];
+    step(
+        cargo(&tests)
+            .env("REFLEX_EDGE_BIN", binary("reflex-edge"))
+            .env("REFLEX_PYTHON", &python),
+    )
+}

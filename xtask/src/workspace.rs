@@ -1,0 +1,65 @@
+//! The workspace as a place to run commands in: cargo, its paths, and steps with a duration.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+/// The two packages that have binaries to run. Always built together, because what cargo
+/// compiles depends on which packages are asked for: with one of them alone, half of the
+/// dependencies would be compiled a second time.
+pub(crate) const BINARIES: [&str; 5] = ["-p", "reflex-host", "-p", "reflex-tests", "--bins"];
+
+/// The cargo that runs us, in the root of the workspace.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(reflex_guest_build::workspace());
+    command
+}
+
+/// Where cargo leaves the release binary of that name.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    reflex_guest_build::target_dir().join("release").join(name)
+}
+
+/// Runs a command that a check or a build consists of, and prints how long it took.
+pub(crate) fn step(command: &mut Command) -> Result<()> {
+    let line = line_of(command);
+    say(&line);
+    let start = Instant::now();
+    let status = command
+        .status()
+        .with_context(|| format!("`{line}` cannot be started"))?;
+    let seconds = start.elapsed().as_secs_f32();
+    if !status.success() {
+        bail!("`{line}` failed after {seconds:.1} s ({status})");
+    }
+    say(&format!("done in {seconds:.1} s: {line}"));
+    Ok(())
+}
+
+/// A line of ours, told apart from those of the programs that we run.
+pub(crate) fn say(line: &str) {
+    eprintln!("==> {line}");
+}
+
+/// The command as a person would type it.
+fn line_of(command: &Command) -> String {
+    let program = PathBuf::from(command.get_program());
+    let mut line = program
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    for argument in command.get_args() {
+        line.push(' ');
+        line.push_str(&argument.to_string_lossy());
+    }
+    line
+}
