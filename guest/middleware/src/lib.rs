@@ -24,8 +24,11 @@ impl Guest for Middleware {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
         let policy = http::get_policy();
         let head = http::inspect(&request);
-        let headers: Vec<(&str, &[u8])> =
-            head.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        let headers: Vec<(&str, &[u8])> = head
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
+            .collect();
         let head = Head {
             method: &head.method,
             upstream: &head.upstream,
@@ -63,7 +66,8 @@ async fn answer(request: Request, exchange: &Exchange) -> Result<Response, Error
     if !control.no_cache {
         // An error of the cache is a miss: the provider can still answer.
         let found = cache::lookup(&Name::Key(key.clone())).unwrap_or_default();
-        if let Some(entry) = found.filter(|entry| control.accepts(entry.age_seconds(), entry.ttl_seconds()))
+        if let Some(entry) =
+            found.filter(|entry| control.accepts(entry.age_seconds(), entry.ttl_seconds()))
             && let Ok(response) = replay(&entry)
         {
             return Ok(response);
@@ -74,18 +78,36 @@ async fn answer(request: Request, exchange: &Exchange) -> Result<Response, Error
     }
 
     // Everyone must be able to read the replay, so what is recorded is not compressed.
-    http::edit_request(&request, &[], &[("accept-encoding".into(), b"identity".to_vec())]);
+    http::edit_request(
+        &request,
+        &[],
+        &[("accept-encoding".into(), b"identity".to_vec())],
+    );
     let response = handler::handle(request).await?;
-    let status = if control.no_cache { Status::Refresh } else { Status::Miss };
+    let status = if control.no_cache {
+        Status::Refresh
+    } else {
+        Status::Miss
+    };
     edit(&response, status);
     let options = InsertOptions { ttl_seconds: None };
-    Ok(http::record_response(response, &key, exchange.shape.name(), options))
+    Ok(http::record_response(
+        response,
+        &key,
+        exchange.shape.name(),
+        options,
+    ))
 }
 
 fn replay(entry: &Entry) -> Result<Response, cache::Error> {
-    let status = Status::Hit { ttl_seconds: entry.ttl_seconds() };
+    let status = Status::Hit {
+        ttl_seconds: entry.ttl_seconds(),
+    };
     let mut set = status_headers(status);
-    set.push((status::AGE.into(), entry.age_seconds().to_string().into_bytes()));
+    set.push((
+        status::AGE.into(),
+        entry.age_seconds().to_string().into_bytes(),
+    ));
     http::replay(entry, &set)
 }
 
@@ -102,8 +124,14 @@ fn edit(response: &Response, status: Status) {
 
 fn status_headers(status: Status) -> Vec<http::Header> {
     vec![
-        (status::X_REFLEX_STATUS.into(), status.x_reflex_status().as_bytes().to_vec()),
-        (status::CACHE_STATUS.into(), status.cache_status().into_owned().into_bytes()),
+        (
+            status::X_REFLEX_STATUS.into(),
+            status.x_reflex_status().as_bytes().to_vec(),
+        ),
+        (
+            status::CACHE_STATUS.into(),
+            status.cache_status().into_owned().into_bytes(),
+        ),
     ]
 }
 
@@ -118,7 +146,11 @@ const NOT_CACHED: &str = r#"{"error":{"message":"reflex-edge: not in the cache, 
 
 fn rules(policy: &http::Policy) -> Policy<'_> {
     Policy {
-        anonymous: if policy.share_anonymous { Anonymous::Share } else { Anonymous::Bypass },
+        anonymous: if policy.share_anonymous {
+            Anonymous::Share
+        } else {
+            Anonymous::Bypass
+        },
         tenant_header: policy.tenant_header.as_deref(),
     }
 }

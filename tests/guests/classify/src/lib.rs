@@ -34,8 +34,11 @@ export!(Vectors);
 
 impl Guest for Vectors {
     fn classify(vector: Vector) -> Result<(Vec<u8>, Vec<u8>, String), String> {
-        let headers: Vec<(&str, &[u8])> =
-            vector.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        let headers: Vec<(&str, &[u8])> = vector
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
+            .collect();
         let head = Head {
             method: &vector.method,
             upstream: &vector.upstream,
@@ -43,13 +46,21 @@ impl Guest for Vectors {
             headers: &headers,
         };
         let policy = Policy {
-            anonymous: if vector.share_anonymous { Anonymous::Share } else { Anonymous::Bypass },
+            anonymous: if vector.share_anonymous {
+                Anonymous::Share
+            } else {
+                Anonymous::Bypass
+            },
             tenant_header: vector.tenant_header.as_deref(),
         };
         match classify(&head, &policy, &vector.body) {
             Classified::Cacheable(exchange) => {
                 let key = exchange.key;
-                Ok((key.tenant.0.to_vec(), key.digest.to_vec(), exchange.shape.name().into()))
+                Ok((
+                    key.tenant.0.to_vec(),
+                    key.digest.to_vec(),
+                    exchange.shape.name().into(),
+                ))
             }
             Classified::Bypass(reason) => Err(reason.detail().into()),
         }

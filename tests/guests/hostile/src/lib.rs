@@ -4,10 +4,10 @@
 // Native linkers take no symbol of the names that components export.
 #![cfg(target_arch = "wasm32")]
 
+use reflex_middleware::Middleware;
 use reflex_middleware::bindings::exports::wasi::http::handler::Guest;
 use reflex_middleware::bindings::reflex::cache::http;
 use reflex_middleware::bindings::wasi::http::types::{ErrorCode, Request, Response};
-use reflex_middleware::Middleware;
 use std::hint::black_box;
 
 struct Hostile;
@@ -27,7 +27,9 @@ impl Guest for Hostile {
             }
             Some(b"spin") => spin(),
             Some(b"allocate") => allocate(),
-            Some(b"recurse") => Err(ErrorCode::InternalError(Some(recurse(u64::MAX).to_string()))),
+            Some(b"recurse") => Err(ErrorCode::InternalError(Some(
+                recurse(u64::MAX).to_string(),
+            ))),
             Some(b"refuse") => Err(ErrorCode::InternalError(Some("told to".into()))),
             Some(_) => Err(ErrorCode::ConfigurationError),
         }
@@ -48,5 +50,9 @@ fn allocate() -> ! {
 }
 
 fn recurse(depth: u64) -> u64 {
-    if black_box(depth) == 0 { 0 } else { recurse(depth - 1) + black_box(1) }
+    if black_box(depth) == 0 {
+        0
+    } else {
+        recurse(depth - 1) + black_box(1)
+    }
 }
