@@ -28,3 +28,7 @@ pub mod runtime;
 
 pub mod cache;
 mod store;
+
+pub use cache::{
+    L1Bound, L1Cache, L1CacheHandle, L1LookupResult, ReflexStatus, hash_prompt, hash_tenant_prompt,
+};

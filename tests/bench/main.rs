@@ -1,7 +1,8 @@
 //! Figures, side by side: ours and what it is measured against, in one run on one machine.
 //!
-//! `cargo xtask bench` builds and runs this. Ratios are what counts; absolute times belong to the
-//! machine. The load stays on loopback and is bounded in connections and time.
+//! `cargo xtask bench` builds and runs this; with `store`, `guest` or `serve` behind it, only that
+//! part. Ratios are what counts; absolute times belong to the machine. The load stays on loopback
+//! and is bounded in connections and time.
 
 mod clock;
 mod guest;
@@ -10,15 +11,36 @@ mod store;
 
 use std::process::ExitCode;
 
+/// A part of the benchmark, by its name on the command line.
+type Part = (&'static str, fn() -> ExitCode);
+
+const PARTS: [Part; 3] = [
+    ("store", store::run),
+    ("guest", guest::run),
+    ("serve", http::run),
+];
+
 fn main() -> ExitCode {
+    let part = std::env::args().nth(1);
     // The bare server that `reflex-edge serve` is compared with is this program once more.
-    if std::env::args().nth(1).as_deref() == Some("bare-server") {
+    if part.as_deref() == Some("bare-server") {
         return http::bare_server();
     }
-    println!("{} cores; every figure is the median of {} rounds\n", cores(), ROUNDS);
-    store::run();
-    guest::run();
-    http::run()
+    let wanted: Vec<Part> = PARTS
+        .into_iter()
+        .filter(|(name, _)| part.as_deref().is_none_or(|part| part == *name))
+        .collect();
+    if wanted.is_empty() {
+        let names = PARTS.map(|(name, _)| name).join(", ");
+        eprintln!("bench: no such part; there are {names}");
+        return ExitCode::from(2);
+    }
+    println!(
+        "{} cores; every figure is the median of {ROUNDS} rounds\n",
+        cores()
+    );
+    let failed = wanted.iter().any(|(_, run)| run() != ExitCode::SUCCESS);
+    ExitCode::from(u8::from(failed))
 }
 
 /// Rounds of each measurement. Ours and theirs take turns, so that what disturbs one round of one

@@ -4,6 +4,7 @@ use crate::{ROUNDS, median, report};
 use bytes::Bytes;
 use reflex_host::cache::{Cache, CacheKey, CacheOptions, Lookup, NewEntry};
 use std::hint::black_box;
+use std::process::ExitCode;
 use std::time::Instant;
 
 const ENTRIES: usize = 20_000;
@@ -12,7 +13,7 @@ const GETS: usize = 1_000_000;
 const PAYLOAD_BYTES: usize = 4096;
 const NOW_MS: u64 = 1_700_000_000_000;
 
-pub(crate) fn run() {
+pub(crate) fn run() -> ExitCode {
     println!("cache, payloads of {PAYLOAD_BYTES} bytes, one thread");
     let payload = vec![b'x'; PAYLOAD_BYTES];
     let keys: Vec<CacheKey> = (0..ENTRIES as u64)
@@ -27,7 +28,10 @@ pub(crate) fn run() {
     let mut gets = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let dir = tempfile::tempdir().expect("a folder");
-        let options = CacheOptions { data_dir: dir.path().into(), ..CacheOptions::default() };
+        let options = CacheOptions {
+            data_dir: dir.path().into(),
+            ..CacheOptions::default()
+        };
         let ours = Cache::open(&options).expect("opens");
         let plain: moka::sync::Cache<[u8; 32], Bytes> = moka::sync::Cache::new(1 << 20);
 
@@ -45,9 +49,11 @@ pub(crate) fn run() {
         inserts.1.push(nanoseconds(ENTRIES, |at| {
             plain.insert(*keys[at].as_bytes(), Bytes::copy_from_slice(&payload));
         }));
-        gets.0.push(nanoseconds(GETS, |at| match ours.lookup(&keys[at % HOT], NOW_MS) {
-            Lookup::Hit(entry) => drop(black_box(entry.payload())),
-            other => panic!("{other:?}"),
+        gets.0.push(nanoseconds(GETS, |at| {
+            match ours.lookup(&keys[at % HOT], NOW_MS) {
+                Lookup::Hit(entry) => drop(black_box(entry.payload())),
+                other => panic!("{other:?}"),
+            }
         }));
         gets.1.push(nanoseconds(GETS, |at| {
             black_box(plain.get(keys[at % HOT].as_bytes()).expect("there"));
@@ -61,6 +67,7 @@ pub(crate) fn run() {
     report("hot get from plain moka", get.1, "ns");
     report("hot get, ours / plain", get.0 / get.1, "x");
     println!();
+    ExitCode::SUCCESS
 }
 
 fn nanoseconds(times: usize, mut operation: impl FnMut(usize)) -> f64 {

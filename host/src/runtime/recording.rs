@@ -46,11 +46,10 @@ const INLINE_BYTES_MAX: usize = 256 << 10;
 /// What is being recorded, for whom, and how long it will live.
 pub(super) struct Recording {
     pub(super) recorder: Recorder,
-    pub(super) target: Target,
+    pub(super) target: Arc<Target>,
 }
 
 /// Where a recording goes.
-#[derive(Clone)]
 pub(super) struct Target {
     pub(super) ctx: ReflexCtx,
     pub(super) key: Key,
@@ -92,9 +91,10 @@ impl Target {
 
 /// How far the recording of a body has come.
 enum Stage {
-    Open(Recording),
+    /// Boxed, because the stage is replaced at every frame.
+    Open(Box<Recording>),
     /// Stored at the terminal event; the provider has not closed the stream yet.
-    Early(Target),
+    Early(Arc<Target>),
     Ended,
 }
 
@@ -108,7 +108,7 @@ impl RecordedBody {
     pub(super) fn boxed(inner: WasiBody, recording: Recording) -> WasiBody {
         Self {
             inner,
-            stage: Stage::Open(recording),
+            stage: Stage::Open(Box::new(recording)),
         }
         .boxed_unsync()
     }
@@ -124,7 +124,7 @@ impl RecordedBody {
                     .complete()
                     .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX)
                 {
-                    let target = recording.target.clone();
+                    let target = Arc::clone(&recording.target);
                     recording.finish();
                     Stage::Early(target)
                 } else {
@@ -142,7 +142,7 @@ impl RecordedBody {
 
     fn end(&mut self, how: impl FnOnce(Recording)) {
         if let Stage::Open(recording) = std::mem::replace(&mut self.stage, Stage::Ended) {
-            how(recording);
+            how(*recording);
         }
     }
 }
