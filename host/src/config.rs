@@ -312,18 +312,18 @@ fn bounded<T: TryFrom<u64>>(
     T::try_from(value).map_err(|_| refused())
 }
 
-/// TOML's own errors draw the place in several lines; ours is one, with the line's number.
+/// TOML's own errors draw the place in several lines; ours is one, with the line's number and the
+/// key that stands there.
 fn parse(text: &str) -> Result<File, String> {
     toml::from_str(text).map_err(|error| {
         let message = error.message().trim().replace('\n', " ");
-        match error.span() {
-            Some(span) => {
-                let line = text
-                    .get(..span.start)
-                    .map_or(1, |before| before.matches('\n').count() + 1);
-                format!("line {line}: {message}")
-            }
-            None => message,
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let Some(before) = before else { return message };
+        let number = before.matches('\n').count() + 1;
+        let line = text.lines().nth(number - 1).unwrap_or_default();
+        match line.split_once('=').map(|(key, _)| key.trim()) {
+            Some(key) if !message.contains(key) => format!("line {number}: {key}: {message}"),
+            _ => format!("line {number}: {message}"),
         }
     })
 }

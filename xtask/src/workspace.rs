@@ -8,15 +8,39 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-/// The two packages that have binaries to run. Always built together, because what cargo
-/// compiles depends on which packages are asked for: with one of them alone, half of the
-/// dependencies would be compiled a second time.
-pub(crate) const BINARIES: [&str; 5] = ["-p", "reflex-host", "-p", "reflex-tests", "--bins"];
+/// The two packages that have binaries to run, and the one whose dependencies only build scripts
+/// would have otherwise. What cargo compiles depends on which packages are asked for; with these
+/// it is what the tests of the whole workspace need, and wasmtime is compiled once.
+pub(crate) const BINARIES: [&str; 8] = [
+    "-p",
+    "reflex-host",
+    "-p",
+    "reflex-tests",
+    "-p",
+    "reflex-guest-build",
+    "--bins",
+    "--lib",
+];
+
+/// What the cargo that runs us says about us begins so. Some build scripts listen to it, and
+/// would run again each time that cargo is called by us in place of by a person.
+const ABOUT_US: [&str; 4] = [
+    "CARGO_BIN_",
+    "CARGO_CRATE_",
+    "CARGO_MANIFEST_",
+    "CARGO_PKG_",
+];
 
 /// The cargo that runs us, in the root of the workspace.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(program);
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if ABOUT_US.iter().any(|start| text.starts_with(start)) {
+            command.env_remove(name);
+        }
+    }
     command
         .args(arguments)
         .current_dir(reflex_guest_build::workspace());
