@@ -1,8 +1,8 @@
 //! The body of a request: read strictly, judged by its API's table, written canonically.
 
 use crate::api::Field;
-use crate::json::{self, Document, Invalid, Kind, Value};
-use crate::{Api, Bypass, KeyHasher, Representation, canonical};
+use crate::json::{self, Document, Invalid, Kind};
+use crate::{Api, Bypass, KeyHasher, Representation, canonical, tools};
 
 /// The longest body that is read at all. Reading takes up to nine times as much memory, for a
 /// body that is nothing but tiny values; edges bound what they buffer far below this.
@@ -44,11 +44,11 @@ impl<'b> Body<'b> {
                     }
                 }
                 Some(Field::Model) => {
-                    if searches(value) {
+                    if value.string().is_some_and(|name| tools::searches(&name)) {
                         return Err(Bypass::WebSearch);
                     }
                 }
-                Some(Field::Tools) => {
+                Some(Field::Tools(run_by_client)) => {
                     if value.kind() != Kind::Array || !value.elements().all(run_by_client) {
                         return Err(Bypass::HostedTool);
                     }
@@ -71,29 +71,6 @@ impl<'b> Body<'b> {
         let omitted = |name: &[u8]| self.api.field(name).is_some_and(|field| !field.is_in_key());
         canonical::write(self.document.root(), omitted, out);
     }
-}
-
-/// Words in the names of models that look things up while they answer: OpenAI's `search-preview`
-/// and `deep-research`, Perplexity's `sonar`, OpenRouter's `:online`, Groq's `compound`. Another
-/// model that happens to have one is passed by without need; that costs a call, not an answer.
-const SEARCHING: &[&str] = &["search", "research", "online", "sonar", "compound"];
-
-fn searches(model: Value<'_>) -> bool {
-    let Some(name) = model.string() else {
-        return false;
-    };
-    name.split(|byte| !byte.is_ascii_alphanumeric())
-        .any(|word| {
-            SEARCHING
-                .iter()
-                .any(|other| word.eq_ignore_ascii_case(other.as_bytes()))
-        })
-}
-
-/// Tools of any other type, or of none, are run by the provider: they search, fetch or execute.
-fn run_by_client(tool: Value<'_>) -> bool {
-    let kind = tool.get("type").and_then(Value::string);
-    kind.is_some_and(|kind| matches!(&*kind, b"function" | b"custom"))
 }
 
 impl From<Invalid> for Bypass {

@@ -32,6 +32,7 @@ mod json;
 mod key;
 mod reason;
 mod tenant;
+mod tools;
 
 mod answer;
 mod recorder;

@@ -182,7 +182,7 @@ impl Recorder {
             body: Vec::with_capacity(length.unwrap_or(0).min(RESERVED_BYTES_MAX)),
             judging: match self.shape.representation {
                 Representation::Json => Judging::Whole(judge),
-                Representation::Sse => Judging::Frames(Frames::default(), Stream::new(judge)),
+                Representation::Sse => Judging::Frames(Frames::default(), judge.stream()),
             },
         })
     }

@@ -7,8 +7,10 @@
 
 mod answers;
 mod bodies;
+mod completions;
 mod control;
 mod hasher;
+mod judging;
 mod keys;
 mod random;
 mod recorder;

@@ -8,12 +8,21 @@ use serde_json::{Value, json};
 
 use crate::request::Request;
 
-const CHAT_COMPLETIONS: &str = "chat-completions.json";
 const PROMPTS: &str = "prompts.json";
 
 #[test]
 fn vectors_of_chat_completions() {
-    let cases = check(CHAT_COMPLETIONS, |case| {
+    requests("chat-completions.json", 40);
+}
+
+#[test]
+fn vectors_of_completions() {
+    requests("completions.json", 10);
+}
+
+/// Checks a file of requests, of which there are at least so many.
+fn requests(file: &str, least: usize) {
+    let cases = check(file, |case| {
         let expected = |exchange: reflex_llm::Exchange| {
             json!({
                 "tenant": hex(&exchange.key.tenant.0),
@@ -26,7 +35,7 @@ fn vectors_of_chat_completions() {
             Classified::Bypass(bypass) => json!({ "bypass": bypass.detail() }),
         }
     });
-    assert!(cases.len() >= 40);
+    assert!(cases.len() >= least, "{file}");
 
     let digests: HashMap<&str, &str> = cases
         .iter()

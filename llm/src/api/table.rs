@@ -1,0 +1,120 @@
+//! The table of what is particular to each API.
+//!
+//! A row says only what differs from the general rule, which is that every field of the request
+//! changes the answer.
+
+use crate::json::Value;
+use crate::{Bypass, tools};
+
+/// What is particular to one API.
+pub(crate) struct Row {
+    pub(super) json_name: &'static str,
+    pub(super) sse_name: &'static str,
+    pub(super) place: Place,
+    /// The top-level fields of a request that are treated specially.
+    pub(super) fields: &'static [&'static [(&'static str, Field)]],
+    /// How its answers say that they are whole and good.
+    pub(crate) answer: Answer,
+}
+
+/// Where an API answers.
+pub(super) enum Place {
+    /// At paths that end in these segments, with the slash before them.
+    End(&'static str),
+}
+
+/// How the answers of an API are judged, each by its module in `answer/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Choices, each with its `finish_reason`, and what a choice holds.
+    Choices(Content),
+}
+
+/// What a choice holds in an answer of one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A `message` object.
+    Message,
+    /// A `text`.
+    Text,
+}
+
+/// How a top-level field of a request is treated. Null is as good as absent for all of them.
+#[derive(Clone, Copy)]
+pub(crate) enum Field {
+    /// Cannot change the answer: out of the key.
+    Ignored,
+    /// A boolean that chooses the representation, and is in the key as that.
+    Stream,
+    /// Out of the key when false; anything else bypasses.
+    MustBeFalse(Bypass),
+    /// In the key, and bypasses unless false.
+    MayBeFalse(Bypass),
+    /// In the key, and bypasses when it names a model that searches.
+    Model,
+    /// In the key, and bypasses unless every tool is one that the client runs.
+    Tools(fn(Value<'_>) -> bool),
+}
+
+impl Field {
+    /// Whether the field is written to the key as part of the body.
+    pub(crate) const fn is_in_key(self) -> bool {
+        match self {
+            Self::Ignored | Self::Stream | Self::MustBeFalse(_) => false,
+            Self::MayBeFalse(_) | Self::Model | Self::Tools(_) => true,
+        }
+    }
+}
+
+impl Place {
+    /// Whether the API answers at a path, given without query.
+    pub(super) fn is_at(&self, path: &str) -> bool {
+        match self {
+            Self::End(end) => path.ends_with(end),
+        }
+    }
+}
+
+pub(super) const CHAT_COMPLETIONS: Row = Row {
+    json_name: "chat-completions",
+    sse_name: "chat-completions+sse",
+    place: Place::End("/chat/completions"),
+    fields: &[OPENAI, SEARCHES],
+    answer: Answer::Choices(Content::Message),
+};
+
+pub(super) const COMPLETIONS: Row = Row {
+    json_name: "completions",
+    sse_name: "completions+sse",
+    place: Place::End("/completions"),
+    fields: &[OPENAI, SEARCHES],
+    answer: Answer::Choices(Content::Text),
+};
+
+/// What OpenAI's generating APIs have in common.
+///
+/// `stream_options` stays in the body, where it has the same effect on the key as in the
+/// representation: only streams have it, and each spelling of it is another stream.
+const OPENAI: &[(&str, Field)] = &[
+    ("stream", Field::Stream),
+    // Who asks, and hints to the provider's own prompt cache and bookkeeping.
+    ("user", Field::Ignored),
+    ("safety_identifier", Field::Ignored),
+    ("prompt_cache_key", Field::Ignored),
+    ("prompt_cache_retention", Field::Ignored),
+    ("metadata", Field::Ignored),
+    ("store", Field::MustBeFalse(Bypass::Store)),
+    ("model", Field::Model),
+    ("tools", Field::Tools(tools::openai)),
+];
+
+/// Fields that make a provider search or run something, whatever API they are added to.
+const SEARCHES: &[(&str, Field)] = &[
+    ("web_search_options", Field::MayBeFalse(Bypass::WebSearch)),
+    // The same by other names: xAI, Qwen, OpenRouter, Azure "on your data".
+    ("search_parameters", Field::MayBeFalse(Bypass::WebSearch)),
+    ("enable_search", Field::MayBeFalse(Bypass::WebSearch)),
+    ("plugins", Field::MayBeFalse(Bypass::HostedTool)),
+    ("data_sources", Field::MayBeFalse(Bypass::HostedTool)),
+    ("dataSources", Field::MayBeFalse(Bypass::HostedTool)),
+];

@@ -1,0 +1,28 @@
+//! Which tools are run by the client, and what names of models promise a search.
+//!
+//! A tool that the provider runs makes an answer depend on what it finds or does at that moment.
+//! So do models that search by themselves.
+
+use crate::json::Value;
+
+/// OpenAI's: those of any other type, or of none, search, fetch or execute.
+pub(crate) fn openai(tool: Value<'_>) -> bool {
+    let kind = tool.get("type").and_then(Value::string);
+    kind.is_some_and(|kind| matches!(&*kind, b"function" | b"custom"))
+}
+
+/// Words in the names of models that look things up while they answer: OpenAI's `search-preview`
+/// and `deep-research`, Perplexity's `sonar`, OpenRouter's `:online`, Groq's `compound`. Another
+/// model that happens to have one is passed by without need; that costs a call, not an answer.
+const SEARCHING: &[&str] = &["search", "research", "online", "sonar", "compound"];
+
+/// Whether a model's name says that it searches.
+pub(crate) fn searches(model: &[u8]) -> bool {
+    model
+        .split(|byte| !byte.is_ascii_alphanumeric())
+        .any(|word| {
+            SEARCHING
+                .iter()
+                .any(|other| word.eq_ignore_ascii_case(other.as_bytes()))
+        })
+}
