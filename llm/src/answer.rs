@@ -6,13 +6,15 @@
 
 mod choices;
 mod ends;
+mod response;
 
 use choices::Choices;
 use ends::Ends;
+use response::Response;
 
 use crate::api::Answer;
 use crate::json::{self, Kind, Value};
-use crate::sse::{Flow, Frame};
+use crate::sse::{DONE, Flow, Frame};
 use crate::{Api, Rejected};
 
 /// Judges answers of one API.
@@ -51,6 +53,7 @@ impl Judge {
         let root = document.root();
         match self.answer {
             Answer::Choices(content) => choices::whole(object(root)?, content, self.rules),
+            Answer::Response => response::whole(object(root)?, self.rules),
         }
     }
 
@@ -60,6 +63,7 @@ impl Judge {
             rules: self.rules,
             state: match self.answer {
                 Answer::Choices(_) => State::Choices(Choices::default()),
+                Answer::Response => State::Response(Response::default()),
             },
         }
     }
@@ -73,10 +77,8 @@ pub(crate) struct Stream {
 
 enum State {
     Choices(Choices),
+    Response(Response),
 }
-
-/// What OpenAI ends its older streams with, and some gateways any stream.
-pub(crate) const DONE: &[u8] = b"[DONE]";
 
 impl Stream {
     /// Judges one frame.
@@ -94,6 +96,7 @@ impl Stream {
         let root = object(document.root())?;
         match &mut self.state {
             State::Choices(choices) => choices.chunk(root, self.rules).map(|()| Flow::More),
+            State::Response(response) => response.event(root, self.rules),
         }
     }
 
@@ -101,6 +104,7 @@ impl Stream {
     fn done(&self) -> Result<(), Rejected> {
         match &self.state {
             State::Choices(choices) => choices.end(),
+            State::Response(_) => Err(Rejected::Unfinished),
         }
     }
 }

@@ -15,6 +15,8 @@ pub enum Api {
     ChatCompletions,
     /// OpenAI's completions of a bare prompt.
     Completions,
+    /// OpenAI's responses.
+    Responses,
 }
 
 /// How the answer is written.
@@ -59,7 +61,7 @@ impl Shape {
 
 impl Api {
     /// Every API. Of two whose paths end alike, the one with the longer end stands first.
-    pub const ALL: &'static [Self] = &[Self::ChatCompletions, Self::Completions];
+    pub const ALL: &'static [Self] = &[Self::ChatCompletions, Self::Completions, Self::Responses];
 
     /// The API that answers at a path (with or without query).
     ///
@@ -86,6 +88,7 @@ impl Api {
         match self {
             Self::ChatCompletions => &table::CHAT_COMPLETIONS,
             Self::Completions => &table::COMPLETIONS,
+            Self::Responses => &table::RESPONSES,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The body of a request: read strictly, judged by its API's table, written canonically.
 
 use crate::api::Field;
-use crate::json::{self, Document, Invalid, Kind};
+use crate::json::{self, Document, Invalid, Kind, Value};
 use crate::{Api, Bypass, KeyHasher, Representation, canonical, tools};
 
 /// The longest body that is read at all. Reading takes up to nine times as much memory, for a
@@ -43,6 +43,7 @@ impl<'b> Body<'b> {
                         return Err(bypass);
                     }
                 }
+                Some(Field::Refused(bypass)) => return Err(bypass),
                 Some(Field::Model) => {
                     if value.string().is_some_and(|name| tools::searches(&name)) {
                         return Err(Bypass::WebSearch);
@@ -53,7 +54,15 @@ impl<'b> Body<'b> {
                         return Err(Bypass::HostedTool);
                     }
                 }
+                Some(Field::Input) => {
+                    if value.elements().any(refers) {
+                        return Err(Bypass::ProviderState);
+                    }
+                }
             }
+        }
+        if api.row().stored_by_default && root.get_some("store").is_none() {
+            return Err(Bypass::Store);
         }
         Ok(Self {
             document,
@@ -70,6 +79,15 @@ impl<'b> Body<'b> {
     pub(crate) fn write(&self, out: &mut KeyHasher) {
         let omitted = |name: &[u8]| self.api.field(name).is_some_and(|field| !field.is_in_key());
         canonical::write(self.document.root(), omitted, out);
+    }
+}
+
+/// An item of a response's input that only names one which the provider holds. Its type may be
+/// left out; then it has no role, which a message without a type has.
+fn refers(item: Value<'_>) -> bool {
+    match item.get_some("type") {
+        Some(kind) => kind.string().as_deref() == Some(b"item_reference"),
+        None => item.kind() == Kind::Object && item.get_some("role").is_none(),
     }
 }
 

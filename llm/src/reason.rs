@@ -71,6 +71,11 @@ reasons! {
         FieldType = "field-type",
         /// The provider shall store the answer: it must see the request.
         Store = "store",
+        /// The request builds on what the provider holds: an earlier answer, a conversation, a
+        /// cached context, a prompt template, a container.
+        ProviderState = "provider-state",
+        /// The answer is only a promise of one, to be fetched later.
+        Background = "background",
         /// The answer depends on what a search finds at that moment.
         WebSearch = "web-search",
         /// The provider runs a tool of its own on the way to the answer.

@@ -13,6 +13,8 @@ pub(crate) struct Row {
     pub(super) place: Place,
     /// The top-level fields of a request that are treated specially.
     pub(super) fields: &'static [&'static [(&'static str, Field)]],
+    /// Whether the provider stores the answer unless the request says `"store": false`.
+    pub(crate) stored_by_default: bool,
     /// How its answers say that they are whole and good.
     pub(crate) answer: Answer,
 }
@@ -28,6 +30,8 @@ pub(super) enum Place {
 pub(crate) enum Answer {
     /// Choices, each with its `finish_reason`, and what a choice holds.
     Choices(Content),
+    /// A response with its `status`.
+    Response,
 }
 
 /// What a choice holds in an answer of one piece.
@@ -50,10 +54,14 @@ pub(crate) enum Field {
     MustBeFalse(Bypass),
     /// In the key, and bypasses unless false.
     MayBeFalse(Bypass),
+    /// Bypasses, whatever its value.
+    Refused(Bypass),
     /// In the key, and bypasses when it names a model that searches.
     Model,
     /// In the key, and bypasses unless every tool is one that the client runs.
     Tools(fn(Value<'_>) -> bool),
+    /// In the key, and bypasses when it refers to items that the provider holds.
+    Input,
 }
 
 impl Field {
@@ -61,7 +69,9 @@ impl Field {
     pub(crate) const fn is_in_key(self) -> bool {
         match self {
             Self::Ignored | Self::Stream | Self::MustBeFalse(_) => false,
-            Self::MayBeFalse(_) | Self::Model | Self::Tools(_) => true,
+            Self::MayBeFalse(_) | Self::Refused(_) | Self::Model | Self::Tools(_) | Self::Input => {
+                true
+            }
         }
     }
 }
@@ -80,6 +90,7 @@ pub(super) const CHAT_COMPLETIONS: Row = Row {
     sse_name: "chat-completions+sse",
     place: Place::End("/chat/completions"),
     fields: &[OPENAI, SEARCHES],
+    stored_by_default: false,
     answer: Answer::Choices(Content::Message),
 };
 
@@ -88,8 +99,31 @@ pub(super) const COMPLETIONS: Row = Row {
     sse_name: "completions+sse",
     place: Place::End("/completions"),
     fields: &[OPENAI, SEARCHES],
+    stored_by_default: false,
     answer: Answer::Choices(Content::Text),
 };
+
+/// Azure has it at `/openai/responses` and `/openai/v1/responses`.
+pub(super) const RESPONSES: Row = Row {
+    json_name: "responses",
+    sse_name: "responses+sse",
+    place: Place::End("/responses"),
+    fields: &[OPENAI, SEARCHES, RESPONSES_FIELDS],
+    stored_by_default: true,
+    answer: Answer::Response,
+};
+
+const RESPONSES_FIELDS: &[(&str, Field)] = &[
+    (
+        "previous_response_id",
+        Field::Refused(Bypass::ProviderState),
+    ),
+    ("conversation", Field::Refused(Bypass::ProviderState)),
+    // A template that is kept by the provider, and may be edited and bring tools of its own.
+    ("prompt", Field::Refused(Bypass::ProviderState)),
+    ("background", Field::MayBeFalse(Bypass::Background)),
+    ("input", Field::Input),
+];
 
 /// What OpenAI's generating APIs have in common.
 ///

@@ -29,6 +29,12 @@ impl Judged {
         self.record(Representation::Sse, [body.as_bytes()])
     }
 
+    /// A streamed answer made of the data of frames, each under the name that its `type` says.
+    pub(crate) fn events(self, data: &[&str]) -> Result<(), Rejected> {
+        let frames: Vec<String> = data.iter().map(|data| event(data)).collect();
+        self.sse(&frames.concat())
+    }
+
     /// An answer in pieces, which is kept byte for byte or not at all.
     pub(crate) fn record<'a>(
         self,
@@ -72,5 +78,14 @@ impl Judged {
             }
             check(&bytes.chunks(1).collect::<Vec<_>>(), true);
         }
+    }
+}
+
+/// A frame as OpenAI and Anthropic write them: the event's name is the `type` of its data.
+pub(crate) fn event(data: &str) -> String {
+    let name = data.split_once(r#""type":""#).map(|(_, rest)| rest);
+    match name.and_then(|rest| rest.split_once('"')) {
+        Some((name, _)) => format!("event: {name}\ndata: {data}\n\n"),
+        None => format!("data: {data}\n\n"),
     }
 }

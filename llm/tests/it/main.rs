@@ -16,6 +16,7 @@ mod random;
 mod recorder;
 mod request;
 mod respelling;
+mod responses;
 mod status;
 mod tenants;
 mod vectors;

@@ -20,6 +20,11 @@ fn vectors_of_completions() {
     requests("completions.json", 10);
 }
 
+#[test]
+fn vectors_of_responses() {
+    requests("responses.json", 20);
+}
+
 /// Checks a file of requests, of which there are at least so many.
 fn requests(file: &str, least: usize) {
     let cases = check(file, |case| {
