@@ -7,6 +7,7 @@
 mod choices;
 mod ends;
 mod response;
+mod vectors;
 
 use choices::Choices;
 use ends::Ends;
@@ -54,6 +55,7 @@ impl Judge {
         match self.answer {
             Answer::Choices(content) => choices::whole(object(root)?, content, self.rules),
             Answer::Response => response::whole(object(root)?, self.rules),
+            Answer::Vectors => vectors::whole(object(root)?),
         }
     }
 
@@ -64,6 +66,7 @@ impl Judge {
             state: match self.answer {
                 Answer::Choices(_) => State::Choices(Choices::default()),
                 Answer::Response => State::Response(Response::default()),
+                Answer::Vectors => State::Unknown,
             },
         }
     }
@@ -78,6 +81,8 @@ pub(crate) struct Stream {
 enum State {
     Choices(Choices),
     Response(Response),
+    /// The API has no streams.
+    Unknown,
 }
 
 impl Stream {
@@ -97,6 +102,7 @@ impl Stream {
         match &mut self.state {
             State::Choices(choices) => choices.chunk(root, self.rules).map(|()| Flow::More),
             State::Response(response) => response.event(root, self.rules),
+            State::Unknown => Err(Rejected::Unexpected),
         }
     }
 
@@ -105,6 +111,7 @@ impl Stream {
         match &self.state {
             State::Choices(choices) => choices.end(),
             State::Response(_) => Err(Rejected::Unfinished),
+            State::Unknown => Err(Rejected::Unexpected),
         }
     }
 }

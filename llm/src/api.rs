@@ -17,6 +17,8 @@ pub enum Api {
     Completions,
     /// OpenAI's responses.
     Responses,
+    /// OpenAI's embeddings, spoken by most providers and gateways. Never streamed.
+    Embeddings,
 }
 
 /// How the answer is written.
@@ -61,7 +63,12 @@ impl Shape {
 
 impl Api {
     /// Every API. Of two whose paths end alike, the one with the longer end stands first.
-    pub const ALL: &'static [Self] = &[Self::ChatCompletions, Self::Completions, Self::Responses];
+    pub const ALL: &'static [Self] = &[
+        Self::ChatCompletions,
+        Self::Completions,
+        Self::Responses,
+        Self::Embeddings,
+    ];
 
     /// The API that answers at a path (with or without query).
     ///
@@ -89,6 +96,7 @@ impl Api {
             Self::ChatCompletions => &table::CHAT_COMPLETIONS,
             Self::Completions => &table::COMPLETIONS,
             Self::Responses => &table::RESPONSES,
+            Self::Embeddings => &table::EMBEDDINGS,
         }
     }
 }

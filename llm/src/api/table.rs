@@ -32,6 +32,8 @@ pub(crate) enum Answer {
     Choices(Content),
     /// A response with its `status`.
     Response,
+    /// Vectors, one for each input.
+    Vectors,
 }
 
 /// What a choice holds in an answer of one piece.
@@ -111,6 +113,16 @@ pub(super) const RESPONSES: Row = Row {
     fields: &[OPENAI, SEARCHES, RESPONSES_FIELDS],
     stored_by_default: true,
     answer: Answer::Response,
+};
+
+/// A batch is one entry: each of its vectors belongs to the input at its place.
+pub(super) const EMBEDDINGS: Row = Row {
+    json_name: "embeddings",
+    sse_name: "embeddings+sse",
+    place: Place::End("/embeddings"),
+    fields: &[&[("user", Field::Ignored)]],
+    stored_by_default: false,
+    answer: Answer::Vectors,
 };
 
 const RESPONSES_FIELDS: &[(&str, Field)] = &[

@@ -9,6 +9,7 @@ mod answers;
 mod bodies;
 mod completions;
 mod control;
+mod embeddings;
 mod hasher;
 mod judging;
 mod keys;

@@ -25,6 +25,11 @@ fn vectors_of_responses() {
     requests("responses.json", 20);
 }
 
+#[test]
+fn vectors_of_embeddings() {
+    requests("embeddings.json", 10);
+}
+
 /// Checks a file of requests, of which there are at least so many.
 fn requests(file: &str, least: usize) {
     let cases = check(file, |case| {
