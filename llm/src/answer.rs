@@ -6,11 +6,13 @@
 
 mod choices;
 mod ends;
+mod message;
 mod response;
 mod vectors;
 
 use choices::Choices;
 use ends::Ends;
+use message::Message;
 use response::Response;
 
 use crate::api::Answer;
@@ -56,6 +58,7 @@ impl Judge {
             Answer::Choices(content) => choices::whole(object(root)?, content, self.rules),
             Answer::Response => response::whole(object(root)?, self.rules),
             Answer::Vectors => vectors::whole(object(root)?),
+            Answer::Message => message::whole(object(root)?, self.rules),
         }
     }
 
@@ -67,6 +70,7 @@ impl Judge {
                 Answer::Choices(_) => State::Choices(Choices::default()),
                 Answer::Response => State::Response(Response::default()),
                 Answer::Vectors => State::Unknown,
+                Answer::Message => State::Message(Message::default()),
             },
         }
     }
@@ -81,6 +85,7 @@ pub(crate) struct Stream {
 enum State {
     Choices(Choices),
     Response(Response),
+    Message(Message),
     /// The API has no streams.
     Unknown,
 }
@@ -102,6 +107,7 @@ impl Stream {
         match &mut self.state {
             State::Choices(choices) => choices.chunk(root, self.rules).map(|()| Flow::More),
             State::Response(response) => response.event(root, self.rules),
+            State::Message(message) => message.event(root, self.rules),
             State::Unknown => Err(Rejected::Unexpected),
         }
     }
@@ -110,7 +116,7 @@ impl Stream {
     fn done(&self) -> Result<(), Rejected> {
         match &self.state {
             State::Choices(choices) => choices.end(),
-            State::Response(_) => Err(Rejected::Unfinished),
+            State::Response(_) | State::Message(_) => Err(Rejected::Unfinished),
             State::Unknown => Err(Rejected::Unexpected),
         }
     }

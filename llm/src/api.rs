@@ -19,6 +19,8 @@ pub enum Api {
     Responses,
     /// OpenAI's embeddings, spoken by most providers and gateways. Never streamed.
     Embeddings,
+    /// Anthropic's messages.
+    AnthropicMessages,
 }
 
 /// How the answer is written.
@@ -68,6 +70,7 @@ impl Api {
         Self::Completions,
         Self::Responses,
         Self::Embeddings,
+        Self::AnthropicMessages,
     ];
 
     /// The API that answers at a path (with or without query).
@@ -97,6 +100,7 @@ impl Api {
             Self::Completions => &table::COMPLETIONS,
             Self::Responses => &table::RESPONSES,
             Self::Embeddings => &table::EMBEDDINGS,
+            Self::AnthropicMessages => &table::ANTHROPIC_MESSAGES,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::api::Field;
 use crate::json::{self, Document, Invalid, Kind, Value};
+use crate::outline::Outline;
 use crate::{Api, Bypass, KeyHasher, Representation, canonical, tools};
 
 /// The longest body that is read at all. Reading takes up to nine times as much memory, for a
@@ -77,8 +78,7 @@ impl<'b> Body<'b> {
 
     /// Writes what counts of the body in the one spelling that it has.
     pub(crate) fn write(&self, out: &mut KeyHasher) {
-        let omitted = |name: &[u8]| self.api.field(name).is_some_and(|field| !field.is_in_key());
-        canonical::write(self.document.root(), omitted, out);
+        canonical::write(self.document.root(), &Outline::of(self.api), out);
     }
 }
 

@@ -30,6 +30,7 @@ mod control;
 mod headers;
 mod json;
 mod key;
+mod outline;
 mod reason;
 mod tenant;
 mod tools;

@@ -3,12 +3,29 @@
 //! A tool that the provider runs makes an answer depend on what it finds or does at that moment.
 //! So do models that search by themselves.
 
-use crate::json::Value;
+use crate::json::{Kind, Value};
 
 /// OpenAI's: those of any other type, or of none, search, fetch or execute.
 pub(crate) fn openai(tool: Value<'_>) -> bool {
     let kind = tool.get("type").and_then(Value::string);
     kind.is_some_and(|kind| matches!(&*kind, b"function" | b"custom"))
+}
+
+/// Anthropic's: those that the client defines, which have no type or the type `custom`, and those
+/// that Anthropic defines but the client runs. What remains runs at Anthropic: web search, web
+/// fetch, code execution, tool search.
+pub(crate) fn anthropic(tool: Value<'_>) -> bool {
+    const BY_THE_CLIENT: [&[u8]; 4] = [b"bash_", b"text_editor_", b"computer_", b"memory_"];
+    if tool.kind() != Kind::Object {
+        return false;
+    }
+    let Some(kind) = tool.get_some("type") else {
+        return true;
+    };
+    kind.string().is_some_and(|kind| {
+        let is_dated = |name: &&[u8]| kind.starts_with(name);
+        &*kind == b"custom" || BY_THE_CLIENT.iter().any(is_dated)
+    })
 }
 
 /// Words in the names of models that look things up while they answer: OpenAI's `search-preview`

@@ -15,6 +15,9 @@ pub(crate) struct Row {
     pub(super) fields: &'static [&'static [(&'static str, Field)]],
     /// Whether the provider stores the answer unless the request says `"store": false`.
     pub(crate) stored_by_default: bool,
+    /// Whether content blocks may carry `cache_control` markers, hints to the provider's own
+    /// prompt cache, which are out of the key.
+    pub(crate) has_markers: bool,
     /// How its answers say that they are whole and good.
     pub(crate) answer: Answer,
 }
@@ -34,6 +37,8 @@ pub(crate) enum Answer {
     Response,
     /// Vectors, one for each input.
     Vectors,
+    /// A message with its `stop_reason`.
+    Message,
 }
 
 /// What a choice holds in an answer of one piece.
@@ -93,6 +98,7 @@ pub(super) const CHAT_COMPLETIONS: Row = Row {
     place: Place::End("/chat/completions"),
     fields: &[OPENAI, SEARCHES],
     stored_by_default: false,
+    has_markers: false,
     answer: Answer::Choices(Content::Message),
 };
 
@@ -102,6 +108,7 @@ pub(super) const COMPLETIONS: Row = Row {
     place: Place::End("/completions"),
     fields: &[OPENAI, SEARCHES],
     stored_by_default: false,
+    has_markers: false,
     answer: Answer::Choices(Content::Text),
 };
 
@@ -112,6 +119,7 @@ pub(super) const RESPONSES: Row = Row {
     place: Place::End("/responses"),
     fields: &[OPENAI, SEARCHES, RESPONSES_FIELDS],
     stored_by_default: true,
+    has_markers: false,
     answer: Answer::Response,
 };
 
@@ -122,7 +130,31 @@ pub(super) const EMBEDDINGS: Row = Row {
     place: Place::End("/embeddings"),
     fields: &[&[("user", Field::Ignored)]],
     stored_by_default: false,
+    has_markers: false,
     answer: Answer::Vectors,
+};
+
+/// With the version in front, for threads of OpenAI's assistants have `/messages` of their own.
+pub(super) const ANTHROPIC_MESSAGES: Row = Row {
+    json_name: "anthropic-messages",
+    sse_name: "anthropic-messages+sse",
+    place: Place::End("/v1/messages"),
+    fields: &[
+        &[
+            ("stream", Field::Stream),
+            ("metadata", Field::Ignored),
+            // A marker for the whole request.
+            ("cache_control", Field::Ignored),
+            ("model", Field::Model),
+            ("tools", Field::Tools(tools::anthropic)),
+            ("container", Field::Refused(Bypass::ProviderState)),
+            ("mcp_servers", Field::Refused(Bypass::HostedTool)),
+        ],
+        SEARCHES,
+    ],
+    stored_by_default: false,
+    has_markers: true,
+    answer: Answer::Message,
 };
 
 const RESPONSES_FIELDS: &[(&str, Field)] = &[

@@ -13,6 +13,7 @@ mod embeddings;
 mod hasher;
 mod judging;
 mod keys;
+mod messages;
 mod random;
 mod recorder;
 mod request;
