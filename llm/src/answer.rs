@@ -4,18 +4,20 @@
 //! How an API says so is the business of its module in `answer/`. What we do not know, we do not
 //! keep.
 
+mod candidates;
 mod choices;
 mod ends;
 mod message;
 mod response;
 mod vectors;
 
+use candidates::Candidates;
 use choices::Choices;
 use ends::Ends;
 use message::Message;
 use response::Response;
 
-use crate::api::Answer;
+use crate::api::{Answer, Pieces};
 use crate::json::{self, Kind, Value};
 use crate::sse::{DONE, Flow, Frame};
 use crate::{Api, Rejected};
@@ -57,8 +59,12 @@ impl Judge {
         match self.answer {
             Answer::Choices(content) => choices::whole(object(root)?, content, self.rules),
             Answer::Response => response::whole(object(root)?, self.rules),
-            Answer::Vectors => vectors::whole(object(root)?),
+            Answer::Vectors(at) => vectors::whole(object(root)?, at),
             Answer::Message => message::whole(object(root)?, self.rules),
+            Answer::Candidates(Pieces::One) => candidates::whole([object(root)], self.rules),
+            Answer::Candidates(Pieces::Many) => {
+                candidates::whole(elements(root)?.map(object), self.rules)
+            }
         }
     }
 
@@ -69,8 +75,9 @@ impl Judge {
             state: match self.answer {
                 Answer::Choices(_) => State::Choices(Choices::default()),
                 Answer::Response => State::Response(Response::default()),
-                Answer::Vectors => State::Unknown,
+                Answer::Vectors(_) => State::Unknown,
                 Answer::Message => State::Message(Message::default()),
+                Answer::Candidates(_) => State::Candidates(Candidates::default()),
             },
         }
     }
@@ -86,6 +93,7 @@ enum State {
     Choices(Choices),
     Response(Response),
     Message(Message),
+    Candidates(Candidates),
     /// The API has no streams.
     Unknown,
 }
@@ -108,7 +116,23 @@ impl Stream {
             State::Choices(choices) => choices.chunk(root, self.rules).map(|()| Flow::More),
             State::Response(response) => response.event(root, self.rules),
             State::Message(message) => message.event(root, self.rules),
+            State::Candidates(candidates) => {
+                candidates.chunk(root, self.rules).map(|()| Flow::More)
+            }
             State::Unknown => Err(Rejected::Unexpected),
+        }
+    }
+
+    /// Judges a stream that came to its proper end, between two frames, without any event that
+    /// says so.
+    pub(crate) fn clean_end(&self) -> Result<(), Rejected> {
+        match &self.state {
+            State::Candidates(candidates) => candidates.end().map_err(|rejected| match rejected {
+                // Nobody can tell a cut from an end without a reason.
+                Rejected::Unfinished => Rejected::Cut,
+                other => other,
+            }),
+            _ => Err(Rejected::Cut),
         }
     }
 
@@ -116,6 +140,7 @@ impl Stream {
     fn done(&self) -> Result<(), Rejected> {
         match &self.state {
             State::Choices(choices) => choices.end(),
+            State::Candidates(candidates) => candidates.end(),
             State::Response(_) | State::Message(_) => Err(Rejected::Unfinished),
             State::Unknown => Err(Rejected::Unexpected),
         }
@@ -147,6 +172,15 @@ fn object(value: Value<'_>) -> Result<Value<'_>, Rejected> {
     match value.get_some("error") {
         Some(_) => Err(Rejected::Error),
         None => Ok(value),
+    }
+}
+
+/// The elements of an array.
+fn elements(value: Value<'_>) -> Result<impl Iterator<Item = Value<'_>>, Rejected> {
+    match value.kind() {
+        Kind::Array => Ok(value.elements()),
+        // An error comes alone.
+        _ => Err(object(value).err().unwrap_or(Rejected::Unexpected)),
     }
 }
 

@@ -5,7 +5,7 @@
 
 mod table;
 
-pub(crate) use table::{Answer, Content, Field, Row};
+pub(crate) use table::{Answer, Content, Field, Pieces, Query, Row, VectorsAt};
 
 /// An LLM API whose exchanges we understand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +21,14 @@ pub enum Api {
     Embeddings,
     /// Anthropic's messages.
     AnthropicMessages,
+    /// Gemini's answers in one piece.
+    GeminiGenerateContent,
+    /// Gemini's answers in many pieces: a stream of events, or an array.
+    GeminiStreamGenerateContent,
+    /// Gemini's embeddings, one at a time.
+    GeminiEmbedContent,
+    /// Gemini's embeddings, several at a time.
+    GeminiBatchEmbedContents,
 }
 
 /// How the answer is written.
@@ -71,6 +79,10 @@ impl Api {
         Self::Responses,
         Self::Embeddings,
         Self::AnthropicMessages,
+        Self::GeminiGenerateContent,
+        Self::GeminiStreamGenerateContent,
+        Self::GeminiEmbedContent,
+        Self::GeminiBatchEmbedContents,
     ];
 
     /// The API that answers at a path (with or without query).
@@ -101,6 +113,10 @@ impl Api {
             Self::Responses => &table::RESPONSES,
             Self::Embeddings => &table::EMBEDDINGS,
             Self::AnthropicMessages => &table::ANTHROPIC_MESSAGES,
+            Self::GeminiGenerateContent => &table::GEMINI_GENERATE_CONTENT,
+            Self::GeminiStreamGenerateContent => &table::GEMINI_STREAM_GENERATE_CONTENT,
+            Self::GeminiEmbedContent => &table::GEMINI_EMBED_CONTENT,
+            Self::GeminiBatchEmbedContents => &table::GEMINI_BATCH_EMBED_CONTENTS,
         }
     }
 }

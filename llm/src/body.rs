@@ -17,7 +17,12 @@ pub(crate) struct Body<'b> {
 }
 
 impl<'b> Body<'b> {
-    pub(crate) fn read(api: Api, bytes: &'b [u8]) -> Result<Self, Bypass> {
+    /// Reads a body, whose representation the query may have chosen already.
+    pub(crate) fn read(
+        api: Api,
+        mut representation: Representation,
+        bytes: &'b [u8],
+    ) -> Result<Self, Bypass> {
         if bytes.len() > BODY_BYTES_MAX {
             return Err(Bypass::BodyTooLarge);
         }
@@ -26,7 +31,6 @@ impl<'b> Body<'b> {
         if root.kind() != Kind::Object {
             return Err(Bypass::NotObject);
         }
-        let mut representation = Representation::Json;
         for (key, value) in root.members() {
             let field = key.and_then(|key| api.field(key.spelling()));
             match field {

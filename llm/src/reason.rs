@@ -43,6 +43,9 @@ reasons! {
         Path = "path",
         /// The path is known, but only POST asks for an answer there.
         Method = "method",
+        /// A parameter of the query that decides how the request is treated has a spelling or a
+        /// value that we don't expect.
+        Query = "query",
         /// The body is compressed: we do not read it.
         ContentEncoding = "content-encoding",
         /// The client says `Cache-Control: no-store`.

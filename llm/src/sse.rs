@@ -103,7 +103,7 @@ impl Frames {
     }
 
     /// Whether nothing has come of a next frame.
-    fn is_between_frames(&self) -> bool {
+    pub(crate) fn is_between_frames(&self) -> bool {
         let cut = self.after_return && self.pairs;
         self.line.is_empty() && !self.has_data && self.event.is_empty() && !cut
     }

@@ -28,6 +28,17 @@ pub(crate) fn anthropic(tool: Value<'_>) -> bool {
     })
 }
 
+/// Google's: a tool is an object with a member for each kind that it has; all but declarations of
+/// functions search, fetch or execute at Google.
+pub(crate) fn google(tool: Value<'_>) -> bool {
+    let by_the_client = |(name, value): (Option<Value<'_>>, Value<'_>)| {
+        let name = name.map(Value::spelling).unwrap_or_default();
+        value.kind() == Kind::Null
+            || matches!(name, b"functionDeclarations" | b"function_declarations")
+    };
+    tool.kind() == Kind::Object && tool.members().all(by_the_client)
+}
+
 /// Words in the names of models that look things up while they answer: OpenAI's `search-preview`
 /// and `deep-research`, Perplexity's `sonar`, OpenRouter's `:online`, Groq's `compound`. Another
 /// model that happens to have one is passed by without need; that costs a call, not an answer.

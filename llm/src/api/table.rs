@@ -11,6 +11,7 @@ pub(crate) struct Row {
     pub(super) json_name: &'static str,
     pub(super) sse_name: &'static str,
     pub(super) place: Place,
+    pub(crate) query: Query,
     /// The top-level fields of a request that are treated specially.
     pub(super) fields: &'static [&'static [(&'static str, Field)]],
     /// Whether the provider stores the answer unless the request says `"store": false`.
@@ -26,6 +27,18 @@ pub(crate) struct Row {
 pub(super) enum Place {
     /// At paths that end in these segments, with the slash before them.
     End(&'static str),
+    /// At a model's path, as a method of it, with the colon before it.
+    Method(&'static str),
+}
+
+/// What the query of a request says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Query {
+    /// Something that counts, whatever it is.
+    Counts,
+    /// Google's: who asks and how the answer is written, which may be a stream or not. The rest
+    /// counts.
+    Google { streams: bool },
 }
 
 /// How the answers of an API are judged, each by its module in `answer/`.
@@ -36,9 +49,30 @@ pub(crate) enum Answer {
     /// A response with its `status`.
     Response,
     /// Vectors, one for each input.
-    Vectors,
+    Vectors(VectorsAt),
     /// A message with its `stop_reason`.
     Message,
+    /// Candidates, each with its `finishReason`, in one piece or in several.
+    Candidates(Pieces),
+}
+
+/// Where the vectors of an answer are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VectorsAt {
+    /// In `data`, each under `embedding`.
+    Data,
+    /// One, in `embedding`, under `values`.
+    Embedding,
+    /// In `embeddings`, each under `values`.
+    Embeddings,
+}
+
+/// How many documents there are in an answer that is no stream of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pieces {
+    One,
+    /// An array of them.
+    Many,
 }
 
 /// What a choice holds in an answer of one piece.
@@ -88,14 +122,30 @@ impl Place {
     pub(super) fn is_at(&self, path: &str) -> bool {
         match self {
             Self::End(end) => path.ends_with(end),
+            Self::Method(method) => path.strip_suffix(method).is_some_and(is_model),
         }
     }
+}
+
+/// The versions under which Gemini answers, `v1beta1` at Vertex AI.
+const VERSIONS: [&str; 4] = ["v1", "v1alpha", "v1beta", "v1beta1"];
+
+/// Whether a path names one of Google's models, such as `/v1beta/models/gemini-2.5-flash`.
+fn is_model(path: &str) -> bool {
+    let mut segments = path.rsplit('/');
+    let name = segments.next().unwrap_or_default();
+    let collection = segments.next().unwrap_or_default();
+    !name.is_empty()
+        && !name.contains([':', '%'])
+        && matches!(collection, "models" | "tunedModels")
+        && segments.any(|segment| VERSIONS.contains(&segment))
 }
 
 pub(super) const CHAT_COMPLETIONS: Row = Row {
     json_name: "chat-completions",
     sse_name: "chat-completions+sse",
     place: Place::End("/chat/completions"),
+    query: Query::Counts,
     fields: &[OPENAI, SEARCHES],
     stored_by_default: false,
     has_markers: false,
@@ -106,6 +156,7 @@ pub(super) const COMPLETIONS: Row = Row {
     json_name: "completions",
     sse_name: "completions+sse",
     place: Place::End("/completions"),
+    query: Query::Counts,
     fields: &[OPENAI, SEARCHES],
     stored_by_default: false,
     has_markers: false,
@@ -117,6 +168,7 @@ pub(super) const RESPONSES: Row = Row {
     json_name: "responses",
     sse_name: "responses+sse",
     place: Place::End("/responses"),
+    query: Query::Counts,
     fields: &[OPENAI, SEARCHES, RESPONSES_FIELDS],
     stored_by_default: true,
     has_markers: false,
@@ -128,10 +180,11 @@ pub(super) const EMBEDDINGS: Row = Row {
     json_name: "embeddings",
     sse_name: "embeddings+sse",
     place: Place::End("/embeddings"),
+    query: Query::Counts,
     fields: &[&[("user", Field::Ignored)]],
     stored_by_default: false,
     has_markers: false,
-    answer: Answer::Vectors,
+    answer: Answer::Vectors(VectorsAt::Data),
 };
 
 /// With the version in front, for threads of OpenAI's assistants have `/messages` of their own.
@@ -139,6 +192,7 @@ pub(super) const ANTHROPIC_MESSAGES: Row = Row {
     json_name: "anthropic-messages",
     sse_name: "anthropic-messages+sse",
     place: Place::End("/v1/messages"),
+    query: Query::Counts,
     fields: &[
         &[
             ("stream", Field::Stream),
@@ -156,6 +210,61 @@ pub(super) const ANTHROPIC_MESSAGES: Row = Row {
     has_markers: true,
     answer: Answer::Message,
 };
+
+pub(super) const GEMINI_GENERATE_CONTENT: Row = Row {
+    json_name: "gemini-generate-content",
+    sse_name: "gemini-generate-content+sse",
+    place: Place::Method(":generateContent"),
+    query: Query::Google { streams: false },
+    fields: &[GEMINI],
+    stored_by_default: false,
+    has_markers: false,
+    answer: Answer::Candidates(Pieces::One),
+};
+
+pub(super) const GEMINI_STREAM_GENERATE_CONTENT: Row = Row {
+    json_name: "gemini-stream-generate-content",
+    sse_name: "gemini-stream-generate-content+sse",
+    place: Place::Method(":streamGenerateContent"),
+    query: Query::Google { streams: true },
+    fields: &[GEMINI],
+    stored_by_default: false,
+    has_markers: false,
+    answer: Answer::Candidates(Pieces::Many),
+};
+
+pub(super) const GEMINI_EMBED_CONTENT: Row = Row {
+    json_name: "gemini-embed-content",
+    sse_name: "gemini-embed-content+sse",
+    place: Place::Method(":embedContent"),
+    query: Query::Google { streams: false },
+    fields: &[GEMINI],
+    stored_by_default: false,
+    has_markers: false,
+    answer: Answer::Vectors(VectorsAt::Embedding),
+};
+
+/// What Google's SDKs call for `embed_content`.
+pub(super) const GEMINI_BATCH_EMBED_CONTENTS: Row = Row {
+    json_name: "gemini-batch-embed-contents",
+    sse_name: "gemini-batch-embed-contents+sse",
+    place: Place::Method(":batchEmbedContents"),
+    query: Query::Google { streams: false },
+    fields: &[GEMINI],
+    stored_by_default: false,
+    has_markers: false,
+    answer: Answer::Vectors(VectorsAt::Embeddings),
+};
+
+/// Google takes names in either case.
+const GEMINI: &[(&str, Field)] = &[
+    ("labels", Field::Ignored),
+    // Whether the exchange is logged for the project.
+    ("store", Field::MayBeFalse(Bypass::Store)),
+    ("cachedContent", Field::Refused(Bypass::ProviderState)),
+    ("cached_content", Field::Refused(Bypass::ProviderState)),
+    ("tools", Field::Tools(tools::google)),
+];
 
 const RESPONSES_FIELDS: &[(&str, Field)] = &[
     (

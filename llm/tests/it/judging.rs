@@ -67,17 +67,20 @@ impl Judged {
         for end in ["\n", "\r\n", "\r"] {
             let text = text.replace('\n', end);
             let bytes = text.as_bytes();
-            let check = |chunks: &[&[u8]], whole: bool| {
-                let verdict = self.record(Representation::Sse, chunks.iter().copied());
-                assert_eq!(verdict.is_ok(), whole, "{verdict:?} {text}");
-            };
             for at in 0..bytes.len() {
+                let verdict = self.record(Representation::Sse, [&bytes[..at]]);
+                assert!(verdict.is_err(), "{}", text.escape_debug());
                 let (head, tail) = bytes.split_at(at);
-                check(&[head, tail], true);
-                check(&[head], false);
+                self.good_chunks(&[head, tail]);
             }
-            check(&bytes.chunks(1).collect::<Vec<_>>(), true);
+            self.good_chunks(&bytes.chunks(1).collect::<Vec<_>>());
         }
+    }
+
+    #[track_caller]
+    fn good_chunks(self, chunks: &[&[u8]]) {
+        let verdict = self.record(Representation::Sse, chunks.iter().copied());
+        assert_eq!(verdict, Ok(()), "{}", chunks.concat().escape_ascii());
     }
 }
 

@@ -10,6 +10,8 @@ mod bodies;
 mod completions;
 mod control;
 mod embeddings;
+mod gemini;
+mod gemini_answers;
 mod hasher;
 mod judging;
 mod keys;

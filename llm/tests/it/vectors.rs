@@ -35,6 +35,11 @@ fn vectors_of_anthropic_messages() {
     requests("anthropic-messages.json", 20);
 }
 
+#[test]
+fn vectors_of_gemini() {
+    requests("gemini.json", 25);
+}
+
 /// Checks a file of requests, of which there are at least so many.
 fn requests(file: &str, least: usize) {
     let cases = check(file, |case| {
