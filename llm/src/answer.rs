@@ -1,90 +1,104 @@
-//! Whether an answer says that it is whole and good, as chat completions say it: every choice
-//! has a `finish_reason` known to be good, nothing is an error and nothing refused.
+//! Whether an answer says that it is whole and good: every part of it has an ending known to be
+//! good, nothing is an error and nothing refused.
+//!
+//! How an API says so is the business of its module in `answer/`. What we do not know, we do not
+//! keep.
 
-use alloc::vec::Vec;
+mod candidates;
+mod choices;
+mod ends;
+mod message;
+mod response;
+mod vectors;
 
-use crate::api::Row;
+use candidates::Candidates;
+use choices::Choices;
+use ends::Ends;
+use message::Message;
+use response::Response;
+
+use crate::api::{Answer, Pieces};
 use crate::json::{self, Kind, Value};
-use crate::sse::{Flow, Frame};
+use crate::sse::{DONE, Flow, Frame};
 use crate::{Api, Rejected};
-
-/// The greatest `n` that OpenAI takes. A stream that names more choices is not what we know.
-const CHOICES_MAX: usize = 128;
 
 /// Judges answers of one API.
 #[derive(Clone, Copy)]
 pub(crate) struct Judge {
-    row: &'static Row,
+    answer: Answer,
+    rules: Rules,
+}
+
+/// What holds for every API.
+#[derive(Clone, Copy)]
+struct Rules {
+    /// Whether an answer that ran into its length limit is kept.
     allow_length: bool,
+}
+
+/// The ways an API has to end an answer. Any other is not known to be good.
+struct Endings {
+    finished: &'static [&'static str],
+    /// By a length limit.
+    cut_short: &'static [&'static str],
+    refused: &'static [&'static str],
 }
 
 impl Judge {
     pub(crate) fn new(api: Api, allow_length: bool) -> Self {
         Self {
-            row: api.row(),
-            allow_length,
+            answer: api.row().answer,
+            rules: Rules { allow_length },
         }
     }
 
     /// Judges an answer in one piece.
     pub(crate) fn json(self, text: &[u8]) -> Result<(), Rejected> {
         let document = json::read(text).map_err(|_| Rejected::NotJson)?;
-        let choices = choices(document.root())?;
-        if choices.elements().next().is_none() {
-            return Err(Rejected::Unexpected);
-        }
-        for choice in choices.elements() {
-            let message = choice.get("message").ok_or(Rejected::Unexpected)?;
-            if message.kind() != Kind::Object {
-                return Err(Rejected::Unexpected);
-            }
-            if !self.choice(choice, message)? {
-                return Err(Rejected::Unfinished);
+        let root = document.root();
+        match self.answer {
+            Answer::Choices(content) => choices::whole(object(root)?, content, self.rules),
+            Answer::Response => response::whole(object(root)?, self.rules),
+            Answer::Vectors(at) => vectors::whole(object(root)?, at),
+            Answer::Message => message::whole(object(root)?, self.rules),
+            Answer::Candidates(Pieces::One) => candidates::whole([object(root)], self.rules),
+            Answer::Candidates(Pieces::Many) => {
+                candidates::whole(elements(root)?.map(object), self.rules)
             }
         }
-        Ok(())
     }
 
-    /// Judges a choice, or a part of one, and says whether it ends there.
-    fn choice(self, choice: Value<'_>, message: Value<'_>) -> Result<bool, Rejected> {
-        if choice.get_some("error").is_some() {
-            return Err(Rejected::Error);
-        }
-        if let Some(refusal) = message.get_some("refusal")
-            && (refusal.kind() != Kind::Spelled || !refusal.spelling().is_empty())
-        {
-            return Err(Rejected::Refusal);
-        }
-        let Some(reason) = choice.get_some("finish_reason") else {
-            return Ok(false);
-        };
-        let reason = reason.string().ok_or(Rejected::FinishReason)?;
-        let is_one_of = |known: &[&str]| known.iter().any(|known| known.as_bytes() == &*reason);
-        if is_one_of(self.row.finished) || (self.allow_length && is_one_of(self.row.cut_short)) {
-            Ok(true)
-        } else if is_one_of(self.row.cut_short) {
-            Err(Rejected::Length)
-        } else {
-            Err(Rejected::FinishReason)
+    /// Judges an answer frame by frame.
+    pub(crate) fn stream(self) -> Stream {
+        Stream {
+            rules: self.rules,
+            state: match self.answer {
+                Answer::Choices(_) => State::Choices(Choices::default()),
+                Answer::Response => State::Response(Response::default()),
+                Answer::Vectors(_) => State::Unknown,
+                Answer::Message => State::Message(Message::default()),
+                Answer::Candidates(_) => State::Candidates(Candidates::default()),
+            },
         }
     }
 }
 
 /// Judges an answer frame by frame.
 pub(crate) struct Stream {
-    judge: Judge,
-    /// The choices seen, by index, and whether each has ended.
-    choices: Vec<(u32, bool)>,
+    rules: Rules,
+    state: State,
+}
+
+enum State {
+    Choices(Choices),
+    Response(Response),
+    Message(Message),
+    Candidates(Candidates),
+    /// The API has no streams.
+    Unknown,
 }
 
 impl Stream {
-    pub(crate) fn new(judge: Judge) -> Self {
-        Self {
-            judge,
-            choices: Vec::new(),
-        }
-    }
-
     /// Judges one frame.
     pub(crate) fn frame(&mut self, frame: Frame<'_>) -> Result<Flow, Rejected> {
         if frame.event == b"error" {
@@ -93,57 +107,97 @@ impl Stream {
         let Some(data) = frame.data else {
             return Ok(Flow::More);
         };
-        if data == self.judge.row.terminal.as_bytes() {
-            return self.end();
+        if data == DONE {
+            return self.done().map(|()| Flow::End);
         }
         let document = json::read(data).map_err(|_| Rejected::NotJson)?;
-        // Chunks without any choice tell the usage or what the prompt's filter says.
-        for choice in choices(document.root())?.elements() {
-            let index = index(choice)?;
-            // The last part of a choice may come without a delta.
-            let ends = self
-                .judge
-                .choice(choice, choice.get("delta").unwrap_or(choice))?;
-            let known = self.choices.iter().position(|&(seen, _)| seen == index);
-            match known {
-                Some(at) => self.choices[at].1 |= ends,
-                None if self.choices.len() == CHOICES_MAX => return Err(Rejected::Unexpected),
-                None => self.choices.push((index, ends)),
+        let root = object(document.root())?;
+        match &mut self.state {
+            State::Choices(choices) => choices.chunk(root, self.rules).map(|()| Flow::More),
+            State::Response(response) => response.event(root, self.rules),
+            State::Message(message) => message.event(root, self.rules),
+            State::Candidates(candidates) => {
+                candidates.chunk(root, self.rules).map(|()| Flow::More)
             }
+            State::Unknown => Err(Rejected::Unexpected),
         }
-        Ok(Flow::More)
     }
 
-    fn end(&self) -> Result<Flow, Rejected> {
-        let whole = !self.choices.is_empty() && self.choices.iter().all(|&(_, ended)| ended);
-        if whole {
-            Ok(Flow::End)
-        } else {
-            Err(Rejected::Unfinished)
+    /// Judges a stream that came to its proper end, between two frames, without any event that
+    /// says so.
+    pub(crate) fn clean_end(&self) -> Result<(), Rejected> {
+        match &self.state {
+            State::Candidates(candidates) => candidates.end().map_err(|rejected| match rejected {
+                // Nobody can tell a cut from an end without a reason.
+                Rejected::Unfinished => Rejected::Cut,
+                other => other,
+            }),
+            _ => Err(Rejected::Cut),
+        }
+    }
+
+    /// `[DONE]` has come, before any other event that could have ended the stream.
+    fn done(&self) -> Result<(), Rejected> {
+        match &self.state {
+            State::Choices(choices) => choices.end(),
+            State::Candidates(candidates) => candidates.end(),
+            State::Response(_) | State::Message(_) => Err(Rejected::Unfinished),
+            State::Unknown => Err(Rejected::Unexpected),
         }
     }
 }
 
-/// The choices of an answer or of one chunk of it.
-fn choices(root: Value<'_>) -> Result<Value<'_>, Rejected> {
-    if root.kind() != Kind::Object {
+impl Rules {
+    /// Judges the reason that an answer, or a part of it, gives for its end.
+    fn ending(self, reason: Value<'_>, known: &Endings) -> Result<(), Rejected> {
+        let reason = reason.string().ok_or(Rejected::FinishReason)?;
+        let is_one_of = |known: &[&str]| known.iter().any(|known| known.as_bytes() == &*reason);
+        if is_one_of(known.finished) || (self.allow_length && is_one_of(known.cut_short)) {
+            Ok(())
+        } else if is_one_of(known.cut_short) {
+            Err(Rejected::Length)
+        } else if is_one_of(known.refused) {
+            Err(Rejected::Refusal)
+        } else {
+            Err(Rejected::FinishReason)
+        }
+    }
+}
+
+/// An object that reports no error.
+fn object(value: Value<'_>) -> Result<Value<'_>, Rejected> {
+    if value.kind() != Kind::Object {
         return Err(Rejected::NotJson);
     }
-    if root.get_some("error").is_some() {
-        return Err(Rejected::Error);
+    match value.get_some("error") {
+        Some(_) => Err(Rejected::Error),
+        None => Ok(value),
     }
-    let choices = root.get("choices").ok_or(Rejected::Unexpected)?;
-    let objects = |choice: Value<'_>| choice.kind() == Kind::Object;
-    if choices.kind() == Kind::Array && choices.elements().all(objects) {
-        Ok(choices)
+}
+
+/// The elements of an array.
+fn elements(value: Value<'_>) -> Result<impl Iterator<Item = Value<'_>>, Rejected> {
+    match value.kind() {
+        Kind::Array => Ok(value.elements()),
+        // An error comes alone.
+        _ => Err(object(value).err().unwrap_or(Rejected::Unexpected)),
+    }
+}
+
+/// The objects that a member must be an array of.
+fn objects<'d>(of: Value<'d>, name: &str) -> Result<impl Iterator<Item = Value<'d>>, Rejected> {
+    let array = of.get(name).ok_or(Rejected::Unexpected)?;
+    let are_objects = array.elements().all(|value| value.kind() == Kind::Object);
+    if array.kind() == Kind::Array && are_objects {
+        Ok(array.elements())
     } else {
         Err(Rejected::Unexpected)
     }
 }
 
-/// A choice's index. Some servers leave it out when there is only one.
-fn index(choice: Value<'_>) -> Result<u32, Rejected> {
-    let Some(index) = choice.get("index") else {
+/// Where a part of an answer belongs. Some servers leave it out when there is only one part.
+fn index(part: Value<'_>) -> Result<u32, Rejected> {
+    let Some(index) = part.get("index") else {
         return Ok(0);
     };
     let digits = core::str::from_utf8(index.spelling()).ok();

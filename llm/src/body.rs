@@ -2,7 +2,8 @@
 
 use crate::api::Field;
 use crate::json::{self, Document, Invalid, Kind, Value};
-use crate::{Api, Bypass, KeyHasher, Representation, canonical};
+use crate::outline::Outline;
+use crate::{Api, Bypass, KeyHasher, Representation, canonical, tools};
 
 /// The longest body that is read at all. Reading takes up to nine times as much memory, for a
 /// body that is nothing but tiny values; edges bound what they buffer far below this.
@@ -16,7 +17,12 @@ pub(crate) struct Body<'b> {
 }
 
 impl<'b> Body<'b> {
-    pub(crate) fn read(api: Api, bytes: &'b [u8]) -> Result<Self, Bypass> {
+    /// Reads a body, whose representation the query may have chosen already.
+    pub(crate) fn read(
+        api: Api,
+        mut representation: Representation,
+        bytes: &'b [u8],
+    ) -> Result<Self, Bypass> {
         if bytes.len() > BODY_BYTES_MAX {
             return Err(Bypass::BodyTooLarge);
         }
@@ -25,7 +31,6 @@ impl<'b> Body<'b> {
         if root.kind() != Kind::Object {
             return Err(Bypass::NotObject);
         }
-        let mut representation = Representation::Json;
         for (key, value) in root.members() {
             let field = key.and_then(|key| api.field(key.spelling()));
             match field {
@@ -43,17 +48,26 @@ impl<'b> Body<'b> {
                         return Err(bypass);
                     }
                 }
+                Some(Field::Refused(bypass)) => return Err(bypass),
                 Some(Field::Model) => {
-                    if searches(value) {
+                    if value.string().is_some_and(|name| tools::searches(&name)) {
                         return Err(Bypass::WebSearch);
                     }
                 }
-                Some(Field::Tools) => {
+                Some(Field::Tools(run_by_client)) => {
                     if value.kind() != Kind::Array || !value.elements().all(run_by_client) {
                         return Err(Bypass::HostedTool);
                     }
                 }
+                Some(Field::Input) => {
+                    if value.elements().any(refers) {
+                        return Err(Bypass::ProviderState);
+                    }
+                }
             }
+        }
+        if api.row().stored_by_default && root.get_some("store").is_none() {
+            return Err(Bypass::Store);
         }
         Ok(Self {
             document,
@@ -68,32 +82,17 @@ impl<'b> Body<'b> {
 
     /// Writes what counts of the body in the one spelling that it has.
     pub(crate) fn write(&self, out: &mut KeyHasher) {
-        let omitted = |name: &[u8]| self.api.field(name).is_some_and(|field| !field.is_in_key());
-        canonical::write(self.document.root(), omitted, out);
+        canonical::write(self.document.root(), &Outline::of(self.api), out);
     }
 }
 
-/// Words in the names of models that look things up while they answer: OpenAI's `search-preview`
-/// and `deep-research`, Perplexity's `sonar`, OpenRouter's `:online`, Groq's `compound`. Another
-/// model that happens to have one is passed by without need; that costs a call, not an answer.
-const SEARCHING: &[&str] = &["search", "research", "online", "sonar", "compound"];
-
-fn searches(model: Value<'_>) -> bool {
-    let Some(name) = model.string() else {
-        return false;
-    };
-    name.split(|byte| !byte.is_ascii_alphanumeric())
-        .any(|word| {
-            SEARCHING
-                .iter()
-                .any(|other| word.eq_ignore_ascii_case(other.as_bytes()))
-        })
-}
-
-/// Tools of any other type, or of none, are run by the provider: they search, fetch or execute.
-fn run_by_client(tool: Value<'_>) -> bool {
-    let kind = tool.get("type").and_then(Value::string);
-    kind.is_some_and(|kind| matches!(&*kind, b"function" | b"custom"))
+/// An item of a response's input that only names one which the provider holds. Its type may be
+/// left out; then it has no role, which a message without a type has.
+fn refers(item: Value<'_>) -> bool {
+    match item.get_some("type") {
+        Some(kind) => kind.string().as_deref() == Some(b"item_reference"),
+        None => item.kind() == Kind::Object && item.get_some("role").is_none(),
+    }
 }
 
 impl From<Invalid> for Bypass {

@@ -8,28 +8,29 @@ use alloc::vec::Vec;
 
 use crate::KeyHasher;
 use crate::json::{Kind, Members, Value, run};
+use crate::outline::{Outline, Region};
 
-/// Writes a value, without those members of the outermost object that `omitted` names.
+/// Writes a value, without the members that are out of the key.
 ///
 /// Keeps its own stack, as deep as the reader lets a document be, so that no nesting can
 /// exhaust the program's.
-pub(crate) fn write(root: Value<'_>, omitted: impl Fn(&[u8]) -> bool, out: &mut KeyHasher) {
+pub(crate) fn write(root: Value<'_>, outline: &Outline, out: &mut KeyHasher) {
     let mut open: Vec<Level> = Vec::with_capacity(16);
     let mut value = root;
+    let mut region = Region::Top;
     loop {
         match value.kind() {
             Kind::Object => {
                 out.push(b'{');
-                open.push(Level::new(value, b'}'));
+                open.push(Level::new(value, region, b'}'));
             }
             Kind::Array => {
                 out.push(b'[');
-                open.push(Level::new(value, b']'));
+                open.push(Level::new(value, region, b']'));
             }
             _ => scalar(value, out),
         }
         value = loop {
-            let outermost = open.len() == 1;
             let Some(level) = open.last_mut() else {
                 return;
             };
@@ -38,8 +39,12 @@ pub(crate) fn write(root: Value<'_>, omitted: impl Fn(&[u8]) -> bool, out: &mut 
                 open.pop();
                 continue;
             };
-            if outermost && key.is_some_and(|key| omitted(key.spelling())) {
-                continue;
+            region = level.region;
+            if let Some(key) = key {
+                if outline.omits(region, key.spelling(), next) {
+                    continue;
+                }
+                region = outline.inside(region, key.spelling());
             }
             if !core::mem::take(&mut level.first) {
                 out.push(b',');
@@ -56,14 +61,16 @@ pub(crate) fn write(root: Value<'_>, omitted: impl Fn(&[u8]) -> bool, out: &mut 
 /// A container that is being written.
 struct Level<'d> {
     rest: Members<'d>,
+    region: Region,
     first: bool,
     close: u8,
 }
 
 impl<'d> Level<'d> {
-    fn new(container: Value<'d>, close: u8) -> Self {
+    fn new(container: Value<'d>, region: Region, close: u8) -> Self {
         Self {
             rest: container.members(),
+            region,
             first: true,
             close,
         }

@@ -30,8 +30,11 @@ mod control;
 mod headers;
 mod json;
 mod key;
+mod outline;
+mod query;
 mod reason;
 mod tenant;
+mod tools;
 
 mod answer;
 mod recorder;
@@ -124,6 +127,8 @@ pub struct Exchange {
 pub struct Candidate<'a> {
     head: Head<'a>,
     api: Api,
+    /// As far as the query says; the body may say more.
+    representation: Representation,
     tenant: Tenant,
     control: Control,
 }
@@ -154,10 +159,12 @@ pub fn candidate<'a>(head: &Head<'a>, policy: &Policy<'_>) -> Result<Candidate<'
     if control.no_store {
         return Err(Bypass::NoStore);
     }
-    let tenant = Tenant::of(head, policy).ok_or(Bypass::NoCredential)?;
+    let representation = query::representation(api, head.path)?;
+    let tenant = Tenant::of(head, policy, api).ok_or(Bypass::NoCredential)?;
     Ok(Candidate {
         head: *head,
         api,
+        representation,
         tenant,
         control,
     })
@@ -180,15 +187,12 @@ impl Candidate<'_> {
     }
 
     fn exchange(&self, body: &[u8]) -> Result<Exchange, Bypass> {
-        let body = body::Body::read(self.api, body)?;
+        let body = body::Body::read(self.api, self.representation, body)?;
         let shape = Shape {
             api: self.api,
             representation: body.representation(),
         };
-        let (path, query) = match self.head.path.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (self.head.path, None),
-        };
+        let (path, _) = query::split(self.head.path);
 
         let mut hasher = KeyHasher::new();
         hasher
@@ -197,7 +201,7 @@ impl Candidate<'_> {
             .field("shape", shape.name().as_bytes())
             .field("method", self.head.method.as_bytes())
             .field("path", path.as_bytes());
-        if let Some(query) = query {
+        if let Some(query) = query::counting(self.api, self.head.path) {
             hasher.field("query", query.as_bytes());
         }
         headers::significant(self.head.headers, |name, value| {

@@ -43,6 +43,9 @@ reasons! {
         Path = "path",
         /// The path is known, but only POST asks for an answer there.
         Method = "method",
+        /// A parameter of the query that decides how the request is treated has a spelling or a
+        /// value that we don't expect.
+        Query = "query",
         /// The body is compressed: we do not read it.
         ContentEncoding = "content-encoding",
         /// The client says `Cache-Control: no-store`.
@@ -71,6 +74,11 @@ reasons! {
         FieldType = "field-type",
         /// The provider shall store the answer: it must see the request.
         Store = "store",
+        /// The request builds on what the provider holds: an earlier answer, a conversation, a
+        /// cached context, a prompt template, a container.
+        ProviderState = "provider-state",
+        /// The answer is only a promise of one, to be fetched later.
+        Background = "background",
         /// The answer depends on what a search finds at that moment.
         WebSearch = "web-search",
         /// The provider runs a tool of its own on the way to the answer.

@@ -121,7 +121,8 @@ impl Recorder {
 
     /// The length of the body so far, if it is a stream whose terminal event has arrived: should
     /// nothing follow, [`finish`](Self::finish) will find it good. A client may hang up there,
-    /// before the provider closes the stream. A JSON answer is never complete before its end.
+    /// before the provider closes the stream. A JSON answer is never complete before its end, and
+    /// neither is a stream of Gemini's, which has no terminal event.
     pub fn complete(&self) -> Option<usize> {
         match &self.state {
             State::Recording(recording) => match &recording.judging {
@@ -182,7 +183,7 @@ impl Recorder {
             body: Vec::with_capacity(length.unwrap_or(0).min(RESERVED_BYTES_MAX)),
             judging: match self.shape.representation {
                 Representation::Json => Judging::Whole(judge),
-                Representation::Sse => Judging::Frames(Frames::default(), Stream::new(judge)),
+                Representation::Sse => Judging::Frames(Frames::default(), judge.stream()),
             },
         })
     }
@@ -207,6 +208,7 @@ impl Recording {
         match self.judging {
             Judging::Whole(judge) => judge.json(&self.body)?,
             Judging::Frames(frames, _) if frames.is_complete() => {}
+            Judging::Frames(frames, stream) if frames.is_between_frames() => stream.clean_end()?,
             Judging::Frames(..) => return Err(Rejected::Cut),
         }
         Ok(Storable {

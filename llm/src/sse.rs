@@ -22,13 +22,19 @@ pub(crate) struct Frame<'f> {
 }
 
 /// Whether more frames may follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Flow {
     /// They may.
+    #[default]
     More,
     /// This was the last. Only comments and blank lines are borne from now on.
     End,
+    /// This was the last, but some gateways put [`DONE`] behind it.
+    EndButForDone,
 }
+
+/// The data of the frame that ends OpenAI's older streams.
+pub(crate) const DONE: &[u8] = b"[DONE]";
 
 /// Cuts a stream into frames.
 #[derive(Default)]
@@ -45,7 +51,8 @@ pub(crate) struct Frames {
     after_return: bool,
     /// Some line ended in both.
     pairs: bool,
-    ended: bool,
+    /// What the frames so far say of those to come.
+    flow: Flow,
 }
 
 impl Frames {
@@ -92,7 +99,13 @@ impl Frames {
     /// Whether the last frame has come and the bytes may end here: not inside a line, and not
     /// inside the pair that ends one, in a stream that uses pairs.
     pub(crate) fn is_complete(&self) -> bool {
-        self.ended && self.line.is_empty() && !(self.after_return && self.pairs)
+        self.flow != Flow::More && self.is_between_frames()
+    }
+
+    /// Whether nothing has come of a next frame.
+    pub(crate) fn is_between_frames(&self) -> bool {
+        let cut = self.after_return && self.pairs;
+        self.line.is_empty() && !self.has_data && self.event.is_empty() && !cut
     }
 
     fn end_line(
@@ -111,11 +124,14 @@ impl Frames {
         if name.is_empty() {
             return Ok(());
         }
-        if self.ended {
-            return Err(Rejected::AfterEnd);
-        }
         let value = value.strip_prefix(b":").unwrap_or(value);
         let value = value.strip_prefix(b" ").unwrap_or(value);
+        let is_done = name == b"data" && value == DONE && !self.has_data;
+        match self.flow {
+            Flow::More => {}
+            Flow::EndButForDone if is_done => {}
+            Flow::End | Flow::EndButForDone => return Err(Rejected::AfterEnd),
+        }
         match name {
             b"data" => {
                 if core::mem::replace(&mut self.has_data, true) {
@@ -138,11 +154,14 @@ impl Frames {
         each: &mut impl FnMut(Frame<'_>) -> Result<Flow, Rejected>,
     ) -> Result<(), Rejected> {
         if self.has_data || !self.event.is_empty() {
-            let flow = each(Frame {
-                event: &self.event,
-                data: self.has_data.then_some(&self.data),
-            })?;
-            self.ended = flow == Flow::End;
+            self.flow = match self.flow {
+                Flow::More => each(Frame {
+                    event: &self.event,
+                    data: self.has_data.then_some(&self.data),
+                })?,
+                // It was the one that is borne.
+                Flow::End | Flow::EndButForDone => Flow::End,
+            };
         }
         self.event.clear();
         self.data.clear();

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::{Anonymous, Head, KeyHasher, Policy};
+use crate::{Anonymous, Api, Head, KeyHasher, Policy, query};
 
 /// Who may see an answer: a hash, so that credentials are neither stored nor logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,30 +20,41 @@ impl Tenant {
     ///
     /// The trusted header, where there is one, stands for the caller in place of the credential,
     /// so that a team may rotate its keys. A request that came without it is the credential's.
-    pub(crate) fn of(head: &Head<'_>, policy: &Policy<'_>) -> Option<Self> {
+    pub(crate) fn of(head: &Head<'_>, policy: &Policy<'_>, api: Api) -> Option<Self> {
         if let Some(trusted) = policy.tenant_header
             && head.values(trusted).any(names_somebody)
         {
-            return Some(Self::from_headers("trusted", head, &[trusted]));
+            return Some(Self::made_of("trusted", head, &[trusted], None));
         }
-        let mut credentials = CREDENTIALS.iter().flat_map(|name| head.values(name));
-        if credentials.any(names_somebody) {
-            return Some(Self::from_headers("credential", head, CREDENTIALS));
+        let mut headers = CREDENTIALS.iter().flat_map(|name| head.values(name));
+        let mut parameters = query::credentials(api, head.path);
+        if headers.any(names_somebody) || parameters.any(|(_, value)| names_somebody(value)) {
+            let api = Some(api);
+            return Some(Self::made_of("credential", head, CREDENTIALS, api));
         }
         match policy.anonymous {
             Anonymous::Bypass => None,
-            Anonymous::Share => Some(Self::from_headers("anonymous", head, &[])),
+            Anonymous::Share => Some(Self::made_of("anonymous", head, &[], None)),
         }
     }
 
     /// Values go in as sent, repeated ones each, under the names they came by: the same secret
     /// in two headers is two tenants, and no kind of tenant can pose as another.
-    fn from_headers(kind: &str, head: &Head<'_>, names: &[&str]) -> Self {
+    ///
+    /// With an API, the credentials that it takes in the query count, too. Their names begin with
+    /// a question mark here, as no header's does.
+    fn made_of(kind: &str, head: &Head<'_>, names: &[&str], api: Option<Api>) -> Self {
         let mut hasher = KeyHasher::derive("reflex-edge tenant v1");
         hasher.field("kind", kind.as_bytes());
         let scopes = if kind == "credential" { SCOPES } else { &[] };
         for name in names.iter().chain(scopes) {
             for value in head.values(name).filter(|value| names_somebody(value)) {
+                hasher.field(name, value);
+            }
+        }
+        let parameters = api.map(|api| query::credentials(api, head.path));
+        for (name, value) in parameters.into_iter().flatten() {
+            if names_somebody(value) {
                 hasher.field(name, value);
             }
         }

@@ -24,7 +24,15 @@ bindgen!({
     ",
 });
 
-const CASES: &str = include_str!("../vectors/chat-completions.json");
+/// Requests of each API.
+const FILES: [&str; 6] = [
+    include_str!("../vectors/chat-completions.json"),
+    include_str!("../vectors/completions.json"),
+    include_str!("../vectors/responses.json"),
+    include_str!("../vectors/embeddings.json"),
+    include_str!("../vectors/anthropic-messages.json"),
+    include_str!("../vectors/gemini.json"),
+];
 
 #[test]
 fn keys_are_the_same_inside_a_component() {
@@ -36,20 +44,22 @@ fn keys_are_the_same_inside_a_component() {
     let guest =
         Vectors::instantiate(&mut store, &component, &Linker::new(&engine)).expect("instantiates");
 
-    let file: Value = serde_json::from_str(CASES).expect("JSON");
-    let cases = file["cases"].as_array().expect("cases");
-    assert!(cases.len() >= 40);
-    for case in cases {
-        let outcome = match guest
-            .call_classify(&mut store, &vector(case))
-            .expect("no trap")
-        {
-            Ok((tenant, digest, shape)) => {
-                json!({ "tenant": hex(&tenant), "digest": hex(&digest), "shape": shape })
-            }
-            Err(reason) => json!({ "bypass": reason }),
-        };
-        assert_eq!(outcome, case["expected"], "{}", case["name"]);
+    for file in FILES {
+        let file: Value = serde_json::from_str(file).expect("JSON");
+        let cases = file["cases"].as_array().expect("cases");
+        assert!(cases.len() >= 10);
+        for case in cases {
+            let outcome = match guest
+                .call_classify(&mut store, &vector(case))
+                .expect("no trap")
+            {
+                Ok((tenant, digest, shape)) => {
+                    json!({ "tenant": hex(&tenant), "digest": hex(&digest), "shape": shape })
+                }
+                Err(reason) => json!({ "bypass": reason }),
+            };
+            assert_eq!(outcome, case["expected"], "{}", case["name"]);
+        }
     }
 }
 

@@ -318,8 +318,8 @@ fn the_head_alone_can_pass_a_request_by() {
         "chat/completions",
         "/v1/chat%2fcompletions",
         "/v1/Chat/Completions",
-        "/v1/notchat/completions",
-        "/v1/completions",
+        "/v1/chat/completion",
+        "/v1chat/completions/x",
         "/v1/models?x=/chat/completions",
         "",
     ] {

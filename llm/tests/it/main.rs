@@ -7,13 +7,20 @@
 
 mod answers;
 mod bodies;
+mod completions;
 mod control;
+mod embeddings;
+mod gemini;
+mod gemini_answers;
 mod hasher;
+mod judging;
 mod keys;
+mod messages;
 mod random;
 mod recorder;
 mod request;
 mod respelling;
+mod responses;
 mod status;
 mod tenants;
 mod vectors;

@@ -29,6 +29,13 @@ pub(crate) fn chat() -> Request {
     }
 }
 
+/// A request of the same user for a small completion.
+pub(crate) fn completion() -> Request {
+    chat()
+        .path("/v1/completions")
+        .body(r#"{"model":"gpt-3.5-turbo-instruct","prompt":"hi"}"#)
+}
+
 impl Request {
     pub(crate) fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers.push((name.into(), value.as_ref().into()));
@@ -50,9 +57,10 @@ impl Request {
         self
     }
 
-    /// The chat with more fields, as they are spelled in JSON.
+    /// The same body with more fields, as they are spelled in JSON.
     pub(crate) fn fields(self, fields: &str) -> Self {
-        let body = format!("{},{fields}}}", CHAT.strip_suffix('}').unwrap());
+        let body = str::from_utf8(&self.body).unwrap();
+        let body = format!("{},{fields}}}", body.strip_suffix('}').unwrap());
         self.body(body)
     }
 
@@ -90,6 +98,18 @@ impl Request {
             Classified::Bypass(bypass) => bypass,
         }
     }
+}
+
+/// The request and the request with these fields are two.
+#[track_caller]
+pub(crate) fn counts(request: &Request, fields: &str) {
+    differ(request, &request.clone().fields(fields));
+}
+
+/// The request and the request with these fields are one.
+#[track_caller]
+pub(crate) fn ignored(request: &Request, fields: &str) {
+    same(request, &request.clone().fields(fields));
 }
 
 /// Both are cacheable, and one's answer must not be given to the other.

@@ -8,12 +8,41 @@ use serde_json::{Value, json};
 
 use crate::request::Request;
 
-const CHAT_COMPLETIONS: &str = "chat-completions.json";
 const PROMPTS: &str = "prompts.json";
 
 #[test]
 fn vectors_of_chat_completions() {
-    let cases = check(CHAT_COMPLETIONS, |case| {
+    requests("chat-completions.json", 40);
+}
+
+#[test]
+fn vectors_of_completions() {
+    requests("completions.json", 10);
+}
+
+#[test]
+fn vectors_of_responses() {
+    requests("responses.json", 20);
+}
+
+#[test]
+fn vectors_of_embeddings() {
+    requests("embeddings.json", 10);
+}
+
+#[test]
+fn vectors_of_anthropic_messages() {
+    requests("anthropic-messages.json", 20);
+}
+
+#[test]
+fn vectors_of_gemini() {
+    requests("gemini.json", 25);
+}
+
+/// Checks a file of requests, of which there are at least so many.
+fn requests(file: &str, least: usize) {
+    let cases = check(file, |case| {
         let expected = |exchange: reflex_llm::Exchange| {
             json!({
                 "tenant": hex(&exchange.key.tenant.0),
@@ -26,7 +55,7 @@ fn vectors_of_chat_completions() {
             Classified::Bypass(bypass) => json!({ "bypass": bypass.detail() }),
         }
     });
-    assert!(cases.len() >= 40);
+    assert!(cases.len() >= least, "{file}");
 
     let digests: HashMap<&str, &str> = cases
         .iter()

@@ -1,0 +1,113 @@
+//! Responses: an answer is whole when its `status` is `completed`; a stream of events ends with
+//! that response once more, in `response.completed`.
+
+use super::{Endings, Rules, object, objects};
+use crate::Rejected;
+use crate::json::Value;
+use crate::sse::Flow;
+
+/// Why a response is `incomplete`. None of the reasons is a good end.
+const INCOMPLETE: Endings = Endings {
+    finished: &[],
+    cut_short: &["max_output_tokens", "max_tokens"],
+    refused: &[],
+};
+
+/// What a model says and what it asks the client to do. Anything else is the trace of a tool
+/// that the provider ran, or is not known to be none.
+const ITEMS: [&[u8]; 4] = [
+    b"message",
+    b"reasoning",
+    b"function_call",
+    b"custom_tool_call",
+];
+
+/// Judges an answer in one piece.
+pub(super) fn whole(response: Value<'_>, rules: Rules) -> Result<(), Rejected> {
+    let count = judge(response, rules)?;
+    if count == 0 {
+        return Err(Rejected::Unexpected);
+    }
+    Ok(())
+}
+
+/// A streamed response.
+#[derive(Default)]
+pub(super) struct Response {
+    /// An item of the output is done.
+    has_output: bool,
+}
+
+impl Response {
+    /// Judges one event.
+    pub(super) fn event(&mut self, event: Value<'_>, rules: Rules) -> Result<Flow, Rejected> {
+        let kind = event.get("type").and_then(Value::string);
+        match kind.as_deref().ok_or(Rejected::Unexpected)? {
+            b"response.completed" | b"response.incomplete" => {
+                let response = event.get("response").ok_or(Rejected::Unexpected)?;
+                let count = judge(object(response)?, rules)?;
+                // Some servers don't repeat in the end what they have sent.
+                if count == 0 && !self.has_output {
+                    return Err(Rejected::Unexpected);
+                }
+                Ok(Flow::EndButForDone)
+            }
+            b"response.output_item.done" => {
+                judge_item(event.get("item").ok_or(Rejected::Unexpected)?, rules)?;
+                self.has_output = true;
+                Ok(Flow::More)
+            }
+            b"response.refusal.delta" | b"response.refusal.done" => Err(Rejected::Refusal),
+            b"response.failed" | b"error" => Err(Rejected::Error),
+            // Pieces of what `response.completed` has whole.
+            _ => Ok(Flow::More),
+        }
+    }
+}
+
+/// Judges a response and counts the items of its output.
+fn judge(response: Value<'_>, rules: Rules) -> Result<usize, Rejected> {
+    let status = response.get("status").and_then(Value::string);
+    let details = response.get_some("incomplete_details");
+    match status.as_deref().ok_or(Rejected::Unexpected)? {
+        b"completed" if details.is_none() => {}
+        b"completed" | b"incomplete" => {
+            let reason = details.and_then(|details| details.get("reason"));
+            rules.ending(reason.ok_or(Rejected::FinishReason)?, &INCOMPLETE)?;
+        }
+        b"failed" => return Err(Rejected::Error),
+        b"in_progress" | b"queued" => return Err(Rejected::Unfinished),
+        _ => return Err(Rejected::FinishReason),
+    }
+    let mut count = 0;
+    for item in objects(response, "output")? {
+        judge_item(item, rules)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn judge_item(item: Value<'_>, rules: Rules) -> Result<(), Rejected> {
+    let kind = item.get("type").and_then(Value::string);
+    let kind = kind.ok_or(Rejected::Unexpected)?;
+    if !ITEMS.contains(&&*kind) {
+        return Err(Rejected::Unexpected);
+    }
+    if let Some(status) = item.get_some("status") {
+        match status.string().as_deref() {
+            Some(b"completed") => {}
+            // The one that the limit cut short.
+            Some(b"incomplete") if rules.allow_length => {}
+            _ => return Err(Rejected::Unfinished),
+        }
+    }
+    if &*kind == b"message" {
+        for part in objects(item, "content")? {
+            let kind = part.get("type").and_then(Value::string);
+            if kind.as_deref() == Some(b"refusal") || part.get_some("refusal").is_some() {
+                return Err(Rejected::Refusal);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,307 @@
+//! The table of what is particular to each API.
+//!
+//! A row says only what differs from the general rule, which is that every field of the request
+//! changes the answer.
+
+use crate::json::Value;
+use crate::{Bypass, tools};
+
+/// What is particular to one API.
+pub(crate) struct Row {
+    pub(super) json_name: &'static str,
+    pub(super) sse_name: &'static str,
+    pub(super) place: Place,
+    pub(crate) query: Query,
+    /// The top-level fields of a request that are treated specially.
+    pub(super) fields: &'static [&'static [(&'static str, Field)]],
+    /// Whether the provider stores the answer unless the request says `"store": false`.
+    pub(crate) stored_by_default: bool,
+    /// Whether content blocks may carry `cache_control` markers, hints to the provider's own
+    /// prompt cache, which are out of the key.
+    pub(crate) has_markers: bool,
+    /// How its answers say that they are whole and good.
+    pub(crate) answer: Answer,
+}
+
+/// Where an API answers.
+pub(super) enum Place {
+    /// At paths that end in these segments, with the slash before them.
+    End(&'static str),
+    /// At a model's path, as a method of it, with the colon before it.
+    Method(&'static str),
+}
+
+/// What the query of a request says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Query {
+    /// Something that counts, whatever it is.
+    Counts,
+    /// Google's: who asks and how the answer is written, which may be a stream or not. The rest
+    /// counts.
+    Google { streams: bool },
+}
+
+/// How the answers of an API are judged, each by its module in `answer/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Choices, each with its `finish_reason`, and what a choice holds.
+    Choices(Content),
+    /// A response with its `status`.
+    Response,
+    /// Vectors, one for each input.
+    Vectors(VectorsAt),
+    /// A message with its `stop_reason`.
+    Message,
+    /// Candidates, each with its `finishReason`, in one piece or in several.
+    Candidates(Pieces),
+}
+
+/// Where the vectors of an answer are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VectorsAt {
+    /// In `data`, each under `embedding`.
+    Data,
+    /// One, in `embedding`, under `values`.
+    Embedding,
+    /// In `embeddings`, each under `values`.
+    Embeddings,
+}
+
+/// How many documents there are in an answer that is no stream of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pieces {
+    One,
+    /// An array of them.
+    Many,
+}
+
+/// What a choice holds in an answer of one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A `message` object.
+    Message,
+    /// A `text`.
+    Text,
+}
+
+/// How a top-level field of a request is treated. Null is as good as absent for all of them.
+#[derive(Clone, Copy)]
+pub(crate) enum Field {
+    /// Cannot change the answer: out of the key.
+    Ignored,
+    /// A boolean that chooses the representation, and is in the key as that.
+    Stream,
+    /// Out of the key when false; anything else bypasses.
+    MustBeFalse(Bypass),
+    /// In the key, and bypasses unless false.
+    MayBeFalse(Bypass),
+    /// Bypasses, whatever its value.
+    Refused(Bypass),
+    /// In the key, and bypasses when it names a model that searches.
+    Model,
+    /// In the key, and bypasses unless every tool is one that the client runs.
+    Tools(fn(Value<'_>) -> bool),
+    /// In the key, and bypasses when it refers to items that the provider holds.
+    Input,
+}
+
+impl Field {
+    /// Whether the field is written to the key as part of the body.
+    pub(crate) const fn is_in_key(self) -> bool {
+        match self {
+            Self::Ignored | Self::Stream | Self::MustBeFalse(_) => false,
+            Self::MayBeFalse(_) | Self::Refused(_) | Self::Model | Self::Tools(_) | Self::Input => {
+                true
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Whether the API answers at a path, given without query.
+    pub(super) fn is_at(&self, path: &str) -> bool {
+        match self {
+            Self::End(end) => path.ends_with(end),
+            Self::Method(method) => path.strip_suffix(method).is_some_and(is_model),
+        }
+    }
+}
+
+/// The versions under which Gemini answers, `v1beta1` at Vertex AI.
+const VERSIONS: [&str; 4] = ["v1", "v1alpha", "v1beta", "v1beta1"];
+
+/// Whether a path names one of Google's models, such as `/v1beta/models/gemini-2.5-flash`.
+fn is_model(path: &str) -> bool {
+    let mut segments = path.rsplit('/');
+    let name = segments.next().unwrap_or_default();
+    let collection = segments.next().unwrap_or_default();
+    !name.is_empty()
+        && !name.contains([':', '%'])
+        && matches!(collection, "models" | "tunedModels")
+        && segments.any(|segment| VERSIONS.contains(&segment))
+}
+
+pub(super) const CHAT_COMPLETIONS: Row = Row {
+    json_name: "chat-completions",
+    sse_name: "chat-completions+sse",
+    place: Place::End("/chat/completions"),
+    query: Query::Counts,
+    fields: &[OPENAI, SEARCHES],
+    stored_by_default: false,
+    has_markers: false,
+    answer: Answer::Choices(Content::Message),
+};
+
+pub(super) const COMPLETIONS: Row = Row {
+    json_name: "completions",
+    sse_name: "completions+sse",
+    place: Place::End("/completions"),
+    query: Query::Counts,
+    fields: &[OPENAI, SEARCHES],
+    stored_by_default: false,
+    has_markers: false,
+    answer: Answer::Choices(Content::Text),
+};
+
+/// Azure has it at `/openai/responses` and `/openai/v1/responses`.
+pub(super) const RESPONSES: Row = Row {
+    json_name: "responses",
+    sse_name: "responses+sse",
+    place: Place::End("/responses"),
+    query: Query::Counts,
+    fields: &[OPENAI, SEARCHES, RESPONSES_FIELDS],
+    stored_by_default: true,
+    has_markers: false,
+    answer: Answer::Response,
+};
+
+/// A batch is one entry: each of its vectors belongs to the input at its place.
+pub(super) const EMBEDDINGS: Row = Row {
+    json_name: "embeddings",
+    sse_name: "embeddings+sse",
+    place: Place::End("/embeddings"),
+    query: Query::Counts,
+    fields: &[&[("user", Field::Ignored)]],
+    stored_by_default: false,
+    has_markers: false,
+    answer: Answer::Vectors(VectorsAt::Data),
+};
+
+/// With the version in front, for threads of OpenAI's assistants have `/messages` of their own.
+pub(super) const ANTHROPIC_MESSAGES: Row = Row {
+    json_name: "anthropic-messages",
+    sse_name: "anthropic-messages+sse",
+    place: Place::End("/v1/messages"),
+    query: Query::Counts,
+    fields: &[
+        &[
+            ("stream", Field::Stream),
+            ("metadata", Field::Ignored),
+            // A marker for the whole request.
+            ("cache_control", Field::Ignored),
+            ("model", Field::Model),
+            ("tools", Field::Tools(tools::anthropic)),
+            ("container", Field::Refused(Bypass::ProviderState)),
+            ("mcp_servers", Field::Refused(Bypass::HostedTool)),
+        ],
+        SEARCHES,
+    ],
+    stored_by_default: false,
+    has_markers: true,
+    answer: Answer::Message,
+};
+
+pub(super) const GEMINI_GENERATE_CONTENT: Row = Row {
+    json_name: "gemini-generate-content",
+    sse_name: "gemini-generate-content+sse",
+    place: Place::Method(":generateContent"),
+    query: Query::Google { streams: false },
+    fields: &[GEMINI],
+    stored_by_default: false,
+    has_markers: false,
+    answer: Answer::Candidates(Pieces::One),
+};
+
+pub(super) const GEMINI_STREAM_GENERATE_CONTENT: Row = Row {
+    json_name: "gemini-stream-generate-content",
+    sse_name: "gemini-stream-generate-content+sse",
+    place: Place::Method(":streamGenerateContent"),
+    query: Query::Google { streams: true },
+    fields: &[GEMINI],
+    stored_by_default: false,
+    has_markers: false,
+    answer: Answer::Candidates(Pieces::Many),
+};
+
+pub(super) const GEMINI_EMBED_CONTENT: Row = Row {
+    json_name: "gemini-embed-content",
+    sse_name: "gemini-embed-content+sse",
+    place: Place::Method(":embedContent"),
+    query: Query::Google { streams: false },
+    fields: &[GEMINI],
+    stored_by_default: false,
+    has_markers: false,
+    answer: Answer::Vectors(VectorsAt::Embedding),
+};
+
+/// What Google's SDKs call for `embed_content`.
+pub(super) const GEMINI_BATCH_EMBED_CONTENTS: Row = Row {
+    json_name: "gemini-batch-embed-contents",
+    sse_name: "gemini-batch-embed-contents+sse",
+    place: Place::Method(":batchEmbedContents"),
+    query: Query::Google { streams: false },
+    fields: &[GEMINI],
+    stored_by_default: false,
+    has_markers: false,
+    answer: Answer::Vectors(VectorsAt::Embeddings),
+};
+
+/// Google takes names in either case.
+const GEMINI: &[(&str, Field)] = &[
+    ("labels", Field::Ignored),
+    // Whether the exchange is logged for the project.
+    ("store", Field::MayBeFalse(Bypass::Store)),
+    ("cachedContent", Field::Refused(Bypass::ProviderState)),
+    ("cached_content", Field::Refused(Bypass::ProviderState)),
+    ("tools", Field::Tools(tools::google)),
+];
+
+const RESPONSES_FIELDS: &[(&str, Field)] = &[
+    (
+        "previous_response_id",
+        Field::Refused(Bypass::ProviderState),
+    ),
+    ("conversation", Field::Refused(Bypass::ProviderState)),
+    // A template that is kept by the provider, and may be edited and bring tools of its own.
+    ("prompt", Field::Refused(Bypass::ProviderState)),
+    ("background", Field::MayBeFalse(Bypass::Background)),
+    ("input", Field::Input),
+];
+
+/// What OpenAI's generating APIs have in common.
+///
+/// `stream_options` stays in the body, where it has the same effect on the key as in the
+/// representation: only streams have it, and each spelling of it is another stream.
+const OPENAI: &[(&str, Field)] = &[
+    ("stream", Field::Stream),
+    // Who asks, and hints to the provider's own prompt cache and bookkeeping.
+    ("user", Field::Ignored),
+    ("safety_identifier", Field::Ignored),
+    ("prompt_cache_key", Field::Ignored),
+    ("prompt_cache_retention", Field::Ignored),
+    ("metadata", Field::Ignored),
+    ("store", Field::MustBeFalse(Bypass::Store)),
+    ("model", Field::Model),
+    ("tools", Field::Tools(tools::openai)),
+];
+
+/// Fields that make a provider search or run something, whatever API they are added to.
+const SEARCHES: &[(&str, Field)] = &[
+    ("web_search_options", Field::MayBeFalse(Bypass::WebSearch)),
+    // The same by other names: xAI, Qwen, OpenRouter, Azure "on your data".
+    ("search_parameters", Field::MayBeFalse(Bypass::WebSearch)),
+    ("enable_search", Field::MayBeFalse(Bypass::WebSearch)),
+    ("plugins", Field::MayBeFalse(Bypass::HostedTool)),
+    ("data_sources", Field::MayBeFalse(Bypass::HostedTool)),
+    ("dataSources", Field::MayBeFalse(Bypass::HostedTool)),
+];

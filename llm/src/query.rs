@@ -1,0 +1,98 @@
+//! The query of a request: all of it counts, but for what an API is known to mean by it.
+//!
+//! Google's APIs take credentials and the representation there, beside parameters that count.
+//! Nothing is decoded: a parameter of theirs in an unusual spelling passes by, because it might
+//! be one of these.
+
+use alloc::borrow::Cow;
+use alloc::string::String;
+
+use crate::api::Query;
+use crate::{Api, Bypass, Representation};
+
+/// Says who asks: the API key, and OAuth's token by the two names that Google knows it by.
+const CREDENTIALS: [&str; 3] = ["?access_token", "?key", "?oauth_token"];
+
+/// Says how the answer is written.
+const REPRESENTATION: [&str; 2] = ["alt", "$alt"];
+
+/// Parts a path as sent into path and query.
+pub(crate) fn split(path: &str) -> (&str, Option<&str>) {
+    match path.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (path, None),
+    }
+}
+
+/// The representation that a query asks for.
+///
+/// # Errors
+///
+/// [`Bypass::Query`]
+pub(crate) fn representation(api: Api, path: &str) -> Result<Representation, Bypass> {
+    let Query::Google { streams } = api.row().query else {
+        return Ok(Representation::Json);
+    };
+    let mut chosen = None;
+    for (name, value) in parameters(path) {
+        // `;` parts parameters for some readers.
+        if name.contains(['%', '+', ';']) || value.contains(';') {
+            return Err(Bypass::Query);
+        }
+        if REPRESENTATION.contains(&name) {
+            let representation = match value {
+                "json" => Representation::Json,
+                "sse" if streams => Representation::Sse,
+                _ => return Err(Bypass::Query),
+            };
+            if chosen.replace(representation).is_some() {
+                return Err(Bypass::Query);
+            }
+        }
+    }
+    Ok(chosen.unwrap_or(Representation::Json))
+}
+
+/// The credentials in a query, under their names with a question mark in front, sorted by name
+/// and else in the order they came.
+pub(crate) fn credentials(api: Api, path: &str) -> impl Iterator<Item = (&'static str, &[u8])> {
+    let names: &'static [&'static str] = match api.row().query {
+        Query::Counts => &[],
+        Query::Google { .. } => &CREDENTIALS,
+    };
+    names.iter().flat_map(move |&marked| {
+        let named = parameters(path).filter(move |&(name, _)| is_marked(marked, name));
+        named.map(move |(_, value)| (marked, value.as_bytes()))
+    })
+}
+
+/// What counts of a query: parameters as sent, in the order they came. None if there is none.
+pub(crate) fn counting(api: Api, path: &str) -> Option<Cow<'_, str>> {
+    let (_, query) = split(path);
+    if api.row().query == Query::Counts {
+        return query.map(Cow::Borrowed);
+    }
+    let mut kept = String::new();
+    for parameter in query?.split('&') {
+        let (name, _) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let is_credential = CREDENTIALS.iter().any(|marked| is_marked(marked, name));
+        if parameter.is_empty() || is_credential || REPRESENTATION.contains(&name) {
+            continue;
+        }
+        if !kept.is_empty() {
+            kept.push('&');
+        }
+        kept.push_str(parameter);
+    }
+    (!kept.is_empty()).then_some(Cow::Owned(kept))
+}
+
+fn parameters(path: &str) -> impl Iterator<Item = (&str, &str)> {
+    let (_, query) = split(path);
+    let parameters = query.unwrap_or_default().split('&');
+    parameters.map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
+}
+
+fn is_marked(marked: &str, name: &str) -> bool {
+    marked.strip_prefix('?') == Some(name)
+}

@@ -1,0 +1,56 @@
+//! Which tools are run by the client, and what names of models promise a search.
+//!
+//! A tool that the provider runs makes an answer depend on what it finds or does at that moment.
+//! So do models that search by themselves.
+
+use crate::json::{Kind, Value};
+
+/// OpenAI's: those of any other type, or of none, search, fetch or execute.
+pub(crate) fn openai(tool: Value<'_>) -> bool {
+    let kind = tool.get("type").and_then(Value::string);
+    kind.is_some_and(|kind| matches!(&*kind, b"function" | b"custom"))
+}
+
+/// Anthropic's: those that the client defines, which have no type or the type `custom`, and those
+/// that Anthropic defines but the client runs. What remains runs at Anthropic: web search, web
+/// fetch, code execution, tool search.
+pub(crate) fn anthropic(tool: Value<'_>) -> bool {
+    const BY_THE_CLIENT: [&[u8]; 4] = [b"bash_", b"text_editor_", b"computer_", b"memory_"];
+    if tool.kind() != Kind::Object {
+        return false;
+    }
+    let Some(kind) = tool.get_some("type") else {
+        return true;
+    };
+    kind.string().is_some_and(|kind| {
+        let is_dated = |name: &&[u8]| kind.starts_with(name);
+        &*kind == b"custom" || BY_THE_CLIENT.iter().any(is_dated)
+    })
+}
+
+/// Google's: a tool is an object with a member for each kind that it has; all but declarations of
+/// functions search, fetch or execute at Google.
+pub(crate) fn google(tool: Value<'_>) -> bool {
+    let by_the_client = |(name, value): (Option<Value<'_>>, Value<'_>)| {
+        let name = name.map(Value::spelling).unwrap_or_default();
+        value.kind() == Kind::Null
+            || matches!(name, b"functionDeclarations" | b"function_declarations")
+    };
+    tool.kind() == Kind::Object && tool.members().all(by_the_client)
+}
+
+/// Words in the names of models that look things up while they answer: OpenAI's `search-preview`
+/// and `deep-research`, Perplexity's `sonar`, OpenRouter's `:online`, Groq's `compound`. Another
+/// model that happens to have one is passed by without need; that costs a call, not an answer.
+const SEARCHING: &[&str] = &["search", "research", "online", "sonar", "compound"];
+
+/// Whether a model's name says that it searches.
+pub(crate) fn searches(model: &[u8]) -> bool {
+    model
+        .split(|byte| !byte.is_ascii_alphanumeric())
+        .any(|word| {
+            SEARCHING
+                .iter()
+                .any(|other| word.eq_ignore_ascii_case(other.as_bytes()))
+        })
+}
