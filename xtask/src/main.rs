@@ -6,6 +6,7 @@ mod janitor;
 
 mod workspace;
 
+mod envoy;
 mod python;
 mod wasm;
 
@@ -43,6 +44,8 @@ enum Command {
     },
     /// Get a standard library for wasm and build the guests
     Wasm,
+    /// Get an Envoy, unless there is one, and say where it is
+    Envoy,
 }
 
 fn main() -> ExitCode {
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Test => test::test(),
         Command::Bench { arguments } => build::bench(&arguments),
         Command::Wasm => wasm::guests(),
+        Command::Envoy => envoy::set_up().map(|path| println!("{}", path.display())),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
