@@ -6,7 +6,8 @@ use http_body_util::{BodyExt as _, Full};
 use reflex_host::cache::{Cache, CacheOptions};
 use reflex_host::clock::Clock;
 use reflex_host::runtime::{
-    Grant, GuestLimits, Handler, HttpPolicy, NoObserver, ReflexCtx, ResponseFuture, SendRequest, WasiBody,
+    Grant, GuestLimits, Handler, HttpPolicy, NoObserver, ReflexCtx, ResponseFuture, SendRequest,
+    WasiBody,
 };
 use reflex_llm::Anonymous;
 use std::sync::Arc;
@@ -25,14 +26,21 @@ impl SendRequest for Provider {
         );
         let response = http::Response::builder()
             .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync());
+            .body(
+                Full::new(Bytes::from(body))
+                    .map_err(|never| match never {})
+                    .boxed_unsync(),
+            );
         Box::pin(std::future::ready(Ok(response.expect("valid"))))
     }
 }
 
 pub(crate) fn run() {
     println!("guest: a hit from request to response body, in process, 1 KiB prompt");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let mut figures = Vec::new();
     for (name, bytes) in [("4 KiB", 4 << 10), ("64 KiB", 64 << 10), ("1 MiB", 1 << 20)] {
         let handler = handler(bytes);
@@ -63,7 +71,11 @@ async fn one(handler: &Handler) {
         .uri("http://provider.test/v1/chat/completions")
         .header("authorization", "Bearer bench")
         .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync())
+        .body(
+            Full::new(Bytes::from(body))
+                .map_err(|never| match never {})
+                .boxed_unsync(),
+        )
         .expect("valid");
     let response = handler.handle(request).await.expect("handled");
     response.into_body().collect().await.expect("whole");
@@ -82,8 +94,20 @@ fn handler(answer_bytes: usize) -> Handler {
         },
         clock: Clock::system(),
     };
-    let policy = HttpPolicy { allow_length: false, observer: Arc::new(NoObserver) };
-    let limits = GuestLimits { instances_max: 8, ..GuestLimits::default() };
-    Handler::new(reflex_host::serve::MIDDLEWARE, reflex, policy, Arc::new(Provider(answer_bytes)), limits)
-        .expect("the built-in component fits")
+    let policy = HttpPolicy {
+        allow_length: false,
+        observer: Arc::new(NoObserver),
+    };
+    let limits = GuestLimits {
+        instances_max: 8,
+        ..GuestLimits::default()
+    };
+    Handler::new(
+        reflex_host::serve::MIDDLEWARE,
+        reflex,
+        policy,
+        Arc::new(Provider(answer_bytes)),
+        limits,
+    )
+    .expect("the built-in component fits")
 }

@@ -39,10 +39,16 @@ fn request() -> Vec<u8> {
 
 /// Reads each request whole, as any server of this API must, and returns the same bytes.
 pub(crate) fn bare_server() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        println!("listening on http://{}", listener.local_addr().expect("bound"));
+        println!(
+            "listening on http://{}",
+            listener.local_addr().expect("bound")
+        );
         std::io::stdout().flush().expect("a reader");
         let answer = answer();
         loop {
@@ -54,13 +60,16 @@ pub(crate) fn bare_server() -> ExitCode {
                 async move {
                     // An aborted request has no answer to be wrong about.
                     let _ = request.into_body().collect().await;
-                    let response = http::Response::builder().header("content-type", "application/json");
+                    let response =
+                        http::Response::builder().header("content-type", "application/json");
                     Ok::<_, Infallible>(response.body(Full::new(answer)).expect("valid"))
                 }
             });
             tokio::spawn(async move {
                 let connection = auto::Builder::new(TokioExecutor::new());
-                let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+                let _ = connection
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
             });
         }
     })
@@ -77,8 +86,15 @@ impl Server {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("starts");
         let mut line = String::new();
         let out = child.stdout.take().expect("piped");
-        BufReader::new(out).read_line(&mut line).expect("its first line");
-        let address = line.trim().rsplit_once("//").expect("an address").1.to_owned();
+        BufReader::new(out)
+            .read_line(&mut line)
+            .expect("its first line");
+        let address = line
+            .trim()
+            .rsplit_once("//")
+            .expect("an address")
+            .1
+            .to_owned();
         Self { child, address }
     }
 }
@@ -95,10 +111,15 @@ pub(crate) fn run() -> ExitCode {
     let this = std::env::current_exe().expect("a path");
     let edge = this.with_file_name("reflex-edge");
     if !edge.exists() {
-        eprintln!("{} is missing: run `cargo xtask bench`, which builds it", edge.display());
+        eprintln!(
+            "{} is missing: run `cargo xtask bench`, which builds it",
+            edge.display()
+        );
         return ExitCode::FAILURE;
     }
-    println!("serve: {CONNECTIONS} connections, HTTP/1.1, 1 KiB prompt, {ANSWER_BYTES} byte answer");
+    println!(
+        "serve: {CONNECTIONS} connections, HTTP/1.1, 1 KiB prompt, {ANSWER_BYTES} byte answer"
+    );
     let dir = tempfile::tempdir().expect("a folder");
     let bare = Server::start(Command::new(&this).arg("bare-server"));
     let ours = Server::start(
@@ -110,12 +131,17 @@ pub(crate) fn run() -> ExitCode {
             .arg("--data-dir")
             .arg(dir.path()),
     );
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let (mut theirs_rate, mut ours_rate, mut theirs_latency, mut ours_latency) = (vec![], vec![], vec![], vec![]);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let (mut theirs_rate, mut ours_rate, mut theirs_latency, mut ours_latency) =
+        (vec![], vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
-        for (server, rates, latencies) in
-            [(&bare, &mut theirs_rate, &mut theirs_latency), (&ours, &mut ours_rate, &mut ours_latency)]
-        {
+        for (server, rates, latencies) in [
+            (&bare, &mut theirs_rate, &mut theirs_latency),
+            (&ours, &mut ours_rate, &mut ours_latency),
+        ] {
             let before = cpu_seconds(server.child.id());
             let load = runtime.block_on(load(&server.address));
             let cpu = cpu_seconds(server.child.id()) - before;
@@ -127,19 +153,43 @@ pub(crate) fn run() -> ExitCode {
     report("bare hyper, requests per second of one core", theirs, "/s");
     report("reflex-edge, hits per second of one core", hits, "/s");
     report("ours / bare", hits / theirs, "x");
-    report("bare hyper, median latency under this load", median(theirs_latency), "µs");
-    report("reflex-edge, median latency of a hit under this load", median(ours_latency), "µs");
+    report(
+        "bare hyper, median latency under this load",
+        median(theirs_latency),
+        "µs",
+    );
+    report(
+        "reflex-edge, median latency of a hit under this load",
+        median(ours_latency),
+        "µs",
+    );
 
-    let one = |server: &Server| median((0..ROUNDS).map(|_| median(runtime.block_on(alone(&server.address)))).collect());
-    report("bare hyper, median latency, one connection", one(&bare), "µs");
-    report("reflex-edge, median latency of a hit, one connection", one(&ours), "µs");
+    let one = |server: &Server| {
+        median(
+            (0..ROUNDS)
+                .map(|_| median(runtime.block_on(alone(&server.address))))
+                .collect(),
+        )
+    };
+    report(
+        "bare hyper, median latency, one connection",
+        one(&bare),
+        "µs",
+    );
+    report(
+        "reflex-edge, median latency of a hit, one connection",
+        one(&ours),
+        "µs",
+    );
     ExitCode::SUCCESS
 }
 
 /// Latencies in microseconds, from all connections at once.
 async fn load(address: &str) -> Vec<f64> {
     let until = Instant::now() + ROUND;
-    let clients: Vec<_> = (0..CONNECTIONS).map(|_| tokio::spawn(client(address.to_owned(), until))).collect();
+    let clients: Vec<_> = (0..CONNECTIONS)
+        .map(|_| tokio::spawn(client(address.to_owned(), until)))
+        .collect();
     let mut latencies = Vec::new();
     for client in clients {
         latencies.extend(client.await.expect("a client"));
@@ -170,10 +220,16 @@ async fn client(address: String, until: Instant) -> Vec<f64> {
 async fn read_response(stream: &mut TcpStream, buffer: &mut [u8]) {
     let mut filled = 0;
     loop {
-        let read = stream.read(&mut buffer[filled..]).await.expect("a response");
+        let read = stream
+            .read(&mut buffer[filled..])
+            .await
+            .expect("a response");
         assert!(read > 0, "the connection closed");
         filled += read;
-        let Some(head) = buffer[..filled].windows(4).position(|four| four == b"\r\n\r\n") else {
+        let Some(head) = buffer[..filled]
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+        else {
             continue;
         };
         assert!(buffer.starts_with(b"HTTP/1.1 200"), "an error response");

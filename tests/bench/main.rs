@@ -15,7 +15,11 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("bare-server") {
         return http::bare_server();
     }
-    println!("{} cores; every figure is the median of {} rounds\n", cores(), ROUNDS);
+    println!(
+        "{} cores; every figure is the median of {} rounds\n",
+        cores(),
+        ROUNDS
+    );
     store::run();
     guest::run();
     http::run()

@@ -27,7 +27,10 @@ pub(crate) fn run() {
     let mut gets = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let dir = tempfile::tempdir().expect("a folder");
-        let options = CacheOptions { data_dir: dir.path().into(), ..CacheOptions::default() };
+        let options = CacheOptions {
+            data_dir: dir.path().into(),
+            ..CacheOptions::default()
+        };
         let ours = Cache::open(&options).expect("opens");
         let plain: moka::sync::Cache<[u8; 32], Bytes> = moka::sync::Cache::new(1 << 20);
 
@@ -45,9 +48,11 @@ pub(crate) fn run() {
         inserts.1.push(nanoseconds(ENTRIES, |at| {
             plain.insert(*keys[at].as_bytes(), Bytes::copy_from_slice(&payload));
         }));
-        gets.0.push(nanoseconds(GETS, |at| match ours.lookup(&keys[at % HOT], NOW_MS) {
-            Lookup::Hit(entry) => drop(black_box(entry.payload())),
-            other => panic!("{other:?}"),
+        gets.0.push(nanoseconds(GETS, |at| {
+            match ours.lookup(&keys[at % HOT], NOW_MS) {
+                Lookup::Hit(entry) => drop(black_box(entry.payload())),
+                other => panic!("{other:?}"),
+            }
         }));
         gets.1.push(nanoseconds(GETS, |at| {
             black_box(plain.get(keys[at % HOT].as_bytes()).expect("there"));

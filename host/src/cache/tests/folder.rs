@@ -1,0 +1,116 @@
+//! Which data folders are opened, and what is done to those that are not.
+
+use super::*;
+
+#[test]
+fn a_folder_in_use_or_not_ours_is_refused_in_one_line_and_left_alone() {
+    #[track_caller]
+    fn check(props: &Props, expected: &str) {
+        let before = snapshot(props.dir.path());
+        let error = props.try_open().unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        let path = props.data_dir().display().to_string();
+        assert!(error.contains(&path), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+        assert_eq!(snapshot(props.dir.path()), before);
+    }
+
+    let props = Props::new();
+    let cache = props.open();
+    check(&props, "in use by another process");
+    put(&cache, 1, 0, 10);
+    drop(cache);
+    assert_eq!(version(&props.open(), 1), Some(0));
+
+    let manifest = props.data_dir().join("manifest");
+    let ours = fs::read(&manifest).unwrap();
+    let newer = sealed_again(&ours, 8);
+    let feature = sealed_again(&ours, 12);
+    let mut flipped = ours.clone();
+    flipped[20] ^= 1;
+    for (bytes, expected) in [
+        (&newer[..], "later release (format 2"),
+        (&feature[..], "later release"),
+        (&flipped[..], "damaged (its checksum differs)"),
+        (&ours[..100], "damaged (cut short)"),
+        (b"", "damaged (cut short)"),
+        (&[b'x'; 5000], "somebody else's"),
+    ] {
+        fs::write(&manifest, bytes).unwrap();
+        check(&props, expected);
+    }
+    // The manifest lost, the segments there.
+    fs::remove_file(&manifest).unwrap();
+    check(&props, "files in it but no manifest");
+    fs::write(&manifest, &ours).unwrap();
+    assert_eq!(version(&props.open(), 1), Some(0));
+
+    let segment = props.segments().remove(0);
+    let bytes = fs::read(&segment).unwrap();
+    let newer = [&sealed_again(&bytes[..4096], 8), &bytes[4096..]].concat();
+    fs::write(&segment, newer).unwrap();
+    check(&props, "later release (format 2");
+
+    let props = Props::new();
+    fs::create_dir(props.data_dir()).unwrap();
+    fs::write(props.data_dir().join("thesis.txt"), "irreplaceable").unwrap();
+    check(&props, "files in it but no manifest");
+
+    let props = Props::new();
+    fs::write(props.data_dir(), "a file").unwrap();
+    check(&props, "cannot make data folder");
+}
+
+/// A block with the number at `at` one higher and its checksum put right.
+fn sealed_again(block: &[u8], at: usize) -> Vec<u8> {
+    let mut block = block.to_vec();
+    block[at] += 1;
+    let checksum = crc_fast::crc32_iscsi(&block[..4092]);
+    block[4092..].copy_from_slice(&checksum.to_le_bytes());
+    block
+}
+
+/// Every file below a folder with its contents.
+fn snapshot(dir: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.push((path.clone(), None));
+            found.extend(snapshot(&path));
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            found.push((path, Some(bytes)));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn what_a_crash_leaves_while_making_things_is_cleared_away() {
+    let props = Props::new();
+    fs::create_dir_all(props.data_dir().join("segments")).unwrap();
+    fs::create_dir_all(props.data_dir().join("lost+found")).unwrap();
+    fs::write(props.data_dir().join("manifest.tmp"), "half").unwrap();
+    fs::write(props.data_dir().join("lock"), "").unwrap();
+    let cache = props.open();
+    put(&cache, 1, 0, 10);
+    drop(cache);
+
+    let segments = props.data_dir().join("segments");
+    fs::write(segments.join("00000000000000ff.seg.tmp"), "half").unwrap();
+    for name in [
+        "notes.txt",
+        "1.seg",
+        "000000000000000G.seg",
+        "0000000000000001.idx",
+    ] {
+        fs::write(segments.join(name), "stays").unwrap();
+    }
+    let cache = props.open();
+    assert_eq!(version(&cache, 1), Some(0));
+    assert!(!segments.join("00000000000000ff.seg.tmp").exists());
+    assert!(segments.join("notes.txt").exists());
+    assert_eq!(cache.stats().segments, 1);
+}

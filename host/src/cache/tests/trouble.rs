@@ -1,0 +1,116 @@
+//! A disk that fails while the cache runs.
+
+use super::*;
+
+#[test]
+fn a_disk_in_trouble_means_memory_and_back_again_without_a_restart() {
+    #[track_caller]
+    fn check(props: &Props, fault: &AtomicBool) {
+        let cache = props.open();
+        for number in 1..4 {
+            put(&cache, number, 0, 10);
+        }
+        fault.store(true, Relaxed);
+        // Enough to need another segment.
+        for number in 100..140 {
+            put(&cache, number, 0, 4000);
+            assert_eq!(version(&cache, number), Some(0));
+        }
+        assert_eq!(version(&cache, 1), Some(0));
+        put(&cache, 1, 1, 10);
+        assert_eq!(version(&cache, 1), Some(1));
+        put(&cache, 3, 1, 10);
+        let stats = cache.stats();
+        assert!(!stats.healthy && stats.trouble.is_some());
+        assert!(stats.inserts_in_memory > 0);
+
+        // Within the second, the disk is left in peace.
+        let tries = props.faults.tries.load(Relaxed);
+        put(&cache, 140, 0, 4000);
+        assert_eq!(props.faults.tries.load(Relaxed), tries);
+        assert_eq!(cache.stats().store_errors, stats.store_errors);
+
+        // However long it lasts, memory is bounded.
+        for number in 200..600 {
+            put(&cache, number, 0, 4000);
+        }
+        cache.shared.memory.run_pending_tasks();
+        assert!(cache.stats().payload_bytes <= 2 << 20);
+        assert!(cache.shared.memory.len() <= (1 << 20) / 4096);
+        assert_eq!(version(&cache, 599), Some(0));
+        // A removal cannot be written either, but holds for as long as the process lives.
+        assert!(cache.remove(&key(599)) && cache.remove(&key(2)));
+        assert_eq!(version(&cache, 599), None);
+
+        fault.store(false, Relaxed);
+        let now_ms = NOW + RETRY_AFTER_MS;
+        let new = NewEntry {
+            key: &key(1),
+            tenant: &TENANT,
+            metadata: b"1/2",
+            payload: &payload(1, 2, 100),
+            now_ms,
+            ttl_ms: None,
+        };
+        cache.insert(new).unwrap();
+        let stats = cache.stats();
+        assert!(stats.healthy && stats.trouble.is_none());
+        assert_eq!(version(&cache, 1), Some(2));
+        // Or it would be found there once the newer one is evicted.
+        assert!(!cache.shared.memory.contains_hash(key(1).as_bytes()));
+        drop(cache);
+        let cache = props.open();
+        assert_eq!(version(&cache, 1), Some(2));
+        // What was on disk and then removed, or superseded in memory, does not come back.
+        assert_eq!(version(&cache, 2), None);
+        assert_eq!(version(&cache, 3), None);
+        for number in 100..600 {
+            let found = version(&cache, number);
+            assert!(found.is_none() || found == Some(0));
+        }
+    }
+
+    let props = Props::new();
+    check(&props, &props.faults.is_full);
+    let props = Props::new();
+    check(&props, &props.faults.tears_writes);
+}
+
+#[test]
+fn files_that_cannot_be_removed_do_not_let_the_disk_grow() {
+    let props = Props::new();
+    let cache = props.open();
+    props.faults.keeps_files.store(true, Relaxed);
+    for number in 0..1000 {
+        put(&cache, number, 0, 4000);
+    }
+    let stats = cache.stats();
+    assert!(stats.disk_bytes <= props.options.disk_bytes_max);
+    assert!(stats.trouble.unwrap().contains("cannot remove"));
+    // What is on disk is still served.
+    assert_eq!(version(&cache, 200), Some(0));
+    assert_eq!(version(&cache, 999), Some(0));
+}
+
+#[test]
+fn after_a_failed_sync_nothing_more_is_written_to_that_segment() {
+    let props = Props::new();
+    let cache = props.open();
+    put(&cache, 1, 0, 10);
+    props.faults.fails_syncs.store(true, Relaxed);
+    assert!(cache.sync().is_err());
+    assert!(!cache.stats().healthy);
+    // It is not tried again, and there is nothing else to sync.
+    assert!(cache.sync().is_ok());
+    assert_eq!(version(&cache, 1), Some(0));
+
+    props.faults.fails_syncs.store(false, Relaxed);
+    put(&cache, 2, 0, 10);
+    assert_eq!(cache.stats().segments, 2);
+    assert!(cache.stats().healthy);
+    assert!(cache.sync().is_ok());
+    drop(cache);
+    let cache = props.open();
+    assert_eq!(version(&cache, 1), Some(0));
+    assert_eq!(version(&cache, 2), Some(0));
+}
