@@ -14,6 +14,7 @@ mod entry;
 mod key;
 mod l1;
 mod options;
+mod stats;
 
 pub use crate::store::OpenError;
 pub use entry::Entry;
@@ -22,13 +23,15 @@ pub use l1::{
     L1Bound, L1Cache, L1CacheHandle, L1LookupResult, ReflexStatus, hash_prompt, hash_tenant_prompt,
 };
 pub use options::CacheOptions;
+pub use stats::Stats;
 
 use crate::store::{
-    ALIGN, Disk, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreError,
+    ALIGN, Disk, Epochs, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreError, Whose,
 };
 use moka::policy::EvictionPolicy;
+use stats::Counters;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{error, fmt, io};
 
@@ -95,50 +98,6 @@ impl fmt::Display for InsertError {
 
 impl error::Error for InsertError {}
 
-/// What the cache counts. Counts of events begin at 0 when the process starts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Entries held. Those of reclaimed segments count until they are asked for or evicted.
-    pub entries: u64,
-    /// Their payloads together.
-    pub payload_bytes: u64,
-    /// What segments occupy, those included that are unlinked but still read.
-    pub disk_bytes: u64,
-    /// The part of it that is unlinked but still read.
-    pub pinned_bytes: u64,
-    /// The part of it that no lookup finds any more.
-    pub dead_bytes: u64,
-    /// Segments on disk.
-    pub segments: u64,
-    /// Segments removed to make room.
-    pub segments_reclaimed: u64,
-    /// Entries stored, on disk or in memory.
-    pub inserts: u64,
-    /// Entries stored in memory because the disk was in trouble.
-    pub inserts_in_memory: u64,
-    /// Entries that had to make room, not counting those of reclaimed segments.
-    pub evictions: u64,
-    /// Failed writes and syncs.
-    pub store_errors: u64,
-    /// Records that were not as they were written, when opening or reading.
-    pub corrupt: u64,
-    /// Whether entries go to disk. Always true for [`Cache::in_memory`].
-    pub healthy: bool,
-    /// If not, why.
-    pub trouble: Option<String>,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    payload_bytes: AtomicU64,
-    inserts: AtomicU64,
-    inserts_in_memory: AtomicU64,
-    evictions: AtomicU64,
-    store_errors: AtomicU64,
-    corrupt: AtomicU64,
-}
-
 /// The cache. A clone is the same cache.
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -153,6 +112,8 @@ struct Shared {
     memory: L1Cache<Entry>,
     /// Whether there ever was one, so that a lookup of a sound cache need not look there.
     memory_used: AtomicBool,
+    /// Who was purged.
+    epochs: Arc<Epochs>,
     /// `None`: in memory only.
     writer: Option<Mutex<Writer>>,
     /// One sync at a time: a second caller must not return before the first one's is done.
@@ -179,6 +140,7 @@ impl Writer {
 
     /// Writes what is owed, at the first opportunity.
     fn settle(&mut self) -> Result<(), StoreError> {
+        self.store.settle_epochs()?;
         while let Some(key) = self.owed_tombstones.iter().next().copied() {
             self.store.append(&NewRecord::tombstone(key.as_bytes()))?;
             self.owed_tombstones.remove(&key);
@@ -219,7 +181,8 @@ impl Cache {
             trouble: None,
             owed_tombstones: HashSet::new(),
         };
-        let shared = Shared::new(options, live_bytes, Some(Mutex::new(writer)));
+        let epochs = writer.store.epochs();
+        let shared = Shared::new(options, live_bytes, epochs, Some(Mutex::new(writer)));
         shared.counters.corrupt.fetch_add(damaged, Relaxed);
         for (key, place) in live {
             shared.index(&CacheKey::from_bytes(key), place);
@@ -234,7 +197,7 @@ impl Cache {
     /// with the process.
     pub fn in_memory(options: &CacheOptions) -> Self {
         Self {
-            shared: Arc::new(Shared::new(options, 0, None)),
+            shared: Arc::new(Shared::new(options, 0, Arc::default(), None)),
         }
     }
 
@@ -306,6 +269,30 @@ impl Cache {
         in_memory || on_disk
     }
 
+    /// Purges everything that a tenant has stored, at once and for good: no lookup finds it any
+    /// more, nor does one after a restart or a loss of power. What is stored from now on is
+    /// found. Waits for the medium, as a rule some milliseconds; inserts wait as well.
+    ///
+    /// The bytes stay on disk until their segment makes room.
+    ///
+    /// # Errors
+    ///
+    /// The purge holds in this process, but could not be made durable. The next
+    /// [`sync`](Self::sync) tries again.
+    pub fn purge_tenant(&self, tenant: &[u8; 32]) -> io::Result<()> {
+        self.shared.purge(Whose::Tenant(tenant))
+    }
+
+    /// As [`purge_tenant`](Self::purge_tenant) for everything of everybody. The segments are
+    /// removed as well; those that someone still reads are, when the last reader is done.
+    ///
+    /// # Errors
+    ///
+    /// As of [`purge_tenant`](Self::purge_tenant). No segment was removed then.
+    pub fn purge_all(&self) -> io::Result<()> {
+        self.shared.purge(Whose::Everybody)
+    }
+
     /// Makes everything durable that was stored before. Meant to be called every second, and
     /// at the end.
     ///
@@ -319,8 +306,15 @@ impl Cache {
             return Ok(());
         };
         let _one_at_a_time = lock(&shared.syncing);
-        let unsynced = lock(writer).store.take_unsynced();
         let mut result = Ok(());
+        let unsynced = {
+            let mut writer = lock(writer);
+            if let Err(error) = writer.settle() {
+                shared.note_trouble(&mut writer, error.to_string(), None);
+                result = Err(error.into());
+            }
+            writer.store.take_unsynced()
+        };
         for file in unsynced {
             if let Err(error) = file.sync() {
                 let mut writer = lock(writer);
@@ -366,7 +360,12 @@ impl Cache {
 }
 
 impl Shared {
-    fn new(options: &CacheOptions, live_bytes: u64, writer: Option<Mutex<Writer>>) -> Self {
+    fn new(
+        options: &CacheOptions,
+        live_bytes: u64,
+        epochs: Arc<Epochs>,
+        writer: Option<Mutex<Writer>>,
+    ) -> Self {
         let counters = Arc::<Counters>::default();
 
         // Weighed in units of ALIGN, so that the largest record fits moka's u32. No entry
@@ -411,6 +410,7 @@ impl Shared {
             l1,
             memory,
             memory_used: AtomicBool::new(false),
+            epochs,
             writer,
             syncing: Mutex::new(()),
             counters,
@@ -420,7 +420,7 @@ impl Shared {
 
     fn find(&self, key: &CacheKey) -> Option<Entry> {
         if let Some(found) = self.l1.lookup_by_hash(key.as_bytes()) {
-            match found.handle().read(key.as_bytes()) {
+            match found.handle().read(key.as_bytes(), &self.epochs) {
                 Read::Sound(record) => return Some(Entry::from_place(record, found.handle())),
                 Read::Damaged => {
                     self.counters.corrupt.fetch_add(1, Relaxed);
@@ -507,6 +507,35 @@ impl Shared {
         entry
     }
 
+    fn purge(&self, whose: Whose<'_>) -> io::Result<()> {
+        let is_meant = |entry: &Entry| match whose {
+            Whose::Everybody => true,
+            Whose::Tenant(tenant) => entry.tenant() == *tenant,
+        };
+        let Some(writer) = &self.writer else {
+            self.memory.remove_where(is_meant);
+            return Ok(());
+        };
+        // Nothing is stored meanwhile, or it would be unclear what came before.
+        let mut writer = lock(writer);
+        writer.store.purge(whose);
+        self.memory.remove_where(is_meant);
+        if whose == Whose::Everybody {
+            self.l1.clear();
+            // What was purged need not be buried one by one.
+            writer.owed_tombstones.clear();
+        }
+        match writer.store.settle_epochs() {
+            Ok(()) if whose == Whose::Everybody => writer.store.discard(),
+            Ok(()) => {}
+            Err(error) => {
+                self.note_trouble(&mut writer, error.to_string(), None);
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
     fn note_trouble(&self, writer: &mut Writer, reason: String, failed_at_ms: Option<u64>) {
         self.counters.store_errors.fetch_add(1, Relaxed);
         if writer.trouble.is_none() {
@@ -516,13 +545,6 @@ impl Shared {
             reason,
             failed_at_ms,
         });
-    }
-}
-
-impl Counters {
-    fn leaving(&self, payload_bytes: u64, for_room: bool) {
-        self.payload_bytes.fetch_sub(payload_bytes, Relaxed);
-        self.evictions.fetch_add(u64::from(for_room), Relaxed);
     }
 }
 

@@ -11,6 +11,7 @@
 //! What the bytes look like, and what is assumed of the medium, stands in `docs/format.md`.
 
 mod disk;
+mod epochs;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 pub(crate) mod faults;
@@ -23,6 +24,7 @@ mod recover;
 mod segment;
 
 pub(crate) use disk::{Disk, DiskFile, RealDisk};
+pub(crate) use epochs::{Epochs, Whose};
 pub use folder::OpenError;
 pub(crate) use format::{
     ALIGN, BLOCK_BYTES, HEADER_BYTES, NEVER, SEGMENT_BYTES_LIMIT, Shape, tenant_of,
@@ -30,7 +32,7 @@ pub(crate) use format::{
 pub(crate) use segment::{NewRecord, Place, Read};
 
 use folder::Folder;
-use format::{Salt, StoreId, Superblock};
+use format::{EpochsFile, Salt, StoreId, Superblock};
 use index::Last;
 use recover::Recovered;
 use segment::{Active, DiskUse, Segment};
@@ -43,6 +45,9 @@ use std::{fmt, io};
 /// So many sealed segments may wait for [`Store::take_unsynced`], each with its file open.
 /// When nobody asks for them, sealing one more waits for the disk itself.
 const UNSYNCED_MAX: usize = 64;
+
+/// As an epoch while nothing else is known: higher than any sequence.
+const EVERYTHING: u64 = u64::MAX;
 
 /// Where a store lies and how large it may be. The cache has checked that these fit together.
 #[derive(Clone, Debug)]
@@ -93,6 +98,16 @@ impl fmt::Display for StoreError {
     }
 }
 
+impl From<StoreError> for io::Error {
+    fn from(error: StoreError) -> Self {
+        let kind = match &error {
+            StoreError::Pinned(_) => io::ErrorKind::QuotaExceeded,
+            StoreError::Io { source, .. } => source.kind(),
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
 /// A file with contents that may not be durable yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Unsynced {
@@ -130,6 +145,9 @@ pub(crate) struct Store {
     active: Option<Active>,
     next_segment: u64,
     last: Last,
+    epochs: Arc<Epochs>,
+    /// What the file of epochs says is behind what was purged.
+    owes_epochs: bool,
     /// Sealed, but perhaps not durable.
     unsynced: Vec<Unsynced>,
     reclaimed: u64,
@@ -149,6 +167,13 @@ impl Store {
     pub(crate) fn open(disk: Arc<dyn Disk>, options: &StoreOptions) -> Result<Opened, OpenError> {
         let folder = Folder::claim(&*disk, &options.dir, random_id)?;
         let disk_use = Arc::default();
+        let epochs = folder.read_epochs(&*disk)?;
+        // Nobody knows what was purged, so all that is there counts as purged.
+        let is_lost = epochs.is_none();
+        let mut epochs = epochs.unwrap_or(EpochsFile {
+            all: EVERYTHING,
+            ..EpochsFile::default()
+        });
         let Recovered {
             segments,
             active,
@@ -156,7 +181,15 @@ impl Store {
             last,
             live,
             damaged,
-        } = recover::recover(&*disk, &folder, options.quota, &disk_use)?;
+        } = recover::recover(&*disk, &folder, options.quota, &disk_use, &epochs)?;
+        // The sequence never falls behind a purge, or that would cover what comes next.
+        let last = match is_lost {
+            true => last,
+            false => last.max(Last::nobodys(epochs.newest())),
+        };
+        if is_lost {
+            epochs.all = last.sequence;
+        }
         let store = Self {
             disk,
             folder,
@@ -167,14 +200,62 @@ impl Store {
             active,
             next_segment,
             last,
+            epochs: Arc::new(Epochs::new(epochs)),
+            owes_epochs: is_lost,
             unsynced: Vec::new(),
             reclaimed: 0,
         };
         Ok(Opened {
             store,
             live,
-            damaged,
+            damaged: damaged + u64::from(is_lost),
         })
+    }
+
+    /// For readers to ask.
+    pub(crate) fn epochs(&self) -> Arc<Epochs> {
+        Arc::clone(&self.epochs)
+    }
+
+    /// Purges what was appended so far, for readers from now on, and for those after a restart
+    /// once [`settle_epochs`](Self::settle_epochs) has succeeded.
+    pub(crate) fn purge(&mut self, whose: Whose<'_>) {
+        // One is left out: a write that failed may have left a record that has this sequence.
+        self.last = Last::nobodys(self.last.sequence + 1);
+        let first = self.listed().map(|segment| segment.first_sequence());
+        let oldest = first.min().unwrap_or(u64::MAX);
+        self.epochs.purge(whose, self.last.sequence, oldest);
+        self.owes_epochs = true;
+        for segment in self.listed() {
+            segment.suspect();
+        }
+    }
+
+    /// Makes durable what was purged, if it is not.
+    pub(crate) fn settle_epochs(&mut self) -> Result<(), StoreError> {
+        if self.owes_epochs {
+            let file = self.epochs.file();
+            self.folder
+                .write_epochs(&*self.disk, &file)
+                .map_err(StoreError::io("write epochs in", self.folder.root()))?;
+            self.owes_epochs = false;
+        }
+        Ok(())
+    }
+
+    /// Removes all segments, after everybody was purged and that is durable. What cannot be
+    /// removed stays, never to be served, until room is needed.
+    pub(crate) fn discard(&mut self) {
+        self.unsynced.clear();
+        let active = self.active.take().map(|active| active.segment);
+        self.segments.extend(active);
+        let folder = &self.folder;
+        let disk = &self.disk;
+        self.segments.retain(|segment| {
+            let is_gone = disk.unlink(&folder.segment(segment.id)).is_ok();
+            self.reclaimed += u64::from(is_gone);
+            !is_gone
+        });
     }
 
     /// Writes a record behind the last one. It can be read at once, and survives the process;

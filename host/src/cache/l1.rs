@@ -336,6 +336,15 @@ impl<H: Clone + Send + Sync + 'static> L1Cache<H> {
         self.entries.invalidate_all();
     }
 
+    /// Removes the entries whose handle is one of `which`.
+    pub(crate) fn remove_where(&self, which: impl Fn(&H) -> bool) {
+        for (hash, handle) in &self.entries {
+            if which(&handle) {
+                self.entries.remove(&*hash);
+            }
+        }
+    }
+
     /// Whether there is an entry for a hash. Does not count as a use of it.
     pub fn contains_hash(&self, hash: &[u8; 32]) -> bool {
         self.entries.contains_key(hash)

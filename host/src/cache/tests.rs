@@ -3,6 +3,7 @@
 mod basics;
 mod damage;
 mod folder;
+mod purge;
 mod quota;
 mod random;
 mod trouble;
@@ -143,6 +144,16 @@ fn check(entry: &Entry, number: u64) -> u64 {
     assert_eq!(entry.payload(), expected, "not what was stored");
     assert_eq!(entry.tenant(), TENANT);
     version
+}
+
+/// A block with the number at `at` one higher and its checksum put right.
+fn sealed_again(block: &[u8], at: usize) -> Vec<u8> {
+    let mut block = block.to_vec();
+    block[at] += 1;
+    let end = block.len() - 4;
+    let checksum = crc_fast::crc32_iscsi(&block[..end]);
+    block[end..].copy_from_slice(&checksum.to_le_bytes());
+    block
 }
 
 /// SplitMix64: the same numbers for the same seed, everywhere.

@@ -1,17 +1,21 @@
-//! Whose a data folder is: `manifest` makes it ours, `lock` makes it this process's, and
-//! `segments/` holds the records.
+//! Whose a data folder is: `manifest` makes it ours, `lock` makes it this process's,
+//! `segments/` holds the records, and `epochs` tells which of them were purged.
 //!
 //! A folder that is somebody else's is left exactly as it was, and so is one that is damaged
 //! or of a later release.
 
 use super::disk::{DirLock, Disk};
-use super::format::{BLOCK_BYTES, FORMAT_VERSION, Manifest, Reject, StoreId};
+use super::format::{
+    BLOCK_BYTES, EPOCHS_BYTES_MAX, EpochsFile, FORMAT_VERSION, Manifest, Reject, StoreId,
+};
 use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 use std::{error, fmt, io};
 
 const MANIFEST: &str = "manifest";
 const MANIFEST_UNFINISHED: &str = "manifest.tmp";
+const EPOCHS: &str = "epochs";
+const EPOCHS_UNFINISHED: &str = "epochs.tmp";
 const LOCK: &str = "lock";
 const SEGMENTS: &str = "segments";
 /// What a fresh ext4 file system has in its topmost folder.
@@ -103,6 +107,8 @@ impl error::Error for OpenError {
 pub(crate) struct Folder {
     root: PathBuf,
     pub(crate) store: StoreId,
+    /// The manifest on disk says that there is a file of epochs.
+    has_epochs: bool,
     _lock: DirLock,
 }
 
@@ -132,7 +138,10 @@ impl Folder {
         let manifest = match owner(disk, root)? {
             Owner::Us(manifest) => manifest,
             Owner::Nobody => {
-                let manifest = Manifest { store: new_id() };
+                let manifest = Manifest {
+                    store: new_id(),
+                    has_epochs: false,
+                };
                 disk.create_dir(&root.join(SEGMENTS))
                     .and_then(|()| write_manifest(disk, root, &manifest))
                     .map_err(OpenError::io("write manifest in", root))?;
@@ -142,8 +151,52 @@ impl Folder {
         Ok(Self {
             root: root.to_owned(),
             store: manifest.store,
+            has_epochs: manifest.has_epochs,
             _lock: lock,
         })
+    }
+
+    /// Who was purged. `None` when that was written down and is lost.
+    pub(crate) fn read_epochs(&self, disk: &dyn Disk) -> Result<Option<EpochsFile>, OpenError> {
+        let path = self.root.join(EPOCHS);
+        let bytes = match disk.read(&path, EPOCHS_BYTES_MAX as u64) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.has_epochs => {
+                return Ok(Some(EpochsFile::default()));
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot read who was purged");
+                return Ok(None);
+            }
+        };
+        match EpochsFile::decode(&bytes, &self.store) {
+            Ok(file) => Ok(Some(file)),
+            Err(Reject::Newer(version)) => Err(OpenError::Newer(path, version)),
+            Err(reject) => {
+                tracing::warn!(path = %path.display(), ?reject, "cannot tell who was purged");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Makes it durable who was purged. The file comes before the manifest that promises it:
+    /// the other way round, a crash between the two would look like a loss.
+    pub(crate) fn write_epochs(&mut self, disk: &dyn Disk, epochs: &EpochsFile) -> io::Result<()> {
+        let bytes = epochs.encode(&self.store);
+        replace(disk, &self.root, (EPOCHS_UNFINISHED, EPOCHS), &bytes)?;
+        if !self.has_epochs {
+            let manifest = Manifest {
+                store: self.store,
+                has_epochs: true,
+            };
+            write_manifest(disk, &self.root, &manifest)?;
+            self.has_epochs = true;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(crate) fn segments(&self) -> PathBuf {
@@ -234,10 +287,21 @@ fn nobody(disk: &dyn Disk, root: &Path) -> Result<(), OpenError> {
 }
 
 fn write_manifest(disk: &dyn Disk, root: &Path, manifest: &Manifest) -> io::Result<()> {
-    let unfinished = root.join(MANIFEST_UNFINISHED);
+    let names = (MANIFEST_UNFINISHED, MANIFEST);
+    replace(disk, root, names, &manifest.encode())
+}
+
+/// Writes a file under its first name and renames it to the second when it is whole, durably.
+fn replace(
+    disk: &dyn Disk,
+    dir: &Path,
+    (unfinished, name): (&str, &str),
+    bytes: &[u8],
+) -> io::Result<()> {
+    let unfinished = dir.join(unfinished);
     let file = disk.create(&unfinished)?;
-    file.write_at([&manifest.encode(), b"", b"", b""], 0)?;
+    file.write_at([bytes, b"", b"", b""], 0)?;
     file.sync_data()?;
-    disk.rename(&unfinished, &root.join(MANIFEST))?;
-    disk.sync_dir(root)
+    disk.rename(&unfinished, &dir.join(name))?;
+    disk.sync_dir(dir)
 }

@@ -1,8 +1,12 @@
 //! Every byte that the store keeps on disk: the manifest, the superblock of a segment and the
 //! records in it. `docs/format.md` draws them.
 //!
-//! This is the only file that knows offsets. Its decoders accept any slice and never panic;
+//! This file and its folder are the only ones that know offsets. The decoders accept any slice and never panic;
 //! what they return has been checked. It opens no files and holds no state.
+
+mod epochs;
+
+pub(crate) use epochs::{EPOCHS_BYTES_MAX, EpochsFile, TENANTS_MAX};
 
 use crc_fast::{CrcAlgorithm, Digest, crc32_iscsi};
 
@@ -32,6 +36,9 @@ const RECORD_MAGIC: [u8; 4] = *b"RFXR";
 const RECORD_VERSION: u16 = 1;
 const FLAG_TOMBSTONE: u16 = 1;
 
+/// Feature of a manifest: some tenants were purged, as the file `epochs` says.
+const FEATURE_EPOCHS: u32 = 1;
+
 /// Where each field of the manifest and the superblock lies. Magic, version and the checksum
 /// at the end keep their places in all versions to come, so that every version recognises
 /// every other.
@@ -47,7 +54,8 @@ mod block {
     pub(super) const SEGMENT_BYTES: usize = 40;
     /// Here the zeros begin that fill the block up to its checksum.
     pub(super) const END: usize = 48;
-    pub(super) const CHECKSUM: usize = super::BLOCK_BYTES - 4;
+    /// From the end.
+    pub(super) const CHECKSUM_BYTES: usize = 4;
 }
 
 /// Where each field of a record header lies.
@@ -74,7 +82,7 @@ const _: () = assert!(HEADER_BYTES.is_multiple_of(ALIGN as usize));
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(ALIGN as usize));
 const _: () = assert!(header::CHECKSUM + 4 == header::SEQUENCE);
 const _: () = assert!(header::KEY + 32 == header::TENANT && header::TENANT + 32 == header::END);
-const _: () = assert!(block::END <= block::CHECKSUM && block::CHECKSUM + 4 == BLOCK_BYTES);
+const _: () = assert!(block::END + block::CHECKSUM_BYTES <= BLOCK_BYTES);
 const _: () = assert!(SEGMENT_BYTES_LIMIT.is_multiple_of(ALIGN));
 
 /// Why bytes were not taken for what they should be.
@@ -98,19 +106,26 @@ pub(crate) struct StoreId(pub(crate) [u8; 16]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) store: StoreId,
+    /// There must be a file `epochs`. A release that does not know it must not open the
+    /// folder: it would serve what was purged.
+    pub(crate) has_epochs: bool,
 }
 
 impl Manifest {
     pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
         let mut bytes = [0; BLOCK_BYTES];
         put(&mut bytes, block::STORE_ID, &self.store.0);
-        close_block(bytes, MANIFEST_MAGIC)
+        let features = if self.has_epochs { FEATURE_EPOCHS } else { 0 };
+        close(&mut bytes, MANIFEST_MAGIC, features);
+        bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Reject> {
-        let bytes = open_block(bytes, MANIFEST_MAGIC)?;
+        let bytes: &[u8; BLOCK_BYTES] = bytes.first_chunk().ok_or(Reject::Torn)?;
+        let features = open(bytes, MANIFEST_MAGIC, FEATURE_EPOCHS)?;
         Ok(Self {
             store: StoreId(take(bytes, block::STORE_ID)),
+            has_epochs: features & FEATURE_EPOCHS != 0,
         })
     }
 }
@@ -134,11 +149,13 @@ impl Superblock {
             block::SEGMENT_BYTES,
             &self.segment_bytes.to_le_bytes(),
         );
-        close_block(bytes, SEGMENT_MAGIC)
+        close(&mut bytes, SEGMENT_MAGIC, 0);
+        bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Reject> {
-        let bytes = open_block(bytes, SEGMENT_MAGIC)?;
+        let bytes: &[u8; BLOCK_BYTES] = bytes.first_chunk().ok_or(Reject::Torn)?;
+        open(bytes, SEGMENT_MAGIC, 0)?;
         Ok(Self {
             store: StoreId(take(bytes, block::STORE_ID)),
             segment: u64::from_le_bytes(take(bytes, block::SEGMENT_ID)),
@@ -147,32 +164,36 @@ impl Superblock {
     }
 }
 
-fn close_block(mut bytes: [u8; BLOCK_BYTES], magic: [u8; 8]) -> [u8; BLOCK_BYTES] {
-    put(&mut bytes, block::MAGIC, &magic);
-    put(&mut bytes, block::VERSION, &FORMAT_VERSION.to_le_bytes());
-    put(&mut bytes, block::FEATURES, &0u32.to_le_bytes());
-    let checksum = crc32_iscsi(&bytes[..block::CHECKSUM]);
-    put(&mut bytes, block::CHECKSUM, &checksum.to_le_bytes());
-    bytes
+/// Fills in what every file begins and ends with. `bytes` are whole blocks.
+fn close(bytes: &mut [u8], magic: [u8; 8], features: u32) {
+    put(bytes, block::MAGIC, &magic);
+    put(bytes, block::VERSION, &FORMAT_VERSION.to_le_bytes());
+    put(bytes, block::FEATURES, &features.to_le_bytes());
+    let end = bytes.len() - block::CHECKSUM_BYTES;
+    let checksum = crc32_iscsi(&bytes[..end]);
+    put(bytes, end, &checksum.to_le_bytes());
 }
 
-fn open_block(bytes: &[u8], magic: [u8; 8]) -> Result<&[u8; BLOCK_BYTES], Reject> {
-    let bytes: &[u8; BLOCK_BYTES] = bytes.first_chunk().ok_or(Reject::Torn)?;
+/// Checks what [`close`] filled in and returns the features, which are all among `known`.
+fn open(bytes: &[u8], magic: [u8; 8], known: u32) -> Result<u32, Reject> {
+    assert!(bytes.len() >= BLOCK_BYTES);
     if take(bytes, block::MAGIC) != magic {
         return Err(Reject::NotOurs);
     }
-    if crc32_iscsi(&bytes[..block::CHECKSUM]) != u32::from_le_bytes(take(bytes, block::CHECKSUM)) {
+    let end = bytes.len() - block::CHECKSUM_BYTES;
+    if crc32_iscsi(&bytes[..end]) != u32::from_le_bytes(take(bytes, end)) {
         return Err(Reject::Corrupt);
     }
     let version = u32::from_le_bytes(take(bytes, block::VERSION));
-    if version > FORMAT_VERSION || u32::from_le_bytes(take(bytes, block::FEATURES)) != 0 {
+    let features = u32::from_le_bytes(take(bytes, block::FEATURES));
+    if version > FORMAT_VERSION || features & !known != 0 {
         return Err(Reject::Newer(version));
     }
     // There was no version 0.
     if version == 0 {
         return Err(Reject::NotOurs);
     }
-    Ok(bytes)
+    Ok(features)
 }
 
 /// What the checksums of a segment's records are mixed with, so that bytes of another store,
@@ -380,6 +401,14 @@ pub(crate) fn tenant_of(record: &[u8]) -> [u8; 32] {
     }
 }
 
+/// The sequence of a record; 0 when `record` is shorter than a header.
+pub(crate) fn sequence_of(record: &[u8]) -> u64 {
+    match record.first_chunk::<HEADER_BYTES>() {
+        Some(header) => u64::from_le_bytes(take(header, header::SEQUENCE)),
+        None => 0,
+    }
+}
+
 /// Callers pass constants of this file, whose relations are asserted at compile time.
 fn put(bytes: &mut [u8], at: usize, field: &[u8]) {
     bytes[at..at + field.len()].copy_from_slice(field);
@@ -439,6 +468,7 @@ mod tests {
         assert_eq!(record().len() as u64, header().shape().record_bytes());
         assert_eq!(tenant_of(&record()), [23; 32]);
         assert_eq!(tenant_of(b"short"), [0; 32]);
+        assert_eq!((sequence_of(&record()), sequence_of(b"short")), (7, 0));
     }
 
     #[test]
@@ -504,15 +534,18 @@ mod tests {
 
     #[test]
     fn blocks_are_read_again_and_refused_when_altered() {
-        let manifest = Manifest {
+        let manifest = |has_epochs| Manifest {
             store: StoreId([3; 16]),
+            has_epochs,
         };
         let superblock = Superblock {
             store: StoreId([3; 16]),
             segment: 5,
             segment_bytes: 1 << 20,
         };
-        assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+        for manifest in [manifest(false), manifest(true)] {
+            assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+        }
         assert_eq!(Superblock::decode(&superblock.encode()), Ok(superblock));
         assert_eq!(Manifest::decode(&superblock.encode()), Err(Reject::NotOurs));
 
@@ -533,14 +566,16 @@ mod tests {
 
     #[test]
     fn a_block_of_a_later_release_says_so() {
-        for (at, value) in [(block::VERSION, 2u32), (block::FEATURES, 1)] {
+        for (at, value) in [(block::VERSION, 2u32), (block::FEATURES, 2)] {
             let mut bytes = Manifest {
                 store: StoreId([3; 16]),
+                has_epochs: false,
             }
             .encode();
             put(&mut bytes, at, &value.to_le_bytes());
-            let checksum = crc32_iscsi(&bytes[..block::CHECKSUM]);
-            put(&mut bytes, block::CHECKSUM, &checksum.to_le_bytes());
+            let end = BLOCK_BYTES - block::CHECKSUM_BYTES;
+            let checksum = crc32_iscsi(&bytes[..end]);
+            put(&mut bytes, end, &checksum.to_le_bytes());
             assert!(matches!(Manifest::decode(&bytes), Err(Reject::Newer(_))));
         }
     }

@@ -3,13 +3,14 @@
 //! It lives only during recovery: afterwards L1 is the index. Expiry is not looked at here,
 //! for an expired record still supersedes the ones before it.
 
-use super::format::Header;
+use super::format::{EpochsFile, Header};
 use super::segment::Place;
 use std::collections::HashMap;
 
 /// The newest record of each key so far.
-#[derive(Debug, Default)]
-pub(crate) struct Index {
+#[derive(Debug)]
+pub(crate) struct Index<'a> {
+    purged: &'a EpochsFile,
     newest: HashMap<[u8; 32], Newest>,
     last: Last,
     /// Records whose header was not found, by the first bytes of their key as their successor
@@ -20,13 +21,13 @@ pub(crate) struct Index {
 #[derive(Debug)]
 struct Newest {
     sequence: u64,
-    /// `None` for a tombstone, and for a record whose body is damaged: it cannot be served,
-    /// and what it superseded must not be.
+    /// `None` for a tombstone, for what was purged, and for a record whose body is damaged: it
+    /// cannot be served, and what it superseded must not be.
     place: Option<Place>,
 }
 
 /// The record with the highest sequence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Last {
     /// 0 when there is none; the first record has 1.
     pub(crate) sequence: u64,
@@ -35,6 +36,15 @@ pub(crate) struct Last {
 }
 
 impl Last {
+    /// A sequence that is left out. The record behind it tells of zeros as the key before it,
+    /// which is nobody's: there is nothing to be missed.
+    pub(crate) fn nobodys(sequence: u64) -> Self {
+        Self {
+            sequence,
+            key: [0; 8],
+        }
+    }
+
     pub(crate) fn of(sequence: u64, key: &[u8; 32]) -> Self {
         let mut first = [0; 8];
         first.copy_from_slice(&key[..8]);
@@ -45,7 +55,16 @@ impl Last {
     }
 }
 
-impl Index {
+impl<'a> Index<'a> {
+    pub(crate) fn new(purged: &'a EpochsFile) -> Self {
+        Self {
+            purged,
+            newest: HashMap::new(),
+            last: Last::default(),
+            lost: HashMap::new(),
+        }
+    }
+
     /// Takes in a record, in the order of the log. `place` is where it can be read, if it can.
     pub(crate) fn add(&mut self, header: &Header, place: Option<Place>) {
         let sequence = header.sequence;
@@ -59,6 +78,13 @@ impl Index {
             self.last = Last::of(sequence, &header.key);
         }
 
+        let place = place.filter(|place| {
+            let is_purged = self.purged.covers(&header.tenant, sequence);
+            if is_purged {
+                place.count_dead();
+            }
+            !is_purged
+        });
         let new = Newest { sequence, place };
         let old = match self.newest.get_mut(&header.key) {
             Some(newest) if newest.sequence > sequence => Some(new),
@@ -115,7 +141,8 @@ mod tests {
         file.preallocate(SIZE).unwrap();
         let segment = Segment::new(1, Salt::NONE, file.map(SIZE).unwrap(), &Arc::default());
 
-        let mut index = Index::default();
+        let purged = EpochsFile::default();
+        let mut index = Index::new(&purged);
         let mut previous = [0; 8];
         for (sequence, key, kind) in written {
             let header = Header {

@@ -8,7 +8,8 @@
 use super::disk::{Disk, DiskFile};
 use super::folder::{Folder, OpenError, SegmentName};
 use super::format::{
-    ALIGN, BLOCK_BYTES, HEADER_BYTES, Header, Kind, Reject, SEGMENT_BYTES_LIMIT, Salt, Superblock,
+    ALIGN, BLOCK_BYTES, EpochsFile, HEADER_BYTES, Header, Kind, Reject, SEGMENT_BYTES_LIMIT, Salt,
+    Superblock,
 };
 use super::index::{Index, Last};
 use super::segment::{Active, DiskUse, Place, Segment};
@@ -45,6 +46,7 @@ pub(crate) fn recover(
     folder: &Folder,
     quota: u64,
     disk_use: &Arc<DiskUse>,
+    purged: &EpochsFile,
 ) -> Result<Recovered, OpenError> {
     let found = within_quota(disk, folder, quota, find(disk, folder)?)?;
     let newest = found.back().map(|found| found.id);
@@ -56,7 +58,7 @@ pub(crate) fn recover(
         live: Vec::new(),
         damaged: 0,
     };
-    let mut index = Index::default();
+    let mut index = Index::new(purged);
     let mut bytes = Vec::new();
     for Found {
         id,
@@ -86,6 +88,7 @@ pub(crate) fn recover(
 
         let scan = scan(&bytes, salt);
         for (offset, header, is_sound) in &scan.records {
+            segment.note(header);
             let is_entry = *is_sound && header.kind == Kind::Entry;
             if !is_entry {
                 segment.count_dead(header.shape());

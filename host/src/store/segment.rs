@@ -4,11 +4,12 @@
 //! which keys it holds (that is L1's business) nor when it is reclaimed (the store's).
 
 use super::disk::DiskFile;
+use super::epochs::Epochs;
 use super::format::{self, ALIGN, Header, Kind, NEVER, Salt, Shape};
 use super::mmap::Mapping;
 use bytes::Bytes;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 /// Bytes that segments occupy on disk, those included that are unlinked but still read.
@@ -54,6 +55,11 @@ pub(crate) struct Segment {
     /// mapping. 1/512 of the segment, against a heap allocation per entry for a flag there.
     verified: Box<[AtomicU64]>,
     dead_bytes: AtomicU64,
+    /// Someone was purged since the segment was begun or recovered, so that each record has to
+    /// be asked whether it was meant.
+    is_suspect: AtomicBool,
+    /// The lowest sequence in here; all ones when there is no record.
+    first_sequence: AtomicU64,
 }
 
 impl Segment {
@@ -72,7 +78,22 @@ impl Segment {
             }),
             verified: (0..words).map(|_| AtomicU64::new(0)).collect(),
             dead_bytes: AtomicU64::new(0),
+            is_suspect: AtomicBool::new(false),
+            first_sequence: AtomicU64::new(u64::MAX),
         })
+    }
+
+    pub(crate) fn suspect(&self) {
+        self.is_suspect.store(true, Relaxed);
+    }
+
+    /// Takes note of a record that is in here.
+    pub(crate) fn note(&self, header: &Header) {
+        self.first_sequence.fetch_min(header.sequence, Relaxed);
+    }
+
+    pub(crate) fn first_sequence(&self) -> u64 {
+        self.first_sequence.load(Relaxed)
     }
 
     /// Bytes of records that are superseded, evicted, damaged or tombstones.
@@ -118,7 +139,7 @@ pub(crate) enum Read {
     Sound(Bytes),
     /// The record is not what was written. It must not be served.
     Damaged,
-    /// The segment was reclaimed.
+    /// The segment was reclaimed, or the record purged.
     Gone,
 }
 
@@ -154,7 +175,7 @@ impl Place {
 
     /// The record. Its header, its key and the checksum of its body are checked on the first
     /// read in this process, then trusted.
-    pub(crate) fn read(&self, key: &[u8; 32]) -> Read {
+    pub(crate) fn read(&self, key: &[u8; 32], epochs: &Epochs) -> Read {
         let Some(segment) = self.segment.upgrade() else {
             return Read::Gone;
         };
@@ -166,6 +187,9 @@ impl Place {
                 return Read::Damaged;
             }
             segment.set_verified(self.at);
+        }
+        if segment.is_suspect.load(Relaxed) && epochs.covers(&record) {
+            return Read::Gone;
         }
         Read::Sound(record)
     }
@@ -272,6 +296,7 @@ impl<'a> NewRecord<'a> {
     }
 
     /// The record as bytes for memory, laid out as on disk so that one reader serves both.
+    /// Purges take entries out of memory one by one, so its sequence may be any.
     pub(crate) fn to_bytes(self) -> Bytes {
         let mut bytes = Vec::with_capacity(self.shape.record_bytes() as usize);
         bytes.extend_from_slice(&self.header(0, [0; 8]).encode(Salt::NONE, 0));
@@ -319,6 +344,7 @@ impl Active {
             ],
             self.end,
         )?;
+        self.segment.note(&header);
         let place = Place::new(&self.segment, self.end, &header);
         self.end += record.shape.record_bytes();
         if record.kind == Kind::Tombstone {
@@ -357,8 +383,11 @@ mod tests {
         let (_dir, mut active, _) = active();
         let record = NewRecord::entry(&KEY, &[2; 32], b"meta", b"payload", 3, 4);
         let place = active.write(&record, 1, [0; 8]).unwrap();
-        assert!(matches!(place.read(&[9; 32]), Read::Damaged));
-        let Read::Sound(bytes) = place.read(&KEY) else {
+        assert!(matches!(
+            place.read(&[9; 32], &Epochs::default()),
+            Read::Damaged
+        ));
+        let Read::Sound(bytes) = place.read(&KEY, &Epochs::default()) else {
             panic!("not sound")
         };
         assert_eq!(&bytes[place.shape().metadata()], b"meta");
@@ -366,7 +395,10 @@ mod tests {
         assert_eq!(format::tenant_of(&bytes), [2; 32]);
 
         let tombstone = active.write(&NewRecord::tombstone(&KEY), 2, [1; 8]);
-        assert!(matches!(tombstone.unwrap().read(&KEY), Read::Damaged));
+        assert!(matches!(
+            tombstone.unwrap().read(&KEY, &Epochs::default()),
+            Read::Damaged
+        ));
     }
 
     #[test]
@@ -374,11 +406,11 @@ mod tests {
         let (_dir, mut active, disk_use) = active();
         let record = NewRecord::entry(&KEY, &[2; 32], b"", b"payload", 3, 4);
         let place = active.write(&record, 1, [0; 8]).unwrap();
-        let Read::Sound(bytes) = place.read(&KEY) else {
+        let Read::Sound(bytes) = place.read(&KEY, &Epochs::default()) else {
             panic!("not sound")
         };
         drop(active);
-        assert!(matches!(place.read(&KEY), Read::Gone));
+        assert!(matches!(place.read(&KEY, &Epochs::default()), Read::Gone));
         assert_eq!(disk_use.bytes(), SIZE);
         assert_eq!(&bytes[place.shape().payload()], b"payload");
         drop(bytes);

@@ -1,0 +1,191 @@
+//! Purging a tenant, or everybody: at once, for good, and nobody else.
+
+use super::*;
+
+const OTHER: [u8; 32] = [8; 32];
+
+fn put_for(cache: &Cache, tenant: [u8; 32], number: u64, version: u64) {
+    cache
+        .insert(NewEntry {
+            key: &key_of(tenant, number),
+            tenant: &tenant,
+            metadata: b"",
+            payload: &version.to_le_bytes(),
+            now_ms: NOW,
+            ttl_ms: None,
+        })
+        .unwrap();
+}
+
+fn key_of(tenant: [u8; 32], number: u64) -> CacheKey {
+    let mut digest = [0; 32];
+    digest[..8].copy_from_slice(&number.to_le_bytes());
+    CacheKey::new("purge", &tenant, &digest)
+}
+
+/// How many of ten entries are there of a tenant, all of them of `version`.
+#[track_caller]
+fn found(cache: &Cache, tenant: [u8; 32], version: u64) -> usize {
+    let found = (0..10).filter_map(|n| match cache.lookup(&key_of(tenant, n), NOW) {
+        Lookup::Hit(entry) => Some(entry),
+        _ => None,
+    });
+    found
+        .inspect(|entry| assert_eq!(entry.payload(), version.to_le_bytes()[..]))
+        .count()
+}
+
+fn put_ten(cache: &Cache, tenant: [u8; 32], version: u64) {
+    for number in 0..10 {
+        put_for(cache, tenant, number, version);
+    }
+}
+
+#[test]
+fn a_tenant_is_purged_at_once_and_for_good_and_others_are_not() {
+    let props = Props::new();
+    let cache = props.open();
+    put_ten(&cache, TENANT, 1);
+    put_ten(&cache, OTHER, 1);
+    cache.purge_tenant(&TENANT).unwrap();
+    assert_eq!(found(&cache, TENANT, 1), 0);
+    assert!(!cache.contains(&key_of(TENANT, 0), NOW));
+    assert_eq!(found(&cache, OTHER, 1), 10);
+    drop(cache);
+    let cache = props.open();
+    assert_eq!(found(&cache, TENANT, 1), 0);
+    assert_eq!(found(&cache, OTHER, 1), 10);
+
+    // What comes later is found, over restarts too, and can be purged again.
+    put_ten(&cache, TENANT, 2);
+    assert_eq!(found(&cache, TENANT, 2), 10);
+    drop(cache);
+    let cache = props.open();
+    assert_eq!(found(&cache, TENANT, 2), 10);
+    cache.purge_tenant(&TENANT).unwrap();
+    cache.purge_tenant(&TENANT).unwrap();
+    drop(cache);
+    let cache = props.open();
+    assert_eq!(found(&cache, TENANT, 2), 0);
+    assert_eq!(found(&cache, OTHER, 1), 10);
+    assert_eq!(cache.stats().corrupt, 0);
+}
+
+#[test]
+fn everything_is_purged_and_its_files_are_gone() {
+    let props = Props::new();
+    let cache = props.open();
+    for number in 0..100 {
+        put(&cache, number, 0, 4000);
+    }
+    put_ten(&cache, OTHER, 1);
+    let Lookup::Hit(held) = cache.lookup(&key(99), NOW) else {
+        panic!("just stored")
+    };
+    assert!(props.segments().len() > 2);
+    cache.purge_all().unwrap();
+    assert_eq!(props.segments().len(), 0);
+    let stats = cache.stats();
+    assert_eq!((stats.entries, stats.payload_bytes), (0, 0), "{stats:?}");
+    assert_eq!((stats.segments, stats.pinned_bytes), (0, 128 << 10));
+    assert_eq!(found(&cache, OTHER, 1), 0);
+    check(&held, 99);
+    put_ten(&cache, OTHER, 2);
+    put(&cache, 1, 3, 10);
+    assert_eq!(found(&cache, OTHER, 2), 10);
+    drop((cache, held));
+    let cache = props.open();
+    assert_eq!(found(&cache, OTHER, 2), 10);
+    assert_eq!(version(&cache, 1), Some(3));
+    assert_eq!(version(&cache, 99), None);
+    assert_eq!(cache.stats().corrupt, 0);
+}
+
+#[test]
+fn memory_is_purged_as_well() {
+    let props = Props::new();
+    let in_memory = Cache::in_memory(&props.options);
+    let in_trouble = props.open();
+    props.faults.is_full.store(true, Relaxed);
+    for cache in [in_memory, in_trouble] {
+        put_ten(&cache, TENANT, 1);
+        put_ten(&cache, OTHER, 1);
+        cache.purge_tenant(&TENANT).unwrap();
+        assert_eq!(found(&cache, TENANT, 1), 0);
+        assert_eq!(found(&cache, OTHER, 1), 10);
+        put_ten(&cache, TENANT, 2);
+        assert_eq!(found(&cache, TENANT, 2), 10);
+        cache.purge_all().unwrap();
+        assert_eq!(found(&cache, TENANT, 2) + found(&cache, OTHER, 1), 0);
+        assert_eq!(cache.stats().entries, 0);
+    }
+}
+
+#[test]
+fn a_purge_that_cannot_be_written_holds_until_it_can() {
+    let props = Props::new();
+    let cache = props.open();
+    put_ten(&cache, TENANT, 1);
+    put_ten(&cache, OTHER, 1);
+    cache.sync().unwrap();
+    props.faults.fails_syncs.store(true, Relaxed);
+    assert!(cache.purge_tenant(&TENANT).is_err());
+    assert!(!cache.stats().healthy);
+    assert_eq!(found(&cache, TENANT, 1), 0);
+    assert!(cache.sync().is_err());
+    props.faults.fails_syncs.store(false, Relaxed);
+    cache.sync().unwrap();
+    drop(cache);
+    let cache = props.open();
+    assert_eq!(found(&cache, TENANT, 1), 0);
+    assert_eq!(found(&cache, OTHER, 1), 10);
+}
+
+/// A record that lies behind what a restart still finds must not drag the sequence below a
+/// purge: what is stored next would then be covered by it.
+#[test]
+fn what_is_lost_behind_a_purge_does_not_make_it_cover_what_comes_next() {
+    let props = Props::new();
+    let cache = props.open();
+    put_ten(&cache, TENANT, 1);
+    cache.purge_tenant(&TENANT).unwrap();
+    drop(cache);
+    fs::remove_file(&props.segments()[0]).unwrap();
+    let cache = props.open();
+    put_ten(&cache, TENANT, 2);
+    drop(cache);
+    assert_eq!(found(&props.open(), TENANT, 2), 10);
+}
+
+#[test]
+fn a_damaged_file_of_epochs_costs_the_entries_and_nothing_purged_comes_back() {
+    let props = Props::new();
+    let cache = props.open();
+    put_ten(&cache, TENANT, 1);
+    put_ten(&cache, OTHER, 1);
+    cache.purge_tenant(&TENANT).unwrap();
+    drop(cache);
+    let epochs = props.data_dir().join("epochs");
+    let whole = fs::read(&epochs).unwrap();
+    let mut flipped = whole.clone();
+    flipped[70] ^= 1;
+    for damaged in [Some(&flipped[..]), Some(&whole[..100]), Some(b""), None] {
+        match damaged {
+            Some(bytes) => fs::write(&epochs, bytes).unwrap(),
+            None => fs::remove_file(&epochs).unwrap(),
+        }
+        let cache = props.open();
+        assert_eq!(found(&cache, TENANT, 1) + found(&cache, OTHER, 1), 0);
+        assert_eq!(cache.stats().corrupt, 1);
+        put_ten(&cache, OTHER, 2);
+        cache.sync().unwrap();
+        drop(cache);
+        let cache = props.open();
+        assert_eq!(found(&cache, OTHER, 2), 10);
+        assert_eq!(cache.stats().corrupt, 0);
+    }
+    let newer = sealed_again(&whole, 8);
+    fs::write(&epochs, newer).unwrap();
+    let error = props.try_open().unwrap_err().to_string();
+    assert!(error.contains("later release (format 2"), "{error}");
+}

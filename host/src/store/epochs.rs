@@ -1,0 +1,136 @@
+//! Which records were purged: those of a tenant, or everybody's, up to a sequence.
+//!
+//! A record is older than a purge exactly if its sequence is not higher than the purge's, so a
+//! tenant's epoch needs no place in keys or records: the sequence is it. Readers hold
+//! [`Epochs`], the writer alone changes them; how they get to disk is the store's business.
+
+use super::format::{EpochsFile, TENANTS_MAX, sequence_of, tenant_of};
+use std::sync::{PoisonError, RwLock};
+
+/// Whose records are purged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose<'a> {
+    Everybody,
+    Tenant(&'a [u8; 32]),
+}
+
+/// The purges so far, for readers to ask.
+#[derive(Debug, Default)]
+pub(crate) struct Epochs(RwLock<EpochsFile>);
+
+impl Epochs {
+    pub(crate) fn new(file: EpochsFile) -> Self {
+        Self(RwLock::new(file))
+    }
+
+    /// Whether a record, as bytes that begin with its header, was purged.
+    pub(crate) fn covers(&self, record: &[u8]) -> bool {
+        let file = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        file.covers(&tenant_of(record), sequence_of(record))
+    }
+
+    /// What is to be written to disk.
+    pub(super) fn file(&self) -> EpochsFile {
+        let file = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        file.clone()
+    }
+
+    /// Purges records up to `sequence`. Marks below `oldest`, the lowest sequence that is still
+    /// on disk, cover nothing any more and are forgotten.
+    pub(super) fn purge(&self, whose: Whose<'_>, sequence: u64, oldest: u64) {
+        let mut file = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match whose {
+            Whose::Everybody => file.all = sequence,
+            Whose::Tenant(tenant) => {
+                file.make_room(tenant, oldest);
+                file.tenants.insert(*tenant, sequence);
+            }
+        }
+        let all = file.all;
+        file.tenants.retain(|_, sequence| *sequence > all);
+    }
+}
+
+impl EpochsFile {
+    pub(crate) fn covers(&self, tenant: &[u8; 32], sequence: u64) -> bool {
+        sequence <= self.all
+            || self
+                .tenants
+                .get(tenant)
+                .is_some_and(|mark| sequence <= *mark)
+    }
+
+    /// The highest sequence that is purged of anyone.
+    pub(crate) fn newest(&self) -> u64 {
+        let tenants = self.tenants.values().copied();
+        tenants.max().unwrap_or_default().max(self.all)
+    }
+
+    /// For one tenant more. When there are too many, the older half becomes one purge of
+    /// everybody's: that loses entries, but none that should be gone comes back.
+    fn make_room(&mut self, tenant: &[u8; 32], oldest: u64) {
+        if self.tenants.len() < TENANTS_MAX || self.tenants.contains_key(tenant) {
+            return;
+        }
+        self.tenants.retain(|_, sequence| *sequence >= oldest);
+        if self.tenants.len() < TENANTS_MAX {
+            return;
+        }
+        let mut sequences: Vec<u64> = self.tenants.values().copied().collect();
+        let (_, median, _) = sequences.select_nth_unstable(TENANTS_MAX / 2);
+        self.all = self.all.max(*median);
+        let all = self.all;
+        self.tenants.retain(|_, sequence| *sequence > all);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(number: u64) -> [u8; 32] {
+        let mut tenant = [0; 32];
+        tenant[..8].copy_from_slice(&number.to_le_bytes());
+        tenant
+    }
+
+    #[test]
+    fn a_purge_covers_what_came_before_and_nothing_else() {
+        let epochs = Epochs::default();
+        let covers = |tenant_number, sequence| {
+            let file = epochs.file();
+            file.covers(&tenant(tenant_number), sequence)
+        };
+        assert!(!covers(1, 1));
+        epochs.purge(Whose::Tenant(&tenant(1)), 10, 1);
+        assert!(covers(1, 1) && covers(1, 10) && !covers(1, 11) && !covers(2, 1));
+        epochs.purge(Whose::Tenant(&tenant(1)), 20, 1);
+        assert!(covers(1, 20) && !covers(1, 21));
+        assert_eq!(epochs.file().newest(), 20);
+        epochs.purge(Whose::Everybody, 30, 1);
+        assert!(covers(1, 30) && covers(2, 30) && !covers(2, 31));
+        assert_eq!(epochs.file().newest(), 30);
+        assert!(epochs.file().tenants.is_empty());
+    }
+
+    #[test]
+    fn however_many_are_purged_the_file_stays_bounded_and_none_comes_back() {
+        let filled = |oldest| {
+            let epochs = Epochs::default();
+            let last = TENANTS_MAX as u64 + 100;
+            for number in 1..=last {
+                epochs.purge(Whose::Tenant(&tenant(number)), number, oldest);
+            }
+            let file = epochs.file();
+            assert!(file.tenants.len() <= TENANTS_MAX);
+            (file, last)
+        };
+        let (file, last) = filled(1);
+        assert!((1..=last).all(|number| file.covers(&tenant(number), number)));
+        assert!((1..=last).all(|number| !file.covers(&tenant(number), last + 1)));
+        // What is not on disk any more need not be remembered.
+        let (file, _) = filled(60_000);
+        assert_eq!(file.all, 0);
+        assert!(file.tenants.len() < 10_000);
+    }
+}

@@ -1,0 +1,126 @@
+//! The bytes of the file `epochs`: who was purged, up to which sequence.
+//!
+//! As many whole blocks as it takes; magic, version and features stand where every block has
+//! them, and the checksum is the end of the last block.
+
+use super::{BLOCK_BYTES, Reject, StoreId, close, open, put, take};
+use std::collections::HashMap;
+
+const MAGIC: [u8; 8] = *b"RFXEPOCH";
+
+const STORE_ID: usize = 16;
+const TENANTS: usize = 32;
+const ALL: usize = 40;
+/// Here the tenants begin, one behind the other.
+const MARKS: usize = 64;
+const MARK_BYTES: usize = 40;
+const CHECKSUM_BYTES: usize = 4;
+
+/// So many tenants are remembered by themselves: 2.6 MB on disk, and no more than that is
+/// read of a file that claims to hold more.
+pub(crate) const TENANTS_MAX: usize = 1 << 16;
+
+/// The longest such file.
+pub(crate) const EPOCHS_BYTES_MAX: usize = file_bytes(TENANTS_MAX);
+
+const fn file_bytes(tenants: usize) -> usize {
+    (MARKS + tenants * MARK_BYTES + CHECKSUM_BYTES).next_multiple_of(BLOCK_BYTES)
+}
+
+/// What the file says: records up to and including these sequences are purged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct EpochsFile {
+    /// Everybody's.
+    pub(crate) all: u64,
+    /// Each tenant's.
+    pub(crate) tenants: HashMap<[u8; 32], u64>,
+}
+
+impl EpochsFile {
+    pub(crate) fn encode(&self, store: &StoreId) -> Vec<u8> {
+        assert!(self.tenants.len() <= TENANTS_MAX);
+        let mut bytes = vec![0; file_bytes(self.tenants.len())];
+        put(&mut bytes, STORE_ID, &store.0);
+        put(
+            &mut bytes,
+            TENANTS,
+            &(self.tenants.len() as u64).to_le_bytes(),
+        );
+        put(&mut bytes, ALL, &self.all.to_le_bytes());
+        for (at, (tenant, sequence)) in (MARKS..).step_by(MARK_BYTES).zip(&self.tenants) {
+            put(&mut bytes, at, tenant);
+            put(&mut bytes, at + 32, &sequence.to_le_bytes());
+        }
+        close(&mut bytes, MAGIC, 0);
+        bytes
+    }
+
+    /// Reads the file of this very store.
+    pub(crate) fn decode(bytes: &[u8], store: &StoreId) -> Result<Self, Reject> {
+        if bytes.len() < BLOCK_BYTES || !bytes.len().is_multiple_of(BLOCK_BYTES) {
+            return Err(Reject::Torn);
+        }
+        open(bytes, MAGIC, 0)?;
+        if take::<16>(bytes, STORE_ID) != store.0 {
+            return Err(Reject::NotOurs);
+        }
+        let count = u64::from_le_bytes(take(bytes, TENANTS));
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        if count > TENANTS_MAX || file_bytes(count) != bytes.len() {
+            return Err(Reject::Corrupt);
+        }
+        let marks = (MARKS..).step_by(MARK_BYTES).take(count);
+        Ok(Self {
+            all: u64::from_le_bytes(take(bytes, ALL)),
+            tenants: marks
+                .map(|at| (take(bytes, at), u64::from_le_bytes(take(bytes, at + 32))))
+                .collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    const STORE: StoreId = StoreId([3; 16]);
+
+    fn file(tenants: u64) -> EpochsFile {
+        let tenant = |number: u64| {
+            let mut tenant = [9; 32];
+            tenant[..8].copy_from_slice(&number.to_le_bytes());
+            (tenant, number + 5)
+        };
+        EpochsFile {
+            all: 4,
+            tenants: (0..tenants).map(tenant).collect(),
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        for tenants in [0, 1, 99, 100, 101, 102, 205, TENANTS_MAX as u64] {
+            let bytes = file(tenants).encode(&STORE);
+            assert!(bytes.len() <= EPOCHS_BYTES_MAX);
+            assert_eq!(EpochsFile::decode(&bytes, &STORE), Ok(file(tenants)));
+        }
+        let other = EpochsFile::decode(&file(1).encode(&STORE), &StoreId([4; 16]));
+        assert_eq!(other, Err(Reject::NotOurs));
+    }
+
+    #[test]
+    fn every_altered_byte_and_every_cut_is_refused() {
+        let whole = file(150).encode(&STORE);
+        assert_eq!(whole.len(), 2 * BLOCK_BYTES);
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            assert!(EpochsFile::decode(&flipped, &STORE).is_err(), "byte {at}");
+            assert!(
+                EpochsFile::decode(&whole[..at], &STORE).is_err(),
+                "cut {at}"
+            );
+        }
+    }
+}
