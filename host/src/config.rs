@@ -20,8 +20,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where `/health` and `/metrics` are.
     pub admin: SocketAddr,
-    /// The provider.
-    pub upstream: Upstream,
+    /// The provider; none for a daemon that serves only edges.
+    pub upstream: Option<Upstream>,
+    /// Where edges connect, if they may.
+    pub edge: Option<EdgeSocket>,
     /// A component to run in place of the built-in one.
     pub component: Option<PathBuf>,
     /// Where the cache lives, and how large it may grow.
@@ -42,6 +44,15 @@ pub struct Config {
     pub guest: GuestLimits,
     /// Bounds on connections and waits.
     pub net: NetLimits,
+}
+
+/// The Unix socket of the edge API.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EdgeSocket {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Who may connect: the bits of a file's mode.
+    pub mode: u32,
 }
 
 /// Bounds on connections and waits.
@@ -132,6 +143,8 @@ pub struct Flags {
     pub admin: Option<SocketAddr>,
     /// `--upstream`
     pub upstream: Option<String>,
+    /// `--edge-socket`
+    pub edge_socket: Option<PathBuf>,
     /// `--data-dir`
     pub data_dir: Option<PathBuf>,
     /// `--component`
@@ -145,6 +158,8 @@ struct File {
     listen: Option<SocketAddr>,
     admin: Option<SocketAddr>,
     upstream: Option<String>,
+    edge_socket: Option<PathBuf>,
+    edge_socket_mode: Option<String>,
     data_dir: Option<PathBuf>,
     component: Option<PathBuf>,
     namespace: Option<String>,
@@ -176,6 +191,8 @@ enum AnonymousMode {
 /// An hour: long enough for retries, evaluations and agents, short enough that a model's update
 /// shows the same day.
 const TTL_SECONDS: u64 = 3600;
+/// The cache holds everybody's answers: only its owner's edges may read them.
+const EDGE_SOCKET_MODE: u32 = 0o600;
 /// Requests with more than this are rarely repeated, and every byte of them is read and hashed.
 const REQUEST_BYTES_MAX: u64 = 1 << 20;
 /// The pool maps this much address space per guest memory at most; more than any 32-bit guest has.
@@ -203,13 +220,24 @@ impl Config {
     }
 
     fn from_parts(file: File, flags: Flags) -> Result<Self, String> {
-        let upstream = flags
-            .upstream
-            .or(file.upstream)
-            .ok_or("--upstream: the provider's URL is missing, such as https://api.openai.com")?;
-        let upstream = upstream
-            .parse()
-            .map_err(|error| format!("--upstream: {error}"))?;
+        let mode = match &file.edge_socket_mode {
+            Some(digits) => mode(digits)?,
+            None => EDGE_SOCKET_MODE,
+        };
+        let edge = flags.edge_socket.or(file.edge_socket);
+        let edge = edge.map(|path| EdgeSocket { path, mode });
+        let upstream = match flags.upstream.or(file.upstream) {
+            Some(url) => Some(
+                url.parse()
+                    .map_err(|error| format!("--upstream: {error}"))?,
+            ),
+            None if edge.is_some() => None,
+            None => {
+                return Err("--upstream: the provider's URL is missing, such as \
+                            https://api.openai.com; only with --edge-socket there may be none"
+                    .into());
+            }
+        };
 
         let defaults = CacheOptions::default();
         let cache = CacheOptions {
@@ -249,6 +277,7 @@ impl Config {
                 .or(file.admin)
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8081))),
             upstream,
+            edge,
             component: flags.component.or(file.component),
             cache,
             namespace: file.namespace.unwrap_or_else(|| "default".into()),
@@ -295,6 +324,13 @@ impl Config {
             },
         })
     }
+}
+
+/// A file's mode, as `chmod` writes it: `0600`.
+fn mode(digits: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(digits, 8).ok();
+    mode.filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| format!("edge_socket_mode: `{digits}` is not a mode such as 0660"))
 }
 
 /// The value, or its default; an error where it is more than can be.
@@ -362,6 +398,8 @@ mod tests {
         check("tenant_header = \"X-Tenant\"", "tenant_header");
         check("instances_max = 1000000", "instances_max");
         check("anonymous = \"yes\"", "anonymous");
+        check("edge_socket_mode = \"0999\"", "edge_socket_mode");
+        check("edge_socket_mode = \"7777\"", "edge_socket_mode");
     }
 
     #[test]
@@ -372,7 +410,18 @@ mod tests {
         };
         let file = parse("upstream = \"https://b.test\"").expect("parses");
         let config = Config::from_parts(file, flags).expect("valid");
-        assert_eq!(config.upstream.authority.as_str(), "a.test");
+        let upstream = config.upstream.expect("given");
+        assert_eq!(upstream.authority.as_str(), "a.test");
+    }
+
+    #[test]
+    fn without_a_provider_there_must_be_edges() {
+        let none = Config::from_parts(File::default(), Flags::default());
+        assert!(none.expect_err("nothing to do").contains("--upstream"));
+        let file = parse("edge_socket = \"/run/edge\"\nedge_socket_mode = \"0660\"");
+        let config = Config::from_parts(file.expect("parses"), Flags::default()).expect("valid");
+        assert!(config.upstream.is_none());
+        assert_eq!(config.edge.expect("given").mode, 0o660);
     }
 
     #[test]

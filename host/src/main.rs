@@ -19,7 +19,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run as an HTTP reverse proxy in front of a provider
+    /// Run as an HTTP reverse proxy in front of a provider, as the cache of edges, or as both
     Serve(Serve),
 }
 
@@ -28,6 +28,9 @@ struct Serve {
     /// The provider's URL, such as https://api.openai.com
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
+    /// A Unix socket for edges such as the Envoy filter; with it, there may be no provider
+    #[arg(long, value_name = "PATH")]
+    edge_socket: Option<PathBuf>,
     /// Where clients connect [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         listen: serve.listen,
         admin: serve.admin,
         upstream: serve.upstream,
+        edge_socket: serve.edge_socket,
         data_dir: serve.data_dir,
         component: serve.component,
     };
@@ -98,8 +102,13 @@ async fn run(config: Config) -> ExitCode {
 /// The addresses on standard output, one a line: with port 0 nobody could know them otherwise.
 fn announce(server: &Server) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "listening on http://{}", server.address()?)?;
+    if let Some(address) = server.address()? {
+        writeln!(out, "listening on http://{address}")?;
+    }
     writeln!(out, "admin on http://{}", server.admin_address()?)?;
+    if let Some(path) = server.edge_socket() {
+        writeln!(out, "edge on {}", path.display())?;
+    }
     out.flush()
 }
 

@@ -19,6 +19,7 @@ pub struct Metrics {
     miss_seconds: Histogram,
     guest_failures: Family<ReasonLabel, Counter>,
     upstream_failures: Counter,
+    edge_requests: Family<EdgeLabels, Counter>,
     recordings: Family<RecordingLabels, Counter>,
     cache: CacheGauges,
 }
@@ -42,6 +43,14 @@ struct RecordingLabels {
     outcome: &'static str,
     /// Why, for a rejected one.
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EdgeLabels {
+    /// `GET`, `PUT`, `DELETE` or `other`.
+    method: &'static str,
+    /// Of the reply.
+    code: u16,
 }
 
 #[derive(Default)]
@@ -100,6 +109,12 @@ impl Default for Metrics {
             "Requests without an answer of the provider",
             upstream_failures.clone(),
         );
+        let edge_requests = Family::default();
+        registry.register(
+            "edge_requests",
+            "Requests of edges by method and status code",
+            edge_requests.clone(),
+        );
         let recordings = Family::default();
         registry.register(
             "recordings",
@@ -155,6 +170,7 @@ impl Default for Metrics {
             miss_seconds,
             guest_failures,
             upstream_failures,
+            edge_requests,
             recordings,
             cache,
         }
@@ -183,6 +199,11 @@ impl Metrics {
 
     pub(crate) fn upstream_failed(&self) {
         self.upstream_failures.inc();
+    }
+
+    pub(crate) fn edge_request(&self, method: &'static str, code: u16) {
+        let labels = EdgeLabels { method, code };
+        self.edge_requests.get_or_create(&labels).inc();
     }
 
     pub(crate) fn guest_failed(&self, failure: &Failure) {

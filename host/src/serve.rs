@@ -1,33 +1,37 @@
-//! The daemon: an HTTP reverse proxy in front of one provider, with the cache in between.
+//! The daemon: an HTTP reverse proxy in front of one provider, with the cache in between; and the
+//! same cache for edges that have a proxy of their own.
 //!
 //! ```text
-//! listener ─► proxy ─► runtime::Handler (guest) ─► cache
+//! listener ─► proxy ─► runtime::Handler (guest) ─► cache ◄─ edge_api ◄─ Unix socket (Envoy)
 //!                └─► upstream ◄──────┘ miss, bypass, or the guest has failed
 //! ```
 
 mod admin;
+mod edge_api;
 mod held;
+mod listen;
 mod proxy;
 mod timed;
 mod upstream;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::{Config, NetLimits};
+use crate::config::{Config, EdgeSocket, NetLimits, Upstream};
 use crate::metrics::Metrics;
 use crate::runtime::{Grant, Handler, HttpPolicy, ReflexCtx};
+use edge_api::EdgeApi;
+use edge_api::socket::Socket;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use proxy::Proxy;
 use reflex_llm::Anonymous;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 use upstream::UpstreamClient;
 
 /// The middleware component that is built in.
@@ -41,93 +45,64 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// A daemon that has all it needs and listens, but answers nobody yet.
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
+    front: Option<Front>,
+    edge: Option<Socket>,
     admin: TcpListener,
-    proxy: Arc<Proxy>,
+    config: Config,
     cache: Cache,
     metrics: Arc<Metrics>,
-    net: NetLimits,
+}
+
+/// The reverse proxy. A daemon that serves only edges has none.
+#[derive(Debug)]
+struct Front {
+    listener: TcpListener,
+    proxy: Arc<Proxy>,
 }
 
 impl Server {
-    /// Opens the store, compiles the component, and binds both addresses.
+    /// Opens the store, compiles the component, and binds all addresses.
     ///
     /// # Errors
     ///
     /// One line that names the flag or the file, and what is wrong with it. Nothing has been
     /// changed in a data folder that could not be opened.
     pub async fn prepare(config: Config) -> Result<Self, String> {
-        let listener = bind("--listen", config.listen).await?;
+        let listener = match &config.upstream {
+            Some(upstream) => Some((upstream, bind("--listen", config.listen).await?)),
+            None => None,
+        };
         let admin = bind("--admin", config.admin).await?;
         let cache = Cache::open(&config.cache).map_err(|error| format!("--data-dir: {error}"))?;
+        // Only now, for a second daemon on the same folder must leave the first one's socket be.
+        let edge = config.edge.as_ref().map(bind_edge).transpose()?;
 
         let metrics = Arc::new(Metrics::default());
-        let upstream =
-            UpstreamClient::new(config.upstream, config.net.clone(), Arc::clone(&metrics));
-        let upstream = Arc::new(upstream.map_err(|error| format!("--upstream: TLS: {error}"))?);
-
-        let (name, component) = match &config.component {
-            None => ("the built-in component".to_owned(), MIDDLEWARE.to_vec()),
-            Some(path) => {
-                let name = format!("--component {}", path.display());
-                let bytes = std::fs::read(path).map_err(|error| format!("{name}: {error}"))?;
-                (name, bytes)
-            }
+        let front = match listener {
+            Some((upstream, listener)) => Some(Front {
+                listener,
+                proxy: proxy(&config, upstream, &cache, &metrics)?,
+            }),
+            None => None,
         };
-        let anonymous = if config.share_anonymous {
-            Anonymous::Share
-        } else {
-            Anonymous::Bypass
-        };
-        let reflex = ReflexCtx {
-            cache: cache.clone(),
-            grant: Grant {
-                namespace: config.namespace,
-                anonymous,
-                tenant_header: config.tenant_header,
-                request_bytes_max: config.request_bytes_max,
-                ttl: Some(config.ttl),
-                ttl_max: None,
-            },
-            clock: Clock::system(),
-        };
-        let policy = HttpPolicy {
-            allow_length: config.allow_length,
-            observer: Arc::clone(&metrics) as _,
-        };
-        let handler = Handler::new(
-            &component,
-            reflex,
-            policy,
-            Arc::clone(&upstream) as _,
-            config.guest,
-        )
-        .map_err(|error| format!("{name}: {error}"))?;
-
-        let proxy = Arc::new(Proxy {
-            handler,
-            upstream,
-            metrics: Arc::clone(&metrics),
-            held_bytes_max: config.request_bytes_max,
-            idle_max: config.net.idle_max,
-        });
         Ok(Self {
-            listener,
+            front,
+            edge,
             admin,
-            proxy,
+            config,
             cache,
             metrics,
-            net: config.net,
         })
     }
 
-    /// Where clients connect, the port resolved.
+    /// Where clients connect, the port resolved; none if the daemon only serves edges.
     ///
     /// # Errors
     ///
     /// Fails as the operating system does.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+    pub fn address(&self) -> std::io::Result<Option<SocketAddr>> {
+        let front = self.front.as_ref();
+        front.map(|front| front.listener.local_addr()).transpose()
     }
 
     /// Where operators connect, the port resolved.
@@ -139,29 +114,128 @@ impl Server {
         self.admin.local_addr()
     }
 
+    /// Where edges connect, if they may.
+    pub fn edge_socket(&self) -> Option<&Path> {
+        self.edge.as_ref().map(|socket| &*socket.path)
+    }
+
     /// Answers requests until `stop` resolves, then lets those that run come to their end.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(());
         let admin = tokio::spawn(run_admin(
             self.admin,
-            admin::router(self.cache.clone(), self.metrics),
+            admin::router(self.cache.clone(), Arc::clone(&self.metrics)),
             stopped.clone(),
         ));
         let sync = tokio::spawn(keep_synced(self.cache.clone()));
 
-        tokio::select! {
-            () = accept(self.listener, self.proxy, &self.net, stopped) => {}
-            () = async {
-                stop.await;
-                drop(stopping);
-                std::future::pending().await
-            } => {}
-        }
+        let net = &self.config.net;
+        let clients = serve_clients(self.front, net, stopped.clone());
+        let listener = self.edge.as_mut().and_then(|edge| edge.listener.take());
+        let edges = listener.map(|listener| {
+            let api = EdgeApi::new(
+                self.cache.clone(),
+                self.config.namespace.clone(),
+                self.config.ttl,
+                self.config.allow_length,
+                Arc::clone(&self.metrics),
+            );
+            serve_edges(listener, api, net, stopped)
+        });
+        let edges = async {
+            if let Some(edges) = edges {
+                edges.await;
+            }
+        };
+        let stop = async {
+            stop.await;
+            tracing::info!("stopping: running requests come to their end");
+            drop(stopping);
+        };
+        tokio::join!(clients, edges, stop);
 
         sync.abort();
         let _ = admin.await;
         sync_now(&self.cache).await;
     }
+}
+
+async fn serve_clients(front: Option<Front>, net: &NetLimits, stopped: watch::Receiver<()>) {
+    let Some(Front { listener, proxy }) = front else {
+        return;
+    };
+    let service = service_fn(move |request| {
+        let proxy = Arc::clone(&proxy);
+        async move { Ok::<_, Infallible>(proxy.answer(request).await) }
+    });
+    listen::answer(listener, service, net, STREAMS_PER_CONNECTION_MAX, stopped).await;
+}
+
+async fn serve_edges(
+    listener: UnixListener,
+    api: Arc<EdgeApi>,
+    net: &NetLimits,
+    stopped: watch::Receiver<()>,
+) {
+    let service = TowerToHyperService::new(api.router());
+    let streams_max = edge_api::STREAMS_PER_CONNECTION_MAX;
+    listen::answer(listener, service, net, streams_max, stopped).await;
+}
+
+fn proxy(
+    config: &Config,
+    upstream: &Upstream,
+    cache: &Cache,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<Proxy>, String> {
+    let upstream = UpstreamClient::new(upstream.clone(), config.net.clone(), Arc::clone(metrics));
+    let upstream = Arc::new(upstream.map_err(|error| format!("--upstream: TLS: {error}"))?);
+
+    let (name, component) = match &config.component {
+        None => ("the built-in component".to_owned(), MIDDLEWARE.to_vec()),
+        Some(path) => {
+            let name = format!("--component {}", path.display());
+            let bytes = std::fs::read(path).map_err(|error| format!("{name}: {error}"))?;
+            (name, bytes)
+        }
+    };
+    let anonymous = if config.share_anonymous {
+        Anonymous::Share
+    } else {
+        Anonymous::Bypass
+    };
+    let reflex = ReflexCtx {
+        cache: cache.clone(),
+        grant: Grant {
+            namespace: config.namespace.clone(),
+            anonymous,
+            tenant_header: config.tenant_header.clone(),
+            request_bytes_max: config.request_bytes_max,
+            ttl: Some(config.ttl),
+            ttl_max: None,
+        },
+        clock: Clock::system(),
+    };
+    let policy = HttpPolicy {
+        allow_length: config.allow_length,
+        observer: Arc::clone(metrics) as _,
+    };
+    let handler = Handler::new(
+        &component,
+        reflex,
+        policy,
+        Arc::clone(&upstream) as _,
+        config.guest.clone(),
+    )
+    .map_err(|error| format!("{name}: {error}"))?;
+
+    Ok(Arc::new(Proxy {
+        handler,
+        upstream,
+        metrics: Arc::clone(metrics),
+        held_bytes_max: config.request_bytes_max,
+        idle_max: config.net.idle_max,
+    }))
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener, String> {
@@ -170,73 +244,9 @@ async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener, String> {
         .map_err(|error| format!("{flag} {address}: {error}"))
 }
 
-/// Accepts connections, at most `connections_max` at once, until `stopped`; then drains.
-async fn accept(
-    listener: TcpListener,
-    proxy: Arc<Proxy>,
-    net: &NetLimits,
-    mut stopped: watch::Receiver<()>,
-) {
-    let connections = Arc::new(Semaphore::new(net.connections_max));
-    let graceful = GracefulShutdown::new();
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(net.header_read_max)
-        .pipeline_flush(true);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX);
-
-    loop {
-        let next = async {
-            // The semaphore is never closed; were it, there would be nothing left to bound.
-            let permit = Arc::clone(&connections).acquire_owned().await.ok();
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
-            next = next => next,
-            _ = stopped.changed() => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of file descriptors, most likely: connections that end give some back.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                continue;
-            }
-        };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection without TCP_NODELAY");
-        }
-        let proxy = Arc::clone(&proxy);
-        let service = service_fn(move |request| {
-            let proxy = Arc::clone(&proxy);
-            async move { Ok::<_, Infallible>(proxy.answer(request).await) }
-        });
-        let connection = builder
-            .serve_connection(TokioIo::new(stream), service)
-            .into_owned();
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error, "connection ended");
-            }
-            drop(permit);
-        });
-    }
-
-    drop(listener);
-    tracing::info!("stopping: running requests come to their end");
-    if tokio::time::timeout(net.drain_max, graceful.shutdown())
-        .await
-        .is_err()
-    {
-        tracing::warn!("stopping: some requests took too long and were cut");
-    }
+fn bind_edge(edge: &EdgeSocket) -> Result<Socket, String> {
+    Socket::bind(&edge.path, edge.mode)
+        .map_err(|error| format!("--edge-socket {}: {error}", edge.path.display()))
 }
 
 async fn run_admin(listener: TcpListener, router: axum::Router, mut stopped: watch::Receiver<()>) {

@@ -49,7 +49,7 @@ pub use body::BODY_BYTES_MAX;
 pub use control::{Control, X_REFLEX_TTL};
 pub use key::{Key, KeyHasher};
 pub use reason::{Bypass, Rejected};
-pub use recorder::{Limits, Recorder, Storable};
+pub use recorder::{Limits, Recorder, Storable, is_kept};
 pub use status::Status;
 pub use tenant::Tenant;
 pub use usage::Usage;

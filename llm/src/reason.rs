@@ -41,6 +41,8 @@ reasons! {
     Bypass {
         /// No LLM API that we know answers at this path.
         Path = "path",
+        /// Who would answer is not known here, and must be, as part of the key.
+        Upstream = "upstream",
         /// The path is known, but only POST asks for an answer there.
         Method = "method",
         /// A parameter of the query that decides how the request is treated has a spelling or a
@@ -54,6 +56,8 @@ reasons! {
         NoCredential = "no-credential",
         /// The body is over the bound of whoever buffers it.
         BodyTooLarge = "body-too-large",
+        /// Trailers follow the body: no client of an LLM sends any, and no key covers them.
+        Trailers = "trailers",
         /// The body is not UTF-8.
         NotUtf8 = "not-utf8",
         /// The body begins with a byte order mark: some readers take it, others don't.

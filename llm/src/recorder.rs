@@ -69,6 +69,11 @@ enum Judging {
 /// `openai-version` tells an SDK which version of the API wrote it.
 const KEPT: &[&str] = &["content-language", "content-type", "openai-version"];
 
+/// Whether a header, its name in lower case, goes along with a stored answer.
+pub fn is_kept(name: &str) -> bool {
+    KEPT.contains(&name)
+}
+
 /// Memory taken on the word of `content-length`, before any of the body is there.
 const RESERVED_BYTES_MAX: usize = 64 << 10;
 
@@ -173,7 +178,7 @@ impl Recorder {
         if !content_type.is_some_and(|value| fits(value, self.shape.representation)) {
             return Err(Rejected::ContentType);
         }
-        let kept = headers.iter().filter(|(name, _)| KEPT.contains(name));
+        let kept = headers.iter().filter(|(name, _)| is_kept(name));
         let judge = Judge::new(self.shape.api, self.limits.allow_length);
         Ok(Recording {
             headers: kept

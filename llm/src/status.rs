@@ -12,6 +12,9 @@ pub const CACHE_STATUS: &str = "cache-status";
 /// The header that says how many seconds ago a hit was stored.
 pub const AGE: &str = "age";
 
+/// What stands in the error of [`Status::Absent`].
+pub const NOT_CACHED: &str = "reflex-edge: not in the cache, and the request said only-if-cached";
+
 /// How a request was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

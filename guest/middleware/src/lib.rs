@@ -12,9 +12,8 @@ use bindings::reflex::cache::http;
 use bindings::wasi::http::handler;
 use bindings::wasi::http::types::{ErrorCode, Request, Response};
 use reflex_llm::status::{self, Status};
+use reflex_llm::{Anonymous, Bypass, Classified, Exchange, Head, Policy, Shape};
 use std::slice;
-
-use reflex_llm::{Anonymous, Bypass, Classified, Exchange, Head, Policy};
 
 /// The handler; what a crate that builds on this one calls for the rest.
 #[derive(Debug)]
@@ -74,7 +73,7 @@ async fn answer(request: Request, exchange: &Exchange) -> Result<Response, Error
         }
     }
     if control.only_if_cached {
-        return Ok(not_cached());
+        return Ok(not_cached(exchange.shape));
     }
 
     // Everyone must be able to read the replay, so what is recorded is not compressed.
@@ -136,13 +135,12 @@ fn status_headers(status: Status) -> Vec<http::Header> {
 }
 
 /// `only-if-cached` and nothing cached: 504, as RFC 9111 wants it, in the API's error shape.
-fn not_cached() -> Response {
+fn not_cached(shape: Shape) -> Response {
     let mut headers = status_headers(Status::Absent);
     headers.push(("content-type".into(), b"application/json".to_vec()));
-    http::respond(504, &headers, NOT_CACHED.as_bytes())
+    let error = shape.error_body(504, status::NOT_CACHED);
+    http::respond(504, &headers, error.as_bytes())
 }
-
-const NOT_CACHED: &str = r#"{"error":{"message":"reflex-edge: not in the cache, and the request said only-if-cached","type":"gateway_error","param":null,"code":"504"}}"#;
 
 fn rules(policy: &http::Policy) -> Policy<'_> {
     Policy {

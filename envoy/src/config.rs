@@ -1,0 +1,365 @@
+//! What the operator wants: the plugin's JSON in, a valid [`Config`] out.
+//!
+//! Everything but `upstreams` has a default. Unknown fields are errors: a misspelt bound must not
+//! be a missing one.
+
+use std::collections::BTreeMap;
+
+use reflex_llm::{Anonymous, Limits, Policy};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// A configuration that can be run with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Who answers behind each of Envoy's clusters.
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// The cluster of the daemon; none is hot tier only.
+    pub daemon_cluster: Option<String>,
+    /// How long the daemon may take for a lookup.
+    pub lookup_timeout_ms: u64,
+    /// How long it may take to store an answer.
+    pub insert_timeout_ms: u64,
+    /// How long a request waits for the same one that is under way already.
+    pub fill_wait_ms: u64,
+    /// How often the daemon is asked whether there was a purge.
+    pub epoch_poll_ms: u64,
+    /// What the hot tier may take, in each worker.
+    pub hot_bytes_max: usize,
+    /// The longest body that is kept there.
+    pub hot_entry_bytes_max: usize,
+    /// How long an answer stays there: for as long a purge that cannot be heard of is ignored.
+    pub hot_ttl_ms: u64,
+    /// Life of an answer.
+    pub ttl_seconds: u64,
+    /// The longest request body that is looked at.
+    pub request_bytes_max: usize,
+    /// What may be stored.
+    pub limits: Limits,
+    /// A header, in lower case, by which a trusted gateway names the tenant.
+    pub tenant_header: Option<String>,
+    /// What becomes of requests that name nobody.
+    pub anonymous: Anonymous,
+    /// Beginnings of the paths that are looked at; empty is all.
+    pub paths: Vec<String>,
+}
+
+/// Where a cluster leads: the same words as the daemon's `--upstream`, so that both compute the
+/// same keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// `https://api.openai.com`
+    pub origin: String,
+    /// `api.openai.com`, which the provider is asked as.
+    pub authority: String,
+    /// What stands before each request's path at the provider; empty, or from slash to no slash.
+    pub prefix: String,
+}
+
+/// The JSON as it is written. Each field is described in [`Config`] and in `docs/envoy.md`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    upstreams: BTreeMap<String, String>,
+    daemon_cluster: Option<String>,
+    lookup_timeout_ms: Option<u64>,
+    insert_timeout_ms: Option<u64>,
+    fill_wait_ms: Option<u64>,
+    epoch_poll_ms: Option<u64>,
+    hot_bytes_max: Option<u64>,
+    hot_entry_bytes_max: Option<u64>,
+    hot_ttl_seconds: Option<u64>,
+    ttl_seconds: Option<u64>,
+    request_bytes_max: Option<u64>,
+    entry_bytes_max: Option<u64>,
+    tenant_header: Option<String>,
+    anonymous: Option<AnonymousMode>,
+    allow_length: Option<bool>,
+    paths: Option<Vec<String>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum AnonymousMode {
+    Bypass,
+    Share,
+}
+
+/// The name of the cluster in our examples.
+const DAEMON_CLUSTER: &str = "reflex_edge";
+/// A lookup takes a tenth of a millisecond; a daemon that needs this long is in trouble.
+const LOOKUP_TIMEOUT_MS: u64 = 100;
+/// Nobody waits for an insert, but its body takes memory until it is through.
+const INSERT_TIMEOUT_MS: u64 = 2000;
+/// Most answers are there by then; a client that waits longer had better ask for itself.
+const FILL_WAIT_MS: u64 = 5000;
+/// A purge is to empty the hot tier within a second.
+const EPOCH_POLL_MS: u64 = 500;
+/// Times eight workers, that is what an edge node can spare.
+const HOT_BYTES_MAX: u64 = 64 << 20;
+/// A single answer must not push out many.
+const HOT_ENTRY_BYTES_MAX: u64 = 1 << 20;
+/// Long enough for a burst of the same question.
+const HOT_TTL_SECONDS: u64 = 300;
+/// As the daemon's.
+const TTL_SECONDS: u64 = 3600;
+/// 64 KiB below what Envoy buffers by default: past its own limit it answers 413.
+const REQUEST_BYTES_MAX: u64 = (1 << 20) - (64 << 10);
+/// As the daemon's.
+const ENTRY_BYTES_MAX: u64 = 16 << 20;
+
+/// Envoy gives a module 1 GiB, which it never gives back; recordings need room beside the tier.
+const HOT_BYTES_LIMIT: u64 = 256 << 20;
+/// A reply of the daemon of 32 MiB or more does not reach the filter.
+const ENTRY_BYTES_LIMIT: u64 = 30 << 20;
+/// Bodies are copied into the module whole.
+const REQUEST_BYTES_LIMIT: u64 = 16 << 20;
+/// A day. Timers of Envoy are 32-bit milliseconds.
+const MILLISECONDS_LIMIT: u64 = 86_400_000;
+/// 68 years: the same bound that HTTP caches use.
+const SECONDS_LIMIT: u64 = 1 << 31;
+
+impl Config {
+    /// Reads the plugin's configuration.
+    ///
+    /// # Errors
+    ///
+    /// One line that names the field and what is wrong with it.
+    pub fn parse(json: &[u8]) -> Result<Self, String> {
+        let file: File = serde_json::from_slice(json).map_err(|error| named(json, &error))?;
+
+        let mut upstreams = BTreeMap::new();
+        for (cluster, url) in &file.upstreams {
+            let upstream = Upstream::parse(url).map_err(|why| {
+                format!("upstreams: {cluster}: `{url}` is not a provider's URL: {why}")
+            })?;
+            upstreams.insert(cluster.clone(), upstream);
+        }
+        if upstreams.is_empty() {
+            return Err("upstreams: name at least one cluster and its provider's URL".into());
+        }
+        if let Some(name) = &file.tenant_header
+            && !is_header_name(name)
+        {
+            return Err(format!(
+                "tenant_header: `{name}` is not a header name in lower case"
+            ));
+        }
+        let paths = file.paths.unwrap_or_default();
+        if let Some(path) = paths.iter().find(|path| !path.starts_with('/')) {
+            return Err(format!("paths: `{path}` does not begin with a slash"));
+        }
+        let milliseconds = |name, value, default| bounded(name, value, default, MILLISECONDS_LIMIT);
+        let entry_bytes_max = bounded(
+            "entry_bytes_max",
+            file.entry_bytes_max,
+            ENTRY_BYTES_MAX,
+            ENTRY_BYTES_LIMIT,
+        )?;
+        let daemon_cluster = file.daemon_cluster.unwrap_or_else(|| DAEMON_CLUSTER.into());
+        Ok(Self {
+            upstreams,
+            daemon_cluster: Some(daemon_cluster).filter(|name| !name.is_empty()),
+            lookup_timeout_ms: milliseconds(
+                "lookup_timeout_ms",
+                file.lookup_timeout_ms,
+                LOOKUP_TIMEOUT_MS,
+            )?,
+            insert_timeout_ms: milliseconds(
+                "insert_timeout_ms",
+                file.insert_timeout_ms,
+                INSERT_TIMEOUT_MS,
+            )?,
+            // 0 is a wish: nobody waits.
+            fill_wait_ms: file
+                .fill_wait_ms
+                .map_or(Ok(FILL_WAIT_MS), |value| match value {
+                    0 => Ok(0),
+                    value => milliseconds("fill_wait_ms", Some(value), FILL_WAIT_MS),
+                })?,
+            epoch_poll_ms: milliseconds("epoch_poll_ms", file.epoch_poll_ms, EPOCH_POLL_MS)?,
+            // 0 is a wish: no hot tier.
+            hot_bytes_max: match file.hot_bytes_max {
+                Some(0) => 0,
+                value => bounded("hot_bytes_max", value, HOT_BYTES_MAX, HOT_BYTES_LIMIT)? as usize,
+            },
+            hot_entry_bytes_max: bounded(
+                "hot_entry_bytes_max",
+                file.hot_entry_bytes_max,
+                HOT_ENTRY_BYTES_MAX,
+                HOT_BYTES_LIMIT,
+            )? as usize,
+            hot_ttl_ms: bounded(
+                "hot_ttl_seconds",
+                file.hot_ttl_seconds,
+                HOT_TTL_SECONDS,
+                SECONDS_LIMIT,
+            )? * 1000,
+            ttl_seconds: bounded("ttl_seconds", file.ttl_seconds, TTL_SECONDS, SECONDS_LIMIT)?,
+            request_bytes_max: bounded(
+                "request_bytes_max",
+                file.request_bytes_max,
+                REQUEST_BYTES_MAX,
+                REQUEST_BYTES_LIMIT,
+            )? as usize,
+            limits: Limits {
+                body_bytes_max: entry_bytes_max as usize,
+                allow_length: file.allow_length.unwrap_or(false),
+            },
+            tenant_header: file.tenant_header,
+            anonymous: match file.anonymous {
+                Some(AnonymousMode::Share) => Anonymous::Share,
+                Some(AnonymousMode::Bypass) | None => Anonymous::Bypass,
+            },
+            paths,
+        })
+    }
+
+    /// The rules of this configuration in the words of `reflex-llm`.
+    pub fn policy(&self) -> Policy<'_> {
+        Policy {
+            anonymous: self.anonymous,
+            tenant_header: self.tenant_header.as_deref(),
+        }
+    }
+
+    /// Whether requests with this path are looked at.
+    pub fn looks_at(&self, path: &str) -> bool {
+        self.paths.is_empty() || self.paths.iter().any(|start| path.starts_with(start))
+    }
+}
+
+impl Upstream {
+    fn parse(url: &str) -> Result<Self, &'static str> {
+        let (scheme, rest) = url
+            .split_once("://")
+            .filter(|(scheme, _)| ["http", "https"].contains(scheme))
+            .ok_or("it begins with neither http:// nor https://")?;
+        let (authority, path) = match rest.find('/') {
+            Some(slash) => rest.split_at(slash),
+            None => (rest, ""),
+        };
+        if authority.is_empty() {
+            return Err("it names no host");
+        }
+        if authority.contains('@') {
+            return Err("credentials belong into the clients' headers");
+        }
+        if url.contains(['?', '#']) || !url.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("it has a query, a fragment or a character that no URL has");
+        }
+        Ok(Self {
+            origin: format!("{scheme}://{authority}"),
+            authority: authority.into(),
+            prefix: path.trim_end_matches('/').into(),
+        })
+    }
+}
+
+/// An error of the parser with the field that it is about, which the parser does not say of a
+/// value that has the wrong type.
+fn named(json: &[u8], error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let Ok(fields) = serde_json::from_slice::<Map<String, Value>>(json) else {
+        return text;
+    };
+    // One field at a time, beside the one that must be there.
+    let alone = |(name, value): (&String, &Value)| {
+        let mut one = Map::new();
+        one.insert("upstreams".into(), Value::Object(Map::new()));
+        one.insert(name.clone(), value.clone());
+        serde_json::from_value::<File>(one.into()).is_err()
+    };
+    match fields.iter().find(|field| alone(*field)) {
+        Some((name, _)) if !text.contains(&format!("`{name}`")) => format!("{name}: {text}"),
+        _ => text,
+    }
+}
+
+/// The value, or its default; an error where it is zero or more than can be.
+fn bounded(name: &str, value: Option<u64>, default: u64, most: u64) -> Result<u64, String> {
+    match value {
+        None => Ok(default),
+        Some(value) if (1..=most).contains(&value) => Ok(value),
+        Some(value) => Err(format!("{name}: {value} is not between 1 and {most}")),
+    }
+}
+
+fn is_header_name(name: &str) -> bool {
+    let token = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    };
+    !name.is_empty() && name.bytes().all(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = r#"{"upstreams": {"openai": "https://api.openai.com/"}}"#;
+
+    #[test]
+    fn one_upstream_is_enough() {
+        let config = Config::parse(LEAST.as_bytes()).expect("valid");
+        let upstream = &config.upstreams["openai"];
+        assert_eq!(upstream.origin, "https://api.openai.com");
+        assert_eq!(upstream.authority, "api.openai.com");
+        assert_eq!(upstream.prefix, "");
+        assert_eq!(config.daemon_cluster.as_deref(), Some("reflex_edge"));
+        assert_eq!(config.request_bytes_max, 983_040);
+        assert_eq!(config.anonymous, Anonymous::Bypass);
+        assert!(config.looks_at("/anything"));
+    }
+
+    #[test]
+    fn what_is_set_counts() {
+        let json = r#"{
+            "upstreams": {"a": "http://127.0.0.1:9000/openai/v2/"},
+            "daemon_cluster": "", "fill_wait_ms": 0, "hot_bytes_max": 0, "anonymous": "share",
+            "tenant_header": "x-team", "paths": ["/v1/"], "allow_length": true
+        }"#;
+        let config = Config::parse(json.as_bytes()).expect("valid");
+        assert_eq!(config.upstreams["a"].prefix, "/openai/v2");
+        assert_eq!(config.daemon_cluster, None);
+        assert_eq!((config.fill_wait_ms, config.hot_bytes_max), (0, 0));
+        assert_eq!(config.policy().tenant_header, Some("x-team"));
+        assert!(config.limits.allow_length);
+        assert!(config.looks_at("/v1/chat") && !config.looks_at("/v2/chat"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let check = |more: &str, part: &str| {
+            let json = format!("{}, {more}}}", LEAST.trim_end_matches('}'));
+            let json = json.replacen("/\",", "/\"},", 1);
+            let error = Config::parse(json.as_bytes()).expect_err(more);
+            assert!(error.contains(part), "{more}: {error}");
+            assert!(!error.contains('\n'), "{more}: {error}");
+        };
+        check(r#""ttl_secons": 1"#, "unknown field `ttl_secons`");
+        check(r#""ttl_seconds": 0"#, "ttl_seconds: 0");
+        check(r#""ttl_seconds": "1""#, "invalid type: string");
+        check(r#""hot_bytes_max": 1000000000"#, "hot_bytes_max");
+        check(r#""entry_bytes_max": 33554432"#, "entry_bytes_max");
+        check(r#""tenant_header": "X-Team""#, "tenant_header");
+        check(r#""anonymous": "yes""#, "anonymous");
+        check(r#""paths": ["v1"]"#, "paths");
+        let check = |json: &str, part: &str| {
+            let error = Config::parse(json.as_bytes()).expect_err(json);
+            assert!(error.contains(part), "{json}: {error}");
+        };
+        check("", "EOF");
+        check("{}", "missing field `upstreams`");
+        check(r#"{"upstreams": {}}"#, "upstreams");
+        for url in [
+            "api.openai.com",
+            "ftp://a",
+            "https://",
+            "https://u:p@a",
+            "http://a/?q",
+            "http://a b",
+        ] {
+            check(&format!(r#"{{"upstreams": {{"c": "{url}"}}}}"#), url);
+        }
+    }
+}

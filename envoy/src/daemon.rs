@@ -1,0 +1,335 @@
+//! The daemon's edge API as the filter speaks it: requests out, replies in. What the API is
+//! stands in `docs/edge-api.md`.
+
+use std::fmt::Write as _;
+use std::rc::Rc;
+
+use reflex_llm::{Key, Shape, status};
+
+use crate::hot::Answer;
+
+/// A request to the daemon.
+#[derive(Debug)]
+pub struct Request {
+    /// `GET`, `PUT` or `DELETE`.
+    pub method: &'static str,
+    /// With version and key.
+    pub path: String,
+    /// Names in lower case.
+    pub headers: Vec<(&'static str, String)>,
+    /// What is to be stored.
+    pub body: Option<Rc<Answer>>,
+    /// How long the daemon may take.
+    pub timeout_ms: u64,
+}
+
+/// What the daemon has said to a lookup.
+#[derive(Debug)]
+pub enum Reply {
+    /// It has the answer.
+    Found(Found),
+    /// It does not, and this request is to fetch it.
+    Lead(Epoch),
+    /// It does not, and another request fetches it.
+    Busy(Epoch),
+    /// It does not.
+    Absent(Epoch),
+    /// It did not answer, or nonsense.
+    Failed,
+}
+
+/// An answer of the daemon.
+#[derive(Debug)]
+pub struct Found {
+    /// The answer.
+    pub answer: Rc<Answer>,
+    /// Whether it was fetched while this request waited for it.
+    pub collapsed: bool,
+    /// Which purges it has survived.
+    pub epoch: Epoch,
+}
+
+/// Changes with each purge, and when the daemon starts. Opaque.
+pub type Epoch = Rc<str>;
+
+/// A message's headers, names in lower case.
+pub type Headers = [(String, Vec<u8>)];
+
+/// How long a daemon that waits for a fill may take beyond the wait.
+const WAIT_SLACK_MS: u64 = 100;
+
+/// Nobody waits for these.
+const NOTE_TIMEOUT_MS: u64 = 1000;
+
+/// The longest epoch that is believed to be one.
+const EPOCH_BYTES_MAX: usize = 64;
+
+const EPOCH: &str = "x-reflex-epoch";
+const FILL: &str = "x-reflex-fill";
+const FILL_ID: &str = "x-reflex-fill-id";
+const WAIT: &str = "x-reflex-wait";
+const TTL: &str = "x-reflex-ttl";
+const SHAPE: &str = "x-reflex-shape";
+const ENTRY: &str = "x-reflex-entry";
+
+impl Request {
+    /// Asks for an answer; with `fill`, to lead the fill of it under that name.
+    pub fn lookup(key: &Key, fill: Option<&str>, timeout_ms: u64) -> Self {
+        let fill = fill.map(|fill| (FILL_ID, fill.to_owned()));
+        Self::new("GET", entry(key), fill.into_iter().collect(), timeout_ms)
+    }
+
+    /// Waits for an answer that another request fetches.
+    pub fn wait(key: &Key, wait_ms: u64) -> Self {
+        let headers = vec![(WAIT, wait_ms.to_string())];
+        Self::new("GET", entry(key), headers, wait_ms + WAIT_SLACK_MS)
+    }
+
+    /// Stores an answer, unless there was a purge since `epoch`.
+    pub fn insert(
+        key: &Key,
+        shape: Shape,
+        answer: &Rc<Answer>,
+        ttl_seconds: u64,
+        epoch: Option<&Epoch>,
+        fill: Option<&str>,
+        timeout_ms: u64,
+    ) -> Self {
+        let mut headers = vec![
+            (TTL, ttl_seconds.to_string()),
+            (SHAPE, shape.name().to_owned()),
+        ];
+        headers.extend(epoch.map(|epoch| (EPOCH, epoch.to_string())));
+        headers.extend(fill.map(|fill| (FILL_ID, fill.to_owned())));
+        Self {
+            body: Some(Rc::clone(answer)),
+            ..Self::new("PUT", entry(key), headers, timeout_ms)
+        }
+    }
+
+    /// Gives back the lead of a fill: there will be no answer.
+    pub fn release(key: &Key, fill: &str) -> Self {
+        let headers = vec![(FILL_ID, fill.to_owned())];
+        Self::new("DELETE", entry(key) + "/fill", headers, NOTE_TIMEOUT_MS)
+    }
+
+    /// Takes an answer out again.
+    pub fn remove(key: &Key) -> Self {
+        Self::new("DELETE", entry(key), Vec::new(), NOTE_TIMEOUT_MS)
+    }
+
+    /// Asks whether there was a purge.
+    pub fn epoch(timeout_ms: u64) -> Self {
+        Self::new("GET", "/v1/epoch".into(), Vec::new(), timeout_ms)
+    }
+
+    fn new(
+        method: &'static str,
+        path: String,
+        headers: Vec<(&'static str, String)>,
+        timeout_ms: u64,
+    ) -> Self {
+        Self {
+            method,
+            path,
+            headers,
+            body: None,
+            timeout_ms,
+        }
+    }
+}
+
+/// What the daemon has said to a lookup of `key`.
+pub fn reply(
+    key: &Key,
+    headers: &Headers,
+    now_ms: u64,
+    body: impl FnOnce() -> Option<Vec<u8>>,
+) -> Reply {
+    let Some(epoch) = epoch(headers) else {
+        return Reply::Failed;
+    };
+    let fill = value(headers, FILL);
+    match value(headers, ":status") {
+        Some("200") => {
+            // It says whose answer it is, so that a mistake on the way is not ours.
+            if value(headers, ENTRY) != Some(&hex(&key.digest)) {
+                return Reply::Failed;
+            }
+            let found = answer(headers, now_ms, body);
+            found.map_or(Reply::Failed, |answer| {
+                Reply::Found(Found {
+                    answer: Rc::new(answer),
+                    collapsed: fill == Some("collapsed"),
+                    epoch,
+                })
+            })
+        }
+        Some("404") => match fill {
+            Some("leader") => Reply::Lead(epoch),
+            Some("busy") => Reply::Busy(epoch),
+            _ => Reply::Absent(epoch),
+        },
+        _ => Reply::Failed,
+    }
+}
+
+/// The epoch that a reply of the daemon tells; none if it is not one of the daemon.
+pub fn epoch(headers: &Headers) -> Option<Epoch> {
+    let epoch = value(headers, EPOCH)?;
+    let is_one = (1..=EPOCH_BYTES_MAX).contains(&epoch.len());
+    is_one.then(|| epoch.into())
+}
+
+/// Whether a reply to anything but a lookup says that it was done.
+pub fn is_done(headers: &Headers) -> bool {
+    value(headers, ":status").is_some_and(|status| status.starts_with('2'))
+}
+
+fn answer(
+    headers: &Headers,
+    now_ms: u64,
+    body: impl FnOnce() -> Option<Vec<u8>>,
+) -> Option<Answer> {
+    let seconds = |name| match value(headers, name) {
+        None => Some(None),
+        Some(text) => text.parse::<u64>().ok().map(Some),
+    };
+    let age_ms = seconds(status::AGE)??.saturating_mul(1000);
+    let expires_at_ms = seconds(TTL)?.map(|ttl| now_ms.saturating_add(ttl.saturating_mul(1000)));
+    let kept = headers
+        .iter()
+        .filter(|(name, _)| reflex_llm::is_kept(name))
+        .map(|(name, value)| {
+            let value = String::from_utf8(value.clone()).ok()?;
+            Some((name.clone(), value))
+        })
+        .collect::<Option<_>>()?;
+    Some(Answer {
+        headers: kept,
+        body: body()?,
+        stored_at_ms: now_ms.saturating_sub(age_ms),
+        expires_at_ms,
+    })
+}
+
+fn value<'h>(headers: &'h Headers, name: &str) -> Option<&'h str> {
+    let found = headers.iter().find(|(other, _)| other == name);
+    found.and_then(|(_, value)| std::str::from_utf8(value).ok())
+}
+
+fn entry(key: &Key) -> String {
+    format!("/v1/entries/{}/{}", hex(&key.tenant.0), hex(&key.digest))
+}
+
+fn hex(bytes: &[u8; 32]) -> String {
+    let mut text = String::with_capacity(64);
+    for byte in bytes {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reflex_llm::Tenant;
+
+    fn key() -> Key {
+        Key {
+            tenant: Tenant([0xab; 32]),
+            digest: [0x01; 32],
+        }
+    }
+
+    fn headers(all: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
+        let own = |(name, value): &(&str, &str)| (name.to_string(), value.as_bytes().to_vec());
+        all.iter().map(own).collect()
+    }
+
+    fn ask(all: &[(&str, &str)]) -> Reply {
+        reply(&key(), &headers(all), 100_000, || Some(b"{}".to_vec()))
+    }
+
+    type Fields = Vec<(&'static str, &'static str)>;
+
+    fn hit() -> Fields {
+        const DIGEST: &str = "0101010101010101010101010101010101010101010101010101010101010101";
+        vec![
+            (":status", "200"),
+            ("x-reflex-epoch", "1.0"),
+            ("x-reflex-entry", DIGEST),
+            ("content-type", "application/json"),
+            ("age", "7"),
+            ("x-reflex-ttl", "60"),
+            ("server", "envoy"),
+        ]
+    }
+
+    #[test]
+    fn a_hit_brings_the_answer_with_its_times_and_only_the_headers_that_are_kept() {
+        let Reply::Found(found) = ask(&hit()) else {
+            panic!("not found")
+        };
+        let kept = [("content-type".to_owned(), "application/json".to_owned())];
+        assert_eq!(found.answer.headers, kept);
+        assert_eq!(found.answer.body, b"{}");
+        assert_eq!(found.answer.stored_at_ms, 93_000);
+        assert_eq!(found.answer.expires_at_ms, Some(160_000));
+        assert_eq!(&*found.epoch, "1.0");
+        assert!(!found.collapsed);
+    }
+
+    #[test]
+    fn nonsense_is_a_failure() {
+        let check = |change: &dyn Fn(&mut Fields)| {
+            let mut all = hit();
+            change(&mut all);
+            assert!(matches!(ask(&all), Reply::Failed), "{all:?}");
+        };
+        let drop = |name: &'static str| move |all: &mut Fields| all.retain(|(it, _)| *it != name);
+        check(&drop(":status"));
+        check(&drop("x-reflex-epoch"));
+        check(&drop("x-reflex-entry"));
+        check(&drop("age"));
+        check(&|all| all[0].1 = "204");
+        check(&|all| all[0].1 = "503");
+        check(&|all| all[2].1 = "02");
+        check(&|all| all[4].1 = "soon");
+        check(&|all| all[5].1 = "-1");
+        assert!(matches!(ask(&[]), Reply::Failed));
+        let cut = reply(&key(), &headers(&hit()), 0, || None);
+        assert!(matches!(cut, Reply::Failed));
+    }
+
+    #[test]
+    fn a_miss_says_who_is_to_fill_it() {
+        let miss = |fill| {
+            let mut all = vec![(":status", "404"), ("x-reflex-epoch", "1.0")];
+            all.extend(fill);
+            ask(&all)
+        };
+        assert!(matches!(miss(None), Reply::Absent(_)));
+        assert!(matches!(
+            miss(Some(("x-reflex-fill", "leader"))),
+            Reply::Lead(_)
+        ));
+        assert!(matches!(
+            miss(Some(("x-reflex-fill", "busy"))),
+            Reply::Busy(_)
+        ));
+        // A 404 of somebody else's.
+        assert!(matches!(ask(&[(":status", "404")]), Reply::Failed));
+    }
+
+    #[test]
+    fn requests_name_the_entry_in_full() {
+        let lookup = Request::lookup(&key(), Some("f1"), 9);
+        let path = format!("/v1/entries/{}/{}", "ab".repeat(32), "01".repeat(32));
+        assert_eq!((lookup.method, &lookup.path), ("GET", &path));
+        assert_eq!(lookup.headers, [("x-reflex-fill-id", "f1".to_owned())]);
+        let release = Request::release(&key(), "f1");
+        assert_eq!((release.method, release.path), ("DELETE", path + "/fill"));
+    }
+}

@@ -1,0 +1,505 @@
+//! Envoy's callbacks to events, and effects to calls into Envoy: the only file that knows
+//! proxy-wasm.
+//!
+//! Nothing of ours is borrowed while Envoy is called, since Envoy may call back. Effects may
+//! concern another request than the one that Envoy is calling for; then that one is made the
+//! effective context first.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType, MetricType};
+use reflex_llm::{Bypass, Status, status};
+
+use crate::config::Config;
+use crate::counts::Counts;
+use crate::daemon;
+use crate::exchange::{Effect, Event, Purpose, Request, Served};
+use crate::flights::Id;
+use crate::worker::{Work, Worker};
+
+/// How often waits are looked at and statistics handed over.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What Envoy calls first.
+#[cfg(all(feature = "module", target_arch = "wasm32"))]
+mod module {
+    proxy_wasm::main! {{
+        proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Warn);
+        proxy_wasm::set_root_context(|id| Box::new(super::Root::new(id)));
+    }}
+}
+
+/// The plugin in one worker.
+pub struct Root {
+    id: u32,
+    worker: Option<Rc<RefCell<Worker>>>,
+    metrics: Metrics,
+}
+
+impl std::fmt::Debug for Root {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Root")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Envoy's numbers of our statistics.
+#[derive(Default)]
+struct Metrics {
+    /// In the order of [`Counts::names`].
+    counters: Vec<Option<u32>>,
+    lookup_us: Option<u32>,
+    breaker_open: Option<u32>,
+    hot_bytes: Option<u32>,
+}
+
+impl Root {
+    /// A plugin that is not configured yet.
+    pub fn new(id: u32) -> Self {
+        Self {
+            id,
+            worker: None,
+            metrics: Metrics::default(),
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            current: self.id,
+            root: self.id,
+            returns: false,
+        }
+    }
+
+    /// The context of one request.
+    pub fn http(&self, id: u32) -> Http {
+        Http {
+            id,
+            root: self.id,
+            worker: self.worker.clone(),
+        }
+    }
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _: usize) {
+        if let Some(worker) = &self.worker {
+            replied(worker, self.place(), token, headers, body);
+        }
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, _: usize) -> bool {
+        let json = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX);
+        match Config::parse(&json.ok().flatten().unwrap_or_default()) {
+            Ok(config) => {
+                self.metrics = Metrics::define();
+                // Root contexts of the workers have numbers of their own; the time does the rest.
+                let seed = now_us() ^ u64::from(self.id) << 56;
+                let worker = Worker::new(Rc::new(config), seed);
+                self.worker = Some(Rc::new(RefCell::new(worker)));
+                hostcalls::set_tick_period(TICK).is_ok()
+            }
+            Err(why) => {
+                log(LogLevel::Critical, &format!("reflex: configuration: {why}"));
+                false
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let Some(worker) = &self.worker else { return };
+        let work = worker.borrow_mut().tick(now_us());
+        carry_out(worker, self.place(), work);
+        self.metrics.hand_over(&mut worker.borrow_mut());
+    }
+
+    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(self.http(id)))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+impl Metrics {
+    fn define() -> Self {
+        let define = |kind, name: &str| hostcalls::define_metric(kind, name).ok();
+        Self {
+            counters: Counts::names()
+                .iter()
+                .map(|name| define(MetricType::Counter, name))
+                .collect(),
+            lookup_us: define(MetricType::Histogram, "reflex_lookup_us"),
+            breaker_open: define(MetricType::Gauge, "reflex_breaker_open"),
+            hot_bytes: define(MetricType::Gauge, "reflex_hot_bytes"),
+        }
+    }
+
+    fn hand_over(&self, worker: &mut Worker) {
+        let shared = worker.shared();
+        let (counts, times) = shared.counts.take();
+        // A statistic that Envoy does not take is no reason to fail.
+        for (at, count) in counts {
+            if let Some(Some(metric)) = self.counters.get(at) {
+                let _ = hostcalls::increment_metric(*metric, count as i64);
+            }
+        }
+        if let Some(metric) = self.lookup_us {
+            for time in times {
+                let _ = hostcalls::record_metric(metric, time);
+            }
+        }
+        if let Some(metric) = self.breaker_open {
+            let _ = hostcalls::record_metric(metric, u64::from(shared.breaker.is_open()));
+        }
+        if let Some(metric) = self.hot_bytes {
+            let _ = hostcalls::record_metric(metric, shared.hot.bytes() as u64);
+        }
+    }
+}
+
+/// One request.
+pub struct Http {
+    id: Id,
+    root: u32,
+    worker: Option<Rc<RefCell<Worker>>>,
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    /// An event of this request, and what comes of it.
+    fn on(&self, event: Event<'_>) {
+        self.on_in(event, false);
+    }
+
+    /// The same within one of the request's own callbacks, whose return says whether the request
+    /// goes on.
+    fn on_request(&self, event: Event<'_>) -> Action {
+        self.on_in(event, true);
+        self.action()
+    }
+
+    fn on_in(&self, event: Event<'_>, returns: bool) {
+        let Some(worker) = &self.worker else { return };
+        let work = worker.borrow_mut().on(self.id, event, now_us() / 1000);
+        carry_out(worker, self.place(returns), work);
+    }
+
+    fn place(&self, returns: bool) -> Place {
+        Place {
+            current: self.id,
+            root: self.root,
+            returns,
+        }
+    }
+
+    fn ask(&self, question: impl Fn(&Worker, Id) -> bool) -> bool {
+        let worker = self.worker.as_ref();
+        worker.is_some_and(|worker| question(&worker.borrow(), self.id))
+    }
+
+    fn action(&self) -> Action {
+        match self.ask(Worker::holds) {
+            true => Action::Pause,
+            false => Action::Continue,
+        }
+    }
+}
+
+impl Context for Http {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _: usize) {
+        if let Some(worker) = &self.worker {
+            replied(worker, self.place(false), token, headers, body);
+        }
+    }
+
+    fn on_done(&mut self) -> bool {
+        self.on(Event::Gone);
+        true
+    }
+}
+
+impl HttpContext for Http {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        let Some(worker) = &self.worker else {
+            return Action::Continue;
+        };
+        let request = request();
+        let config = Rc::clone(worker.borrow().config());
+        if let Some(name) = &config.tenant_header {
+            // The provider learns nothing of our tenants.
+            let _ = hostcalls::remove_map_value(MapType::HttpRequestHeaders, name);
+        }
+        worker.borrow_mut().begin(self.id, request, end_of_stream);
+        self.action()
+    }
+
+    fn on_http_request_body(&mut self, buffered: usize, end_of_stream: bool) -> Action {
+        let Some(worker) = self.worker.as_ref().filter(|_| self.ask(Worker::reads)) else {
+            return self.action();
+        };
+        let most = worker.borrow().config().request_bytes_max;
+        if buffered > most {
+            return self.on_request(Event::NoBody(Bypass::BodyTooLarge));
+        }
+        if !end_of_stream {
+            return Action::Pause;
+        }
+        match hostcalls::get_buffer(BufferType::HttpRequestBody, 0, buffered) {
+            Ok(body) => self.on_request(Event::Body(&body.unwrap_or_default())),
+            Err(_) => self.on_request(Event::NoBody(Bypass::Unavailable)),
+        }
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        self.on_request(Event::NoBody(Bypass::Trailers))
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        if self.ask(Worker::records) {
+            let map = hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default();
+            let headers: Vec<(&str, &[u8])> = map
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_slice()))
+                .collect();
+            let status = headers
+                .iter()
+                .find(|(name, _)| *name == ":status")
+                .and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
+            self.on(Event::Head(status.unwrap_or(0), &headers));
+            if end_of_stream {
+                self.on(Event::Chunk(b"", true));
+            }
+        } else if self.ask(Worker::marks) {
+            self.on(Event::Head(0, &[]));
+        }
+        Action::Continue
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if self.ask(Worker::records) {
+            let chunk = hostcalls::get_buffer(BufferType::HttpResponseBody, 0, size);
+            match chunk.ok().flatten().unwrap_or_default() {
+                chunk if chunk.len() == size => self.on(Event::Chunk(&chunk, end_of_stream)),
+                _ => self.on(Event::Unread),
+            }
+        }
+        Action::Continue
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        if self.ask(Worker::records) {
+            self.on(Event::Chunk(b"", true));
+        }
+        Action::Continue
+    }
+}
+
+/// The request that Envoy is calling for.
+fn request() -> Request {
+    let map = hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default();
+    let mut request = Request {
+        method: String::new(),
+        path: String::new(),
+        headers: Vec::with_capacity(map.len()),
+        cluster: String::new(),
+        length: None,
+    };
+    let text = |value: Vec<u8>| String::from_utf8(value).unwrap_or_default();
+    for (name, value) in map {
+        match name.as_str() {
+            ":method" => request.method = text(value),
+            ":path" => request.path = text(value),
+            name if name.starts_with(':') => {}
+            "content-length" => request.length = text(value).parse().ok(),
+            _ => request.headers.push((name, value)),
+        }
+    }
+    let cluster = hostcalls::get_property(vec!["cluster_name"]).ok().flatten();
+    request.cluster = cluster.map(text).unwrap_or_default();
+    request
+}
+
+/// Where in Envoy we are.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The context that Envoy is calling for.
+    current: u32,
+    /// The plugin's own.
+    root: u32,
+    /// Whether what the callback returns lets the current request go on.
+    returns: bool,
+}
+
+fn replied(worker: &RefCell<Worker>, place: Place, token: u32, headers: usize, body: usize) {
+    let Some(purpose) = worker.borrow().purpose(token) else {
+        return;
+    };
+    // The reply belongs to the context that the call was made in, and can be read only there.
+    if !is_of_request(purpose) && hostcalls::set_effective_context(place.root).is_err() {
+        return;
+    }
+    // Without headers there is no reply, and asking for them would panic.
+    let map = match headers {
+        0 => Vec::new(),
+        _ => hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).unwrap_or_default(),
+    };
+    // Read before the worker is borrowed, like everything of Envoy's.
+    let read = match body {
+        0 => Some(Vec::new()),
+        _ => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body)
+            .ok()
+            .flatten()
+            .filter(|read| read.len() == body),
+    };
+    // It is there; if it cannot be entered, then nor can anything else be done.
+    let _ = hostcalls::set_effective_context(place.current);
+    let work = worker.borrow_mut().replied(token, &map, now_us(), || read);
+    carry_out(worker, place, work);
+}
+
+/// Lookups end with their request. Everything else is to outlive it, so it is the plugin's.
+fn is_of_request(purpose: Purpose) -> bool {
+    matches!(purpose, Purpose::Lookup(_))
+}
+
+/// Does what is to be done.
+fn carry_out(worker: &RefCell<Worker>, place: Place, mut work: Work) {
+    let mut effective = place.current;
+    while !work.is_empty() {
+        let mut more = Work::new();
+        for (id, effect) in work {
+            let wanted = match &effect {
+                Effect::Call(purpose, _) if !is_of_request(*purpose) => place.root,
+                _ => id.unwrap_or(place.root),
+            };
+            if wanted != effective {
+                if hostcalls::set_effective_context(wanted).is_err() {
+                    // The request is gone, and has said so or is about to.
+                    continue;
+                }
+                effective = wanted;
+            }
+            match effect {
+                Effect::Forward(set) => {
+                    for (name, value) in &set {
+                        let map = MapType::HttpRequestHeaders;
+                        let _ = hostcalls::set_map_value(map, name, Some(value));
+                    }
+                    if !(place.returns && wanted == place.current) {
+                        let _ = hostcalls::resume_http_request();
+                    }
+                }
+                Effect::Answer(served) => answer(&served),
+                Effect::Mark(status) => mark(status),
+                Effect::Call(purpose, request) => {
+                    more.extend(call(worker, id, purpose, &request));
+                }
+                // These are the worker's own business.
+                Effect::Land(..) | Effect::HandOver(..) => {}
+            }
+        }
+        work = more;
+    }
+    if effective != place.current {
+        let _ = hostcalls::set_effective_context(place.current);
+    }
+}
+
+fn answer(served: &Served) {
+    let status = served.status;
+    let cache_status = status.cache_status();
+    let age = served.age_seconds.map(|age| age.to_string());
+    let mut headers: Vec<(&str, &str)> = Vec::with_capacity(8);
+    let absent;
+    let (code, body) = match &served.answer {
+        Some(answer) => {
+            let kept = answer.headers.iter();
+            headers.extend(kept.map(|(name, value)| (name.as_str(), value.as_str())));
+            (200, answer.body.as_slice())
+        }
+        None => {
+            headers.push(("content-type", "application/json"));
+            absent = served.shape.error_body(504, status::NOT_CACHED);
+            (504, absent.as_bytes())
+        }
+    };
+    headers.push((status::X_REFLEX_STATUS, status.x_reflex_status()));
+    headers.push((status::CACHE_STATUS, &cache_status));
+    headers.extend(age.as_deref().map(|age| (status::AGE, age)));
+    let _ = hostcalls::send_http_response(code, headers, Some(body));
+}
+
+fn mark(status: Status) {
+    for (name, value) in [
+        (status::X_REFLEX_STATUS, status.x_reflex_status()),
+        (status::CACHE_STATUS, &status.cache_status()),
+    ] {
+        let _ = hostcalls::set_map_value(MapType::HttpResponseHeaders, name, Some(value));
+    }
+}
+
+fn call(
+    worker: &RefCell<Worker>,
+    id: Option<Id>,
+    purpose: Purpose,
+    request: &daemon::Request,
+) -> Work {
+    let cluster = worker.borrow().config().daemon_cluster.clone();
+    let mut headers: Vec<(&str, &str)> = vec![
+        (":method", request.method),
+        (":path", &request.path),
+        (":authority", "reflex-edge"),
+        (":scheme", "http"),
+    ];
+    headers.extend(
+        request
+            .headers
+            .iter()
+            .map(|(name, value)| (*name, value.as_str())),
+    );
+    let body = request.body.as_ref().map(|answer| answer.body.as_slice());
+    if let Some(answer) = &request.body {
+        let kept = answer.headers.iter();
+        headers.extend(kept.map(|(name, value)| (name.as_str(), value.as_str())));
+    }
+    let timeout = Duration::from_millis(request.timeout_ms);
+    let called = cluster
+        .map(|cluster| hostcalls::dispatch_http_call(&cluster, headers, body, Vec::new(), timeout));
+    let now = now_us();
+    let mut worker = worker.borrow_mut();
+    match called {
+        Some(Ok(token)) => {
+            worker.called(token, id, purpose, request.timeout_ms, now);
+            Work::new()
+        }
+        Some(Err(_)) | None => worker.not_called(id, purpose, now / 1000),
+    }
+}
+
+fn log(level: LogLevel, text: &str) {
+    // There is nowhere to tell of a log that does not work.
+    let _ = hostcalls::log(level, text);
+}
+
+/// Microseconds since 1970; 0 for a clock before that.
+fn now_us() -> u64 {
+    let now = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,245 @@
+//! The hot tier: answers in the memory of one Envoy worker, bounded in bytes.
+//!
+//! Evicts by CLOCK: answers stand in a queue, and the one at its head goes unless it was asked
+//! for since it was last there. What is used stays, at the cost of one flag per hit.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+/// An answer as it is served again.
+#[derive(Debug, PartialEq)]
+pub struct Answer {
+    /// The few headers that it cannot be read without, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body, byte for byte.
+    pub body: Vec<u8>,
+    /// When it was stored, in milliseconds since 1970.
+    pub stored_at_ms: u64,
+    /// From when on it is no answer any more; none is never.
+    pub expires_at_ms: Option<u64>,
+}
+
+impl Answer {
+    /// Whole seconds since it was stored; 0 when the clock was set back.
+    pub fn age_seconds(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.stored_at_ms) / 1000
+    }
+
+    /// Whole seconds until it expires; none is never.
+    pub fn ttl_seconds(&self, now_ms: u64) -> Option<u64> {
+        let at = self.expires_at_ms?;
+        Some(at.saturating_sub(now_ms) / 1000)
+    }
+
+    fn bytes(&self) -> usize {
+        let headers = self.headers.iter();
+        let headers: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
+        self.body.len() + headers + OVERHEAD_BYTES
+    }
+}
+
+/// What an answer takes beside its bytes: its place in map and queue, and the allocator's share.
+const OVERHEAD_BYTES: usize = 512;
+
+/// The tier.
+#[derive(Debug)]
+pub struct Hot {
+    bytes_max: usize,
+    entry_bytes_max: usize,
+    ttl_ms: u64,
+    bytes: usize,
+    entries: HashMap<[u8; 32], Entry>,
+    /// Every entry once, oldest or least recently spared first; and some that are gone.
+    clock: VecDeque<([u8; 32], u64)>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    answer: Rc<Answer>,
+    leaves_at_ms: u64,
+    used: bool,
+    /// Which of the places in the queue is this entry's: a key may have been there before.
+    number: u64,
+}
+
+/// Places of entries that are gone may make up so much of the queue before it is swept.
+const GONE_SHARE: usize = 2;
+
+impl Hot {
+    /// An empty tier of at most `bytes_max` bytes; bodies over `entry_bytes_max` are not taken,
+    /// and nothing stays longer than `ttl_ms`.
+    pub fn new(bytes_max: usize, entry_bytes_max: usize, ttl_ms: u64) -> Self {
+        Self {
+            bytes_max,
+            entry_bytes_max,
+            ttl_ms,
+            bytes: 0,
+            entries: HashMap::new(),
+            clock: VecDeque::new(),
+            next: 0,
+        }
+    }
+
+    /// The answer under a digest, if it is still one.
+    pub fn get(&mut self, digest: &[u8; 32], now_ms: u64) -> Option<Rc<Answer>> {
+        let entry = self.entries.get_mut(digest)?;
+        let expired = entry.answer.expires_at_ms.is_some_and(|at| now_ms >= at);
+        if expired || now_ms >= entry.leaves_at_ms {
+            self.remove(digest);
+            return None;
+        }
+        entry.used = true;
+        Some(Rc::clone(&entry.answer))
+    }
+
+    /// Keeps an answer, in place of the one before, and lets others go for it.
+    pub fn insert(&mut self, digest: [u8; 32], answer: &Rc<Answer>, now_ms: u64) {
+        self.remove(&digest);
+        let bytes = answer.bytes();
+        if answer.body.len() > self.entry_bytes_max || bytes > self.bytes_max {
+            return;
+        }
+        while self.bytes + bytes > self.bytes_max && self.evict() {}
+        self.next += 1;
+        self.bytes += bytes;
+        self.clock.push_back((digest, self.next));
+        let entry = Entry {
+            answer: Rc::clone(answer),
+            leaves_at_ms: now_ms.saturating_add(self.ttl_ms),
+            used: false,
+            number: self.next,
+        };
+        self.entries.insert(digest, entry);
+    }
+
+    /// Lets an answer go.
+    pub fn remove(&mut self, digest: &[u8; 32]) {
+        let Some(entry) = self.entries.remove(digest) else {
+            return;
+        };
+        self.bytes -= entry.answer.bytes();
+        if self.clock.len() > GONE_SHARE * self.entries.len() {
+            let entries = &self.entries;
+            let is_there = |(digest, number): &([u8; 32], u64)| {
+                entries.get(digest).is_some_and(|it| it.number == *number)
+            };
+            self.clock.retain(is_there);
+        }
+    }
+
+    /// Lets everything go, and the memory with it.
+    pub fn clear(&mut self) {
+        self.bytes = 0;
+        self.entries = HashMap::new();
+        self.clock = VecDeque::new();
+    }
+
+    /// What the answers take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Lets one answer go, or does away with one place of one that is gone; false if there was
+    /// neither.
+    fn evict(&mut self) -> bool {
+        let Some((digest, number)) = self.clock.pop_front() else {
+            return false;
+        };
+        match self.entries.get_mut(&digest) {
+            Some(entry) if entry.number == number && entry.used => {
+                entry.used = false;
+                self.clock.push_back((digest, number));
+            }
+            Some(entry) if entry.number == number => {
+                self.bytes -= entry.answer.bytes();
+                self.entries.remove(&digest);
+            }
+            _ => {}
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(bytes: usize, expires_at_ms: Option<u64>) -> Rc<Answer> {
+        Rc::new(Answer {
+            headers: vec![("content-type".into(), "application/json".into())],
+            body: vec![b'x'; bytes],
+            stored_at_ms: 0,
+            expires_at_ms,
+        })
+    }
+
+    fn digest(number: u32) -> [u8; 32] {
+        let mut digest = [0; 32];
+        digest[..4].copy_from_slice(&number.to_le_bytes());
+        digest
+    }
+
+    #[test]
+    fn the_bytes_stay_within_the_bound_and_what_is_used_stays() {
+        let each = answer(1000, None).bytes();
+        let mut hot = Hot::new(10 * each, 1 << 20, 1000);
+        for number in 0..1000 {
+            hot.insert(digest(number), &answer(1000, None), 0);
+            assert!(hot.bytes() <= 10 * each);
+            assert!(number == 0 || hot.get(&digest(0), 0).is_some(), "{number}");
+        }
+        assert_eq!(hot.entries.len(), 10);
+        assert_eq!(hot.bytes(), 10 * each);
+        assert!(hot.get(&digest(500), 0).is_none());
+    }
+
+    #[test]
+    fn the_queue_does_not_grow_with_what_is_gone() {
+        let mut hot = Hot::new(1 << 20, 1 << 20, 1000);
+        for round in 0..1000 {
+            for number in 0..10 {
+                hot.insert(digest(number), &answer(10, None), round);
+            }
+        }
+        assert!(
+            hot.clock.len() <= GONE_SHARE * 10 + 1,
+            "{}",
+            hot.clock.len()
+        );
+        assert_eq!(hot.entries.len(), 10);
+    }
+
+    #[test]
+    fn nothing_is_served_past_its_time() {
+        let mut hot = Hot::new(1 << 20, 1 << 20, 1000);
+        hot.insert(digest(1), &answer(1, Some(500)), 0);
+        hot.insert(digest(2), &answer(1, None), 0);
+        assert!(hot.get(&digest(1), 499).is_some());
+        assert!(hot.get(&digest(1), 500).is_none());
+        assert!(hot.get(&digest(2), 999).is_some());
+        assert!(hot.get(&digest(2), 1000).is_none());
+        assert_eq!(hot.bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_taken_and_what_was_there_is_gone() {
+        let mut hot = Hot::new(1 << 20, 100, 1000);
+        hot.insert(digest(1), &answer(100, None), 0);
+        assert!(hot.get(&digest(1), 0).is_some());
+        hot.insert(digest(1), &answer(101, None), 0);
+        assert!(hot.get(&digest(1), 0).is_none());
+        let mut none = Hot::new(0, 100, 1000);
+        none.insert(digest(1), &answer(1, None), 0);
+        assert!(none.get(&digest(1), 0).is_none());
+    }
+
+    #[test]
+    fn clearing_leaves_nothing() {
+        let mut hot = Hot::new(1 << 20, 1 << 20, 1000);
+        hot.insert(digest(1), &answer(1, None), 0);
+        hot.clear();
+        assert_eq!(hot.bytes(), 0);
+        assert!(hot.get(&digest(1), 0).is_none());
+    }
+}

@@ -1,0 +1,312 @@
+//! All exchanges of one Envoy worker, and the calls to the daemon that they have under way.
+//!
+//! `filter` brings what Envoy says and carries out the effects. Effects of one exchange on others
+//! (a leader has landed, or left) are worked off here.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use reflex_llm::Key;
+
+use crate::config::Config;
+use crate::counts::Drop;
+use crate::daemon::{self, Headers, Reply};
+use crate::exchange::{Effect, Event, Exchange, Purpose, Request};
+use crate::flights::Id;
+use crate::shared::Shared;
+
+/// An effect, and the exchange that it concerns; none for what concerns the worker.
+pub type Work = Vec<(Option<Id>, Effect)>;
+
+/// A call under way is forgotten this long after its time is up. Envoy does not bring the reply
+/// to a call whose request is gone.
+const FORGOTTEN_AFTER_MS: u64 = 100;
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker {
+    shared: Shared,
+    exchanges: HashMap<Id, Exchange>,
+    calls: HashMap<u32, Call>,
+    polled_at_ms: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Call {
+    /// Whose call it is.
+    id: Option<Id>,
+    purpose: Purpose,
+    began_us: u64,
+    forgotten_at_ms: u64,
+}
+
+impl Worker {
+    /// A worker without exchanges. `seed` is to differ between workers.
+    pub fn new(config: Rc<Config>, seed: u64) -> Self {
+        Self {
+            shared: Shared::new(config, seed),
+            exchanges: HashMap::new(),
+            calls: HashMap::new(),
+            polled_at_ms: None,
+        }
+    }
+
+    /// What the operator wants.
+    pub fn config(&self) -> &Rc<Config> {
+        &self.shared.config
+    }
+
+    /// What all exchanges share, for statistics.
+    pub fn shared(&mut self) -> &mut Shared {
+        &mut self.shared
+    }
+
+    /// A request has begun; `ends` says that it has no body.
+    pub fn begin(&mut self, id: Id, request: Request, ends: bool) {
+        let exchange = Exchange::begin(&mut self.shared, request, ends);
+        self.exchanges.insert(id, exchange);
+    }
+
+    /// Whether the request's body is to be held back and read.
+    pub fn reads(&self, id: Id) -> bool {
+        self.exchanges.get(&id).is_some_and(Exchange::reads)
+    }
+
+    /// Whether the request waits for us.
+    pub fn holds(&self, id: Id) -> bool {
+        self.exchanges.get(&id).is_some_and(Exchange::holds)
+    }
+
+    /// Whether the provider's answer is watched.
+    pub fn records(&self, id: Id) -> bool {
+        self.exchanges.get(&id).is_some_and(Exchange::records)
+    }
+
+    /// Whether the provider's answer is only to be marked.
+    pub fn marks(&self, id: Id) -> bool {
+        self.exchanges.get(&id).is_some_and(Exchange::marks)
+    }
+
+    /// Why a call was made; none if nobody waits for its reply any more.
+    pub fn purpose(&self, token: u32) -> Option<Purpose> {
+        self.calls.get(&token).map(|call| call.purpose)
+    }
+
+    /// Something has happened to an exchange.
+    pub fn on(&mut self, id: Id, event: Event<'_>, now_ms: u64) -> Work {
+        let is_end = matches!(event, Event::Gone);
+        let mut work = Work::new();
+        let mut due = VecDeque::new();
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            let effects = exchange.on(&mut self.shared, id, event, now_ms);
+            due.extend(effects.into_iter().map(|effect| (id, effect)));
+        }
+        if is_end {
+            self.exchanges.remove(&id);
+            self.forget_lookups(id);
+        }
+        while let Some((id, effect)) = due.pop_front() {
+            match effect {
+                Effect::Land(digest, landing) => {
+                    for follower in self.shared.flights.land(&digest, id) {
+                        let landing = Event::Landed(landing.clone());
+                        due.extend(self.step(follower, landing, now_ms));
+                    }
+                }
+                Effect::HandOver(key, fill) => due.extend(self.hand_over(id, &key, fill, now_ms)),
+                effect => work.push((Some(id), effect)),
+            }
+        }
+        work
+    }
+
+    /// A call of an exchange is under way.
+    pub fn called(
+        &mut self,
+        token: u32,
+        id: Option<Id>,
+        purpose: Purpose,
+        timeout_ms: u64,
+        now_us: u64,
+    ) {
+        if let Purpose::Insert(_) = purpose {
+            self.shared.counts.insert();
+        }
+        let call = Call {
+            id,
+            purpose,
+            began_us: now_us,
+            forgotten_at_ms: now_us / 1000 + timeout_ms + FORGOTTEN_AFTER_MS,
+        };
+        self.calls.insert(token, call);
+    }
+
+    /// A call could not be made.
+    pub fn not_called(&mut self, id: Option<Id>, purpose: Purpose, now_ms: u64) -> Work {
+        self.shared.breaker.failed(now_ms);
+        match purpose {
+            Purpose::Lookup(_) => match id {
+                Some(id) => self.on(id, Event::Reply(Reply::Failed), now_ms),
+                None => Work::new(),
+            },
+            Purpose::Insert(bytes) => {
+                self.shared.sending().give_back(bytes);
+                self.shared.counts.drop(Drop::Failed);
+                Work::new()
+            }
+            Purpose::Note | Purpose::Epoch => Work::new(),
+        }
+    }
+
+    /// The daemon has replied to a call. No headers are no reply.
+    pub fn replied(
+        &mut self,
+        token: u32,
+        headers: &Headers,
+        now_us: u64,
+        body: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Work {
+        let now_ms = now_us / 1000;
+        let Some(call) = self.calls.remove(&token) else {
+            return Work::new();
+        };
+        let shared = &mut self.shared;
+        let answered = match call.purpose {
+            Purpose::Lookup(key) => {
+                let reply = daemon::reply(&key, headers, now_ms, body);
+                let failed = matches!(reply, Reply::Failed);
+                match failed {
+                    true => shared.breaker.failed(now_ms),
+                    false => {
+                        shared.breaker.answered();
+                        let took_us = now_us.saturating_sub(call.began_us);
+                        shared.counts.looked_up(took_us);
+                    }
+                }
+                return match call.id {
+                    Some(id) => self.on(id, Event::Reply(reply), now_ms),
+                    None => Work::new(),
+                };
+            }
+            Purpose::Insert(bytes) => {
+                shared.sending().give_back(bytes);
+                match daemon::epoch(headers) {
+                    Some(_) if daemon::is_done(headers) => true,
+                    Some(_) => {
+                        shared.counts.drop(Drop::Refused);
+                        true
+                    }
+                    None => {
+                        shared.counts.drop(Drop::Failed);
+                        false
+                    }
+                }
+            }
+            Purpose::Note => daemon::epoch(headers).is_some(),
+            Purpose::Epoch => match daemon::epoch(headers) {
+                Some(epoch) => {
+                    shared.see_epoch(&epoch);
+                    true
+                }
+                None => false,
+            },
+        };
+        match answered {
+            true => shared.breaker.answered(),
+            false => shared.breaker.failed(now_ms),
+        }
+        Work::new()
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now_us: u64) -> Work {
+        let now_ms = now_us / 1000;
+        let wait_ms = self.shared.config.fill_wait_ms;
+        let over = |exchange: &Exchange| {
+            let since = exchange.follows_since();
+            since.is_some_and(|since| now_ms.saturating_sub(since) >= wait_ms)
+        };
+        let tired: Vec<Id> = self
+            .exchanges
+            .iter()
+            .filter(|(_, exchange)| over(exchange))
+            .map(|(id, _)| *id)
+            .collect();
+        let mut work = Work::new();
+        for id in tired {
+            work.extend(self.on(id, Event::WaitOver, now_ms));
+        }
+        self.forget(now_ms);
+        work.extend(self.poll(now_ms));
+        work
+    }
+
+    fn step(&mut self, id: Id, event: Event<'_>, now_ms: u64) -> Vec<(Id, Effect)> {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return Vec::new();
+        };
+        let effects = exchange.on(&mut self.shared, id, event, now_ms);
+        effects.into_iter().map(|effect| (id, effect)).collect()
+    }
+
+    /// The next one leads; without one, nobody does, and the daemon is told.
+    fn hand_over(
+        &mut self,
+        id: Id,
+        key: &Key,
+        fill: Option<String>,
+        now_ms: u64,
+    ) -> Vec<(Id, Effect)> {
+        match self.shared.flights.hand_over(&key.digest, id) {
+            Some(next) => self.step(next, Event::Lead(fill), now_ms),
+            None => {
+                let release = fill.map(|fill| daemon::Request::release(key, &fill));
+                let call = release.map(|release| (id, Effect::Call(Purpose::Note, release)));
+                call.into_iter().collect()
+            }
+        }
+    }
+
+    fn poll(&mut self, now_ms: u64) -> Work {
+        let every_ms = self.shared.config.epoch_poll_ms;
+        let is_due = self
+            .polled_at_ms
+            .is_none_or(|at| now_ms.abs_diff(at) >= every_ms);
+        if !is_due || !self.shared.asks_daemon(now_ms) {
+            return Work::new();
+        }
+        self.polled_at_ms = Some(now_ms);
+        let request = daemon::Request::epoch(every_ms);
+        vec![(None, Effect::Call(Purpose::Epoch, request))]
+    }
+
+    fn forget_lookups(&mut self, id: Id) {
+        let is_its =
+            |call: &Call| call.id == Some(id) && matches!(call.purpose, Purpose::Lookup(_));
+        self.calls.retain(|_, call| !is_its(call));
+    }
+
+    fn forget(&mut self, now_ms: u64) {
+        let shared = &mut self.shared;
+        self.calls.retain(|_, call| {
+            let keep = now_ms < call.forgotten_at_ms;
+            if let (false, Purpose::Insert(bytes)) = (keep, call.purpose) {
+                shared.sending().give_back(bytes);
+            }
+            keep
+        });
+    }
+}
+
+/// For tests and figures: how many there are.
+impl Worker {
+    /// Exchanges that are not gone.
+    pub fn exchanges(&self) -> usize {
+        self.exchanges.len()
+    }
+
+    /// Calls without a reply.
+    pub fn calls(&self) -> usize {
+        self.calls.len()
+    }
+}

@@ -1,0 +1,59 @@
+//! The headers of the edge API, and how they are read.
+
+use super::refusal::Refusal;
+use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
+use reflex_llm::status;
+
+/// The longest name of a fill.
+const FILL_ID_BYTES_MAX: usize = 64;
+
+/// Which purges there were.
+pub(crate) const EPOCH: HeaderName = HeaderName::from_static("x-reflex-epoch");
+/// Whose answer a reply is: the digest that was asked for.
+pub(crate) const ENTRY: HeaderName = HeaderName::from_static("x-reflex-entry");
+/// Who fills a miss.
+pub(crate) const FILL: HeaderName = HeaderName::from_static("x-reflex-fill");
+/// The name of a fill, which its leader chooses.
+pub(crate) const FILL_ID: HeaderName = HeaderName::from_static("x-reflex-fill-id");
+/// How many milliseconds to wait for somebody else's fill.
+pub(crate) const WAIT: HeaderName = HeaderName::from_static("x-reflex-wait");
+/// Seconds that an answer has left.
+pub(crate) const TTL: HeaderName = HeaderName::from_static("x-reflex-ttl");
+/// What an answer must look like, in the words of `reflex-llm`.
+pub(crate) const SHAPE: HeaderName = HeaderName::from_static("x-reflex-shape");
+/// Seconds since an answer was stored.
+pub(crate) const AGE: HeaderName = HeaderName::from_static(status::AGE);
+
+pub(crate) fn fill_id(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let Some(value) = headers.get(FILL_ID) else {
+        return Ok(None);
+    };
+    let id = value.to_str().ok();
+    let id = id.filter(|id| (1..=FILL_ID_BYTES_MAX).contains(&id.len()));
+    id.map(Some).ok_or_else(|| {
+        let why = format!("x-reflex-fill-id is 1 to {FILL_ID_BYTES_MAX} visible characters");
+        Refusal::bad("fill", why)
+    })
+}
+
+pub(crate) fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>, Refusal> {
+    let Some(value) = headers.get(name) else {
+        return Ok(None);
+    };
+    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    number.map(Some).ok_or_else(|| {
+        let why = format!("{name} is not a whole number");
+        Refusal::bad("number", why)
+    })
+}
+
+pub(crate) fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+pub(crate) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    // All values are ours: numbers, hexadecimal digits and words.
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
+    }
+}

@@ -1,0 +1,75 @@
+//! What the edge API says no with: a status, a word for programs and a sentence for people.
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use std::fmt::Display;
+
+/// A reply that is not what was asked for.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    status: StatusCode,
+    reason: &'static str,
+    why: String,
+    /// The methods that would be allowed.
+    allow: Option<&'static str>,
+}
+
+impl Refusal {
+    /// `reason` and `why` are ours and need no escaping.
+    pub(crate) fn new(status: StatusCode, reason: &'static str, why: impl Display) -> Self {
+        Self {
+            status,
+            reason,
+            why: why.to_string(),
+            allow: None,
+        }
+    }
+
+    /// The request is not well-formed.
+    pub(crate) fn bad(reason: &'static str, why: impl Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, reason, why)
+    }
+
+    pub(crate) fn miss() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "miss", "there is no such entry")
+    }
+
+    pub(crate) fn too_large(most: u64) -> Self {
+        let why = format!("an entry has at most {most} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why)
+    }
+
+    pub(crate) fn purged() -> Self {
+        let why = "there was a purge since that epoch";
+        Self::new(StatusCode::CONFLICT, "purged", why)
+    }
+
+    pub(crate) fn method(allow: &'static str) -> Self {
+        let why = format!("here one may {allow}");
+        Self {
+            allow: Some(allow),
+            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method", why)
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let Self {
+            status,
+            reason,
+            why,
+            allow,
+        } = self;
+        let body = format!("{{\"reason\":\"{reason}\",\"message\":\"{why}\"}}\n");
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(CONTENT_TYPE, json);
+        headers.extend(allow.map(|allow| (ALLOW, HeaderValue::from_static(allow))));
+        response
+    }
+}

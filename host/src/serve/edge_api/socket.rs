@@ -1,0 +1,104 @@
+//! The Unix socket that edges connect to: who may, and what becomes of one that was left behind.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use tokio::net::UnixListener;
+
+/// A bound socket. Its file is removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    /// What connections come from; taken once.
+    pub(crate) listener: Option<UnixListener>,
+    pub(crate) path: PathBuf,
+}
+
+impl Socket {
+    /// Binds a socket that only those can connect to who `mode` says.
+    ///
+    /// # Errors
+    ///
+    /// Another process listens there, something that is no socket has the name, or the system
+    /// refuses. What was there is left as it was.
+    pub(crate) fn bind(path: &Path, mode: u32) -> io::Result<Self> {
+        make_way(path)?;
+        // Bound under another name, so that nobody can connect before the mode is set. The
+        // rename also takes the place of a socket that a killed process has left.
+        let draft = path.with_extension(format!("{}.tmp", std::process::id()));
+        let bound = UnixListener::bind(&draft).and_then(|listener| {
+            fs::set_permissions(&draft, fs::Permissions::from_mode(mode))?;
+            fs::rename(&draft, path)?;
+            Ok(listener)
+        });
+        if bound.is_err() {
+            // It may not even be there.
+            let _ = fs::remove_file(&draft);
+        }
+        Ok(Self {
+            listener: Some(bound?),
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(%error, "the edge socket was gone already");
+        }
+    }
+}
+
+/// Whether the name is free, or that of a socket that nobody listens on.
+fn make_way(path: &Path) -> io::Result<()> {
+    let metadata = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        metadata => metadata?,
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(io::Error::other("there is a file that is not a socket"));
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process listens there",
+        )),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_its_owners_and_gone_at_the_end() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("edge.sock");
+        let socket = Socket::bind(&path, 0o600).expect("bound");
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let taken = Socket::bind(&path, 0o600).expect_err("in use");
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        drop(socket);
+        assert!(!path.exists());
+        let left = fs::read_dir(dir.path()).expect("a folder").count();
+        assert_eq!(left, 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_left_is_replaced_and_a_file_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("edge.sock");
+        // The standard library's listener leaves its file behind.
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
+        assert!(path.exists());
+        drop(Socket::bind(&path, 0o600).expect("replaced"));
+        fs::write(&path, "mine").expect("a file");
+        assert!(Socket::bind(&path, 0o600).is_err());
+        assert_eq!(fs::read_to_string(&path).expect("still there"), "mine");
+    }
+}

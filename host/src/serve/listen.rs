@@ -1,0 +1,117 @@
+//! Accepting connections: so many at once, until told to stop, and then to their end.
+
+use crate::config::NetLimits;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+
+/// Something that connections come from.
+pub(crate) trait Listen {
+    /// A connection.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection.
+    async fn next(&self) -> io::Result<Self::Io>;
+}
+
+impl Listen for TcpListener {
+    type Io = TcpStream;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        let (stream, _) = self.accept().await?;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection without TCP_NODELAY");
+        }
+        Ok(stream)
+    }
+}
+
+impl Listen for UnixListener {
+    type Io = UnixStream;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+/// Answers the requests of all connections until `stopped`; then lets those that run come to
+/// their end. HTTP/1.1, and HTTP/2 with at most `streams_max` requests of one connection at once.
+pub(crate) async fn answer<L, S, B>(
+    listener: L,
+    service: S,
+    net: &NetLimits,
+    streams_max: u32,
+    mut stopped: watch::Receiver<()>,
+) where
+    L: Listen,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let connections = Arc::new(Semaphore::new(net.connections_max));
+    let graceful = GracefulShutdown::new();
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(net.header_read_max)
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(streams_max);
+
+    loop {
+        let next = async {
+            // The semaphore is never closed; were it, there would be nothing left to bound.
+            let permit = Arc::clone(&connections).acquire_owned().await.ok();
+            (permit, listener.next().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            next = next => next,
+            _ = stopped.changed() => break,
+        };
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: connections that end give some back.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+        };
+        let connection = builder
+            .serve_connection(TokioIo::new(stream), service.clone())
+            .into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error, "connection ended");
+            }
+            drop(permit);
+        });
+    }
+
+    drop(listener);
+    if tokio::time::timeout(net.drain_max, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!("stopping: some requests took too long and were cut");
+    }
+}
