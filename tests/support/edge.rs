@@ -20,6 +20,9 @@ use crate::{PATIENCE, within};
 /// something was *not* stored, and cannot be waited on.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// The name of the socket of the edge API. Its whole path must not exceed 107 bytes.
+const SOCKET: &str = "edge.sock";
+
 /// The binary under test: `REFLEX_EDGE_BIN`, or what cargo left in the target folder.
 ///
 /// # Panics
@@ -67,7 +70,8 @@ pub async fn run(arguments: &[&str]) -> Output {
 /// How an edge is to be started.
 #[derive(Debug)]
 pub struct Plan {
-    upstream: String,
+    upstream: Option<String>,
+    edge_socket: bool,
     folder: Option<TempDir>,
     data_dir: Option<PathBuf>,
     component: Option<PathBuf>,
@@ -78,12 +82,28 @@ impl Plan {
     /// In front of the provider at this URL, everything else by default.
     pub fn new(upstream: &str) -> Self {
         Self {
-            upstream: upstream.into(),
+            upstream: Some(upstream.into()),
+            ..Self::daemon()
+        }
+        .edge_socket(false)
+    }
+
+    /// As the daemon of an Envoy only: with the edge API, without a provider.
+    pub fn daemon() -> Self {
+        Self {
+            upstream: None,
+            edge_socket: true,
             folder: None,
             data_dir: None,
             component: None,
             config: String::new(),
         }
+    }
+
+    /// With the edge API on a socket in a folder of its own, [`Edge::socket`], or without.
+    pub fn edge_socket(mut self, offered: bool) -> Self {
+        self.edge_socket = offered;
+        self
     }
 
     /// With this component in place of the built-in one.
@@ -130,23 +150,28 @@ impl Plan {
             .expect("reflex-edge can be started");
         let stdout = child.stdout.take().expect("a stdout of its own");
         let mut lines = BufReader::new(stdout).lines();
-        let mut addresses = Vec::new();
-        for said in ["listening on ", "admin on "] {
+        let mut said = async |beginning: &str| {
             let line = within("the first lines of reflex-edge", lines.next_line()).await;
             let line = line.ok().flatten().unwrap_or_default();
-            let Some(address) = line.strip_prefix(said) else {
-                panic!("`{line}` in place of `{said}…`:\n{}", text(&log));
-            };
-            addresses.push(address.to_owned());
+            match line.strip_prefix(beginning) {
+                Some(rest) => rest.to_owned(),
+                None => panic!("`{line}` in place of `{beginning}…`:\n{}", text(&log)),
+            }
+        };
+        let url = match self.upstream {
+            Some(_) => said("listening on ").await,
+            None => String::new(),
+        };
+        let admin = said("admin on ").await;
+        if self.edge_socket {
+            said("edge on ").await;
         }
         // Read on, so that it can never block on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let client = Client::new(&addresses[0]);
-        let admin = Client::new(&addresses[1]);
         Edge {
-            url: addresses.swap_remove(0),
-            client,
-            admin,
+            client: Client::new(&url),
+            admin: Client::new(&admin),
+            url,
             child,
             log,
             plan: self,
@@ -158,10 +183,15 @@ impl Plan {
         let data_dir = self.data_dir.clone().unwrap_or_else(|| folder.join("data"));
         let mut command = Command::new(binary());
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .args(["--upstream", &self.upstream])
+            .args(["serve", "--admin", "127.0.0.1:0"])
             .arg("--data-dir")
             .arg(data_dir);
+        if let Some(upstream) = &self.upstream {
+            command.args(["--listen", "127.0.0.1:0", "--upstream", upstream]);
+        }
+        if self.edge_socket {
+            command.arg("--edge-socket").arg(folder.join(SOCKET));
+        }
         if let Some(component) = &self.component {
             command.arg("--component").arg(component);
         }
@@ -177,9 +207,9 @@ impl Plan {
 /// A running edge. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Edge {
-    /// Where it listens: `http://ADDRESS`.
+    /// Where it listens: `http://ADDRESS`; nothing for a daemon without a provider.
     pub url: String,
-    /// A client of it.
+    /// A client of it; a daemon without a provider has none to be reached by.
     pub client: Client,
     admin: Client,
     child: Child,
@@ -200,6 +230,11 @@ impl Edge {
             .data_dir
             .clone()
             .unwrap_or_else(|| self.folder.path().join("data"))
+    }
+
+    /// The socket of its edge API, if the plan said so. It stays the same when it starts again.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join(SOCKET)
     }
 
     /// What it has logged so far.
@@ -264,6 +299,25 @@ impl Edge {
     /// If it has ended by itself.
     pub fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("a process that can be told to stop");
+    }
+
+    /// Stops its clock: it accepts connections, as far as the system does so for it, and answers
+    /// nothing.
+    ///
+    /// # Panics
+    ///
+    /// If it has ended by itself.
+    pub fn pause(&self) {
+        kill_process(self.pid(), Signal::STOP).expect("a process that can be stopped");
+    }
+
+    /// Lets it go on after [`Edge::pause`].
+    ///
+    /// # Panics
+    ///
+    /// If it has ended by itself.
+    pub fn resume(&self) {
+        kill_process(self.pid(), Signal::CONT).expect("a process that can go on");
     }
 
     /// Kills it on the spot, as a power cut would, but for what the operating system keeps.

@@ -1,7 +1,7 @@
 //! What the integration tests are played with: a provider that does what a test wants, the real
-//! `reflex-edge` as a child process, and a client that sees every byte.
+//! `reflex-edge` and the real Envoy as child processes, and a client that sees every byte.
 //!
-//! Nothing in here knows how `reflex-edge` works inside; it is reached as users reach it.
+//! Nothing in here knows how these work inside; they are reached as users reach them.
 
 pub mod client;
 pub mod completion;
@@ -11,6 +11,7 @@ mod reply;
 pub mod upstream;
 
 pub mod edge;
+pub mod envoy;
 pub mod metrics;
 
 use std::future::Future;
