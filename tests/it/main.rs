@@ -9,6 +9,8 @@ mod daemon;
 mod guest;
 mod refusals;
 
+mod envoy;
+
 mod demo;
 mod sdk;
 
