@@ -5,7 +5,7 @@
 
 mod table;
 
-pub(crate) use table::{Answer, Content, Field, Pieces, Query, Row, VectorsAt};
+pub(crate) use table::{Answer, Content, ErrorShape, Field, Pieces, Query, Row, VectorsAt};
 
 /// An LLM API whose exchanges we understand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

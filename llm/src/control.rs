@@ -1,4 +1,4 @@
-//! `Cache-Control` of a request (RFC 9111, section 5.2.1).
+//! `Cache-Control` of a request (RFC 9111, section 5.2.1), and our own `x-reflex-ttl`.
 //!
 //! Forgiving: what is unknown is skipped, and nothing makes a request fail. In doubt the answer
 //! does not come from the cache.
@@ -17,13 +17,20 @@ pub struct Control {
     pub max_age: Option<u64>,
     /// For how many seconds more an answer must be fresh.
     pub min_fresh: Option<u64>,
+    /// For how many seconds the answer is to be kept (`x-reflex-ttl`), within what the operator
+    /// allows. 0 is not at all; what is there already may be served all the same.
+    pub ttl_seconds: Option<u64>,
 }
+
+/// The header by which a client says for how many seconds the answer is to be kept.
+pub const X_REFLEX_TTL: &str = "x-reflex-ttl";
 
 /// RFC 9111 has caches take greater numbers for this one: 68 years.
 const SECONDS_MAX: u64 = 1 << 31;
 
 impl Control {
-    /// Reads all `cache-control` headers, or `pragma: no-cache` where there is none.
+    /// Reads all `cache-control` headers, or `pragma: no-cache` where there is none, and all of
+    /// [`X_REFLEX_TTL`].
     pub fn of(headers: &[(&str, &[u8])]) -> Self {
         let mut control = Self::default();
         let mut legacy = false;
@@ -35,6 +42,12 @@ impl Control {
                     control.read(value);
                 }
                 "pragma" => legacy |= names_no_cache(value),
+                X_REFLEX_TTL => {
+                    // Whoever asks for a time that we can't read wants none that we make up.
+                    let seconds = seconds(value.trim_ascii()).unwrap_or(0);
+                    let known = control.ttl_seconds.unwrap_or(seconds);
+                    control.ttl_seconds = Some(known.min(seconds));
+                }
                 _ => {}
             }
         }
@@ -51,6 +64,11 @@ impl Control {
             _ => true,
         };
         young && fresh && !self.no_cache
+    }
+
+    /// Whether the client lets the answer be kept.
+    pub fn keeps(&self) -> bool {
+        !self.no_store && self.ttl_seconds != Some(0)
     }
 
     fn read(&mut self, mut rest: &[u8]) {
@@ -90,17 +108,23 @@ impl Control {
             let inner = inner.and_then(|inner| inner.strip_suffix(b"\""));
             inner.unwrap_or(argument)
         });
-        let mut seconds = 0u64;
-        for digit in digits {
-            if !digit.is_ascii_digit() {
-                self.no_cache = true;
-                return 0;
-            }
-            seconds = SECONDS_MAX.min(seconds * 10 + u64::from(digit - b'0'));
-        }
-        self.no_cache |= digits.is_empty();
-        seconds
+        seconds(digits).unwrap_or_else(|| {
+            self.no_cache = true;
+            0
+        })
     }
+}
+
+/// A number of seconds, at most [`SECONDS_MAX`]; none if it is no number.
+fn seconds(digits: &[u8]) -> Option<u64> {
+    let mut seconds = 0u64;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        seconds = SECONDS_MAX.min(seconds * 10 + u64::from(digit - b'0'));
+    }
+    (!digits.is_empty()).then_some(seconds)
 }
 
 /// The text up to the next comma outside of quotes, and what follows the comma.

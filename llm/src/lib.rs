@@ -39,16 +39,20 @@ mod tools;
 mod answer;
 mod recorder;
 mod sse;
+mod usage;
+
+mod error;
 pub mod status;
 
 pub use api::{Api, Representation, Shape};
 pub use body::BODY_BYTES_MAX;
-pub use control::Control;
+pub use control::{Control, X_REFLEX_TTL};
 pub use key::{Key, KeyHasher};
 pub use reason::{Bypass, Rejected};
 pub use recorder::{Limits, Recorder, Storable};
 pub use status::Status;
 pub use tenant::Tenant;
+pub use usage::Usage;
 
 /// A request without its body.
 #[derive(Clone, Copy)]

@@ -4,7 +4,7 @@
 //! changes the answer.
 
 use crate::json::Value;
-use crate::{Bypass, tools};
+use crate::{Bypass, tools, usage};
 
 /// What is particular to one API.
 pub(crate) struct Row {
@@ -21,6 +21,10 @@ pub(crate) struct Row {
     pub(crate) has_markers: bool,
     /// How its answers say that they are whole and good.
     pub(crate) answer: Answer,
+    /// What its answers call the tokens that they cost.
+    pub(crate) usage: &'static usage::Names,
+    /// How it says that something went wrong.
+    pub(crate) error: ErrorShape,
 }
 
 /// Where an API answers.
@@ -82,6 +86,14 @@ pub(crate) enum Content {
     Message,
     /// A `text`.
     Text,
+}
+
+/// How an API says that something went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ErrorShape {
+    OpenAi,
+    Anthropic,
+    Google,
 }
 
 /// How a top-level field of a request is treated. Null is as good as absent for all of them.
@@ -150,6 +162,8 @@ pub(super) const CHAT_COMPLETIONS: Row = Row {
     stored_by_default: false,
     has_markers: false,
     answer: Answer::Choices(Content::Message),
+    usage: &usage::COMPLETIONS,
+    error: ErrorShape::OpenAi,
 };
 
 pub(super) const COMPLETIONS: Row = Row {
@@ -161,6 +175,8 @@ pub(super) const COMPLETIONS: Row = Row {
     stored_by_default: false,
     has_markers: false,
     answer: Answer::Choices(Content::Text),
+    usage: &usage::COMPLETIONS,
+    error: ErrorShape::OpenAi,
 };
 
 /// Azure has it at `/openai/responses` and `/openai/v1/responses`.
@@ -173,6 +189,8 @@ pub(super) const RESPONSES: Row = Row {
     stored_by_default: true,
     has_markers: false,
     answer: Answer::Response,
+    usage: &usage::RESPONSES,
+    error: ErrorShape::OpenAi,
 };
 
 /// A batch is one entry: each of its vectors belongs to the input at its place.
@@ -185,6 +203,8 @@ pub(super) const EMBEDDINGS: Row = Row {
     stored_by_default: false,
     has_markers: false,
     answer: Answer::Vectors(VectorsAt::Data),
+    usage: &usage::COMPLETIONS,
+    error: ErrorShape::OpenAi,
 };
 
 /// With the version in front, for threads of OpenAI's assistants have `/messages` of their own.
@@ -209,6 +229,8 @@ pub(super) const ANTHROPIC_MESSAGES: Row = Row {
     stored_by_default: false,
     has_markers: true,
     answer: Answer::Message,
+    usage: &usage::MESSAGES,
+    error: ErrorShape::Anthropic,
 };
 
 pub(super) const GEMINI_GENERATE_CONTENT: Row = Row {
@@ -220,6 +242,8 @@ pub(super) const GEMINI_GENERATE_CONTENT: Row = Row {
     stored_by_default: false,
     has_markers: false,
     answer: Answer::Candidates(Pieces::One),
+    usage: &usage::GEMINI,
+    error: ErrorShape::Google,
 };
 
 pub(super) const GEMINI_STREAM_GENERATE_CONTENT: Row = Row {
@@ -231,6 +255,8 @@ pub(super) const GEMINI_STREAM_GENERATE_CONTENT: Row = Row {
     stored_by_default: false,
     has_markers: false,
     answer: Answer::Candidates(Pieces::Many),
+    usage: &usage::GEMINI,
+    error: ErrorShape::Google,
 };
 
 pub(super) const GEMINI_EMBED_CONTENT: Row = Row {
@@ -242,6 +268,8 @@ pub(super) const GEMINI_EMBED_CONTENT: Row = Row {
     stored_by_default: false,
     has_markers: false,
     answer: Answer::Vectors(VectorsAt::Embedding),
+    usage: &usage::GEMINI,
+    error: ErrorShape::Google,
 };
 
 /// What Google's SDKs call for `embed_content`.
@@ -254,6 +282,8 @@ pub(super) const GEMINI_BATCH_EMBED_CONTENTS: Row = Row {
     stored_by_default: false,
     has_markers: false,
     answer: Answer::Vectors(VectorsAt::Embeddings),
+    usage: &usage::GEMINI,
+    error: ErrorShape::Google,
 };
 
 /// Google takes names in either case.

@@ -157,3 +157,37 @@ fn age_and_freshness_decide_what_is_served() {
     check("no-cache", 0, None, false);
     check("only-if-cached", 5, Some(1), true);
 }
+
+#[test]
+fn case_array_input_gets_a_ttl_of_minus_one_or_ttl_cannot_be_disabled() {
+    let of = |values: &[&str]| {
+        let headers: Vec<(&str, &[u8])> = values
+            .iter()
+            .map(|value| ("x-reflex-ttl", value.as_bytes()))
+            .collect();
+        Control::of(&headers)
+    };
+    for (values, seconds) in [
+        (&[][..], None),
+        (&["60"], Some(60)),
+        (&[" 060 "], Some(60)),
+        (&["0"], Some(0)),
+        (&["99999999999999999999999"], Some(1 << 31)),
+        (&["60", "30"], Some(30)),
+        (&["30", "60"], Some(30)),
+        // What is no time keeps nothing, rather than for a time that nobody asked for.
+        (&["-1"], Some(0)),
+        (&["1.5"], Some(0)),
+        (&["60s"], Some(0)),
+        (&["1, 2"], Some(0)),
+        (&[""], Some(0)),
+        (&["60", "x"], Some(0)),
+    ] {
+        let control = of(values);
+        assert_eq!(control.ttl_seconds, seconds, "{values:?}");
+        assert_eq!(control.keeps(), seconds != Some(0), "{values:?}");
+        // It is about keeping and not about what is kept already.
+        assert!(control.accepts(0, None) && !control.no_store && !control.no_cache);
+    }
+    assert!(!read("no-store").keeps());
+}
