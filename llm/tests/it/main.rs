@@ -7,10 +7,12 @@
 
 mod answers;
 mod bodies;
+mod cases;
 mod completions;
 mod control;
 mod embeddings;
 mod errors;
+mod fuzz;
 mod gemini;
 mod gemini_answers;
 mod hasher;
@@ -23,6 +25,7 @@ mod recorder;
 mod request;
 mod respelling;
 mod responses;
+mod samples;
 mod status;
 mod tenants;
 mod usage;
