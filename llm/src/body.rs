@@ -80,6 +80,29 @@ impl<'b> Body<'b> {
         self.representation
     }
 
+    pub(crate) fn root(&self) -> Value<'_> {
+        self.document.root()
+    }
+
+    /// Whether the temperature that is asked for, if one is, is at most this.
+    pub(crate) fn check_temperature(&self, most: f64) -> Result<(), Bypass> {
+        for path in self.api.row().temperature_at {
+            let found = path
+                .iter()
+                .try_fold(self.root(), |value, name| value.get_some(name));
+            let Some(asked) = found else { continue };
+            let number = match asked.kind() {
+                Kind::Number => core::str::from_utf8(asked.spelling()).ok(),
+                _ => None,
+            };
+            let number = number.and_then(|number| number.parse::<f64>().ok());
+            if number.ok_or(Bypass::FieldType)? > most {
+                return Err(Bypass::Temperature);
+            }
+        }
+        Ok(())
+    }
+
     /// Writes what counts of the body in the one spelling that it has.
     pub(crate) fn write(&self, out: &mut KeyHasher) {
         canonical::write(self.document.root(), &Outline::of(self.api), out);

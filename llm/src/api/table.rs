@@ -19,6 +19,8 @@ pub(crate) struct Row {
     /// Whether content blocks may carry `cache_control` markers, hints to the provider's own
     /// prompt cache, which are out of the key.
     pub(crate) has_markers: bool,
+    /// Where a request may name its temperature, one member inside the other.
+    pub(crate) temperature_at: &'static [&'static [&'static str]],
     /// How its answers say that they are whole and good.
     pub(crate) answer: Answer,
     /// What its answers call the tokens that they cost.
@@ -161,6 +163,7 @@ pub(super) const CHAT_COMPLETIONS: Row = Row {
     fields: &[OPENAI, SEARCHES],
     stored_by_default: false,
     has_markers: false,
+    temperature_at: &[&["temperature"]],
     answer: Answer::Choices(Content::Message),
     usage: &usage::COMPLETIONS,
     error: ErrorShape::OpenAi,
@@ -174,6 +177,7 @@ pub(super) const COMPLETIONS: Row = Row {
     fields: &[OPENAI, SEARCHES],
     stored_by_default: false,
     has_markers: false,
+    temperature_at: &[&["temperature"]],
     answer: Answer::Choices(Content::Text),
     usage: &usage::COMPLETIONS,
     error: ErrorShape::OpenAi,
@@ -188,6 +192,7 @@ pub(super) const RESPONSES: Row = Row {
     fields: &[OPENAI, SEARCHES, RESPONSES_FIELDS],
     stored_by_default: true,
     has_markers: false,
+    temperature_at: &[&["temperature"]],
     answer: Answer::Response,
     usage: &usage::RESPONSES,
     error: ErrorShape::OpenAi,
@@ -202,6 +207,7 @@ pub(super) const EMBEDDINGS: Row = Row {
     fields: &[&[("user", Field::Ignored)]],
     stored_by_default: false,
     has_markers: false,
+    temperature_at: &[],
     answer: Answer::Vectors(VectorsAt::Data),
     usage: &usage::COMPLETIONS,
     error: ErrorShape::OpenAi,
@@ -228,6 +234,7 @@ pub(super) const ANTHROPIC_MESSAGES: Row = Row {
     ],
     stored_by_default: false,
     has_markers: true,
+    temperature_at: &[&["temperature"]],
     answer: Answer::Message,
     usage: &usage::MESSAGES,
     error: ErrorShape::Anthropic,
@@ -241,6 +248,7 @@ pub(super) const GEMINI_GENERATE_CONTENT: Row = Row {
     fields: &[GEMINI],
     stored_by_default: false,
     has_markers: false,
+    temperature_at: GEMINI_TEMPERATURE,
     answer: Answer::Candidates(Pieces::One),
     usage: &usage::GEMINI,
     error: ErrorShape::Google,
@@ -254,6 +262,7 @@ pub(super) const GEMINI_STREAM_GENERATE_CONTENT: Row = Row {
     fields: &[GEMINI],
     stored_by_default: false,
     has_markers: false,
+    temperature_at: GEMINI_TEMPERATURE,
     answer: Answer::Candidates(Pieces::Many),
     usage: &usage::GEMINI,
     error: ErrorShape::Google,
@@ -267,6 +276,7 @@ pub(super) const GEMINI_EMBED_CONTENT: Row = Row {
     fields: &[GEMINI],
     stored_by_default: false,
     has_markers: false,
+    temperature_at: &[],
     answer: Answer::Vectors(VectorsAt::Embedding),
     usage: &usage::GEMINI,
     error: ErrorShape::Google,
@@ -281,10 +291,16 @@ pub(super) const GEMINI_BATCH_EMBED_CONTENTS: Row = Row {
     fields: &[GEMINI],
     stored_by_default: false,
     has_markers: false,
+    temperature_at: &[],
     answer: Answer::Vectors(VectorsAt::Embeddings),
     usage: &usage::GEMINI,
     error: ErrorShape::Google,
 };
+
+const GEMINI_TEMPERATURE: &[&[&str]] = &[
+    &["generationConfig", "temperature"],
+    &["generation_config", "temperature"],
+];
 
 /// Google takes names in either case.
 const GEMINI: &[(&str, Field)] = &[

@@ -125,6 +125,7 @@ fn no_request_makes_classify_panic() {
         let policy = Policy {
             anonymous: Anonymous::Share,
             tenant_header: Some("cookie"),
+            temperature_max: Some(1.0),
         };
         if let Ok(candidate) = candidate(&head, &policy) {
             let staged = candidate.classify(&request.body);
