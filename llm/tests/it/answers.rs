@@ -230,6 +230,15 @@ fn every_choice_must_be_good() {
             r#"{"message":{"refusal":""},"finish_reason":"stop"}"#,
             Ok(()),
         ),
+        (
+            r#"{"message":{"annotations":[]},"finish_reason":"stop"}"#,
+            Ok(()),
+        ),
+        // It was searched for, though nobody could tell from the request.
+        (
+            r#"{"message":{"annotations":[{"type":"url_citation"}]},"finish_reason":"stop"}"#,
+            Err(Rejected::Unexpected),
+        ),
     ] {
         assert_eq!(json(two(second).as_bytes()), expected, "{second}");
     }
