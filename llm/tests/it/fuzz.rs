@@ -157,8 +157,9 @@ fn verdict(sample: &Sample, limits: Limits, chunks: &[&[u8]]) -> Result<Vec<u8>,
             let mut stopped = begin();
             stopped.feed(&fed);
             assert_eq!(length, fed.len());
-            assert!(stopped.finish().is_ok(), "{}", fed.escape_ascii());
+            assert_eq!(stopped.finish().ok(), recorder.so_far());
         }
+        assert_eq!(recorder.so_far().is_some(), recorder.complete().is_some());
     }
     recorder.finish().map(|kept| kept.body)
 }

@@ -1,6 +1,6 @@
 //! Responses: what the provider must see, what counts of a request, which answers are kept.
 
-use reflex_llm::{Api, Bypass, Rejected, Representation};
+use reflex_llm::{Api, Bypass, Recorder, Rejected, Representation};
 
 use crate::judging::{Judged, LENGTH_ALLOWED, LIMITS, event};
 use crate::request::{Request, chat, counts, differ, ignored};
@@ -259,4 +259,26 @@ fn a_streamed_response_ends_with_the_event_that_completes_it() {
     // The name of the event decides, too, when it says error.
     let named = "event: error\ndata: {\"message\":\"x\"}\n\n".to_owned() + &event(&end);
     assert_eq!(RESPONSES.sse(&named), Err(Rejected::Error));
+}
+
+/// A gateway's `[DONE]` comes late, after the answer was taken for complete.
+#[test]
+fn what_may_follow_a_complete_stream_belongs_to_it() {
+    let shape = response().fields(r#""stream":true"#).exchange().shape;
+    let mut recorder = Recorder::new(shape, LIMITS);
+    recorder
+        .head(200, &[("content-type", b"text/event-stream")])
+        .unwrap();
+    let end = event(&completed(MESSAGE));
+    recorder.feed(end.as_bytes());
+    assert_eq!(recorder.complete(), Some(end.len()));
+    assert_eq!(recorder.so_far().unwrap().body, end.as_bytes());
+    recorder.feed(b"data: [DO");
+    assert_eq!((recorder.complete(), recorder.so_far()), (None, None));
+    recorder.feed(b"NE]\n\n");
+    let whole = end + "data: [DONE]\n\n";
+    assert_eq!(recorder.so_far().unwrap().body, whole.as_bytes());
+    recorder.feed(b"data: x\n");
+    assert_eq!(recorder.so_far(), None);
+    assert_eq!(recorder.finish(), Err(Rejected::AfterEnd));
 }
