@@ -59,9 +59,9 @@ impl<'b> Body<'b> {
                         return Err(Bypass::HostedTool);
                     }
                 }
-                Some(Field::Input) => {
-                    if value.elements().any(refers) {
-                        return Err(Bypass::ProviderState);
+                Some(Field::Items(bypass)) => {
+                    if let Some(bypass) = value.elements().find_map(bypass) {
+                        return Err(bypass);
                     }
                 }
             }
@@ -106,15 +106,6 @@ impl<'b> Body<'b> {
     /// Writes what counts of the body in the one spelling that it has.
     pub(crate) fn write(&self, out: &mut KeyHasher) {
         canonical::write(self.document.root(), &Outline::of(self.api), out);
-    }
-}
-
-/// An item of a response's input that only names one which the provider holds. Its type may be
-/// left out; then it has no role, which a message without a type has.
-fn refers(item: Value<'_>) -> bool {
-    match item.get_some("type") {
-        Some(kind) => kind.string().as_deref() == Some(b"item_reference"),
-        None => item.kind() == Kind::Object && item.get_some("role").is_none(),
     }
 }
 

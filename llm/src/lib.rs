@@ -29,6 +29,7 @@ mod body;
 mod canonical;
 mod control;
 mod headers;
+mod items;
 mod json;
 mod key;
 mod model;

@@ -4,7 +4,7 @@
 //! changes the answer.
 
 use crate::json::Value;
-use crate::{Bypass, tools, usage};
+use crate::{Bypass, items, tools, usage};
 
 /// What is particular to one API.
 pub(crate) struct Row {
@@ -115,8 +115,8 @@ pub(crate) enum Field {
     Model,
     /// In the key, and bypasses unless every tool is one that the client runs.
     Tools(fn(Value<'_>) -> bool),
-    /// In the key, and bypasses when it refers to items that the provider holds.
-    Input,
+    /// In the key, and bypasses for a reason that its items give.
+    Items(fn(Value<'_>) -> Option<Bypass>),
 }
 
 impl Field {
@@ -124,9 +124,11 @@ impl Field {
     pub(crate) const fn is_in_key(self) -> bool {
         match self {
             Self::Ignored | Self::Stream | Self::MustBeFalse(_) => false,
-            Self::MayBeFalse(_) | Self::Refused(_) | Self::Model | Self::Tools(_) | Self::Input => {
-                true
-            }
+            Self::MayBeFalse(_)
+            | Self::Refused(_)
+            | Self::Model
+            | Self::Tools(_)
+            | Self::Items(_) => true,
         }
     }
 }
@@ -227,7 +229,10 @@ pub(super) const ANTHROPIC_MESSAGES: Row = Row {
             ("cache_control", Field::Ignored),
             ("model", Field::Model),
             ("tools", Field::Tools(tools::anthropic)),
+            ("messages", Field::Items(items::anthropic)),
             ("container", Field::Refused(Bypass::ProviderState)),
+            // A conversation that the provider holds.
+            ("thread", Field::Refused(Bypass::ProviderState)),
             ("mcp_servers", Field::Refused(Bypass::HostedTool)),
         ],
         SEARCHES,
@@ -321,7 +326,7 @@ const RESPONSES_FIELDS: &[(&str, Field)] = &[
     // A template that is kept by the provider, and may be edited and bring tools of its own.
     ("prompt", Field::Refused(Bypass::ProviderState)),
     ("background", Field::MayBeFalse(Bypass::Background)),
-    ("input", Field::Input),
+    ("input", Field::Items(items::response)),
 ];
 
 /// What OpenAI's generating APIs have in common.

@@ -170,6 +170,14 @@ fn case_an_error_text_cached_past_the_outage() {
             Err(Rejected::Error),
         ),
         (
+            format!(r#"{{"moderation":{{"output":{{"type":"moderation_results"}}}},{good}}}"#),
+            Ok(()),
+        ),
+        (
+            format!(r#"{{"moderation":{{"output":{{"type":"error"}}}},{good}}}"#),
+            Err(Rejected::Error),
+        ),
+        (
             r#"{"choices":[{"error":{"code":502},"message":{},"finish_reason":"stop"}]}"#.into(),
             Err(Rejected::Error),
         ),

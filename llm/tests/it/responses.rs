@@ -105,6 +105,20 @@ fn a_response_that_builds_on_what_the_provider_holds_passes_by() {
         let request = input(&format!("{message},{reference}"));
         assert_eq!(request.bypass(), Bypass::ProviderState, "{reference}");
     }
+    // Tools may come with an item, too.
+    let with_tools = |tools: &str| {
+        input(&format!(
+            r#"{message},{{"type":"additional_tools","role":"developer","tools":{tools}}}"#
+        ))
+    };
+    with_tools(r#"[{"type":"function","name":"f"}]"#).exchange();
+    for tools in [
+        r#"[{"type":"function","name":"f"},{"type":"web_search"}]"#,
+        r#"{"type":"function"}"#,
+        r#"[{"name":"f","input_schema":{}}]"#,
+    ] {
+        assert_eq!(with_tools(tools).bypass(), Bypass::HostedTool, "{tools}");
+    }
     let model = response().body(r#"{"store":false,"model":"o3-deep-research"}"#);
     assert_eq!(model.bypass(), Bypass::WebSearch);
 }
@@ -170,6 +184,12 @@ fn a_response_is_kept_when_it_is_completed() {
     }
     let error = completed(MESSAGE).replace("\"error\":null", "\"error\":{\"code\":\"x\"}");
     check(&error, Err(Rejected::Error));
+    let moderated = |kind: &str| {
+        let result = format!(r#""moderation":{{"input":{{"type":"{kind}"}},"output":null}}"#);
+        completed(MESSAGE).replace("\"error\":null", &result)
+    };
+    check(&moderated("moderation_results"), Ok(()));
+    check(&moderated("error"), Err(Rejected::Error));
     let no_status = completed(MESSAGE).replacen("\"status\"", "\"x\"", 1);
     check(&no_status, Err(Rejected::Unexpected));
     check("[]", Err(Rejected::NotJson));
