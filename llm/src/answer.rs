@@ -169,10 +169,19 @@ fn object(value: Value<'_>) -> Result<Value<'_>, Rejected> {
     if value.kind() != Kind::Object {
         return Err(Rejected::NotJson);
     }
-    match value.get_some("error") {
-        Some(_) => Err(Rejected::Error),
-        None => Ok(value),
+    if value.get_some("error").is_some() || value.get("moderation").is_some_and(has_failed) {
+        return Err(Rejected::Error);
     }
+    Ok(value)
+}
+
+/// Whether the moderation that OpenAI was asked for beside the answer could not be had, be it of
+/// the input or of the output.
+fn has_failed(moderation: Value<'_>) -> bool {
+    moderation.members().any(|(_, result)| {
+        let kind = result.get("type").and_then(Value::string);
+        kind.as_deref() == Some(b"error")
+    })
 }
 
 /// The elements of an array.

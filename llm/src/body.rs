@@ -59,9 +59,9 @@ impl<'b> Body<'b> {
                         return Err(Bypass::HostedTool);
                     }
                 }
-                Some(Field::Input) => {
-                    if value.elements().any(refers) {
-                        return Err(Bypass::ProviderState);
+                Some(Field::Items(bypass)) => {
+                    if let Some(bypass) = value.elements().find_map(bypass) {
+                        return Err(bypass);
                     }
                 }
             }
@@ -80,18 +80,32 @@ impl<'b> Body<'b> {
         self.representation
     }
 
+    pub(crate) fn root(&self) -> Value<'_> {
+        self.document.root()
+    }
+
+    /// Whether the temperature that is asked for, if one is, is at most this.
+    pub(crate) fn check_temperature(&self, most: f64) -> Result<(), Bypass> {
+        for path in self.api.row().temperature_at {
+            let found = path
+                .iter()
+                .try_fold(self.root(), |value, name| value.get_some(name));
+            let Some(asked) = found else { continue };
+            let number = match asked.kind() {
+                Kind::Number => core::str::from_utf8(asked.spelling()).ok(),
+                _ => None,
+            };
+            let number = number.and_then(|number| number.parse::<f64>().ok());
+            if number.ok_or(Bypass::FieldType)? > most {
+                return Err(Bypass::Temperature);
+            }
+        }
+        Ok(())
+    }
+
     /// Writes what counts of the body in the one spelling that it has.
     pub(crate) fn write(&self, out: &mut KeyHasher) {
         canonical::write(self.document.root(), &Outline::of(self.api), out);
-    }
-}
-
-/// An item of a response's input that only names one which the provider holds. Its type may be
-/// left out; then it has no role, which a message without a type has.
-fn refers(item: Value<'_>) -> bool {
-    match item.get_some("type") {
-        Some(kind) => kind.string().as_deref() == Some(b"item_reference"),
-        None => item.kind() == Kind::Object && item.get_some("role").is_none(),
     }
 }
 

@@ -21,6 +21,7 @@
 
 extern crate alloc;
 
+use alloc::string::String;
 use core::fmt;
 
 mod api;
@@ -28,8 +29,10 @@ mod body;
 mod canonical;
 mod control;
 mod headers;
+mod items;
 mod json;
 mod key;
+mod model;
 mod outline;
 mod query;
 mod reason;
@@ -48,6 +51,7 @@ pub use api::{Api, Representation, Shape};
 pub use body::BODY_BYTES_MAX;
 pub use control::{Control, X_REFLEX_TTL};
 pub use key::{Key, KeyHasher};
+pub use model::MODEL_BYTES_MAX;
 pub use reason::{Bypass, Rejected};
 pub use recorder::{Limits, Recorder, Storable, is_kept};
 pub use status::Status;
@@ -94,6 +98,9 @@ pub struct Policy<'a> {
     /// caller: its value is the tenant. Never set this where clients can send the header
     /// themselves.
     pub tenant_header: Option<&'a str>,
+    /// The greatest temperature that a request may ask for and still be answered from the cache;
+    /// none is no limit. A request that does not name its temperature is never over it.
+    pub temperature_max: Option<f64>,
 }
 
 /// What happens to a request without a credential.
@@ -126,6 +133,17 @@ pub struct Exchange {
     pub control: Control,
 }
 
+/// A request that may be answered from the cache, and what operators have rules about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examined {
+    /// The request's key and what belongs to it.
+    pub exchange: Exchange,
+    /// The model that is asked for: the path's, where the path decides (Gemini, Azure's
+    /// deployments), or else the body's. None if there is no name of at most
+    /// [`MODEL_BYTES_MAX`].
+    pub model: Option<String>,
+}
+
 /// A request whose head says that it may be cacheable. The body decides.
 #[derive(Clone, Debug)]
 pub struct Candidate<'a> {
@@ -135,6 +153,7 @@ pub struct Candidate<'a> {
     representation: Representation,
     tenant: Tenant,
     control: Control,
+    temperature_max: Option<f64>,
 }
 
 /// Classifies a request whose body is at hand.
@@ -171,6 +190,7 @@ pub fn candidate<'a>(head: &Head<'a>, policy: &Policy<'_>) -> Result<Candidate<'
         representation,
         tenant,
         control,
+        temperature_max: policy.temperature_max,
     })
 }
 
@@ -184,14 +204,34 @@ impl Candidate<'_> {
     ///
     /// A body over [`BODY_BYTES_MAX`] is a bypass; edges have tighter bounds of their own.
     pub fn classify(&self, body: &[u8]) -> Classified {
-        match self.exchange(body) {
-            Ok(exchange) => Classified::Cacheable(exchange),
+        match self.read(body) {
+            Ok(body) => Classified::Cacheable(self.exchange(&body)),
             Err(bypass) => Classified::Bypass(bypass),
         }
     }
 
-    fn exchange(&self, body: &[u8]) -> Result<Exchange, Bypass> {
+    /// The same for operators with rules about models.
+    ///
+    /// # Errors
+    ///
+    /// Why the request passes by.
+    pub fn examine(&self, body: &[u8]) -> Result<Examined, Bypass> {
+        let body = self.read(body)?;
+        Ok(Examined {
+            exchange: self.exchange(&body),
+            model: model::named(self.head.path, body.root()),
+        })
+    }
+
+    fn read<'b>(&self, body: &'b [u8]) -> Result<body::Body<'b>, Bypass> {
         let body = body::Body::read(self.api, self.representation, body)?;
+        if let Some(most) = self.temperature_max {
+            body.check_temperature(most)?;
+        }
+        Ok(body)
+    }
+
+    fn exchange(&self, body: &body::Body<'_>) -> Exchange {
         let shape = Shape {
             api: self.api,
             representation: body.representation(),
@@ -214,13 +254,13 @@ impl Candidate<'_> {
         });
         let digest = hasher.finish_with("body", |out| body.write(out));
 
-        Ok(Exchange {
+        Exchange {
             key: Key {
                 tenant: self.tenant,
                 digest,
             },
             shape,
             control: self.control,
-        })
+        }
     }
 }

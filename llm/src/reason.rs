@@ -81,6 +81,8 @@ reasons! {
         /// The request builds on what the provider holds: an earlier answer, a conversation, a
         /// cached context, a prompt template, a container.
         ProviderState = "provider-state",
+        /// The request asks for more variety than the operator lets be cached.
+        Temperature = "temperature",
         /// The answer is only a promise of one, to be fetched later.
         Background = "background",
         /// The answer depends on what a search finds at that moment.

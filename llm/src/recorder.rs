@@ -138,6 +138,21 @@ impl Recorder {
         }
     }
 
+    /// A copy of the answer as it would be kept if nothing followed, for whoever stores it when
+    /// it is [`complete`](Self::complete) and goes on feeding: what follows may belong to it (a
+    /// comment, or the `[DONE]` that some gateways put behind any stream) or undo it. Only
+    /// [`finish`](Self::finish) tells.
+    pub fn so_far(&self) -> Option<Storable> {
+        match &self.state {
+            State::Recording(recording) if self.complete().is_some() => Some(Storable {
+                status: 200,
+                headers: recording.headers.clone(),
+                body: recording.body.clone(),
+            }),
+            _ => None,
+        }
+    }
+
     /// The answer, once its body has ended.
     ///
     /// # Errors

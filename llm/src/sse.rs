@@ -8,8 +8,9 @@ use alloc::vec::Vec;
 use crate::Rejected;
 
 /// One frame, and one line of it. Answers come in frames of a few hundred bytes; those with
-/// sound or many log-probabilities have thousands.
-const FRAME_BYTES_MAX: usize = 1 << 20;
+/// sound or many log-probabilities have thousands, and a picture that a model draws comes in one
+/// of a few million.
+const FRAME_BYTES_MAX: usize = 4 << 20;
 
 /// What a blank line completes.
 #[derive(Debug, PartialEq, Eq)]

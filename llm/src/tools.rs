@@ -15,7 +15,13 @@ pub(crate) fn openai(tool: Value<'_>) -> bool {
 /// that Anthropic defines but the client runs. What remains runs at Anthropic: web search, web
 /// fetch, code execution, tool search.
 pub(crate) fn anthropic(tool: Value<'_>) -> bool {
-    const BY_THE_CLIENT: [&[u8]; 4] = [b"bash_", b"text_editor_", b"computer_", b"memory_"];
+    const BY_THE_CLIENT: [&[u8]; 5] = [
+        b"bash_",
+        b"browser_",
+        b"computer_",
+        b"memory_",
+        b"text_editor_",
+    ];
     if tool.kind() != Kind::Object {
         return false;
     }

@@ -150,5 +150,6 @@ fn rules(policy: &http::Policy) -> Policy<'_> {
             Anonymous::Bypass
         },
         tenant_header: policy.tenant_header.as_deref(),
+        ..Policy::default()
     }
 }

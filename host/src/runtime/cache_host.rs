@@ -31,6 +31,7 @@ impl Grant {
         Policy {
             anonymous: self.anonymous,
             tenant_header: self.tenant_header.as_deref(),
+            ..Policy::default()
         }
     }
 }

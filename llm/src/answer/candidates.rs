@@ -57,13 +57,19 @@ impl Candidates {
             if TRACES.iter().any(|name| shows(candidate, name)) {
                 return Err(Rejected::Unexpected);
             }
-            if let Some(content) = candidate.get_some("content") {
-                self.has_parts |= judge_content(content)?;
-            }
+            let has_parts = match candidate.get_some("content") {
+                Some(content) => judge_content(content)?,
+                None => false,
+            };
+            self.has_parts |= has_parts;
             let ends = match candidate.get_some("finishReason") {
                 Some(reason) => rules.ending(reason, &ENDINGS).map(|()| true)?,
                 None => false,
             };
+            // Some gateways give a reason to stop with pieces that come before the text.
+            if has_parts && !ends {
+                self.ends.reopen(index)?;
+            }
             self.ends.note(index, ends)?;
         }
         Ok(())

@@ -68,8 +68,20 @@ fn judge(choice: Value<'_>, content: Value<'_>, rules: Rules) -> Result<bool, Re
     {
         return Err(Rejected::Refusal);
     }
+    if content.get("annotations").is_some_and(cites_the_web) {
+        return Err(Rejected::Unexpected);
+    }
     match choice.get_some("finish_reason") {
         Some(reason) => rules.ending(reason, &ENDINGS).map(|()| true),
         None => Ok(false),
     }
+}
+
+/// Whether a message shows that it was searched for, though the request and the model's name said
+/// nothing of the kind.
+fn cites_the_web(annotations: Value<'_>) -> bool {
+    annotations.elements().any(|annotation| {
+        let kind = annotation.get("type").and_then(Value::string);
+        kind.as_deref() == Some(b"url_citation")
+    })
 }

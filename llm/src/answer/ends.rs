@@ -14,13 +14,27 @@ pub(super) struct Ends(Vec<(u32, bool)>);
 impl Ends {
     /// Notes a piece of a part, and whether it is the last.
     pub(super) fn note(&mut self, index: u32, ends: bool) -> Result<(), Rejected> {
-        let known = self.0.iter().position(|&(seen, _)| seen == index);
-        match known {
-            Some(at) => self.0[at].1 |= ends,
-            None if self.0.len() == PARTS_MAX => return Err(Rejected::Unexpected),
-            None => self.0.push((index, ends)),
-        }
+        *self.ended(index)? |= ends;
         Ok(())
+    }
+
+    /// Notes that a part goes on, whatever was said of its end before.
+    pub(super) fn reopen(&mut self, index: u32) -> Result<(), Rejected> {
+        *self.ended(index)? = false;
+        Ok(())
+    }
+
+    fn ended(&mut self, index: u32) -> Result<&mut bool, Rejected> {
+        let known = self.0.iter().position(|&(seen, _)| seen == index);
+        let at = match known {
+            Some(at) => at,
+            None if self.0.len() == PARTS_MAX => return Err(Rejected::Unexpected),
+            None => {
+                self.0.push((index, false));
+                self.0.len() - 1
+            }
+        };
+        Ok(&mut self.0[at].1)
     }
 
     /// Whether there is a part, and all have ended.

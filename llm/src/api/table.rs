@@ -4,7 +4,7 @@
 //! changes the answer.
 
 use crate::json::Value;
-use crate::{Bypass, tools, usage};
+use crate::{Bypass, items, tools, usage};
 
 /// What is particular to one API.
 pub(crate) struct Row {
@@ -19,6 +19,8 @@ pub(crate) struct Row {
     /// Whether content blocks may carry `cache_control` markers, hints to the provider's own
     /// prompt cache, which are out of the key.
     pub(crate) has_markers: bool,
+    /// Where a request may name its temperature, one member inside the other.
+    pub(crate) temperature_at: &'static [&'static [&'static str]],
     /// How its answers say that they are whole and good.
     pub(crate) answer: Answer,
     /// What its answers call the tokens that they cost.
@@ -113,8 +115,8 @@ pub(crate) enum Field {
     Model,
     /// In the key, and bypasses unless every tool is one that the client runs.
     Tools(fn(Value<'_>) -> bool),
-    /// In the key, and bypasses when it refers to items that the provider holds.
-    Input,
+    /// In the key, and bypasses for a reason that its items give.
+    Items(fn(Value<'_>) -> Option<Bypass>),
 }
 
 impl Field {
@@ -122,9 +124,11 @@ impl Field {
     pub(crate) const fn is_in_key(self) -> bool {
         match self {
             Self::Ignored | Self::Stream | Self::MustBeFalse(_) => false,
-            Self::MayBeFalse(_) | Self::Refused(_) | Self::Model | Self::Tools(_) | Self::Input => {
-                true
-            }
+            Self::MayBeFalse(_)
+            | Self::Refused(_)
+            | Self::Model
+            | Self::Tools(_)
+            | Self::Items(_) => true,
         }
     }
 }
@@ -161,6 +165,7 @@ pub(super) const CHAT_COMPLETIONS: Row = Row {
     fields: &[OPENAI, SEARCHES],
     stored_by_default: false,
     has_markers: false,
+    temperature_at: &[&["temperature"]],
     answer: Answer::Choices(Content::Message),
     usage: &usage::COMPLETIONS,
     error: ErrorShape::OpenAi,
@@ -174,6 +179,7 @@ pub(super) const COMPLETIONS: Row = Row {
     fields: &[OPENAI, SEARCHES],
     stored_by_default: false,
     has_markers: false,
+    temperature_at: &[&["temperature"]],
     answer: Answer::Choices(Content::Text),
     usage: &usage::COMPLETIONS,
     error: ErrorShape::OpenAi,
@@ -188,6 +194,7 @@ pub(super) const RESPONSES: Row = Row {
     fields: &[OPENAI, SEARCHES, RESPONSES_FIELDS],
     stored_by_default: true,
     has_markers: false,
+    temperature_at: &[&["temperature"]],
     answer: Answer::Response,
     usage: &usage::RESPONSES,
     error: ErrorShape::OpenAi,
@@ -202,6 +209,7 @@ pub(super) const EMBEDDINGS: Row = Row {
     fields: &[&[("user", Field::Ignored)]],
     stored_by_default: false,
     has_markers: false,
+    temperature_at: &[],
     answer: Answer::Vectors(VectorsAt::Data),
     usage: &usage::COMPLETIONS,
     error: ErrorShape::OpenAi,
@@ -221,13 +229,17 @@ pub(super) const ANTHROPIC_MESSAGES: Row = Row {
             ("cache_control", Field::Ignored),
             ("model", Field::Model),
             ("tools", Field::Tools(tools::anthropic)),
+            ("messages", Field::Items(items::anthropic)),
             ("container", Field::Refused(Bypass::ProviderState)),
+            // A conversation that the provider holds.
+            ("thread", Field::Refused(Bypass::ProviderState)),
             ("mcp_servers", Field::Refused(Bypass::HostedTool)),
         ],
         SEARCHES,
     ],
     stored_by_default: false,
     has_markers: true,
+    temperature_at: &[&["temperature"]],
     answer: Answer::Message,
     usage: &usage::MESSAGES,
     error: ErrorShape::Anthropic,
@@ -241,6 +253,7 @@ pub(super) const GEMINI_GENERATE_CONTENT: Row = Row {
     fields: &[GEMINI],
     stored_by_default: false,
     has_markers: false,
+    temperature_at: GEMINI_TEMPERATURE,
     answer: Answer::Candidates(Pieces::One),
     usage: &usage::GEMINI,
     error: ErrorShape::Google,
@@ -254,6 +267,7 @@ pub(super) const GEMINI_STREAM_GENERATE_CONTENT: Row = Row {
     fields: &[GEMINI],
     stored_by_default: false,
     has_markers: false,
+    temperature_at: GEMINI_TEMPERATURE,
     answer: Answer::Candidates(Pieces::Many),
     usage: &usage::GEMINI,
     error: ErrorShape::Google,
@@ -267,6 +281,7 @@ pub(super) const GEMINI_EMBED_CONTENT: Row = Row {
     fields: &[GEMINI],
     stored_by_default: false,
     has_markers: false,
+    temperature_at: &[],
     answer: Answer::Vectors(VectorsAt::Embedding),
     usage: &usage::GEMINI,
     error: ErrorShape::Google,
@@ -281,10 +296,16 @@ pub(super) const GEMINI_BATCH_EMBED_CONTENTS: Row = Row {
     fields: &[GEMINI],
     stored_by_default: false,
     has_markers: false,
+    temperature_at: &[],
     answer: Answer::Vectors(VectorsAt::Embeddings),
     usage: &usage::GEMINI,
     error: ErrorShape::Google,
 };
+
+const GEMINI_TEMPERATURE: &[&[&str]] = &[
+    &["generationConfig", "temperature"],
+    &["generation_config", "temperature"],
+];
 
 /// Google takes names in either case.
 const GEMINI: &[(&str, Field)] = &[
@@ -305,7 +326,7 @@ const RESPONSES_FIELDS: &[(&str, Field)] = &[
     // A template that is kept by the provider, and may be edited and bring tools of its own.
     ("prompt", Field::Refused(Bypass::ProviderState)),
     ("background", Field::MayBeFalse(Bypass::Background)),
-    ("input", Field::Input),
+    ("input", Field::Items(items::response)),
 ];
 
 /// What OpenAI's generating APIs have in common.

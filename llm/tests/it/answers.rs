@@ -170,6 +170,14 @@ fn case_an_error_text_cached_past_the_outage() {
             Err(Rejected::Error),
         ),
         (
+            format!(r#"{{"moderation":{{"output":{{"type":"moderation_results"}}}},{good}}}"#),
+            Ok(()),
+        ),
+        (
+            format!(r#"{{"moderation":{{"output":{{"type":"error"}}}},{good}}}"#),
+            Err(Rejected::Error),
+        ),
+        (
             r#"{"choices":[{"error":{"code":502},"message":{},"finish_reason":"stop"}]}"#.into(),
             Err(Rejected::Error),
         ),
@@ -229,6 +237,15 @@ fn every_choice_must_be_good() {
         (
             r#"{"message":{"refusal":""},"finish_reason":"stop"}"#,
             Ok(()),
+        ),
+        (
+            r#"{"message":{"annotations":[]},"finish_reason":"stop"}"#,
+            Ok(()),
+        ),
+        // It was searched for, though nobody could tell from the request.
+        (
+            r#"{"message":{"annotations":[{"type":"url_citation"}]},"finish_reason":"stop"}"#,
+            Err(Rejected::Unexpected),
         ),
     ] {
         assert_eq!(json(two(second).as_bytes()), expected, "{second}");

@@ -161,11 +161,19 @@ fn a_stream_without_terminal_event_is_whole_when_it_ends_cleanly() {
 
     let usage = r#"{"usageMetadata":{"totalTokenCount":3}}"#;
     let error = r#"{"error":{"code":503,"status":"UNAVAILABLE"}}"#;
+    let early = r#"{"candidates":[{"content":{"parts":[]},"finishReason":"STOP"}]}"#;
+    let silent = r#"{"candidates":[{"content":{"role":"model"}}]}"#;
     let other = piece("c").replace(r#""index":0"#, r#""index":1"#);
     for (chunks, expected) in [
         (vec![&*stop], Ok(())),
         (vec![&stop, usage], Ok(())),
         (vec![&stop, &stop], Ok(())),
+        // A reason to stop that came too early says nothing of what follows.
+        (vec![&stop, &piece("c")], Err(Rejected::Cut)),
+        (vec![&stop, &piece("c"), &stop], Ok(())),
+        (vec![early, &piece("c")], Err(Rejected::Cut)),
+        (vec![&piece("c"), early, usage], Ok(())),
+        (vec![&piece("c"), early, silent], Ok(())),
         (vec![&stop, "[DONE]"], Ok(())),
         (vec![&piece("b"), "[DONE]"], Err(Rejected::Unfinished)),
         (vec![&piece("b")], Err(Rejected::Cut)),

@@ -142,6 +142,11 @@ fn what_runs_at_the_provider_passes_by() {
     check(r#""container":"container_1""#, Bypass::ProviderState);
     check(r#""container":{"skills":[]}"#, Bypass::ProviderState);
     check(
+        r#""thread":{"type":"continue","previous_message_id":"msg_1"}"#,
+        Bypass::ProviderState,
+    );
+    check(r#""thread":{"type":"create"}"#, Bypass::ProviderState);
+    check(
         r#""mcp_servers":[{"type":"url","url":"https://x"}]"#,
         Bypass::HostedTool,
     );
@@ -165,9 +170,37 @@ fn what_runs_at_the_provider_passes_by() {
         .exchange();
     message()
         .fields(
-            r#""tools":[{"name":"f"},{"type":null,"name":"g"},{"type":"custom","name":"h"},{"type":"bash_20250124","name":"bash"},{"type":"text_editor_20250728","name":"e"},{"type":"computer_20250124","name":"computer"},{"type":"memory_20250818","name":"memory"}]"#,
+            r#""tools":[{"name":"f"},{"type":null,"name":"g"},{"type":"custom","name":"h"},{"type":"bash_20250124","name":"bash"},{"type":"text_editor_20250728","name":"e"},{"type":"computer_20250124","name":"computer"},{"type":"memory_20250818","name":"memory"},{"type":"browser_toolset_20260801"}]"#,
         )
         .exchange();
+}
+
+#[test]
+fn tools_that_a_message_adds_are_looked_at_like_those_of_the_request() {
+    let with = |tool: &str| {
+        body(&format!(
+            r#"{{"role":"user","content":"a"}},{{"role":"user","content":[{{"type":"text","text":"b"}},{{"type":"tool_addition","tool":{tool}}}]}}"#
+        ))
+    };
+    let definition = |definition: &str| {
+        with(&format!(
+            r#"{{"type":"tool_definition","definition":{definition}}}"#
+        ))
+    };
+    with(r#"{"type":"tool_reference","name":"f"}"#).exchange();
+    definition(r#"{"name":"f","input_schema":{}}"#).exchange();
+    for request in [
+        definition(r#"{"type":"web_search_20260318","name":"web_search"}"#),
+        definition(r#"{"type":"mcp_toolset","mcp_server_name":"s"}"#),
+        definition("[]"),
+        with(r#"{"type":"tool_definition"}"#),
+        with(r#"{"type":"mcp_toolset_reference","mcp_server_name":"s"}"#),
+        with("null"),
+    ] {
+        assert_eq!(request.bypass(), Bypass::HostedTool);
+    }
+    // In a text it is a text.
+    body(r#"{"role":"user","content":"tool_addition"}"#).exchange();
 }
 
 fn answer(content: &str, stop_reason: &str) -> String {

@@ -52,6 +52,27 @@ impl Json {
         }
     }
 
+    /// The same value as another library has it.
+    pub(crate) fn of(value: &serde_json::Value) -> Self {
+        use serde_json::Value;
+        match value {
+            Value::Null => Self::Word("null"),
+            Value::Bool(true) => Self::Word("true"),
+            Value::Bool(false) => Self::Word("false"),
+            Value::Number(number) => Self::Number(number.to_string()),
+            Value::String(text) => Self::Text(text.clone()),
+            Value::Array(elements) => Self::Array(elements.iter().map(Self::of).collect()),
+            Value::Object(members) => {
+                let members = members.iter();
+                Self::Object(
+                    members
+                        .map(|(key, value)| (key.clone(), Self::of(value)))
+                        .collect(),
+                )
+            }
+        }
+    }
+
     /// An object whose keys are all different, names with a meaning among them.
     pub(crate) fn random_object(random: &mut Random, depth: usize) -> Self {
         let mut members: Vec<(String, Self)> = Vec::new();
@@ -123,6 +144,102 @@ impl Json {
             Self::Array(elements) => elements.iter_mut().find_map(|value| value.nth(at)),
             Self::Object(members) => members.iter_mut().find_map(|(_, value)| value.nth(at)),
             _ => None,
+        }
+    }
+}
+
+impl Json {
+    /// With the members of each object in order, because their order says nothing.
+    pub(crate) fn sorted(&self) -> Self {
+        match self {
+            Self::Array(elements) => Self::Array(elements.iter().map(Self::sorted).collect()),
+            Self::Object(members) => {
+                let members = members.iter();
+                let mut members: Vec<_> = members
+                    .map(|(key, value)| (key.clone(), value.sorted()))
+                    .collect();
+                members.sort_by(|(a, _), (b, _)| a.cmp(b));
+                Self::Object(members)
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// Changes something somewhere, but for the outermost value's kind.
+    pub(crate) fn mutate(&mut self, random: &mut Random) {
+        let other = Self::random(random, 2);
+        if random.below(4) == 0 {
+            return self.add_member(random);
+        }
+        let mut at = 1 + random.below(self.count() - 1);
+        let Some(value) = self.nth(&mut at) else {
+            return;
+        };
+        match value {
+            Self::Array(elements) if !elements.is_empty() => {
+                let at = random.below(elements.len());
+                match random.below(4) {
+                    0 => drop(elements.remove(at)),
+                    1 => elements.insert(at, other),
+                    2 => elements.swap(at, 0),
+                    _ => elements[at] = other,
+                }
+            }
+            Self::Object(members) if !members.is_empty() => {
+                let at = random.below(members.len());
+                match random.below(3) {
+                    0 => drop(members.remove(at)),
+                    1 => members[at].0.push('x'),
+                    _ => members[at].1 = other,
+                }
+            }
+            Self::Text(text) => match random.below(2) {
+                0 => text.push('x'),
+                _ => *value = other,
+            },
+            _ => *value = other,
+        }
+        self.without_repeated_keys();
+    }
+
+    /// Adds a member to some object, often one whose name means something somewhere.
+    pub(crate) fn add_member(&mut self, random: &mut Random) {
+        const NAMES: &[&str] = &[
+            "user",
+            "store",
+            "metadata",
+            "stream",
+            "labels",
+            "cache_control",
+            "cache_control",
+            "content",
+            "input",
+            "something_new",
+        ];
+        let name = random.pick(NAMES).to_owned();
+        let value = match random.below(4) {
+            0 => Self::Object(vec![("type".into(), Self::Text("ephemeral".into()))]),
+            1 => Self::Word(random.pick(&["null", "false", "true"])),
+            _ => Self::random(random, 2),
+        };
+        // Half of them on top, where most names mean something.
+        let mut at = random.below(2) * random.below(self.count());
+        if let Some(Self::Object(members)) = self.nth(&mut at) {
+            members.retain(|(other, _)| *other != name);
+            members.push((name, value));
+        }
+    }
+
+    fn without_repeated_keys(&mut self) {
+        match self {
+            Self::Array(elements) => elements.iter_mut().for_each(Self::without_repeated_keys),
+            Self::Object(members) => {
+                let mut seen = std::collections::HashSet::new();
+                members.retain(|(key, _)| seen.insert(key.clone()));
+                let values = members.iter_mut();
+                values.for_each(|(_, value)| value.without_repeated_keys());
+            }
+            _ => {}
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What the recorder keeps of an answer, and how much it takes in.
 
-use reflex_llm::{Limits, Recorder, Rejected, Representation};
+use reflex_llm::{Api, Limits, Recorder, Rejected, Representation};
 
 use crate::answers::{JSON, LIMITS, content_type, record, shape, sse};
+use crate::judging::Judged;
 
 #[test]
 fn a_stream_cannot_fill_memory() {
@@ -19,7 +20,7 @@ fn a_stream_cannot_fill_memory() {
     recorder
         .head(200, &[content_type(Representation::Sse)])
         .unwrap();
-    for _ in 0..17 {
+    for _ in 0..65 {
         recorder.feed(&[b'x'; 1 << 16]);
     }
     assert_eq!(
@@ -32,7 +33,7 @@ fn a_stream_cannot_fill_memory() {
     recorder
         .head(200, &[content_type(Representation::Sse)])
         .unwrap();
-    for _ in 0..17 {
+    for _ in 0..65 {
         recorder.feed(&[b"data: ", &[b'x'; 1 << 16][..], b"\n"].concat());
     }
     assert_eq!(
@@ -40,6 +41,22 @@ fn a_stream_cannot_fill_memory() {
         Some(Rejected::TooLarge),
         "one frame without end"
     );
+}
+
+/// A picture in base64, 3 million characters of it, in one frame.
+#[test]
+fn a_frame_may_hold_a_picture() {
+    let picture = "A".repeat(3 << 20);
+    let frame = format!(
+        "data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"inlineData\":{{\"data\":\"{picture}\"}}}}]}},\"finishReason\":\"STOP\"}}]}}\n\n"
+    );
+    let roomy = Limits {
+        body_bytes_max: 16 << 20,
+        ..LIMITS
+    };
+    let judged = Judged(Api::GeminiStreamGenerateContent, roomy);
+    let chunks = frame.as_bytes().chunks(16 << 10);
+    assert_eq!(judged.record(Representation::Sse, chunks), Ok(()));
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub(crate) struct Request {
     pub(crate) body: Vec<u8>,
     pub(crate) tenant_header: Option<String>,
     pub(crate) anonymous: Anonymous,
+    pub(crate) temperature_max: Option<f64>,
 }
 
 /// A request of one user for a small chat completion.
@@ -26,6 +27,7 @@ pub(crate) fn chat() -> Request {
         body: CHAT.into(),
         tenant_header: None,
         anonymous: Anonymous::Bypass,
+        temperature_max: None,
     }
 }
 
@@ -79,6 +81,7 @@ impl Request {
         let policy = Policy {
             anonymous: self.anonymous,
             tenant_header: self.tenant_header.as_deref(),
+            temperature_max: self.temperature_max,
         };
         classify(&head, &policy, &self.body)
     }

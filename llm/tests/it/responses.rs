@@ -1,6 +1,6 @@
 //! Responses: what the provider must see, what counts of a request, which answers are kept.
 
-use reflex_llm::{Api, Bypass, Rejected, Representation};
+use reflex_llm::{Api, Bypass, Recorder, Rejected, Representation};
 
 use crate::judging::{Judged, LENGTH_ALLOWED, LIMITS, event};
 use crate::request::{Request, chat, counts, differ, ignored};
@@ -105,6 +105,20 @@ fn a_response_that_builds_on_what_the_provider_holds_passes_by() {
         let request = input(&format!("{message},{reference}"));
         assert_eq!(request.bypass(), Bypass::ProviderState, "{reference}");
     }
+    // Tools may come with an item, too.
+    let with_tools = |tools: &str| {
+        input(&format!(
+            r#"{message},{{"type":"additional_tools","role":"developer","tools":{tools}}}"#
+        ))
+    };
+    with_tools(r#"[{"type":"function","name":"f"}]"#).exchange();
+    for tools in [
+        r#"[{"type":"function","name":"f"},{"type":"web_search"}]"#,
+        r#"{"type":"function"}"#,
+        r#"[{"name":"f","input_schema":{}}]"#,
+    ] {
+        assert_eq!(with_tools(tools).bypass(), Bypass::HostedTool, "{tools}");
+    }
     let model = response().body(r#"{"store":false,"model":"o3-deep-research"}"#);
     assert_eq!(model.bypass(), Bypass::WebSearch);
 }
@@ -170,6 +184,12 @@ fn a_response_is_kept_when_it_is_completed() {
     }
     let error = completed(MESSAGE).replace("\"error\":null", "\"error\":{\"code\":\"x\"}");
     check(&error, Err(Rejected::Error));
+    let moderated = |kind: &str| {
+        let result = format!(r#""moderation":{{"input":{{"type":"{kind}"}},"output":null}}"#);
+        completed(MESSAGE).replace("\"error\":null", &result)
+    };
+    check(&moderated("moderation_results"), Ok(()));
+    check(&moderated("error"), Err(Rejected::Error));
     let no_status = completed(MESSAGE).replacen("\"status\"", "\"x\"", 1);
     check(&no_status, Err(Rejected::Unexpected));
     check("[]", Err(Rejected::NotJson));
@@ -259,4 +279,26 @@ fn a_streamed_response_ends_with_the_event_that_completes_it() {
     // The name of the event decides, too, when it says error.
     let named = "event: error\ndata: {\"message\":\"x\"}\n\n".to_owned() + &event(&end);
     assert_eq!(RESPONSES.sse(&named), Err(Rejected::Error));
+}
+
+/// A gateway's `[DONE]` comes late, after the answer was taken for complete.
+#[test]
+fn what_may_follow_a_complete_stream_belongs_to_it() {
+    let shape = response().fields(r#""stream":true"#).exchange().shape;
+    let mut recorder = Recorder::new(shape, LIMITS);
+    recorder
+        .head(200, &[("content-type", b"text/event-stream")])
+        .unwrap();
+    let end = event(&completed(MESSAGE));
+    recorder.feed(end.as_bytes());
+    assert_eq!(recorder.complete(), Some(end.len()));
+    assert_eq!(recorder.so_far().unwrap().body, end.as_bytes());
+    recorder.feed(b"data: [DO");
+    assert_eq!((recorder.complete(), recorder.so_far()), (None, None));
+    recorder.feed(b"NE]\n\n");
+    let whole = end + "data: [DONE]\n\n";
+    assert_eq!(recorder.so_far().unwrap().body, whole.as_bytes());
+    recorder.feed(b"data: x\n");
+    assert_eq!(recorder.so_far(), None);
+    assert_eq!(recorder.finish(), Err(Rejected::AfterEnd));
 }

@@ -151,6 +151,7 @@ fn request(case: &Value) -> Request {
             "share" => Anonymous::Share,
             other => panic!("{other}"),
         },
+        temperature_max: None,
     }
 }
 

@@ -52,6 +52,7 @@ impl Guest for Vectors {
                 Anonymous::Bypass
             },
             tenant_header: vector.tenant_header.as_deref(),
+            ..Policy::default()
         };
         match classify(&head, &policy, &vector.body) {
             Classified::Cacheable(exchange) => {
