@@ -220,6 +220,7 @@ impl Config {
         Policy {
             anonymous: self.anonymous,
             tenant_header: self.tenant_header.as_deref(),
+            ..Policy::default()
         }
     }
 

@@ -330,7 +330,9 @@ fn request() -> Request {
             _ => request.headers.push((name, value)),
         }
     }
-    let cluster = hostcalls::get_property(vec!["cluster_name"]).ok().flatten();
+    let cluster = hostcalls::get_property(vec!["xds", "cluster_name"])
+        .ok()
+        .flatten();
     request.cluster = cluster.map(text).unwrap_or_default();
     request
 }
