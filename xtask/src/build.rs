@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 
-use crate::wasm;
 use crate::workspace::{BINARIES, binary, cargo, step};
+use crate::{envoy, wasm};
 
-/// The release binary and the component; their paths go to stdout, one a line.
+/// The release binary, the component and the filter; their paths go to stdout, one a line.
 pub(crate) fn build() -> Result<()> {
     wasm::set_up()?;
     binaries()?;
@@ -21,6 +21,8 @@ pub(crate) fn binaries() -> Result<()> {
 /// Runs the benchmark.
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     wasm::set_up()?;
+    let envoy = envoy::set_up()?;
+    let filter = wasm::filter()?;
     binaries()?;
     let bench = [
         "run",
@@ -34,6 +36,8 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     step(
         cargo(&bench)
             .args(arguments)
-            .env("REFLEX_EDGE_BIN", binary("reflex-edge")),
+            .env("REFLEX_EDGE_BIN", binary("reflex-edge"))
+            .env("REFLEX_ENVOY_BIN", envoy)
+            .env("REFLEX_ENVOY_WASM", filter),
     )
 }

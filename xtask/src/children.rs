@@ -1,7 +1,8 @@
 //! The programs that `run` starts: their first words, their deaths, and their orderly end.
 //!
 //! They stay in our process group, so that a terminal's Ctrl-C reaches them even if we are
-//! killed. A signal that reaches only us is passed on.
+//! killed; all but Envoy, which cuts its requests on such a signal and is asked to let them end
+//! first. A signal that reaches only us is passed on.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};

@@ -13,7 +13,9 @@ mod wasm;
 mod build;
 mod test;
 
+mod admin;
 mod children;
+mod gateway;
 mod run;
 
 use std::process::ExitCode;
@@ -30,9 +32,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build and run the cache in front of a provider; Ctrl-C stops it
+    /// Build and run the cache, and Envoy with it, in front of a provider; Ctrl-C stops both
     Run(run::Args),
-    /// Build the release binary and the component, and say where they are
+    /// Build the release binary, the component and the filter, and say where they are
     Build,
     /// Run every check: formatting, lints, tests
     Test,

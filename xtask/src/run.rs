@@ -1,7 +1,6 @@
 //! `cargo xtask run`: from a fresh clone to a cache that answers, in one command.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -13,8 +12,9 @@ use anyhow::{Context, Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::children::{LOOK, Running};
+use crate::gateway::{Gateway, Plan};
 use crate::workspace::{binary, say};
-use crate::{build, wasm};
+use crate::{admin, build, wasm};
 
 /// Opening a full cache and compiling the component take seconds; a minute means trouble.
 const START_TIME_MAX: Duration = Duration::from_secs(60);
@@ -30,6 +30,15 @@ pub(crate) struct Args {
     /// Where /health and /metrics are
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
     admin: SocketAddr,
+    /// Where clients of Envoy connect
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10000")]
+    envoy_listen: SocketAddr,
+    /// Where Envoy's own admin interface is
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901")]
+    envoy_admin: SocketAddr,
+    /// Do not fetch or start Envoy
+    #[arg(long)]
+    no_envoy: bool,
     /// Where the cache is kept
     #[arg(long, value_name = "DIR", default_value = "./reflex-data")]
     data_dir: PathBuf,
@@ -43,6 +52,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     free("--listen", args.listen)?;
     free("--admin", args.admin)?;
     wasm::set_up()?;
+    let plan = if args.no_envoy {
+        None
+    } else {
+        // A port that is left to chance is chosen here, for Envoy does not say which it took.
+        let listen = free("--envoy-listen", args.envoy_listen)?;
+        Some(Plan::set_up(
+            listen,
+            free("--envoy-admin", args.envoy_admin)?,
+        )?)
+    };
     build::binaries()?;
 
     let stop = StopSignals::listen()?;
@@ -58,49 +77,91 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         (None, Some((_, url))) => url.clone(),
         (None, None) => return Ok(()),
     };
-    let mut demo = demo.map(|(running, _)| running);
-    let mut edge = Running::start("reflex-edge", &mut serve(args, &upstream))?;
-
-    let outcome = watch(&mut edge, demo.as_mut(), &stop, args.upstream.is_none());
+    let mut serve = serve(args, &upstream, plan.as_ref());
+    let mut system = System {
+        demo: demo.map(|(running, _)| running),
+        edge: Running::start("reflex-edge", &mut serve)?,
+        envoy: None,
+    };
+    let outcome = system.watch(plan.as_ref(), &upstream, &stop, args.upstream.is_none());
     say("stopping: running requests come to their end; Ctrl-C again cuts them");
     let asked = stop.count();
-    let hurry = || stop.count() > asked;
-    // The daemon first: the requests that it lets end need the provider.
-    let stopped = edge.stop(hurry);
-    let demo_stopped = demo.map_or(Ok(()), |demo| demo.stop(hurry));
-    outcome.and(stopped).and(demo_stopped)
+    outcome.and(system.stop(|| stop.count() > asked))
 }
 
-/// Until a signal, which is the proper end, or until one of the programs dies.
-fn watch(
-    edge: &mut Running,
-    mut demo: Option<&mut Running>,
-    stop: &StopSignals,
-    is_demo: bool,
-) -> Result<()> {
-    let Some(address) = edge.said("listening on ", START_TIME_MAX, || stop.asked())? else {
-        return Ok(());
-    };
-    let Some(admin) = edge.said("admin on ", START_TIME_MAX, || stop.asked())? else {
-        return Ok(());
-    };
-    let deadline = Instant::now() + START_TIME_MAX;
-    let mut greeted = false;
-    while !stop.asked() {
-        edge.check()?;
-        if let Some(demo) = &mut demo {
-            demo.check()?;
+/// All that runs.
+struct System {
+    demo: Option<Running>,
+    edge: Running,
+    envoy: Option<Gateway>,
+}
+
+impl System {
+    /// Until a signal, which is the proper end, or until one of the programs dies.
+    fn watch(
+        &mut self,
+        plan: Option<&Plan>,
+        upstream: &str,
+        stop: &StopSignals,
+        is_demo: bool,
+    ) -> Result<()> {
+        let mut said = |prefix| self.edge.said(prefix, START_TIME_MAX, || stop.asked());
+        let Some(address) = said("listening on http://")? else {
+            return Ok(());
+        };
+        let Some(admin) = said("admin on http://")? else {
+            return Ok(());
+        };
+        if plan.is_some() && said("edge on ")?.is_none() {
+            return Ok(());
         }
-        if !greeted && healthy(&admin) {
-            greeted = true;
-            greet(&address, &admin, is_demo);
+        let health: SocketAddr = admin.parse().context("the daemon's admin address")?;
+        self.until("the daemon's /health", stop, |_| {
+            admin::ask(health, "GET", "/health").is_some()
+        })?;
+        if let Some(plan) = plan {
+            self.envoy = Some(plan.start(upstream)?);
+            self.until("Envoy's /ready", stop, |system| {
+                system.envoy.as_ref().is_some_and(Gateway::ready)
+            })?;
         }
-        if !greeted && Instant::now() > deadline {
-            bail!("{admin}/health does not answer");
+        if !stop.asked() {
+            greet(&address, &admin, self.envoy.as_ref(), is_demo);
         }
-        thread::sleep(LOOK);
+        while !stop.asked() {
+            self.check()?;
+            thread::sleep(LOOK);
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Waits for something that a program says only when asked, or for the user's wish to stop.
+    fn until(&mut self, what: &str, stop: &StopSignals, so: impl Fn(&Self) -> bool) -> Result<()> {
+        let deadline = Instant::now() + START_TIME_MAX;
+        while !stop.asked() && !so(self) {
+            self.check()?;
+            if Instant::now() > deadline {
+                bail!("{what} does not answer");
+            }
+            thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// An error if one of them has ended by itself.
+    fn check(&mut self) -> Result<()> {
+        self.edge.check()?;
+        self.demo.as_mut().map_or(Ok(()), Running::check)?;
+        self.envoy.as_mut().map_or(Ok(()), Gateway::check)
+    }
+
+    /// Envoy first and the provider last: the requests that one lets end need the next.
+    fn stop(self, hurry: impl Fn() -> bool) -> Result<()> {
+        let envoy = self.envoy.map_or(Ok(()), |envoy| envoy.stop(&hurry));
+        let edge = self.edge.stop(&hurry);
+        let demo = self.demo.map_or(Ok(()), |demo| demo.stop(&hurry));
+        envoy.and(edge).and(demo)
+    }
 }
 
 fn start_demo(stop: &StopSignals) -> Result<Option<(Running, String)>> {
@@ -109,12 +170,15 @@ fn start_demo(stop: &StopSignals) -> Result<Option<(Running, String)>> {
     Ok(url.map(|url| (demo, url)))
 }
 
-fn serve(args: &Args, upstream: &str) -> Command {
+fn serve(args: &Args, upstream: &str, plan: Option<&Plan>) -> Command {
     let mut serve = Command::new(binary("reflex-edge"));
     serve.arg("serve");
     serve.args(["--listen", &args.listen.to_string()]);
     serve.args(["--admin", &args.admin.to_string()]);
     serve.args(["--upstream", upstream]);
+    if let Some(plan) = plan {
+        serve.arg("--edge-socket").arg(plan.socket());
+    }
     serve
         .arg("--data-dir")
         .arg(&args.data_dir)
@@ -122,46 +186,31 @@ fn serve(args: &Args, upstream: &str) -> Command {
     serve
 }
 
-/// Another program may still take the address until the daemon does, which then says so itself.
-fn free(flag: &str, address: SocketAddr) -> Result<()> {
+/// The address, its port resolved. Another program may still take it until ours does, which then
+/// says so itself.
+fn free(flag: &str, address: SocketAddr) -> Result<SocketAddr> {
     TcpListener::bind(address)
-        .map(drop)
+        .and_then(|listener| listener.local_addr())
         .with_context(|| format!("{address} cannot be listened on; pass {flag} with another one"))
 }
 
-/// Whether `/health` answers with 200.
-fn healthy(admin: &str) -> bool {
-    let ask = || {
-        let address: SocketAddr = admin.strip_prefix("http://")?.parse().ok()?;
-        let mut stream = TcpStream::connect_timeout(&address, LOOK).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
-        let request =
-            format!("GET /health HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut status = [0; "HTTP/1.1 200".len()];
-        stream.read_exact(&mut status).ok()?;
-        Some(status.ends_with(b" 200"))
-    };
-    ask().unwrap_or(false)
-}
-
-fn greet(address: &str, admin: &str, is_demo: bool) {
+fn greet(address: &str, admin: &str, envoy: Option<&Gateway>, is_demo: bool) {
     let (key, model) = if is_demo {
         ("demo", "demo")
     } else {
         ("$OPENAI_API_KEY", "gpt-4o-mini")
     };
-    let curl = |flags: &str, stream: &str| {
+    let curl = |flags: &str, address: &str, stream: &str| {
         let body = format!(
             r#"{{"model":"{model}","messages":[{{"role":"user","content":"Why is the sky blue?"}}]{stream}}}"#
         );
         format!(
-            "curl {flags} {address}/v1/chat/completions -H \"authorization: Bearer {key}\" \
+            "curl {flags} http://{address}/v1/chat/completions -H \"authorization: Bearer {key}\" \
              -H 'content-type: application/json' -d '{body}'"
         )
     };
-    let plain = curl("-i", "");
-    let streamed = curl("-iN", r#","stream":true"#);
+    let plain = curl("-i", address, "");
+    let streamed = curl("-iN", address, r#","stream":true"#);
     println!(
         "\nreflex-edge answers. Paste these into another terminal and look at x-reflex-status.\n\n\
          a miss, which the provider answers (a hit, if it was asked before a restart):\n\n  \
@@ -169,9 +218,18 @@ fn greet(address: &str, admin: &str, is_demo: bool) {
          the same again, a hit:\n\n  {plain}\n\n\
          a stream at the provider's pace, then its replay, a streamed hit:\n\n  \
          {streamed}; {streamed}\n\n\
-         For an OpenAI SDK: OPENAI_BASE_URL={address}/v1\n\
-         Figures: {admin}/metrics   Ctrl-C stops everything.\n"
+         For an OpenAI SDK: OPENAI_BASE_URL=http://{address}/v1\n\
+         Figures: http://{admin}/metrics"
     );
+    if let Some(envoy) = envoy {
+        println!(
+            "\nThe same cache through Envoy, a hit for what the first line asked:\n\n  {}\n\n\
+             Figures of Envoy and the filter: {}",
+            curl("-i", &envoy.address.to_string(), ""),
+            envoy.figures()
+        );
+    }
+    println!("\nCtrl-C stops everything.\n");
 }
 
 /// How often the user has asked us to stop.

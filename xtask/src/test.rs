@@ -3,14 +3,17 @@
 use anyhow::Result;
 
 use crate::workspace::{binary, cargo, step};
-use crate::{python, wasm};
+use crate::{envoy, python, wasm};
 
 /// Sets up what the tests need, then formatting, lints, tests.
 pub(crate) fn test() -> Result<()> {
     // What fails in a second comes before what takes minutes.
     step(&mut cargo(&["fmt", "--all", "--check"]))?;
     let python = python::set_up()?;
+    let envoy = envoy::set_up()?;
     wasm::set_up()?;
+    let filter = wasm::filter()?;
+    let panicking_filter = wasm::panicking_filter()?;
 
     let clippy = [
         "clippy",
@@ -34,6 +37,9 @@ pub(crate) fn test() -> Result<()> {
     step(
         cargo(&tests)
             .env("REFLEX_EDGE_BIN", binary("reflex-edge"))
+            .env("REFLEX_ENVOY_BIN", envoy)
+            .env("REFLEX_ENVOY_WASM", filter)
+            .env("REFLEX_ENVOY_PANIC_WASM", panicking_filter)
             .env("REFLEX_PYTHON", &python),
     )
 }

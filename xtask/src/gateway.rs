@@ -1,0 +1,163 @@
+//! The Envoy of `cargo xtask run`: in front of the same provider and the same cache as the
+//! daemon, with `envoy/envoy.yaml` as its configuration but for addresses and paths.
+
+use std::env;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Error, Result, anyhow};
+use reflex_envoy_bootstrap::{Bootstrap, Filter, Provider, text};
+use tempfile::TempDir;
+
+use crate::children::{LOOK, Running};
+use crate::workspace::say;
+use crate::{admin, envoy, wasm};
+
+/// How long requests may go on after Ctrl-C; the daemon allows the same.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// What Envoy says once no request is under way.
+const IDLE: &str = "http.llm.downstream_rq_active: 0";
+
+/// Where distributions keep the certificates that they trust, Debian's place first.
+const TRUSTED_CA: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// All that is needed to start Envoy.
+pub(crate) struct Plan {
+    listen: SocketAddr,
+    admin: SocketAddr,
+    binary: PathBuf,
+    filter: PathBuf,
+    /// Holds the socket and the configuration, and nobody else may look into it.
+    folder: TempDir,
+}
+
+impl Plan {
+    /// Finds or fetches Envoy, and builds the filter.
+    pub(crate) fn set_up(listen: SocketAddr, admin: SocketAddr) -> Result<Self> {
+        Ok(Self {
+            listen,
+            admin,
+            binary: envoy::set_up()?,
+            filter: wasm::filter()?,
+            folder: tempfile::Builder::new()
+                .prefix("reflex-edge-")
+                .tempdir()
+                .context("there is no place for a temporary folder")?,
+        })
+    }
+
+    /// Where the daemon is to offer its edge API.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("edge.sock")
+    }
+
+    /// Starts Envoy in front of this provider.
+    pub(crate) fn start(&self, upstream: &str) -> Result<Gateway> {
+        let config = Bootstrap {
+            listen: self.listen,
+            admin: self.admin,
+            providers: vec![Provider::new(upstream)],
+            filter: Some(Filter {
+                module: self.filter.clone(),
+                plugin: serde_json::Map::new(),
+            }),
+            daemon: Some(self.socket()),
+            trusted_ca: trusted_ca(upstream)?,
+        };
+        let config = config.config().and_then(|config| text(&config));
+        let file = self.folder.path().join("envoy.yaml");
+        fs::write(&file, config.map_err(Error::msg)?)
+            .with_context(|| format!("{} cannot be written", file.display()))?;
+        let mut command = Command::new(&self.binary);
+        command
+            .arg("--config-path")
+            .arg(&file)
+            // It lists everything that is compiled into it otherwise.
+            .args(["--log-level", "warning"])
+            .args(["--disable-hot-restart", "--use-dynamic-base-id"])
+            // A terminal's Ctrl-C would end it on the spot, and every stream with it.
+            .process_group(0);
+        Ok(Gateway {
+            running: Running::start("envoy", &mut command)?,
+            address: self.listen,
+            admin: self.admin,
+        })
+    }
+}
+
+/// An Envoy that runs.
+pub(crate) struct Gateway {
+    running: Running,
+    /// Where clients connect.
+    pub(crate) address: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Gateway {
+    /// Whether it takes requests.
+    pub(crate) fn ready(&self) -> bool {
+        admin::ask(self.admin, "GET", "/ready").is_some()
+    }
+
+    /// Where its figures are.
+    pub(crate) fn figures(&self) -> String {
+        format!("http://{}/stats/prometheus", self.admin)
+    }
+
+    /// An error if it has ended by itself.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.running.check()
+    }
+
+    /// Has it take no more clients, lets its requests come to their end, and ends it.
+    pub(crate) fn stop(mut self, hurry: impl Fn() -> bool) -> Result<()> {
+        let deadline = Instant::now() + DRAIN_TIME_MAX;
+        if admin::ask(self.admin, "POST", "/drain_listeners").is_some() {
+            while self.running.check().is_ok() && !self.idle() && !hurry() {
+                if Instant::now() > deadline {
+                    say("envoy: the requests that still run are cut");
+                    break;
+                }
+                thread::sleep(LOOK);
+            }
+        }
+        self.running.stop(hurry)
+    }
+
+    fn idle(&self) -> bool {
+        let path = "/stats?filter=%5Ehttp.llm.downstream_rq_active%24";
+        admin::ask(self.admin, "GET", path)
+            .is_some_and(|answer| answer.lines().any(|line| line.trim() == IDLE))
+    }
+}
+
+/// The certificates to trust, which only a provider with TLS needs.
+fn trusted_ca(upstream: &str) -> Result<Option<PathBuf>> {
+    if !upstream.starts_with("https:") {
+        return Ok(None);
+    }
+    let chosen = env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    chosen
+        .into_iter()
+        .chain(TRUSTED_CA.map(PathBuf::from))
+        .find(|path| Path::is_file(path))
+        .map(Some)
+        .ok_or_else(|| {
+            anyhow!(
+                "Envoy cannot check the provider's certificate: none of {} is there; install \
+                 ca-certificates, name such a file with SSL_CERT_FILE, or pass --no-envoy",
+                TRUSTED_CA.join(", ")
+            )
+        })
+}
