@@ -12,6 +12,7 @@ mod refusals;
 mod envoy;
 
 mod demo;
+mod envoy_deploy;
 mod sdk;
 
 mod tidy;
