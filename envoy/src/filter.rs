@@ -3,9 +3,12 @@
 //!
 //! Nothing of ours is borrowed while Envoy is called, since Envoy may call back. Effects may
 //! concern another request than the one that Envoy is calling for; then that one is made the
-//! effective context first.
+//! effective context first. But an answer to one request, given while Envoy is calling for
+//! another, stops the other: the first to see this was a leader whose last chunk never left. So
+//! what concerns others is done later, in a callback of the plugin's own, for which Envoy is
+//! woken by a queue.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -36,8 +39,18 @@ mod module {
 /// The plugin in one worker.
 pub struct Root {
     id: u32,
-    worker: Option<Rc<RefCell<Worker>>>,
+    plugin: Option<Rc<Plugin>>,
     metrics: Metrics,
+}
+
+/// What the root context and those of requests share.
+struct Plugin {
+    root: u32,
+    worker: RefCell<Worker>,
+    /// Effects that wait for a callback of the plugin's own.
+    later: RefCell<Work>,
+    /// Something put in there makes Envoy call the plugin. Without it, the next tick does.
+    wake: Option<u32>,
 }
 
 impl std::fmt::Debug for Root {
@@ -54,8 +67,34 @@ struct Metrics {
     /// In the order of [`Counts::names`].
     counters: Vec<Option<u32>>,
     lookup_us: Option<u32>,
-    breaker_open: Option<u32>,
-    hot_bytes: Option<u32>,
+    breaker_open: Gauge,
+    hot_bytes: Gauge,
+}
+
+/// A number that goes up and down. All workers share it, so each tells only its own changes.
+#[derive(Default)]
+struct Gauge {
+    metric: Option<u32>,
+    told: Cell<u64>,
+}
+
+impl Gauge {
+    fn define(name: &str) -> Self {
+        Self {
+            metric: hostcalls::define_metric(MetricType::Gauge, name).ok(),
+            told: Cell::new(0),
+        }
+    }
+
+    fn tell(&self, value: u64) {
+        let change = value as i64 - self.told.replace(value) as i64;
+        if let Some(metric) = self.metric
+            && change != 0
+        {
+            // A statistic that Envoy does not take is no reason to fail.
+            let _ = hostcalls::increment_metric(metric, change);
+        }
+    }
 }
 
 impl Root {
@@ -63,16 +102,8 @@ impl Root {
     pub fn new(id: u32) -> Self {
         Self {
             id,
-            worker: None,
+            plugin: None,
             metrics: Metrics::default(),
-        }
-    }
-
-    fn place(&self) -> Place {
-        Place {
-            current: self.id,
-            root: self.id,
-            returns: false,
         }
     }
 
@@ -80,16 +111,15 @@ impl Root {
     pub fn http(&self, id: u32) -> Http {
         Http {
             id,
-            root: self.id,
-            worker: self.worker.clone(),
+            plugin: self.plugin.clone(),
         }
     }
 }
 
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _: usize) {
-        if let Some(worker) = &self.worker {
-            replied(worker, self.place(), token, headers, body);
+        if let Some(plugin) = &self.plugin {
+            plugin.replied(self.id, token, headers, body);
         }
     }
 }
@@ -97,27 +127,39 @@ impl Context for Root {
 impl RootContext for Root {
     fn on_configure(&mut self, _: usize) -> bool {
         let json = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX);
-        match Config::parse(&json.ok().flatten().unwrap_or_default()) {
-            Ok(config) => {
-                self.metrics = Metrics::define();
-                // Root contexts of the workers have numbers of their own; the time does the rest.
-                let seed = now_us() ^ u64::from(self.id) << 56;
-                let worker = Worker::new(Rc::new(config), seed);
-                self.worker = Some(Rc::new(RefCell::new(worker)));
-                hostcalls::set_tick_period(TICK).is_ok()
-            }
+        let config = match Config::parse(&json.ok().flatten().unwrap_or_default()) {
+            Ok(config) => config,
             Err(why) => {
                 log(LogLevel::Critical, &format!("reflex: configuration: {why}"));
-                false
+                return false;
             }
+        };
+        self.metrics = Metrics::define();
+        // Root contexts of the workers have numbers of their own; the time does the rest.
+        let seed = now_us() ^ u64::from(self.id) << 56;
+        self.plugin = Some(Rc::new(Plugin {
+            root: self.id,
+            worker: RefCell::new(Worker::new(Rc::new(config), seed)),
+            later: RefCell::default(),
+            wake: hostcalls::register_shared_queue(&format!("reflex-{seed:x}")).ok(),
+        }));
+        hostcalls::set_tick_period(TICK).is_ok()
+    }
+
+    fn on_queue_ready(&mut self, queue: u32) {
+        // What is in it says nothing.
+        while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(queue) {}
+        if let Some(plugin) = &self.plugin {
+            plugin.carry_out_later();
         }
     }
 
     fn on_tick(&mut self) {
-        let Some(worker) = &self.worker else { return };
-        let work = worker.borrow_mut().tick(now_us());
-        carry_out(worker, self.place(), work);
-        self.metrics.hand_over(&mut worker.borrow_mut());
+        let Some(plugin) = &self.plugin else { return };
+        plugin.carry_out_later();
+        let work = plugin.worker.borrow_mut().tick(now_us());
+        plugin.carry_out(Place::own(self.id), work);
+        self.metrics.hand_over(&mut plugin.worker.borrow_mut());
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
@@ -138,8 +180,8 @@ impl Metrics {
                 .map(|name| define(MetricType::Counter, name))
                 .collect(),
             lookup_us: define(MetricType::Histogram, "reflex_lookup_us"),
-            breaker_open: define(MetricType::Gauge, "reflex_breaker_open"),
-            hot_bytes: define(MetricType::Gauge, "reflex_hot_bytes"),
+            breaker_open: Gauge::define("reflex_breaker_open"),
+            hot_bytes: Gauge::define("reflex_hot_bytes"),
         }
     }
 
@@ -157,20 +199,15 @@ impl Metrics {
                 let _ = hostcalls::record_metric(metric, time);
             }
         }
-        if let Some(metric) = self.breaker_open {
-            let _ = hostcalls::record_metric(metric, u64::from(shared.breaker.is_open()));
-        }
-        if let Some(metric) = self.hot_bytes {
-            let _ = hostcalls::record_metric(metric, shared.hot.bytes() as u64);
-        }
+        self.breaker_open.tell(u64::from(shared.breaker.is_open()));
+        self.hot_bytes.tell(shared.hot.bytes() as u64);
     }
 }
 
 /// One request.
 pub struct Http {
     id: Id,
-    root: u32,
-    worker: Option<Rc<RefCell<Worker>>>,
+    plugin: Option<Rc<Plugin>>,
 }
 
 impl std::fmt::Debug for Http {
@@ -184,33 +221,24 @@ impl std::fmt::Debug for Http {
 impl Http {
     /// An event of this request, and what comes of it.
     fn on(&self, event: Event<'_>) {
-        self.on_in(event, false);
+        let Some(plugin) = &self.plugin else { return };
+        let work = plugin
+            .worker
+            .borrow_mut()
+            .on(self.id, event, now_us() / 1000);
+        plugin.carry_out(Place::of_stream(self.id), work);
     }
 
     /// The same within one of the request's own callbacks, whose return says whether the request
     /// goes on.
     fn on_request(&self, event: Event<'_>) -> Action {
-        self.on_in(event, true);
+        self.on(event);
         self.action()
     }
 
-    fn on_in(&self, event: Event<'_>, returns: bool) {
-        let Some(worker) = &self.worker else { return };
-        let work = worker.borrow_mut().on(self.id, event, now_us() / 1000);
-        carry_out(worker, self.place(returns), work);
-    }
-
-    fn place(&self, returns: bool) -> Place {
-        Place {
-            current: self.id,
-            root: self.root,
-            returns,
-        }
-    }
-
     fn ask(&self, question: impl Fn(&Worker, Id) -> bool) -> bool {
-        let worker = self.worker.as_ref();
-        worker.is_some_and(|worker| question(&worker.borrow(), self.id))
+        let plugin = self.plugin.as_ref();
+        plugin.is_some_and(|plugin| question(&plugin.worker.borrow(), self.id))
     }
 
     fn action(&self) -> Action {
@@ -223,8 +251,8 @@ impl Http {
 
 impl Context for Http {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _: usize) {
-        if let Some(worker) = &self.worker {
-            replied(worker, self.place(false), token, headers, body);
+        if let Some(plugin) = &self.plugin {
+            plugin.replied(self.id, token, headers, body);
         }
     }
 
@@ -236,24 +264,26 @@ impl Context for Http {
 
 impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        let Some(worker) = &self.worker else {
+        let Some(plugin) = &self.plugin else {
             return Action::Continue;
         };
         let request = request();
-        let config = Rc::clone(worker.borrow().config());
+        let config = Rc::clone(plugin.worker.borrow().config());
         if let Some(name) = &config.tenant_header {
             // The provider learns nothing of our tenants.
             let _ = hostcalls::remove_map_value(MapType::HttpRequestHeaders, name);
         }
-        worker.borrow_mut().begin(self.id, request, end_of_stream);
+        let mut worker = plugin.worker.borrow_mut();
+        worker.begin(self.id, request, end_of_stream);
+        drop(worker);
         self.action()
     }
 
     fn on_http_request_body(&mut self, buffered: usize, end_of_stream: bool) -> Action {
-        let Some(worker) = self.worker.as_ref().filter(|_| self.ask(Worker::reads)) else {
+        let Some(plugin) = self.plugin.as_ref().filter(|_| self.ask(Worker::reads)) else {
             return self.action();
         };
-        let most = worker.borrow().config().request_bytes_max;
+        let most = plugin.worker.borrow().config().request_bytes_max;
         if buffered > most {
             return self.on_request(Event::NoBody(Bypass::BodyTooLarge));
         }
@@ -342,37 +372,25 @@ fn request() -> Request {
 struct Place {
     /// The context that Envoy is calling for.
     current: u32,
-    /// The plugin's own.
-    root: u32,
-    /// Whether what the callback returns lets the current request go on.
-    returns: bool,
+    /// Whether it is calling for a request's headers, body or end. What the callback returns then
+    /// says whether that request goes on, and nothing may be done to others.
+    is_stream: bool,
 }
 
-fn replied(worker: &RefCell<Worker>, place: Place, token: u32, headers: usize, body: usize) {
-    let Some(purpose) = worker.borrow().purpose(token) else {
-        return;
-    };
-    // The reply belongs to the context that the call was made in, and can be read only there.
-    if !is_of_request(purpose) && hostcalls::set_effective_context(place.root).is_err() {
-        return;
+impl Place {
+    fn of_stream(current: u32) -> Self {
+        Self {
+            current,
+            is_stream: true,
+        }
     }
-    // Without headers there is no reply, and asking for them would panic.
-    let map = match headers {
-        0 => Vec::new(),
-        _ => hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).unwrap_or_default(),
-    };
-    // Read before the worker is borrowed, like everything of Envoy's.
-    let read = match body {
-        0 => Some(Vec::new()),
-        _ => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body)
-            .ok()
-            .flatten()
-            .filter(|read| read.len() == body),
-    };
-    // It is there; if it cannot be entered, then nor can anything else be done.
-    let _ = hostcalls::set_effective_context(place.current);
-    let work = worker.borrow_mut().replied(token, &map, now_us(), || read);
-    carry_out(worker, place, work);
+
+    fn own(current: u32) -> Self {
+        Self {
+            current,
+            is_stream: false,
+        }
+    }
 }
 
 /// Lookups end with their request. Everything else is to outlive it, so it is the plugin's.
@@ -380,46 +398,138 @@ fn is_of_request(purpose: Purpose) -> bool {
     matches!(purpose, Purpose::Lookup(_))
 }
 
-/// Does what is to be done.
-fn carry_out(worker: &RefCell<Worker>, place: Place, mut work: Work) {
-    let mut effective = place.current;
-    while !work.is_empty() {
-        let mut more = Work::new();
-        for (id, effect) in work {
-            let wanted = match &effect {
-                Effect::Call(purpose, _) if !is_of_request(*purpose) => place.root,
-                _ => id.unwrap_or(place.root),
-            };
-            if wanted != effective {
-                if hostcalls::set_effective_context(wanted).is_err() {
-                    // The request is gone, and has said so or is about to.
+impl Plugin {
+    fn replied(&self, current: u32, token: u32, headers: usize, body: usize) {
+        let Some(purpose) = self.worker.borrow().purpose(token) else {
+            return;
+        };
+        // The reply belongs to the context that the call was made in, and can be read only there.
+        let owner = if is_of_request(purpose) {
+            current
+        } else {
+            self.root
+        };
+        if owner != current && hostcalls::set_effective_context(owner).is_err() {
+            return;
+        }
+        // Without headers there is no reply, and asking for them would panic.
+        let map = match headers {
+            0 => Vec::new(),
+            _ => hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).unwrap_or_default(),
+        };
+        // Read before the worker is borrowed, like everything of Envoy's.
+        let read = match body {
+            0 => Some(Vec::new()),
+            _ => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body)
+                .ok()
+                .flatten()
+                .filter(|read| read.len() == body),
+        };
+        if owner != current {
+            // It is there; if it cannot be entered, then nor can anything else be done.
+            let _ = hostcalls::set_effective_context(current);
+        }
+        let mut worker = self.worker.borrow_mut();
+        let work = worker.replied(token, &map, now_us(), || read);
+        drop(worker);
+        self.carry_out(Place::own(current), work);
+    }
+
+    fn carry_out_later(&self) {
+        let work = self.later.take();
+        self.carry_out(Place::own(self.root), work);
+    }
+
+    /// Does what is to be done now, and puts off what concerns others.
+    fn carry_out(&self, place: Place, mut work: Work) {
+        let mut effective = place.current;
+        while !work.is_empty() {
+            let mut more = Work::new();
+            for (id, effect) in work {
+                let wanted = match &effect {
+                    Effect::Call(purpose, _) if !is_of_request(*purpose) => self.root,
+                    _ => id.unwrap_or(self.root),
+                };
+                if place.is_stream && wanted != place.current && wanted != self.root {
+                    self.put_off(id, effect);
                     continue;
                 }
-                effective = wanted;
-            }
-            match effect {
-                Effect::Forward(set) => {
-                    for (name, value) in &set {
-                        let map = MapType::HttpRequestHeaders;
-                        let _ = hostcalls::set_map_value(map, name, Some(value));
+                if wanted != effective {
+                    if hostcalls::set_effective_context(wanted).is_err() {
+                        // The request is gone, and has said so or is about to.
+                        continue;
                     }
-                    if !(place.returns && wanted == place.current) {
-                        let _ = hostcalls::resume_http_request();
+                    effective = wanted;
+                }
+                match effect {
+                    Effect::Forward(set) => forward(&set, place.is_stream),
+                    Effect::Answer(served) => answer(&served),
+                    Effect::Mark(status) => mark(status),
+                    Effect::Call(purpose, request) => {
+                        more.extend(self.call(id, purpose, &request));
                     }
+                    // These are the worker's own business.
+                    Effect::Land(..) | Effect::HandOver(..) => {}
                 }
-                Effect::Answer(served) => answer(&served),
-                Effect::Mark(status) => mark(status),
-                Effect::Call(purpose, request) => {
-                    more.extend(call(worker, id, purpose, &request));
-                }
-                // These are the worker's own business.
-                Effect::Land(..) | Effect::HandOver(..) => {}
             }
+            work = more;
         }
-        work = more;
+        if effective != place.current {
+            let _ = hostcalls::set_effective_context(place.current);
+        }
     }
-    if effective != place.current {
-        let _ = hostcalls::set_effective_context(place.current);
+
+    fn put_off(&self, id: Option<Id>, effect: Effect) {
+        let mut later = self.later.borrow_mut();
+        let is_first = later.is_empty();
+        later.push((id, effect));
+        drop(later);
+        if let Some(queue) = self.wake
+            && is_first
+        {
+            // If it does not work, the next tick does.
+            let _ = hostcalls::enqueue_shared_queue(queue, Some(b"1"));
+        }
+    }
+
+    fn call(&self, id: Option<Id>, purpose: Purpose, request: &daemon::Request) -> Work {
+        let cluster = self.worker.borrow().config().daemon_cluster.clone();
+        let mut headers: Vec<(&str, &str)> = vec![
+            (":method", request.method),
+            (":path", &request.path),
+            (":authority", "reflex-edge"),
+            (":scheme", "http"),
+        ];
+        let own = request.headers.iter();
+        headers.extend(own.map(|(name, value)| (*name, value.as_str())));
+        let body = request.body.as_ref().map(|answer| answer.body.as_slice());
+        if let Some(answer) = &request.body {
+            let kept = answer.headers.iter();
+            headers.extend(kept.map(|(name, value)| (name.as_str(), value.as_str())));
+        }
+        let timeout = Duration::from_millis(request.timeout_ms);
+        let called = cluster.map(|cluster| {
+            hostcalls::dispatch_http_call(&cluster, headers, body, Vec::new(), timeout)
+        });
+        let now = now_us();
+        let mut worker = self.worker.borrow_mut();
+        match called {
+            Some(Ok(token)) => {
+                worker.called(token, id, purpose, request.timeout_ms, now);
+                Work::new()
+            }
+            Some(Err(_)) | None => worker.not_called(id, purpose, now / 1000),
+        }
+    }
+}
+
+/// Lets a request go on. In its own callback that is what the callback's return does.
+fn forward(set: &[(&'static str, String)], by_return: bool) {
+    for (name, value) in set {
+        let _ = hostcalls::set_map_value(MapType::HttpRequestHeaders, name, Some(value));
+    }
+    if !by_return {
+        let _ = hostcalls::resume_http_request();
     }
 }
 
@@ -453,44 +563,6 @@ fn mark(status: Status) {
         (status::CACHE_STATUS, &status.cache_status()),
     ] {
         let _ = hostcalls::set_map_value(MapType::HttpResponseHeaders, name, Some(value));
-    }
-}
-
-fn call(
-    worker: &RefCell<Worker>,
-    id: Option<Id>,
-    purpose: Purpose,
-    request: &daemon::Request,
-) -> Work {
-    let cluster = worker.borrow().config().daemon_cluster.clone();
-    let mut headers: Vec<(&str, &str)> = vec![
-        (":method", request.method),
-        (":path", &request.path),
-        (":authority", "reflex-edge"),
-        (":scheme", "http"),
-    ];
-    headers.extend(
-        request
-            .headers
-            .iter()
-            .map(|(name, value)| (*name, value.as_str())),
-    );
-    let body = request.body.as_ref().map(|answer| answer.body.as_slice());
-    if let Some(answer) = &request.body {
-        let kept = answer.headers.iter();
-        headers.extend(kept.map(|(name, value)| (name.as_str(), value.as_str())));
-    }
-    let timeout = Duration::from_millis(request.timeout_ms);
-    let called = cluster
-        .map(|cluster| hostcalls::dispatch_http_call(&cluster, headers, body, Vec::new(), timeout));
-    let now = now_us();
-    let mut worker = worker.borrow_mut();
-    match called {
-        Some(Ok(token)) => {
-            worker.called(token, id, purpose, request.timeout_ms, now);
-            Work::new()
-        }
-        Some(Err(_)) | None => worker.not_called(id, purpose, now / 1000),
     }
 }
 

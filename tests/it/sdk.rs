@@ -14,18 +14,18 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 /// A script that runs.
-struct Script {
+pub(crate) struct Script {
     name: &'static str,
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Script {
-    fn start(name: &'static str, edge: &Edge) -> Self {
+    pub(crate) fn start(name: &'static str, url: &str) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("python");
         let mut child = Command::new(python())
             .arg(folder.join(name))
-            .arg(&edge.url)
+            .arg(url)
             // Neither a proxy of the machine's nor files in the checkout.
             .env("NO_PROXY", "127.0.0.1")
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -51,7 +51,7 @@ impl Script {
     }
 
     /// Waits for the end of the script, which must be a good one.
-    async fn ends(mut self) {
+    pub(crate) async fn ends(mut self) {
         let status = within(self.name, self.child.wait())
             .await
             .expect("an exit status");
@@ -81,7 +81,7 @@ fn python() -> PathBuf {
 async fn the_same_completion_twice_is_one_call() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
-    Script::start("same_completion_twice.py", &edge)
+    Script::start("same_completion_twice.py", &edge.url)
         .ends()
         .await;
     assert_eq!(upstream.call_count(), 1);
@@ -91,7 +91,9 @@ async fn the_same_completion_twice_is_one_call() {
 async fn the_same_stream_twice_is_one_call_and_the_same_chunks() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
-    Script::start("same_stream_twice.py", &edge).ends().await;
+    Script::start("same_stream_twice.py", &edge.url)
+        .ends()
+        .await;
     // With and without usage.
     assert_eq!(upstream.call_count(), 2);
 }
@@ -100,7 +102,7 @@ async fn the_same_stream_twice_is_one_call_and_the_same_chunks() {
 async fn the_first_chunk_of_a_slow_stream_arrives_before_the_last_was_sent() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
-    let mut script = Script::start("slow_stream.py", &edge);
+    let mut script = Script::start("slow_stream.py", &edge.url);
     // The role and the first token; the rest waits for the script to have seen them.
     upstream.release(2);
     script.says("first chunk").await;
@@ -113,7 +115,7 @@ async fn the_first_chunk_of_a_slow_stream_arrives_before_the_last_was_sent() {
 async fn another_api_key_gets_its_own_answer() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
-    Script::start("two_keys.py", &edge).ends().await;
+    Script::start("two_keys.py", &edge.url).ends().await;
     assert_eq!(upstream.call_count(), 2);
 }
 
@@ -121,7 +123,7 @@ async fn another_api_key_gets_its_own_answer() {
 async fn fifty_concurrent_prompts_are_not_mixed_up() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
-    Script::start("many_at_once.py", &edge).ends().await;
+    Script::start("many_at_once.py", &edge.url).ends().await;
     assert_eq!(upstream.call_count(), 50);
 }
 
@@ -129,7 +131,7 @@ async fn fifty_concurrent_prompts_are_not_mixed_up() {
 async fn errors_reach_the_client_as_its_own_exceptions() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
-    let mut script = Script::start("errors.py", &edge);
+    let mut script = Script::start("errors.py", &edge.url);
     script.says("stop the provider").await;
     upstream.stop().await;
     script.ends().await;

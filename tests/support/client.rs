@@ -4,12 +4,18 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use crate::within;
 
@@ -23,6 +29,8 @@ pub struct Ask {
     path: String,
     headers: Vec<(String, String)>,
     body: Bytes,
+    /// Sent in parts of so many bytes, its length unsaid.
+    part: Option<usize>,
 }
 
 impl Ask {
@@ -48,6 +56,7 @@ impl Ask {
                 ("authorization".into(), "Bearer test".into()),
             ],
             body: body.into(),
+            part: None,
         }
     }
 
@@ -58,6 +67,7 @@ impl Ask {
             path: path.into(),
             headers: Vec::new(),
             body: Bytes::new(),
+            part: None,
         }
     }
 
@@ -81,9 +91,55 @@ impl Ask {
         self.header("x-mock", behaviour)
     }
 
+    /// Sent in parts of so many bytes, without saying how long it is.
+    pub fn chunked(mut self, part: usize) -> Self {
+        self.part = Some(part);
+        self
+    }
+
     /// What is sent as the body.
     pub fn sent(&self) -> &Bytes {
         &self.body
+    }
+}
+
+/// The body of a request.
+#[derive(Debug)]
+struct Sent {
+    parts: VecDeque<Bytes>,
+    /// What the client says of it in advance.
+    length: Option<u64>,
+}
+
+impl Sent {
+    fn of(mut body: Bytes, part: Option<usize>) -> Self {
+        let length = part.is_none().then_some(body.len() as u64);
+        let part = part.unwrap_or(body.len());
+        let mut parts = VecDeque::new();
+        while !body.is_empty() {
+            parts.push_back(body.split_to(part.min(body.len())));
+        }
+        Self { parts, length }
+    }
+}
+
+impl http_body::Body for Sent {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.parts.pop_front().map(|part| Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::new, SizeHint::with_exact)
     }
 }
 
@@ -95,7 +151,7 @@ fn chat_body(prompt: &str) -> Value {
 #[derive(Clone, Debug)]
 pub struct Client {
     base: String,
-    pool: Pool<HttpConnector, Full<Bytes>>,
+    pool: Pool<HttpConnector, Sent>,
 }
 
 impl Client {
@@ -146,7 +202,7 @@ impl Client {
             request = request.header(name, value);
         }
         let request = request
-            .body(Full::new(ask.body))
+            .body(Sent::of(ask.body, ask.part))
             .expect("a request that can be sent");
         let response = within("the head of a response", self.pool.request(request))
             .await

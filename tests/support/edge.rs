@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use crate::client::{Ask, Client};
@@ -235,6 +236,24 @@ impl Edge {
     /// The socket of its edge API, if the plan said so. It stays the same when it starts again.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join(SOCKET)
+    }
+
+    /// Purges everything through its edge API.
+    ///
+    /// # Panics
+    ///
+    /// If that fails.
+    pub async fn purge_all(&self) {
+        let purge = async {
+            let mut stream = UnixStream::connect(self.socket()).await?;
+            let request = "DELETE /v1/entries HTTP/1.1\r\nhost: edge\r\nconnection: close\r\n\r\n";
+            stream.write_all(request.as_bytes()).await?;
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).await?;
+            std::io::Result::Ok(reply)
+        };
+        let reply = within("a purge", purge).await.expect("a reply");
+        assert!(reply.starts_with("HTTP/1.1 204"), "{reply}");
     }
 
     /// What it has logged so far.

@@ -1,0 +1,168 @@
+//! Several at once: requests for the same answer, workers, purges, and very many answers.
+
+use super::{apart, check_miss, count, hits, patient, stored};
+use reflex_tests::client::{Answer, Ask, Client};
+use reflex_tests::edge::{Edge, Plan};
+use reflex_tests::envoy::{Envoy, EnvoyPlan};
+use reflex_tests::upstream::Upstream;
+use tokio::task::JoinSet;
+
+const WORKERS: u32 = 2;
+
+/// As many as two workers and their connections to the daemon have to do with at once.
+const AT_ONCE: usize = 98;
+
+async fn two_workers(upstream: &Upstream, daemon: &Edge) -> Envoy {
+    patient(upstream, daemon)
+        .workers(WORKERS)
+        .plugin("fill_wait_ms", 30_000)
+        .start()
+        .await
+}
+
+/// The same request so many times at once, each over a connection of its own.
+async fn at_once(envoy: &Envoy, ask: &Ask) -> JoinSet<Answer> {
+    let mut all = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let (client, ask) = (Client::new(&envoy.url), ask.clone());
+        all.spawn(async move { client.fetch(ask).await });
+    }
+    all
+}
+
+/// envoyproxy/envoy#34595: a thundering herd on one cold key.
+#[tokio::test]
+async fn identical_misses_at_once_cause_one_call() {
+    for ask in [Ask::chat("everybody"), Ask::stream("everybody")] {
+        let upstream = Upstream::start().await;
+        let daemon = Plan::daemon().start().await;
+        let envoy = two_workers(&upstream, &daemon).await;
+        let ask = ask.mock("gated");
+        let mut all = at_once(&envoy, &ask).await;
+        // All have come in before the first is answered: whoever is not held asks the provider.
+        envoy
+            .until("98 requests more in Envoy", |metrics| {
+                let name = "envoy_http_downstream_rq_active";
+                metrics.sum(name, &[("envoy_http_conn_manager_prefix", "llm")]) >= AT_ONCE as f64
+            })
+            .await;
+        upstream.release_all();
+        let first = all.join_next().await.expect("one").expect("no panic");
+        while let Some(answer) = all.join_next().await {
+            let answer = answer.expect("no panic");
+            assert_eq!(answer.status, 200);
+            assert_eq!(answer.body, first.body);
+        }
+        assert_eq!(upstream.call_count(), 1);
+        envoy
+            .until("the rest are collapsed into it", |metrics| {
+                count(metrics, "reflex_collapsed") == AT_ONCE as f64 - 1.0
+            })
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn without_a_daemon_there_is_one_call_per_worker_at_most() {
+    let upstream = Upstream::start().await;
+    let envoy = EnvoyPlan::new(&upstream.url())
+        .workers(WORKERS)
+        .plugin("fill_wait_ms", 30_000)
+        .start()
+        .await;
+    let mut all = at_once(&envoy, &Ask::chat("everybody").mock("gated")).await;
+    envoy
+        .until("98 requests in Envoy", |metrics| {
+            let name = "envoy_http_downstream_rq_active";
+            metrics.sum(name, &[("envoy_http_conn_manager_prefix", "llm")]) >= AT_ONCE as f64
+        })
+        .await;
+    upstream.release_all();
+    while let Some(answer) = all.join_next().await {
+        assert_eq!(answer.expect("no panic").status, 200);
+    }
+    assert!(upstream.call_count() <= WORKERS as usize);
+}
+
+/// When the answer is not one to keep, those who waited ask for themselves.
+#[tokio::test]
+async fn who_waited_for_an_answer_that_is_not_kept_asks_again() {
+    let upstream = Upstream::start().await;
+    let daemon = Plan::daemon().start().await;
+    let envoy = two_workers(&upstream, &daemon).await;
+    let mut all = at_once(&envoy, &Ask::chat("refused").mock("refusal")).await;
+    while let Some(answer) = all.join_next().await {
+        let answer = answer.expect("no panic");
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.reflex(), "MISS");
+    }
+}
+
+#[tokio::test]
+async fn a_purge_reaches_every_worker() {
+    let upstream = Upstream::start().await;
+    let daemon = Plan::daemon().start().await;
+    let envoy = two_workers(&upstream, &daemon).await;
+    let ask = || Ask::chat("to be purged");
+    let first = apart(&envoy, ask()).await;
+    check_miss(&first);
+    stored(&daemon, 1).await;
+    // Until both workers have it in their memory: each got it from the daemon or the provider.
+    while hits(&envoy.metrics().await, "daemon") < 1.0 {
+        assert_eq!(apart(&envoy, ask()).await.body, first.body);
+        assert_eq!(upstream.call_count(), 1);
+    }
+    daemon.purge_all().await;
+    envoy
+        .until("both workers know of the purge", |metrics| {
+            // Envoy runs the filter in its main thread too.
+            count(metrics, "reflex_purges") >= f64::from(WORKERS + 1)
+        })
+        .await;
+    for _ in 0..16 {
+        assert_ne!(apart(&envoy, ask()).await.body, first.body);
+    }
+    assert_eq!(upstream.call_count(), 2);
+}
+
+/// BerriAI/litellm#4366: memory grew without bound. A hundred thousand distinct answers pass
+/// through a tier that holds a few hundred.
+#[tokio::test]
+async fn memory_stays_bounded_under_very_many_answers() {
+    const ANSWERS: usize = 100_000;
+    const CLIENTS: usize = 16;
+    const HOT_BYTES_MAX: u64 = 1 << 20;
+    /// What an allocator may hold beyond; the answers together are 60 MiB.
+    const SLACK: u64 = 32 << 20;
+    let upstream = Upstream::start().await;
+    let envoy = EnvoyPlan::new(&upstream.url())
+        .plugin("hot_bytes_max", HOT_BYTES_MAX)
+        .start()
+        .await;
+    let ask_all = async |range: std::ops::Range<usize>| {
+        let mut clients = JoinSet::new();
+        for client in 0..CLIENTS {
+            let connection = Client::new(&envoy.url);
+            let mine: Vec<usize> = range.clone().skip(client).step_by(CLIENTS).collect();
+            clients.spawn(async move {
+                for number in mine {
+                    let answer = connection
+                        .fetch(Ask::chat(&format!("number {number}")))
+                        .await;
+                    assert_eq!(answer.reflex(), "MISS");
+                }
+            });
+        }
+        while let Some(done) = clients.join_next().await {
+            done.expect("no panic");
+        }
+    };
+    // Buffers, pools and the tier are at their size after the first tenth.
+    ask_all(0..ANSWERS / 10).await;
+    let before = envoy.memory_bytes();
+    ask_all(ANSWERS / 10..ANSWERS).await;
+    let after = envoy.memory_bytes();
+    assert!(after < before + SLACK, "{before} bytes, then {after}");
+    let hot = count(&envoy.metrics().await, "reflex_hot_bytes");
+    assert!(hot <= HOT_BYTES_MAX as f64 && hot > 0.0, "{hot}");
+}
