@@ -277,14 +277,29 @@ impl Play {
 
     /// All calls are at the daemon, which makes up its mind where it can.
     fn arrive(&mut self) {
-        for call in self.calls.values_mut().filter(|call| call.said.is_none()) {
-            call.said = self.daemon.hear(
-                call.began_ms,
-                &mut call.waits_for,
-                &call.request,
-                self.now_ms,
-            );
+        let tokens: Vec<u32> = self.calls.keys().copied().collect();
+        for token in tokens {
+            self.arrives(token);
         }
+    }
+
+    /// A call is at the daemon.
+    fn arrives(&mut self, token: u32) {
+        let call = self.calls.get_mut(&token).expect("a call");
+        if call.said.is_none() {
+            let (began_ms, now_ms) = (call.began_ms, self.now_ms);
+            call.said = self
+                .daemon
+                .hear(began_ms, &mut call.waits_for, &call.request, now_ms);
+        }
+    }
+
+    /// Envoy says that a call has come to nothing.
+    fn fails(&mut self, token: u32) {
+        self.calls.remove(&token);
+        let now_us = self.now_ms * 1000;
+        let work = self.worker.replied(token, &[], now_us, || None);
+        self.carry_out(work);
     }
 
     /// A reply arrives.
@@ -321,7 +336,7 @@ impl Play {
         if self.daemon.mood == Mood::Silent {
             return;
         }
-        let late = |call: &Call| self.now_ms - call.began_ms >= call.request.timeout_ms;
+        let late = |call: &Call| self.now_ms.abs_diff(call.began_ms) >= call.request.timeout_ms;
         let late: Vec<u32> = self
             .calls
             .iter()
@@ -329,9 +344,7 @@ impl Play {
             .map(|(token, _)| *token)
             .collect();
         for token in late {
-            self.calls.remove(&token);
-            let work = self.worker.replied(token, &[], self.now_ms * 1000, || None);
-            self.carry_out(work);
+            self.fails(token);
         }
     }
 

@@ -57,7 +57,11 @@ fn what_the_body_says() {
     check(Bypass::LoneSurrogate, &more(r#""user": "\ud800""#));
     check(
         Bypass::TooDeep,
-        &more(&format!(r#""x": {0}1{1}"#, "[".repeat(150), "]".repeat(150))),
+        &more(&format!(
+            r#""x": {0}1{1}"#,
+            "[".repeat(150),
+            "]".repeat(150)
+        )),
     );
     check(Bypass::FieldType, &more(r#""stream": "yes""#));
     check(Bypass::Store, &more(r#""store": true"#));

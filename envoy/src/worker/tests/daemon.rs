@@ -77,7 +77,7 @@ impl Daemon {
                 }
                 let wait_ms: u64 = wait.parse().expect("a number");
                 let still = running.is_some() && running == waits_for.as_ref();
-                let over = now_ms - began_ms >= wait_ms;
+                let over = now_ms.abs_diff(began_ms) >= wait_ms;
                 match (waits_for.is_some(), still) {
                     (true, true) if !over => return None,
                     (true, true) => self.look_up(path, now_ms, Some("collapsed"), Some("busy")),
