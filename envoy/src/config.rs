@@ -40,6 +40,8 @@ pub struct Config {
     pub tenant_header: Option<String>,
     /// What becomes of requests that name nobody.
     pub anonymous: Anonymous,
+    /// Requests that ask for a greater temperature pass by; none is no limit.
+    pub temperature_max: Option<f64>,
     /// Beginnings of the paths that are looked at; empty is all.
     pub paths: Vec<String>,
 }
@@ -75,6 +77,7 @@ struct File {
     tenant_header: Option<String>,
     anonymous: Option<AnonymousMode>,
     allow_length: Option<bool>,
+    temperature_max: Option<f64>,
     paths: Option<Vec<String>>,
 }
 
@@ -145,6 +148,12 @@ impl Config {
                 "tenant_header: `{name}` is not a header name in lower case"
             ));
         }
+        // JSON has no infinity, but one may be written as a number that is too great.
+        if let Some(most) = file.temperature_max
+            && !(0.0..=f64::MAX).contains(&most)
+        {
+            return Err(format!("temperature_max: {most} is not 0 or more"));
+        }
         let paths = file.paths.unwrap_or_default();
         if let Some(path) = paths.iter().find(|path| !path.starts_with('/')) {
             return Err(format!("paths: `{path}` does not begin with a slash"));
@@ -211,6 +220,7 @@ impl Config {
                 Some(AnonymousMode::Share) => Anonymous::Share,
                 Some(AnonymousMode::Bypass) | None => Anonymous::Bypass,
             },
+            temperature_max: file.temperature_max,
             paths,
         })
     }
@@ -220,7 +230,7 @@ impl Config {
         Policy {
             anonymous: self.anonymous,
             tenant_header: self.tenant_header.as_deref(),
-            ..Policy::default()
+            temperature_max: self.temperature_max,
         }
     }
 
@@ -309,6 +319,7 @@ mod tests {
         assert_eq!(config.daemon_cluster.as_deref(), Some("reflex_edge"));
         assert_eq!(config.request_bytes_max, 983_040);
         assert_eq!(config.anonymous, Anonymous::Bypass);
+        assert_eq!(config.policy().temperature_max, None);
         assert!(config.looks_at("/anything"));
     }
 
@@ -317,13 +328,15 @@ mod tests {
         let json = r#"{
             "upstreams": {"a": "http://127.0.0.1:9000/openai/v2/"},
             "daemon_cluster": "", "fill_wait_ms": 0, "hot_bytes_max": 0, "anonymous": "share",
-            "tenant_header": "x-team", "paths": ["/v1/"], "allow_length": true
+            "tenant_header": "x-team", "paths": ["/v1/"], "allow_length": true,
+            "temperature_max": 0
         }"#;
         let config = Config::parse(json.as_bytes()).expect("valid");
         assert_eq!(config.upstreams["a"].prefix, "/openai/v2");
         assert_eq!(config.daemon_cluster, None);
         assert_eq!((config.fill_wait_ms, config.hot_bytes_max), (0, 0));
         assert_eq!(config.policy().tenant_header, Some("x-team"));
+        assert_eq!(config.policy().temperature_max, Some(0.0));
         assert!(config.limits.allow_length);
         assert!(config.looks_at("/v1/chat") && !config.looks_at("/v2/chat"));
     }
@@ -345,6 +358,9 @@ mod tests {
         check(r#""tenant_header": "X-Team""#, "tenant_header");
         check(r#""anonymous": "yes""#, "anonymous");
         check(r#""paths": ["v1"]"#, "paths");
+        check(r#""temperature_max": -0.1"#, "temperature_max: -0.1");
+        check(r#""temperature_max": 1e999"#, "number out of range");
+        check(r#""temperature_max": "low""#, "temperature_max");
         let check = |json: &str, part: &str| {
             let error = Config::parse(json.as_bytes()).expect_err(json);
             assert!(error.contains(part), "{json}: {error}");

@@ -31,15 +31,18 @@ pub enum Drop {
     Refused,
     /// The call could not be made, or was not answered.
     Failed,
+    /// There was a purge since the answer was asked for, or nobody knows whether there was.
+    Purged,
 }
 
 impl Drop {
-    const ALL: [(Self, &'static str); 5] = [
+    const ALL: [(Self, &'static str); 6] = [
         (Self::BreakerOpen, "breaker_open"),
         (Self::Busy, "busy"),
         (Self::Memory, "memory"),
         (Self::Refused, "refused"),
         (Self::Failed, "failed"),
+        (Self::Purged, "purged"),
     ];
 }
 

@@ -29,11 +29,11 @@ pub enum Reply {
     /// It has the answer.
     Found(Found),
     /// It does not, and this request is to fetch it.
-    Lead(Epoch),
+    Lead,
     /// It does not, and another request fetches it.
-    Busy(Epoch),
+    Busy,
     /// It does not.
-    Absent(Epoch),
+    Absent,
     /// It did not answer, or nonsense.
     Failed,
 }
@@ -45,8 +45,6 @@ pub struct Found {
     pub answer: Rc<Answer>,
     /// Whether it was fetched while this request waited for it.
     pub collapsed: bool,
-    /// Which purges it has survived.
-    pub epoch: Epoch,
 }
 
 /// Changes with each purge, and when the daemon starts. Opaque.
@@ -146,9 +144,9 @@ pub fn reply(
     now_ms: u64,
     body: impl FnOnce() -> Option<Vec<u8>>,
 ) -> Reply {
-    let Some(epoch) = epoch(headers) else {
+    if epoch(headers).is_none() {
         return Reply::Failed;
-    };
+    }
     let fill = value(headers, FILL);
     match value(headers, ":status") {
         Some("200") => {
@@ -161,14 +159,13 @@ pub fn reply(
                 Reply::Found(Found {
                     answer: Rc::new(answer),
                     collapsed: fill == Some("collapsed"),
-                    epoch,
                 })
             })
         }
         Some("404") => match fill {
-            Some("leader") => Reply::Lead(epoch),
-            Some("busy") => Reply::Busy(epoch),
-            _ => Reply::Absent(epoch),
+            Some("leader") => Reply::Lead,
+            Some("busy") => Reply::Busy,
+            _ => Reply::Absent,
         },
         _ => Reply::Failed,
     }
@@ -277,7 +274,6 @@ mod tests {
         assert_eq!(found.answer.body, b"{}");
         assert_eq!(found.answer.stored_at_ms, 93_000);
         assert_eq!(found.answer.expires_at_ms, Some(160_000));
-        assert_eq!(&*found.epoch, "1.0");
         assert!(!found.collapsed);
     }
 
@@ -310,15 +306,12 @@ mod tests {
             all.extend(fill);
             ask(&all)
         };
-        assert!(matches!(miss(None), Reply::Absent(_)));
+        assert!(matches!(miss(None), Reply::Absent));
         assert!(matches!(
             miss(Some(("x-reflex-fill", "leader"))),
-            Reply::Lead(_)
+            Reply::Lead
         ));
-        assert!(matches!(
-            miss(Some(("x-reflex-fill", "busy"))),
-            Reply::Busy(_)
-        ));
+        assert!(matches!(miss(Some(("x-reflex-fill", "busy"))), Reply::Busy));
         // A 404 of somebody else's.
         assert!(matches!(ask(&[(":status", "404")]), Reply::Failed));
     }

@@ -4,8 +4,9 @@
 //! Reading ─► hot? ─► Answered
 //!    │         └► leads ─► Asking ─► Waiting ─► Forwarded ─► stored | given up
 //!    │                       └► Answered          ▲
-//!    │         └► follows ─► Following ───────────┘ leader gone, or wait over
-//!    └► Passing (bypass)           └► Answered
+//!    │         └► follows ─► Following ───────────┘ let go, or wait over
+//!    └► Passing (bypass)           ├► Answered
+//!                                  └► leads, from where the leader was that is gone
 //! ```
 //!
 //! It makes no calls and knows no clock. What it does to other exchanges (the leader of a flight
@@ -19,7 +20,7 @@ use reflex_llm::{
 
 use crate::counts::{Drop, Tier};
 use crate::daemon::{self, Epoch, Found, Reply};
-use crate::flights::{Id, Role};
+use crate::flights::{Id, Name, Role};
 use crate::hot::Answer;
 use crate::shared::Shared;
 
@@ -49,12 +50,12 @@ pub enum Event<'e> {
     Body(&'e [u8]),
     /// Its body cannot be looked at, for this reason.
     NoBody(Bypass),
-    /// What the daemon said.
-    Reply(Reply),
+    /// What the daemon said, and whether an answer that it brought may be hot.
+    Reply(Reply, bool),
     /// What became of the request that this one follows.
     Landed(Landing),
-    /// The request that this one followed is gone; this one takes its place.
-    Lead(Option<String>),
+    /// The request that this one followed leads no longer; this one takes its place.
+    Lead(Lead),
     /// It has waited for another one for as long as it may.
     WaitOver,
     /// The head of the provider's answer.
@@ -79,9 +80,9 @@ pub enum Effect {
     /// Call the daemon.
     Call(Purpose, daemon::Request),
     /// Tell those who follow this exchange.
-    Land([u8; 32], Landing),
+    Land(Name, Landing),
     /// Have another exchange lead in place of this one, or give back the fill of that key.
-    HandOver(Key, Option<String>),
+    HandOver(Name, Key, Lead),
 }
 
 /// An answer of ours.
@@ -113,10 +114,43 @@ pub enum Purpose {
 /// What becomes of those who follow.
 #[derive(Clone, Debug)]
 pub enum Landing {
-    /// There is an answer; true if it is the provider's and this fresh.
-    Answer(Rc<Answer>, bool),
+    /// The provider's answer to who leads.
+    Answer(Rc<Answer>),
+    /// An answer that was there already, and whence. Those who do not accept it, because it is too
+    /// old for them, go on following.
+    Offer(Rc<Answer>, Source),
     /// There is none that they could have: each asks for itself.
     LetGo,
+}
+
+/// Where an answer of ours comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It was stored before it was asked for.
+    Stored(Tier),
+    /// It was fetched for another request at the same time.
+    Fetched,
+}
+
+/// How far a leader has come that leaves. The next one goes on from there.
+#[derive(Clone, Debug)]
+pub enum Lead {
+    /// It was asking the daemon, to lead the fill of that name.
+    Ask(Option<String>),
+    /// It was waiting for somebody else's fill.
+    Wait,
+    /// It was asking the provider, and leads the fill of that name.
+    Fetch(Option<String>),
+}
+
+impl Lead {
+    /// What is to be given back if there is no next one.
+    pub fn fill(self) -> Option<String> {
+        match self {
+            Self::Ask(fill) | Self::Fetch(fill) => fill,
+            Self::Wait => None,
+        }
+    }
 }
 
 /// One request and its answer.
@@ -148,8 +182,9 @@ struct Pending {
     /// Whom the provider is asked as.
     authority: String,
     since_ms: u64,
-    /// Whether others of this worker may follow.
-    leads: bool,
+    /// The flight that it leads, or while it is following the one that it follows. Without one it
+    /// goes alone.
+    flight: Option<Name>,
     /// The name under which we lead the fill at the daemon.
     fill: Option<String>,
 }
@@ -230,30 +265,25 @@ impl Exchange {
             }
             (Stage::Reading(_), Event::NoBody(why)) => passed(shared, why),
 
-            (Stage::Asking(pending), Event::Reply(reply)) => {
-                replied(shared, pending, reply, now_ms)
+            (Stage::Asking(pending), Event::Reply(reply, is_current)) => {
+                replied(shared, pending, reply, is_current, now_ms)
             }
-            (Stage::Waiting(pending), Event::Reply(reply)) => {
-                waited(shared, pending, reply, now_ms)
+            (Stage::Waiting(pending), Event::Reply(reply, is_current)) => {
+                waited(shared, pending, reply, is_current, now_ms)
             }
 
             (Stage::Following(pending), Event::Landed(landing)) => {
-                landed(shared, pending, landing, now_ms)
+                landed(shared, id, pending, landing, now_ms)
             }
-            (Stage::Following(pending), Event::Lead(fill)) => {
-                let leads = true;
-                forwarded(
-                    shared,
-                    Pending {
-                        leads,
-                        fill,
-                        ..pending
-                    },
-                )
+            (Stage::Following(pending), Event::Lead(lead)) => {
+                takes_over(shared, pending, lead, now_ms)
             }
-            (Stage::Following(pending), Event::WaitOver) => {
-                shared.flights.leave(&pending.asked.key.digest, id);
-                forwarded(shared, pending)
+            (Stage::Following(mut pending), Event::WaitOver) => {
+                pending.leave(shared, id);
+                match hot(shared, &pending, now_ms) {
+                    Some(answer) => have(shared, pending, &answer, HOT, now_ms),
+                    None => forwarded(shared, pending),
+                }
             }
 
             (Stage::Forwarded(recording), Event::Head(status, headers)) => {
@@ -279,6 +309,8 @@ impl Exchange {
 }
 
 type Step = (Stage, Vec<Effect>);
+
+const HOT: Source = Source::Stored(Tier::Hot);
 
 /// What can be decided before the body is there. Turns the path into the provider's.
 fn inspect(shared: &Shared, request: &mut Request) -> Result<(), Bypass> {
@@ -328,7 +360,7 @@ fn classified(shared: &mut Shared, id: Id, request: &Request, body: &[u8], now_m
                 asked,
                 authority: upstream.authority.clone(),
                 since_ms: now_ms,
-                leads: false,
+                flight: None,
                 fill: None,
             };
             look_up(shared, id, pending, now_ms)
@@ -345,12 +377,9 @@ fn passed(shared: &mut Shared, why: Bypass) -> Step {
 
 /// Hot tier, then whoever fetches the same already, then the daemon.
 fn look_up(shared: &mut Shared, id: Id, mut pending: Pending, now_ms: u64) -> Step {
-    let Asked { key, control, .. } = pending.asked;
-    if !control.no_cache
-        && let Some(answer) = shared.hot.get(&key.digest, now_ms)
-        && pending.accepts(&answer, now_ms)
-    {
-        return hit(shared, &pending, &answer, Tier::Hot, now_ms);
+    let control = pending.asked.control;
+    if let Some(answer) = hot(shared, &pending, now_ms) {
+        return have(shared, pending, &answer, HOT, now_ms);
     }
     if control.only_if_cached {
         // Such a request never asks the provider, so it can lead nobody.
@@ -360,17 +389,20 @@ fn look_up(shared: &mut Shared, id: Id, mut pending: Pending, now_ms: u64) -> St
             absent(&pending)
         };
     }
-    if control.no_cache || shared.config.fill_wait_ms == 0 {
+    if control.no_cache || !pending.waits(shared) {
         return if !control.no_cache && shared.asks_daemon(now_ms) {
             ask(shared, pending)
         } else {
             forwarded(shared, pending)
         };
     }
-    match shared.flights.join(&key.digest, id) {
-        Role::Follow => return (Stage::Following(pending), Vec::new()),
-        Role::Lead => {
-            pending.leads = true;
+    match shared.flights.join(&pending.asked.key.digest, id) {
+        Role::Follow(flight) => {
+            pending.flight = Some(flight);
+            return (Stage::Following(pending), Vec::new());
+        }
+        Role::Lead(flight) => {
+            pending.flight = Some(flight);
             pending.fill = Some(shared.next_fill());
         }
         Role::Alone => {}
@@ -383,6 +415,12 @@ fn look_up(shared: &mut Shared, id: Id, mut pending: Pending, now_ms: u64) -> St
     }
 }
 
+/// The answer that is hot, if there is one that the client accepts.
+fn hot(shared: &mut Shared, pending: &Pending, now_ms: u64) -> Option<Rc<Answer>> {
+    let answer = shared.hot.get(&pending.asked.key.digest, now_ms)?;
+    pending.accepts(&answer, now_ms).then_some(answer)
+}
+
 fn ask(shared: &Shared, pending: Pending) -> Step {
     let key = pending.asked.key;
     let timeout_ms = shared.config.lookup_timeout_ms;
@@ -391,23 +429,23 @@ fn ask(shared: &Shared, pending: Pending) -> Step {
     (Stage::Asking(pending), vec![call])
 }
 
-fn replied(shared: &mut Shared, mut pending: Pending, reply: Reply, now_ms: u64) -> Step {
+fn replied(
+    shared: &mut Shared,
+    mut pending: Pending,
+    reply: Reply,
+    is_current: bool,
+    now_ms: u64,
+) -> Step {
     match reply {
-        Reply::Found(found) => return found_at_daemon(shared, pending, found, now_ms),
-        Reply::Lead(epoch) => {
-            shared.see_epoch(&epoch);
-        }
-        Reply::Busy(epoch) => {
-            shared.see_epoch(&epoch);
+        Reply::Found(found) => return found_at_daemon(shared, pending, found, is_current, now_ms),
+        Reply::Lead => {}
+        Reply::Busy => {
             pending.fill = None;
-            if !pending.asked.control.only_if_cached && shared.config.fill_wait_ms > 0 {
+            if pending.waits(shared) {
                 return wait(shared, pending, now_ms);
             }
         }
-        Reply::Absent(epoch) => {
-            shared.see_epoch(&epoch);
-            pending.fill = None;
-        }
+        Reply::Absent => pending.fill = None,
         Reply::Failed => {
             shared.counts.lookup_failed();
             // It may have heard us: then it is told that we do not lead.
@@ -419,39 +457,61 @@ fn replied(shared: &mut Shared, mut pending: Pending, reply: Reply, now_ms: u64)
     forwarded(shared, pending)
 }
 
-fn found_at_daemon(shared: &mut Shared, mut pending: Pending, found: Found, now_ms: u64) -> Step {
-    let Found {
-        answer,
-        collapsed,
-        epoch,
-    } = found;
+fn found_at_daemon(
+    shared: &mut Shared,
+    mut pending: Pending,
+    found: Found,
+    is_current: bool,
+    now_ms: u64,
+) -> Step {
+    let Found { answer, collapsed } = found;
+    // With an answer nobody leads.
     pending.fill = None;
-    let is_current = shared.see_epoch(&epoch);
-    let expired = answer.expires_at_ms.is_some_and(|at| now_ms >= at);
-    if expired || !pending.accepts(&answer, now_ms) {
-        if pending.asked.control.only_if_cached {
-            return absent(&pending);
-        }
-        return forwarded(shared, pending);
-    }
-    let digest = pending.asked.key.digest;
-    if is_current {
-        shared.hot.insert(digest, &answer, now_ms);
-    }
-    let (stage, mut effects) = if collapsed {
-        collapsed_into(shared, &pending, &answer)
-    } else {
-        hit(shared, &pending, &answer, Tier::Daemon, now_ms)
+    let source = match collapsed {
+        true => Source::Fetched,
+        false => Source::Stored(Tier::Daemon),
     };
-    if pending.leads {
-        effects.push(Effect::Land(digest, Landing::Answer(answer, collapsed)));
+    let expired = answer.expires_at_ms.is_some_and(|at| now_ms >= at);
+    if !expired && is_current {
+        shared.hot.insert(pending.asked.key.digest, &answer, now_ms);
+    }
+    if !expired && pending.accepts(&answer, now_ms) {
+        return have(shared, pending, &answer, source, now_ms);
+    }
+    if pending.asked.control.only_if_cached {
+        return absent(&pending);
+    }
+    let offer = pending
+        .flight
+        .filter(|_| !expired)
+        .map(|flight| Effect::Land(flight, Landing::Offer(answer, source)));
+    let (stage, mut effects) = forwarded(shared, pending);
+    effects.extend(offer);
+    (stage, effects)
+}
+
+/// There is an answer for this request, and for those who follow it and accept it. Of the others
+/// one leads: what they want must come from the provider.
+fn have(
+    shared: &mut Shared,
+    pending: Pending,
+    answer: &Rc<Answer>,
+    source: Source,
+    now_ms: u64,
+) -> Step {
+    let (stage, mut effects) = answered_from(shared, &pending, answer, source, now_ms);
+    if let Some(flight) = pending.flight {
+        let landing = Landing::Offer(Rc::clone(answer), source);
+        effects.push(Effect::Land(flight, landing));
+        effects.extend(pending.left(Lead::Fetch));
     }
     (stage, effects)
 }
 
 /// Another slice of waiting for somebody else's fill, or an end to it.
 fn wait(shared: &mut Shared, pending: Pending, now_ms: u64) -> Step {
-    let waited_ms = now_ms.saturating_sub(pending.since_ms);
+    // The clock may have been set back: then that was waiting, too.
+    let waited_ms = now_ms.abs_diff(pending.since_ms);
     let left_ms = shared.config.fill_wait_ms.saturating_sub(waited_ms);
     if left_ms == 0 {
         return forwarded(shared, pending);
@@ -462,17 +522,17 @@ fn wait(shared: &mut Shared, pending: Pending, now_ms: u64) -> Step {
     (Stage::Waiting(pending), vec![call])
 }
 
-fn waited(shared: &mut Shared, pending: Pending, reply: Reply, now_ms: u64) -> Step {
+fn waited(
+    shared: &mut Shared,
+    pending: Pending,
+    reply: Reply,
+    is_current: bool,
+    now_ms: u64,
+) -> Step {
     match reply {
-        Reply::Found(found) => found_at_daemon(shared, pending, found, now_ms),
-        Reply::Busy(epoch) => {
-            shared.see_epoch(&epoch);
-            wait(shared, pending, now_ms)
-        }
-        Reply::Lead(epoch) | Reply::Absent(epoch) => {
-            shared.see_epoch(&epoch);
-            forwarded(shared, pending)
-        }
+        Reply::Found(found) => found_at_daemon(shared, pending, found, is_current, now_ms),
+        Reply::Busy => wait(shared, pending, now_ms),
+        Reply::Lead | Reply::Absent => forwarded(shared, pending),
         Reply::Failed => {
             shared.counts.lookup_failed();
             forwarded(shared, pending)
@@ -480,41 +540,69 @@ fn waited(shared: &mut Shared, pending: Pending, reply: Reply, now_ms: u64) -> S
     }
 }
 
-fn landed(shared: &mut Shared, pending: Pending, landing: Landing, now_ms: u64) -> Step {
+fn landed(
+    shared: &mut Shared,
+    id: Id,
+    mut pending: Pending,
+    landing: Landing,
+    now_ms: u64,
+) -> Step {
     match landing {
-        Landing::Answer(answer, true) if pending.accepts(&answer, now_ms) => {
-            collapsed_into(shared, &pending, &answer)
+        Landing::Offer(answer, source) if pending.accepts(&answer, now_ms) => {
+            pending.leave(shared, id);
+            answered_from(shared, &pending, &answer, source, now_ms)
         }
-        Landing::Answer(answer, false) if pending.accepts(&answer, now_ms) => {
-            hit(shared, &pending, &answer, Tier::Daemon, now_ms)
+        Landing::Offer(..) => (Stage::Following(pending), Vec::new()),
+        Landing::Answer(answer) if pending.accepts(&answer, now_ms) => {
+            answered_from(shared, &pending, &answer, Source::Fetched, now_ms)
         }
-        Landing::Answer(..) | Landing::LetGo => forwarded(shared, pending),
+        // Nothing is fresher than what has just come, so the next answer would not do either.
+        Landing::Answer(_) | Landing::LetGo => {
+            pending.flight = None;
+            forwarded(shared, pending)
+        }
     }
 }
 
-fn hit(
+/// Who has led has left, and this one leads from now on.
+fn takes_over(shared: &mut Shared, mut pending: Pending, lead: Lead, now_ms: u64) -> Step {
+    // Requests that go alone may have brought an answer in the meantime.
+    let hot = hot(shared, &pending, now_ms);
+    let waits = matches!(lead, Lead::Wait);
+    let asks = matches!(lead, Lead::Ask(_));
+    pending.fill = lead.fill();
+    match hot {
+        Some(answer) => have(shared, pending, &answer, HOT, now_ms),
+        None if waits => wait(shared, pending, now_ms),
+        // To a name that the daemon may know already it says the same once more.
+        None if asks && shared.asks_daemon(now_ms) => ask(shared, pending),
+        None => forwarded(shared, pending),
+    }
+}
+
+fn answered_from(
     shared: &mut Shared,
     pending: &Pending,
     answer: &Rc<Answer>,
-    tier: Tier,
+    source: Source,
     now_ms: u64,
 ) -> Step {
-    shared.counts.hit(tier);
-    let ttl_seconds = answer.ttl_seconds(now_ms);
+    let (status, age_seconds) = match source {
+        Source::Stored(tier) => {
+            shared.counts.hit(tier);
+            let ttl_seconds = answer.ttl_seconds(now_ms);
+            let age_seconds = answer.age_seconds(now_ms);
+            (Status::Hit { ttl_seconds }, Some(age_seconds))
+        }
+        Source::Fetched => {
+            shared.counts.collapsed();
+            (Status::Collapsed, None)
+        }
+    };
     answered(Served {
         answer: Some(Rc::clone(answer)),
-        status: Status::Hit { ttl_seconds },
-        age_seconds: Some(answer.age_seconds(now_ms)),
-        shape: pending.asked.shape,
-    })
-}
-
-fn collapsed_into(shared: &mut Shared, pending: &Pending, answer: &Rc<Answer>) -> Step {
-    shared.counts.collapsed();
-    answered(Served {
-        answer: Some(Rc::clone(answer)),
-        status: Status::Collapsed,
-        age_seconds: None,
+        status,
+        age_seconds,
         shape: pending.asked.shape,
     })
 }
@@ -536,19 +624,24 @@ fn answered(served: Served) -> Step {
 /// To the provider, and its answer to the recorder.
 fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
     shared.counts.miss();
-    // Everyone must be able to read the replay, so what is recorded is not compressed. And the
-    // key says who answers, so that one is asked, whatever host the client has named.
-    let set = vec![
-        ("accept-encoding", "identity".to_owned()),
-        (":authority", pending.authority.clone()),
-    ];
+    let status = match pending.asked.control.no_cache {
+        true => Status::Refresh,
+        false => Status::Miss,
+    };
+    // The key says who answers, so that one is asked, whatever host the client has named.
+    let mut set = vec![(":authority", pending.authority.clone())];
+    if !pending.asked.control.keeps() {
+        let stage = Stage::Passing(Some(status));
+        return (stage, vec![Effect::Forward(set)]);
+    }
+    if let Some(flight) = &pending.flight {
+        shared.flights.open(flight);
+    }
+    // Everyone must be able to read the replay, so what is recorded is not compressed.
+    set.push(("accept-encoding", "identity".to_owned()));
     let recording = Recording {
         recorder: Recorder::new(pending.asked.shape, shared.config.limits),
-        status: if pending.asked.control.no_cache {
-            Status::Refresh
-        } else {
-            Status::Miss
-        },
+        status,
         epoch: shared.epoch().cloned(),
         bytes: 0,
         pending,
@@ -600,9 +693,11 @@ fn chunk(
 fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<Effect> {
     let empty = Recorder::new(recording.pending.asked.shape, shared.config.limits);
     let recorder = std::mem::replace(&mut recording.recorder, empty);
-    let ttl_seconds = shared.config.ttl_seconds;
+    let most = shared.config.ttl_seconds;
+    let wish = recording.pending.asked.control.ttl_seconds;
+    let ttl_seconds = wish.map_or(most, |wish| wish.min(most));
     let answer = recorder.finish().and_then(|storable| {
-        let expires_at_ms = Some(now_ms.saturating_add(ttl_seconds * 1000));
+        let expires_at_ms = Some(now_ms.saturating_add(ttl_seconds.saturating_mul(1000)));
         answer_of(storable, now_ms, expires_at_ms)
     });
     let answer = match answer {
@@ -618,10 +713,15 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
     let mut effects = Vec::new();
     if shared.config.daemon_cluster.is_some() {
         let bytes = answer.body.len();
-        if !shared.breaker.allows(now_ms) {
-            shared.counts.drop(Drop::BreakerOpen);
+        // Without an epoch the daemon would store it whatever was purged since it was asked for.
+        if !is_current || recording.epoch.is_none() {
+            shared.counts.drop(Drop::Purged);
         } else if !shared.sending().take(bytes) {
             shared.counts.drop(Drop::Busy);
+        } else if !shared.breaker.allows(now_ms) {
+            // Asked last: it may be the one call that finds out how the daemon is.
+            shared.sending().give_back(bytes);
+            shared.counts.drop(Drop::BreakerOpen);
         } else {
             // With the answer the fill is at its end, so it need not be given back.
             let fill = recording.pending.fill.take();
@@ -638,7 +738,7 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
             effects.push(Effect::Call(Purpose::Insert(bytes), request));
         }
     }
-    effects.extend(recording.ended(shared, Landing::Answer(answer, true)));
+    effects.extend(recording.ended(shared, Landing::Answer(answer)));
     effects
 }
 
@@ -675,16 +775,17 @@ impl Recording {
     fn ended(self, shared: &mut Shared, landing: Landing) -> Vec<Effect> {
         shared.recording().give_back(self.bytes);
         let Pending {
-            asked, leads, fill, ..
+            asked,
+            flight,
+            fill,
+            ..
         } = self.pending;
         let mut effects = Vec::new();
         if let Some(fill) = fill {
             let release = daemon::Request::release(&asked.key, &fill);
             effects.push(Effect::Call(Purpose::Note, release));
         }
-        if leads {
-            effects.push(Effect::Land(asked.key.digest, landing));
-        }
+        effects.extend(flight.map(|flight| Effect::Land(flight, landing)));
         effects
     }
 }
@@ -696,11 +797,26 @@ impl Pending {
         control.accepts(age_seconds, answer.ttl_seconds(now_ms))
     }
 
-    /// Somebody else is to lead.
-    fn left(self) -> Vec<Effect> {
-        match self.leads {
-            true => vec![Effect::HandOver(self.asked.key, self.fill)],
-            false => Vec::new(),
+    /// Whether it may wait for another one's answer, and another one for its. An answer that is
+    /// not to be kept is for this client alone, so whoever waited for it would wait for nothing.
+    fn waits(&self, shared: &Shared) -> bool {
+        let control = &self.asked.control;
+        shared.config.fill_wait_ms > 0 && !control.only_if_cached && control.keeps()
+    }
+
+    /// Somebody else is to lead from where this one was.
+    fn left(mut self, lead: impl FnOnce(Option<String>) -> Lead) -> Vec<Effect> {
+        let lead = lead(self.fill.take());
+        let flight = self.flight.into_iter();
+        flight
+            .map(|flight| Effect::HandOver(flight, self.asked.key, lead.clone()))
+            .collect()
+    }
+
+    /// It follows no longer.
+    fn leave(&mut self, shared: &mut Shared, id: Id) {
+        if let Some(flight) = self.flight.take() {
+            shared.flights.leave(&flight, id);
         }
     }
 }
@@ -709,11 +825,12 @@ impl Pending {
 fn gone(shared: &mut Shared, id: Id, stage: Stage, now_ms: u64) -> Vec<Effect> {
     match stage {
         Stage::Passing(_) | Stage::Reading(_) | Stage::Answered => Vec::new(),
-        Stage::Following(pending) => {
-            shared.flights.leave(&pending.asked.key.digest, id);
+        Stage::Following(mut pending) => {
+            pending.leave(shared, id);
             Vec::new()
         }
-        Stage::Asking(pending) | Stage::Waiting(pending) => pending.left(),
+        Stage::Asking(pending) => pending.left(Lead::Ask),
+        Stage::Waiting(pending) => pending.left(|_| Lead::Wait),
         // A client may hang up at the terminal event, before the provider has closed the stream.
         Stage::Forwarded(recording) if recording.recorder.complete().is_some() => {
             finished(shared, *recording, now_ms)
@@ -721,7 +838,7 @@ fn gone(shared: &mut Shared, id: Id, stage: Stage, now_ms: u64) -> Vec<Effect> {
         Stage::Forwarded(recording) => {
             shared.counts.rejected(Rejected::Cut);
             shared.recording().give_back(recording.bytes);
-            recording.pending.left()
+            recording.pending.left(Lead::Fetch)
         }
     }
 }

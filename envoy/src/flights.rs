@@ -14,13 +14,20 @@ const FLIGHTS_MAX: usize = 10_000;
 /// Requests that wait for one answer. Past it they go alone.
 const FOLLOWERS_MAX: usize = 1000;
 
+/// The name of a flight: no other one ever has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name {
+    digest: [u8; 32],
+    number: u64,
+}
+
 /// What a request is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Role {
     /// Fetch the answer, and say what became of it.
-    Lead,
+    Lead(Name),
     /// Wait for who leads.
-    Follow,
+    Follow(Name),
     /// Fetch the answer for itself: there is no room to wait in.
     Alone,
 }
@@ -28,7 +35,11 @@ pub enum Role {
 /// The answers under way.
 #[derive(Debug, Default)]
 pub struct Flights {
-    flights: HashMap<[u8; 32], Flight>,
+    flights: HashMap<u64, Flight>,
+    /// Those that may be joined, by digest.
+    open: HashMap<[u8; 32], u64>,
+    /// How many there ever were.
+    count: u64,
 }
 
 #[derive(Debug)]
@@ -40,58 +51,104 @@ struct Flight {
 impl Flights {
     /// Adds a request for an answer.
     pub fn join(&mut self, digest: &[u8; 32], id: Id) -> Role {
-        let is_full = self.flights.len() == FLIGHTS_MAX;
-        match self.flights.get_mut(digest) {
-            Some(flight) if flight.followers.len() == FOLLOWERS_MAX => Role::Alone,
-            Some(flight) => {
-                flight.followers.push_back(id);
-                Role::Follow
+        let open = self.open.get(digest).copied();
+        let under_way = open.and_then(|number| Some((number, self.flights.get_mut(&number)?)));
+        if let Some((number, flight)) = under_way {
+            if flight.followers.len() == FOLLOWERS_MAX {
+                return Role::Alone;
             }
-            None if is_full => Role::Alone,
-            None => {
-                let followers = VecDeque::new();
-                let flight = Flight {
-                    leader: id,
-                    followers,
-                };
-                self.flights.insert(*digest, flight);
-                Role::Lead
-            }
+            flight.followers.push_back(id);
+            let digest = *digest;
+            return Role::Follow(Name { digest, number });
+        }
+        if self.flights.len() == FLIGHTS_MAX {
+            return Role::Alone;
+        }
+        self.count += 1;
+        let name = Name {
+            digest: *digest,
+            number: self.count,
+        };
+        let flight = Flight {
+            leader: id,
+            followers: VecDeque::new(),
+        };
+        self.flights.insert(name.number, flight);
+        self.open.insert(*digest, name.number);
+        Role::Lead(name)
+    }
+
+    /// There was a purge. After it nobody may have what was asked for before it, so nobody joins
+    /// those who are under way; they come to their ends without.
+    pub fn close(&mut self) {
+        self.open.clear();
+    }
+
+    /// What is asked for now may be had by those who come now, whenever the flight began.
+    pub fn open(&mut self, name: &Name) {
+        if self.flights.contains_key(&name.number) {
+            self.open.entry(name.digest).or_insert(name.number);
         }
     }
 
     /// The leader is at its end, well or not. Returns who has waited for it, in order.
-    pub fn land(&mut self, digest: &[u8; 32], leader: Id) -> VecDeque<Id> {
-        match self.flights.get(digest) {
-            Some(flight) if flight.leader == leader => {}
-            _ => return VecDeque::new(),
+    pub fn land(&mut self, name: &Name, leader: Id) -> VecDeque<Id> {
+        let followers = self.followers(name, leader);
+        if self.leads(name, leader) {
+            self.remove(name);
         }
-        let landed = self.flights.remove(digest);
-        landed.map(|flight| flight.followers).unwrap_or_default()
+        followers
     }
 
-    /// The leader's client has gone. Returns who leads now: the first of those who wait.
-    pub fn hand_over(&mut self, digest: &[u8; 32], leader: Id) -> Option<Id> {
-        let flight = self.flights.get_mut(digest)?;
+    /// Who waits for the leader, in order.
+    pub fn followers(&self, name: &Name, leader: Id) -> VecDeque<Id> {
+        let flight = self.flights.get(&name.number);
+        let flight = flight.filter(|flight| flight.leader == leader);
+        flight
+            .map(|flight| flight.followers.clone())
+            .unwrap_or_default()
+    }
+
+    /// The leader leads no longer. Returns who leads now: the first of those who wait.
+    pub fn hand_over(&mut self, name: &Name, leader: Id) -> Option<Id> {
+        let flight = self.flights.get_mut(&name.number)?;
         if flight.leader != leader {
             return None;
         }
-        match flight.followers.pop_front() {
-            Some(next) => {
-                flight.leader = next;
-                Some(next)
-            }
-            None => {
-                self.flights.remove(digest);
-                None
-            }
+        let next = flight.followers.pop_front();
+        match next {
+            Some(next) => flight.leader = next,
+            None => self.remove(name),
         }
+        next
     }
 
     /// A follower does not wait any longer.
-    pub fn leave(&mut self, digest: &[u8; 32], id: Id) {
-        if let Some(flight) = self.flights.get_mut(digest) {
+    pub fn leave(&mut self, name: &Name, id: Id) {
+        if let Some(flight) = self.flights.get_mut(&name.number) {
             flight.followers.retain(|follower| *follower != id);
+        }
+    }
+
+    /// How many are under way.
+    pub fn len(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_empty(&self) -> bool {
+        self.flights.is_empty() && self.open.is_empty()
+    }
+
+    fn leads(&self, name: &Name, id: Id) -> bool {
+        let flight = self.flights.get(&name.number);
+        flight.is_some_and(|flight| flight.leader == id)
+    }
+
+    fn remove(&mut self, name: &Name) {
+        self.flights.remove(&name.number);
+        if self.open.get(&name.digest) == Some(&name.number) {
+            self.open.remove(&name.digest);
         }
     }
 }
@@ -103,39 +160,49 @@ mod tests {
     const A: [u8; 32] = [1; 32];
     const B: [u8; 32] = [2; 32];
 
+    fn leads(flights: &mut Flights, digest: &[u8; 32], id: Id) -> Name {
+        match flights.join(digest, id) {
+            Role::Lead(name) => name,
+            role => panic!("{role:?}"),
+        }
+    }
+
     #[test]
     fn the_first_leads_and_those_after_it_follow_until_it_lands() {
         let mut flights = Flights::default();
-        assert_eq!(flights.join(&A, 1), Role::Lead);
-        assert_eq!(flights.join(&A, 2), Role::Follow);
-        assert_eq!(flights.join(&B, 3), Role::Lead);
-        assert_eq!(flights.join(&A, 4), Role::Follow);
-        assert_eq!(flights.land(&A, 1), [2, 4]);
-        assert!(flights.land(&A, 1).is_empty());
-        assert_eq!(flights.join(&A, 5), Role::Lead);
+        let a = leads(&mut flights, &A, 1);
+        assert_eq!(flights.join(&A, 2), Role::Follow(a));
+        let b = leads(&mut flights, &B, 3);
+        assert_eq!(flights.join(&A, 4), Role::Follow(a));
+        assert_eq!(flights.land(&a, 1), [2, 4]);
+        assert!(flights.land(&a, 1).is_empty());
+        assert_ne!(leads(&mut flights, &A, 5), a);
+        assert!(flights.land(&b, 3).is_empty());
+        assert_eq!(flights.len(), 1);
     }
 
     #[test]
     fn only_the_leader_lands_or_hands_over() {
         let mut flights = Flights::default();
-        flights.join(&A, 1);
+        let a = leads(&mut flights, &A, 1);
         flights.join(&A, 2);
         flights.join(&A, 3);
-        assert!(flights.land(&A, 2).is_empty());
-        assert_eq!(flights.hand_over(&A, 2), None);
-        assert_eq!(flights.hand_over(&A, 1), Some(2));
-        assert!(flights.land(&A, 1).is_empty());
-        flights.leave(&A, 3);
-        assert_eq!(flights.hand_over(&A, 2), None);
-        assert_eq!(flights.join(&A, 4), Role::Lead);
+        assert!(flights.land(&a, 2).is_empty());
+        assert_eq!(flights.hand_over(&a, 2), None);
+        assert_eq!(flights.hand_over(&a, 1), Some(2));
+        assert!(flights.land(&a, 1).is_empty());
+        flights.leave(&a, 3);
+        assert_eq!(flights.hand_over(&a, 2), None);
+        assert!(flights.is_empty());
+        leads(&mut flights, &A, 4);
     }
 
     #[test]
     fn there_is_room_for_so_many() {
         let mut flights = Flights::default();
-        flights.join(&A, 0);
+        let a = leads(&mut flights, &A, 0);
         for id in 1..=FOLLOWERS_MAX as u32 {
-            assert_eq!(flights.join(&A, id), Role::Follow);
+            assert_eq!(flights.join(&A, id), Role::Follow(a));
         }
         assert_eq!(flights.join(&A, 9999), Role::Alone);
         for number in 0..FLIGHTS_MAX as u32 {
@@ -144,5 +211,32 @@ mod tests {
             flights.join(&digest, number);
         }
         assert_eq!(flights.join(&B, 1), Role::Alone);
+    }
+
+    #[test]
+    fn after_a_purge_nobody_joins_those_from_before_it() {
+        let mut flights = Flights::default();
+        let before = leads(&mut flights, &A, 1);
+        assert_eq!(flights.join(&A, 2), Role::Follow(before));
+        flights.close();
+        let after = leads(&mut flights, &A, 3);
+        assert_eq!(flights.join(&A, 4), Role::Follow(after));
+        // The provider is asked only now, but there is a newer one to join.
+        flights.open(&before);
+        assert_eq!(flights.join(&A, 5), Role::Follow(after));
+        assert_eq!(flights.land(&before, 1), [2]);
+        assert_eq!(flights.join(&A, 6), Role::Follow(after));
+        assert_eq!(flights.land(&after, 3), [4, 5, 6]);
+        flights.open(&after);
+        assert!(flights.is_empty());
+    }
+
+    #[test]
+    fn what_is_asked_for_after_a_purge_may_be_joined() {
+        let mut flights = Flights::default();
+        let a = leads(&mut flights, &A, 1);
+        flights.close();
+        flights.open(&a);
+        assert_eq!(flights.join(&A, 2), Role::Follow(a));
     }
 }

@@ -85,7 +85,9 @@ impl Hot {
     pub fn get(&mut self, digest: &[u8; 32], now_ms: u64) -> Option<Rc<Answer>> {
         let entry = self.entries.get_mut(digest)?;
         let expired = entry.answer.expires_at_ms.is_some_and(|at| now_ms >= at);
-        if expired || now_ms >= entry.leaves_at_ms {
+        // More left than it had at first: the clock was set back, and its time cannot be told.
+        let left_ms = entry.leaves_at_ms.saturating_sub(now_ms);
+        if expired || left_ms == 0 || left_ms > self.ttl_ms {
             self.remove(digest);
             return None;
         }
@@ -220,6 +222,9 @@ mod tests {
         assert!(hot.get(&digest(2), 999).is_some());
         assert!(hot.get(&digest(2), 1000).is_none());
         assert_eq!(hot.bytes(), 0);
+        hot.insert(digest(3), &answer(1, None), 100);
+        assert!(hot.get(&digest(3), 100).is_some());
+        assert!(hot.get(&digest(3), 99).is_none(), "the clock was set back");
     }
 
     #[test]

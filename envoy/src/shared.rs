@@ -31,6 +31,12 @@ pub struct Shared {
     /// For Envoy's statistics.
     pub counts: Counts,
     epoch: Option<Epoch>,
+    /// How many calls had been made when it was heard of.
+    epoch_calls: u64,
+    /// Whether there was a reply with another one, of which nobody knows whether it is newer.
+    epoch_in_doubt: bool,
+    /// How many calls have been made.
+    calls: u64,
     recording: Budget,
     sending: Budget,
     /// Makes the names of our fills differ from those of other workers.
@@ -52,6 +58,9 @@ impl Shared {
             breaker: Breaker::default(),
             counts: Counts::default(),
             epoch: None,
+            epoch_calls: 0,
+            epoch_in_doubt: false,
+            calls: 0,
             recording: Budget::new(RECORDING_BYTES_MAX),
             sending: Budget::new(SENDING_BYTES_MAX),
             seed,
@@ -75,19 +84,42 @@ impl Shared {
         self.epoch.as_ref()
     }
 
-    /// The daemon has told its epoch. If it is another, there was a purge, and what is here goes.
-    /// Returns whether it is the one that was known.
-    pub fn see_epoch(&mut self, epoch: &Epoch) -> bool {
+    /// The number of a call that is made now, for [`see_epoch`](Self::see_epoch).
+    pub fn next_call(&mut self) -> u64 {
+        self.calls += 1;
+        self.calls
+    }
+
+    /// The daemon has told its epoch in reply to the call of that number. If it is another, there
+    /// was a purge, and what is here goes. Returns whether it is the one that was known: only
+    /// then an answer that came with it may be kept, since a purge that has just begun may not
+    /// have come to it yet.
+    ///
+    /// Epochs have no order that could be read from them. But a call that was made after the
+    /// known one was heard of cannot bring an older one. Any other may, and changes nothing; then
+    /// the daemon is asked once more.
+    pub fn see_epoch(&mut self, epoch: &Epoch, call: u64) -> bool {
         if self.epoch.as_ref() == Some(epoch) {
             return true;
         }
         let is_first = self.epoch.is_none();
+        if !is_first && call <= self.epoch_calls {
+            self.epoch_in_doubt = true;
+            return false;
+        }
         self.epoch = Some(Rc::clone(epoch));
+        self.epoch_calls = self.calls;
         self.hot.clear();
+        self.flights.close();
         if !is_first {
             self.counts.purge();
         }
         is_first
+    }
+
+    /// Whether the epoch is to be asked for without delay; this says so once.
+    pub fn take_epoch_doubt(&mut self) -> bool {
+        std::mem::take(&mut self.epoch_in_doubt)
     }
 
     /// Room for bytes that are being recorded.
@@ -104,12 +136,26 @@ impl Shared {
 /// A number of bytes that many take from.
 #[derive(Debug)]
 pub struct Budget {
+    whole: usize,
     left: usize,
 }
 
 impl Budget {
     fn new(bytes: usize) -> Self {
-        Self { left: bytes }
+        Self {
+            whole: bytes,
+            left: bytes,
+        }
+    }
+
+    /// Whether nobody holds any of it.
+    pub fn is_whole(&self) -> bool {
+        self.left == self.whole
+    }
+
+    /// What can still be taken.
+    pub fn left(&self) -> usize {
+        self.left
     }
 
     /// Takes so many bytes, if there are as many left.

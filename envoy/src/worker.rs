@@ -11,8 +11,8 @@ use reflex_llm::Key;
 use crate::config::Config;
 use crate::counts::Drop;
 use crate::daemon::{self, Headers, Reply};
-use crate::exchange::{Effect, Event, Exchange, Purpose, Request};
-use crate::flights::Id;
+use crate::exchange::{Effect, Event, Exchange, Landing, Lead, Purpose, Request};
+use crate::flights::{Id, Name};
 use crate::shared::Shared;
 
 /// An effect, and the exchange that it concerns; none for what concerns the worker.
@@ -36,8 +36,11 @@ struct Call {
     /// Whose call it is.
     id: Option<Id>,
     purpose: Purpose,
+    /// Its place in the order in which calls were made.
+    number: u64,
     began_us: u64,
-    forgotten_at_ms: u64,
+    /// From when it began, by whichever way the clock is set.
+    forgotten_after_ms: u64,
 }
 
 impl Worker {
@@ -107,13 +110,19 @@ impl Worker {
         }
         while let Some((id, effect)) = due.pop_front() {
             match effect {
-                Effect::Land(digest, landing) => {
-                    for follower in self.shared.flights.land(&digest, id) {
+                Effect::Land(name, landing) => {
+                    let followers = match landing {
+                        Landing::Offer(..) => self.shared.flights.followers(&name, id),
+                        Landing::Answer(_) | Landing::LetGo => self.shared.flights.land(&name, id),
+                    };
+                    for follower in followers {
                         let landing = Event::Landed(landing.clone());
                         due.extend(self.step(follower, landing, now_ms));
                     }
                 }
-                Effect::HandOver(key, fill) => due.extend(self.hand_over(id, &key, fill, now_ms)),
+                Effect::HandOver(name, key, lead) => {
+                    due.extend(self.hand_over(id, &name, &key, lead, now_ms));
+                }
                 effect => work.push((Some(id), effect)),
             }
         }
@@ -129,24 +138,22 @@ impl Worker {
         timeout_ms: u64,
         now_us: u64,
     ) {
-        if let Purpose::Insert(_) = purpose {
-            self.shared.counts.insert();
-        }
         let call = Call {
             id,
             purpose,
+            number: self.shared.next_call(),
             began_us: now_us,
-            forgotten_at_ms: now_us / 1000 + timeout_ms + FORGOTTEN_AFTER_MS,
+            forgotten_after_ms: timeout_ms.saturating_add(FORGOTTEN_AFTER_MS),
         };
         self.calls.insert(token, call);
     }
 
-    /// A call could not be made.
+    /// A call could not be made, or nothing was ever heard of it.
     pub fn not_called(&mut self, id: Option<Id>, purpose: Purpose, now_ms: u64) -> Work {
         self.shared.breaker.failed(now_ms);
         match purpose {
             Purpose::Lookup(_) => match id {
-                Some(id) => self.on(id, Event::Reply(Reply::Failed), now_ms),
+                Some(id) => self.on(id, Event::Reply(Reply::Failed, false), now_ms),
                 None => Work::new(),
             },
             Purpose::Insert(bytes) => {
@@ -171,72 +178,65 @@ impl Worker {
             return Work::new();
         };
         let shared = &mut self.shared;
-        let answered = match call.purpose {
+        // Whatever it is a reply to: what tells no epoch is not the daemon's.
+        let epoch = daemon::epoch(headers);
+        let is_current = epoch
+            .as_ref()
+            .is_some_and(|epoch| shared.see_epoch(epoch, call.number));
+        let mut answered = epoch.is_some();
+        let mut reply = None;
+        match call.purpose {
             Purpose::Lookup(key) => {
-                let reply = daemon::reply(&key, headers, now_ms, body);
-                let failed = matches!(reply, Reply::Failed);
-                match failed {
-                    true => shared.breaker.failed(now_ms),
-                    false => {
-                        shared.breaker.answered();
-                        let took_us = now_us.saturating_sub(call.began_us);
-                        shared.counts.looked_up(took_us);
-                    }
+                let said = daemon::reply(&key, headers, now_ms, body);
+                answered = !matches!(said, Reply::Failed);
+                if answered {
+                    let took_us = now_us.saturating_sub(call.began_us);
+                    shared.counts.looked_up(took_us);
                 }
-                return match call.id {
-                    Some(id) => self.on(id, Event::Reply(reply), now_ms),
-                    None => Work::new(),
-                };
+                reply = call.id.map(|id| (id, said));
             }
             Purpose::Insert(bytes) => {
                 shared.sending().give_back(bytes);
-                match daemon::epoch(headers) {
-                    Some(_) if daemon::is_done(headers) => true,
-                    Some(_) => {
-                        shared.counts.drop(Drop::Refused);
-                        true
-                    }
-                    None => {
-                        shared.counts.drop(Drop::Failed);
-                        false
-                    }
+                match answered {
+                    true if daemon::is_done(headers) => shared.counts.insert(),
+                    true => shared.counts.drop(Drop::Refused),
+                    false => shared.counts.drop(Drop::Failed),
                 }
             }
-            Purpose::Note => daemon::epoch(headers).is_some(),
-            Purpose::Epoch => match daemon::epoch(headers) {
-                Some(epoch) => {
-                    shared.see_epoch(&epoch);
-                    true
-                }
-                None => false,
-            },
-        };
+            Purpose::Note | Purpose::Epoch => {}
+        }
         match answered {
             true => shared.breaker.answered(),
             false => shared.breaker.failed(now_ms),
         }
-        Work::new()
+        match reply {
+            Some((id, reply)) => self.on(id, Event::Reply(reply, is_current), now_ms),
+            None => Work::new(),
+        }
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now_us: u64) -> Work {
         let now_ms = now_us / 1000;
         let wait_ms = self.shared.config.fill_wait_ms;
+        // The clock may have been set back: then that was waiting, too.
         let over = |exchange: &Exchange| {
             let since = exchange.follows_since();
-            since.is_some_and(|since| now_ms.saturating_sub(since) >= wait_ms)
+            since.is_some_and(|since| now_ms.abs_diff(since) >= wait_ms)
         };
-        let tired: Vec<Id> = self
+        let mut tired: Vec<Id> = self
             .exchanges
             .iter()
             .filter(|(_, exchange)| over(exchange))
             .map(|(id, _)| *id)
             .collect();
+        // In the order in which they came.
+        tired.sort_unstable();
         let mut work = Work::new();
         for id in tired {
             work.extend(self.on(id, Event::WaitOver, now_ms));
         }
-        self.forget(now_ms);
+        work.extend(self.forget(now_ms));
         work.extend(self.poll(now_ms));
         work
     }
@@ -253,14 +253,15 @@ impl Worker {
     fn hand_over(
         &mut self,
         id: Id,
+        name: &Name,
         key: &Key,
-        fill: Option<String>,
+        lead: Lead,
         now_ms: u64,
     ) -> Vec<(Id, Effect)> {
-        match self.shared.flights.hand_over(&key.digest, id) {
-            Some(next) => self.step(next, Event::Lead(fill), now_ms),
+        match self.shared.flights.hand_over(name, id) {
+            Some(next) => self.step(next, Event::Lead(lead), now_ms),
             None => {
-                let release = fill.map(|fill| daemon::Request::release(key, &fill));
+                let release = lead.fill().map(|fill| daemon::Request::release(key, &fill));
                 let call = release.map(|release| (id, Effect::Call(Purpose::Note, release)));
                 call.into_iter().collect()
             }
@@ -272,7 +273,8 @@ impl Worker {
         let is_due = self
             .polled_at_ms
             .is_none_or(|at| now_ms.abs_diff(at) >= every_ms);
-        if !is_due || !self.shared.asks_daemon(now_ms) {
+        let in_doubt = self.shared.take_epoch_doubt();
+        if !(is_due || in_doubt) || !self.shared.asks_daemon(now_ms) {
             return Work::new();
         }
         self.polled_at_ms = Some(now_ms);
@@ -286,15 +288,27 @@ impl Worker {
         self.calls.retain(|_, call| !is_its(call));
     }
 
-    fn forget(&mut self, now_ms: u64) {
-        let shared = &mut self.shared;
-        self.calls.retain(|_, call| {
-            let keep = now_ms < call.forgotten_at_ms;
-            if let (false, Purpose::Insert(bytes)) = (keep, call.purpose) {
-                shared.sending().give_back(bytes);
+    /// Calls whose time has long been up have failed: nobody is to be held by them, and no room
+    /// kept.
+    fn forget(&mut self, now_ms: u64) -> Work {
+        let over = |call: &Call| {
+            let since_ms = now_ms.abs_diff(call.began_us / 1000);
+            since_ms >= call.forgotten_after_ms
+        };
+        let mut tokens: Vec<u32> = self
+            .calls
+            .iter()
+            .filter(|(_, call)| over(call))
+            .map(|(token, _)| *token)
+            .collect();
+        tokens.sort_unstable();
+        let mut work = Work::new();
+        for token in tokens {
+            if let Some(call) = self.calls.remove(&token) {
+                work.extend(self.not_called(call.id, call.purpose, now_ms));
             }
-            keep
-        });
+        }
+        work
     }
 }
 
@@ -310,3 +324,6 @@ impl Worker {
         self.calls.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

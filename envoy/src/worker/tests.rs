@@ -1,0 +1,507 @@
+//! A play of one worker: requests of clients, a daemon and a provider, and a clock that only the
+//! play moves. What Envoy's filter does with effects, [`Play`] does here, and it looks on: a
+//! client is answered once, and never when it has gone.
+
+mod answers;
+mod bypasses;
+mod control;
+mod daemon;
+mod failures;
+mod followers;
+mod lookups;
+mod purges;
+mod random;
+mod tenants;
+
+use std::collections::BTreeMap;
+
+use reflex_llm::{Bypass, Rejected, Status};
+
+use super::*;
+use crate::counts::Counts;
+use crate::daemon as api;
+use daemon::{Daemon, Mood, Said};
+
+/// Two providers. The second has a path of its own in front of each request's.
+const CONFIG: &str = r#"{"upstreams": {
+    "openai": "https://api.openai.com",
+    "gateway": "http://10.0.0.1:8000/openai/"
+}}"#;
+
+/// A worker and everyone around it.
+struct Play {
+    worker: Worker,
+    daemon: Daemon,
+    now_ms: u64,
+    calls: BTreeMap<u32, Call>,
+    clients: BTreeMap<Id, Client>,
+    counts: BTreeMap<String, u64>,
+    numbers: u32,
+}
+
+/// A call to the daemon.
+struct Call {
+    id: Option<Id>,
+    request: api::Request,
+    began_ms: u64,
+    /// For a wait: the fill that was under way when the call arrived.
+    waits_for: Option<String>,
+    /// What the daemon says, when it has made up its mind.
+    said: Option<Said>,
+}
+
+/// A client and its request.
+struct Client {
+    saw: Saw,
+    /// What the provider gets beside the client's own headers.
+    set: Vec<(&'static str, String)>,
+    /// What the provider's answer says of us.
+    marked: Option<Status>,
+}
+
+/// What became of a request, as its client sees it.
+#[derive(Clone, Debug, PartialEq)]
+enum Saw {
+    /// Nothing yet.
+    Held,
+    /// The provider has it.
+    Provider,
+    /// We have answered.
+    Ours(Status, String),
+}
+
+/// A request to be made.
+#[derive(Clone)]
+struct Ask {
+    cluster: String,
+    method: &'static str,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+impl Ask {
+    /// A chat's turn, by a client with a key.
+    fn chat(prompt: &str) -> Self {
+        let body = format!(
+            r#"{{"model": "gpt-4o", "messages": [{{"role": "user", "content": "{prompt}"}}]}}"#
+        );
+        Self {
+            cluster: "openai".into(),
+            method: "POST",
+            path: "/v1/chat/completions".into(),
+            headers: vec![("authorization".into(), "Bearer sk-a".into())],
+            body,
+        }
+    }
+
+    fn streamed(mut self) -> Self {
+        self.body = self.body.replacen('{', r#"{"stream": true, "#, 1);
+        self
+    }
+
+    fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    fn by(mut self, credential: &str) -> Self {
+        self.headers[0].1 = format!("Bearer {credential}");
+        self
+    }
+
+    fn at(mut self, cluster: &str) -> Self {
+        self.cluster = cluster.into();
+        self
+    }
+
+    fn head(&self) -> Request {
+        let headers = self.headers.iter();
+        Request {
+            method: self.method.into(),
+            path: self.path.clone(),
+            headers: headers
+                .map(|(name, value)| (name.clone(), value.clone().into_bytes()))
+                .collect(),
+            cluster: self.cluster.clone(),
+            length: Some(self.body.len() as u64),
+        }
+    }
+}
+
+/// A whole answer in one piece.
+fn json(text: &str) -> String {
+    format!(
+        r#"{{"object": "chat.completion", "choices": [{{"index": 0, "finish_reason": "stop",
+        "message": {{"role": "assistant", "content": "{text}"}}}}]}}"#
+    )
+}
+
+/// A whole answer as a stream: up to the terminal event, and that.
+fn sse(text: &str) -> [String; 2] {
+    let chunk = |delta: &str, reason: &str| {
+        format!(
+            "data: {{\"object\": \"chat.completion.chunk\", \"choices\": [{{\"index\": 0, \
+             \"delta\": {delta}, \"finish_reason\": {reason}}}]}}\n\n"
+        )
+    };
+    let content = format!("{{\"content\": \"{text}\"}}");
+    let said = chunk(&content, "null") + &chunk("{}", "\"stop\"");
+    [said, "data: [DONE]\n\n".into()]
+}
+
+/// Seconds of the play, not of the one who watches it.
+const START_MS: u64 = 1_000_000_000;
+
+impl Play {
+    fn new() -> Self {
+        Self::configured(CONFIG)
+    }
+
+    /// The usual configuration with more fields.
+    fn with(fields: &str) -> Self {
+        let upstreams = CONFIG.strip_suffix('}').expect("an object");
+        Self::configured(&format!("{upstreams}, {fields}}}"))
+    }
+
+    fn configured(json: &str) -> Self {
+        let config = Config::parse(json.as_bytes()).expect("valid");
+        Self {
+            worker: Worker::new(Rc::new(config), 7),
+            daemon: Daemon::default(),
+            now_ms: START_MS,
+            calls: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            numbers: 0,
+        }
+    }
+
+    fn number(&mut self) -> u32 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    // What clients do.
+
+    /// A request whose head has arrived.
+    fn begins(&mut self, ask: &Ask) -> Id {
+        let id = self.number();
+        let client = Client {
+            saw: Saw::Held,
+            set: Vec::new(),
+            marked: None,
+        };
+        self.clients.insert(id, client);
+        self.worker.begin(id, ask.head(), ask.body.is_empty());
+        if !self.worker.holds(id) {
+            self.saw(id, Saw::Provider);
+        }
+        id
+    }
+
+    /// A request that has arrived in full.
+    fn asks(&mut self, ask: &Ask) -> Id {
+        let id = self.begins(ask);
+        if self.worker.reads(id) {
+            self.on(id, Event::Body(ask.body.as_bytes()));
+        }
+        id
+    }
+
+    /// The same, and the daemon has said what it has to say.
+    fn asked(&mut self, ask: &Ask) -> Id {
+        let id = self.asks(ask);
+        self.settle();
+        id
+    }
+
+    /// The client hangs up, or the exchange is at its end.
+    fn leaves(&mut self, id: Id) {
+        self.clients.remove(&id);
+        // Envoy ends the lookups of a request along with it.
+        let is_its = |call: &Call| call.id == Some(id);
+        self.calls.retain(|_, call| !is_its(call));
+        self.on(id, Event::Gone);
+    }
+
+    // What the provider does.
+
+    fn head(&mut self, id: Id, status: u16, content_type: &str) {
+        let headers: [(&str, &[u8]); 2] = [
+            ("content-type", content_type.as_bytes()),
+            ("x-request-id", b"req_1"),
+        ];
+        if self.worker.records(id) {
+            self.on(id, Event::Head(status, &headers));
+        } else if self.worker.marks(id) {
+            self.on(id, Event::Head(0, &[]));
+        }
+    }
+
+    fn chunk(&mut self, id: Id, bytes: &str, end: bool) {
+        if self.worker.records(id) {
+            self.on(id, Event::Chunk(bytes.as_bytes(), end));
+        }
+    }
+
+    /// The provider answers in one piece.
+    fn answers(&mut self, id: Id, body: &str) {
+        self.head(id, 200, "application/json");
+        self.chunk(id, body, true);
+    }
+
+    /// The same as a stream.
+    fn streams(&mut self, id: Id, text: &str) {
+        self.head(id, 200, "text/event-stream");
+        for part in sse(text) {
+            self.chunk(id, &part, false);
+        }
+        self.chunk(id, "", true);
+    }
+
+    // What the daemon does.
+
+    /// All calls arrive and are answered, but for waits.
+    fn settle(&mut self) {
+        loop {
+            self.arrive();
+            let said = |call: &Call| call.said.is_some();
+            let Some(token) = self.calls.iter().find(|(_, call)| said(call)) else {
+                return;
+            };
+            let token = *token.0;
+            self.deliver(token);
+        }
+    }
+
+    /// All calls are at the daemon, which makes up its mind where it can.
+    fn arrive(&mut self) {
+        let tokens: Vec<u32> = self.calls.keys().copied().collect();
+        for token in tokens {
+            self.arrives(token);
+        }
+    }
+
+    /// A call is at the daemon.
+    fn arrives(&mut self, token: u32) {
+        let call = self.calls.get_mut(&token).expect("a call");
+        if call.said.is_none() {
+            let (began_ms, now_ms) = (call.began_ms, self.now_ms);
+            call.said = self
+                .daemon
+                .hear(began_ms, &mut call.waits_for, &call.request, now_ms);
+        }
+    }
+
+    /// Envoy says that a call has come to nothing.
+    fn fails(&mut self, token: u32) {
+        self.calls.remove(&token);
+        let now_us = self.now_ms * 1000;
+        let work = self.worker.replied(token, &[], now_us, || None);
+        self.carry_out(work);
+    }
+
+    /// A reply arrives.
+    fn deliver(&mut self, token: u32) {
+        let call = self.calls.remove(&token).expect("a call");
+        let said = call.said.expect("a reply");
+        let now_us = self.now_ms * 1000;
+        let work = self
+            .worker
+            .replied(token, &said.headers, now_us, || said.body);
+        self.carry_out(work);
+    }
+
+    /// Calls that are under way, as the daemon is asked.
+    fn under_way(&self) -> Vec<String> {
+        let of = |call: &Call| daemon::summary(&call.request);
+        self.calls.values().map(of).collect()
+    }
+
+    // What time does.
+
+    /// Time passes, and the filter's timer with it. Calls that have taken too long have failed.
+    fn passes(&mut self, ms: u64) {
+        let end_ms = self.now_ms + ms;
+        while self.now_ms < end_ms {
+            self.now_ms = end_ms.min(self.now_ms + TICK_MS);
+            self.settle();
+            self.time_out();
+            self.tick();
+        }
+    }
+
+    fn time_out(&mut self) {
+        if self.daemon.mood == Mood::Silent {
+            return;
+        }
+        let late = |call: &Call| self.now_ms.abs_diff(call.began_ms) >= call.request.timeout_ms;
+        let late: Vec<u32> = self
+            .calls
+            .iter()
+            .filter(|(_, call)| call.said.is_none() && late(call))
+            .map(|(token, _)| *token)
+            .collect();
+        for token in late {
+            self.fails(token);
+        }
+    }
+
+    fn tick(&mut self) {
+        let work = self.worker.tick(self.now_ms * 1000);
+        self.carry_out(work);
+        self.count();
+    }
+
+    // What the filter does.
+
+    fn on(&mut self, id: Id, event: Event<'_>) {
+        let work = self.worker.on(id, event, self.now_ms);
+        self.carry_out(work);
+    }
+
+    fn carry_out(&mut self, work: Work) {
+        let mut due = VecDeque::from(work);
+        while let Some((id, effect)) = due.pop_front() {
+            match effect {
+                Effect::Forward(set) => {
+                    let id = id.expect("a request's");
+                    self.saw(id, Saw::Provider);
+                    self.client(id).set = set;
+                }
+                Effect::Answer(served) => {
+                    let body = served.answer.as_ref().map(|answer| answer.body.clone());
+                    let body = String::from_utf8(body.unwrap_or_default()).expect("text");
+                    assert_eq!(
+                        matches!(served.status, Status::Hit { .. }),
+                        served.age_seconds.is_some()
+                    );
+                    self.saw(id.expect("a request's"), Saw::Ours(served.status, body));
+                }
+                Effect::Mark(status) => {
+                    let client = self.client(id.expect("a request's"));
+                    assert_eq!(client.saw, Saw::Provider);
+                    assert_eq!(client.marked.replace(status), None);
+                }
+                Effect::Call(purpose, request) => due.extend(self.call(id, purpose, request)),
+                other => panic!("the worker's own business: {other:?}"),
+            }
+        }
+        for (id, client) in &self.clients {
+            assert_eq!(self.worker.holds(*id), client.saw != Saw::Provider);
+        }
+    }
+
+    fn call(&mut self, id: Option<Id>, purpose: Purpose, request: api::Request) -> Work {
+        assert!(self.worker.config().daemon_cluster.is_some());
+        self.daemon.calls += 1;
+        if self.daemon.mood == Mood::Unknown {
+            return self.worker.not_called(id, purpose, self.now_ms);
+        }
+        let token = self.number();
+        let now_us = self.now_ms * 1000;
+        self.worker
+            .called(token, id, purpose, request.timeout_ms, now_us);
+        let of_request = matches!(purpose, Purpose::Lookup(_));
+        let call = Call {
+            id: id.filter(|_| of_request),
+            request,
+            began_ms: self.now_ms,
+            waits_for: None,
+            said: None,
+        };
+        self.calls.insert(token, call);
+        Work::new()
+    }
+
+    fn saw(&mut self, id: Id, saw: Saw) {
+        let client = self.client(id);
+        assert_eq!(client.saw, Saw::Held, "answered twice: {saw:?}");
+        client.saw = saw;
+    }
+
+    fn client(&mut self, id: Id) -> &mut Client {
+        self.clients
+            .get_mut(&id)
+            .expect("a client that has not gone")
+    }
+
+    // What the one who watches asks.
+
+    fn seen(&self, id: Id) -> &Saw {
+        &self.clients[&id].saw
+    }
+
+    /// The request waits.
+    fn held(&self, id: Id) {
+        assert_eq!(self.seen(id), &Saw::Held);
+    }
+
+    /// The provider has the request.
+    fn provider(&self, id: Id) {
+        assert_eq!(self.seen(id), &Saw::Provider);
+    }
+
+    /// The client has an answer of the cache.
+    fn hit(&self, id: Id, body: &str) {
+        match self.seen(id) {
+            Saw::Ours(Status::Hit { .. }, found) => assert_eq!(found, body),
+            saw => panic!("{saw:?}"),
+        }
+    }
+
+    /// The client has the answer to another one's request.
+    fn collapsed(&self, id: Id, body: &str) {
+        assert_eq!(self.seen(id), &Saw::Ours(Status::Collapsed, body.into()));
+    }
+
+    /// The client was told that there is nothing.
+    fn absent(&self, id: Id) {
+        assert_eq!(self.seen(id), &Saw::Ours(Status::Absent, String::new()));
+    }
+
+    /// How often something was counted.
+    fn counted(&mut self, name: &str) -> u64 {
+        self.count();
+        self.counts
+            .get(&format!("reflex_{name}"))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    fn count(&mut self) {
+        let names = Counts::names();
+        let (changed, _) = self.worker.shared().counts.take();
+        for (at, count) in changed {
+            *self.counts.entry(names[at].clone()).or_default() += count;
+        }
+    }
+
+    fn rejected(&mut self, why: Rejected) -> u64 {
+        self.counted(&format!("rejected_{}", why.detail().replace('-', "_")))
+    }
+
+    fn bypassed(&mut self, why: Bypass) -> u64 {
+        self.counted(&format!("bypasses_{}", why.detail().replace('-', "_")))
+    }
+
+    /// Everyone has gone, and nothing of theirs is left.
+    fn ends(mut self) {
+        self.daemon.mood = Mood::Works;
+        self.settle();
+        let ids: Vec<Id> = self.clients.keys().copied().collect();
+        for id in ids {
+            self.leaves(id);
+        }
+        self.settle();
+        assert_eq!(self.worker.exchanges(), 0);
+        assert_eq!(self.worker.calls(), 0);
+        let shared = self.worker.shared();
+        assert!(shared.flights.is_empty());
+        assert!(shared.recording().is_whole() && shared.sending().is_whole());
+    }
+}
+
+/// As the filter's.
+const TICK_MS: u64 = 50;

@@ -1,0 +1,251 @@
+//! The daemon of a play: the edge API as `docs/edge-api.md` has it, in memory.
+
+use std::collections::BTreeMap;
+
+use crate::daemon::Request;
+
+/// How the daemon is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum Mood {
+    #[default]
+    Works,
+    /// Envoy does not know its cluster: calls cannot be made.
+    Unknown,
+    /// It does not answer, and Envoy says so when the time is up.
+    Hangs,
+    /// It does not answer, and Envoy says nothing of it.
+    Silent,
+    /// It answers, but makes no sense.
+    Nonsense,
+}
+
+/// What is cached, and who fetches what.
+#[derive(Default)]
+pub(super) struct Daemon {
+    pub(super) mood: Mood,
+    /// How often it has started, and how many purges there were since.
+    pub(super) starts: u64,
+    pub(super) purges: u64,
+    pub(super) entries: BTreeMap<String, Entry>,
+    /// The names of fills, by path.
+    pub(super) fills: BTreeMap<String, String>,
+    /// What it was asked, in order, as [`summary`] has it.
+    pub(super) heard: Vec<String>,
+    /// How often somebody tried to call it.
+    pub(super) calls: usize,
+}
+
+pub(super) struct Entry {
+    pub(super) body: Vec<u8>,
+    pub(super) content_type: String,
+    pub(super) stored_at_ms: u64,
+    pub(super) expires_at_ms: u64,
+}
+
+/// A reply.
+pub(super) struct Said {
+    pub(super) headers: Vec<(String, Vec<u8>)>,
+    pub(super) body: Option<Vec<u8>>,
+}
+
+impl Daemon {
+    /// What it says to a call; nothing yet if that waits for a fill.
+    pub(super) fn hear(
+        &mut self,
+        began_ms: u64,
+        waits_for: &mut Option<String>,
+        request: &Request,
+        now_ms: u64,
+    ) -> Option<Said> {
+        match self.mood {
+            Mood::Works => {}
+            Mood::Nonsense => return Some(said("200", &[("server", "somebody else")])),
+            Mood::Unknown | Mood::Hangs | Mood::Silent => return None,
+        }
+        let asked = summary(request);
+        let fill = header(request, "x-reflex-fill-id");
+        let path = request.path.trim_end_matches("/fill");
+        // Before anything else, as the daemon does.
+        let epoch = self.epoch();
+        let mut reply = match (request.method, header(request, "x-reflex-wait")) {
+            ("GET", _) if path == "/v1/epoch" => said("200", &[]),
+            ("GET", Some(wait)) => {
+                let running = self.fills.get(path);
+                let is_first = waits_for.is_none();
+                if is_first {
+                    *waits_for = running.cloned();
+                }
+                let wait_ms: u64 = wait.parse().expect("a number");
+                let still = running.is_some() && running == waits_for.as_ref();
+                let over = now_ms.abs_diff(began_ms) >= wait_ms;
+                match (waits_for.is_some(), still) {
+                    (true, true) if !over => return None,
+                    (true, true) => self.look_up(path, now_ms, Some("collapsed"), Some("busy")),
+                    (true, false) => self.look_up(path, now_ms, Some("collapsed"), None),
+                    (false, _) => self.look_up(path, now_ms, None, None),
+                }
+            }
+            ("GET", None) => {
+                let miss = fill.map(|fill| match self.fills.get(path) {
+                    Some(other) if other != fill => "busy",
+                    _ => "leader",
+                });
+                let reply = self.look_up(path, now_ms, None, miss);
+                if is(&reply, ("x-reflex-fill", "leader")) {
+                    self.fills.insert(path.into(), fill.expect("a fill").into());
+                }
+                reply
+            }
+            ("PUT", _) => {
+                self.end(path, fill);
+                let known = header(request, "x-reflex-epoch");
+                match known.is_none_or(|known| known == epoch) {
+                    true => {
+                        self.keep(path, request, now_ms);
+                        said("201", &[])
+                    }
+                    false => said("409", &[]),
+                }
+            }
+            ("DELETE", _) => match self.end(path, fill) {
+                true => said("204", &[]),
+                false => said("404", &[]),
+            },
+            _ => panic!("{asked}"),
+        };
+        self.heard.push(asked);
+        reply
+            .headers
+            .push(("x-reflex-epoch".into(), epoch.into_bytes()));
+        Some(reply)
+    }
+
+    pub(super) fn epoch(&self) -> String {
+        format!("{}.{}", self.starts, self.purges)
+    }
+
+    /// Nothing is cached any more.
+    pub(super) fn purge(&mut self) {
+        self.purges += 1;
+        self.entries.clear();
+    }
+
+    /// It is killed, and starts anew: what it has stored is still there, fills are not.
+    pub(super) fn restart(&mut self) {
+        self.starts += 1;
+        self.purges = 0;
+        self.fills.clear();
+    }
+
+    /// Somebody in another worker fetches whatever is asked for by then.
+    pub(super) fn fill_elsewhere(&mut self) {
+        let path = self.path();
+        self.fills.insert(path, "elsewhere".into());
+    }
+
+    /// The other one is done: with an answer, or with none that may be kept.
+    pub(super) fn filled_elsewhere(&mut self, body: Option<&str>, now_ms: u64) {
+        let path = self.path();
+        self.fills.remove(&path);
+        if let Some(body) = body {
+            let entry = Entry {
+                body: body.as_bytes().to_vec(),
+                content_type: "application/json".into(),
+                stored_at_ms: now_ms,
+                expires_at_ms: now_ms + 3_600_000,
+            };
+            self.entries.insert(path, entry);
+        }
+    }
+
+    /// The one key that such plays are about: of the entry that was asked for last.
+    fn path(&self) -> String {
+        let of = |asked: &String| asked.split(' ').nth(1).map(str::to_owned);
+        let paths = self.heard.iter().rev().filter_map(of);
+        let mut entries = paths.filter(|path| path.starts_with("/v1/entries"));
+        let path = entries.next().expect("somebody has asked");
+        path.trim_end_matches("/fill").to_owned()
+    }
+
+    fn end(&mut self, path: &str, fill: Option<&str>) -> bool {
+        let is_its = fill.is_some() && self.fills.get(path).map(String::as_str) == fill;
+        is_its && self.fills.remove(path).is_some()
+    }
+
+    fn keep(&mut self, path: &str, request: &Request, now_ms: u64) {
+        let answer = request.body.as_ref().expect("an answer");
+        let ttl_seconds: u64 = header(request, "x-reflex-ttl")
+            .and_then(|ttl| ttl.parse().ok())
+            .expect("seconds");
+        assert!(ttl_seconds > 0, "that would store nothing");
+        let content_type = answer
+            .headers
+            .iter()
+            .find(|(name, _)| name == "content-type");
+        let entry = Entry {
+            body: answer.body.clone(),
+            content_type: content_type.expect("a type").1.clone(),
+            stored_at_ms: now_ms,
+            expires_at_ms: now_ms + ttl_seconds * 1000,
+        };
+        self.entries.insert(path.into(), entry);
+    }
+
+    fn look_up(&self, path: &str, now_ms: u64, hit: Option<&str>, miss: Option<&str>) -> Said {
+        let entry = self.entries.get(path);
+        let Some(entry) = entry.filter(|entry| now_ms < entry.expires_at_ms) else {
+            let mut reply = said("404", &[]);
+            reply.set("x-reflex-fill", miss);
+            return reply;
+        };
+        let mut reply = said("200", &[("content-type", &entry.content_type)]);
+        let age = now_ms.saturating_sub(entry.stored_at_ms) / 1000;
+        let ttl = (entry.expires_at_ms - now_ms) / 1000;
+        let digest = path.rsplit('/').next();
+        reply.set("age", Some(&age.to_string()));
+        reply.set("x-reflex-ttl", Some(&ttl.to_string()));
+        reply.set("x-reflex-entry", digest);
+        reply.set("x-reflex-fill", hit);
+        reply.body = Some(entry.body.clone());
+        reply
+    }
+}
+
+impl Said {
+    fn set(&mut self, name: &str, value: Option<&str>) {
+        let header = value.map(|value| (name.to_owned(), value.as_bytes().to_vec()));
+        self.headers.extend(header);
+    }
+}
+
+/// A call in one line: method, path, and which fill or wait it is about.
+pub(super) fn summary(request: &Request) -> String {
+    let mut line = format!("{} {}", request.method, request.path);
+    for (name, short) in [("x-reflex-fill-id", "fill"), ("x-reflex-wait", "wait")] {
+        if let Some(value) = header(request, name) {
+            line += &format!(" {short}={value}");
+        }
+    }
+    line
+}
+
+fn header<'r>(request: &'r Request, name: &str) -> Option<&'r str> {
+    let found = request.headers.iter().find(|(other, _)| *other == name);
+    found.map(|(_, value)| value.as_str())
+}
+
+fn is(said: &Said, (name, value): (&str, &str)) -> bool {
+    let same = |(other, is): &(String, Vec<u8>)| other == name && is == value.as_bytes();
+    said.headers.iter().any(same)
+}
+
+fn said(status: &str, headers: &[(&str, &str)]) -> Said {
+    let all = [(":status", status)];
+    let all = all.iter().chain(headers);
+    Said {
+        headers: all
+            .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
+            .collect(),
+        body: Some(Vec::new()),
+    }
+}

@@ -1,0 +1,234 @@
+//! Purges: what was asked for before one is not served to those who ask after it.
+//!
+//! The daemon tells its epoch with every reply. A play's worker hears of a purge at the latest
+//! with its next poll.
+
+use super::*;
+
+/// Time for a poll, and for its reply.
+const POLL_MS: u64 = 2 * TICK_MS;
+
+/// The daemon's cache is emptied, and the worker hears of it.
+fn purged(play: &mut Play) {
+    play.daemon.purge();
+    play.passes(POLL_MS);
+    play.settle();
+    knows(play);
+}
+
+fn knows(play: &mut Play) {
+    let epoch = play.daemon.epoch();
+    assert_eq!(play.worker.shared().epoch().map(|it| &**it), Some(&*epoch));
+}
+
+/// A play whose worker knows the epoch.
+fn begun() -> Play {
+    let mut play = Play::with(r#""epoch_poll_ms": 50"#);
+    play.tick();
+    play.settle();
+    knows(&mut play);
+    play
+}
+
+#[test]
+fn a_purge_empties_the_hot_tier() {
+    let mut play = begun();
+    let id = play.asked(&Ask::chat("hello"));
+    play.answers(id, &json("old"));
+    play.settle();
+    purged(&mut play);
+    assert_eq!(play.counted("purges"), 1);
+    let next = play.asked(&Ask::chat("hello"));
+    play.provider(next);
+    play.ends();
+}
+
+#[test]
+fn a_daemon_that_starts_anew_empties_the_hot_tier() {
+    let mut play = begun();
+    let id = play.asked(&Ask::chat("hello"));
+    play.answers(id, &json("old"));
+    play.settle();
+    play.daemon.restart();
+    play.passes(POLL_MS);
+    play.settle();
+    knows(&mut play);
+    assert_eq!(play.worker.shared().hot.bytes(), 0);
+    let next = play.asked(&Ask::chat("hello"));
+    play.hit(next, &json("old"));
+    play.ends();
+}
+
+#[test]
+fn an_answer_that_was_asked_for_before_a_purge_is_kept_nowhere() {
+    let mut play = begun();
+    let id = play.asked(&Ask::chat("hello"));
+    play.head(id, 200, "application/json");
+    purged(&mut play);
+    play.chunk(id, &json("old"), true);
+    play.settle();
+    assert!(play.daemon.entries.is_empty() && play.daemon.fills.is_empty());
+    let next = play.asked(&Ask::chat("hello"));
+    play.provider(next);
+    // It is not even sent: the daemon would refuse it.
+    assert!(
+        !play
+            .daemon
+            .heard
+            .iter()
+            .any(|asked| asked.starts_with("PUT"))
+    );
+    assert_eq!(play.counted("drops_purged"), 1);
+    play.ends();
+}
+
+#[test]
+fn a_purge_that_the_worker_has_not_heard_of_is_the_daemons_to_see() {
+    let mut play = begun();
+    let id = play.asked(&Ask::chat("hello"));
+    play.daemon.purge();
+    play.answers(id, &json("old"));
+    play.settle();
+    assert!(play.daemon.entries.is_empty());
+    assert_eq!(
+        (play.counted("inserts"), play.counted("drops_refused")),
+        (0, 1)
+    );
+    // The refusal has told of it.
+    knows(&mut play);
+    let next = play.asked(&Ask::chat("hello"));
+    play.provider(next);
+    play.ends();
+}
+
+/// Requests after a purge followed a leader that had asked before it, and got its answer.
+#[test]
+fn nobody_follows_across_a_purge() {
+    let mut play = begun();
+    let leader = play.asked(&Ask::chat("hello"));
+    let before = play.asked(&Ask::chat("hello"));
+    purged(&mut play);
+    let after = play.asked(&Ask::chat("hello"));
+    let follower = play.asked(&Ask::chat("hello"));
+    play.answers(leader, &json("old"));
+    play.collapsed(before, &json("old"));
+    // The daemon has made it wait for the fill, which has come to nothing.
+    play.settle();
+    play.provider(after);
+    play.held(follower);
+    play.answers(after, &json("new"));
+    play.collapsed(follower, &json("new"));
+    let hot = play.asks(&Ask::chat("hello"));
+    play.hit(hot, &json("new"));
+    play.ends();
+}
+
+#[test]
+fn a_follower_from_before_a_purge_leads_only_its_own() {
+    let mut play = begun();
+    let [leader, before, also_before] = [(); 3].map(|()| play.asked(&Ask::chat("hello")));
+    purged(&mut play);
+    let [after, follower] = [(); 2].map(|()| play.asked(&Ask::chat("hello")));
+    play.leaves(leader);
+    play.provider(before);
+    play.held(also_before);
+    play.answers(before, &json("new"));
+    play.collapsed(also_before, &json("new"));
+    play.settle();
+    // It was asked for after the purge, so it is stored, and that is what `after` waits for.
+    play.collapsed(after, &json("new"));
+    play.collapsed(follower, &json("new"));
+    play.ends();
+}
+
+/// A reply that a purge had overtaken set the epoch back. The answer of a request from before the
+/// purge then seemed to be from the present, and became hot.
+#[test]
+fn a_late_reply_does_not_bring_an_old_epoch_back() {
+    let mut play = begun();
+    let old = play.asked(&Ask::chat("hello"));
+    play.provider(old);
+    let slow = play.asks(&Ask::chat("slow"));
+    play.arrive();
+    let late = *play.calls.keys().next().expect("a call");
+    play.daemon.purge();
+    // The poll is heard first.
+    play.now_ms += TICK_MS;
+    play.tick();
+    play.arrive();
+    let poll = *play.calls.keys().next_back().expect("a call");
+    play.deliver(poll);
+    knows(&mut play);
+    play.deliver(late);
+    play.provider(slow);
+    knows(&mut play);
+    assert_eq!(play.counted("purges"), 1);
+    play.answers(old, &json("old"));
+    let next = play.asks(&Ask::chat("hello"));
+    play.held(next);
+    play.ends();
+}
+
+#[test]
+fn an_answer_of_the_daemon_with_an_old_epoch_does_not_become_hot() {
+    let mut play = begun();
+    let probe = play.asked(&Ask::chat("hello"));
+    play.leaves(probe);
+    play.settle();
+    play.daemon.filled_elsewhere(Some("{}"), play.now_ms);
+    let slow = play.asks(&Ask::chat("hello"));
+    play.arrive();
+    let late = *play.calls.keys().next().expect("a call");
+    play.daemon.purge();
+    play.now_ms += TICK_MS;
+    play.tick();
+    play.arrive();
+    let poll = *play.calls.keys().next_back().expect("a call");
+    play.deliver(poll);
+    knows(&mut play);
+    play.deliver(late);
+    // It asked before the purge was known, so it may have it; who comes after may not.
+    play.hit(slow, "{}");
+    let next = play.asked(&Ask::chat("hello"));
+    play.provider(next);
+    play.ends();
+}
+
+/// Nobody knows of two replies that were under way at once which tells the newer epoch. Taking
+/// both for old, or both for new, could go on for ever; asking once more cannot.
+#[test]
+fn after_replies_that_contradict_each_other_the_daemon_is_asked_again() {
+    let mut play = begun();
+    let first = play.asks(&Ask::chat("first"));
+    play.arrive();
+    let older = *play.calls.keys().next().expect("a call");
+    let second = play.asks(&Ask::chat("second"));
+    play.daemon.purge();
+    play.arrive();
+    // The newer one is heard first, and then, as new, the older one.
+    let newer = *play.calls.keys().next_back().expect("a call");
+    play.deliver(newer);
+    play.deliver(older);
+    play.passes(2 * TICK_MS);
+    play.settle();
+    knows(&mut play);
+    play.provider(first);
+    play.provider(second);
+    play.ends();
+}
+
+/// While no epoch was known, answers went to the daemon without one, and were stored whatever
+/// was purged in the meantime.
+#[test]
+fn without_an_epoch_nothing_is_sent() {
+    let mut play = Play::new();
+    play.daemon.mood = Mood::Nonsense;
+    let id = play.asked(&Ask::chat("hello"));
+    play.provider(id);
+    play.daemon.mood = Mood::Works;
+    play.daemon.purge();
+    play.answers(id, &json("old"));
+    play.settle();
+    assert!(play.daemon.entries.is_empty());
+    play.ends();
+}
