@@ -106,8 +106,8 @@ const HOT_ENTRY_BYTES_MAX: u64 = 1 << 20;
 const HOT_TTL_SECONDS: u64 = 300;
 /// As the daemon's.
 const TTL_SECONDS: u64 = 3600;
-/// 64 KiB below what Envoy buffers by default: past its own limit it answers 413.
-const REQUEST_BYTES_MAX: u64 = (1 << 20) - (64 << 10);
+/// Well below what Envoy buffers by default: past its own limit it answers 413.
+const REQUEST_BYTES_MAX: u64 = (1 << 20) - (128 << 10);
 /// As the daemon's.
 const ENTRY_BYTES_MAX: u64 = 16 << 20;
 
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(upstream.authority, "api.openai.com");
         assert_eq!(upstream.prefix, "");
         assert_eq!(config.daemon_cluster.as_deref(), Some("reflex_edge"));
-        assert_eq!(config.request_bytes_max, 983_040);
+        assert_eq!(config.request_bytes_max, 917_504);
         assert_eq!(config.anonymous, Anonymous::Bypass);
         assert_eq!(config.policy().temperature_max, None);
         assert!(config.looks_at("/anything"));

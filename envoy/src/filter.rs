@@ -400,18 +400,6 @@ fn is_of_request(purpose: Purpose) -> bool {
 
 impl Plugin {
     fn replied(&self, current: u32, token: u32, headers: usize, body: usize) {
-        let Some(purpose) = self.worker.borrow().purpose(token) else {
-            return;
-        };
-        // The reply belongs to the context that the call was made in, and can be read only there.
-        let owner = if is_of_request(purpose) {
-            current
-        } else {
-            self.root
-        };
-        if owner != current && hostcalls::set_effective_context(owner).is_err() {
-            return;
-        }
         // Without headers there is no reply, and asking for them would panic.
         let map = match headers {
             0 => Vec::new(),
@@ -425,10 +413,6 @@ impl Plugin {
                 .flatten()
                 .filter(|read| read.len() == body),
         };
-        if owner != current {
-            // It is there; if it cannot be entered, then nor can anything else be done.
-            let _ = hostcalls::set_effective_context(current);
-        }
         let mut worker = self.worker.borrow_mut();
         let work = worker.replied(token, &map, now_us(), || read);
         drop(worker);
@@ -450,7 +434,10 @@ impl Plugin {
                     Effect::Call(purpose, _) if !is_of_request(*purpose) => self.root,
                     _ => id.unwrap_or(self.root),
                 };
-                if place.is_stream && wanted != place.current && wanted != self.root {
+                // The SDK brings a reply to the context that was being called for when the call
+                // was made, or to nobody once that is gone: the plugin's calls are its own.
+                let is_roots = wanted == self.root;
+                if wanted != place.current && (place.is_stream || is_roots) {
                     self.put_off(id, effect);
                     continue;
                 }

@@ -90,11 +90,6 @@ impl Worker {
         self.exchanges.get(&id).is_some_and(Exchange::marks)
     }
 
-    /// Why a call was made; none if nobody waits for its reply any more.
-    pub fn purpose(&self, token: u32) -> Option<Purpose> {
-        self.calls.get(&token).map(|call| call.purpose)
-    }
-
     /// Something has happened to an exchange.
     pub fn on(&mut self, id: Id, event: Event<'_>, now_ms: u64) -> Work {
         let is_end = matches!(event, Event::Gone);

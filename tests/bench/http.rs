@@ -10,24 +10,33 @@ use hyper_util::server::conn::auto;
 use std::convert::Infallible;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-const CONNECTIONS: usize = 32;
-const ROUND: Duration = Duration::from_secs(2);
-const ANSWER_BYTES: usize = 4096;
+pub(crate) const CONNECTIONS: usize = 32;
+pub(crate) const ROUND: Duration = Duration::from_secs(2);
+pub(crate) const ANSWER_BYTES: usize = 4096;
 
 /// What both servers answer with.
-fn answer() -> Bytes {
+pub(crate) fn answer() -> Bytes {
     let start = r#"{"id":"1","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":""#;
     let end = r#""},"finish_reason":"stop"}]}"#;
     let content = "x".repeat(ANSWER_BYTES - start.len() - end.len());
     format!("{start}{content}{end}").into()
 }
 
-fn request() -> Vec<u8> {
-    let prompt = "p".repeat(1024);
+/// Whether all requests are the same.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Prompts {
+    Same,
+    Distinct,
+}
+
+/// A request with a prompt of 1 KiB that ends in this number.
+fn request(number: u64) -> Vec<u8> {
+    let prompt = format!("{}{number:020}", "p".repeat(1004));
     let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{prompt}"}}]}}"#);
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer bench\r\n\
@@ -76,13 +85,13 @@ pub(crate) fn bare_server() -> ExitCode {
 }
 
 /// A child that serves, ended by its own id when dropped.
-struct Server {
-    child: Child,
-    address: String,
+pub(crate) struct Server {
+    pub(crate) child: Child,
+    pub(crate) address: String,
 }
 
 impl Server {
-    fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("starts");
         let mut line = String::new();
         let out = child.stdout.take().expect("piped");
@@ -143,7 +152,7 @@ pub(crate) fn run() -> ExitCode {
             (&ours, &mut ours_rate, &mut ours_latency),
         ] {
             let before = cpu_seconds(server.child.id());
-            let load = runtime.block_on(load(&server.address));
+            let load = runtime.block_on(load(&server.address, Prompts::Same));
             let cpu = cpu_seconds(server.child.id()) - before;
             rates.push(load.len() as f64 / cpu);
             latencies.push(median(load));
@@ -185,10 +194,10 @@ pub(crate) fn run() -> ExitCode {
 }
 
 /// Latencies in microseconds, from all connections at once.
-async fn load(address: &str) -> Vec<f64> {
+pub(crate) async fn load(address: &str, prompts: Prompts) -> Vec<f64> {
     let until = Instant::now() + ROUND;
     let clients: Vec<_> = (0..CONNECTIONS)
-        .map(|_| tokio::spawn(client(address.to_owned(), until)))
+        .map(|_| tokio::spawn(client(address.to_owned(), until, prompts)))
         .collect();
     let mut latencies = Vec::new();
     for client in clients {
@@ -198,16 +207,23 @@ async fn load(address: &str) -> Vec<f64> {
 }
 
 async fn alone(address: &str) -> Vec<f64> {
-    client(address.to_owned(), Instant::now() + ROUND / 4).await
+    let until = Instant::now() + ROUND / 4;
+    client(address.to_owned(), until, Prompts::Same).await
 }
 
-async fn client(address: String, until: Instant) -> Vec<f64> {
+/// Numbers the distinct prompts of this run.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+async fn client(address: String, until: Instant, prompts: Prompts) -> Vec<f64> {
     let mut stream = TcpStream::connect(address).await.expect("connects");
     stream.set_nodelay(true).expect("TCP");
-    let request = request();
+    let mut request = request(0);
     let mut buffer = vec![0; 64 << 10];
     let mut latencies = Vec::new();
     while Instant::now() < until {
+        if prompts == Prompts::Distinct {
+            request = self::request(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
         let began = Instant::now();
         stream.write_all(&request).await.expect("sent");
         read_response(&mut stream, &mut buffer).await;

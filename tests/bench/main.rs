@@ -1,10 +1,11 @@
 //! Figures, side by side: ours and what it is measured against, in one run on one machine.
 //!
-//! `cargo xtask bench` builds and runs this; with `store`, `guest` or `serve` behind it, only that
+//! `cargo xtask bench` builds and runs this; with `store`, `guest`, `serve` or `envoy` behind it, only that
 //! part. Ratios are what counts; absolute times belong to the machine. The load stays on loopback
 //! and is bounded in connections and time.
 
 mod clock;
+mod envoy;
 mod guest;
 mod http;
 mod store;
@@ -14,10 +15,11 @@ use std::process::ExitCode;
 /// A part of the benchmark, by its name on the command line.
 type Part = (&'static str, fn() -> ExitCode);
 
-const PARTS: [Part; 3] = [
+const PARTS: [Part; 4] = [
     ("store", store::run),
     ("guest", guest::run),
     ("serve", http::run),
+    ("envoy", envoy::run),
 ];
 
 fn main() -> ExitCode {

@@ -379,6 +379,15 @@ impl Edge {
         self.plan.start().await
     }
 
+    /// The number of its process.
+    ///
+    /// # Panics
+    ///
+    /// If it has ended by itself.
+    pub fn id(&self) -> u32 {
+        self.pid().as_raw_nonzero().get().unsigned_abs()
+    }
+
     fn pid(&self) -> Pid {
         self.child
             .id()
