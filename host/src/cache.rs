@@ -1,8 +1,8 @@
 //! The cache: read this first.
 //!
 //! ```text
-//! lookup ─► L1 (moka: key ─► place) ─► place: record in a mapped segment ─► Entry
-//! insert ─► store: append the record ─► place ─► L1
+//! lookup ─► index (key ─► place, no lock) ─► place: record in a mapped segment ─► Entry
+//! insert ─► store: append the record ─► place ─► index
 //!              └ disk in trouble ─► memory: the entry itself, bounded in bytes
 //! ```
 //!
@@ -13,6 +13,7 @@
 mod entry;
 mod key;
 mod l1;
+mod memory;
 mod options;
 mod stats;
 
@@ -26,12 +27,12 @@ pub use options::CacheOptions;
 pub use stats::Stats;
 
 use crate::store::{
-    ALIGN, Disk, Epochs, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreError, Whose,
+    Disk, Epochs, Index, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreError, Whose,
 };
-use moka::policy::EvictionPolicy;
+use memory::Memory;
 use stats::Counters;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{error, fmt, io};
 
@@ -45,9 +46,12 @@ const RETRY_AFTER_MS: u64 = 1000;
 /// What is beyond may come back with the next start.
 const OWED_TOMBSTONES_MAX: usize = 10_000;
 
-/// L1 holds this part of what fits on disk, in percent. The rest is room for records that
-/// were superseded: without it the oldest segments would go while they are still in use.
-const LIVE_PERCENT: u64 = 90;
+/// What a look into the cache counts as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Hit,
+    None,
+}
 
 /// What a lookup found.
 #[derive(Clone, Debug)]
@@ -107,18 +111,16 @@ pub struct Cache {
 #[derive(Debug)]
 struct Shared {
     /// Entries on disk.
-    l1: L1Cache<Place>,
+    index: Arc<Index>,
     /// Entries in memory.
-    memory: L1Cache<Entry>,
-    /// Whether there ever was one, so that a lookup of a sound cache need not look there.
-    memory_used: AtomicBool,
+    memory: Memory,
     /// Who was purged.
     epochs: Arc<Epochs>,
     /// `None`: in memory only.
     writer: Option<Mutex<Writer>>,
     /// One sync at a time: a second caller must not return before the first one's is done.
     syncing: Mutex<()>,
-    counters: Arc<Counters>,
+    counters: Counters,
     entry_bytes_max: u64,
 }
 
@@ -169,25 +171,9 @@ impl Cache {
     }
 
     pub(crate) fn open_on(disk: Arc<dyn Disk>, options: &CacheOptions) -> Result<Self, OpenError> {
-        let store_options = options.store()?;
-        let Opened {
-            store,
-            live,
-            damaged,
-        } = Store::open(disk, &store_options)?;
-        let live_bytes = (store_options.quota - store_options.segment_bytes) / 100 * LIVE_PERCENT;
-        let writer = Writer {
-            store,
-            trouble: None,
-            owed_tombstones: HashSet::new(),
-        };
-        let epochs = writer.store.epochs();
-        let shared = Shared::new(options, live_bytes, epochs, Some(Mutex::new(writer)));
+        let Opened { store, damaged } = Store::open(disk, &options.store()?)?;
+        let shared = Shared::new(options, store.index(), store.epochs(), Some(store));
         shared.counters.corrupt.fetch_add(damaged, Relaxed);
-        for (key, place) in live {
-            shared.index(&CacheKey::from_bytes(key), place);
-        }
-        shared.l1.run_pending_tasks();
         Ok(Self {
             shared: Arc::new(shared),
         })
@@ -197,7 +183,7 @@ impl Cache {
     /// with the process.
     pub fn in_memory(options: &CacheOptions) -> Self {
         Self {
-            shared: Arc::new(Shared::new(options, 0, Arc::default(), None)),
+            shared: Arc::new(Shared::new(options, Arc::default(), Arc::default(), None)),
         }
     }
 
@@ -208,16 +194,18 @@ impl Cache {
 
     /// The entry for a key.
     pub fn lookup(&self, key: &CacheKey, now_ms: u64) -> Lookup {
-        match self.shared.find(key) {
+        match self.shared.find(key, Use::Hit) {
             Some(entry) if entry.is_expired(now_ms) => Lookup::Stale(entry),
             Some(entry) => Lookup::Hit(entry),
             None => Lookup::Miss,
         }
     }
 
-    /// Whether a lookup would be a hit. Reads the record when it was not read before.
+    /// Whether a lookup would be a hit. Reads the record when it was not read before, but is
+    /// not counted as a use of it.
     pub fn contains(&self, key: &CacheKey, now_ms: u64) -> bool {
-        matches!(self.lookup(key, now_ms), Lookup::Hit(_))
+        let found = self.shared.find(key, Use::None);
+        found.is_some_and(|entry| !entry.is_expired(now_ms))
     }
 
     /// Stores an entry, in place of the one before, and returns it. A lookup finds it from now
@@ -255,16 +243,18 @@ impl Cache {
     /// disk is in trouble from now until then. Returns whether there was one to be found.
     pub fn remove(&self, key: &CacheKey) -> bool {
         let shared = &*self.shared;
-        let in_memory = shared.memory.remove(key.as_bytes()).is_some();
+        let in_memory = shared.memory.remove(key.as_bytes());
         let on_disk = shared.writer.as_ref().is_some_and(|writer| {
             let mut writer = lock(writer);
-            // Written also when L1 does not know the key: its record may still be on disk,
-            // evicted, and the next start would find it.
-            if let Err(error) = writer.store.append(&NewRecord::tombstone(key.as_bytes())) {
+            // What the index does not know has nothing on disk to be buried.
+            let was_there = shared.index.remove(key.as_bytes());
+            if was_there
+                && let Err(error) = writer.store.append(&NewRecord::tombstone(key.as_bytes()))
+            {
                 writer.owe_tombstone(key);
                 shared.note_trouble(&mut writer, error.to_string(), None);
             }
-            shared.l1.remove(key.as_bytes()).is_some()
+            was_there
         });
         in_memory || on_disk
     }
@@ -330,15 +320,14 @@ impl Cache {
     pub fn stats(&self) -> Stats {
         let shared = &*self.shared;
         let counters = &shared.counters;
-        // moka counts late otherwise, and whoever has just inserted an entry wants to see it.
-        shared.l1.run_pending_tasks();
-        shared.memory.run_pending_tasks();
+        // moka lets go late otherwise, and whoever has just inserted an entry wants to see it.
+        shared.memory.settle();
         let mut stats = Stats {
-            entries: shared.l1.len() + shared.memory.len(),
-            payload_bytes: counters.payload_bytes.load(Relaxed),
+            entries: shared.index.len() + shared.memory.len(),
+            payload_bytes: shared.index.payload_bytes() + shared.memory.payload_bytes(),
             inserts: counters.inserts.load(Relaxed),
             inserts_in_memory: counters.inserts_in_memory.load(Relaxed),
-            evictions: counters.evictions.load(Relaxed),
+            evictions: shared.memory.evictions(),
             store_errors: counters.store_errors.load(Relaxed),
             corrupt: counters.corrupt.load(Relaxed),
             healthy: true,
@@ -352,6 +341,7 @@ impl Cache {
             stats.dead_bytes = store.dead_bytes;
             stats.segments = store.segments;
             stats.segments_reclaimed = store.reclaimed;
+            stats.evictions += store.evicted;
             stats.healthy = writer.trouble.is_none();
             stats.trouble = writer.trouble.as_ref().map(|t| t.reason.clone());
         }
@@ -362,100 +352,75 @@ impl Cache {
 impl Shared {
     fn new(
         options: &CacheOptions,
-        live_bytes: u64,
+        index: Arc<Index>,
         epochs: Arc<Epochs>,
-        writer: Option<Mutex<Writer>>,
+        store: Option<Store>,
     ) -> Self {
-        let counters = Arc::<Counters>::default();
-
-        // Weighed in units of ALIGN, so that the largest record fits moka's u32. No entry
-        // weighs less than its share of entries_max, and so there are no more than that.
-        let bound = |bytes: u64| {
-            let max = bytes / ALIGN;
-            let least = u32::try_from(max / options.entries_max.max(1)).unwrap_or(u32::MAX);
-            let weigh =
-                move |bytes: u64| u32::try_from(bytes / ALIGN).unwrap_or(u32::MAX).max(least);
-            (max, weigh)
+        let writer = |store| {
+            Mutex::new(Writer {
+                store,
+                trouble: None,
+                owed_tombstones: HashSet::new(),
+            })
         };
-        // LRU: a new answer always comes in, as its record was written already; and what was
-        // reclaimed with its segment is not asked for, sinks, and leaves by itself.
-        let (max, weigh) = bound(live_bytes);
-        let l1 = L1Cache::build(
-            L1Bound::Weight {
-                max,
-                weigh: Box::new(move |place: &Place| weigh(place.shape().record_bytes())),
-            },
-            EvictionPolicy::lru(),
-            Some(Box::new({
-                let counters = Arc::clone(&counters);
-                move |place: &Place, for_room| {
-                    place.count_dead();
-                    counters.leaving(place.shape().payload_bytes.into(), for_room);
-                }
-            })),
-        );
-        let (max, weigh) = bound(options.memory_bytes_max);
-        let memory = L1Cache::build(
-            L1Bound::Weight {
-                max,
-                weigh: Box::new(move |entry: &Entry| weigh(entry.record_bytes())),
-            },
-            EvictionPolicy::lru(),
-            Some(Box::new({
-                let counters = Arc::clone(&counters);
-                move |entry: &Entry, for_room| counters.leaving(entry.payload_bytes(), for_room)
-            })),
-        );
         Self {
-            l1,
-            memory,
-            memory_used: AtomicBool::new(false),
+            index,
+            memory: Memory::new(options.memory_bytes_max, options.entries_max),
             epochs,
-            writer,
+            writer: store.map(writer),
             syncing: Mutex::new(()),
-            counters,
+            counters: Counters::default(),
             entry_bytes_max: options.entry_bytes_max,
         }
     }
 
-    fn find(&self, key: &CacheKey) -> Option<Entry> {
-        if let Some(found) = self.l1.lookup_by_hash(key.as_bytes()) {
-            match found.handle().read(key.as_bytes(), &self.epochs) {
-                Read::Sound(record) => return Some(Entry::from_place(record, found.handle())),
-                Read::Damaged => {
-                    self.counters.corrupt.fetch_add(1, Relaxed);
-                    self.l1.remove(key.as_bytes());
+    fn find(&self, key: &CacheKey, counts_as: Use) -> Option<Entry> {
+        let key_bytes = key.as_bytes();
+        let read = self.index.find(key_bytes, |place| {
+            match place.read(key_bytes, &self.epochs) {
+                Read::Sound(record) => {
+                    if counts_as == Use::Hit {
+                        place.hit();
+                    }
+                    Ok(Entry::from_place(record, place))
                 }
-                Read::Gone => {
-                    self.l1.remove(key.as_bytes());
-                }
+                read => Err((read, place.clone())),
             }
+        });
+        match read {
+            Some(Ok(entry)) => return Some(entry),
+            Some(Err((read, place))) => self.give_up(key, &place, matches!(read, Read::Damaged)),
+            None => {}
         }
-        if self.memory_used.load(Relaxed) {
-            return Some(self.memory.lookup_by_hash(key.as_bytes())?.into_handle());
+        match counts_as {
+            Use::Hit => self.memory.find(key_bytes),
+            Use::None => self.memory.peek(key_bytes),
         }
-        None
     }
 
-    fn index(&self, key: &CacheKey, place: Place) {
-        let payload_bytes = place.shape().payload_bytes.into();
-        self.counters
-            .payload_bytes
-            .fetch_add(payload_bytes, Relaxed);
-        self.l1.insert_by_hash(*key.as_bytes(), place);
+    /// Takes a place out that is of no use, unless something else is there by now.
+    fn give_up(&self, key: &CacheKey, place: &Place, is_damaged: bool) {
+        let Some(writer) = &self.writer else { return };
+        let mut writer = lock(writer);
+        if self.index.remove_place(key.as_bytes(), place) && is_damaged {
+            self.counters.corrupt.fetch_add(1, Relaxed);
+            // It may be readable again after the next start, and must not come back when it
+            // was removed or superseded by then.
+            writer.owe_tombstone(key);
+        }
     }
 
     fn store(&self, key: &CacheKey, record: &NewRecord<'_>) -> Entry {
         let Some(writer) = &self.writer else {
             return self.store_in_memory(key, record);
         };
-        // L1 changes while the lock is held, so that it and the log agree on what came last.
         let mut writer = lock(writer);
         if let Some(entry) = self.store_on_disk(&mut writer, key, record) {
             return entry;
         }
         self.counters.inserts_in_memory.fetch_add(1, Relaxed);
-        self.l1.remove(key.as_bytes());
+        // What is there now is superseded, and so is what a failed write may have left.
+        self.index.remove(key.as_bytes());
         writer.owe_tombstone(key);
         self.store_in_memory(key, record)
     }
@@ -489,21 +454,13 @@ impl Shared {
             tracing::info!("the disk takes entries again");
         }
         let entry = Entry::from_place(place.written()?, &place);
-        self.index(key, place);
-        if self.memory_used.load(Relaxed) {
-            self.memory.remove(key.as_bytes());
-        }
+        self.memory.remove(key.as_bytes());
         Some(entry)
     }
 
     fn store_in_memory(&self, key: &CacheKey, record: &NewRecord<'_>) -> Entry {
         let entry = Entry::in_memory(record);
-        self.memory_used.store(true, Relaxed);
-        let payload_bytes = entry.payload_bytes();
-        self.counters
-            .payload_bytes
-            .fetch_add(payload_bytes, Relaxed);
-        self.memory.insert_by_hash(*key.as_bytes(), entry.clone());
+        self.memory.insert(key.as_bytes(), entry.clone());
         entry
     }
 
@@ -521,7 +478,7 @@ impl Shared {
         writer.store.purge(whose);
         self.memory.remove_where(is_meant);
         if whose == Whose::Everybody {
-            self.l1.clear();
+            self.index.remove_where(|_| true);
             // What was purged need not be buried one by one.
             writer.owed_tombstones.clear();
         }

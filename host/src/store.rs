@@ -6,8 +6,8 @@
 //!                └► Place ─► read: the record, zero-copy from the mapping
 //! ```
 //!
-//! A [`Store`] is the writer: it has one owner at a time. Readers need only a [`Place`] and no
-//! lock. Which key lies where is L1's business; the store knows it only while it recovers.
+//! A [`Store`] is the writer: it has one owner at a time. Readers need only its [`Index`], which
+//! tells where each key lies, and no lock.
 //! What the bytes look like, and what is assumed of the medium, stands in `docs/format.md`.
 
 mod disk;
@@ -17,10 +17,12 @@ mod epochs;
 pub(crate) mod faults;
 mod folder;
 mod format;
+mod hash;
 mod index;
 mod mmap;
 mod reclaim;
 mod recover;
+mod replay;
 mod segment;
 
 pub(crate) use disk::{Disk, DiskFile, RealDisk};
@@ -29,12 +31,14 @@ pub use folder::OpenError;
 pub(crate) use format::{
     ALIGN, BLOCK_BYTES, HEADER_BYTES, NEVER, SEGMENT_BYTES_LIMIT, Shape, tenant_of,
 };
+pub(crate) use hash::KeyState;
+pub(crate) use index::Index;
 pub(crate) use segment::{NewRecord, Place, Read};
 
 use folder::Folder;
-use format::{EpochsFile, Salt, StoreId, Superblock};
-use index::Last;
+use format::{EpochsFile, Kind, Salt, StoreId, Superblock};
 use recover::Recovered;
+use replay::Last;
 use segment::{Active, DiskUse, Segment};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -45,6 +49,9 @@ use std::{fmt, io};
 /// So many sealed segments may wait for [`Store::take_unsynced`], each with its file open.
 /// When nobody asks for them, sealing one more waits for the disk itself.
 const UNSYNCED_MAX: usize = 64;
+
+/// A segment is at most this part of the whole, so that reclaiming one is no great loss.
+pub(crate) const SEGMENTS_MIN: u64 = 8;
 
 /// As an epoch while nothing else is known: higher than any sequence.
 const EVERYTHING: u64 = u64::MAX;
@@ -57,6 +64,8 @@ pub(crate) struct StoreOptions {
     pub(crate) quota: u64,
     /// A multiple of [`BLOCK_BYTES`], large enough for the largest record.
     pub(crate) segment_bytes: u64,
+    /// How many entries there may be; at least 1.
+    pub(crate) entries_max: u64,
 }
 
 /// Why a record could not be written. The caller goes on without the disk.
@@ -130,6 +139,8 @@ pub(crate) struct StoreStats {
     pub(crate) pinned_bytes: u64,
     pub(crate) dead_bytes: u64,
     pub(crate) reclaimed: u64,
+    /// Entries that went with segments that were reclaimed.
+    pub(crate) evicted: u64,
 }
 
 /// The writer of a data folder.
@@ -139,7 +150,9 @@ pub(crate) struct Store {
     folder: Folder,
     quota: u64,
     segment_bytes: u64,
+    entries_max: u64,
     disk_use: Arc<DiskUse>,
+    index: Arc<Index>,
     /// Sealed, oldest first.
     segments: VecDeque<Arc<Segment>>,
     active: Option<Active>,
@@ -151,14 +164,13 @@ pub(crate) struct Store {
     /// Sealed, but perhaps not durable.
     unsynced: Vec<Unsynced>,
     reclaimed: u64,
+    evicted: u64,
 }
 
 /// A store just opened, with what was in it.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) store: Store,
-    /// Oldest first.
-    pub(crate) live: Vec<([u8; 32], Place)>,
     /// Parts that were not as they were written.
     pub(crate) damaged: u64,
 }
@@ -190,12 +202,18 @@ impl Store {
         if is_lost {
             epochs.all = last.sequence;
         }
-        let store = Self {
+        let index = Index::default();
+        for (key, place) in live {
+            index.insert(&key, place);
+        }
+        let mut store = Self {
             disk,
             folder,
             quota: options.quota,
             segment_bytes: options.segment_bytes,
+            entries_max: options.entries_max,
             disk_use,
+            index: Arc::new(index),
             segments,
             active,
             next_segment,
@@ -204,15 +222,22 @@ impl Store {
             owes_epochs: is_lost,
             unsynced: Vec::new(),
             reclaimed: 0,
+            evicted: 0,
         };
+        // It may be less than when the entries were written.
+        store.keep_entries_max(0);
         Ok(Opened {
             store,
-            live,
             damaged: damaged + u64::from(is_lost),
         })
     }
 
-    /// For readers to ask.
+    /// For readers: where each key lies.
+    pub(crate) fn index(&self) -> Arc<Index> {
+        Arc::clone(&self.index)
+    }
+
+    /// For readers: who was purged.
     pub(crate) fn epochs(&self) -> Arc<Epochs> {
         Arc::clone(&self.epochs)
     }
@@ -247,6 +272,7 @@ impl Store {
     /// removed stays, never to be served, until room is needed.
     pub(crate) fn discard(&mut self) {
         self.unsynced.clear();
+        self.index.remove_where(|_| true);
         let active = self.active.take().map(|active| active.segment);
         self.segments.extend(active);
         let folder = &self.folder;
@@ -258,15 +284,15 @@ impl Store {
         });
     }
 
-    /// Writes a record behind the last one. It can be read at once, and survives the process;
-    /// it survives the machine after the next sync.
+    /// Writes a record behind the last one, and lets the index know. It can be read at once, and
+    /// survives the process; it survives the machine after the next sync.
     ///
     /// # Errors
     ///
     /// The store is as before, and the next call tries again.
     pub(crate) fn append(&mut self, record: &NewRecord<'_>) -> Result<Place, StoreError> {
         let mut active = match self.active.take() {
-            Some(active) if active.room() >= record.shape().record_bytes() => active,
+            Some(active) if self.has_room(&active, record) => active,
             full => {
                 full.map_or(Ok(()), |full| self.seal(full))?;
                 self.begin_segment()?
@@ -281,7 +307,21 @@ impl Store {
         self.active = Some(active);
         let place = written?;
         self.last = next;
+        match record.kind() {
+            Kind::Entry => self.index.insert(record.key(), place.clone()),
+            Kind::Tombstone => drop(self.index.remove(record.key())),
+        }
         Ok(place)
+    }
+
+    fn has_room(&self, active: &Active, record: &NewRecord<'_>) -> bool {
+        active.room() >= record.shape().record_bytes()
+            && active.records < self.segment_records_max()
+    }
+
+    /// Entries leave by segments, so a segment must not hold more than a part of all.
+    fn segment_records_max(&self) -> u64 {
+        (self.entries_max / SEGMENTS_MIN).max(1)
     }
 
     /// The files to sync for everything appended so far to be durable.
@@ -314,6 +354,7 @@ impl Store {
             pinned_bytes: self.pinned_bytes(),
             dead_bytes: self.listed().map(|segment| segment.dead_bytes()).sum(),
             reclaimed: self.reclaimed,
+            evicted: self.evicted,
         }
     }
 
@@ -344,6 +385,7 @@ impl Store {
     /// leaves no half of one.
     fn begin_segment(&mut self) -> Result<Active, StoreError> {
         self.make_room(self.segment_bytes)?;
+        self.keep_entries_max(self.segment_records_max());
         let id = self.next_segment;
         let unfinished = self.folder.unfinished_segment(id);
         let made = self.make_segment(id, &unfinished);
@@ -374,6 +416,7 @@ impl Store {
             segment: Segment::new(id, salt, mapping, &self.disk_use),
             file,
             end: BLOCK_BYTES as u64,
+            records: 0,
             is_dirty: false,
         })
     }

@@ -2,12 +2,9 @@
 
 use super::METADATA_BYTES_MAX;
 use crate::store::{
-    ALIGN, BLOCK_BYTES, HEADER_BYTES, OpenError, SEGMENT_BYTES_LIMIT, StoreOptions,
+    ALIGN, BLOCK_BYTES, HEADER_BYTES, OpenError, SEGMENT_BYTES_LIMIT, SEGMENTS_MIN, StoreOptions,
 };
 use std::path::PathBuf;
-
-/// A segment is at most this part of the quota, so that reclaiming one is no great loss.
-const SEGMENTS_MIN: u64 = 8;
 
 /// Where the cache lies and how large it may be.
 #[derive(Clone, Debug)]
@@ -75,6 +72,7 @@ impl CacheOptions {
             dir: self.data_dir.clone(),
             quota: self.disk_bytes_max,
             segment_bytes,
+            entries_max: self.entries_max.max(1),
         })
     }
 }

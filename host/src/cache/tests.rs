@@ -2,6 +2,7 @@
 
 mod basics;
 mod damage;
+mod figures;
 mod folder;
 mod purge;
 mod quota;

@@ -19,22 +19,46 @@ impl Store {
             if pinned > self.quota / PINNED_SHARE {
                 return Err(StoreError::Pinned(pinned));
             }
-            let Some(oldest) = self.segments.front() else {
+            if !self.reclaim_oldest()? {
                 return Err(StoreError::Pinned(pinned));
-            };
-            let path = self.folder.segment(oldest.id);
-            match self.disk.unlink(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(StoreError::io("remove", &path)(error));
-                }
-                _ => {}
             }
-            // An open file keeps its space, unlinked or not.
-            self.unsynced.retain(|unsynced| unsynced.id != oldest.id);
-            self.segments.pop_front();
-            self.reclaimed += 1;
         }
         Ok(())
+    }
+
+    /// Reclaims until another `more` entries may be added. What cannot be removed now is too
+    /// many entries for a while, but no more disk.
+    pub(super) fn keep_entries_max(&mut self, more: u64) {
+        while self.index.len() + more > self.entries_max {
+            match self.reclaim_oldest() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "too many entries");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// False when there is none but the active one.
+    fn reclaim_oldest(&mut self) -> Result<bool, StoreError> {
+        let Some(oldest) = self.segments.front() else {
+            return Ok(false);
+        };
+        let path = self.folder.segment(oldest.id);
+        match self.disk.unlink(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove", &path)(error));
+            }
+            _ => {}
+        }
+        // An open file keeps its space, unlinked or not.
+        self.unsynced.retain(|unsynced| unsynced.id != oldest.id);
+        self.evicted += self.index.remove_where(|place| place.is_in(oldest));
+        self.segments.pop_front();
+        self.reclaimed += 1;
+        Ok(true)
     }
 
     /// Bytes of segments that are reclaimed but still read.

@@ -11,7 +11,7 @@ use super::format::{
     ALIGN, BLOCK_BYTES, EpochsFile, HEADER_BYTES, Header, Kind, Reject, SEGMENT_BYTES_LIMIT, Salt,
     Superblock,
 };
-use super::index::{Index, Last};
+use super::replay::{Last, Replay};
 use super::segment::{Active, DiskUse, Place, Segment};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ pub(crate) fn recover(
         live: Vec::new(),
         damaged: 0,
     };
-    let mut index = Index::new(purged);
+    let mut replay = Replay::new(purged);
     let mut bytes = Vec::new();
     for Found {
         id,
@@ -93,7 +93,7 @@ pub(crate) fn recover(
             if !is_entry {
                 segment.count_dead(header.shape());
             }
-            index.add(
+            replay.add(
                 header,
                 is_entry.then(|| Place::new(&segment, *offset, header)),
             );
@@ -110,13 +110,14 @@ pub(crate) fn recover(
                 segment,
                 file,
                 end: scan.end,
+                records: scan.records.len() as u64,
                 is_dirty: true,
             });
         } else {
             recovered.segments.push_back(segment);
         }
     }
-    (recovered.last, recovered.live) = index.finish();
+    (recovered.last, recovered.live) = replay.finish();
     Ok(recovered)
 }
 

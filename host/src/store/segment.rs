@@ -9,7 +9,7 @@ use super::format::{self, ALIGN, Header, Kind, NEVER, Salt, Shape};
 use super::mmap::Mapping;
 use bytes::Bytes;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 /// Bytes that segments occupy on disk, those included that are unlinked but still read.
@@ -118,9 +118,12 @@ impl Segment {
     }
 }
 
-/// Where a record lies, and what a lookup needs to know before it touches the record. What L1
-/// holds for each key: 40 bytes that keep no segment alive.
-#[derive(Clone, Debug)]
+/// Hits of an entry are counted up to here. More would not tell more: it is worth keeping.
+const HITS_MAX: u8 = 3;
+
+/// Where a record lies, and what a lookup needs to know before it touches the record. What the
+/// index holds for each key: 40 bytes that keep no segment alive.
+#[derive(Debug)]
 pub(crate) struct Place {
     segment: Weak<Segment>,
     /// In units of [`ALIGN`].
@@ -128,9 +131,21 @@ pub(crate) struct Place {
     shape: Shape,
     stored_at_ms: u64,
     expires_at_ms: u64,
+    /// Since it was written here, at most [`HITS_MAX`].
+    hits: AtomicU8,
 }
 
 const _: () = assert!(size_of::<Place>() == 40);
+
+impl Clone for Place {
+    fn clone(&self) -> Self {
+        Self {
+            segment: Weak::clone(&self.segment),
+            hits: AtomicU8::new(self.hits()),
+            ..*self
+        }
+    }
+}
 
 /// What came of reading a [`Place`].
 #[derive(Debug)]
@@ -151,7 +166,29 @@ impl Place {
             shape: header.shape(),
             stored_at_ms: header.stored_at_ms,
             expires_at_ms: header.expires_at_ms,
+            hits: AtomicU8::new(0),
         }
+    }
+
+    /// Whether it is the very same record.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Weak::ptr_eq(&self.segment, &other.segment) && self.at == other.at
+    }
+
+    pub(crate) fn is_in(&self, segment: &Arc<Segment>) -> bool {
+        std::ptr::eq(self.segment.as_ptr(), Arc::as_ptr(segment))
+    }
+
+    /// Notes a use. Some are not noted when there are many at once, and that is no loss.
+    pub(crate) fn hit(&self) {
+        let hits = self.hits();
+        if hits < HITS_MAX {
+            self.hits.store(hits + 1, Relaxed);
+        }
+    }
+
+    pub(crate) fn hits(&self) -> u8 {
+        self.hits.load(Relaxed)
     }
 
     pub(crate) fn shape(&self) -> Shape {
@@ -264,6 +301,10 @@ impl<'a> NewRecord<'a> {
         }
     }
 
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     pub(crate) fn key(&self) -> &'a [u8; 32] {
         self.key
     }
@@ -314,6 +355,8 @@ pub(crate) struct Active {
     pub(crate) file: Arc<dyn DiskFile>,
     /// Where the next record goes. Nobody was given a slice at or behind it.
     pub(crate) end: u64,
+    /// How many there are.
+    pub(crate) records: u64,
     /// Something was written since the file was last synced.
     pub(crate) is_dirty: bool,
 }
@@ -347,6 +390,7 @@ impl Active {
         self.segment.note(&header);
         let place = Place::new(&self.segment, self.end, &header);
         self.end += record.shape.record_bytes();
+        self.records += 1;
         if record.kind == Kind::Tombstone {
             self.segment.count_dead(record.shape);
         }
@@ -373,6 +417,7 @@ mod tests {
             segment: Segment::new(1, Salt::NONE, mapping, &disk_use),
             file,
             end: 0,
+            records: 0,
             is_dirty: false,
         };
         (dir, active, disk_use)

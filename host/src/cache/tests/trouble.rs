@@ -1,6 +1,7 @@
 //! A disk that fails while the cache runs.
 
 use super::*;
+use std::sync::atomic::AtomicBool;
 
 #[test]
 fn a_disk_in_trouble_means_memory_and_back_again_without_a_restart() {
@@ -34,7 +35,7 @@ fn a_disk_in_trouble_means_memory_and_back_again_without_a_restart() {
         for number in 200..600 {
             put(&cache, number, 0, 4000);
         }
-        cache.shared.memory.run_pending_tasks();
+        cache.shared.memory.settle();
         assert!(cache.stats().payload_bytes <= 2 << 20);
         assert!(cache.shared.memory.len() <= (1 << 20) / 4096);
         assert_eq!(version(&cache, 599), Some(0));
@@ -57,7 +58,7 @@ fn a_disk_in_trouble_means_memory_and_back_again_without_a_restart() {
         assert!(stats.healthy && stats.trouble.is_none());
         assert_eq!(version(&cache, 1), Some(2));
         // Or it would be found there once the newer one is evicted.
-        assert!(!cache.shared.memory.contains_hash(key(1).as_bytes()));
+        assert!(cache.shared.memory.peek(key(1).as_bytes()).is_none());
         drop(cache);
         let cache = props.open();
         assert_eq!(version(&cache, 1), Some(2));
