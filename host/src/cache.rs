@@ -296,14 +296,15 @@ impl Cache {
             return Ok(());
         };
         let _one_at_a_time = lock(&shared.syncing);
-        let mut result = Ok(());
-        let unsynced = {
+        let (unsynced, mut result) = {
             let mut writer = lock(writer);
-            if let Err(error) = writer.settle() {
+            let settled = writer.settle();
+            let (unsynced, lost) = writer.store.take_unsynced();
+            let result = settled.map_err(|error| {
                 shared.note_trouble(&mut writer, error.to_string(), None);
-                result = Err(error.into());
-            }
-            writer.store.take_unsynced()
+                error.into()
+            });
+            (unsynced, result.and(lost))
         };
         for file in unsynced {
             if let Err(error) = file.sync() {
@@ -311,6 +312,8 @@ impl Cache {
                 writer.store.abandon(&file);
                 shared.note_trouble(&mut writer, format!("cannot sync: {error}"), None);
                 result = Err(error);
+            } else if file.write_contents() {
+                lock(writer).store.contents_written(&file);
             }
         }
         result

@@ -24,8 +24,9 @@ mod reclaim;
 mod recover;
 mod replay;
 mod segment;
+mod unsynced;
 
-pub(crate) use disk::{Disk, DiskFile, RealDisk};
+pub(crate) use disk::{Disk, RealDisk};
 pub(crate) use epochs::{Epochs, Whose};
 pub use folder::OpenError;
 pub(crate) use format::{
@@ -34,9 +35,10 @@ pub(crate) use format::{
 pub(crate) use hash::KeyState;
 pub(crate) use index::Index;
 pub(crate) use segment::{NewRecord, Place, Read};
+pub(crate) use unsynced::Unsynced;
 
 use folder::Folder;
-use format::{EpochsFile, Kind, Salt, StoreId, Superblock};
+use format::{Contents, EpochsFile, Kind, Salt, StoreId, Superblock};
 use recover::Recovered;
 use replay::Last;
 use segment::{Active, DiskUse, Segment};
@@ -45,10 +47,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
+use unsynced::ContentsFile;
 
-/// So many sealed segments may wait for [`Store::take_unsynced`], each with its file open.
-/// When nobody asks for them, sealing one more waits for the disk itself.
-const UNSYNCED_MAX: usize = 64;
+/// So many sealed segments may wait for [`Store::take_unsynced`], each with its file open and its
+/// contents, a few megabytes at most, in memory. When nobody asks for them, sealing one more waits for the disk itself.
+const UNSYNCED_MAX: usize = 8;
 
 /// A segment is at most this part of the whole, so that reclaiming one is no great loss.
 pub(crate) const SEGMENTS_MIN: u64 = 8;
@@ -117,20 +120,6 @@ impl From<StoreError> for io::Error {
     }
 }
 
-/// A file with contents that may not be durable yet.
-#[derive(Clone, Debug)]
-pub(crate) struct Unsynced {
-    id: u64,
-    file: Arc<dyn DiskFile>,
-}
-
-impl Unsynced {
-    /// Waits for the medium. Needs no lock on the store.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-}
-
 /// Counts for the operator.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StoreStats {
@@ -163,6 +152,8 @@ pub(crate) struct Store {
     owes_epochs: bool,
     /// Sealed, but perhaps not durable.
     unsynced: Vec<Unsynced>,
+    /// Something was appended that never will be durable, and whoever syncs next has to know.
+    is_lost: bool,
     reclaimed: u64,
     evicted: u64,
 }
@@ -193,7 +184,8 @@ impl Store {
             last,
             live,
             damaged,
-        } = recover::recover(&*disk, &folder, options.quota, &disk_use, &epochs)?;
+            is_unsynced,
+        } = recover::recover(&disk, &folder, options.quota, &disk_use, &epochs)?;
         // The sequence never falls behind a purge, or that would cover what comes next.
         let last = match is_lost {
             true => last,
@@ -221,6 +213,7 @@ impl Store {
             epochs: Arc::new(Epochs::new(epochs)),
             owes_epochs: is_lost,
             unsynced: Vec::new(),
+            is_lost: is_unsynced,
             reclaimed: 0,
             evicted: 0,
         };
@@ -278,7 +271,7 @@ impl Store {
         let folder = &self.folder;
         let disk = &self.disk;
         self.segments.retain(|segment| {
-            let is_gone = disk.unlink(&folder.segment(segment.id)).is_ok();
+            let is_gone = folder.remove_segment(&**disk, segment.id).is_ok();
             self.reclaimed += u64::from(is_gone);
             !is_gone
         });
@@ -316,7 +309,7 @@ impl Store {
 
     fn has_room(&self, active: &Active, record: &NewRecord<'_>) -> bool {
         active.room() >= record.shape().record_bytes()
-            && active.records < self.segment_records_max()
+            && active.contents.records() < self.segment_records_max()
     }
 
     /// Entries leave by segments, so a segment must not hold more than a part of all.
@@ -324,8 +317,13 @@ impl Store {
         (self.entries_max / SEGMENTS_MIN).max(1)
     }
 
-    /// The files to sync for everything appended so far to be durable.
-    pub(crate) fn take_unsynced(&mut self) -> Vec<Unsynced> {
+    /// The files to sync for everything appended so far to be durable. Whoever takes them has
+    /// to [`abandon`](Self::abandon) each whose sync fails.
+    ///
+    /// # Errors
+    ///
+    /// Some of it was lost before, by a sync that somebody else waited for, or by nobody.
+    pub(crate) fn take_unsynced(&mut self) -> (Vec<Unsynced>, io::Result<()>) {
         let mut unsynced = std::mem::take(&mut self.unsynced);
         if let Some(active) = &mut self.active
             && std::mem::take(&mut active.is_dirty)
@@ -333,17 +331,34 @@ impl Store {
             unsynced.push(Unsynced {
                 id: active.segment.id,
                 file: Arc::clone(&active.file),
+                contents: None,
             });
         }
-        unsynced
+        let lost = match std::mem::take(&mut self.is_lost) {
+            true => Err(io::Error::other("an earlier sync failed")),
+            false => Ok(()),
+        };
+        (unsynced, lost)
     }
 
     /// After a failed sync nobody knows what of the segment reached the medium, and a second
-    /// sync would claim that all did. So nothing more is written there; what can be read can
-    /// still be read.
+    /// sync would claim that all did. So nothing more is written there, and it is not synced
+    /// again; what can be read can still be read.
     pub(crate) fn abandon(&mut self, failed: &Unsynced) {
         if let Some(active) = self.active.take_if(|active| active.segment.id == failed.id) {
+            // Of what came while the sync went on, nobody has been told yet.
+            self.is_lost |= active.is_dirty;
             self.segments.push_back(active.segment);
+        }
+        let waiting = self.unsynced.len();
+        self.unsynced.retain(|unsynced| unsynced.id != failed.id);
+        self.is_lost |= self.unsynced.len() < waiting;
+    }
+
+    /// Removes the contents that were just written if their segment was reclaimed meanwhile.
+    pub(crate) fn contents_written(&mut self, of: &Unsynced) {
+        if !self.segments.iter().any(|segment| segment.id == of.id) {
+            let _ = self.disk.unlink(&self.folder.contents(of.id));
         }
     }
 
@@ -366,17 +381,21 @@ impl Store {
 
     fn seal(&mut self, full: Active) -> Result<(), StoreError> {
         let id = full.segment.id;
+        let contents = ContentsFile::of(&self.disk, &self.folder, &full.segment, full.contents);
         self.segments.push_back(full.segment);
-        if full.is_dirty {
-            self.unsynced.push(Unsynced {
-                id,
-                file: full.file,
-            });
-        }
+        self.unsynced.push(Unsynced {
+            id,
+            file: full.file,
+            contents: Some(contents),
+        });
         while self.unsynced.len() > UNSYNCED_MAX {
             let oldest = self.unsynced.remove(0);
             let path = self.folder.segment(oldest.id);
-            oldest.sync().map_err(StoreError::io("sync", &path))?;
+            if let Err(error) = oldest.sync() {
+                self.is_lost = true;
+                return Err(StoreError::io("sync", &path)(error));
+            }
+            oldest.write_contents();
         }
         Ok(())
     }
@@ -416,7 +435,7 @@ impl Store {
             segment: Segment::new(id, salt, mapping, &self.disk_use),
             file,
             end: BLOCK_BYTES as u64,
-            records: 0,
+            contents: Contents::default(),
             is_dirty: false,
         })
     }

@@ -1,12 +1,14 @@
 //! The cache over real files, over a disk with faults, and without a disk.
 
 mod basics;
+mod contents;
 mod damage;
 mod figures;
 mod folder;
 mod purge;
 mod quota;
 mod random;
+mod sync;
 mod trouble;
 
 use super::*;
@@ -65,6 +67,12 @@ impl Props {
     }
 
     fn segments(&self) -> Vec<PathBuf> {
+        let is_segment = |path: &PathBuf| path.extension().is_some_and(|found| found == "seg");
+        self.folder().into_iter().filter(is_segment).collect()
+    }
+
+    /// Everything in the folder of segments.
+    fn folder(&self) -> Vec<PathBuf> {
         let mut paths: Vec<_> = fs::read_dir(self.data_dir().join("segments"))
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -155,6 +163,23 @@ fn sealed_again(block: &[u8], at: usize) -> Vec<u8> {
     let checksum = crc_fast::crc32_iscsi(&block[..end]);
     block[end..].copy_from_slice(&checksum.to_le_bytes());
     block
+}
+
+/// Every file below a folder with its contents.
+fn snapshot(dir: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.push((path.clone(), None));
+            found.extend(snapshot(&path));
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            found.push((path, Some(bytes)));
+        }
+    }
+    found.sort();
+    found
 }
 
 /// SplitMix64: the same numbers for the same seed, everywhere.

@@ -18,6 +18,9 @@ pub(crate) struct Faults {
     pub(crate) tears_writes: AtomicBool,
     /// Nothing is made durable.
     pub(crate) fails_syncs: AtomicBool,
+    /// Nothing is made durable in files with more than a block written to them: segments can
+    /// still be made.
+    pub(crate) fails_data_syncs: AtomicBool,
     /// No file can be removed.
     pub(crate) keeps_files: AtomicBool,
     /// Reading fails wherever this block is concerned; 0 is none.
@@ -45,7 +48,12 @@ pub(crate) struct FaultDisk {
 impl FaultDisk {
     fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
         let faults = Arc::clone(&self.faults);
-        Arc::new(FaultFile { file, faults })
+        let bytes_written = AtomicU64::new(0);
+        Arc::new(FaultFile {
+            file,
+            faults,
+            bytes_written,
+        })
     }
 }
 
@@ -93,6 +101,7 @@ impl Disk for FaultDisk {
 struct FaultFile {
     file: Arc<dyn DiskFile>,
     faults: Arc<Faults>,
+    bytes_written: AtomicU64,
 }
 
 impl DiskFile for FaultFile {
@@ -116,6 +125,8 @@ impl DiskFile for FaultFile {
             self.file.write_at([half, b"", b"", b""], offset)?;
             return Err(io::Error::other("torn on purpose"));
         }
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        self.bytes_written.fetch_add(bytes as u64, Relaxed);
         self.file.write_at(parts, offset)
     }
 
@@ -130,6 +141,9 @@ impl DiskFile for FaultFile {
     fn sync_data(&self) -> io::Result<()> {
         let faults = &self.faults;
         faults.check(&faults.fails_syncs, io::ErrorKind::Other)?;
+        if self.bytes_written.load(Relaxed) > 4096 {
+            faults.check(&faults.fails_data_syncs, io::ErrorKind::Other)?;
+        }
         self.file.sync_data()
     }
 

@@ -22,6 +22,7 @@ const SEGMENTS: &str = "segments";
 const LOST_AND_FOUND: &str = "lost+found";
 
 const SEGMENT_SUFFIX: &str = ".seg";
+const CONTENTS_SUFFIX: &str = ".idx";
 const UNFINISHED_SUFFIX: &str = ".tmp";
 
 /// Why a data folder could not be opened. Each displays as one line that names what it is
@@ -207,6 +208,29 @@ impl Folder {
         self.segments().join(format!("{id:016x}{SEGMENT_SUFFIX}"))
     }
 
+    /// Removes a segment and what is beside it, durably: whoever removes the next one relies on
+    /// this one not to come back with older records. One that is gone already is fine.
+    pub(crate) fn remove_segment(&self, disk: &dyn Disk, id: u64) -> io::Result<()> {
+        for path in [self.segment(id), self.contents(id)] {
+            match disk.unlink(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        disk.sync_dir(&self.segments())
+    }
+
+    /// What the segment holds, so that it need not be read to know.
+    pub(crate) fn contents(&self, id: u64) -> PathBuf {
+        self.segments().join(format!("{id:016x}{CONTENTS_SUFFIX}"))
+    }
+
+    /// Where contents are written before they get their name.
+    pub(crate) fn unfinished_contents(&self, id: u64) -> PathBuf {
+        self.segments()
+            .join(format!("{id:016x}{CONTENTS_SUFFIX}{UNFINISHED_SUFFIX}"))
+    }
+
     /// Where a segment is made before it gets its name.
     pub(crate) fn unfinished_segment(&self, id: u64) -> PathBuf {
         self.segments()
@@ -218,7 +242,8 @@ impl Folder {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SegmentName {
     Segment(u64),
-    /// Left by a crash before the segment was in use.
+    Contents(u64),
+    /// Left by a crash before it was in use.
     Unfinished,
     /// Nothing of ours; it stays where it is.
     Foreign,
@@ -230,19 +255,23 @@ impl SegmentName {
             Some(name) => (name, false),
             None => (name, true),
         };
-        let id = name
-            .strip_suffix(SEGMENT_SUFFIX)
-            .filter(|digits| digits.len() == 16)
-            .filter(|digits| {
-                digits
-                    .bytes()
-                    .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-            })
-            .and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        match id {
-            Some(id) if finished => Self::Segment(id),
-            Some(_) => Self::Unfinished,
-            None => Self::Foreign,
+        let (digits, named): (_, fn(u64) -> Self) = match name.strip_suffix(SEGMENT_SUFFIX) {
+            Some(digits) => (digits, Self::Segment),
+            None => match name.strip_suffix(CONTENTS_SUFFIX) {
+                Some(digits) => (digits, Self::Contents),
+                None => return Self::Foreign,
+            },
+        };
+        let is_digit = |b| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        match u64::from_str_radix(digits, 16) {
+            // We never get to the last one, behind which there would be none.
+            Ok(id) if digits.len() == 16 && digits.bytes().all(is_digit) && id < u64::MAX => {
+                match finished {
+                    true => named(id),
+                    false => Self::Unfinished,
+                }
+            }
+            _ => Self::Foreign,
         }
     }
 }

@@ -4,7 +4,6 @@
 //! against the quota: the disk never holds more than was allowed.
 
 use super::{Store, StoreError};
-use std::io;
 
 /// Up to one part in this many of the quota may be held by readers of segments that are
 /// reclaimed already. Beyond that no further segment is reclaimed for the sake of a new one:
@@ -46,13 +45,9 @@ impl Store {
         let Some(oldest) = self.segments.front() else {
             return Ok(false);
         };
-        let path = self.folder.segment(oldest.id);
-        match self.disk.unlink(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(StoreError::io("remove", &path)(error));
-            }
-            _ => {}
-        }
+        self.folder
+            .remove_segment(&*self.disk, oldest.id)
+            .map_err(StoreError::io("remove", &self.folder.segment(oldest.id)))?;
         // An open file keeps its space, unlinked or not.
         self.unsynced.retain(|unsynced| unsynced.id != oldest.id);
         self.evicted += self.index.remove_where(|place| place.is_in(oldest));
@@ -63,7 +58,7 @@ impl Store {
 
     /// Bytes of segments that are reclaimed but still read.
     pub(super) fn pinned_bytes(&self) -> u64 {
-        let listed: u64 = self.listed().map(|segment| segment.bytes).sum();
+        let listed: u64 = self.listed().map(|segment| segment.disk_bytes()).sum();
         self.disk_use.bytes().saturating_sub(listed)
     }
 }

@@ -5,7 +5,7 @@
 
 use super::disk::DiskFile;
 use super::epochs::Epochs;
-use super::format::{self, ALIGN, Header, Kind, NEVER, Salt, Shape};
+use super::format::{self, ALIGN, Contents, Header, Kind, NEVER, Salt, Shape};
 use super::mmap::Mapping;
 use bytes::Bytes;
 use std::io;
@@ -60,6 +60,16 @@ pub(crate) struct Segment {
     is_suspect: AtomicBool,
     /// The lowest sequence in here; all ones when there is no record.
     first_sequence: AtomicU64,
+    /// What the file of its contents takes on disk.
+    contents_bytes: AtomicU64,
+    disk_use: Arc<DiskUse>,
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        let bytes = self.contents_bytes.load(Relaxed);
+        self.disk_use.0.fetch_sub(bytes, Relaxed);
+    }
 }
 
 impl Segment {
@@ -80,7 +90,21 @@ impl Segment {
             dead_bytes: AtomicU64::new(0),
             is_suspect: AtomicBool::new(false),
             first_sequence: AtomicU64::new(u64::MAX),
+            contents_bytes: AtomicU64::new(0),
+            disk_use: Arc::clone(disk_use),
         })
+    }
+
+    /// Takes note of what the file of its contents takes, or will.
+    pub(crate) fn set_contents_bytes(&self, bytes: u64) {
+        let before = self.contents_bytes.swap(bytes, Relaxed);
+        self.disk_use.0.fetch_add(bytes, Relaxed);
+        self.disk_use.0.fetch_sub(before, Relaxed);
+    }
+
+    /// What it takes on disk, its contents included.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.bytes + self.contents_bytes.load(Relaxed)
     }
 
     pub(crate) fn suspect(&self) {
@@ -355,8 +379,8 @@ pub(crate) struct Active {
     pub(crate) file: Arc<dyn DiskFile>,
     /// Where the next record goes. Nobody was given a slice at or behind it.
     pub(crate) end: u64,
-    /// How many there are.
-    pub(crate) records: u64,
+    /// The records so far.
+    pub(crate) contents: Contents,
     /// Something was written since the file was last synced.
     pub(crate) is_dirty: bool,
 }
@@ -388,9 +412,10 @@ impl Active {
             self.end,
         )?;
         self.segment.note(&header);
-        let place = Place::new(&self.segment, self.end, &header);
+        let offset = self.end;
+        let place = Place::new(&self.segment, offset, &header);
         self.end += record.shape.record_bytes();
-        self.records += 1;
+        self.contents.add(offset, &header, true);
         if record.kind == Kind::Tombstone {
             self.segment.count_dead(record.shape);
         }
@@ -417,7 +442,7 @@ mod tests {
             segment: Segment::new(1, Salt::NONE, mapping, &disk_use),
             file,
             end: 0,
-            records: 0,
+            contents: Contents::default(),
             is_dirty: false,
         };
         (dir, active, disk_use)
