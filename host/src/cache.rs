@@ -27,7 +27,8 @@ pub use options::CacheOptions;
 pub use stats::Stats;
 
 use crate::store::{
-    Disk, Epochs, Index, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreError, Whose,
+    Disk, Epochs, Index, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreError,
+    StoreOptions, Whose,
 };
 use memory::Memory;
 use stats::Counters;
@@ -171,7 +172,15 @@ impl Cache {
     }
 
     pub(crate) fn open_on(disk: Arc<dyn Disk>, options: &CacheOptions) -> Result<Self, OpenError> {
-        let Opened { store, damaged } = Store::open(disk, &options.store()?)?;
+        Self::open_sized(disk, options, &options.store()?)
+    }
+
+    fn open_sized(
+        disk: Arc<dyn Disk>,
+        options: &CacheOptions,
+        store: &StoreOptions,
+    ) -> Result<Self, OpenError> {
+        let Opened { store, damaged } = Store::open(disk, store)?;
         let shared = Shared::new(options, store.index(), store.epochs(), Some(store));
         shared.counters.corrupt.fetch_add(damaged, Relaxed);
         Ok(Self {

@@ -24,6 +24,9 @@ mod reclaim;
 mod recover;
 mod replay;
 mod segment;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+pub(crate) mod sim_disk;
 mod unsynced;
 
 pub(crate) use disk::{Disk, RealDisk};
@@ -345,6 +348,9 @@ impl Store {
     /// sync would claim that all did. So nothing more is written there, and it is not synced
     /// again; what can be read can still be read.
     pub(crate) fn abandon(&mut self, failed: &Unsynced) {
+        // For the next process, which could not know: its sync would succeed, too. If this is
+        // lost with the power, so is what it is about.
+        let _ = self.disk.create(&self.folder.contents(failed.id));
         if let Some(active) = self.active.take_if(|active| active.segment.id == failed.id) {
             // Of what came while the sync went on, nobody has been told yet.
             self.is_lost |= active.is_dirty;
@@ -393,6 +399,7 @@ impl Store {
             let path = self.folder.segment(oldest.id);
             if let Err(error) = oldest.sync() {
                 self.is_lost = true;
+                self.abandon(&oldest);
                 return Err(StoreError::io("sync", &path)(error));
             }
             oldest.write_contents();
@@ -409,8 +416,9 @@ impl Store {
         let unfinished = self.folder.unfinished_segment(id);
         let made = self.make_segment(id, &unfinished);
         if made.is_err() {
-            // It may not even be there; recovery removes what stays.
+            // Under either name, or neither; what stays is found by the next process.
             let _ = self.disk.unlink(&unfinished);
+            let _ = self.disk.unlink(&self.folder.segment(id));
         }
         let active = made.map_err(StoreError::io("make", &unfinished))?;
         self.next_segment += 1;

