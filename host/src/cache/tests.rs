@@ -6,6 +6,7 @@ mod damage;
 mod figures;
 mod folder;
 mod power;
+mod process;
 mod purge;
 mod quota;
 mod random;
