@@ -6,8 +6,13 @@ use std::ffi::OsString;
 use std::fs::TryLockError;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Held exclusively while a test starts another process. Between its fork and its exec that
+/// process has a copy of every lock of this one, also of those that are given back meanwhile,
+/// so that nobody may take a lock then.
+pub(crate) static SPAWNING: RwLock<()> = RwLock::new(());
 
 /// What goes wrong just now, and what was tried.
 #[derive(Debug, Default)]
@@ -71,6 +76,7 @@ impl Disk for FaultDisk {
     }
 
     fn lock(&self, path: &Path) -> Result<DirLock, TryLockError> {
+        let _nobody_spawns = SPAWNING.read().unwrap_or_else(PoisonError::into_inner);
         RealDisk.lock(path)
     }
 
