@@ -180,9 +180,19 @@ impl Cache {
         options: &CacheOptions,
         store: &StoreOptions,
     ) -> Result<Self, OpenError> {
-        let Opened { store, damaged } = Store::open(disk, store)?;
+        let Opened {
+            store,
+            unburied,
+            damaged,
+        } = Store::open(disk, store)?;
         let shared = Shared::new(options, store.index(), store.epochs(), Some(store));
         shared.counters.corrupt.fetch_add(damaged, Relaxed);
+        if let Some(writer) = &shared.writer {
+            let mut writer = lock(writer);
+            for key in unburied {
+                writer.owe_tombstone(&CacheKey::from_bytes(key));
+            }
+        }
         Ok(Self {
             shared: Arc::new(shared),
         })
@@ -318,13 +328,14 @@ impl Cache {
         for file in unsynced {
             if let Err(error) = file.sync() {
                 let mut writer = lock(writer);
-                writer.store.abandon(&file);
+                writer.store.abandon(file.id());
                 shared.note_trouble(&mut writer, format!("cannot sync: {error}"), None);
                 result = Err(error);
             } else if file.write_contents() {
                 lock(writer).store.contents_written(&file);
             }
         }
+        lock(writer).store.all_synced();
         result
     }
 

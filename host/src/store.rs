@@ -19,6 +19,7 @@ mod folder;
 mod format;
 mod hash;
 mod index;
+mod keys;
 mod mmap;
 mod reclaim;
 mod recover;
@@ -42,8 +43,9 @@ pub(crate) use unsynced::Unsynced;
 
 use folder::Folder;
 use format::{Contents, EpochsFile, Kind, Salt, StoreId, Superblock};
+use keys::Keys;
 use recover::Recovered;
-use replay::Last;
+use replay::{Last, Replayed};
 use segment::{Active, DiskUse, Segment};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -157,6 +159,8 @@ pub(crate) struct Store {
     unsynced: Vec<Unsynced>,
     /// Something was appended that never will be durable, and whoever syncs next has to know.
     is_lost: bool,
+    /// Files were taken to be synced, and nobody has said yet that it is done.
+    is_syncing: bool,
     reclaimed: u64,
     evicted: u64,
 }
@@ -165,6 +169,8 @@ pub(crate) struct Store {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) store: Store,
+    /// Keys that a tombstone should be written for.
+    pub(crate) unburied: Vec<[u8; 32]>,
     /// Parts that were not as they were written.
     pub(crate) damaged: u64,
 }
@@ -184,11 +190,15 @@ impl Store {
             segments,
             active,
             next_segment,
-            last,
-            live,
+            replayed,
             damaged,
             is_unsynced,
         } = recover::recover(&disk, &folder, options.quota, &disk_use, &epochs)?;
+        let Replayed {
+            last,
+            live,
+            unburied,
+        } = replayed;
         // The sequence never falls behind a purge, or that would cover what comes next.
         let last = match is_lost {
             true => last,
@@ -217,6 +227,7 @@ impl Store {
             owes_epochs: is_lost,
             unsynced: Vec::new(),
             is_lost: is_unsynced,
+            is_syncing: false,
             reclaimed: 0,
             evicted: 0,
         };
@@ -224,6 +235,7 @@ impl Store {
         store.keep_entries_max(0);
         Ok(Opened {
             store,
+            unburied,
             damaged: damaged + u64::from(is_lost),
         })
     }
@@ -287,21 +299,32 @@ impl Store {
     ///
     /// The store is as before, and the next call tries again.
     pub(crate) fn append(&mut self, record: &NewRecord<'_>) -> Result<Place, StoreError> {
-        let mut active = match self.active.take() {
-            Some(active) if self.has_room(&active, record) => active,
-            full => {
-                full.map_or(Ok(()), |full| self.seal(full))?;
-                self.begin_segment()?
-            }
+        if !self
+            .active
+            .as_ref()
+            .is_some_and(|active| self.has_room(active, record))
+        {
+            let full = self.active.take();
+            full.map_or(Ok(()), |full| self.seal(full))?;
+            self.active = Some(self.begin_segment()?);
+            let place = self.write(record)?;
+            // Behind the record, for which there was room and now is what is moved.
+            self.keep_spare(record.stored_at_ms());
+            return Ok(place);
+        }
+        self.write(record)
+    }
+
+    /// Writes a record to the active segment, which has room for it.
+    fn write(&mut self, record: &NewRecord<'_>) -> Result<Place, StoreError> {
+        let Some(active) = &mut self.active else {
+            return Err(StoreError::Pinned(0));
         };
         let next = Last::of(self.last.sequence + 1, record.key());
-        let written = active
+        let path = self.folder.segment(active.segment.id);
+        let place = active
             .write(record, next.sequence, self.last.key)
-            .map_err(|error| {
-                StoreError::io("write", &self.folder.segment(active.segment.id))(error)
-            });
-        self.active = Some(active);
-        let place = written?;
+            .map_err(StoreError::io("write", &path))?;
         self.last = next;
         match record.kind() {
             Kind::Entry => self.index.insert(record.key(), place.clone()),
@@ -321,12 +344,14 @@ impl Store {
     }
 
     /// The files to sync for everything appended so far to be durable. Whoever takes them has
-    /// to [`abandon`](Self::abandon) each whose sync fails.
+    /// to [`abandon`](Self::abandon) each whose sync fails, and to tell when
+    /// [`all are synced`](Self::all_synced).
     ///
     /// # Errors
     ///
     /// Some of it was lost before, by a sync that somebody else waited for, or by nobody.
     pub(crate) fn take_unsynced(&mut self) -> (Vec<Unsynced>, io::Result<()>) {
+        self.is_syncing = true;
         let mut unsynced = std::mem::take(&mut self.unsynced);
         if let Some(active) = &mut self.active
             && std::mem::take(&mut active.is_dirty)
@@ -344,20 +369,30 @@ impl Store {
         (unsynced, lost)
     }
 
+    /// The files that were taken are synced or abandoned.
+    pub(crate) fn all_synced(&mut self) {
+        self.is_syncing = false;
+    }
+
     /// After a failed sync nobody knows what of the segment reached the medium, and a second
     /// sync would claim that all did. So nothing more is written there, and it is not synced
     /// again; what can be read can still be read.
-    pub(crate) fn abandon(&mut self, failed: &Unsynced) {
+    pub(crate) fn abandon(&mut self, failed: u64) {
         // For the next process, which could not know: its sync would succeed, too. If this is
         // lost with the power, so is what it is about.
-        let _ = self.disk.create(&self.folder.contents(failed.id));
-        if let Some(active) = self.active.take_if(|active| active.segment.id == failed.id) {
+        let _ = self.disk.create(&self.folder.contents(failed));
+        if let Some(active) = self.active.take_if(|active| active.segment.id == failed) {
             // Of what came while the sync went on, nobody has been told yet.
             self.is_lost |= active.is_dirty;
+            active.segment.poison();
+            active.segment.set_keys(active.keys);
             self.segments.push_back(active.segment);
         }
+        for segment in self.segments.iter().filter(|segment| segment.id == failed) {
+            segment.poison();
+        }
         let waiting = self.unsynced.len();
-        self.unsynced.retain(|unsynced| unsynced.id != failed.id);
+        self.unsynced.retain(|unsynced| unsynced.id != failed);
         self.is_lost |= self.unsynced.len() < waiting;
     }
 
@@ -388,6 +423,7 @@ impl Store {
     fn seal(&mut self, full: Active) -> Result<(), StoreError> {
         let id = full.segment.id;
         let contents = ContentsFile::of(&self.disk, &self.folder, &full.segment, full.contents);
+        full.segment.set_keys(full.keys);
         self.segments.push_back(full.segment);
         self.unsynced.push(Unsynced {
             id,
@@ -399,7 +435,7 @@ impl Store {
             let path = self.folder.segment(oldest.id);
             if let Err(error) = oldest.sync() {
                 self.is_lost = true;
-                self.abandon(&oldest);
+                self.abandon(oldest.id);
                 return Err(StoreError::io("sync", &path)(error));
             }
             oldest.write_contents();
@@ -444,6 +480,7 @@ impl Store {
             file,
             end: BLOCK_BYTES as u64,
             contents: Contents::default(),
+            keys: Keys::default(),
             is_dirty: false,
         })
     }

@@ -10,7 +10,8 @@ use super::format::{
     ALIGN, BLOCK_BYTES, Contents, EpochsFile, HEADER_BYTES, Header, Kind, Listed, Reject,
     SEGMENT_BYTES_LIMIT, Salt, Superblock, contents_bytes_max,
 };
-use super::replay::{Last, Replay};
+use super::keys::Keys;
+use super::replay::{Replay, Replayed};
 use super::segment::{Active, DiskUse, Place, Segment};
 use super::unsynced::ContentsFile;
 use std::collections::{BTreeSet, VecDeque};
@@ -27,9 +28,7 @@ pub(crate) struct Recovered {
     pub(crate) segments: VecDeque<Arc<Segment>>,
     pub(crate) active: Option<Active>,
     pub(crate) next_segment: u64,
-    pub(crate) last: Last,
-    /// Oldest first.
-    pub(crate) live: Vec<([u8; 32], Place)>,
+    pub(crate) replayed: Replayed,
     /// Runs of bytes, and whole records, that were not as they were written. The torn end
     /// after a crash counts as one.
     pub(crate) damaged: u64,
@@ -79,8 +78,7 @@ pub(crate) fn recover(
         segments: VecDeque::new(),
         active: None,
         next_segment: newest.map_or(1, |id| id + 1),
-        last: Last::default(),
-        live: Vec::new(),
+        replayed: Replayed::default(),
         damaged: 0,
         is_unsynced: false,
     };
@@ -116,8 +114,10 @@ pub(crate) fn recover(
             },
             Scan::of,
         );
+        let mut keys = Keys::default();
         for (offset, header, is_sound) in &scan.records {
             segment.note(header);
+            keys.add(header);
             let is_entry = *is_sound && header.kind == Kind::Entry;
             if !is_entry {
                 segment.count_dead(header.shape());
@@ -147,26 +147,30 @@ pub(crate) fn recover(
                 file: found.file,
                 end: scan.end,
                 contents,
+                keys,
                 is_dirty: true,
             });
             continue;
         }
+        segment.set_keys(keys);
         // Without contents nobody knows whether it ever was made durable; with empty ones it is
         // known that it was not, and a sync that succeeds now would say nothing.
-        let is_poisoned = found.contents == Some(0);
-        if !is_listed && !is_poisoned {
+        if found.contents == Some(0) {
+            segment.poison();
+        } else if !is_listed {
             match found.file.sync_data() {
                 Ok(()) if is_intact => write_contents(disk, folder, &segment, &scan),
                 Ok(()) => {}
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "cannot sync");
+                    segment.poison();
                     recovered.is_unsynced = true;
                 }
             }
         }
         recovered.segments.push_back(segment);
     }
-    (recovered.last, recovered.live) = replay.finish();
+    recovered.replayed = replay.finish();
     Ok(recovered)
 }
 
@@ -291,6 +295,29 @@ fn write_contents(disk: &Arc<dyn Disk>, folder: &Folder, segment: &Segment, scan
     if !file.write() {
         segment.set_contents_bytes(0);
     }
+}
+
+/// The records of a sealed segment, for the last time: `None` when it cannot be opened.
+pub(crate) fn records_of(
+    disk: &dyn Disk,
+    folder: &Folder,
+    segment: &Segment,
+) -> Option<Vec<Listed>> {
+    let contents = disk.read(
+        &folder.contents(segment.id),
+        contents_bytes_max(segment.bytes),
+    );
+    let listed = contents
+        .ok()
+        .and_then(|bytes| Contents::decode(&bytes, &folder.store, segment.id, segment.bytes).ok());
+    if listed.is_some() {
+        return listed;
+    }
+    let file = disk.open(&folder.segment(segment.id)).ok()?;
+    let mut bytes = vec![0; segment.bytes as usize];
+    read_what_can_be(&*file, &mut bytes);
+    let salt = Salt::of_segment(&folder.store, segment.id);
+    Some(scan(&bytes, salt).records)
 }
 
 /// Fills `bytes` from the file; what cannot be read stays zero. True when something could not.

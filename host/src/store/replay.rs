@@ -3,7 +3,7 @@
 //! It lives only during recovery: afterwards there is the index. Expiry is not looked at here,
 //! for an expired record still supersedes the ones before it.
 
-use super::format::{EpochsFile, Header};
+use super::format::{EpochsFile, Header, Kind};
 use super::segment::Place;
 use std::collections::HashMap;
 
@@ -24,6 +24,20 @@ struct Newest {
     /// `None` for a tombstone, for what was purged, and for a record whose body is damaged: it
     /// cannot be served, and what it superseded must not be.
     place: Option<Place>,
+    /// Its body is damaged. Perhaps it can be read again some day, or it goes before what it
+    /// superseded does.
+    is_damaged: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Replayed {
+    pub(crate) last: Last,
+    /// The entries that can be served, oldest first.
+    pub(crate) live: Vec<([u8; 32], Place)>,
+    /// Keys of which there is a record that must not be served, without a tombstone that says
+    /// so: what says it instead may go first.
+    pub(crate) unburied: Vec<[u8; 32]>,
 }
 
 /// The record with the highest sequence.
@@ -78,6 +92,7 @@ impl<'a> Replay<'a> {
             self.last = Last::of(sequence, &header.key);
         }
 
+        let is_damaged = place.is_none() && header.kind == Kind::Entry;
         let place = place.filter(|place| {
             let is_purged = self.purged.covers(&header.tenant, sequence);
             if is_purged {
@@ -85,7 +100,11 @@ impl<'a> Replay<'a> {
             }
             !is_purged
         });
-        let new = Newest { sequence, place };
+        let new = Newest {
+            sequence,
+            place,
+            is_damaged,
+        };
         let old = match self.newest.get_mut(&header.key) {
             Some(newest) if newest.sequence > sequence => Some(new),
             Some(newest) => Some(std::mem::replace(newest, new)),
@@ -96,27 +115,31 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// The last record, and the entries that can be served, oldest first.
-    pub(crate) fn finish(self) -> (Last, Vec<([u8; 32], Place)>) {
+    pub(crate) fn finish(self) -> Replayed {
         let is_lost = |key: &[u8; 32], sequence| {
             let lost = self.lost.get(&Last::of(sequence, key).key);
             lost.is_some_and(|lost| *lost > sequence)
         };
-        let mut live: Vec<_> = self
-            .newest
-            .into_iter()
-            .filter_map(|(key, newest)| Some((newest.sequence, key, newest.place?)))
-            .collect();
-        live.retain(|(sequence, key, place)| {
-            let lost = is_lost(key, *sequence);
-            if lost {
-                place.count_dead();
+        let mut live = Vec::with_capacity(self.newest.len());
+        let mut unburied = Vec::new();
+        for (key, newest) in self.newest {
+            let is_lost = is_lost(&key, newest.sequence);
+            if is_lost || newest.is_damaged {
+                unburied.push(key);
             }
-            !lost
-        });
+            match newest.place {
+                Some(place) if is_lost => place.count_dead(),
+                Some(place) => live.push((newest.sequence, key, place)),
+                None => {}
+            }
+        }
         live.sort_unstable_by_key(|(sequence, ..)| *sequence);
         let live = live.into_iter().map(|(_, key, place)| (key, place));
-        (self.last, live.collect())
+        Replayed {
+            last: self.last,
+            live: live.collect(),
+            unburied,
+        }
     }
 }
 
@@ -124,7 +147,7 @@ impl<'a> Replay<'a> {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::super::disk::{Disk, RealDisk};
-    use super::super::format::{Kind, NEVER, Salt};
+    use super::super::format::{NEVER, Salt};
     use super::super::segment::Segment;
     use super::*;
     use std::sync::Arc;
@@ -163,8 +186,12 @@ mod tests {
                 replay.add(&header, (*kind == Kind::Entry).then_some(place));
             }
         }
-        let (_, live) = replay.finish();
-        let live: Vec<_> = live.iter().map(|(_, place)| place.stored_at_ms()).collect();
+        let replayed = replay.finish();
+        let live: Vec<_> = replayed
+            .live
+            .iter()
+            .map(|(_, place)| place.stored_at_ms())
+            .collect();
         assert_eq!(live, served);
     }
 

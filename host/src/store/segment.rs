@@ -6,11 +6,12 @@
 use super::disk::DiskFile;
 use super::epochs::Epochs;
 use super::format::{self, ALIGN, Contents, Header, Kind, NEVER, Salt, Shape};
+use super::keys::Keys;
 use super::mmap::Mapping;
 use bytes::Bytes;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// Bytes that segments occupy on disk, those included that are unlinked but still read.
 #[derive(Debug, Default)]
@@ -58,10 +59,14 @@ pub(crate) struct Segment {
     /// Someone was purged since the segment was begun or recovered, so that each record has to
     /// be asked whether it was meant.
     is_suspect: AtomicBool,
+    /// A sync failed: what is in here may never be durable.
+    is_poisoned: AtomicBool,
     /// The lowest sequence in here; all ones when there is no record.
     first_sequence: AtomicU64,
     /// What the file of its contents takes on disk.
     contents_bytes: AtomicU64,
+    /// Set when it is sealed.
+    keys: OnceLock<Keys>,
     disk_use: Arc<DiskUse>,
 }
 
@@ -89,8 +94,10 @@ impl Segment {
             verified: (0..words).map(|_| AtomicU64::new(0)).collect(),
             dead_bytes: AtomicU64::new(0),
             is_suspect: AtomicBool::new(false),
+            is_poisoned: AtomicBool::new(false),
             first_sequence: AtomicU64::new(u64::MAX),
             contents_bytes: AtomicU64::new(0),
+            keys: OnceLock::new(),
             disk_use: Arc::clone(disk_use),
         })
     }
@@ -102,9 +109,27 @@ impl Segment {
         self.disk_use.0.fetch_sub(before, Relaxed);
     }
 
+    /// It is sealed: these are all keys that there are records of.
+    pub(crate) fn set_keys(&self, keys: Keys) {
+        let _ = self.keys.set(keys.seal());
+    }
+
+    /// Whether there may be a record of a key.
+    pub(crate) fn may_hold(&self, key: &[u8; 32]) -> bool {
+        self.keys.get().is_none_or(|keys| keys.may_hold(key))
+    }
+
     /// What it takes on disk, its contents included.
     pub(crate) fn disk_bytes(&self) -> u64 {
         self.bytes + self.contents_bytes.load(Relaxed)
+    }
+
+    pub(crate) fn poison(&self) {
+        self.is_poisoned.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.is_poisoned.load(Relaxed)
     }
 
     pub(crate) fn suspect(&self) {
@@ -199,6 +224,10 @@ impl Place {
         Weak::ptr_eq(&self.segment, &other.segment) && self.at == other.at
     }
 
+    pub(crate) fn is_at(&self, segment: &Arc<Segment>, offset: u64) -> bool {
+        self.is_in(segment) && u64::from(self.at) * ALIGN == offset
+    }
+
     pub(crate) fn is_in(&self, segment: &Arc<Segment>) -> bool {
         std::ptr::eq(self.segment.as_ptr(), Arc::as_ptr(segment))
     }
@@ -209,6 +238,11 @@ impl Place {
         if hits < HITS_MAX {
             self.hits.store(hits + 1, Relaxed);
         }
+    }
+
+    /// Goes on counting where another place of the same entry left off.
+    pub(crate) fn set_hits(&self, hits: u8) {
+        self.hits.store(hits, Relaxed);
     }
 
     pub(crate) fn hits(&self) -> u8 {
@@ -381,6 +415,8 @@ pub(crate) struct Active {
     pub(crate) end: u64,
     /// The records so far.
     pub(crate) contents: Contents,
+    /// Their keys.
+    pub(crate) keys: Keys,
     /// Something was written since the file was last synced.
     pub(crate) is_dirty: bool,
 }
@@ -416,6 +452,7 @@ impl Active {
         let place = Place::new(&self.segment, offset, &header);
         self.end += record.shape.record_bytes();
         self.contents.add(offset, &header, true);
+        self.keys.add(&header);
         if record.kind == Kind::Tombstone {
             self.segment.count_dead(record.shape);
         }
@@ -443,6 +480,7 @@ mod tests {
             file,
             end: 0,
             contents: Contents::default(),
+            keys: Keys::default(),
             is_dirty: false,
         };
         (dir, active, disk_use)

@@ -21,6 +21,10 @@ pub(crate) struct Unsynced {
 }
 
 impl Unsynced {
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Makes the records durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
@@ -59,6 +63,10 @@ impl ContentsFile {
             path: folder.contents(segment.id),
             bytes,
         }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Whether it worked.

@@ -12,9 +12,10 @@ fn sync_failing(props: &Props, cache: &Cache, meanwhile: impl FnOnce()) -> io::R
     props.faults.fails_syncs.store(true, Relaxed);
     for file in unsynced {
         assert!(file.sync().is_err());
-        lock(writer).store.abandon(&file);
+        lock(writer).store.abandon(file.id());
     }
     props.faults.fails_syncs.store(false, Relaxed);
+    lock(writer).store.all_synced();
     Ok(())
 }
 
