@@ -11,11 +11,13 @@
 //! it is counted, shown by [`Cache::stats`], and the cache goes on in memory.
 
 mod entry;
+mod flusher;
 mod key;
 mod l1;
 mod memory;
 mod options;
 mod stats;
+mod writer;
 
 pub use crate::store::OpenError;
 pub use entry::Entry;
@@ -23,19 +25,22 @@ pub use key::CacheKey;
 pub use l1::{
     L1Bound, L1Cache, L1CacheHandle, L1LookupResult, ReflexStatus, hash_prompt, hash_tenant_prompt,
 };
-pub use options::CacheOptions;
+pub use options::{CacheOptions, Durability};
 pub use stats::Stats;
 
 use crate::store::{
     Disk, Epochs, Index, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreError,
     StoreOptions, Whose,
 };
+use flusher::{Bell, Flusher, Synced, Told};
 use memory::Memory;
 use stats::Counters;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::{error, fmt, io};
+use writer::{Trouble, Writer};
 
 /// Metadata is status and headers; whoever needs more than this has a payload.
 pub const METADATA_BYTES_MAX: usize = 64 << 10;
@@ -43,9 +48,12 @@ pub const METADATA_BYTES_MAX: usize = 64 << 10;
 /// After the disk failed, inserts go to memory for this long before one tries it again.
 const RETRY_AFTER_MS: u64 = 1000;
 
-/// So many keys are remembered to be removed from a disk that is in trouble just now: 640 KiB.
-/// What is beyond may come back with the next start.
-const OWED_TOMBSTONES_MAX: usize = 10_000;
+/// Whether a record that is not on disk may be there all the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tried {
+    Yes,
+    No,
+}
 
 /// What a look into the cache counts as.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,6 +114,8 @@ impl error::Error for InsertError {}
 /// The cache. A clone is the same cache.
 #[derive(Clone, Debug)]
 pub struct Cache {
+    /// Ends before the rest does, which it makes use of.
+    flusher: Option<Arc<Flusher>>,
     shared: Arc<Shared>,
 }
 
@@ -120,43 +130,11 @@ struct Shared {
     /// `None`: in memory only.
     writer: Option<Mutex<Writer>>,
     /// One sync at a time: a second caller must not return before the first one's is done.
-    syncing: Mutex<()>,
+    syncing: Mutex<Synced>,
+    bell: Arc<Bell>,
+    durability: Durability,
     counters: Counters,
     entry_bytes_max: u64,
-}
-
-#[derive(Debug)]
-struct Writer {
-    store: Store,
-    trouble: Option<Trouble>,
-    /// Keys that were removed, or went to memory, while the disk was in trouble. A record of
-    /// theirs that is on disk must not come back with a restart.
-    owed_tombstones: HashSet<CacheKey>,
-}
-
-impl Writer {
-    fn owe_tombstone(&mut self, key: &CacheKey) {
-        if self.owed_tombstones.len() < OWED_TOMBSTONES_MAX {
-            self.owed_tombstones.insert(*key);
-        }
-    }
-
-    /// Writes what is owed, at the first opportunity.
-    fn settle(&mut self) -> Result<(), StoreError> {
-        self.store.settle_epochs()?;
-        while let Some(key) = self.owed_tombstones.iter().next().copied() {
-            self.store.append(&NewRecord::tombstone(key.as_bytes()))?;
-            self.owed_tombstones.remove(&key);
-        }
-        Ok(())
-    }
-}
-
-#[derive(Debug)]
-struct Trouble {
-    reason: String,
-    /// Inserts near this time go to memory at once; `None` when trying again is cheap.
-    failed_at_ms: Option<u64>,
 }
 
 impl Cache {
@@ -168,7 +146,20 @@ impl Cache {
     /// sizes contradict each other, or the system refuses. A folder that is refused is left as
     /// it was.
     pub fn open(options: &CacheOptions) -> Result<Self, OpenError> {
-        Self::open_on(Arc::new(RealDisk), options)
+        let mut cache = Self::open_on(Arc::new(RealDisk), options)?;
+        cache
+            .start_flusher()
+            .map_err(OpenError::io("start a thread for", &options.data_dir))?;
+        Ok(cache)
+    }
+
+    fn start_flusher(&mut self) -> io::Result<()> {
+        let interval = match self.shared.durability {
+            Durability::Interval { ms, .. } => Some(Duration::from_millis(ms.max(1))),
+            Durability::Os | Durability::EveryInsert => None,
+        };
+        self.flusher = Some(Arc::new(Flusher::start(&self.shared, interval)?));
+        Ok(())
     }
 
     pub(crate) fn open_on(disk: Arc<dyn Disk>, options: &CacheOptions) -> Result<Self, OpenError> {
@@ -180,20 +171,11 @@ impl Cache {
         options: &CacheOptions,
         store: &StoreOptions,
     ) -> Result<Self, OpenError> {
-        let Opened {
-            store,
-            unburied,
-            damaged,
-        } = Store::open(disk, store)?;
+        let Opened { store, damaged } = Store::open(disk, store)?;
         let shared = Shared::new(options, store.index(), store.epochs(), Some(store));
         shared.counters.corrupt.fetch_add(damaged, Relaxed);
-        if let Some(writer) = &shared.writer {
-            let mut writer = lock(writer);
-            for key in unburied {
-                writer.owe_tombstone(&CacheKey::from_bytes(key));
-            }
-        }
         Ok(Self {
+            flusher: None,
             shared: Arc::new(shared),
         })
     }
@@ -202,6 +184,7 @@ impl Cache {
     /// with the process.
     pub fn in_memory(options: &CacheOptions) -> Self {
         Self {
+            flusher: None,
             shared: Arc::new(Shared::new(options, Arc::default(), Arc::default(), None)),
         }
     }
@@ -254,6 +237,7 @@ impl Cache {
             expires_at_ms,
         );
         let entry = shared.store(new.key, &record);
+        shared.settle_durability();
         shared.counters.inserts.fetch_add(1, Relaxed);
         Ok(entry)
     }
@@ -267,7 +251,9 @@ impl Cache {
             let mut writer = lock(writer);
             // What the index does not know has nothing on disk to be buried.
             let was_there = shared.index.remove(key.as_bytes());
-            if was_there
+            if was_there && writer.is_failing() {
+                writer.owe_tombstone(key);
+            } else if was_there
                 && let Err(error) = writer.store.append(&NewRecord::tombstone(key.as_bytes()))
             {
                 writer.owe_tombstone(key);
@@ -275,6 +261,7 @@ impl Cache {
             }
             was_there
         });
+        shared.settle_durability();
         in_memory || on_disk
     }
 
@@ -302,41 +289,15 @@ impl Cache {
         self.shared.purge(Whose::Everybody)
     }
 
-    /// Makes everything durable that was stored before. Meant to be called every second, and
-    /// at the end.
+    /// Makes everything durable that was stored before. Meant to be called at the end;
+    /// [`CacheOptions::durability`] does the same meanwhile.
     ///
     /// # Errors
     ///
     /// Entries stored since the last call may not survive the machine. The next call does not
     /// try them again: a disk that failed to sync must not be believed when it then succeeds.
     pub fn sync(&self) -> io::Result<()> {
-        let shared = &*self.shared;
-        let Some(writer) = &shared.writer else {
-            return Ok(());
-        };
-        let _one_at_a_time = lock(&shared.syncing);
-        let (unsynced, mut result) = {
-            let mut writer = lock(writer);
-            let settled = writer.settle();
-            let (unsynced, lost) = writer.store.take_unsynced();
-            let result = settled.map_err(|error| {
-                shared.note_trouble(&mut writer, error.to_string(), None);
-                error.into()
-            });
-            (unsynced, result.and(lost))
-        };
-        for file in unsynced {
-            if let Err(error) = file.sync() {
-                let mut writer = lock(writer);
-                writer.store.abandon(file.id());
-                shared.note_trouble(&mut writer, format!("cannot sync: {error}"), None);
-                result = Err(error);
-            } else if file.write_contents() {
-                lock(writer).store.contents_written(&file);
-            }
-        }
-        lock(writer).store.all_synced();
-        result
+        self.shared.flush(None, Told::Caller)
     }
 
     /// Counts for the operator.
@@ -391,7 +352,9 @@ impl Shared {
             memory: Memory::new(options.memory_bytes_max, options.entries_max),
             epochs,
             writer: store.map(writer),
-            syncing: Mutex::new(()),
+            syncing: Mutex::default(),
+            bell: Arc::default(),
+            durability: options.durability,
             counters: Counters::default(),
             entry_bytes_max: options.entry_bytes_max,
         }
@@ -438,28 +401,30 @@ impl Shared {
             return self.store_in_memory(key, record);
         };
         let mut writer = lock(writer);
-        if let Some(entry) = self.store_on_disk(&mut writer, key, record) {
-            return entry;
-        }
+        let tried = match self.store_on_disk(&mut writer, key, record) {
+            Ok(entry) => return entry,
+            Err(tried) => tried,
+        };
         self.counters.inserts_in_memory.fetch_add(1, Relaxed);
         // What is there now is superseded, and so is what a failed write may have left.
-        self.index.remove(key.as_bytes());
-        writer.owe_tombstone(key);
+        if self.index.remove(key.as_bytes()) || tried == Tried::Yes {
+            writer.owe_tombstone(key);
+        }
         self.store_in_memory(key, record)
     }
 
-    /// `None` when it has to go to memory.
+    /// Fails when it has to go to memory.
     fn store_on_disk(
         &self,
         writer: &mut Writer,
         key: &CacheKey,
         record: &NewRecord<'_>,
-    ) -> Option<Entry> {
+    ) -> Result<Entry, Tried> {
         let now_ms = record.stored_at_ms();
         let failed_at = writer.trouble.as_ref().and_then(|t| t.failed_at_ms);
         // Either way: the clock may have been set back.
         if failed_at.is_some_and(|at| now_ms.abs_diff(at) < RETRY_AFTER_MS) {
-            return None;
+            return Err(Tried::No);
         }
         let appended = writer.settle().and_then(|()| writer.store.append(record));
         let place = match appended {
@@ -470,15 +435,15 @@ impl Shared {
                     StoreError::Pinned(_) => None,
                 };
                 self.note_trouble(writer, error.to_string(), failed_at_ms);
-                return None;
+                return Err(Tried::Yes);
             }
         };
         if writer.trouble.take().is_some() {
             tracing::info!("the disk takes entries again");
         }
-        let entry = Entry::from_place(place.written()?, &place);
+        let written = place.written().ok_or(Tried::Yes)?;
         self.memory.remove(key.as_bytes());
-        Some(entry)
+        Ok(Entry::from_place(written, &place))
     }
 
     fn store_in_memory(&self, key: &CacheKey, record: &NewRecord<'_>) -> Entry {
@@ -521,9 +486,10 @@ impl Shared {
         if writer.trouble.is_none() {
             tracing::warn!(reason, "the disk is in trouble; new entries stay in memory");
         }
+        let before = writer.trouble.take().and_then(|t| t.failed_at_ms);
         writer.trouble = Some(Trouble {
             reason,
-            failed_at_ms,
+            failed_at_ms: failed_at_ms.or(before),
         });
     }
 }

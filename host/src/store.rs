@@ -157,6 +157,11 @@ pub(crate) struct Store {
     owes_epochs: bool,
     /// Sealed, but perhaps not durable.
     unsynced: Vec<Unsynced>,
+    /// Written since the last time that somebody took what is unsynced.
+    unsynced_bytes: u64,
+    /// Keys that a tombstone is to be written for, as what stands in for one may not last. No
+    /// more than there are records in a segment, or in all of them after opening.
+    unburied: Vec<[u8; 32]>,
     /// Something was appended that never will be durable, and whoever syncs next has to know.
     is_lost: bool,
     /// Files were taken to be synced, and nobody has said yet that it is done.
@@ -169,8 +174,6 @@ pub(crate) struct Store {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) store: Store,
-    /// Keys that a tombstone should be written for.
-    pub(crate) unburied: Vec<[u8; 32]>,
     /// Parts that were not as they were written.
     pub(crate) damaged: u64,
 }
@@ -226,6 +229,8 @@ impl Store {
             epochs: Arc::new(Epochs::new(epochs)),
             owes_epochs: is_lost,
             unsynced: Vec::new(),
+            unsynced_bytes: 0,
+            unburied,
             is_lost: is_unsynced,
             is_syncing: false,
             reclaimed: 0,
@@ -235,7 +240,6 @@ impl Store {
         store.keep_entries_max(0);
         Ok(Opened {
             store,
-            unburied,
             damaged: damaged + u64::from(is_lost),
         })
     }
@@ -272,6 +276,18 @@ impl Store {
                 .write_epochs(&*self.disk, &file)
                 .map_err(StoreError::io("write epochs in", self.folder.root()))?;
             self.owes_epochs = false;
+        }
+        Ok(())
+    }
+
+    /// Writes the tombstones that are to be written.
+    pub(crate) fn settle_unburied(&mut self) -> Result<(), StoreError> {
+        while let Some(key) = self.unburied.last().copied() {
+            // What was stored since then supersedes as well as a tombstone does.
+            if self.index.find(&key, |_| ()).is_none() {
+                self.append(&NewRecord::tombstone(&key))?;
+            }
+            self.unburied.pop();
         }
         Ok(())
     }
@@ -326,6 +342,7 @@ impl Store {
             .write(record, next.sequence, self.last.key)
             .map_err(StoreError::io("write", &path))?;
         self.last = next;
+        self.unsynced_bytes += record.shape().record_bytes();
         match record.kind() {
             Kind::Entry => self.index.insert(record.key(), place.clone()),
             Kind::Tombstone => drop(self.index.remove(record.key())),
@@ -352,6 +369,7 @@ impl Store {
     /// Some of it was lost before, by a sync that somebody else waited for, or by nobody.
     pub(crate) fn take_unsynced(&mut self) -> (Vec<Unsynced>, io::Result<()>) {
         self.is_syncing = true;
+        self.unsynced_bytes = 0;
         let mut unsynced = std::mem::take(&mut self.unsynced);
         if let Some(active) = &mut self.active
             && std::mem::take(&mut active.is_dirty)
@@ -369,6 +387,28 @@ impl Store {
         (unsynced, lost)
     }
 
+    /// Of the last record.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.last.sequence
+    }
+
+    /// Whether it is time to sync: a sealed segment waits, or so many bytes do.
+    pub(crate) fn is_due(&self, bytes_max: u64) -> bool {
+        !self.unsynced.is_empty() || self.unsynced_bytes >= bytes_max
+    }
+
+    /// Whether everything was taken to be synced, and was.
+    #[cfg(test)]
+    pub(crate) fn is_clean(&self) -> bool {
+        let is_dirty = self.active.as_ref().is_some_and(|active| active.is_dirty);
+        !is_dirty && self.unsynced.is_empty() && !self.is_syncing
+    }
+
+    /// A sync failed, and nobody has been told.
+    pub(crate) fn note_lost(&mut self) {
+        self.is_lost = true;
+    }
+
     /// The files that were taken are synced or abandoned.
     pub(crate) fn all_synced(&mut self) {
         self.is_syncing = false;
@@ -377,23 +417,35 @@ impl Store {
     /// After a failed sync nobody knows what of the segment reached the medium, and a second
     /// sync would claim that all did. So nothing more is written there, and it is not synced
     /// again; what can be read can still be read.
-    pub(crate) fn abandon(&mut self, failed: u64) {
+    pub(crate) fn abandon(&mut self, failed: &Unsynced) {
+        self.abandon_segment(failed.id, failed.contents.as_ref());
+    }
+
+    /// `contents` are those of the segment, if whoever had them took them away.
+    fn abandon_segment(&mut self, id: u64, contents: Option<&ContentsFile>) {
         // For the next process, which could not know: its sync would succeed, too. If this is
         // lost with the power, so is what it is about.
-        let _ = self.disk.create(&self.folder.contents(failed));
-        if let Some(active) = self.active.take_if(|active| active.segment.id == failed) {
+        let _ = self.disk.create(&self.folder.contents(id));
+        if let Some(mut active) = self.active.take_if(|active| active.segment.id == id) {
             // Of what came while the sync went on, nobody has been told yet.
             self.is_lost |= active.is_dirty;
-            active.segment.poison();
             active.segment.set_keys(active.keys);
+            self.unburied.extend(active.contents.take_tombstones());
             self.segments.push_back(active.segment);
         }
-        for segment in self.segments.iter().filter(|segment| segment.id == failed) {
+        for segment in self.segments.iter().filter(|segment| segment.id == id) {
             segment.poison();
         }
-        let waiting = self.unsynced.len();
-        self.unsynced.retain(|unsynced| unsynced.id != failed);
-        self.is_lost |= self.unsynced.len() < waiting;
+        // Removals are not forgotten with it, whatever becomes of the entries.
+        let waiting = self.unsynced.extract_if(.., |unsynced| unsynced.id == id);
+        let waiting: Vec<_> = waiting.collect();
+        self.is_lost |= !waiting.is_empty();
+        let waiting = waiting
+            .iter()
+            .filter_map(|waiting| waiting.contents.as_ref());
+        for contents in waiting.chain(contents) {
+            self.unburied.extend_from_slice(contents.tombstones());
+        }
     }
 
     /// Removes the contents that were just written if their segment was reclaimed meanwhile.
@@ -435,7 +487,7 @@ impl Store {
             let path = self.folder.segment(oldest.id);
             if let Err(error) = oldest.sync() {
                 self.is_lost = true;
-                self.abandon(oldest.id);
+                self.abandon(&oldest);
                 return Err(StoreError::io("sync", &path)(error));
             }
             oldest.write_contents();

@@ -6,6 +6,36 @@ use crate::store::{
 };
 use std::path::PathBuf;
 
+/// When what was stored is durable: survives a loss of power. It survives the end of the process,
+/// however it ends, from the moment it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// When the operating system gets to it, as a rule within half a minute, or when
+    /// [`Cache::sync`](super::Cache::sync) was called.
+    Os,
+    /// So much later, or when so much has come together.
+    Interval {
+        /// In milliseconds; at least 1.
+        ms: u64,
+        /// In bytes.
+        bytes: u64,
+    },
+    /// Before the insert or the removal returns. Those that come at the same time wait for the
+    /// medium together. When it fails, the entry is stored all the same, and the failure is seen
+    /// in [`Stats`](super::Stats).
+    EveryInsert,
+}
+
+impl Default for Durability {
+    /// A second or 8 MiB: what a provider can be asked again for.
+    fn default() -> Self {
+        Self::Interval {
+            ms: 1000,
+            bytes: 8 << 20,
+        }
+    }
+}
+
 /// Where the cache lies and how large it may be.
 #[derive(Clone, Debug)]
 pub struct CacheOptions {
@@ -23,6 +53,8 @@ pub struct CacheOptions {
     /// The most entries that are kept, whatever their size: each takes some 400 bytes of
     /// memory beside its payload.
     pub entries_max: u64,
+    /// When what was stored survives a loss of power.
+    pub durability: Durability,
 }
 
 impl Default for CacheOptions {
@@ -39,6 +71,7 @@ impl Default for CacheOptions {
             segment_bytes: 64 << 20,
             // 400 MB of memory.
             entries_max: 1 << 20,
+            durability: Durability::default(),
         }
     }
 }

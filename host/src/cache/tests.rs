@@ -3,6 +3,7 @@
 mod basics;
 mod contents;
 mod damage;
+mod durability;
 mod figures;
 mod folder;
 mod power;
@@ -47,6 +48,7 @@ impl Props {
             disk_bytes_max: 1 << 20,
             memory_bytes_max: 1 << 20,
             entry_bytes_max: 16 << 10,
+            durability: Durability::Os,
             ..CacheOptions::default()
         };
         Self {

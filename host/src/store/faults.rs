@@ -7,7 +7,8 @@ use std::fs::TryLockError;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Held exclusively while a test starts another process. Between its fork and its exec that
 /// process has a copy of every lock of this one, also of those that are given back meanwhile,
@@ -30,6 +31,10 @@ pub(crate) struct Faults {
     pub(crate) keeps_files: AtomicBool,
     /// Reading fails wherever this block is concerned; 0 is none.
     pub(crate) bad_block: AtomicU64,
+    /// Files synced.
+    pub(crate) syncs: AtomicU64,
+    /// Told of each file synced; for whoever waits for one.
+    pub(crate) synced: Mutex<Option<Sender<()>>>,
     /// Writes and preallocations tried.
     pub(crate) tries: AtomicU64,
 }
@@ -150,7 +155,13 @@ impl DiskFile for FaultFile {
         if self.bytes_written.load(Relaxed) > 4096 {
             faults.check(&faults.fails_data_syncs, io::ErrorKind::Other)?;
         }
-        self.file.sync_data()
+        self.file.sync_data()?;
+        faults.syncs.fetch_add(1, Relaxed);
+        let synced = faults.synced.lock().unwrap();
+        if let Some(synced) = &*synced {
+            let _ = synced.send(());
+        }
+        Ok(())
     }
 
     fn map(&self, bytes: u64) -> io::Result<Mapping> {

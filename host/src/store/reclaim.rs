@@ -205,7 +205,7 @@ impl Store {
         for (id, file) in files {
             if let Err(error) = file.sync_data() {
                 self.is_lost = true;
-                self.abandon(id);
+                self.abandon_segment(id, None);
                 return Err(StoreError::io("sync", &self.folder.segment(id))(error));
             }
         }

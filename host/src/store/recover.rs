@@ -91,6 +91,9 @@ pub(crate) fn recover(
         let salt = Salt::of_segment(&folder.store, found.id);
         let segment = Segment::new(found.id, salt, mapping, disk_use);
         segment.set_contents_bytes(found.contents.unwrap_or_default());
+        if found.contents == Some(0) {
+            segment.poison();
+        }
 
         // The superblock says nothing that we do not know from elsewhere, and each record
         // proves itself. So a damaged one costs no entries; but nothing more is written there.
@@ -125,6 +128,7 @@ pub(crate) fn recover(
             replay.add(
                 header,
                 is_entry.then(|| Place::new(&segment, *offset, header)),
+                segment.is_poisoned(),
             );
         }
         let damaged = scan.damaged + u64::from(!is_intact);
@@ -155,9 +159,7 @@ pub(crate) fn recover(
         segment.set_keys(keys);
         // Without contents nobody knows whether it ever was made durable; with empty ones it is
         // known that it was not, and a sync that succeeds now would say nothing.
-        if found.contents == Some(0) {
-            segment.poison();
-        } else if !is_listed {
+        if !is_listed && !segment.is_poisoned() {
             match found.file.sync_data() {
                 Ok(()) if is_intact => write_contents(disk, folder, &segment, &scan),
                 Ok(()) => {}

@@ -24,9 +24,9 @@ struct Newest {
     /// `None` for a tombstone, for what was purged, and for a record whose body is damaged: it
     /// cannot be served, and what it superseded must not be.
     place: Option<Place>,
-    /// Its body is damaged. Perhaps it can be read again some day, or it goes before what it
-    /// superseded does.
-    is_damaged: bool,
+    /// It supersedes what is before it, but may not do so for ever: its body is damaged and may
+    /// be readable again some day, or it is a tombstone that is not durable.
+    is_unsure: bool,
 }
 
 /// What came of it.
@@ -79,8 +79,9 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Takes in a record, in the order of the log. `place` is where it can be read, if it can.
-    pub(crate) fn add(&mut self, header: &Header, place: Option<Place>) {
+    /// Takes in a record, in the order of the log. `place` is where it can be read, if it can;
+    /// in a poisoned segment it may not be durable.
+    pub(crate) fn add(&mut self, header: &Header, place: Option<Place>, is_poisoned: bool) {
         let sequence = header.sequence;
         // The sequence has no gaps, so one that is missing is a header that was damaged. It may
         // have been a tombstone or a newer answer. A gap before the very first record found is
@@ -92,7 +93,7 @@ impl<'a> Replay<'a> {
             self.last = Last::of(sequence, &header.key);
         }
 
-        let is_damaged = place.is_none() && header.kind == Kind::Entry;
+        let is_unsure = place.is_none() && (header.kind == Kind::Entry || is_poisoned);
         let place = place.filter(|place| {
             let is_purged = self.purged.covers(&header.tenant, sequence);
             if is_purged {
@@ -103,7 +104,7 @@ impl<'a> Replay<'a> {
         let new = Newest {
             sequence,
             place,
-            is_damaged,
+            is_unsure,
         };
         let old = match self.newest.get_mut(&header.key) {
             Some(newest) if newest.sequence > sequence => Some(new),
@@ -124,7 +125,7 @@ impl<'a> Replay<'a> {
         let mut unburied = Vec::new();
         for (key, newest) in self.newest {
             let is_lost = is_lost(&key, newest.sequence);
-            if is_lost || newest.is_damaged {
+            if is_lost || newest.is_unsure {
                 unburied.push(key);
             }
             match newest.place {
@@ -183,7 +184,7 @@ mod tests {
             previous = [*key; 8];
             if let Some(kind) = kind {
                 let place = Place::new(&segment, 0, &header);
-                replay.add(&header, (*kind == Kind::Entry).then_some(place));
+                replay.add(&header, (*kind == Kind::Entry).then_some(place), false);
             }
         }
         let replayed = replay.finish();

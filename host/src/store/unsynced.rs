@@ -21,10 +21,6 @@ pub(crate) struct Unsynced {
 }
 
 impl Unsynced {
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-
     /// Makes the records durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
@@ -45,6 +41,8 @@ pub(super) struct ContentsFile {
     unfinished: PathBuf,
     path: PathBuf,
     bytes: Vec<u8>,
+    /// Keys of the tombstones in there.
+    tombstones: Vec<[u8; 32]>,
 }
 
 impl ContentsFile {
@@ -53,8 +51,9 @@ impl ContentsFile {
         disk: &Arc<dyn Disk>,
         folder: &Folder,
         segment: &Segment,
-        contents: Contents,
+        mut contents: Contents,
     ) -> Self {
+        let tombstones = contents.take_tombstones();
         let bytes = contents.encode(&folder.store, segment.id, segment.bytes);
         segment.set_contents_bytes(bytes.len() as u64);
         Self {
@@ -62,7 +61,12 @@ impl ContentsFile {
             unfinished: folder.unfinished_contents(segment.id),
             path: folder.contents(segment.id),
             bytes,
+            tombstones,
         }
+    }
+
+    pub(super) fn tombstones(&self) -> &[[u8; 32]] {
+        &self.tombstones
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

@@ -12,7 +12,7 @@ fn sync_failing(props: &Props, cache: &Cache, meanwhile: impl FnOnce()) -> io::R
     props.faults.fails_syncs.store(true, Relaxed);
     for file in unsynced {
         assert!(file.sync().is_err());
-        lock(writer).store.abandon(file.id());
+        lock(writer).store.abandon(&file);
     }
     props.faults.fails_syncs.store(false, Relaxed);
     lock(writer).store.all_synced();
@@ -112,4 +112,23 @@ fn what_was_damaged_and_then_removed_does_not_come_back() {
     let cache = props.open();
     assert_eq!(version(&cache, 1), None);
     assert_eq!(version(&cache, 2), Some(0));
+}
+
+/// A removal in a segment whose sync failed was lost with it, though a later sync said that all
+/// was well: the key had been stored again meanwhile, in memory.
+#[test]
+fn removals_are_not_lost_with_a_poisoned_segment() {
+    let props = Props::new();
+    let cache = props.open();
+    put(&cache, 1, 0, 10);
+    cache.sync().unwrap();
+    cache.remove(&key(1));
+    props.faults.fails_syncs.store(true, Relaxed);
+    assert!(cache.sync().is_err());
+    props.faults.fails_syncs.store(false, Relaxed);
+    cache.sync().unwrap();
+    drop(cache);
+    // As if the power had been lost: of the first segment, only what was durable is there.
+    props.flip(FIRST_RECORD + 192, 1);
+    assert_eq!(version(&props.open(), 1), None);
 }

@@ -74,6 +74,7 @@ pub(crate) struct Contents {
     bytes: Vec<u8>,
     records: u64,
     tenants: HashMap<[u8; 32], u64>,
+    tombstones: Vec<[u8; 32]>,
     before: Before,
 }
 
@@ -83,6 +84,7 @@ impl Default for Contents {
             bytes: vec![0; START],
             records: 0,
             tenants: HashMap::new(),
+            tombstones: Vec::new(),
             before: Before::FIRST,
         }
     }
@@ -91,6 +93,11 @@ impl Default for Contents {
 impl Contents {
     pub(crate) fn records(&self) -> u64 {
         self.records
+    }
+
+    /// The keys of the tombstones so far.
+    pub(crate) fn take_tombstones(&mut self) -> Vec<[u8; 32]> {
+        std::mem::take(&mut self.tombstones)
     }
 
     /// Adds a record, which lies behind the one added before.
@@ -128,6 +135,9 @@ impl Contents {
             self.bytes.extend_from_slice(&header.tenant);
         }
         self.bytes.extend_from_slice(&header.key);
+        if header.kind == Kind::Tombstone {
+            self.tombstones.push(header.key);
+        }
         self.records += 1;
     }
 
