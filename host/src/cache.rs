@@ -17,9 +17,10 @@ mod l1;
 mod memory;
 mod options;
 mod stats;
+mod upkeep;
 mod writer;
 
-pub use crate::store::OpenError;
+pub use crate::store::{OpenError, SegmentReport, StoreReport};
 pub use entry::Entry;
 pub use key::CacheKey;
 pub use l1::{

@@ -19,6 +19,7 @@ mod folder;
 mod format;
 mod hash;
 mod index;
+mod inspect;
 mod keys;
 mod mmap;
 mod reclaim;
@@ -38,6 +39,8 @@ pub(crate) use format::{
 };
 pub(crate) use hash::KeyState;
 pub(crate) use index::Index;
+pub(crate) use inspect::inspect;
+pub use inspect::{SegmentReport, StoreReport};
 pub(crate) use segment::{NewRecord, Place, Read};
 pub(crate) use unsynced::Unsynced;
 
@@ -315,18 +318,22 @@ impl Store {
     ///
     /// The store is as before, and the next call tries again.
     pub(crate) fn append(&mut self, record: &NewRecord<'_>) -> Result<Place, StoreError> {
-        if !self
-            .active
-            .as_ref()
-            .is_some_and(|active| self.has_room(active, record))
-        {
+        let before = self.next_segment;
+        let place = self.append_as_it_is(record)?;
+        if self.next_segment != before {
+            // Behind the record, for which there was room and now is what is moved.
+            self.keep_spare(record.stored_at_ms());
+        }
+        Ok(place)
+    }
+
+    /// As above, without making room ahead.
+    fn append_as_it_is(&mut self, record: &NewRecord<'_>) -> Result<Place, StoreError> {
+        let active = self.active.as_ref();
+        if !active.is_some_and(|active| self.has_room(active, record)) {
             let full = self.active.take();
             full.map_or(Ok(()), |full| self.seal(full))?;
             self.active = Some(self.begin_segment()?);
-            let place = self.write(record)?;
-            // Behind the record, for which there was room and now is what is moved.
-            self.keep_spare(record.stored_at_ms());
-            return Ok(place);
         }
         self.write(record)
     }

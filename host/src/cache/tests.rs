@@ -13,6 +13,7 @@ mod quota;
 mod random;
 mod sync;
 mod trouble;
+mod upkeep;
 
 use super::*;
 use crate::store::HEADER_BYTES;

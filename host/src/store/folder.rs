@@ -110,7 +110,8 @@ pub(crate) struct Folder {
     pub(crate) store: StoreId,
     /// The manifest on disk says that there is a file of epochs.
     has_epochs: bool,
-    _lock: DirLock,
+    /// `None` when the folder is only looked at and nobody ever opened it.
+    _lock: Option<DirLock>,
 }
 
 /// What a folder turned out to be.
@@ -130,11 +131,7 @@ impl Folder {
             .map_err(OpenError::io("make data folder", root))?;
         // Looked at before the lock, because taking the lock makes a file.
         owner(disk, root)?;
-        let lock = root.join(LOCK);
-        let lock = disk.lock(&lock).map_err(|error| match error {
-            TryLockError::WouldBlock => OpenError::Locked(root.to_owned()),
-            TryLockError::Error(source) => OpenError::io("lock", &lock)(source),
-        })?;
+        let lock = take_lock(disk, root)?;
         // And again after it: another process may have been at it in between.
         let manifest = match owner(disk, root)? {
             Owner::Us(manifest) => manifest,
@@ -157,8 +154,29 @@ impl Folder {
             root: root.to_owned(),
             store: manifest.store,
             has_epochs: manifest.has_epochs,
-            _lock: lock,
+            _lock: Some(lock),
         })
+    }
+
+    /// A folder that is ours already, to be looked at. Nothing is made in it.
+    pub(crate) fn inspect(disk: &dyn Disk, root: &Path) -> Result<Self, OpenError> {
+        let names = disk.list(root).map_err(OpenError::io("read", root))?;
+        let lock = match names.iter().any(|name| name == LOCK) {
+            true => Some(take_lock(disk, root)?),
+            false => None,
+        };
+        match owner(disk, root)? {
+            Owner::Us(manifest) => Ok(Self {
+                root: root.to_owned(),
+                store: manifest.store,
+                has_epochs: manifest.has_epochs,
+                _lock: lock,
+            }),
+            Owner::Nobody => {
+                let why = "it has no manifest";
+                Err(OpenError::Foreign(root.to_owned(), why))
+            }
+        }
     }
 
     /// Who was purged. `None` when that was written down and is lost.
@@ -278,6 +296,14 @@ impl SegmentName {
             _ => Self::Foreign,
         }
     }
+}
+
+fn take_lock(disk: &dyn Disk, root: &Path) -> Result<DirLock, OpenError> {
+    let lock = root.join(LOCK);
+    disk.lock(&lock).map_err(|error| match error {
+        TryLockError::WouldBlock => OpenError::Locked(root.to_owned()),
+        TryLockError::Error(source) => OpenError::io("lock", &lock)(source),
+    })
 }
 
 fn owner(disk: &dyn Disk, root: &Path) -> Result<Owner, OpenError> {

@@ -89,6 +89,64 @@ impl Store {
         }
     }
 
+    /// The segments there are now, oldest first, the active one sealed: what a whole rewriting
+    /// has to go through.
+    pub(crate) fn seal_all(&mut self) -> Result<Vec<u64>, StoreError> {
+        let active = self.active.take();
+        active.map_or(Ok(()), |active| self.seal(active))?;
+        Ok(self.segments.iter().map(|segment| segment.id).collect())
+    }
+
+    /// Writes again what lives in a segment, if it is the oldest, makes it durable, and removes
+    /// the segment. Where there is no room to write to, nothing is done, or, when it is to go by
+    /// all means, as much is lost. False when there is no room.
+    pub(crate) fn rewrite(
+        &mut self,
+        id: u64,
+        now_ms: u64,
+        by_all_means: bool,
+    ) -> Result<bool, StoreError> {
+        let Some(victim) = self.segments.front().filter(|oldest| oldest.id == id) else {
+            return Ok(true);
+        };
+        let victim = Arc::clone(victim);
+        for (offset, header, _) in self.records(&victim).unwrap_or_default() {
+            let key = &header.key;
+            let place = self.index.find(key, Place::clone);
+            let is_alive = header.expires_at_ms > now_ms;
+            let Some(place) = place.filter(|place| place.is_at(&victim, offset) && is_alive) else {
+                continue;
+            };
+            let bytes = header.shape().record_bytes();
+            let fits = self.has_room_for(bytes)
+                || self.disk_use.bytes() + self.segment_bytes <= self.quota;
+            if !fits && !by_all_means {
+                return Ok(false);
+            }
+            if fits && let Read::Sound(record) = place.read(key, &self.epochs) {
+                self.write_again(&header, &record, place.hits())?;
+            }
+        }
+        self.sync_all()?;
+        self.remove(0)?;
+        Ok(true)
+    }
+
+    fn write_again(&mut self, header: &Header, record: &[u8], hits: u8) -> Result<(), StoreError> {
+        let shape = header.shape();
+        let again = NewRecord::entry(
+            &header.key,
+            &header.tenant,
+            &record[shape.metadata()],
+            &record[shape.payload()],
+            header.stored_at_ms,
+            header.expires_at_ms,
+        );
+        self.append_as_it_is(&again)?;
+        self.index.find(&header.key, |new| new.set_hits(hits));
+        Ok(())
+    }
+
     /// Reclaims the segment that is best reclaimed.
     fn reclaim_best(&mut self, moved: &mut Moved) -> Result<(), StoreError> {
         let can_be_early = !self.is_syncing && !self.segments.iter().any(|s| s.is_poisoned());
