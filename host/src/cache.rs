@@ -468,11 +468,13 @@ impl Shared {
         self.memory.remove_where(is_meant);
         if whose == Whose::Everybody {
             self.index.remove_where(|_| true);
-            // What was purged need not be buried one by one.
-            writer.owed_tombstones.clear();
         }
         match writer.store.settle_epochs() {
-            Ok(()) if whose == Whose::Everybody => writer.store.discard(),
+            Ok(()) if whose == Whose::Everybody => {
+                // What was purged need not be buried one by one.
+                writer.owed_tombstones.clear();
+                writer.store.discard();
+            }
             Ok(()) => {}
             Err(error) => {
                 self.note_trouble(&mut writer, error.to_string(), None);

@@ -70,9 +70,10 @@ pub(crate) fn recover(
             .map_err(OpenError::io("remove useless", &path))?;
     }
     // Names that were not durable when the last process ended never would be: whoever syncs a
-    // segment from now on relies on its name.
-    disk.sync_dir(&folder.segments())
-        .map_err(OpenError::io("sync", &folder.segments()))?;
+    // segment from now on relies on its name, and on those of the files that say what counts.
+    for dir in [folder.root(), &folder.segments()] {
+        disk.sync_dir(dir).map_err(OpenError::io("sync", dir))?;
+    }
     let found = within_quota(&**disk, folder, quota, files.segments)?;
     let mut recovered = Recovered {
         segments: VecDeque::new(),
