@@ -204,6 +204,18 @@ impl Cache {
         }
     }
 
+    /// As [`lookup`](Self::lookup), for threads that must not wait for the disk: `None` when the
+    /// entry may have to be fetched from it first, which is so once for each entry that an
+    /// earlier process has stored. Then [`lookup`](Self::lookup) is to be called where waiting
+    /// is fine.
+    pub fn lookup_now(&self, key: &CacheKey, now_ms: u64) -> Option<Lookup> {
+        let is_cold = self.shared.index.find(key.as_bytes(), Place::is_cold);
+        match is_cold {
+            Some(true) => None,
+            Some(false) | None => Some(self.lookup(key, now_ms)),
+        }
+    }
+
     /// Whether a lookup would be a hit. Reads the record when it was not read before, but is
     /// not counted as a use of it.
     pub fn contains(&self, key: &CacheKey, now_ms: u64) -> bool {

@@ -535,7 +535,13 @@ impl Store {
         self.disk.sync_dir(&self.folder.segments())?;
         let salt = Salt::of_segment(&self.folder.store, id);
         Ok(Active {
-            segment: Segment::new(id, salt, mapping, &self.disk_use),
+            segment: Segment::new(
+                id,
+                salt,
+                (Arc::clone(&file), mapping),
+                &self.disk_use,
+                false,
+            ),
             file,
             end: BLOCK_BYTES as u64,
             contents: Contents::default(),

@@ -6,6 +6,11 @@ use crate::store::{
 };
 use std::path::PathBuf;
 
+/// Each segment keeps a file open, of which a process usually may have 1024. So segments are
+/// longer when there would be more than this; beyond half a terabyte there are more, and the
+/// limit has to be raised.
+const SEGMENTS_MAX: u64 = 512;
+
 /// When what was stored is durable: survives a loss of power. It survives the end of the process,
 /// however it ends, from the moment it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +53,7 @@ pub struct CacheOptions {
     pub memory_bytes_max: u64,
     /// The longest payload that is stored.
     pub entry_bytes_max: u64,
-    /// Length of a segment file. Less is used when the quota is small.
+    /// Length of a segment file. Less is used when the quota is small, more when it is large.
     pub segment_bytes: u64,
     /// The most entries that are kept, whatever their size: each takes some 400 bytes of
     /// memory beside its payload.
@@ -86,6 +91,7 @@ impl CacheOptions {
         let segment_bytes = self
             .segment_bytes
             .min(self.disk_bytes_max / SEGMENTS_MIN)
+            .max((self.disk_bytes_max / SEGMENTS_MAX).min(SEGMENT_BYTES_LIMIT))
             .max(needed)
             .next_multiple_of(BLOCK_BYTES as u64);
         if segment_bytes > SEGMENT_BYTES_LIMIT {

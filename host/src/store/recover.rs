@@ -90,7 +90,8 @@ pub(crate) fn recover(
         let mapping = found.file.map(found.bytes);
         let mapping = mapping.map_err(OpenError::io("map", &path))?;
         let salt = Salt::of_segment(&folder.store, found.id);
-        let segment = Segment::new(found.id, salt, mapping, disk_use);
+        let file = Arc::clone(&found.file);
+        let segment = Segment::new(found.id, salt, (file, mapping), disk_use, true);
         segment.set_contents_bytes(found.contents.unwrap_or_default());
         if found.contents == Some(0) {
             segment.poison();

@@ -163,7 +163,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = RealDisk.create(&dir.path().join("a")).unwrap();
         file.preallocate(SIZE).unwrap();
-        let segment = Segment::new(1, Salt::NONE, file.map(SIZE).unwrap(), &Arc::default());
+        let segment = {
+            let mapping = file.map(SIZE).unwrap();
+            Segment::new(1, Salt::NONE, (file, mapping), &Arc::default(), true)
+        };
 
         let purged = EpochsFile::default();
         let mut replay = Replay::new(&purged);

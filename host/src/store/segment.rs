@@ -52,6 +52,11 @@ pub(crate) struct Segment {
     /// The whole file. Only ever sliced, never looked at as a whole: the part behind the last
     /// record is still being written.
     map: Bytes,
+    /// For the first read of each record: from here, what the medium cannot read is an error,
+    /// from the mapping it would be a signal.
+    file: Arc<dyn DiskFile>,
+    /// Written by a process before this one, so that its records may have to be fetched.
+    is_old: bool,
     /// One bit for each [`ALIGN`] unit: the record that begins here was checked through the
     /// mapping. 1/512 of the segment, against a heap allocation per entry for a flag there.
     verified: Box<[AtomicU64]>,
@@ -78,7 +83,14 @@ impl Drop for Segment {
 }
 
 impl Segment {
-    pub(crate) fn new(id: u64, salt: Salt, mapping: Mapping, disk_use: &Arc<DiskUse>) -> Arc<Self> {
+    /// `is_old`: it was there when this process began.
+    pub(crate) fn new(
+        id: u64,
+        salt: Salt,
+        (file, mapping): (Arc<dyn DiskFile>, Mapping),
+        disk_use: &Arc<DiskUse>,
+        is_old: bool,
+    ) -> Arc<Self> {
         let bytes = mapping.as_ref().len() as u64;
         disk_use.0.fetch_add(bytes, Relaxed);
         let words = (bytes / ALIGN).div_ceil(64);
@@ -91,6 +103,8 @@ impl Segment {
                 bytes,
                 disk_use: Arc::clone(disk_use),
             }),
+            file,
+            is_old,
             verified: (0..words).map(|_| AtomicU64::new(0)).collect(),
             dead_bytes: AtomicU64::new(0),
             is_suspect: AtomicBool::new(false),
@@ -278,6 +292,9 @@ impl Place {
             return Read::Damaged;
         };
         if !segment.is_verified(self.at) {
+            if segment.is_old && self.fetch(&segment).is_err() {
+                return Read::Damaged;
+            }
             if !self.is_sound(key, &record, segment.salt) {
                 return Read::Damaged;
             }
@@ -293,6 +310,30 @@ impl Place {
     /// page, which the first reader can pay as well.
     pub(crate) fn written(&self) -> Option<Bytes> {
         self.slice(&*self.segment.upgrade()?)
+    }
+
+    /// Whether reading it may have to wait for the medium, as far as is known: it was not read
+    /// yet, and not written by this process either.
+    pub(crate) fn is_cold(&self) -> bool {
+        self.segment
+            .upgrade()
+            .is_some_and(|segment| segment.is_old && !segment.is_verified(self.at))
+    }
+
+    /// Brings the record into the page cache, where the mapping then finds it.
+    fn fetch(&self, segment: &Segment) -> io::Result<()> {
+        const CHUNK_BYTES: u64 = 64 << 10;
+        let mut offset = u64::from(self.at) * ALIGN;
+        let end = offset + self.shape.record_bytes();
+        let mut chunk = vec![0; CHUNK_BYTES.min(end - offset) as usize];
+        while offset < end {
+            let length = CHUNK_BYTES.min(end - offset);
+            segment
+                .file
+                .read_at(&mut chunk[..length as usize], offset)?;
+            offset += length;
+        }
+        Ok(())
     }
 
     fn slice(&self, segment: &Segment) -> Option<Bytes> {
@@ -476,7 +517,13 @@ mod tests {
         let disk_use = Arc::default();
         let mapping = file.map(SIZE).unwrap();
         let active = Active {
-            segment: Segment::new(1, Salt::NONE, mapping, &disk_use),
+            segment: Segment::new(
+                1,
+                Salt::NONE,
+                (Arc::clone(&file), mapping),
+                &disk_use,
+                false,
+            ),
             file,
             end: 0,
             contents: Contents::default(),

@@ -151,3 +151,39 @@ fn zeros_anywhere_are_the_right_answer_or_a_miss() {
         }
     }
 }
+
+/// Through the mapping, a sector that went bad after opening would be a signal.
+#[test]
+fn a_sector_that_goes_bad_before_the_first_read_is_a_miss() {
+    let props = Props::new();
+    let cache = props.open();
+    for number in 0..60 {
+        put(&cache, number, 0, 1000);
+    }
+    cache.sync().unwrap();
+    drop(cache);
+    let cache = props.open();
+    props.faults.bad_block.store(3, Relaxed);
+    let lost = (0..60).filter(|n| version(&cache, *n).is_none()).count();
+    assert!((4..=6).contains(&lost), "{lost} lost");
+    assert_eq!(cache.stats().corrupt, lost as u64);
+}
+
+#[test]
+fn whoever_must_not_wait_is_told_what_may_have_to_be_fetched() {
+    let props = Props::new();
+    let cache = props.open();
+    put(&cache, 1, 0, 1000);
+    let is_hit = |found| matches!(found, Some(Lookup::Hit(_)));
+    // What this process has written need not be fetched, nor what is in memory or nowhere.
+    assert!(is_hit(cache.lookup_now(&key(1), NOW)));
+    assert!(matches!(cache.lookup_now(&key(2), NOW), Some(Lookup::Miss)));
+    drop(cache);
+    let cache = props.open();
+    assert!(cache.lookup_now(&key(1), NOW).is_none());
+    assert_eq!(version(&cache, 1), Some(0));
+    assert!(is_hit(cache.lookup_now(&key(1), NOW)));
+    let cache = Cache::in_memory(&props.options);
+    put(&cache, 1, 0, 1000);
+    assert!(is_hit(cache.lookup_now(&key(1), NOW)));
+}
