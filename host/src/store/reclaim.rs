@@ -11,10 +11,11 @@
 //! The oldest may always go: nothing older is left for its records to supersede. Another one
 //! goes only when all else is durable, and leaves a tombstone for what it superseded.
 
-use super::format::{Contents, Header, Kind, Listed, SEGMENT_BYTES_LIMIT};
+use super::format::{Contents, Header, Listed, SEGMENT_BYTES_LIMIT};
 use super::recover::records_of;
 use super::segment::{NewRecord, Place, Read, Segment};
 use super::{Store, StoreError};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Up to one part in this many of the quota may be held by readers of segments that are
@@ -75,6 +76,7 @@ impl Store {
             bytes: 0,
             bytes_max: self.segment_bytes / MOVED_SHARE,
             now_ms,
+            buried: HashSet::new(),
         };
         while self.disk_use.bytes() + bytes > self.quota
             || self.index.len() + entries > self.entries_max
@@ -176,7 +178,7 @@ impl Store {
         &mut self,
         victim: &Arc<Segment>,
         at: usize,
-        (offset, header, is_sound): &Listed,
+        (offset, header, _): &Listed,
         is_early: bool,
         moved: &mut Moved,
     ) -> Result<(), StoreError> {
@@ -184,10 +186,10 @@ impl Store {
         let supersedes = |store: &Self| store.segments.iter().take(at).any(|s| s.may_hold(key));
         let place = self.index.find(key, Place::clone);
         let Some(place) = place else {
-            // Nothing is to be found. Whether that is because of this very record, nobody
-            // remembers, unless it is one of those that make it so.
-            let buries = header.kind == Kind::Tombstone || !is_sound;
-            if buries && supersedes(self) {
+            // Nothing is to be found: it was removed, damaged, or superseded in memory, and the
+            // tombstone may be this record, another one, or not be written yet. So one is, when
+            // something older would be found without this record.
+            if supersedes(self) && moved.buried.insert(*key) {
                 self.bury(key)?;
             }
             return Ok(());
@@ -322,4 +324,6 @@ struct Moved {
     bytes: u64,
     bytes_max: u64,
     now_ms: u64,
+    /// Keys that have their tombstone, if they need one. No more than there are records.
+    buried: HashSet<[u8; 32]>,
 }
