@@ -1,8 +1,8 @@
 //! The cache: read this first.
 //!
 //! ```text
-//! lookup ─► L1 (moka: key ─► place) ─► place: record in a mapped segment ─► Entry
-//! insert ─► store: append the record ─► place ─► L1
+//! lookup ─► index (key ─► place, no lock) ─► place: record in a mapped segment ─► Entry
+//! insert ─► store: append the record ─► place ─► index
 //!              └ disk in trouble ─► memory: the entry itself, bounded in bytes
 //! ```
 //!
@@ -11,29 +11,37 @@
 //! it is counted, shown by [`Cache::stats`], and the cache goes on in memory.
 
 mod entry;
+mod flusher;
 mod key;
 mod l1;
+mod memory;
 mod options;
 mod stats;
+mod upkeep;
+mod writer;
 
-pub use crate::store::OpenError;
+pub use crate::store::{OpenError, SegmentReport, StoreReport};
 pub use entry::Entry;
 pub use key::CacheKey;
 pub use l1::{
     L1Bound, L1Cache, L1CacheHandle, L1LookupResult, ReflexStatus, hash_prompt, hash_tenant_prompt,
 };
-pub use options::CacheOptions;
+pub use options::{CacheOptions, Durability};
 pub use stats::Stats;
 
 use crate::store::{
-    ALIGN, Disk, Epochs, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreError, Whose,
+    Disk, Epochs, Index, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreError,
+    StoreOptions, Whose,
 };
-use moka::policy::EvictionPolicy;
+use flusher::{Bell, Flusher, Synced, Told};
+use memory::Memory;
 use stats::Counters;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::{error, fmt, io};
+use writer::{Trouble, Writer};
 
 /// Metadata is status and headers; whoever needs more than this has a payload.
 pub const METADATA_BYTES_MAX: usize = 64 << 10;
@@ -41,13 +49,19 @@ pub const METADATA_BYTES_MAX: usize = 64 << 10;
 /// After the disk failed, inserts go to memory for this long before one tries it again.
 const RETRY_AFTER_MS: u64 = 1000;
 
-/// So many keys are remembered to be removed from a disk that is in trouble just now: 640 KiB.
-/// What is beyond may come back with the next start.
-const OWED_TOMBSTONES_MAX: usize = 10_000;
+/// Whether a record that is not on disk may be there all the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tried {
+    Yes,
+    No,
+}
 
-/// L1 holds this part of what fits on disk, in percent. The rest is room for records that
-/// were superseded: without it the oldest segments would go while they are still in use.
-const LIVE_PERCENT: u64 = 90;
+/// What a look into the cache counts as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Hit,
+    None,
+}
 
 /// What a lookup found.
 #[derive(Clone, Debug)]
@@ -101,59 +115,27 @@ impl error::Error for InsertError {}
 /// The cache. A clone is the same cache.
 #[derive(Clone, Debug)]
 pub struct Cache {
+    /// Ends before the rest does, which it makes use of.
+    flusher: Option<Arc<Flusher>>,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
     /// Entries on disk.
-    l1: L1Cache<Place>,
+    index: Arc<Index>,
     /// Entries in memory.
-    memory: L1Cache<Entry>,
-    /// Whether there ever was one, so that a lookup of a sound cache need not look there.
-    memory_used: AtomicBool,
+    memory: Memory,
     /// Who was purged.
     epochs: Arc<Epochs>,
     /// `None`: in memory only.
     writer: Option<Mutex<Writer>>,
     /// One sync at a time: a second caller must not return before the first one's is done.
-    syncing: Mutex<()>,
-    counters: Arc<Counters>,
+    syncing: Mutex<Synced>,
+    bell: Arc<Bell>,
+    durability: Durability,
+    counters: Counters,
     entry_bytes_max: u64,
-}
-
-#[derive(Debug)]
-struct Writer {
-    store: Store,
-    trouble: Option<Trouble>,
-    /// Keys that were removed, or went to memory, while the disk was in trouble. A record of
-    /// theirs that is on disk must not come back with a restart.
-    owed_tombstones: HashSet<CacheKey>,
-}
-
-impl Writer {
-    fn owe_tombstone(&mut self, key: &CacheKey) {
-        if self.owed_tombstones.len() < OWED_TOMBSTONES_MAX {
-            self.owed_tombstones.insert(*key);
-        }
-    }
-
-    /// Writes what is owed, at the first opportunity.
-    fn settle(&mut self) -> Result<(), StoreError> {
-        self.store.settle_epochs()?;
-        while let Some(key) = self.owed_tombstones.iter().next().copied() {
-            self.store.append(&NewRecord::tombstone(key.as_bytes()))?;
-            self.owed_tombstones.remove(&key);
-        }
-        Ok(())
-    }
-}
-
-#[derive(Debug)]
-struct Trouble {
-    reason: String,
-    /// Inserts near this time go to memory at once; `None` when trying again is cheap.
-    failed_at_ms: Option<u64>,
 }
 
 impl Cache {
@@ -165,30 +147,36 @@ impl Cache {
     /// sizes contradict each other, or the system refuses. A folder that is refused is left as
     /// it was.
     pub fn open(options: &CacheOptions) -> Result<Self, OpenError> {
-        Self::open_on(Arc::new(RealDisk), options)
+        let mut cache = Self::open_on(Arc::new(RealDisk), options)?;
+        cache
+            .start_flusher()
+            .map_err(OpenError::io("start a thread for", &options.data_dir))?;
+        Ok(cache)
+    }
+
+    fn start_flusher(&mut self) -> io::Result<()> {
+        let interval = match self.shared.durability {
+            Durability::Interval { ms, .. } => Some(Duration::from_millis(ms.max(1))),
+            Durability::Os | Durability::EveryInsert => None,
+        };
+        self.flusher = Some(Arc::new(Flusher::start(&self.shared, interval)?));
+        Ok(())
     }
 
     pub(crate) fn open_on(disk: Arc<dyn Disk>, options: &CacheOptions) -> Result<Self, OpenError> {
-        let store_options = options.store()?;
-        let Opened {
-            store,
-            live,
-            damaged,
-        } = Store::open(disk, &store_options)?;
-        let live_bytes = (store_options.quota - store_options.segment_bytes) / 100 * LIVE_PERCENT;
-        let writer = Writer {
-            store,
-            trouble: None,
-            owed_tombstones: HashSet::new(),
-        };
-        let epochs = writer.store.epochs();
-        let shared = Shared::new(options, live_bytes, epochs, Some(Mutex::new(writer)));
+        Self::open_sized(disk, options, &options.store()?)
+    }
+
+    fn open_sized(
+        disk: Arc<dyn Disk>,
+        options: &CacheOptions,
+        store: &StoreOptions,
+    ) -> Result<Self, OpenError> {
+        let Opened { store, damaged } = Store::open(disk, store)?;
+        let shared = Shared::new(options, store.index(), store.epochs(), Some(store));
         shared.counters.corrupt.fetch_add(damaged, Relaxed);
-        for (key, place) in live {
-            shared.index(&CacheKey::from_bytes(key), place);
-        }
-        shared.l1.run_pending_tasks();
         Ok(Self {
+            flusher: None,
             shared: Arc::new(shared),
         })
     }
@@ -197,7 +185,8 @@ impl Cache {
     /// with the process.
     pub fn in_memory(options: &CacheOptions) -> Self {
         Self {
-            shared: Arc::new(Shared::new(options, 0, Arc::default(), None)),
+            flusher: None,
+            shared: Arc::new(Shared::new(options, Arc::default(), Arc::default(), None)),
         }
     }
 
@@ -208,16 +197,30 @@ impl Cache {
 
     /// The entry for a key.
     pub fn lookup(&self, key: &CacheKey, now_ms: u64) -> Lookup {
-        match self.shared.find(key) {
+        match self.shared.find(key, Use::Hit) {
             Some(entry) if entry.is_expired(now_ms) => Lookup::Stale(entry),
             Some(entry) => Lookup::Hit(entry),
             None => Lookup::Miss,
         }
     }
 
-    /// Whether a lookup would be a hit. Reads the record when it was not read before.
+    /// As [`lookup`](Self::lookup), for threads that must not wait for the disk: `None` when the
+    /// entry may have to be fetched from it first, which is so once for each entry that an
+    /// earlier process has stored. Then [`lookup`](Self::lookup) is to be called where waiting
+    /// is fine.
+    pub fn lookup_now(&self, key: &CacheKey, now_ms: u64) -> Option<Lookup> {
+        let is_cold = self.shared.index.find(key.as_bytes(), Place::is_cold);
+        match is_cold {
+            Some(true) => None,
+            Some(false) | None => Some(self.lookup(key, now_ms)),
+        }
+    }
+
+    /// Whether a lookup would be a hit. Reads the record when it was not read before, but is
+    /// not counted as a use of it.
     pub fn contains(&self, key: &CacheKey, now_ms: u64) -> bool {
-        matches!(self.lookup(key, now_ms), Lookup::Hit(_))
+        let found = self.shared.find(key, Use::None);
+        found.is_some_and(|entry| !entry.is_expired(now_ms))
     }
 
     /// Stores an entry, in place of the one before, and returns it. A lookup finds it from now
@@ -247,6 +250,7 @@ impl Cache {
             expires_at_ms,
         );
         let entry = shared.store(new.key, &record);
+        shared.settle_durability();
         shared.counters.inserts.fetch_add(1, Relaxed);
         Ok(entry)
     }
@@ -255,17 +259,22 @@ impl Cache {
     /// disk is in trouble from now until then. Returns whether there was one to be found.
     pub fn remove(&self, key: &CacheKey) -> bool {
         let shared = &*self.shared;
-        let in_memory = shared.memory.remove(key.as_bytes()).is_some();
+        let in_memory = shared.memory.remove(key.as_bytes());
         let on_disk = shared.writer.as_ref().is_some_and(|writer| {
             let mut writer = lock(writer);
-            // Written also when L1 does not know the key: its record may still be on disk,
-            // evicted, and the next start would find it.
-            if let Err(error) = writer.store.append(&NewRecord::tombstone(key.as_bytes())) {
+            // What the index does not know has nothing on disk to be buried.
+            let was_there = shared.index.remove(key.as_bytes());
+            if was_there && writer.is_failing() {
+                writer.owe_tombstone(key);
+            } else if was_there
+                && let Err(error) = writer.store.append(&NewRecord::tombstone(key.as_bytes()))
+            {
                 writer.owe_tombstone(key);
                 shared.note_trouble(&mut writer, error.to_string(), None);
             }
-            shared.l1.remove(key.as_bytes()).is_some()
+            was_there
         });
+        shared.settle_durability();
         in_memory || on_disk
     }
 
@@ -293,52 +302,29 @@ impl Cache {
         self.shared.purge(Whose::Everybody)
     }
 
-    /// Makes everything durable that was stored before. Meant to be called every second, and
-    /// at the end.
+    /// Makes everything durable that was stored before. Meant to be called at the end;
+    /// [`CacheOptions::durability`] does the same meanwhile.
     ///
     /// # Errors
     ///
     /// Entries stored since the last call may not survive the machine. The next call does not
     /// try them again: a disk that failed to sync must not be believed when it then succeeds.
     pub fn sync(&self) -> io::Result<()> {
-        let shared = &*self.shared;
-        let Some(writer) = &shared.writer else {
-            return Ok(());
-        };
-        let _one_at_a_time = lock(&shared.syncing);
-        let mut result = Ok(());
-        let unsynced = {
-            let mut writer = lock(writer);
-            if let Err(error) = writer.settle() {
-                shared.note_trouble(&mut writer, error.to_string(), None);
-                result = Err(error.into());
-            }
-            writer.store.take_unsynced()
-        };
-        for file in unsynced {
-            if let Err(error) = file.sync() {
-                let mut writer = lock(writer);
-                writer.store.abandon(&file);
-                shared.note_trouble(&mut writer, format!("cannot sync: {error}"), None);
-                result = Err(error);
-            }
-        }
-        result
+        self.shared.flush(None, Told::Caller)
     }
 
     /// Counts for the operator.
     pub fn stats(&self) -> Stats {
         let shared = &*self.shared;
         let counters = &shared.counters;
-        // moka counts late otherwise, and whoever has just inserted an entry wants to see it.
-        shared.l1.run_pending_tasks();
-        shared.memory.run_pending_tasks();
+        // moka lets go late otherwise, and whoever has just inserted an entry wants to see it.
+        shared.memory.settle();
         let mut stats = Stats {
-            entries: shared.l1.len() + shared.memory.len(),
-            payload_bytes: counters.payload_bytes.load(Relaxed),
+            entries: shared.index.len() + shared.memory.len(),
+            payload_bytes: shared.index.payload_bytes() + shared.memory.payload_bytes(),
             inserts: counters.inserts.load(Relaxed),
             inserts_in_memory: counters.inserts_in_memory.load(Relaxed),
-            evictions: counters.evictions.load(Relaxed),
+            evictions: shared.memory.evictions(),
             store_errors: counters.store_errors.load(Relaxed),
             corrupt: counters.corrupt.load(Relaxed),
             healthy: true,
@@ -352,6 +338,7 @@ impl Cache {
             stats.dead_bytes = store.dead_bytes;
             stats.segments = store.segments;
             stats.segments_reclaimed = store.reclaimed;
+            stats.evictions += store.evicted;
             stats.healthy = writer.trouble.is_none();
             stats.trouble = writer.trouble.as_ref().map(|t| t.reason.clone());
         }
@@ -362,116 +349,95 @@ impl Cache {
 impl Shared {
     fn new(
         options: &CacheOptions,
-        live_bytes: u64,
+        index: Arc<Index>,
         epochs: Arc<Epochs>,
-        writer: Option<Mutex<Writer>>,
+        store: Option<Store>,
     ) -> Self {
-        let counters = Arc::<Counters>::default();
-
-        // Weighed in units of ALIGN, so that the largest record fits moka's u32. No entry
-        // weighs less than its share of entries_max, and so there are no more than that.
-        let bound = |bytes: u64| {
-            let max = bytes / ALIGN;
-            let least = u32::try_from(max / options.entries_max.max(1)).unwrap_or(u32::MAX);
-            let weigh =
-                move |bytes: u64| u32::try_from(bytes / ALIGN).unwrap_or(u32::MAX).max(least);
-            (max, weigh)
+        let writer = |store| {
+            Mutex::new(Writer {
+                store,
+                trouble: None,
+                owed_tombstones: HashSet::new(),
+            })
         };
-        // LRU: a new answer always comes in, as its record was written already; and what was
-        // reclaimed with its segment is not asked for, sinks, and leaves by itself.
-        let (max, weigh) = bound(live_bytes);
-        let l1 = L1Cache::build(
-            L1Bound::Weight {
-                max,
-                weigh: Box::new(move |place: &Place| weigh(place.shape().record_bytes())),
-            },
-            EvictionPolicy::lru(),
-            Some(Box::new({
-                let counters = Arc::clone(&counters);
-                move |place: &Place, for_room| {
-                    place.count_dead();
-                    counters.leaving(place.shape().payload_bytes.into(), for_room);
-                }
-            })),
-        );
-        let (max, weigh) = bound(options.memory_bytes_max);
-        let memory = L1Cache::build(
-            L1Bound::Weight {
-                max,
-                weigh: Box::new(move |entry: &Entry| weigh(entry.record_bytes())),
-            },
-            EvictionPolicy::lru(),
-            Some(Box::new({
-                let counters = Arc::clone(&counters);
-                move |entry: &Entry, for_room| counters.leaving(entry.payload_bytes(), for_room)
-            })),
-        );
         Self {
-            l1,
-            memory,
-            memory_used: AtomicBool::new(false),
+            index,
+            memory: Memory::new(options.memory_bytes_max, options.entries_max),
             epochs,
-            writer,
-            syncing: Mutex::new(()),
-            counters,
+            writer: store.map(writer),
+            syncing: Mutex::default(),
+            bell: Arc::default(),
+            durability: options.durability,
+            counters: Counters::default(),
             entry_bytes_max: options.entry_bytes_max,
         }
     }
 
-    fn find(&self, key: &CacheKey) -> Option<Entry> {
-        if let Some(found) = self.l1.lookup_by_hash(key.as_bytes()) {
-            match found.handle().read(key.as_bytes(), &self.epochs) {
-                Read::Sound(record) => return Some(Entry::from_place(record, found.handle())),
-                Read::Damaged => {
-                    self.counters.corrupt.fetch_add(1, Relaxed);
-                    self.l1.remove(key.as_bytes());
+    fn find(&self, key: &CacheKey, counts_as: Use) -> Option<Entry> {
+        let key_bytes = key.as_bytes();
+        let read = self.index.find(key_bytes, |place| {
+            match place.read(key_bytes, &self.epochs) {
+                Read::Sound(record) => {
+                    if counts_as == Use::Hit {
+                        place.hit();
+                    }
+                    Ok(Entry::from_place(record, place))
                 }
-                Read::Gone => {
-                    self.l1.remove(key.as_bytes());
-                }
+                read => Err((read, place.clone())),
             }
+        });
+        match read {
+            Some(Ok(entry)) => return Some(entry),
+            Some(Err((read, place))) => self.give_up(key, &place, matches!(read, Read::Damaged)),
+            None => {}
         }
-        if self.memory_used.load(Relaxed) {
-            return Some(self.memory.lookup_by_hash(key.as_bytes())?.into_handle());
+        match counts_as {
+            Use::Hit => self.memory.find(key_bytes),
+            Use::None => self.memory.peek(key_bytes),
         }
-        None
     }
 
-    fn index(&self, key: &CacheKey, place: Place) {
-        let payload_bytes = place.shape().payload_bytes.into();
-        self.counters
-            .payload_bytes
-            .fetch_add(payload_bytes, Relaxed);
-        self.l1.insert_by_hash(*key.as_bytes(), place);
+    /// Takes a place out that is of no use, unless something else is there by now.
+    fn give_up(&self, key: &CacheKey, place: &Place, is_damaged: bool) {
+        let Some(writer) = &self.writer else { return };
+        let mut writer = lock(writer);
+        if self.index.remove_place(key.as_bytes(), place) && is_damaged {
+            self.counters.corrupt.fetch_add(1, Relaxed);
+            // It may be readable again after the next start, and must not come back when it
+            // was removed or superseded by then.
+            writer.owe_tombstone(key);
+        }
     }
 
     fn store(&self, key: &CacheKey, record: &NewRecord<'_>) -> Entry {
         let Some(writer) = &self.writer else {
             return self.store_in_memory(key, record);
         };
-        // L1 changes while the lock is held, so that it and the log agree on what came last.
         let mut writer = lock(writer);
-        if let Some(entry) = self.store_on_disk(&mut writer, key, record) {
-            return entry;
-        }
+        let tried = match self.store_on_disk(&mut writer, key, record) {
+            Ok(entry) => return entry,
+            Err(tried) => tried,
+        };
         self.counters.inserts_in_memory.fetch_add(1, Relaxed);
-        self.l1.remove(key.as_bytes());
-        writer.owe_tombstone(key);
+        // What is there now is superseded, and so is what a failed write may have left.
+        if self.index.remove(key.as_bytes()) || tried == Tried::Yes {
+            writer.owe_tombstone(key);
+        }
         self.store_in_memory(key, record)
     }
 
-    /// `None` when it has to go to memory.
+    /// Fails when it has to go to memory.
     fn store_on_disk(
         &self,
         writer: &mut Writer,
         key: &CacheKey,
         record: &NewRecord<'_>,
-    ) -> Option<Entry> {
+    ) -> Result<Entry, Tried> {
         let now_ms = record.stored_at_ms();
         let failed_at = writer.trouble.as_ref().and_then(|t| t.failed_at_ms);
         // Either way: the clock may have been set back.
         if failed_at.is_some_and(|at| now_ms.abs_diff(at) < RETRY_AFTER_MS) {
-            return None;
+            return Err(Tried::No);
         }
         let appended = writer.settle().and_then(|()| writer.store.append(record));
         let place = match appended {
@@ -482,28 +448,20 @@ impl Shared {
                     StoreError::Pinned(_) => None,
                 };
                 self.note_trouble(writer, error.to_string(), failed_at_ms);
-                return None;
+                return Err(Tried::Yes);
             }
         };
         if writer.trouble.take().is_some() {
             tracing::info!("the disk takes entries again");
         }
-        let entry = Entry::from_place(place.written()?, &place);
-        self.index(key, place);
-        if self.memory_used.load(Relaxed) {
-            self.memory.remove(key.as_bytes());
-        }
-        Some(entry)
+        let written = place.written().ok_or(Tried::Yes)?;
+        self.memory.remove(key.as_bytes());
+        Ok(Entry::from_place(written, &place))
     }
 
     fn store_in_memory(&self, key: &CacheKey, record: &NewRecord<'_>) -> Entry {
         let entry = Entry::in_memory(record);
-        self.memory_used.store(true, Relaxed);
-        let payload_bytes = entry.payload_bytes();
-        self.counters
-            .payload_bytes
-            .fetch_add(payload_bytes, Relaxed);
-        self.memory.insert_by_hash(*key.as_bytes(), entry.clone());
+        self.memory.insert(key.as_bytes(), entry.clone());
         entry
     }
 
@@ -521,12 +479,14 @@ impl Shared {
         writer.store.purge(whose);
         self.memory.remove_where(is_meant);
         if whose == Whose::Everybody {
-            self.l1.clear();
-            // What was purged need not be buried one by one.
-            writer.owed_tombstones.clear();
+            self.index.remove_where(|_| true);
         }
         match writer.store.settle_epochs() {
-            Ok(()) if whose == Whose::Everybody => writer.store.discard(),
+            Ok(()) if whose == Whose::Everybody => {
+                // What was purged need not be buried one by one.
+                writer.owed_tombstones.clear();
+                writer.store.discard();
+            }
             Ok(()) => {}
             Err(error) => {
                 self.note_trouble(&mut writer, error.to_string(), None);
@@ -541,9 +501,10 @@ impl Shared {
         if writer.trouble.is_none() {
             tracing::warn!(reason, "the disk is in trouble; new entries stay in memory");
         }
+        let before = writer.trouble.take().and_then(|t| t.failed_at_ms);
         writer.trouble = Some(Trouble {
             reason,
-            failed_at_ms,
+            failed_at_ms: failed_at_ms.or(before),
         });
     }
 }

@@ -1,5 +1,7 @@
 //! `reflex-edge`: flags and file in, a running daemon out.
 
+mod store_cli;
+
 use clap::{Args, Parser, Subcommand};
 use reflex_host::config::{Config, Flags};
 use reflex_host::serve::Server;
@@ -21,6 +23,7 @@ struct Cli {
 enum Command {
     /// Run as an HTTP reverse proxy in front of a provider, as the cache of edges, or as both
     Serve(Serve),
+    Store(store_cli::Store),
 }
 
 #[derive(Debug, Args)]
@@ -52,7 +55,10 @@ struct Serve {
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let Command::Serve(serve) = Cli::parse().command;
+    let serve = match Cli::parse().command {
+        Command::Serve(serve) => serve,
+        Command::Store(store) => return store.run(),
+    };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())

@@ -6,8 +6,8 @@
 //!                └► Place ─► read: the record, zero-copy from the mapping
 //! ```
 //!
-//! A [`Store`] is the writer: it has one owner at a time. Readers need only a [`Place`] and no
-//! lock. Which key lies where is L1's business; the store knows it only while it recovers.
+//! A [`Store`] is the writer: it has one owner at a time. Readers need only its [`Index`], which
+//! tells where each key lies, and no lock.
 //! What the bytes look like, and what is assumed of the medium, stands in `docs/format.md`.
 
 mod disk;
@@ -17,34 +17,52 @@ mod epochs;
 pub(crate) mod faults;
 mod folder;
 mod format;
+mod hash;
 mod index;
+mod inspect;
+mod keys;
 mod mmap;
 mod reclaim;
 mod recover;
+mod replay;
 mod segment;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+pub(crate) mod sim_disk;
+mod unsynced;
 
-pub(crate) use disk::{Disk, DiskFile, RealDisk};
+pub(crate) use disk::{Disk, RealDisk};
 pub(crate) use epochs::{Epochs, Whose};
 pub use folder::OpenError;
 pub(crate) use format::{
     ALIGN, BLOCK_BYTES, HEADER_BYTES, NEVER, SEGMENT_BYTES_LIMIT, Shape, tenant_of,
 };
+pub(crate) use hash::KeyState;
+pub(crate) use index::Index;
+pub(crate) use inspect::inspect;
+pub use inspect::{SegmentReport, StoreReport};
 pub(crate) use segment::{NewRecord, Place, Read};
+pub(crate) use unsynced::Unsynced;
 
 use folder::Folder;
-use format::{EpochsFile, Salt, StoreId, Superblock};
-use index::Last;
+use format::{Contents, EpochsFile, Kind, Salt, StoreId, Superblock};
+use keys::Keys;
 use recover::Recovered;
+use replay::{Last, Replayed};
 use segment::{Active, DiskUse, Segment};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
+use unsynced::ContentsFile;
 
-/// So many sealed segments may wait for [`Store::take_unsynced`], each with its file open.
-/// When nobody asks for them, sealing one more waits for the disk itself.
-const UNSYNCED_MAX: usize = 64;
+/// So many sealed segments may wait for [`Store::take_unsynced`], each with its file open and its
+/// contents, a few megabytes at most, in memory. When nobody asks for them, sealing one more waits for the disk itself.
+const UNSYNCED_MAX: usize = 8;
+
+/// A segment is at most this part of the whole, so that reclaiming one is no great loss.
+pub(crate) const SEGMENTS_MIN: u64 = 8;
 
 /// As an epoch while nothing else is known: higher than any sequence.
 const EVERYTHING: u64 = u64::MAX;
@@ -57,6 +75,8 @@ pub(crate) struct StoreOptions {
     pub(crate) quota: u64,
     /// A multiple of [`BLOCK_BYTES`], large enough for the largest record.
     pub(crate) segment_bytes: u64,
+    /// How many entries there may be; at least 1.
+    pub(crate) entries_max: u64,
 }
 
 /// Why a record could not be written. The caller goes on without the disk.
@@ -108,20 +128,6 @@ impl From<StoreError> for io::Error {
     }
 }
 
-/// A file with contents that may not be durable yet.
-#[derive(Clone, Debug)]
-pub(crate) struct Unsynced {
-    id: u64,
-    file: Arc<dyn DiskFile>,
-}
-
-impl Unsynced {
-    /// Waits for the medium. Needs no lock on the store.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-}
-
 /// Counts for the operator.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StoreStats {
@@ -130,6 +136,8 @@ pub(crate) struct StoreStats {
     pub(crate) pinned_bytes: u64,
     pub(crate) dead_bytes: u64,
     pub(crate) reclaimed: u64,
+    /// Entries that went with segments that were reclaimed.
+    pub(crate) evicted: u64,
 }
 
 /// The writer of a data folder.
@@ -139,7 +147,9 @@ pub(crate) struct Store {
     folder: Folder,
     quota: u64,
     segment_bytes: u64,
+    entries_max: u64,
     disk_use: Arc<DiskUse>,
+    index: Arc<Index>,
     /// Sealed, oldest first.
     segments: VecDeque<Arc<Segment>>,
     active: Option<Active>,
@@ -150,15 +160,23 @@ pub(crate) struct Store {
     owes_epochs: bool,
     /// Sealed, but perhaps not durable.
     unsynced: Vec<Unsynced>,
+    /// Written since the last time that somebody took what is unsynced.
+    unsynced_bytes: u64,
+    /// Keys that a tombstone is to be written for, as what stands in for one may not last. No
+    /// more than there are records in a segment, or in all of them after opening.
+    unburied: Vec<[u8; 32]>,
+    /// Something was appended that never will be durable, and whoever syncs next has to know.
+    is_lost: bool,
+    /// Files were taken to be synced, and nobody has said yet that it is done.
+    is_syncing: bool,
     reclaimed: u64,
+    evicted: u64,
 }
 
 /// A store just opened, with what was in it.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) store: Store,
-    /// Oldest first.
-    pub(crate) live: Vec<([u8; 32], Place)>,
     /// Parts that were not as they were written.
     pub(crate) damaged: u64,
 }
@@ -178,10 +196,15 @@ impl Store {
             segments,
             active,
             next_segment,
+            replayed,
+            damaged,
+            is_unsynced,
+        } = recover::recover(&disk, &folder, options.quota, &disk_use, &epochs)?;
+        let Replayed {
             last,
             live,
-            damaged,
-        } = recover::recover(&*disk, &folder, options.quota, &disk_use, &epochs)?;
+            unburied,
+        } = replayed;
         // The sequence never falls behind a purge, or that would cover what comes next.
         let last = match is_lost {
             true => last,
@@ -190,12 +213,18 @@ impl Store {
         if is_lost {
             epochs.all = last.sequence;
         }
-        let store = Self {
+        let index = Index::default();
+        for (key, place) in live {
+            index.insert(&key, place);
+        }
+        let mut store = Self {
             disk,
             folder,
             quota: options.quota,
             segment_bytes: options.segment_bytes,
+            entries_max: options.entries_max,
             disk_use,
+            index: Arc::new(index),
             segments,
             active,
             next_segment,
@@ -203,16 +232,27 @@ impl Store {
             epochs: Arc::new(Epochs::new(epochs)),
             owes_epochs: is_lost,
             unsynced: Vec::new(),
+            unsynced_bytes: 0,
+            unburied,
+            is_lost: is_unsynced,
+            is_syncing: false,
             reclaimed: 0,
+            evicted: 0,
         };
+        // It may be less than when the entries were written.
+        store.keep_entries_max(0);
         Ok(Opened {
             store,
-            live,
             damaged: damaged + u64::from(is_lost),
         })
     }
 
-    /// For readers to ask.
+    /// For readers: where each key lies.
+    pub(crate) fn index(&self) -> Arc<Index> {
+        Arc::clone(&self.index)
+    }
+
+    /// For readers: who was purged.
     pub(crate) fn epochs(&self) -> Arc<Epochs> {
         Arc::clone(&self.epochs)
     }
@@ -243,49 +283,100 @@ impl Store {
         Ok(())
     }
 
+    /// Writes the tombstones that are to be written.
+    pub(crate) fn settle_unburied(&mut self) -> Result<(), StoreError> {
+        while let Some(key) = self.unburied.last().copied() {
+            // What was stored since then supersedes as well as a tombstone does.
+            if self.index.find(&key, |_| ()).is_none() {
+                self.append(&NewRecord::tombstone(&key))?;
+            }
+            self.unburied.pop();
+        }
+        Ok(())
+    }
+
     /// Removes all segments, after everybody was purged and that is durable. What cannot be
     /// removed stays, never to be served, until room is needed.
     pub(crate) fn discard(&mut self) {
         self.unsynced.clear();
+        self.index.remove_where(|_| true);
         let active = self.active.take().map(|active| active.segment);
         self.segments.extend(active);
         let folder = &self.folder;
         let disk = &self.disk;
         self.segments.retain(|segment| {
-            let is_gone = disk.unlink(&folder.segment(segment.id)).is_ok();
+            let is_gone = folder.remove_segment(&**disk, segment.id).is_ok();
             self.reclaimed += u64::from(is_gone);
             !is_gone
         });
     }
 
-    /// Writes a record behind the last one. It can be read at once, and survives the process;
-    /// it survives the machine after the next sync.
+    /// Writes a record behind the last one, and lets the index know. It can be read at once, and
+    /// survives the process; it survives the machine after the next sync.
     ///
     /// # Errors
     ///
     /// The store is as before, and the next call tries again.
     pub(crate) fn append(&mut self, record: &NewRecord<'_>) -> Result<Place, StoreError> {
-        let mut active = match self.active.take() {
-            Some(active) if active.room() >= record.shape().record_bytes() => active,
-            full => {
-                full.map_or(Ok(()), |full| self.seal(full))?;
-                self.begin_segment()?
-            }
-        };
-        let next = Last::of(self.last.sequence + 1, record.key());
-        let written = active
-            .write(record, next.sequence, self.last.key)
-            .map_err(|error| {
-                StoreError::io("write", &self.folder.segment(active.segment.id))(error)
-            });
-        self.active = Some(active);
-        let place = written?;
-        self.last = next;
+        let before = self.next_segment;
+        let place = self.append_as_it_is(record)?;
+        if self.next_segment != before {
+            // Behind the record, for which there was room and now is what is moved.
+            self.keep_spare(record.stored_at_ms());
+        }
         Ok(place)
     }
 
-    /// The files to sync for everything appended so far to be durable.
-    pub(crate) fn take_unsynced(&mut self) -> Vec<Unsynced> {
+    /// As above, without making room ahead.
+    fn append_as_it_is(&mut self, record: &NewRecord<'_>) -> Result<Place, StoreError> {
+        let active = self.active.as_ref();
+        if !active.is_some_and(|active| self.has_room(active, record)) {
+            let full = self.active.take();
+            full.map_or(Ok(()), |full| self.seal(full))?;
+            self.active = Some(self.begin_segment()?);
+        }
+        self.write(record)
+    }
+
+    /// Writes a record to the active segment, which has room for it.
+    fn write(&mut self, record: &NewRecord<'_>) -> Result<Place, StoreError> {
+        let Some(active) = &mut self.active else {
+            return Err(StoreError::Pinned(0));
+        };
+        let next = Last::of(self.last.sequence + 1, record.key());
+        let path = self.folder.segment(active.segment.id);
+        let place = active
+            .write(record, next.sequence, self.last.key)
+            .map_err(StoreError::io("write", &path))?;
+        self.last = next;
+        self.unsynced_bytes += record.shape().record_bytes();
+        match record.kind() {
+            Kind::Entry => self.index.insert(record.key(), place.clone()),
+            Kind::Tombstone => drop(self.index.remove(record.key())),
+        }
+        Ok(place)
+    }
+
+    fn has_room(&self, active: &Active, record: &NewRecord<'_>) -> bool {
+        active.room() >= record.shape().record_bytes()
+            && active.contents.records() < self.segment_records_max()
+    }
+
+    /// Entries leave by segments, so a segment must not hold more than a part of all.
+    fn segment_records_max(&self) -> u64 {
+        (self.entries_max / SEGMENTS_MIN).max(1)
+    }
+
+    /// The files to sync for everything appended so far to be durable. Whoever takes them has
+    /// to [`abandon`](Self::abandon) each whose sync fails, and to tell when
+    /// [`all are synced`](Self::all_synced).
+    ///
+    /// # Errors
+    ///
+    /// Some of it was lost before, by a sync that somebody else waited for, or by nobody.
+    pub(crate) fn take_unsynced(&mut self) -> (Vec<Unsynced>, io::Result<()>) {
+        self.is_syncing = true;
+        self.unsynced_bytes = 0;
         let mut unsynced = std::mem::take(&mut self.unsynced);
         if let Some(active) = &mut self.active
             && std::mem::take(&mut active.is_dirty)
@@ -293,17 +384,81 @@ impl Store {
             unsynced.push(Unsynced {
                 id: active.segment.id,
                 file: Arc::clone(&active.file),
+                contents: None,
             });
         }
-        unsynced
+        let lost = match std::mem::take(&mut self.is_lost) {
+            true => Err(io::Error::other("an earlier sync failed")),
+            false => Ok(()),
+        };
+        (unsynced, lost)
+    }
+
+    /// Of the last record.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.last.sequence
+    }
+
+    /// Whether it is time to sync: a sealed segment waits, or so many bytes do.
+    pub(crate) fn is_due(&self, bytes_max: u64) -> bool {
+        !self.unsynced.is_empty() || self.unsynced_bytes >= bytes_max
+    }
+
+    /// Whether everything was taken to be synced, and was.
+    #[cfg(test)]
+    pub(crate) fn is_clean(&self) -> bool {
+        let is_dirty = self.active.as_ref().is_some_and(|active| active.is_dirty);
+        !is_dirty && self.unsynced.is_empty() && !self.is_syncing
+    }
+
+    /// A sync failed, and nobody has been told.
+    pub(crate) fn note_lost(&mut self) {
+        self.is_lost = true;
+    }
+
+    /// The files that were taken are synced or abandoned.
+    pub(crate) fn all_synced(&mut self) {
+        self.is_syncing = false;
     }
 
     /// After a failed sync nobody knows what of the segment reached the medium, and a second
-    /// sync would claim that all did. So nothing more is written there; what can be read can
-    /// still be read.
+    /// sync would claim that all did. So nothing more is written there, and it is not synced
+    /// again; what can be read can still be read.
     pub(crate) fn abandon(&mut self, failed: &Unsynced) {
-        if let Some(active) = self.active.take_if(|active| active.segment.id == failed.id) {
+        self.abandon_segment(failed.id, failed.contents.as_ref());
+    }
+
+    /// `contents` are those of the segment, if whoever had them took them away.
+    fn abandon_segment(&mut self, id: u64, contents: Option<&ContentsFile>) {
+        // For the next process, which could not know: its sync would succeed, too. If this is
+        // lost with the power, so is what it is about.
+        let _ = self.disk.create(&self.folder.contents(id));
+        if let Some(mut active) = self.active.take_if(|active| active.segment.id == id) {
+            // Of what came while the sync went on, nobody has been told yet.
+            self.is_lost |= active.is_dirty;
+            active.segment.set_keys(active.keys);
+            self.unburied.extend(active.contents.take_tombstones());
             self.segments.push_back(active.segment);
+        }
+        for segment in self.segments.iter().filter(|segment| segment.id == id) {
+            segment.poison();
+        }
+        // Removals are not forgotten with it, whatever becomes of the entries.
+        let waiting = self.unsynced.extract_if(.., |unsynced| unsynced.id == id);
+        let waiting: Vec<_> = waiting.collect();
+        self.is_lost |= !waiting.is_empty();
+        let waiting = waiting
+            .iter()
+            .filter_map(|waiting| waiting.contents.as_ref());
+        for contents in waiting.chain(contents) {
+            self.unburied.extend_from_slice(contents.tombstones());
+        }
+    }
+
+    /// Removes the contents that were just written if their segment was reclaimed meanwhile.
+    pub(crate) fn contents_written(&mut self, of: &Unsynced) {
+        if !self.segments.iter().any(|segment| segment.id == of.id) {
+            let _ = self.disk.unlink(&self.folder.contents(of.id));
         }
     }
 
@@ -314,6 +469,7 @@ impl Store {
             pinned_bytes: self.pinned_bytes(),
             dead_bytes: self.listed().map(|segment| segment.dead_bytes()).sum(),
             reclaimed: self.reclaimed,
+            evicted: self.evicted,
         }
     }
 
@@ -325,17 +481,23 @@ impl Store {
 
     fn seal(&mut self, full: Active) -> Result<(), StoreError> {
         let id = full.segment.id;
+        let contents = ContentsFile::of(&self.disk, &self.folder, &full.segment, full.contents);
+        full.segment.set_keys(full.keys);
         self.segments.push_back(full.segment);
-        if full.is_dirty {
-            self.unsynced.push(Unsynced {
-                id,
-                file: full.file,
-            });
-        }
+        self.unsynced.push(Unsynced {
+            id,
+            file: full.file,
+            contents: Some(contents),
+        });
         while self.unsynced.len() > UNSYNCED_MAX {
             let oldest = self.unsynced.remove(0);
             let path = self.folder.segment(oldest.id);
-            oldest.sync().map_err(StoreError::io("sync", &path))?;
+            if let Err(error) = oldest.sync() {
+                self.is_lost = true;
+                self.abandon(&oldest);
+                return Err(StoreError::io("sync", &path)(error));
+            }
+            oldest.write_contents();
         }
         Ok(())
     }
@@ -344,12 +506,14 @@ impl Store {
     /// leaves no half of one.
     fn begin_segment(&mut self) -> Result<Active, StoreError> {
         self.make_room(self.segment_bytes)?;
+        self.keep_entries_max(self.segment_records_max());
         let id = self.next_segment;
         let unfinished = self.folder.unfinished_segment(id);
         let made = self.make_segment(id, &unfinished);
         if made.is_err() {
-            // It may not even be there; recovery removes what stays.
+            // Under either name, or neither; what stays is found by the next process.
             let _ = self.disk.unlink(&unfinished);
+            let _ = self.disk.unlink(&self.folder.segment(id));
         }
         let active = made.map_err(StoreError::io("make", &unfinished))?;
         self.next_segment += 1;
@@ -371,9 +535,17 @@ impl Store {
         self.disk.sync_dir(&self.folder.segments())?;
         let salt = Salt::of_segment(&self.folder.store, id);
         Ok(Active {
-            segment: Segment::new(id, salt, mapping, &self.disk_use),
+            segment: Segment::new(
+                id,
+                salt,
+                (Arc::clone(&file), mapping),
+                &self.disk_use,
+                false,
+            ),
             file,
             end: BLOCK_BYTES as u64,
+            contents: Contents::default(),
+            keys: Keys::default(),
             is_dirty: false,
         })
     }

@@ -1,15 +1,14 @@
 //! L1: the exact-match index in memory, 32-byte hash to payload handle, over moka.
 //!
-//! [`L1Cache`] can be used alone, with prompts and any handle. [`Cache`](super::Cache) uses
-//! the same type as its index, with keys of its own and places in the store as handles. It
-//! knows no disk and no expiry.
+//! [`L1Cache`] is for whoever brings payloads of their own, with prompts and any handle. It knows
+//! no disk and no expiry. [`Cache`](super::Cache) does not use it: moka takes some 370 bytes for
+//! each entry, and the store must be told of each that leaves.
 
 use super::entry::Entry;
+use crate::store::KeyState;
 use bytes::Bytes;
-use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -175,9 +174,6 @@ impl<H> fmt::Debug for L1Bound<H> {
     }
 }
 
-/// Told of each handle that leaves; the flag says that it had to make room.
-pub(crate) type Leaving<H> = Box<dyn Fn(&H, bool) + Send + Sync>;
-
 /// An exact-match cache in memory: 32-byte hash to payload handle.
 ///
 /// A handle is anything that is cheap to clone; plain [`Bytes`] unless told otherwise, and
@@ -240,26 +236,12 @@ impl<H: Clone + Send + Sync + 'static> L1Cache<H> {
     /// ```
     pub fn with_bound(bound: L1Bound<H>) -> Self {
         // moka's default, TinyLFU: what is asked for often stays, whatever passes by once.
-        Self::build(bound, EvictionPolicy::tiny_lfu(), None)
-    }
-
-    pub(crate) fn build(
-        bound: L1Bound<H>,
-        policy: EvictionPolicy,
-        leaving: Option<Leaving<H>>,
-    ) -> Self {
-        let builder = moka::sync::Cache::builder().eviction_policy(policy);
+        let builder = moka::sync::Cache::builder().eviction_policy(EvictionPolicy::tiny_lfu());
         let builder = match bound {
             L1Bound::Entries(max) => builder.max_capacity(max),
             L1Bound::Weight { max, weigh } => builder
                 .max_capacity(max)
                 .weigher(move |_: &[u8; 32], handle| weigh(handle)),
-        };
-        let builder = match leaving {
-            Some(leaving) => builder.eviction_listener(move |_, handle, cause| {
-                leaving(&handle, cause == RemovalCause::Size);
-            }),
-            None => builder,
         };
         Self {
             entries: builder.build_with_hasher(KeyState::new()),
@@ -334,15 +316,6 @@ impl<H: Clone + Send + Sync + 'static> L1Cache<H> {
     /// Removes all entries.
     pub fn clear(&self) {
         self.entries.invalidate_all();
-    }
-
-    /// Removes the entries whose handle is one of `which`.
-    pub(crate) fn remove_where(&self, which: impl Fn(&H) -> bool) {
-        for (hash, handle) in &self.entries {
-            if which(&handle) {
-                self.entries.remove(&*hash);
-            }
-        }
     }
 
     /// Whether there is an entry for a hash. Does not count as a use of it.
@@ -455,57 +428,6 @@ impl AsRef<[u8]> for Entry {
     }
 }
 
-/// Hashes keys for moka. A key is the output of BLAKE3, so any of its bytes are as good as a
-/// hash of them all, as long as nobody chooses them. But somebody may: the hash of a prompt
-/// is no secret, and with 2^20 tries one finds prompts for the same bucket. So two secret
-/// words of this process are mixed in, by one multiplication, which is all that this costs.
-#[derive(Clone)]
-struct KeyState {
-    secrets: [u64; 2],
-}
-
-impl KeyState {
-    fn new() -> Self {
-        let random = RandomState::new();
-        Self {
-            secrets: [random.hash_one(0), random.hash_one(1)],
-        }
-    }
-}
-
-impl BuildHasher for KeyState {
-    type Hasher = KeyHasher;
-
-    fn build_hasher(&self) -> KeyHasher {
-        KeyHasher {
-            secrets: self.secrets,
-            hash: 0,
-        }
-    }
-}
-
-struct KeyHasher {
-    secrets: [u64; 2],
-    hash: u64,
-}
-
-impl Hasher for KeyHasher {
-    /// The 32 bytes of a key; the length, which comes first, is always the same.
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(bytes) = bytes.first_chunk::<16>() {
-            let word = u128::from_le_bytes(*bytes);
-            let low = word as u64 ^ self.secrets[0];
-            let high = (word >> 64) as u64 ^ self.secrets[1];
-            let product = u128::from(low) * u128::from(high);
-            self.hash ^= product as u64 ^ (product >> 64) as u64;
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.hash
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
@@ -589,20 +511,5 @@ mod tests {
             assert_eq!(status.to_string(), name);
             assert_eq!(status.is_hit(), is_hit);
         }
-    }
-
-    #[test]
-    fn keys_that_differ_anywhere_in_their_first_half_hash_differently() {
-        let state = KeyState::new();
-        let mut hashes: Vec<_> = (0..128)
-            .map(|bit| {
-                let mut key = hash_prompt("p");
-                key[bit / 8] ^= 1 << (bit % 8);
-                state.hash_one(key)
-            })
-            .collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        assert_eq!(hashes.len(), 128);
     }
 }

@@ -2,12 +2,44 @@
 
 use super::METADATA_BYTES_MAX;
 use crate::store::{
-    ALIGN, BLOCK_BYTES, HEADER_BYTES, OpenError, SEGMENT_BYTES_LIMIT, StoreOptions,
+    ALIGN, BLOCK_BYTES, HEADER_BYTES, OpenError, SEGMENT_BYTES_LIMIT, SEGMENTS_MIN, StoreOptions,
 };
 use std::path::PathBuf;
 
-/// A segment is at most this part of the quota, so that reclaiming one is no great loss.
-const SEGMENTS_MIN: u64 = 8;
+/// Each segment keeps a file open, of which a process usually may have 1024. So segments are
+/// longer when there would be more than this; beyond half a terabyte there are more, and the
+/// limit has to be raised.
+const SEGMENTS_MAX: u64 = 512;
+
+/// When what was stored is durable: survives a loss of power. It survives the end of the process,
+/// however it ends, from the moment it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// When the operating system gets to it, as a rule within half a minute, or when
+    /// [`Cache::sync`](super::Cache::sync) was called.
+    Os,
+    /// So much later, or when so much has come together.
+    Interval {
+        /// In milliseconds; at least 1.
+        ms: u64,
+        /// In bytes.
+        bytes: u64,
+    },
+    /// Before the insert or the removal returns. Those that come at the same time wait for the
+    /// medium together. When it fails, the entry is stored all the same, and the failure is seen
+    /// in [`Stats`](super::Stats).
+    EveryInsert,
+}
+
+impl Default for Durability {
+    /// A second or 8 MiB: what a provider can be asked again for.
+    fn default() -> Self {
+        Self::Interval {
+            ms: 1000,
+            bytes: 8 << 20,
+        }
+    }
+}
 
 /// Where the cache lies and how large it may be.
 #[derive(Clone, Debug)]
@@ -21,11 +53,13 @@ pub struct CacheOptions {
     pub memory_bytes_max: u64,
     /// The longest payload that is stored.
     pub entry_bytes_max: u64,
-    /// Length of a segment file. Less is used when the quota is small.
+    /// Length of a segment file. Less is used when the quota is small, more when it is large.
     pub segment_bytes: u64,
     /// The most entries that are kept, whatever their size: each takes some 400 bytes of
     /// memory beside its payload.
     pub entries_max: u64,
+    /// When what was stored survives a loss of power.
+    pub durability: Durability,
 }
 
 impl Default for CacheOptions {
@@ -42,6 +76,7 @@ impl Default for CacheOptions {
             segment_bytes: 64 << 20,
             // 400 MB of memory.
             entries_max: 1 << 20,
+            durability: Durability::default(),
         }
     }
 }
@@ -56,6 +91,7 @@ impl CacheOptions {
         let segment_bytes = self
             .segment_bytes
             .min(self.disk_bytes_max / SEGMENTS_MIN)
+            .max((self.disk_bytes_max / SEGMENTS_MAX).min(SEGMENT_BYTES_LIMIT))
             .max(needed)
             .next_multiple_of(BLOCK_BYTES as u64);
         if segment_bytes > SEGMENT_BYTES_LIMIT {
@@ -75,6 +111,7 @@ impl CacheOptions {
             dir: self.data_dir.clone(),
             quota: self.disk_bytes_max,
             segment_bytes,
+            entries_max: self.entries_max.max(1),
         })
     }
 }

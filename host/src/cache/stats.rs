@@ -1,12 +1,12 @@
 //! What the cache counts, for the operator.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 
 /// What the cache counts. Counts of events begin at 0 when the process starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Entries held. Those of reclaimed segments count until they are asked for or evicted.
+    /// Entries held. Those of a purged tenant count until they are asked for or evicted.
     pub entries: u64,
     /// Their payloads together.
     pub payload_bytes: u64,
@@ -24,7 +24,7 @@ pub struct Stats {
     pub inserts: u64,
     /// Entries stored in memory because the disk was in trouble.
     pub inserts_in_memory: u64,
-    /// Entries that had to make room, not counting those of reclaimed segments.
+    /// Entries that had to make room.
     pub evictions: u64,
     /// Failed writes and syncs.
     pub store_errors: u64,
@@ -38,17 +38,8 @@ pub struct Stats {
 
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    pub(super) payload_bytes: AtomicU64,
     pub(super) inserts: AtomicU64,
     pub(super) inserts_in_memory: AtomicU64,
-    pub(super) evictions: AtomicU64,
     pub(super) store_errors: AtomicU64,
     pub(super) corrupt: AtomicU64,
-}
-
-impl Counters {
-    pub(super) fn leaving(&self, payload_bytes: u64, for_room: bool) {
-        self.payload_bytes.fetch_sub(payload_bytes, Relaxed);
-        self.evictions.fetch_add(u64::from(for_room), Relaxed);
-    }
 }

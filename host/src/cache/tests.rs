@@ -1,16 +1,24 @@
 //! The cache over real files, over a disk with faults, and without a disk.
 
 mod basics;
+mod contents;
 mod damage;
+mod durability;
+mod figures;
 mod folder;
+mod power;
+mod process;
 mod purge;
 mod quota;
 mod random;
+mod sync;
 mod trouble;
+mod upkeep;
 
 use super::*;
 use crate::store::HEADER_BYTES;
 use crate::store::faults::{FaultDisk, Faults};
+use crate::store::sim_disk::Random;
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::ops::Range;
@@ -41,6 +49,7 @@ impl Props {
             disk_bytes_max: 1 << 20,
             memory_bytes_max: 1 << 20,
             entry_bytes_max: 16 << 10,
+            durability: Durability::Os,
             ..CacheOptions::default()
         };
         Self {
@@ -64,6 +73,12 @@ impl Props {
     }
 
     fn segments(&self) -> Vec<PathBuf> {
+        let is_segment = |path: &PathBuf| path.extension().is_some_and(|found| found == "seg");
+        self.folder().into_iter().filter(is_segment).collect()
+    }
+
+    /// Everything in the folder of segments.
+    fn folder(&self) -> Vec<PathBuf> {
         let mut paths: Vec<_> = fs::read_dir(self.data_dir().join("segments"))
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -156,15 +171,19 @@ fn sealed_again(block: &[u8], at: usize) -> Vec<u8> {
     block
 }
 
-/// SplitMix64: the same numbers for the same seed, everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
+/// Every file below a folder with its contents.
+fn snapshot(dir: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.push((path.clone(), None));
+            found.extend(snapshot(&path));
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            found.push((path, Some(bytes)));
+        }
     }
+    found.sort();
+    found
 }

@@ -59,7 +59,7 @@ pub(crate) trait DiskFile: fmt::Debug + Send + Sync {
 /// The exclusive right to a data folder, given back when dropped or when the process ends.
 #[derive(Debug)]
 pub(crate) struct DirLock {
-    _file: File,
+    pub(super) _file: File,
 }
 
 /// The operating system's files.

@@ -6,8 +6,14 @@ use std::ffi::OsString;
 use std::fs::TryLockError;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+/// Held exclusively while a test starts another process. Between its fork and its exec that
+/// process has a copy of every lock of this one, also of those that are given back meanwhile,
+/// so that nobody may take a lock then.
+pub(crate) static SPAWNING: RwLock<()> = RwLock::new(());
 
 /// What goes wrong just now, and what was tried.
 #[derive(Debug, Default)]
@@ -18,10 +24,17 @@ pub(crate) struct Faults {
     pub(crate) tears_writes: AtomicBool,
     /// Nothing is made durable.
     pub(crate) fails_syncs: AtomicBool,
+    /// Nothing is made durable in files with more than a block written to them: segments can
+    /// still be made.
+    pub(crate) fails_data_syncs: AtomicBool,
     /// No file can be removed.
     pub(crate) keeps_files: AtomicBool,
     /// Reading fails wherever this block is concerned; 0 is none.
     pub(crate) bad_block: AtomicU64,
+    /// Files synced.
+    pub(crate) syncs: AtomicU64,
+    /// Told of each file synced; for whoever waits for one.
+    pub(crate) synced: Mutex<Option<Sender<()>>>,
     /// Writes and preallocations tried.
     pub(crate) tries: AtomicU64,
 }
@@ -45,7 +58,12 @@ pub(crate) struct FaultDisk {
 impl FaultDisk {
     fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
         let faults = Arc::clone(&self.faults);
-        Arc::new(FaultFile { file, faults })
+        let bytes_written = AtomicU64::new(0);
+        Arc::new(FaultFile {
+            file,
+            faults,
+            bytes_written,
+        })
     }
 }
 
@@ -63,6 +81,7 @@ impl Disk for FaultDisk {
     }
 
     fn lock(&self, path: &Path) -> Result<DirLock, TryLockError> {
+        let _nobody_spawns = SPAWNING.read().unwrap_or_else(PoisonError::into_inner);
         RealDisk.lock(path)
     }
 
@@ -93,6 +112,7 @@ impl Disk for FaultDisk {
 struct FaultFile {
     file: Arc<dyn DiskFile>,
     faults: Arc<Faults>,
+    bytes_written: AtomicU64,
 }
 
 impl DiskFile for FaultFile {
@@ -116,6 +136,8 @@ impl DiskFile for FaultFile {
             self.file.write_at([half, b"", b"", b""], offset)?;
             return Err(io::Error::other("torn on purpose"));
         }
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        self.bytes_written.fetch_add(bytes as u64, Relaxed);
         self.file.write_at(parts, offset)
     }
 
@@ -130,7 +152,16 @@ impl DiskFile for FaultFile {
     fn sync_data(&self) -> io::Result<()> {
         let faults = &self.faults;
         faults.check(&faults.fails_syncs, io::ErrorKind::Other)?;
-        self.file.sync_data()
+        if self.bytes_written.load(Relaxed) > 4096 {
+            faults.check(&faults.fails_data_syncs, io::ErrorKind::Other)?;
+        }
+        self.file.sync_data()?;
+        faults.syncs.fetch_add(1, Relaxed);
+        let synced = faults.synced.lock().unwrap();
+        if let Some(synced) = &*synced {
+            let _ = synced.send(());
+        }
+        Ok(())
     }
 
     fn map(&self, bytes: u64) -> io::Result<Mapping> {

@@ -22,6 +22,7 @@ const SEGMENTS: &str = "segments";
 const LOST_AND_FOUND: &str = "lost+found";
 
 const SEGMENT_SUFFIX: &str = ".seg";
+const CONTENTS_SUFFIX: &str = ".idx";
 const UNFINISHED_SUFFIX: &str = ".tmp";
 
 /// Why a data folder could not be opened. Each displays as one line that names what it is
@@ -109,7 +110,8 @@ pub(crate) struct Folder {
     pub(crate) store: StoreId,
     /// The manifest on disk says that there is a file of epochs.
     has_epochs: bool,
-    _lock: DirLock,
+    /// `None` when the folder is only looked at and nobody ever opened it.
+    _lock: Option<DirLock>,
 }
 
 /// What a folder turned out to be.
@@ -129,11 +131,7 @@ impl Folder {
             .map_err(OpenError::io("make data folder", root))?;
         // Looked at before the lock, because taking the lock makes a file.
         owner(disk, root)?;
-        let lock = root.join(LOCK);
-        let lock = disk.lock(&lock).map_err(|error| match error {
-            TryLockError::WouldBlock => OpenError::Locked(root.to_owned()),
-            TryLockError::Error(source) => OpenError::io("lock", &lock)(source),
-        })?;
+        let lock = take_lock(disk, root)?;
         // And again after it: another process may have been at it in between.
         let manifest = match owner(disk, root)? {
             Owner::Us(manifest) => manifest,
@@ -145,6 +143,10 @@ impl Folder {
                 disk.create_dir(&root.join(SEGMENTS))
                     .and_then(|()| write_manifest(disk, root, &manifest))
                     .map_err(OpenError::io("write manifest in", root))?;
+                // The folder's own name. Not ours to insist on: it may lie where we may not read.
+                if let Some(parent) = root.parent() {
+                    let _ = disk.sync_dir(parent);
+                }
                 manifest
             }
         };
@@ -152,8 +154,29 @@ impl Folder {
             root: root.to_owned(),
             store: manifest.store,
             has_epochs: manifest.has_epochs,
-            _lock: lock,
+            _lock: Some(lock),
         })
+    }
+
+    /// A folder that is ours already, to be looked at. Nothing is made in it.
+    pub(crate) fn inspect(disk: &dyn Disk, root: &Path) -> Result<Self, OpenError> {
+        let names = disk.list(root).map_err(OpenError::io("read", root))?;
+        let lock = match names.iter().any(|name| name == LOCK) {
+            true => Some(take_lock(disk, root)?),
+            false => None,
+        };
+        match owner(disk, root)? {
+            Owner::Us(manifest) => Ok(Self {
+                root: root.to_owned(),
+                store: manifest.store,
+                has_epochs: manifest.has_epochs,
+                _lock: lock,
+            }),
+            Owner::Nobody => {
+                let why = "it has no manifest";
+                Err(OpenError::Foreign(root.to_owned(), why))
+            }
+        }
     }
 
     /// Who was purged. `None` when that was written down and is lost.
@@ -207,6 +230,29 @@ impl Folder {
         self.segments().join(format!("{id:016x}{SEGMENT_SUFFIX}"))
     }
 
+    /// Removes a segment and what is beside it, durably: whoever removes the next one relies on
+    /// this one not to come back with older records. One that is gone already is fine.
+    pub(crate) fn remove_segment(&self, disk: &dyn Disk, id: u64) -> io::Result<()> {
+        for path in [self.segment(id), self.contents(id)] {
+            match disk.unlink(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        disk.sync_dir(&self.segments())
+    }
+
+    /// What the segment holds, so that it need not be read to know.
+    pub(crate) fn contents(&self, id: u64) -> PathBuf {
+        self.segments().join(format!("{id:016x}{CONTENTS_SUFFIX}"))
+    }
+
+    /// Where contents are written before they get their name.
+    pub(crate) fn unfinished_contents(&self, id: u64) -> PathBuf {
+        self.segments()
+            .join(format!("{id:016x}{CONTENTS_SUFFIX}{UNFINISHED_SUFFIX}"))
+    }
+
     /// Where a segment is made before it gets its name.
     pub(crate) fn unfinished_segment(&self, id: u64) -> PathBuf {
         self.segments()
@@ -218,7 +264,8 @@ impl Folder {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SegmentName {
     Segment(u64),
-    /// Left by a crash before the segment was in use.
+    Contents(u64),
+    /// Left by a crash before it was in use.
     Unfinished,
     /// Nothing of ours; it stays where it is.
     Foreign,
@@ -230,21 +277,33 @@ impl SegmentName {
             Some(name) => (name, false),
             None => (name, true),
         };
-        let id = name
-            .strip_suffix(SEGMENT_SUFFIX)
-            .filter(|digits| digits.len() == 16)
-            .filter(|digits| {
-                digits
-                    .bytes()
-                    .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-            })
-            .and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        match id {
-            Some(id) if finished => Self::Segment(id),
-            Some(_) => Self::Unfinished,
-            None => Self::Foreign,
+        let (digits, named): (_, fn(u64) -> Self) = match name.strip_suffix(SEGMENT_SUFFIX) {
+            Some(digits) => (digits, Self::Segment),
+            None => match name.strip_suffix(CONTENTS_SUFFIX) {
+                Some(digits) => (digits, Self::Contents),
+                None => return Self::Foreign,
+            },
+        };
+        let is_digit = |b| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        match u64::from_str_radix(digits, 16) {
+            // We never get to the last one, behind which there would be none.
+            Ok(id) if digits.len() == 16 && digits.bytes().all(is_digit) && id < u64::MAX => {
+                match finished {
+                    true => named(id),
+                    false => Self::Unfinished,
+                }
+            }
+            _ => Self::Foreign,
         }
     }
+}
+
+fn take_lock(disk: &dyn Disk, root: &Path) -> Result<DirLock, OpenError> {
+    let lock = root.join(LOCK);
+    disk.lock(&lock).map_err(|error| match error {
+        TryLockError::WouldBlock => OpenError::Locked(root.to_owned()),
+        TryLockError::Error(source) => OpenError::io("lock", &lock)(source),
+    })
 }
 
 fn owner(disk: &dyn Disk, root: &Path) -> Result<Owner, OpenError> {

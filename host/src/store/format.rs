@@ -4,8 +4,10 @@
 //! This file and its folder are the only ones that know offsets. The decoders accept any slice and never panic;
 //! what they return has been checked. It opens no files and holds no state.
 
+mod contents;
 mod epochs;
 
+pub(crate) use contents::{Contents, Listed, contents_bytes_max};
 pub(crate) use epochs::{EPOCHS_BYTES_MAX, EpochsFile, TENANTS_MAX};
 
 use crc_fast::{CrcAlgorithm, Digest, crc32_iscsi};

@@ -1,192 +1,85 @@
-//! Which record of each key counts, found out while the segments are read again.
+//! Where each entry lies: key to place, in memory, for as long as the process lives.
 //!
-//! It lives only during recovery: afterwards L1 is the index. Expiry is not looked at here,
-//! for an expired record still supersedes the ones before it.
+//! Readers take no lock and write to no line that they share, except to note a hit. Only the
+//! writer puts places in; a reader may take out one that turned out to be of no use. What is
+//! not in here is not on disk either, or covered there by something newer.
 
-use super::format::{EpochsFile, Header};
+use super::hash::KeyState;
 use super::segment::Place;
-use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The newest record of each key so far.
+/// The places of all entries on disk.
 #[derive(Debug)]
-pub(crate) struct Index<'a> {
-    purged: &'a EpochsFile,
-    newest: HashMap<[u8; 32], Newest>,
-    last: Last,
-    /// Records whose header was not found, by the first bytes of their key as their successor
-    /// tells it, with the highest sequence.
-    lost: HashMap<[u8; 8], u64>,
+pub(crate) struct Index {
+    places: papaya::HashMap<[u8; 32], Place, KeyState>,
+    payload_bytes: AtomicU64,
 }
 
-#[derive(Debug)]
-struct Newest {
-    sequence: u64,
-    /// `None` for a tombstone, for what was purged, and for a record whose body is damaged: it
-    /// cannot be served, and what it superseded must not be.
-    place: Option<Place>,
-}
-
-/// The record with the highest sequence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Last {
-    /// 0 when there is none; the first record has 1.
-    pub(crate) sequence: u64,
-    /// The first bytes of its key.
-    pub(crate) key: [u8; 8],
-}
-
-impl Last {
-    /// A sequence that is left out. The record behind it tells of zeros as the key before it,
-    /// which is nobody's: there is nothing to be missed.
-    pub(crate) fn nobodys(sequence: u64) -> Self {
+impl Default for Index {
+    fn default() -> Self {
         Self {
-            sequence,
-            key: [0; 8],
-        }
-    }
-
-    pub(crate) fn of(sequence: u64, key: &[u8; 32]) -> Self {
-        let mut first = [0; 8];
-        first.copy_from_slice(&key[..8]);
-        Self {
-            sequence,
-            key: first,
+            places: papaya::HashMap::with_hasher(KeyState::new()),
+            payload_bytes: AtomicU64::new(0),
         }
     }
 }
 
-impl<'a> Index<'a> {
-    pub(crate) fn new(purged: &'a EpochsFile) -> Self {
-        Self {
-            purged,
-            newest: HashMap::new(),
-            last: Last::default(),
-            lost: HashMap::new(),
+impl Index {
+    /// What `look` makes of the place of a key.
+    pub(crate) fn find<R>(&self, key: &[u8; 32], look: impl FnOnce(&Place) -> R) -> Option<R> {
+        self.places.pin().get(key).map(look)
+    }
+
+    /// The place that was there before is dead.
+    pub(crate) fn insert(&self, key: &[u8; 32], place: Place) {
+        self.payload_bytes.fetch_add(bytes_of(&place), Relaxed);
+        if let Some(old) = self.places.pin().insert(*key, place) {
+            self.leaves(old);
         }
     }
 
-    /// Takes in a record, in the order of the log. `place` is where it can be read, if it can.
-    pub(crate) fn add(&mut self, header: &Header, place: Option<Place>) {
-        let sequence = header.sequence;
-        // The sequence has no gaps, so one that is missing is a header that was damaged. It may
-        // have been a tombstone or a newer answer. A gap before the very first record found is
-        // what reclaiming leaves, and nothing older is there to be believed.
-        if self.last.sequence != 0 && sequence > self.last.sequence + 1 {
-            self.lost.insert(header.previous, sequence - 1);
-        }
-        if sequence > self.last.sequence {
-            self.last = Last::of(sequence, &header.key);
-        }
+    /// Takes out the place of a key, which is dead from now on; whether there was one.
+    pub(crate) fn remove(&self, key: &[u8; 32]) -> bool {
+        let places = self.places.pin();
+        let old = places.remove(key);
+        old.inspect(|old| self.leaves(old)).is_some()
+    }
 
-        let place = place.filter(|place| {
-            let is_purged = self.purged.covers(&header.tenant, sequence);
-            if is_purged {
-                place.count_dead();
+    /// Takes out the place of a key if it still is this one; whether it was.
+    pub(crate) fn remove_place(&self, key: &[u8; 32], place: &Place) -> bool {
+        let places = self.places.pin();
+        match places.remove_if(key, |_, now| now.is(place)) {
+            Ok(Some((_, old))) => {
+                self.leaves(old);
+                true
             }
-            !is_purged
-        });
-        let new = Newest { sequence, place };
-        let old = match self.newest.get_mut(&header.key) {
-            Some(newest) if newest.sequence > sequence => Some(new),
-            Some(newest) => Some(std::mem::replace(newest, new)),
-            None => self.newest.insert(header.key, new),
-        };
-        if let Some(place) = old.and_then(|old| old.place) {
-            place.count_dead();
+            Ok(None) | Err(_) => false,
         }
     }
 
-    /// The last record, and the entries that can be served, oldest first.
-    pub(crate) fn finish(self) -> (Last, Vec<([u8; 32], Place)>) {
-        let is_lost = |key: &[u8; 32], sequence| {
-            let lost = self.lost.get(&Last::of(sequence, key).key);
-            lost.is_some_and(|lost| *lost > sequence)
-        };
-        let mut live: Vec<_> = self
-            .newest
-            .into_iter()
-            .filter_map(|(key, newest)| Some((newest.sequence, key, newest.place?)))
-            .collect();
-        live.retain(|(sequence, key, place)| {
-            let lost = is_lost(key, *sequence);
-            if lost {
-                place.count_dead();
-            }
-            !lost
-        });
-        live.sort_unstable_by_key(|(sequence, ..)| *sequence);
-        let live = live.into_iter().map(|(_, key, place)| (key, place));
-        (self.last, live.collect())
+    /// Takes out all places that are `which`; how many there were. Looks at each.
+    pub(crate) fn remove_where(&self, which: impl Fn(&Place) -> bool) -> u64 {
+        let places = self.places.pin();
+        let meant = places.iter().filter(|(_, place)| which(place));
+        let removed = meant.filter(|(key, place)| self.remove_place(key, place));
+        removed.count() as u64
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.places.len() as u64
+    }
+
+    /// Of all entries together.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        self.payload_bytes.load(Relaxed)
+    }
+
+    fn leaves(&self, place: &Place) {
+        place.count_dead();
+        self.payload_bytes.fetch_sub(bytes_of(place), Relaxed);
     }
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
-mod tests {
-    use super::super::disk::{Disk, RealDisk};
-    use super::super::format::{Kind, NEVER, Salt};
-    use super::super::segment::Segment;
-    use super::*;
-    use std::sync::Arc;
-
-    const SIZE: u64 = 4096;
-
-    /// Adds records as `(sequence, key, kind)`, each with the key of the one before it in
-    /// `sequence`, as the store writes them, and checks which sequences are left to be served.
-    /// A kind of `None` is a record that was written but is not found any more.
-    #[track_caller]
-    fn check(written: &[(u64, u8, Option<Kind>)], served: &[u64]) {
-        let dir = tempfile::tempdir().unwrap();
-        let file = RealDisk.create(&dir.path().join("a")).unwrap();
-        file.preallocate(SIZE).unwrap();
-        let segment = Segment::new(1, Salt::NONE, file.map(SIZE).unwrap(), &Arc::default());
-
-        let purged = EpochsFile::default();
-        let mut index = Index::new(&purged);
-        let mut previous = [0; 8];
-        for (sequence, key, kind) in written {
-            let header = Header {
-                kind: kind.unwrap_or(Kind::Entry),
-                metadata_bytes: 0,
-                payload_bytes: 0,
-                sequence: *sequence,
-                stored_at_ms: *sequence,
-                expires_at_ms: NEVER,
-                body_checksum: 0,
-                previous,
-                key: [*key; 32],
-                tenant: [0; 32],
-            };
-            previous = [*key; 8];
-            if let Some(kind) = kind {
-                let place = Place::new(&segment, 0, &header);
-                index.add(&header, (*kind == Kind::Entry).then_some(place));
-            }
-        }
-        let (_, live) = index.finish();
-        let live: Vec<_> = live.iter().map(|(_, place)| place.stored_at_ms()).collect();
-        assert_eq!(live, served);
-    }
-
-    #[test]
-    fn the_highest_sequence_of_a_key_counts() {
-        const ENTRY: Option<Kind> = Some(Kind::Entry);
-        const TOMBSTONE: Option<Kind> = Some(Kind::Tombstone);
-        check(&[], &[]);
-        check(&[(1, 1, ENTRY), (2, 2, ENTRY), (3, 1, ENTRY)], &[2, 3]);
-        check(&[(3, 1, ENTRY), (1, 1, ENTRY), (2, 2, ENTRY)], &[2, 3]);
-        check(&[(1, 1, ENTRY), (2, 1, TOMBSTONE)], &[]);
-        check(&[(1, 1, TOMBSTONE), (2, 1, ENTRY)], &[2]);
-        // What came before the first record was reclaimed; that is no loss.
-        check(&[(8, 1, ENTRY), (9, 2, ENTRY)], &[8, 9]);
-        // A lost record may have been a tombstone, so nothing older of its key is served.
-        check(&[(1, 1, ENTRY), (2, 1, None), (3, 2, ENTRY)], &[3]);
-        check(&[(1, 1, ENTRY), (2, 3, None), (3, 2, ENTRY)], &[1, 3]);
-        check(
-            &[(1, 1, ENTRY), (2, 1, None), (3, 2, ENTRY), (4, 1, ENTRY)],
-            &[3, 4],
-        );
-        // The very last one leaves no trace, as if it had never been written.
-        check(&[(1, 1, ENTRY), (2, 1, None)], &[1]);
-    }
+fn bytes_of(place: &Place) -> u64 {
+    place.shape().payload_bytes.into()
 }

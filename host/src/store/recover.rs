@@ -1,19 +1,21 @@
 //! Reading a store again after the process ended, in whatever way it ended.
 //!
-//! Every segment is read from beginning to end, past the page cache's mapping so that a bad
-//! sector is an error and not a signal, and every record is checked wholly. What cannot be
-//! read is passed over; nothing on disk is changed, except that files of ours which never
-//! came into use are removed.
+//! A sealed segment whose contents are written beside it is not read. Every other is, from
+//! beginning to end, past the page cache's mapping so that a bad sector is an error and not a
+//! signal, and every record is checked wholly. What cannot be read is passed over.
 
 use super::disk::{Disk, DiskFile};
 use super::folder::{Folder, OpenError, SegmentName};
 use super::format::{
-    ALIGN, BLOCK_BYTES, EpochsFile, HEADER_BYTES, Header, Kind, Reject, SEGMENT_BYTES_LIMIT, Salt,
-    Superblock,
+    ALIGN, BLOCK_BYTES, Contents, EpochsFile, HEADER_BYTES, Header, Kind, Listed, Reject,
+    SEGMENT_BYTES_LIMIT, Salt, Superblock, contents_bytes_max,
 };
-use super::index::{Index, Last};
+use super::keys::Keys;
+use super::replay::{Replay, Replayed};
 use super::segment::{Active, DiskUse, Place, Segment};
-use std::collections::VecDeque;
+use super::unsynced::ContentsFile;
+use std::collections::{BTreeSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// How much is read at once.
@@ -26,12 +28,12 @@ pub(crate) struct Recovered {
     pub(crate) segments: VecDeque<Arc<Segment>>,
     pub(crate) active: Option<Active>,
     pub(crate) next_segment: u64,
-    pub(crate) last: Last,
-    /// Oldest first.
-    pub(crate) live: Vec<([u8; 32], Place)>,
+    pub(crate) replayed: Replayed,
     /// Runs of bytes, and whole records, that were not as they were written. The torn end
     /// after a crash counts as one.
     pub(crate) damaged: u64,
+    /// Something that was found could not be made durable.
+    pub(crate) is_unsynced: bool,
 }
 
 /// A segment file that was found.
@@ -39,63 +41,96 @@ struct Found {
     id: u64,
     file: Arc<dyn DiskFile>,
     bytes: u64,
+    superblock: Result<Superblock, Reject>,
+    /// Length of the file of contents, if there is one.
+    contents: Option<u64>,
+}
+
+/// What there is in the folder of segments.
+#[derive(Default)]
+struct Files {
+    /// Oldest first.
+    segments: VecDeque<Found>,
+    /// Contents without a segment, and what was never finished.
+    useless: Vec<PathBuf>,
 }
 
 pub(crate) fn recover(
-    disk: &dyn Disk,
+    disk: &Arc<dyn Disk>,
     folder: &Folder,
     quota: u64,
     disk_use: &Arc<DiskUse>,
     purged: &EpochsFile,
 ) -> Result<Recovered, OpenError> {
-    let found = within_quota(disk, folder, quota, find(disk, folder)?)?;
-    let newest = found.back().map(|found| found.id);
+    let files = find(&**disk, folder)?;
+    // From here on nothing is refused for what it is, and so things may be changed.
+    let newest = files.segments.back().map(|found| found.id);
+    for path in files.useless {
+        disk.unlink(&path)
+            .map_err(OpenError::io("remove useless", &path))?;
+    }
+    // Names that were not durable when the last process ended never would be: whoever syncs a
+    // segment from now on relies on its name, and on those of the files that say what counts.
+    for dir in [folder.root(), &folder.segments()] {
+        disk.sync_dir(dir).map_err(OpenError::io("sync", dir))?;
+    }
+    let found = within_quota(&**disk, folder, quota, files.segments)?;
     let mut recovered = Recovered {
         segments: VecDeque::new(),
         active: None,
-        next_segment: newest.map_or(1, |id| id.saturating_add(1)),
-        last: Last::default(),
-        live: Vec::new(),
+        next_segment: newest.map_or(1, |id| id + 1),
+        replayed: Replayed::default(),
         damaged: 0,
+        is_unsynced: false,
     };
-    let mut index = Index::new(purged);
+    let mut replay = Replay::new(purged);
     let mut bytes = Vec::new();
-    for Found {
-        id,
-        file,
-        bytes: size,
-    } in found
-    {
-        let path = folder.segment(id);
-        let mapping = file.map(size).map_err(OpenError::io("map", &path))?;
-        let salt = Salt::of_segment(&folder.store, id);
-        let segment = Segment::new(id, salt, mapping, disk_use);
-
-        bytes.resize(size as usize, 0);
-        let unreadable = read_what_can_be(&*file, &mut bytes);
-        let expected = Superblock {
-            store: folder.store,
-            segment: id,
-            segment_bytes: size,
-        };
-        let superblock = Superblock::decode(&bytes);
-        if let Err(Reject::Newer(version)) = superblock {
-            return Err(OpenError::Newer(path, version));
+    for found in found {
+        let path = folder.segment(found.id);
+        let mapping = found.file.map(found.bytes);
+        let mapping = mapping.map_err(OpenError::io("map", &path))?;
+        let salt = Salt::of_segment(&folder.store, found.id);
+        let file = Arc::clone(&found.file);
+        let segment = Segment::new(found.id, salt, (file, mapping), disk_use, true);
+        segment.set_contents_bytes(found.contents.unwrap_or_default());
+        if found.contents == Some(0) {
+            segment.poison();
         }
+
         // The superblock says nothing that we do not know from elsewhere, and each record
         // proves itself. So a damaged one costs no entries; but nothing more is written there.
-        let is_intact = superblock == Ok(expected) && !unreadable;
-
-        let scan = scan(&bytes, salt);
+        let expected = Superblock {
+            store: folder.store,
+            segment: found.id,
+            segment_bytes: found.bytes,
+        };
+        let mut is_intact = found.superblock == Ok(expected);
+        let listed = match is_intact {
+            true => read_contents(&**disk, folder, &found, salt),
+            false => None,
+        };
+        let is_listed = listed.is_some();
+        let scan = listed.map_or_else(
+            || {
+                bytes.clear();
+                bytes.resize(found.bytes as usize, 0);
+                is_intact &= !read_what_can_be(&*found.file, &mut bytes);
+                scan(&bytes, salt)
+            },
+            Scan::of,
+        );
+        let mut keys = Keys::default();
         for (offset, header, is_sound) in &scan.records {
             segment.note(header);
+            keys.add(header);
             let is_entry = *is_sound && header.kind == Kind::Entry;
             if !is_entry {
                 segment.count_dead(header.shape());
             }
-            index.add(
+            replay.add(
                 header,
                 is_entry.then(|| Place::new(&segment, *offset, header)),
+                segment.is_poisoned(),
             );
         }
         let damaged = scan.damaged + u64::from(!is_intact);
@@ -104,26 +139,50 @@ pub(crate) fn recover(
         }
         recovered.damaged += damaged;
 
+        // Contents that say less than the segment holds must never be believed. So where there
+        // are some, in whatever state, nothing more is written to the segment.
+        let is_closed = !is_intact || found.contents.is_some() || Some(found.id) != newest;
         // Preallocated again, for a copy of the folder may have got holes.
-        if Some(id) == newest && is_intact && file.preallocate(size).is_ok() {
+        if !is_closed && found.file.preallocate(found.bytes).is_ok() {
+            let mut contents = Contents::default();
+            for (offset, header, is_sound) in &scan.records {
+                contents.add(*offset, header, *is_sound);
+            }
             recovered.active = Some(Active {
                 segment,
-                file,
+                file: found.file,
                 end: scan.end,
+                contents,
+                keys,
                 is_dirty: true,
             });
-        } else {
-            recovered.segments.push_back(segment);
+            continue;
         }
+        segment.set_keys(keys);
+        // Without contents nobody knows whether it ever was made durable; with empty ones it is
+        // known that it was not, and a sync that succeeds now would say nothing.
+        if !is_listed && !segment.is_poisoned() {
+            match found.file.sync_data() {
+                Ok(()) if is_intact => write_contents(disk, folder, &segment, &scan),
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "cannot sync");
+                    segment.poison();
+                    recovered.is_unsynced = true;
+                }
+            }
+        }
+        recovered.segments.push_back(segment);
     }
-    (recovered.last, recovered.live) = index.finish();
+    recovered.replayed = replay.finish();
     Ok(recovered)
 }
 
-/// The segment files, oldest first.
-fn find(disk: &dyn Disk, folder: &Folder) -> Result<VecDeque<Found>, OpenError> {
+/// Looks at all there is, and changes nothing.
+fn find(disk: &dyn Disk, folder: &Folder) -> Result<Files, OpenError> {
     let dir = folder.segments();
-    let mut found = Vec::new();
+    let mut files = Files::default();
+    let mut contents = BTreeSet::new();
     for name in disk.list(&dir).map_err(OpenError::io("read", &dir))? {
         let path = dir.join(&name);
         match name
@@ -136,18 +195,45 @@ fn find(disk: &dyn Disk, folder: &Folder) -> Result<VecDeque<Found>, OpenError> 
                 if bytes > SEGMENT_BYTES_LIMIT {
                     return Err(OpenError::Damaged(path, "longer than any segment"));
                 }
-                found.push(Found { id, file, bytes });
+                let mut block = vec![0; BLOCK_BYTES.min(bytes as usize)];
+                let superblock = match file.read_at(&mut block, 0) {
+                    Ok(()) => Superblock::decode(&block),
+                    Err(_) => Err(Reject::Torn),
+                };
+                if let Err(Reject::Newer(version)) = superblock {
+                    return Err(OpenError::Newer(path, version));
+                }
+                files.segments.push_back(Found {
+                    id,
+                    file,
+                    bytes,
+                    superblock,
+                    contents: None,
+                });
             }
-            SegmentName::Unfinished => disk
-                .unlink(&path)
-                .map_err(OpenError::io("remove unfinished", &path))?,
+            SegmentName::Contents(id) => {
+                contents.insert(id);
+            }
+            SegmentName::Unfinished => files.useless.push(path),
             SegmentName::Foreign => {
                 tracing::warn!(path = %path.display(), "not a segment; left as it is");
             }
         }
     }
-    found.sort_unstable_by_key(|found| found.id);
-    Ok(found.into())
+    files
+        .segments
+        .make_contiguous()
+        .sort_unstable_by_key(|found| found.id);
+    for found in &mut files.segments {
+        if contents.remove(&found.id) {
+            let path = folder.contents(found.id);
+            let size = disk.open(&path).and_then(|file| file.size());
+            found.contents = Some(size.map_err(OpenError::io("open", &path))?);
+        }
+    }
+    let orphans = contents.into_iter().map(|id| folder.contents(id));
+    files.useless.extend(orphans);
+    Ok(files)
 }
 
 /// Removes the oldest while there are more than the quota allows: it may be smaller now.
@@ -157,15 +243,85 @@ fn within_quota(
     quota: u64,
     mut found: VecDeque<Found>,
 ) -> Result<VecDeque<Found>, OpenError> {
-    let mut total: u64 = found.iter().map(|found| found.bytes).sum();
+    let bytes = |found: &Found| found.bytes + found.contents.unwrap_or_default();
+    let mut total: u64 = found.iter().map(bytes).sum();
     while total > quota
         && let Some(oldest) = found.pop_front()
     {
-        let path = folder.segment(oldest.id);
-        disk.unlink(&path).map_err(OpenError::io("remove", &path))?;
-        total -= oldest.bytes;
+        folder
+            .remove_segment(disk, oldest.id)
+            .map_err(OpenError::io("remove", &folder.segment(oldest.id)))?;
+        total -= bytes(&oldest);
     }
     Ok(found)
+}
+
+/// What is written beside a sealed segment, if it is to be believed: it must be whole, of this
+/// segment, and the segment must end where it says.
+fn read_contents(
+    disk: &dyn Disk,
+    folder: &Folder,
+    found: &Found,
+    salt: Salt,
+) -> Option<Vec<Listed>> {
+    found.contents?;
+    let bytes_max = contents_bytes_max(found.bytes);
+    let bytes = disk.read(&folder.contents(found.id), bytes_max).ok()?;
+    let records = Contents::decode(&bytes, &folder.store, found.id, found.bytes);
+    let records = match records {
+        Ok(records) => records,
+        Err(reject) => {
+            let path = folder.contents(found.id);
+            tracing::warn!(path = %path.display(), ?reject, "made anew from the segment");
+            return None;
+        }
+    };
+    let header_at = |offset| {
+        let mut bytes = [0; HEADER_BYTES];
+        found.file.read_at(&mut bytes, offset).ok()?;
+        Header::decode(&bytes, salt, offset).ok()
+    };
+    let (offset, last, _) = records.last()?;
+    let there = header_at(*offset)?;
+    let is_last = there.sequence == last.sequence
+        && there.key == last.key
+        && there.shape() == last.shape()
+        && header_at(offset + last.shape().record_bytes()).is_none();
+    is_last.then_some(records)
+}
+
+fn write_contents(disk: &Arc<dyn Disk>, folder: &Folder, segment: &Segment, scan: &Scan) {
+    let mut contents = Contents::default();
+    for (offset, header, is_sound) in &scan.records {
+        contents.add(*offset, header, *is_sound);
+    }
+    let file = ContentsFile::of(disk, folder, segment, contents);
+    if !file.write() {
+        segment.set_contents_bytes(0);
+    }
+}
+
+/// The records of a sealed segment, for the last time: `None` when it cannot be opened.
+pub(crate) fn records_of(
+    disk: &dyn Disk,
+    folder: &Folder,
+    segment: &Segment,
+) -> Option<Vec<Listed>> {
+    let contents = disk.read(
+        &folder.contents(segment.id),
+        contents_bytes_max(segment.bytes),
+    );
+    let listed = contents
+        .ok()
+        .and_then(|bytes| Contents::decode(&bytes, &folder.store, segment.id, segment.bytes).ok());
+    if listed.is_some() {
+        return listed;
+    }
+    let file = disk.open(&folder.segment(segment.id)).ok()?;
+    let mut bytes = vec![0; segment.bytes as usize];
+    read_what_can_be(&*file, &mut bytes);
+    let salt = Salt::of_segment(&folder.store, segment.id);
+    Some(scan(&bytes, salt).records)
 }
 
 /// Fills `bytes` from the file; what cannot be read stays zero. True when something could not.
@@ -192,11 +348,22 @@ fn read_what_can_be(file: &dyn DiskFile, bytes: &mut [u8]) -> bool {
 /// What the bytes of a segment hold.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
-    /// Offset, header, and whether the body is sound too.
-    pub(crate) records: Vec<(u64, Header, bool)>,
+    pub(crate) records: Vec<Listed>,
     /// Behind the last record.
     pub(crate) end: u64,
     pub(crate) damaged: u64,
+}
+
+impl Scan {
+    /// What a segment holds by its contents.
+    fn of(records: Vec<Listed>) -> Self {
+        let damaged = records.iter().filter(|(.., is_sound)| !is_sound).count() as u64;
+        Self {
+            records,
+            end: 0,
+            damaged,
+        }
+    }
 }
 
 /// Finds the records in the bytes of a segment. Where there is no valid header it goes on at

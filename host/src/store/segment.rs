@@ -5,12 +5,13 @@
 
 use super::disk::DiskFile;
 use super::epochs::Epochs;
-use super::format::{self, ALIGN, Header, Kind, NEVER, Salt, Shape};
+use super::format::{self, ALIGN, Contents, Header, Kind, NEVER, Salt, Shape};
+use super::keys::Keys;
 use super::mmap::Mapping;
 use bytes::Bytes;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// Bytes that segments occupy on disk, those included that are unlinked but still read.
 #[derive(Debug, Default)]
@@ -51,6 +52,11 @@ pub(crate) struct Segment {
     /// The whole file. Only ever sliced, never looked at as a whole: the part behind the last
     /// record is still being written.
     map: Bytes,
+    /// For the first read of each record: from here, what the medium cannot read is an error,
+    /// from the mapping it would be a signal.
+    file: Arc<dyn DiskFile>,
+    /// Written by a process before this one, so that its records may have to be fetched.
+    is_old: bool,
     /// One bit for each [`ALIGN`] unit: the record that begins here was checked through the
     /// mapping. 1/512 of the segment, against a heap allocation per entry for a flag there.
     verified: Box<[AtomicU64]>,
@@ -58,12 +64,33 @@ pub(crate) struct Segment {
     /// Someone was purged since the segment was begun or recovered, so that each record has to
     /// be asked whether it was meant.
     is_suspect: AtomicBool,
+    /// A sync failed: what is in here may never be durable.
+    is_poisoned: AtomicBool,
     /// The lowest sequence in here; all ones when there is no record.
     first_sequence: AtomicU64,
+    /// What the file of its contents takes on disk.
+    contents_bytes: AtomicU64,
+    /// Set when it is sealed.
+    keys: OnceLock<Keys>,
+    disk_use: Arc<DiskUse>,
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        let bytes = self.contents_bytes.load(Relaxed);
+        self.disk_use.0.fetch_sub(bytes, Relaxed);
+    }
 }
 
 impl Segment {
-    pub(crate) fn new(id: u64, salt: Salt, mapping: Mapping, disk_use: &Arc<DiskUse>) -> Arc<Self> {
+    /// `is_old`: it was there when this process began.
+    pub(crate) fn new(
+        id: u64,
+        salt: Salt,
+        (file, mapping): (Arc<dyn DiskFile>, Mapping),
+        disk_use: &Arc<DiskUse>,
+        is_old: bool,
+    ) -> Arc<Self> {
         let bytes = mapping.as_ref().len() as u64;
         disk_use.0.fetch_add(bytes, Relaxed);
         let words = (bytes / ALIGN).div_ceil(64);
@@ -76,11 +103,47 @@ impl Segment {
                 bytes,
                 disk_use: Arc::clone(disk_use),
             }),
+            file,
+            is_old,
             verified: (0..words).map(|_| AtomicU64::new(0)).collect(),
             dead_bytes: AtomicU64::new(0),
             is_suspect: AtomicBool::new(false),
+            is_poisoned: AtomicBool::new(false),
             first_sequence: AtomicU64::new(u64::MAX),
+            contents_bytes: AtomicU64::new(0),
+            keys: OnceLock::new(),
+            disk_use: Arc::clone(disk_use),
         })
+    }
+
+    /// Takes note of what the file of its contents takes, or will.
+    pub(crate) fn set_contents_bytes(&self, bytes: u64) {
+        let before = self.contents_bytes.swap(bytes, Relaxed);
+        self.disk_use.0.fetch_add(bytes, Relaxed);
+        self.disk_use.0.fetch_sub(before, Relaxed);
+    }
+
+    /// It is sealed: these are all keys that there are records of.
+    pub(crate) fn set_keys(&self, keys: Keys) {
+        let _ = self.keys.set(keys.seal());
+    }
+
+    /// Whether there may be a record of a key.
+    pub(crate) fn may_hold(&self, key: &[u8; 32]) -> bool {
+        self.keys.get().is_none_or(|keys| keys.may_hold(key))
+    }
+
+    /// What it takes on disk, its contents included.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.bytes + self.contents_bytes.load(Relaxed)
+    }
+
+    pub(crate) fn poison(&self) {
+        self.is_poisoned.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.is_poisoned.load(Relaxed)
     }
 
     pub(crate) fn suspect(&self) {
@@ -118,9 +181,12 @@ impl Segment {
     }
 }
 
-/// Where a record lies, and what a lookup needs to know before it touches the record. What L1
-/// holds for each key: 40 bytes that keep no segment alive.
-#[derive(Clone, Debug)]
+/// Hits of an entry are counted up to here. More would not tell more: it is worth keeping.
+const HITS_MAX: u8 = 3;
+
+/// Where a record lies, and what a lookup needs to know before it touches the record. What the
+/// index holds for each key: 40 bytes that keep no segment alive.
+#[derive(Debug)]
 pub(crate) struct Place {
     segment: Weak<Segment>,
     /// In units of [`ALIGN`].
@@ -128,9 +194,21 @@ pub(crate) struct Place {
     shape: Shape,
     stored_at_ms: u64,
     expires_at_ms: u64,
+    /// Since it was written here, at most [`HITS_MAX`].
+    hits: AtomicU8,
 }
 
 const _: () = assert!(size_of::<Place>() == 40);
+
+impl Clone for Place {
+    fn clone(&self) -> Self {
+        Self {
+            segment: Weak::clone(&self.segment),
+            hits: AtomicU8::new(self.hits()),
+            ..*self
+        }
+    }
+}
 
 /// What came of reading a [`Place`].
 #[derive(Debug)]
@@ -151,7 +229,38 @@ impl Place {
             shape: header.shape(),
             stored_at_ms: header.stored_at_ms,
             expires_at_ms: header.expires_at_ms,
+            hits: AtomicU8::new(0),
         }
+    }
+
+    /// Whether it is the very same record.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Weak::ptr_eq(&self.segment, &other.segment) && self.at == other.at
+    }
+
+    pub(crate) fn is_at(&self, segment: &Arc<Segment>, offset: u64) -> bool {
+        self.is_in(segment) && u64::from(self.at) * ALIGN == offset
+    }
+
+    pub(crate) fn is_in(&self, segment: &Arc<Segment>) -> bool {
+        std::ptr::eq(self.segment.as_ptr(), Arc::as_ptr(segment))
+    }
+
+    /// Notes a use. Some are not noted when there are many at once, and that is no loss.
+    pub(crate) fn hit(&self) {
+        let hits = self.hits();
+        if hits < HITS_MAX {
+            self.hits.store(hits + 1, Relaxed);
+        }
+    }
+
+    /// Goes on counting where another place of the same entry left off.
+    pub(crate) fn set_hits(&self, hits: u8) {
+        self.hits.store(hits, Relaxed);
+    }
+
+    pub(crate) fn hits(&self) -> u8 {
+        self.hits.load(Relaxed)
     }
 
     pub(crate) fn shape(&self) -> Shape {
@@ -183,6 +292,9 @@ impl Place {
             return Read::Damaged;
         };
         if !segment.is_verified(self.at) {
+            if segment.is_old && self.fetch(&segment).is_err() {
+                return Read::Damaged;
+            }
             if !self.is_sound(key, &record, segment.salt) {
                 return Read::Damaged;
             }
@@ -198,6 +310,30 @@ impl Place {
     /// page, which the first reader can pay as well.
     pub(crate) fn written(&self) -> Option<Bytes> {
         self.slice(&*self.segment.upgrade()?)
+    }
+
+    /// Whether reading it may have to wait for the medium, as far as is known: it was not read
+    /// yet, and not written by this process either.
+    pub(crate) fn is_cold(&self) -> bool {
+        self.segment
+            .upgrade()
+            .is_some_and(|segment| segment.is_old && !segment.is_verified(self.at))
+    }
+
+    /// Brings the record into the page cache, where the mapping then finds it.
+    fn fetch(&self, segment: &Segment) -> io::Result<()> {
+        const CHUNK_BYTES: u64 = 64 << 10;
+        let mut offset = u64::from(self.at) * ALIGN;
+        let end = offset + self.shape.record_bytes();
+        let mut chunk = vec![0; CHUNK_BYTES.min(end - offset) as usize];
+        while offset < end {
+            let length = CHUNK_BYTES.min(end - offset);
+            segment
+                .file
+                .read_at(&mut chunk[..length as usize], offset)?;
+            offset += length;
+        }
+        Ok(())
     }
 
     fn slice(&self, segment: &Segment) -> Option<Bytes> {
@@ -264,6 +400,10 @@ impl<'a> NewRecord<'a> {
         }
     }
 
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     pub(crate) fn key(&self) -> &'a [u8; 32] {
         self.key
     }
@@ -314,6 +454,10 @@ pub(crate) struct Active {
     pub(crate) file: Arc<dyn DiskFile>,
     /// Where the next record goes. Nobody was given a slice at or behind it.
     pub(crate) end: u64,
+    /// The records so far.
+    pub(crate) contents: Contents,
+    /// Their keys.
+    pub(crate) keys: Keys,
     /// Something was written since the file was last synced.
     pub(crate) is_dirty: bool,
 }
@@ -345,8 +489,11 @@ impl Active {
             self.end,
         )?;
         self.segment.note(&header);
-        let place = Place::new(&self.segment, self.end, &header);
+        let offset = self.end;
+        let place = Place::new(&self.segment, offset, &header);
         self.end += record.shape.record_bytes();
+        self.contents.add(offset, &header, true);
+        self.keys.add(&header);
         if record.kind == Kind::Tombstone {
             self.segment.count_dead(record.shape);
         }
@@ -370,9 +517,17 @@ mod tests {
         let disk_use = Arc::default();
         let mapping = file.map(SIZE).unwrap();
         let active = Active {
-            segment: Segment::new(1, Salt::NONE, mapping, &disk_use),
+            segment: Segment::new(
+                1,
+                Salt::NONE,
+                (Arc::clone(&file), mapping),
+                &disk_use,
+                false,
+            ),
             file,
             end: 0,
+            contents: Contents::default(),
+            keys: Keys::default(),
             is_dirty: false,
         };
         (dir, active, disk_use)

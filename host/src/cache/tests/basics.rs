@@ -141,7 +141,7 @@ fn a_cache_in_memory_stays_within_its_bytes() {
     for number in 0..2000 {
         put(&cache, number, 0, 4000);
     }
-    cache.shared.memory.run_pending_tasks();
+    cache.shared.memory.settle();
     let stats = cache.stats();
     assert!(stats.payload_bytes <= props.options.memory_bytes_max);
     assert!(stats.entries > 200 && stats.evictions > 1700, "{stats:?}");
@@ -150,4 +150,22 @@ fn a_cache_in_memory_stays_within_its_bytes() {
     assert!(cache.remove(&key(1999)) && !cache.remove(&key(1999)));
     assert!(cache.sync().is_ok());
     assert!(!props.data_dir().exists());
+}
+
+/// `contains` went through `lookup`, and so kept entries that nobody asked for.
+#[test]
+fn contains_is_no_use_of_an_entry() {
+    let props = Props::new();
+    let hits = |cache: &Cache| {
+        let index = &cache.shared.index;
+        index.find(key(1).as_bytes(), |place| place.hits()).unwrap()
+    };
+    let cache = props.open();
+    put(&cache, 1, 0, 10);
+    for _ in 0..5 {
+        assert!(cache.contains(&key(1), NOW));
+    }
+    assert_eq!(hits(&cache), 0);
+    version(&cache, 1);
+    assert_eq!(hits(&cache), 1);
 }

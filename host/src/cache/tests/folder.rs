@@ -61,23 +61,6 @@ fn a_folder_in_use_or_not_ours_is_refused_in_one_line_and_left_alone() {
     check(&props, "cannot make data folder");
 }
 
-/// Every file below a folder with its contents.
-fn snapshot(dir: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.push((path.clone(), None));
-            found.extend(snapshot(&path));
-        } else {
-            let bytes = fs::read(&path).unwrap();
-            found.push((path, Some(bytes)));
-        }
-    }
-    found.sort();
-    found
-}
-
 #[test]
 fn what_a_crash_leaves_while_making_things_is_cleared_away() {
     let props = Props::new();

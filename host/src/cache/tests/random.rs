@@ -54,8 +54,9 @@ fn many_threads_insert_look_up_remove_and_reclaim_and_no_bytes_are_mixed_up() {
     const STEPS: u64 = 3000;
     const KEYS: u64 = 200;
     let mut props = Props::new();
-    // Larger segments than elsewhere, so that the readers here do not hold too much of it.
+    // More segments than elsewhere, so that the readers here do not hold too much of it.
     props.options.disk_bytes_max = 4 << 20;
+    props.options.segment_bytes = 128 << 10;
     let cache = props.open();
     thread::scope(|scope| {
         for id in 0..THREADS {

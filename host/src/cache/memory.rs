@@ -1,0 +1,175 @@
+//! Entries in memory: all of a cache without a disk, and those that a disk in trouble did not
+//! take.
+//!
+//! ```text
+//! find   ─► entries (papaya: key ─► Entry, no lock)
+//!              └ one of SAMPLED reads ─► policy (moka: key ─► weight), which says who leaves
+//! insert ─► entries, policy
+//! ```
+//!
+//! moka alone would do, but takes a lock's worth of time for each read and, every 64 reads,
+//! the time to digest them, on the reader's thread. What is asked for often is seen to be so
+//! in a sample, too.
+
+use super::entry::Entry;
+use crate::store::{ALIGN, KeyState};
+use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// One of so many reads is passed on to the policy.
+const SAMPLED: u64 = 16;
+
+/// Entries in memory, within a bound of bytes.
+pub(super) struct Memory {
+    entries: Arc<Entries>,
+    policy: moka::sync::Cache<[u8; 32], u32, KeyState>,
+    /// Whether there ever was one, so that a lookup of a sound cache need not look here.
+    is_used: AtomicBool,
+}
+
+struct Entries {
+    entries: papaya::HashMap<[u8; 32], Entry, KeyState>,
+    payload_bytes: AtomicU64,
+    evictions: AtomicU64,
+}
+
+impl Memory {
+    /// At most `entries_max`, that together take `bytes_max`.
+    pub(super) fn new(bytes_max: u64, entries_max: u64) -> Self {
+        let entries = Arc::new(Entries {
+            entries: papaya::HashMap::with_hasher(KeyState::new()),
+            payload_bytes: AtomicU64::new(0),
+            evictions: AtomicU64::new(0),
+        });
+        // Weighed in units of ALIGN, so that the largest record fits moka's u32. No entry
+        // weighs less than its share of entries_max, and so there are no more than that.
+        let max = bytes_max / ALIGN;
+        let least = u32::try_from(max / entries_max.max(1)).unwrap_or(u32::MAX);
+        let policy = moka::sync::Cache::builder()
+            // LRU: a new answer always comes in, as its caller was told.
+            .eviction_policy(EvictionPolicy::lru())
+            .max_capacity(max)
+            .weigher(move |_: &[u8; 32], weight: &u32| least.max(*weight))
+            .eviction_listener({
+                let entries = Arc::clone(&entries);
+                move |key: Arc<[u8; 32]>, _, cause| {
+                    if cause == RemovalCause::Size && entries.remove(&key) {
+                        entries.evictions.fetch_add(1, Relaxed);
+                    }
+                }
+            })
+            .build_with_hasher(KeyState::new());
+        Self {
+            entries,
+            policy,
+            is_used: AtomicBool::new(false),
+        }
+    }
+
+    /// The entry of a key, counted as a use of it.
+    pub(super) fn find(&self, key: &[u8; 32]) -> Option<Entry> {
+        let entry = self.peek(key)?;
+        if is_sampled() {
+            self.policy.get(key);
+        }
+        Some(entry)
+    }
+
+    /// The entry of a key, and nobody notices.
+    pub(super) fn peek(&self, key: &[u8; 32]) -> Option<Entry> {
+        if !self.is_used.load(Relaxed) {
+            return None;
+        }
+        self.entries.entries.pin().get(key).cloned()
+    }
+
+    pub(super) fn insert(&self, key: &[u8; 32], entry: Entry) {
+        self.is_used.store(true, Relaxed);
+        let weight = u32::try_from(entry.record_bytes() / ALIGN).unwrap_or(u32::MAX);
+        let entries = &self.entries;
+        entries
+            .payload_bytes
+            .fetch_add(entry.payload_bytes(), Relaxed);
+        if let Some(old) = entries.entries.pin().insert(*key, entry) {
+            entries.leaves(old);
+        }
+        // In this order, and in the other one when removing: whatever else happens at the same
+        // time, no entry is left that the policy does not know and would never let go.
+        self.policy.insert(*key, weight);
+    }
+
+    /// Removes the entry of a key; whether there was one.
+    pub(super) fn remove(&self, key: &[u8; 32]) -> bool {
+        if !self.is_used.load(Relaxed) {
+            return false;
+        }
+        self.policy.invalidate(key);
+        self.entries.remove(key)
+    }
+
+    /// Removes the entries that are `which`. Takes a look at each.
+    pub(super) fn remove_where(&self, which: impl Fn(&Entry) -> bool) {
+        let entries = self.entries.entries.pin();
+        for (key, _) in entries.iter().filter(|(_, entry)| which(entry)) {
+            self.remove(key);
+        }
+    }
+
+    /// Lets those go for which there is no room. Otherwise done along with later calls.
+    pub(super) fn settle(&self) {
+        self.policy.run_pending_tasks();
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.entries.entries.len() as u64
+    }
+
+    /// Of all entries together.
+    pub(super) fn payload_bytes(&self) -> u64 {
+        self.entries.payload_bytes.load(Relaxed)
+    }
+
+    /// How many had to make room.
+    pub(super) fn evictions(&self) -> u64 {
+        self.entries.evictions.load(Relaxed)
+    }
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Memory")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Entries {
+    fn remove(&self, key: &[u8; 32]) -> bool {
+        let entries = self.entries.pin();
+        let old = entries.remove(key);
+        old.inspect(|old| self.leaves(old)).is_some()
+    }
+
+    fn leaves(&self, entry: &Entry) {
+        self.payload_bytes.fetch_sub(entry.payload_bytes(), Relaxed);
+    }
+}
+
+/// True for one of [`SAMPLED`] calls, at random: a fixed step could miss the same keys for
+/// ever when they are asked for in turns.
+fn is_sampled() -> bool {
+    thread_local! {
+        static STATE: Cell<u64> = const { Cell::new(0x9e37_79b9_7f4a_7c15) };
+    }
+    STATE.with(|state| {
+        let mut x = state.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        state.set(x);
+        x.is_multiple_of(SAMPLED)
+    })
+}

@@ -1,0 +1,105 @@
+//! Figures of the cache alone, printed by hand:
+//!
+//! ```sh
+//! cargo test --release -p reflex-host --no-default-features --lib figures -- --ignored --nocapture
+//! ```
+
+use super::*;
+use std::time::Instant;
+
+const ENTRIES: u64 = 200_000;
+
+fn rss() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let anonymous = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = anonymous.unwrap().trim().trim_end_matches(" kB");
+    kilobytes.parse::<u64>().unwrap() << 10
+}
+
+fn bytes_on_disk(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let of = |path: PathBuf| match path.is_dir() {
+        true => bytes_on_disk(&path),
+        false => fs::metadata(&path).unwrap().blocks() * 512,
+    };
+    let entries = fs::read_dir(dir).unwrap();
+    entries.map(|entry| of(entry.unwrap().path())).sum()
+}
+
+fn new<'a>(key: &'a CacheKey, payload: &'a [u8]) -> NewEntry<'a> {
+    NewEntry {
+        key,
+        tenant: &TENANT,
+        metadata: b"",
+        payload,
+        now_ms: NOW,
+        ttl_ms: Some(3_600_000),
+    }
+}
+
+#[test]
+#[ignore = "measures; for an idle machine"]
+fn figures() {
+    for payload_bytes in [600, 4096] {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let options = CacheOptions {
+            data_dir: dir.path().join("data"),
+            ..CacheOptions::default()
+        };
+        let keys: Vec<_> = (0..ENTRIES).map(key).collect();
+        let payload = payload(1, 1, payload_bytes);
+        let before = rss();
+        let cache = Cache::open(&options).unwrap();
+
+        let began = Instant::now();
+        for key in &keys {
+            cache.insert(new(key, &payload)).unwrap();
+        }
+        let insert = began.elapsed() / ENTRIES as u32;
+        let memory = (rss() - before) / ENTRIES;
+        let began = Instant::now();
+        cache.sync().unwrap();
+        let sync = began.elapsed();
+
+        const GETS: usize = 1_000_000;
+        const HOT: usize = 1000;
+        let get = |key: &CacheKey| {
+            let Lookup::Hit(entry) = cache.lookup(key, NOW) else {
+                panic!("a miss")
+            };
+            std::hint::black_box(entry.payload());
+        };
+        keys[..HOT].iter().for_each(get);
+        let began = Instant::now();
+        for at in 0..GETS {
+            get(&keys[at % HOT]);
+        }
+        let hot = began.elapsed() / GETS as u32;
+        let mut times: Vec<_> = (0..GETS)
+            .map(|at| {
+                let began = Instant::now();
+                get(&keys[at * 7 % HOT]);
+                began.elapsed()
+            })
+            .collect();
+        times.sort_unstable();
+        let p99 = times[GETS / 100 * 99];
+
+        let stats = cache.stats();
+        let disk = bytes_on_disk(&options.data_dir);
+        drop(cache);
+        let began = Instant::now();
+        let cache = Cache::open(&options).unwrap();
+        let reopen = began.elapsed();
+        assert_eq!(cache.stats().entries, stats.entries);
+        println!(
+            "{payload_bytes} B x {ENTRIES}: insert {insert:?}, sync {sync:?}, hot get {hot:?}, \
+             p99 {p99:?} clock included, {memory} B of memory each, disk {:.3} x, \
+             reopen {reopen:?} with {} entries",
+            disk as f64 / (ENTRIES as usize * payload_bytes) as f64,
+            stats.entries,
+        );
+    }
+}

@@ -1,0 +1,295 @@
+//! Random operations on a disk that fails and loses power, against a model that knows what may
+//! be found afterwards.
+//!
+//! What a seed does can be had again: `REFLEX_SIM_SEED=17 cargo test … power`. How many are
+//! tried is `REFLEX_SIM_SEEDS`.
+
+use super::*;
+use crate::store::StoreOptions;
+use crate::store::sim_disk::{Rates, SimDisk};
+use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+const SEEDS_DEFAULT: u64 = 10_000;
+const KEYS: u64 = 8;
+const SEGMENT_BYTES: u64 = 16 << 10;
+const TENANTS: u64 = 2;
+
+/// What is known of a key.
+#[derive(Clone, Debug)]
+struct Known {
+    /// What a lookup finds now; `None` is a miss.
+    now: Option<u64>,
+    /// What may be found after the power was lost, of which the first was durable once.
+    possible: Vec<Option<u64>>,
+    /// What was written before a sync that failed. It stays as uncertain as it is: later syncs
+    /// do not speak of it.
+    in_limbo: Vec<Option<u64>>,
+}
+
+impl Known {
+    fn certain(found: Option<u64>) -> Self {
+        Self {
+            now: found,
+            possible: vec![found],
+            in_limbo: Vec::new(),
+        }
+    }
+
+    fn becomes(&mut self, now: Option<u64>) {
+        self.now = now;
+        self.possible.push(now);
+    }
+}
+
+/// A run of one seed.
+struct Run {
+    disk: SimDisk,
+    options: CacheOptions,
+    store: StoreOptions,
+    random: Random,
+    known: Vec<Known>,
+    now_ms: u64,
+    version: u64,
+    /// Entries have to make room, so that a miss is always right.
+    is_tight: bool,
+}
+
+fn tenant(number: u64) -> [u8; 32] {
+    [(number % TENANTS) as u8; 32]
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let is_tight = seed.is_multiple_of(3);
+        let quota = if is_tight { 6 } else { 100 } * SEGMENT_BYTES;
+        Self {
+            disk: SimDisk::new(seed),
+            options: CacheOptions {
+                entry_bytes_max: 4096,
+                memory_bytes_max: 1 << 20,
+                ..CacheOptions::default()
+            },
+            store: StoreOptions {
+                dir: "data".into(),
+                quota,
+                segment_bytes: SEGMENT_BYTES,
+                entries_max: 1 << 20,
+            },
+            random: Random(seed ^ 0x5eed),
+            known: vec![Known::certain(None); KEYS as usize],
+            now_ms: NOW,
+            version: 0,
+            is_tight,
+        }
+    }
+
+    fn open(&self) -> Result<Cache, OpenError> {
+        Cache::open_sized(self.disk.handle(), &self.options, &self.store)
+    }
+
+    fn find(&self, cache: &Cache, number: u64) -> Option<u64> {
+        match cache.lookup(&key(number), self.now_ms) {
+            Lookup::Hit(entry) => {
+                assert_eq!(entry.tenant(), tenant(number), "another tenant's");
+                let version = u64::from_le_bytes(*entry.metadata().first_chunk().unwrap());
+                let length = entry.payload().len();
+                assert_eq!(entry.payload(), payload(number, version, length));
+                Some(version)
+            }
+            Lookup::Stale(_) => panic!("nothing expires here"),
+            Lookup::Miss => None,
+        }
+    }
+
+    /// While the process lives, every key is what it was made to be.
+    fn check(&self, cache: &Cache) {
+        for (number, known) in (0..).zip(&self.known) {
+            let found = self.find(cache, number);
+            // Without power nothing can be fetched.
+            let may_miss = self.is_tight || self.disk.lost_power();
+            let is_evicted = may_miss && found.is_none();
+            assert!(
+                found == known.now || is_evicted,
+                "key {number}: found {found:?}, {known:?}"
+            );
+        }
+        let used = self.disk.bytes_in(Path::new("data/segments"));
+        assert!(used <= self.store.quota, "{used} bytes on disk");
+    }
+
+    fn is_on_disk(cache: &Cache, number: u64) -> bool {
+        let index = &cache.shared.index;
+        index.find(key(number).as_bytes(), |_| ()).is_some()
+    }
+
+    fn put(&mut self, cache: &Cache) {
+        let number = self.random.below(KEYS);
+        let length = self.random.below(3000) as usize;
+        self.version += 1;
+        let version = self.version;
+        cache
+            .insert(NewEntry {
+                key: &key(number),
+                tenant: &tenant(number),
+                metadata: &version.to_le_bytes(),
+                payload: &payload(number, version, length),
+                now_ms: self.now_ms,
+                ttl_ms: None,
+            })
+            .unwrap();
+        let known = &mut self.known[number as usize];
+        if !Self::is_on_disk(cache, number) {
+            // In memory: what is on disk is removed, sooner or later.
+            known.possible.push(None);
+        }
+        known.becomes(Some(version));
+    }
+
+    /// Everything is as certain as a sync makes it.
+    fn sync(&mut self, cache: &Cache) {
+        let is_ok = cache.sync().is_ok();
+        for (number, known) in (0..).zip(&mut self.known) {
+            if !is_ok {
+                known.in_limbo.extend(&known.possible[1..]);
+            }
+            if known.in_limbo.contains(&known.now) {
+                continue;
+            }
+            known.in_limbo.clear();
+            known.possible = vec![known.now];
+            if !Self::is_on_disk(cache, number) {
+                known.possible.push(None);
+            }
+        }
+    }
+
+    fn purge(&mut self, cache: &Cache, whose: Option<u64>) {
+        let result = match whose {
+            Some(tenant_number) => cache.purge_tenant(&tenant(tenant_number)),
+            None => cache.purge_all(),
+        };
+        for (number, known) in (0..).zip(&mut self.known) {
+            if whose.is_none_or(|tenant| number % TENANTS == tenant) {
+                known.becomes(None);
+                if result.is_ok() {
+                    known.possible = vec![None];
+                }
+            }
+        }
+    }
+
+    /// One operation.
+    fn step(&mut self, cache: &Cache) {
+        self.now_ms += self.random.below(600);
+        match self.random.below(40) {
+            0..22 => self.put(cache),
+            22..28 => {
+                let number = self.random.below(KEYS);
+                cache.remove(&key(number));
+                self.known[number as usize].becomes(None);
+            }
+            28..34 => {
+                self.sync(cache);
+            }
+            34 => {
+                let whose = self.random.below(TENANTS + 1);
+                self.purge(cache, Some(whose).filter(|whose| *whose < TENANTS));
+            }
+            35 => self.disk.set_rates(Rates {
+                writes_fail: self.random.below(2) * 30,
+                syncs_fail: self.random.below(2) * 30,
+                is_full: self.random.below(2) * 50,
+            }),
+            36 => self.disk.set_rates(Rates::default()),
+            _ => {}
+        }
+    }
+
+    /// The process has ended and a new one has opened the folder.
+    fn reopened(&mut self, cache: &Cache, lost_power: bool) {
+        for number in 0..KEYS {
+            let found = self.find(cache, number);
+            let known = &mut self.known[number as usize];
+            // Of a key that was written to, the lost record may have been a removal.
+            let may_miss = self.is_tight || known.possible.len() > 1;
+            assert!(
+                known.possible.contains(&found) || may_miss && found.is_none(),
+                "key {number} after a restart: found {found:?}, {known:?}"
+            );
+            match lost_power {
+                true => *known = Known::certain(found),
+                false => {
+                    known.now = found;
+                    known.possible.push(found);
+                }
+            }
+        }
+    }
+
+    /// Ends the process by a loss of power or without one, and begins a new one, in which the
+    /// power may be lost again.
+    fn restart(&mut self, cache: Cache, lose_power: bool) -> Cache {
+        drop(cache);
+        if !lose_power {
+            self.disk.set_rates(Rates::default());
+            let cache = self.open().unwrap();
+            self.reopened(&cache, false);
+            return cache;
+        }
+        loop {
+            self.disk.restore_power();
+            if self.random.below(2) == 0 {
+                self.disk.lose_power_after(self.random.below(40));
+            }
+            match self.open() {
+                Ok(cache) if !self.disk.lost_power() => {
+                    self.disk.keep_power();
+                    self.reopened(&cache, true);
+                    return cache;
+                }
+                Ok(_) => {}
+                Err(error) => assert!(self.disk.lost_power(), "{error}"),
+            }
+        }
+    }
+
+    fn run(&mut self) {
+        let mut cache = self.open().unwrap();
+        for _ in 0..4 {
+            let steps = self.random.below(40);
+            let is_power_lost = self.random.below(4) > 0;
+            if is_power_lost {
+                let after = self.random.below(120);
+                self.disk.lose_power_after(after);
+            }
+            for _ in 0..steps {
+                self.step(&cache);
+                self.check(&cache);
+            }
+            cache = self.restart(cache, is_power_lost);
+            self.check(&cache);
+        }
+    }
+}
+
+#[test]
+fn whatever_the_disk_does_nothing_wrong_is_served_and_nothing_durable_lost() {
+    let number = |name| env::var(name).ok().and_then(|text| text.parse().ok());
+    let seeds = match number("REFLEX_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("REFLEX_SIM_SEEDS").unwrap_or(SEEDS_DEFAULT),
+    };
+    const THREADS: u64 = 2;
+    thread::scope(|scope| {
+        for id in 0..THREADS {
+            let seeds = seeds.clone().filter(move |seed| seed % THREADS == id);
+            scope.spawn(move || {
+                for seed in seeds {
+                    let run = catch_unwind(AssertUnwindSafe(|| Run::new(seed).run()));
+                    assert!(run.is_ok(), "REFLEX_SIM_SEED={seed}");
+                }
+            });
+        }
+    });
+}

@@ -1,0 +1,134 @@
+//! What a sync promises, and that it does not promise what it cannot know.
+
+use super::*;
+use std::io;
+
+/// Does by hand what [`Cache::sync`] does, with something in between.
+fn sync_failing(props: &Props, cache: &Cache, meanwhile: impl FnOnce()) -> io::Result<()> {
+    let writer = cache.shared.writer.as_ref().unwrap();
+    let (unsynced, lost) = lock(writer).store.take_unsynced();
+    lost?;
+    meanwhile();
+    props.faults.fails_syncs.store(true, Relaxed);
+    for file in unsynced {
+        assert!(file.sync().is_err());
+        lock(writer).store.abandon(&file);
+    }
+    props.faults.fails_syncs.store(false, Relaxed);
+    lock(writer).store.all_synced();
+    Ok(())
+}
+
+/// An entry that was written while a sync went on that failed was dropped from what is to be
+/// synced together with its segment, and the next sync said that all was well.
+#[test]
+fn what_came_while_a_sync_failed_is_not_called_durable() {
+    let props = Props::new();
+    let cache = props.open();
+    put(&cache, 1, 0, 10);
+    sync_failing(&props, &cache, || drop(put(&cache, 2, 0, 10))).unwrap();
+    assert!(cache.sync().is_err());
+    // Once is enough: what comes now is in another segment.
+    put(&cache, 3, 0, 10);
+    assert!(cache.sync().is_ok());
+}
+
+/// The same when the segment was sealed meanwhile: it waited to be synced once more, which
+/// after a failure succeeds without doing anything.
+#[test]
+fn a_segment_sealed_while_its_sync_failed_is_not_synced_again() {
+    let props = Props::new();
+    let cache = props.open();
+    put(&cache, 1, 0, 10);
+    sync_failing(&props, &cache, || {
+        for number in 0..50 {
+            put(&cache, number, 1, 4000);
+        }
+    })
+    .unwrap();
+    assert!(cache.sync().is_err());
+    assert!(cache.sync().is_ok());
+}
+
+/// When nobody syncs, sealing does; its failure was told to whoever inserted just then, and to
+/// nobody who synced later.
+#[test]
+fn a_sync_that_failed_while_nobody_waited_is_told_to_the_next() {
+    let props = Props::new();
+    let mut options = props.options.clone();
+    options.disk_bytes_max = 4 << 20;
+    options.segment_bytes = 128 << 10;
+    let faults = Arc::clone(&props.faults);
+    let cache = Cache::open_on(Arc::new(FaultDisk { faults }), &options).unwrap();
+    for number in 0..200 {
+        put(&cache, number, 0, 4000);
+    }
+    assert!(cache.stats().healthy);
+    props.faults.fails_data_syncs.store(true, Relaxed);
+    for number in 200..400 {
+        put(&cache, number, 0, 4000);
+    }
+    assert!(cache.stats().inserts_in_memory > 0);
+    props.faults.fails_data_syncs.store(false, Relaxed);
+    assert!(cache.sync().is_err());
+    put(&cache, 1, 1, 10);
+    assert!(cache.sync().is_ok());
+}
+
+#[test]
+fn a_removal_that_could_not_be_written_is_written_by_the_next_sync_or_it_says_so() {
+    let props = Props::new();
+    let cache = props.open();
+    put(&cache, 1, 0, 10);
+    put(&cache, 2, 0, 10);
+    cache.sync().unwrap();
+    props.faults.tears_writes.store(true, Relaxed);
+    assert!(cache.remove(&key(1)));
+    assert!(cache.sync().is_err());
+    props.faults.tears_writes.store(false, Relaxed);
+    assert!(cache.sync().is_ok());
+    drop(cache);
+    let cache = props.open();
+    assert_eq!(version(&cache, 1), None);
+    assert_eq!(version(&cache, 2), Some(0));
+}
+
+/// A record that could not be read once may be readable after the next start. Until then its
+/// key may have been removed, which must hold.
+#[test]
+fn what_was_damaged_and_then_removed_does_not_come_back() {
+    let props = Props::new();
+    let cache = props.open();
+    put(&cache, 1, 0, 64);
+    put(&cache, 2, 0, 64);
+    cache.sync().unwrap();
+    let at = FIRST_RECORD + HEADER_BYTES as u64 + 10;
+    props.flip(at, 1);
+    assert_eq!(version(&cache, 1), None);
+    cache.remove(&key(1));
+    cache.sync().unwrap();
+    drop(cache);
+    props.flip(at, 1);
+    let cache = props.open();
+    assert_eq!(version(&cache, 1), None);
+    assert_eq!(version(&cache, 2), Some(0));
+}
+
+/// A removal in a segment whose sync failed was lost with it, though a later sync said that all
+/// was well: the key had been stored again meanwhile, in memory.
+#[test]
+fn removals_are_not_lost_with_a_poisoned_segment() {
+    let props = Props::new();
+    let cache = props.open();
+    put(&cache, 1, 0, 10);
+    cache.sync().unwrap();
+    cache.remove(&key(1));
+    props.faults.fails_syncs.store(true, Relaxed);
+    assert!(cache.sync().is_err());
+    props.faults.fails_syncs.store(false, Relaxed);
+    cache.sync().unwrap();
+    drop(cache);
+    // As if the power had been lost: of the first segment, only what was durable is there.
+    props.flip(FIRST_RECORD + 192, 1);
+    assert_eq!(version(&props.open(), 1), None);
+}

@@ -1,0 +1,122 @@
+//! Looking at a folder, making it smaller, erasing a tenant from it.
+
+use super::*;
+
+const OTHER: [u8; 32] = [8; 32];
+
+fn filled(props: &Props) -> Cache {
+    let cache = props.open();
+    for number in 0..100 {
+        put(&cache, number, 0, 4000);
+    }
+    for number in 0..50 {
+        cache.remove(&key(number * 2));
+    }
+    put(&cache, 1, 1, 100);
+    cache.sync().unwrap();
+    cache
+}
+
+#[track_caller]
+fn check_all(cache: &Cache) {
+    for number in 0..100 {
+        let expected = match number {
+            1 => Some(1),
+            _ => Some(0).filter(|_| number % 2 == 1),
+        };
+        assert_eq!(version(cache, number), expected, "key {number}");
+    }
+}
+
+#[test]
+fn a_report_tells_what_is_there_and_changes_nothing() {
+    let props = Props::new();
+    let cache = filled(&props);
+    let error = StoreReport::of(props.data_dir()).unwrap_err();
+    assert!(error.to_string().contains("in use"), "{error}");
+    let stats = cache.stats();
+    drop(cache);
+    let before = snapshot(props.dir.path());
+    let report = StoreReport::of(props.data_dir()).unwrap();
+    assert_eq!(report.findings, Vec::<String>::new());
+    assert_eq!(report.entries, stats.entries);
+    assert_eq!(report.payload_bytes, stats.payload_bytes);
+    assert_eq!(report.disk_bytes, stats.disk_bytes);
+    assert_eq!(report.segments.len() as u64, stats.segments);
+    let tombstones: u64 = report.segments.iter().map(|s| s.tombstones).sum();
+    assert_eq!(tombstones, 50);
+
+    props.flip(FIRST_RECORD + 12_900, 1);
+    let flipped = StoreReport::of(props.data_dir()).unwrap();
+    assert_eq!(flipped.findings.len(), 1, "{:?}", flipped.findings);
+    assert!(
+        flipped.findings[0].contains("record at"),
+        "{:?}",
+        flipped.findings
+    );
+    assert_eq!(flipped.entries, report.entries - 1);
+    props.flip(FIRST_RECORD + 12_900, 1);
+    assert_eq!(snapshot(props.dir.path()), before);
+
+    let empty = tempfile::tempdir().unwrap();
+    let error = StoreReport::of(empty.path()).unwrap_err().to_string();
+    assert!(error.contains("not a data folder"), "{error}");
+}
+
+#[test]
+fn compacting_keeps_what_lives_and_frees_what_does_not() {
+    let props = Props::new();
+    let cache = filled(&props);
+    let before = cache.stats();
+    let freed = cache.compact(NOW).unwrap();
+    let after = cache.stats();
+    assert!(freed >= 128 << 10, "{freed}");
+    assert_eq!(after.entries, before.entries);
+    assert_eq!((after.dead_bytes, after.evictions), (0, 0));
+    check_all(&cache);
+    assert!(cache.compact(NOW).unwrap() < 128 << 10);
+    drop(cache);
+    let cache = props.open();
+    check_all(&cache);
+    drop(cache);
+    assert_eq!(
+        StoreReport::of(props.data_dir()).unwrap().findings,
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn nothing_of_an_erased_tenant_stays_on_disk() {
+    let props = Props::new();
+    let cache = filled(&props);
+    let secret = b"an answer that only one tenant may know";
+    for number in 0..40 {
+        let key = CacheKey::from_bytes([number; 32]);
+        let payload = [&[number; 1000][..], secret].concat();
+        cache
+            .insert(NewEntry {
+                key: &key,
+                tenant: &OTHER,
+                metadata: b"",
+                payload: &payload,
+                now_ms: NOW,
+                ttl_ms: None,
+            })
+            .unwrap();
+    }
+    let is_on_disk = || {
+        let files = props.folder();
+        let mut bytes = files.iter().map(|path| fs::read(path).unwrap());
+        bytes.any(|bytes| {
+            let has = |what: &[u8]| bytes.windows(what.len()).any(|window| window == what);
+            has(secret) || has(&OTHER)
+        })
+    };
+    cache.sync().unwrap();
+    assert!(is_on_disk());
+    cache.erase_tenant(&OTHER, NOW).unwrap();
+    assert!(!is_on_disk());
+    check_all(&cache);
+    drop(cache);
+    check_all(&props.open());
+}

@@ -1,0 +1,63 @@
+//! What an operator does to a data folder: look at it, make it smaller, erase a tenant from it.
+
+use super::{Cache, Shared, lock};
+use crate::store::{self, OpenError, RealDisk, StoreReport};
+use std::io;
+use std::path::Path;
+
+impl StoreReport {
+    /// Looks at a data folder that nobody uses, and verifies every byte in it. Nothing is
+    /// changed. Reads all of it.
+    ///
+    /// # Errors
+    ///
+    /// A process uses the folder, it is not ours, of a later release, or it cannot be read.
+    /// Damage inside is no error but in [`findings`](Self::findings).
+    pub fn of(data_dir: &Path) -> Result<Self, OpenError> {
+        store::inspect(&RealDisk, data_dir)
+    }
+}
+
+impl Cache {
+    /// Writes everything again that lives, durably, and removes the rest, segment by segment;
+    /// others can insert in between. Returns by how many bytes the store has become smaller.
+    /// Stops where there is no room for another segment within the quota: then little is dead.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses. What was done until then holds, and nothing is lost.
+    pub fn compact(&self, now_ms: u64) -> io::Result<u64> {
+        let before = self.stats().disk_bytes;
+        self.shared.rewrite(now_ms, false)?;
+        Ok(before.saturating_sub(self.stats().disk_bytes))
+    }
+
+    /// As [`purge_tenant`](Self::purge_tenant), and writes everything else again, so that no
+    /// record of the tenant is left in any file. What readers still hold is, until they are done.
+    /// Takes as long as writing the whole store.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses. The purge may hold all the same; calling this again goes on.
+    pub fn erase_tenant(&self, tenant: &[u8; 32], now_ms: u64) -> io::Result<()> {
+        self.purge_tenant(tenant)?;
+        self.shared.rewrite(now_ms, true)
+    }
+}
+
+impl Shared {
+    fn rewrite(&self, now_ms: u64, by_all_means: bool) -> io::Result<()> {
+        let Some(writer) = &self.writer else {
+            return Ok(());
+        };
+        let segments = lock(writer).store.seal_all()?;
+        for id in segments {
+            // A flush that goes on just now is waited for: all has to be durable.
+            let _no_flush = lock(&self.syncing);
+            if !lock(writer).store.rewrite(id, now_ms, by_all_means)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,194 @@
+//! Looks at a data folder that nobody uses, verifies every byte in it, and changes nothing.
+
+use super::disk::Disk;
+use super::folder::{Folder, OpenError, SegmentName};
+use super::format::{
+    Contents, EpochsFile, Kind, Listed, Reject, SEGMENT_BYTES_LIMIT, Salt, Superblock,
+    contents_bytes_max,
+};
+use super::recover::scan;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// What a data folder holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreReport {
+    /// Oldest first.
+    pub segments: Vec<SegmentReport>,
+    /// Entries that would be found, expired ones included.
+    pub entries: u64,
+    /// Their payloads together.
+    pub payload_bytes: u64,
+    /// What their records take on disk.
+    pub live_bytes: u64,
+    /// What the files in the folder of segments take.
+    pub disk_bytes: u64,
+    /// How many tenants were purged one by one, as far as it still matters.
+    pub tenants_purged: u64,
+    /// What is not as it was written, one line each. Nothing of it is ever served.
+    pub findings: Vec<String>,
+}
+
+/// What one segment holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SegmentReport {
+    /// As in the file's name.
+    pub id: u64,
+    /// Length of the file.
+    pub bytes: u64,
+    /// The part of it with records.
+    pub used_bytes: u64,
+    /// Records, tombstones included.
+    pub records: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+    /// Whether it has contents beside it that are to be believed.
+    pub has_contents: bool,
+}
+
+/// The newest record of a key.
+struct Newest {
+    sequence: u64,
+    /// `None`: the key is not to be found.
+    payload_bytes: Option<u64>,
+    record_bytes: u64,
+}
+
+/// Where a torn end after a crash is no damage: it is as if it had never been written.
+const CRASHED: &str = "bytes that are no record, as a crash leaves them";
+
+pub(crate) fn inspect(disk: &dyn Disk, root: &Path) -> Result<StoreReport, OpenError> {
+    let folder = Folder::inspect(disk, root)?;
+    let mut report = StoreReport::default();
+    let purged = folder.read_epochs(disk)?.unwrap_or_else(|| {
+        let lost = "epochs: lost or damaged; everything counts as purged";
+        report.findings.push(lost.into());
+        EpochsFile {
+            all: u64::MAX,
+            ..EpochsFile::default()
+        }
+    });
+    report.tenants_purged = purged.tenants.len() as u64;
+
+    let dir = folder.segments();
+    let mut ids = Vec::new();
+    let names = disk.list(&dir).map_err(OpenError::io("read", &dir))?;
+    for name in names.iter().filter_map(|name| name.to_str()) {
+        match SegmentName::parse(name) {
+            SegmentName::Segment(id) => ids.push(id),
+            SegmentName::Contents(_) => {}
+            SegmentName::Unfinished => report.findings.push(format!("{name}: never finished")),
+            SegmentName::Foreign => report.findings.push(format!("{name}: not ours")),
+        }
+    }
+    ids.sort_unstable();
+    let mut newest: HashMap<[u8; 32], Newest> = HashMap::new();
+    for id in ids {
+        let path = folder.segment(id);
+        let bytes = disk
+            .read(&path, SEGMENT_BYTES_LIMIT + 1)
+            .map_err(OpenError::io("read", &path))?;
+        let records = segment(disk, &folder, id, &bytes, &mut report)?;
+        for (_, header, is_sound) in records {
+            let is_found = is_sound
+                && header.kind == Kind::Entry
+                && !purged.covers(&header.tenant, header.sequence);
+            let record = Newest {
+                sequence: header.sequence,
+                payload_bytes: is_found.then_some(header.payload_bytes.into()),
+                record_bytes: header.shape().record_bytes(),
+            };
+            match newest.get_mut(&header.key) {
+                Some(there) if there.sequence > record.sequence => {}
+                Some(there) => *there = record,
+                None => drop(newest.insert(header.key, record)),
+            }
+        }
+    }
+    for record in newest.values() {
+        if let Some(payload_bytes) = record.payload_bytes {
+            report.entries += 1;
+            report.payload_bytes += payload_bytes;
+            report.live_bytes += record.record_bytes;
+        }
+    }
+    Ok(report)
+}
+
+/// Takes a segment into the report and returns its records.
+fn segment(
+    disk: &dyn Disk,
+    folder: &Folder,
+    id: u64,
+    bytes: &[u8],
+    report: &mut StoreReport,
+) -> Result<Vec<Listed>, OpenError> {
+    let path = folder.segment(id);
+    let name = format!("{id:016x}.seg");
+    let length = bytes.len() as u64;
+    let expected = Superblock {
+        store: folder.store,
+        segment: id,
+        segment_bytes: length,
+    };
+    match Superblock::decode(bytes) {
+        Ok(superblock) if superblock == expected => {}
+        Err(Reject::Newer(version)) => return Err(OpenError::Newer(path, version)),
+        _ => report.findings.push(format!("{name}: superblock damaged")),
+    }
+    let scan = scan(bytes, Salt::of_segment(&folder.store, id));
+    let mut damaged = 0;
+    for (offset, header, is_sound) in &scan.records {
+        if !is_sound {
+            let record_bytes = header.shape().record_bytes();
+            let what = format!("{name}: record at {offset}, {record_bytes} bytes, damaged");
+            report.findings.push(what);
+            damaged += 1;
+        }
+    }
+    if scan.damaged > damaged {
+        report.findings.push(format!("{name}: {CRASHED}"));
+    }
+
+    let contents = disk.read(&folder.contents(id), contents_bytes_max(length));
+    let contents_bytes = contents.as_ref().map_or(0, |bytes| bytes.len() as u64);
+    let listed = contents
+        .ok()
+        .map(|bytes| Contents::decode(&bytes, &folder.store, id, length));
+    let has_contents = match listed {
+        Some(Ok(listed)) if tells_the_same(&listed, &scan.records) => true,
+        Some(_) if contents_bytes == 0 => {
+            report.findings.push(format!("{name}: a sync failed once"));
+            false
+        }
+        Some(_) => {
+            let what = format!("{id:016x}.idx: not what the segment holds");
+            report.findings.push(what);
+            false
+        }
+        None => false,
+    };
+    let tombstones = scan.records.iter();
+    report.segments.push(SegmentReport {
+        id,
+        bytes: length,
+        used_bytes: scan.end,
+        records: scan.records.len() as u64,
+        tombstones: tombstones
+            .filter(|(_, header, _)| header.kind == Kind::Tombstone)
+            .count() as u64,
+        has_contents,
+    });
+    report.disk_bytes += length + contents_bytes;
+    Ok(scan.records)
+}
+
+/// Contents do not tell bodies' checksums, and may be older than damage.
+fn tells_the_same(listed: &[Listed], found: &[Listed]) -> bool {
+    let same = |(listed, found): (&Listed, &Listed)| {
+        listed.0 == found.0 && listed.1.key == found.1.key && listed.1.sequence == found.1.sequence
+    };
+    listed.len() == found.len() && listed.iter().zip(found).all(same)
+}

@@ -1,0 +1,223 @@
+//! Which record of each key counts, found out while the segments are read again.
+//!
+//! It lives only during recovery: afterwards there is the index. Expiry is not looked at here,
+//! for an expired record still supersedes the ones before it.
+
+use super::format::{EpochsFile, Header, Kind};
+use super::segment::Place;
+use std::collections::HashMap;
+
+/// The newest record of each key so far.
+#[derive(Debug)]
+pub(crate) struct Replay<'a> {
+    purged: &'a EpochsFile,
+    newest: HashMap<[u8; 32], Newest>,
+    last: Last,
+    /// Records whose header was not found, by the first bytes of their key as their successor
+    /// tells it, with the highest sequence.
+    lost: HashMap<[u8; 8], u64>,
+}
+
+#[derive(Debug)]
+struct Newest {
+    sequence: u64,
+    /// `None` for a tombstone, for what was purged, and for a record whose body is damaged: it
+    /// cannot be served, and what it superseded must not be.
+    place: Option<Place>,
+    /// It supersedes what is before it, but may not do so for ever: its body is damaged and may
+    /// be readable again some day, or it is a tombstone that is not durable.
+    is_unsure: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Replayed {
+    pub(crate) last: Last,
+    /// The entries that can be served, oldest first.
+    pub(crate) live: Vec<([u8; 32], Place)>,
+    /// Keys of which there is a record that must not be served, without a tombstone that says
+    /// so: what says it instead may go first.
+    pub(crate) unburied: Vec<[u8; 32]>,
+}
+
+/// The record with the highest sequence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Last {
+    /// 0 when there is none; the first record has 1.
+    pub(crate) sequence: u64,
+    /// The first bytes of its key.
+    pub(crate) key: [u8; 8],
+}
+
+impl Last {
+    /// A sequence that is left out. The record behind it tells of zeros as the key before it,
+    /// which is nobody's: there is nothing to be missed.
+    pub(crate) fn nobodys(sequence: u64) -> Self {
+        Self {
+            sequence,
+            key: [0; 8],
+        }
+    }
+
+    pub(crate) fn of(sequence: u64, key: &[u8; 32]) -> Self {
+        let mut first = [0; 8];
+        first.copy_from_slice(&key[..8]);
+        Self {
+            sequence,
+            key: first,
+        }
+    }
+}
+
+impl<'a> Replay<'a> {
+    pub(crate) fn new(purged: &'a EpochsFile) -> Self {
+        Self {
+            purged,
+            newest: HashMap::new(),
+            last: Last::default(),
+            lost: HashMap::new(),
+        }
+    }
+
+    /// Takes in a record, in the order of the log. `place` is where it can be read, if it can;
+    /// in a poisoned segment it may not be durable.
+    pub(crate) fn add(&mut self, header: &Header, place: Option<Place>, is_poisoned: bool) {
+        let sequence = header.sequence;
+        // The sequence has no gaps, so one that is missing is a header that was damaged. It may
+        // have been a tombstone or a newer answer. A gap before the very first record found is
+        // what reclaiming leaves, and nothing older is there to be believed.
+        if self.last.sequence != 0 && sequence > self.last.sequence + 1 {
+            self.lost.insert(header.previous, sequence - 1);
+        }
+        if sequence > self.last.sequence {
+            self.last = Last::of(sequence, &header.key);
+        }
+
+        let is_unsure = place.is_none() && (header.kind == Kind::Entry || is_poisoned);
+        let place = place.filter(|place| {
+            let is_purged = self.purged.covers(&header.tenant, sequence);
+            if is_purged {
+                place.count_dead();
+            }
+            !is_purged
+        });
+        let new = Newest {
+            sequence,
+            place,
+            is_unsure,
+        };
+        let old = match self.newest.get_mut(&header.key) {
+            Some(newest) if newest.sequence > sequence => Some(new),
+            Some(newest) => Some(std::mem::replace(newest, new)),
+            None => self.newest.insert(header.key, new),
+        };
+        if let Some(place) = old.and_then(|old| old.place) {
+            place.count_dead();
+        }
+    }
+
+    pub(crate) fn finish(self) -> Replayed {
+        let is_lost = |key: &[u8; 32], sequence| {
+            let lost = self.lost.get(&Last::of(sequence, key).key);
+            lost.is_some_and(|lost| *lost > sequence)
+        };
+        let mut live = Vec::with_capacity(self.newest.len());
+        let mut unburied = Vec::new();
+        for (key, newest) in self.newest {
+            let is_lost = is_lost(&key, newest.sequence);
+            if is_lost || newest.is_unsure {
+                unburied.push(key);
+            }
+            match newest.place {
+                Some(place) if is_lost => place.count_dead(),
+                Some(place) => live.push((newest.sequence, key, place)),
+                None => {}
+            }
+        }
+        live.sort_unstable_by_key(|(sequence, ..)| *sequence);
+        let live = live.into_iter().map(|(_, key, place)| (key, place));
+        Replayed {
+            last: self.last,
+            live: live.collect(),
+            unburied,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::super::disk::{Disk, RealDisk};
+    use super::super::format::{NEVER, Salt};
+    use super::super::segment::Segment;
+    use super::*;
+    use std::sync::Arc;
+
+    const SIZE: u64 = 4096;
+
+    /// Adds records as `(sequence, key, kind)`, each with the key of the one before it in
+    /// `sequence`, as the store writes them, and checks which sequences are left to be served.
+    /// A kind of `None` is a record that was written but is not found any more.
+    #[track_caller]
+    fn check(written: &[(u64, u8, Option<Kind>)], served: &[u64]) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RealDisk.create(&dir.path().join("a")).unwrap();
+        file.preallocate(SIZE).unwrap();
+        let segment = {
+            let mapping = file.map(SIZE).unwrap();
+            Segment::new(1, Salt::NONE, (file, mapping), &Arc::default(), true)
+        };
+
+        let purged = EpochsFile::default();
+        let mut replay = Replay::new(&purged);
+        let mut previous = [0; 8];
+        for (sequence, key, kind) in written {
+            let header = Header {
+                kind: kind.unwrap_or(Kind::Entry),
+                metadata_bytes: 0,
+                payload_bytes: 0,
+                sequence: *sequence,
+                stored_at_ms: *sequence,
+                expires_at_ms: NEVER,
+                body_checksum: 0,
+                previous,
+                key: [*key; 32],
+                tenant: [0; 32],
+            };
+            previous = [*key; 8];
+            if let Some(kind) = kind {
+                let place = Place::new(&segment, 0, &header);
+                replay.add(&header, (*kind == Kind::Entry).then_some(place), false);
+            }
+        }
+        let replayed = replay.finish();
+        let live: Vec<_> = replayed
+            .live
+            .iter()
+            .map(|(_, place)| place.stored_at_ms())
+            .collect();
+        assert_eq!(live, served);
+    }
+
+    #[test]
+    fn the_highest_sequence_of_a_key_counts() {
+        const ENTRY: Option<Kind> = Some(Kind::Entry);
+        const TOMBSTONE: Option<Kind> = Some(Kind::Tombstone);
+        check(&[], &[]);
+        check(&[(1, 1, ENTRY), (2, 2, ENTRY), (3, 1, ENTRY)], &[2, 3]);
+        check(&[(3, 1, ENTRY), (1, 1, ENTRY), (2, 2, ENTRY)], &[2, 3]);
+        check(&[(1, 1, ENTRY), (2, 1, TOMBSTONE)], &[]);
+        check(&[(1, 1, TOMBSTONE), (2, 1, ENTRY)], &[2]);
+        // What came before the first record was reclaimed; that is no loss.
+        check(&[(8, 1, ENTRY), (9, 2, ENTRY)], &[8, 9]);
+        // A lost record may have been a tombstone, so nothing older of its key is served.
+        check(&[(1, 1, ENTRY), (2, 1, None), (3, 2, ENTRY)], &[3]);
+        check(&[(1, 1, ENTRY), (2, 3, None), (3, 2, ENTRY)], &[1, 3]);
+        check(
+            &[(1, 1, ENTRY), (2, 1, None), (3, 2, ENTRY), (4, 1, ENTRY)],
+            &[3, 4],
+        );
+        // The very last one leaves no trace, as if it had never been written.
+        check(&[(1, 1, ENTRY), (2, 1, None)], &[1]);
+    }
+}

@@ -1,0 +1,135 @@
+//! `reflex-edge store`: what an operator does to a data folder while no daemon uses it.
+//!
+//! The work is the library's; here are the words.
+
+use clap::{Args, Subcommand};
+use reflex_host::cache::{Cache, CacheOptions, Durability, StoreReport};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Something in the folder is not as it was written.
+const EXIT_DAMAGED: u8 = 1;
+/// The folder cannot be worked on: the same code that clap uses.
+const EXIT_USAGE: u8 = 2;
+
+/// Look at a data folder, or make it smaller
+#[derive(Debug, Args)]
+pub(crate) struct Store {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Verify every byte and change nothing; exit code 1 when something is damaged
+    Check {
+        /// The data folder
+        dir: PathBuf,
+    },
+    /// Tell what is in it
+    Stats {
+        /// The data folder
+        dir: PathBuf,
+    },
+    /// Write again what lives and remove the rest
+    Compact {
+        /// The data folder
+        dir: PathBuf,
+    },
+}
+
+impl Store {
+    pub(crate) fn run(self) -> ExitCode {
+        let done = match &self.command {
+            Command::Check { dir } => check(dir),
+            Command::Stats { dir } => stats(dir),
+            Command::Compact { dir } => compact(dir),
+        };
+        done.unwrap_or_else(|error| {
+            eprintln!("reflex-edge: {error}");
+            ExitCode::from(EXIT_USAGE)
+        })
+    }
+}
+
+fn check(dir: &Path) -> Result<ExitCode, String> {
+    let report = report(dir)?;
+    let records: u64 = report.segments.iter().map(|segment| segment.records).sum();
+    let mut lines = report.findings.clone();
+    lines.push(format!(
+        "{} segments, {records} records, {} entries, {} findings",
+        report.segments.len(),
+        report.entries,
+        report.findings.len()
+    ));
+    print(&lines)?;
+    Ok(match report.findings.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(EXIT_DAMAGED),
+    })
+}
+
+fn stats(dir: &Path) -> Result<ExitCode, String> {
+    let report = report(dir)?;
+    let mut lines = vec![
+        format!("entries         {}", report.entries),
+        format!("payload bytes   {}", report.payload_bytes),
+        format!("live bytes      {}", report.live_bytes),
+        format!("disk bytes      {}", report.disk_bytes),
+        format!("tenants purged  {}", report.tenants_purged),
+        String::new(),
+        "segment               bytes        used     records  tombstones  contents".to_owned(),
+    ];
+    lines.extend(report.segments.iter().map(|segment| {
+        format!(
+            "{:016x} {:>10}  {:>10}  {:>10}  {:>10}  {}",
+            segment.id,
+            segment.bytes,
+            segment.used_bytes,
+            segment.records,
+            segment.tombstones,
+            if segment.has_contents { "yes" } else { "no" }
+        )
+    }));
+    print(&lines)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn compact(dir: &Path) -> Result<ExitCode, String> {
+    // What is no data folder yet must not become one, and the sizes are those it has.
+    let report = report(dir)?;
+    let largest = report.segments.iter().map(|segment| segment.bytes).max();
+    let defaults = CacheOptions::default();
+    let segment_bytes = largest.unwrap_or(defaults.segment_bytes);
+    let options = CacheOptions {
+        data_dir: dir.to_owned(),
+        // Two segments more than there are, to write to.
+        disk_bytes_max: (report.disk_bytes + 4 * segment_bytes).max(8 * segment_bytes),
+        entry_bytes_max: segment_bytes / 4,
+        segment_bytes,
+        entries_max: u64::MAX,
+        durability: Durability::Os,
+        ..defaults
+    };
+    let cache = Cache::open(&options).map_err(|error| error.to_string())?;
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_ms = u64::try_from(since_1970.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+    let freed = cache.compact(now_ms).map_err(|error| error.to_string())?;
+    print(&[format!("{freed} bytes freed")])?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(dir: &Path) -> Result<StoreReport, String> {
+    StoreReport::of(dir).map_err(|error| error.to_string())
+}
+
+/// Whoever reads may stop reading; that is no reason to panic.
+fn print(lines: &[String]) -> Result<(), String> {
+    let mut out = io::stdout().lock();
+    let written = lines.iter().try_for_each(|line| writeln!(out, "{line}"));
+    written
+        .and_then(|()| out.flush())
+        .map_err(|error| error.to_string())
+}
