@@ -328,7 +328,9 @@ impl Game {
     /// Everyone has what they may have.
     fn check(&mut self) {
         if let Some(epoch) = self.play.worker.shared().epoch() {
-            self.heard = self.heard.max(self.epochs[&**epoch]);
+            let heard = self.epochs[&**epoch];
+            assert!(heard >= self.heard, "what is known of purges is forgotten");
+            self.heard = heard;
         }
         for (id, asked) in &mut self.asked {
             let wants = |what: &str| asked.ask.headers.iter().any(|(_, value)| value == what);
