@@ -267,3 +267,42 @@ fn who_wants_what_no_answer_is_goes_to_the_provider() {
     play.provider(fresh);
     play.ends();
 }
+
+#[test]
+fn past_the_bound_on_followers_requests_go_alone() {
+    let mut play = Play::new();
+    let leader = play.asked(&Ask::chat("hello"));
+    let followers: Vec<Id> = (0..1000).map(|_| play.asks(&Ask::chat("hello"))).collect();
+    let alone = play.asks(&Ask::chat("hello"));
+    assert!(!play.under_way()[0].contains("fill="), "it leads nobody");
+    play.settle();
+    play.provider(alone);
+    play.leaves(alone);
+    play.held(followers[999]);
+    play.answers(leader, &json("hi"));
+    play.collapsed(followers[999], &json("hi"));
+    play.ends();
+}
+
+/// Ten clients that give up one after the other cost the provider a request each, but never two
+/// at once.
+#[test]
+fn the_lead_goes_from_one_to_the_next() {
+    let mut play = Play::new();
+    let all = [(); 10].map(|()| play.asked(&Ask::chat("hello")));
+    for (leader, next) in all.iter().zip(&all[1..]) {
+        play.provider(*leader);
+        play.held(*next);
+        play.leaves(*leader);
+    }
+    play.answers(all[9], &json("hi"));
+    play.settle();
+    assert_eq!((play.counted("misses"), play.daemon.entries.len()), (10, 1));
+    let fills = play
+        .daemon
+        .heard
+        .iter()
+        .filter(|asked| asked.contains("fill="));
+    assert_eq!(fills.count(), 2, "one lookup, one insert");
+    play.ends();
+}

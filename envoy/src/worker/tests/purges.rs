@@ -232,3 +232,37 @@ fn without_an_epoch_nothing_is_sent() {
     assert!(play.daemon.entries.is_empty());
     play.ends();
 }
+
+/// The reply that makes a request the leader of a fill may be the one that tells of a purge. What
+/// is asked for then is from after it, and may be followed.
+#[test]
+fn a_leader_that_hears_of_a_purge_before_it_asks_the_provider_may_be_followed() {
+    let mut play = begun();
+    let leader = play.asks(&Ask::chat("hello"));
+    play.daemon.purge();
+    play.settle();
+    knows(&mut play);
+    play.provider(leader);
+    let follower = play.asked(&Ask::chat("hello"));
+    assert_eq!(play.daemon.fills.len(), 1);
+    play.answers(leader, &json("new"));
+    play.collapsed(follower, &json("new"));
+    play.settle();
+    assert_eq!(play.daemon.entries.len(), 1);
+    play.ends();
+}
+
+#[test]
+fn the_first_answer_that_brings_a_new_epoch_does_not_become_hot() {
+    let mut play = begun();
+    let probe = play.asked(&Ask::chat("hello"));
+    play.leaves(probe);
+    play.settle();
+    play.daemon.filled_elsewhere(Some("{}"), play.now_ms);
+    // A purge has begun, and has not come to this entry yet.
+    play.daemon.purges += 1;
+    let id = play.asked(&Ask::chat("hello"));
+    play.hit(id, "{}");
+    assert_eq!(play.worker.shared().hot.bytes(), 0);
+    play.ends();
+}

@@ -1,0 +1,316 @@
+//! Where an exchange looks for an answer: the hot tier, who fetches the same already, the daemon.
+//! The last resort is the provider, which is `recording`'s business.
+
+use std::rc::Rc;
+
+use reflex_llm::{Exchange as Asked, Status};
+
+use super::recording::forwarded;
+use super::{Effect, Landing, Lead, Purpose, Served, Source, Stage, Step};
+use crate::counts::Tier;
+use crate::daemon::{self, Found, Reply};
+use crate::flights::{Id, Name, Role};
+use crate::hot::Answer;
+use crate::shared::Shared;
+
+/// How long one call to the daemon waits for somebody else's fill. Short, so that a daemon that
+/// stops in the middle of it is noticed.
+const WAIT_SLICE_MS: u64 = 500;
+
+/// A request that may be answered from the cache.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) asked: Asked,
+    /// Whom the provider is asked as.
+    pub(super) authority: String,
+    pub(super) since_ms: u64,
+    /// The flight that it leads, or while it is following the one that it follows. Without one it
+    /// goes alone.
+    pub(super) flight: Option<Name>,
+    /// The name under which we lead the fill at the daemon.
+    pub(super) fill: Option<String>,
+}
+
+pub(super) const HOT: Source = Source::Stored(Tier::Hot);
+
+/// Hot tier, then whoever fetches the same already, then the daemon.
+pub(super) fn look_up(shared: &mut Shared, id: Id, mut pending: Pending, now_ms: u64) -> Step {
+    let control = pending.asked.control;
+    if let Some(answer) = hot(shared, &pending, now_ms) {
+        return have(shared, pending, &answer, HOT, now_ms);
+    }
+    if control.only_if_cached {
+        // Such a request never asks the provider, so it can lead nobody.
+        return if !control.no_cache && shared.asks_daemon(now_ms) {
+            ask(shared, pending)
+        } else {
+            absent(&pending)
+        };
+    }
+    if control.no_cache || !pending.waits(shared) {
+        return if !control.no_cache && shared.asks_daemon(now_ms) {
+            ask(shared, pending)
+        } else {
+            forwarded(shared, pending)
+        };
+    }
+    match shared.flights.join(&pending.asked.key.digest, id) {
+        Role::Follow(flight) => {
+            pending.flight = Some(flight);
+            return (Stage::Following(pending), Vec::new());
+        }
+        Role::Lead(flight) => {
+            pending.flight = Some(flight);
+            pending.fill = Some(shared.next_fill());
+        }
+        Role::Alone => {}
+    }
+    if shared.asks_daemon(now_ms) {
+        ask(shared, pending)
+    } else {
+        pending.fill = None;
+        forwarded(shared, pending)
+    }
+}
+
+/// The answer that is hot, if there is one that the client accepts.
+pub(super) fn hot(shared: &mut Shared, pending: &Pending, now_ms: u64) -> Option<Rc<Answer>> {
+    let answer = shared.hot.get(&pending.asked.key.digest, now_ms)?;
+    pending.accepts(&answer, now_ms).then_some(answer)
+}
+
+fn ask(shared: &Shared, pending: Pending) -> Step {
+    let key = pending.asked.key;
+    let timeout_ms = shared.config.lookup_timeout_ms;
+    let request = daemon::Request::lookup(&key, pending.fill.as_deref(), timeout_ms);
+    let call = Effect::Call(Purpose::Lookup(key), request);
+    (Stage::Asking(pending), vec![call])
+}
+
+pub(super) fn replied(
+    shared: &mut Shared,
+    mut pending: Pending,
+    reply: Reply,
+    is_current: bool,
+    now_ms: u64,
+) -> Step {
+    match reply {
+        Reply::Found(found) => return found_at_daemon(shared, pending, found, is_current, now_ms),
+        Reply::Lead => {}
+        Reply::Busy => {
+            pending.fill = None;
+            if pending.waits(shared) {
+                return wait(shared, pending, now_ms);
+            }
+        }
+        Reply::Absent => pending.fill = None,
+        Reply::Failed => {
+            shared.counts.lookup_failed();
+            // It may have heard us: then it is told that we do not lead.
+        }
+    }
+    if pending.asked.control.only_if_cached {
+        return absent(&pending);
+    }
+    forwarded(shared, pending)
+}
+
+fn found_at_daemon(
+    shared: &mut Shared,
+    mut pending: Pending,
+    found: Found,
+    is_current: bool,
+    now_ms: u64,
+) -> Step {
+    let Found { answer, collapsed } = found;
+    // With an answer nobody leads.
+    pending.fill = None;
+    let source = match collapsed {
+        true => Source::Fetched,
+        false => Source::Stored(Tier::Daemon),
+    };
+    let expired = answer.expires_at_ms.is_some_and(|at| now_ms >= at);
+    if !expired && is_current {
+        shared.hot.insert(pending.asked.key.digest, &answer, now_ms);
+    }
+    if !expired && pending.accepts(&answer, now_ms) {
+        return have(shared, pending, &answer, source, now_ms);
+    }
+    if pending.asked.control.only_if_cached {
+        return absent(&pending);
+    }
+    let offer = pending
+        .flight
+        .filter(|_| !expired)
+        .map(|flight| Effect::Land(flight, Landing::Offer(answer, source)));
+    let (stage, mut effects) = forwarded(shared, pending);
+    effects.extend(offer);
+    (stage, effects)
+}
+
+/// There is an answer for this request, and for those who follow it and accept it. Of the others
+/// one leads: what they want must come from the provider.
+pub(super) fn have(
+    shared: &mut Shared,
+    pending: Pending,
+    answer: &Rc<Answer>,
+    source: Source,
+    now_ms: u64,
+) -> Step {
+    let (stage, mut effects) = answered_from(shared, &pending, answer, source, now_ms);
+    if let Some(flight) = pending.flight {
+        let landing = Landing::Offer(Rc::clone(answer), source);
+        effects.push(Effect::Land(flight, landing));
+        effects.extend(pending.left(Lead::Fetch));
+    }
+    (stage, effects)
+}
+
+/// Another slice of waiting for somebody else's fill, or an end to it.
+fn wait(shared: &mut Shared, pending: Pending, now_ms: u64) -> Step {
+    // The clock may have been set back: then that was waiting, too.
+    let waited_ms = now_ms.abs_diff(pending.since_ms);
+    let left_ms = shared.config.fill_wait_ms.saturating_sub(waited_ms);
+    if left_ms == 0 {
+        return forwarded(shared, pending);
+    }
+    let key = pending.asked.key;
+    let request = daemon::Request::wait(&key, left_ms.min(WAIT_SLICE_MS));
+    let call = Effect::Call(Purpose::Lookup(key), request);
+    (Stage::Waiting(pending), vec![call])
+}
+
+pub(super) fn waited(
+    shared: &mut Shared,
+    pending: Pending,
+    reply: Reply,
+    is_current: bool,
+    now_ms: u64,
+) -> Step {
+    match reply {
+        Reply::Found(found) => found_at_daemon(shared, pending, found, is_current, now_ms),
+        Reply::Busy => wait(shared, pending, now_ms),
+        Reply::Lead | Reply::Absent => forwarded(shared, pending),
+        Reply::Failed => {
+            shared.counts.lookup_failed();
+            forwarded(shared, pending)
+        }
+    }
+}
+
+pub(super) fn landed(
+    shared: &mut Shared,
+    id: Id,
+    mut pending: Pending,
+    landing: Landing,
+    now_ms: u64,
+) -> Step {
+    match landing {
+        Landing::Offer(answer, source) if pending.accepts(&answer, now_ms) => {
+            pending.leave(shared, id);
+            answered_from(shared, &pending, &answer, source, now_ms)
+        }
+        Landing::Offer(..) => (Stage::Following(pending), Vec::new()),
+        Landing::Answer(answer) if pending.accepts(&answer, now_ms) => {
+            answered_from(shared, &pending, &answer, Source::Fetched, now_ms)
+        }
+        // Nothing is fresher than what has just come, so the next answer would not do either.
+        Landing::Answer(_) | Landing::LetGo => {
+            pending.flight = None;
+            forwarded(shared, pending)
+        }
+    }
+}
+
+/// Who has led has left, and this one leads from now on.
+pub(super) fn takes_over(
+    shared: &mut Shared,
+    mut pending: Pending,
+    lead: Lead,
+    now_ms: u64,
+) -> Step {
+    // Requests that go alone may have brought an answer in the meantime.
+    let hot = hot(shared, &pending, now_ms);
+    let waits = matches!(lead, Lead::Wait);
+    let asks = matches!(lead, Lead::Ask(_));
+    pending.fill = lead.fill();
+    match hot {
+        Some(answer) => have(shared, pending, &answer, HOT, now_ms),
+        None if waits => wait(shared, pending, now_ms),
+        // To a name that the daemon may know already it says the same once more.
+        None if asks && shared.asks_daemon(now_ms) => ask(shared, pending),
+        None => forwarded(shared, pending),
+    }
+}
+
+fn answered_from(
+    shared: &mut Shared,
+    pending: &Pending,
+    answer: &Rc<Answer>,
+    source: Source,
+    now_ms: u64,
+) -> Step {
+    let (status, age_seconds) = match source {
+        Source::Stored(tier) => {
+            shared.counts.hit(tier);
+            let ttl_seconds = answer.ttl_seconds(now_ms);
+            let age_seconds = answer.age_seconds(now_ms);
+            (Status::Hit { ttl_seconds }, Some(age_seconds))
+        }
+        Source::Fetched => {
+            shared.counts.collapsed();
+            (Status::Collapsed, None)
+        }
+    };
+    answered(Served {
+        answer: Some(Rc::clone(answer)),
+        status,
+        age_seconds,
+        shape: pending.asked.shape,
+    })
+}
+
+/// `only-if-cached`, and nothing is.
+fn absent(pending: &Pending) -> Step {
+    answered(Served {
+        answer: None,
+        status: Status::Absent,
+        age_seconds: None,
+        shape: pending.asked.shape,
+    })
+}
+
+fn answered(served: Served) -> Step {
+    (Stage::Answered, vec![Effect::Answer(served)])
+}
+
+impl Pending {
+    pub(super) fn accepts(&self, answer: &Answer, now_ms: u64) -> bool {
+        let age_seconds = answer.age_seconds(now_ms);
+        let control = &self.asked.control;
+        control.accepts(age_seconds, answer.ttl_seconds(now_ms))
+    }
+
+    /// Whether it may wait for another one's answer, and another one for its. An answer that is
+    /// not to be kept is for this client alone, so whoever waited for it would wait for nothing.
+    pub(super) fn waits(&self, shared: &Shared) -> bool {
+        let control = &self.asked.control;
+        shared.config.fill_wait_ms > 0 && !control.only_if_cached && control.keeps()
+    }
+
+    /// Somebody else is to lead from where this one was.
+    pub(super) fn left(mut self, lead: impl FnOnce(Option<String>) -> Lead) -> Vec<Effect> {
+        let lead = lead(self.fill.take());
+        let flight = self.flight.into_iter();
+        flight
+            .map(|flight| Effect::HandOver(flight, self.asked.key, lead.clone()))
+            .collect()
+    }
+
+    /// It follows no longer.
+    pub(super) fn leave(&mut self, shared: &mut Shared, id: Id) {
+        if let Some(flight) = self.flight.take() {
+            shared.flights.leave(&flight, id);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The provider's answer to an exchange: it is watched as it passes by, and if it is good it goes to
+//! the hot tier, to the daemon and to whoever has waited for it.
+
+use std::rc::Rc;
+
+use reflex_llm::{Exchange as Asked, Recorder, Rejected, Status, Storable};
+
+use super::lookup::Pending;
+use super::{Effect, Landing, Lead, Purpose, Stage, Step};
+use crate::counts::Drop;
+use crate::daemon::{self, Epoch};
+use crate::hot::Answer;
+use crate::shared::Shared;
+
+/// An answer of the provider that is watched.
+#[derive(Debug)]
+pub(super) struct Recording {
+    pending: Pending,
+    recorder: Recorder,
+    status: Status,
+    /// What was known of purges when the provider was asked.
+    epoch: Option<Epoch>,
+    /// Taken from the budget for recordings.
+    bytes: usize,
+}
+
+/// To the provider, and its answer to the recorder.
+pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
+    shared.counts.miss();
+    let status = match pending.asked.control.no_cache {
+        true => Status::Refresh,
+        false => Status::Miss,
+    };
+    // The key says who answers, so that one is asked, whatever host the client has named.
+    let mut set = vec![(":authority", pending.authority.clone())];
+    if !pending.asked.control.keeps() {
+        let stage = Stage::Passing(Some(status));
+        return (stage, vec![Effect::Forward(set)]);
+    }
+    if let Some(flight) = &pending.flight {
+        shared.flights.open(flight);
+    }
+    // Everyone must be able to read the replay, so what is recorded is not compressed.
+    set.push(("accept-encoding", "identity".to_owned()));
+    let recording = Recording {
+        recorder: Recorder::new(pending.asked.shape, shared.config.limits),
+        status,
+        epoch: shared.epoch().cloned(),
+        bytes: 0,
+        pending,
+    };
+    let stage = Stage::Forwarded(Box::new(recording));
+    (stage, vec![Effect::Forward(set)])
+}
+
+pub(super) fn head(
+    shared: &mut Shared,
+    mut recording: Box<Recording>,
+    status: u16,
+    headers: &[(&str, &[u8])],
+) -> Step {
+    let mark = Effect::Mark(recording.status);
+    match recording.recorder.head(status, headers) {
+        Ok(()) => (Stage::Forwarded(recording), vec![mark]),
+        Err(rejected) => {
+            let mut effects = given_up(shared, *recording, rejected);
+            effects.push(mark);
+            (Stage::Passing(None), effects)
+        }
+    }
+}
+
+pub(super) fn chunk(
+    shared: &mut Shared,
+    mut recording: Box<Recording>,
+    bytes: &[u8],
+    end: bool,
+    now_ms: u64,
+) -> Step {
+    if !shared.recording().take(bytes.len()) {
+        shared.counts.drop(Drop::Memory);
+        let effects = recording.ended(shared, Landing::LetGo);
+        return (Stage::Passing(None), effects);
+    }
+    recording.bytes += bytes.len();
+    recording.recorder.feed(bytes);
+    let effects = match recording.recorder.rejected() {
+        Some(rejected) => given_up(shared, *recording, rejected),
+        None if end => finished(shared, *recording, now_ms),
+        None => return (Stage::Forwarded(recording), Vec::new()),
+    };
+    (Stage::Passing(None), effects)
+}
+
+/// The answer has come to its end.
+fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<Effect> {
+    let empty = Recorder::new(recording.pending.asked.shape, shared.config.limits);
+    let recorder = std::mem::replace(&mut recording.recorder, empty);
+    let most = shared.config.ttl_seconds;
+    let wish = recording.pending.asked.control.ttl_seconds;
+    let ttl_seconds = wish.map_or(most, |wish| wish.min(most));
+    let answer = recorder.finish().and_then(|storable| {
+        let expires_at_ms = Some(now_ms.saturating_add(ttl_seconds.saturating_mul(1000)));
+        answer_of(storable, now_ms, expires_at_ms)
+    });
+    let answer = match answer {
+        Ok(answer) => Rc::new(answer),
+        Err(rejected) => return given_up(shared, recording, rejected),
+    };
+    let Asked { key, shape, .. } = recording.pending.asked;
+    // After a purge, what was asked before it is not to be kept.
+    let is_current = recording.epoch.as_ref() == shared.epoch();
+    if is_current {
+        shared.hot.insert(key.digest, &answer, now_ms);
+    }
+    let mut effects = Vec::new();
+    if shared.config.daemon_cluster.is_some() {
+        let bytes = answer.body.len();
+        // Without an epoch the daemon would store it whatever was purged since it was asked for.
+        if !is_current || recording.epoch.is_none() {
+            shared.counts.drop(Drop::Purged);
+        } else if !shared.sending().take(bytes) {
+            shared.counts.drop(Drop::Busy);
+        } else if !shared.breaker.allows(now_ms) {
+            // Asked last: it may be the one call that finds out how the daemon is.
+            shared.sending().give_back(bytes);
+            shared.counts.drop(Drop::BreakerOpen);
+        } else {
+            // With the answer the fill is at its end, so it need not be given back.
+            let fill = recording.pending.fill.take();
+            let timeout_ms = shared.config.insert_timeout_ms;
+            let request = daemon::Request::insert(
+                &key,
+                shape,
+                &answer,
+                ttl_seconds,
+                recording.epoch.as_ref(),
+                fill.as_deref(),
+                timeout_ms,
+            );
+            effects.push(Effect::Call(Purpose::Insert(bytes), request));
+        }
+    }
+    effects.extend(recording.ended(shared, Landing::Answer(answer)));
+    effects
+}
+
+/// Headers that are no text cannot be handed to Envoy.
+fn answer_of(
+    storable: Storable,
+    stored_at_ms: u64,
+    expires_at_ms: Option<u64>,
+) -> Result<Answer, Rejected> {
+    let text = |(name, value): (String, Vec<u8>)| {
+        let value = String::from_utf8(value).map_err(|_| Rejected::Unexpected)?;
+        Ok((name, value))
+    };
+    Ok(Answer {
+        headers: storable
+            .headers
+            .into_iter()
+            .map(text)
+            .collect::<Result<_, _>>()?,
+        body: storable.body,
+        stored_at_ms,
+        expires_at_ms,
+    })
+}
+
+/// The answer must not be served again.
+pub(super) fn given_up(shared: &mut Shared, recording: Recording, why: Rejected) -> Vec<Effect> {
+    shared.counts.rejected(why);
+    recording.ended(shared, Landing::LetGo)
+}
+
+impl Recording {
+    /// Envoy is done with it, before its end.
+    pub(super) fn gone(self, shared: &mut Shared, now_ms: u64) -> Vec<Effect> {
+        // A client may hang up at the terminal event, before the provider has closed the stream.
+        if self.recorder.complete().is_some() {
+            return finished(shared, self, now_ms);
+        }
+        shared.counts.rejected(Rejected::Cut);
+        shared.recording().give_back(self.bytes);
+        self.pending.left(Lead::Fetch)
+    }
+
+    /// Tells those who wait for it, here and elsewhere.
+    fn ended(self, shared: &mut Shared, landing: Landing) -> Vec<Effect> {
+        shared.recording().give_back(self.bytes);
+        let Pending {
+            asked,
+            flight,
+            fill,
+            ..
+        } = self.pending;
+        let mut effects = Vec::new();
+        if let Some(fill) = fill {
+            let release = daemon::Request::release(&asked.key, &fill);
+            effects.push(Effect::Call(Purpose::Note, release));
+        }
+        effects.extend(flight.map(|flight| Effect::Land(flight, landing)));
+        effects
+    }
+}
