@@ -3,7 +3,7 @@
 //! Everything has a default, so an empty file is a valid one. Unknown keys are errors: a
 //! misspelt bound must not be a missing one.
 
-use crate::cache::CacheOptions;
+use crate::cache::{CacheOptions, Durability};
 use crate::runtime::GuestLimits;
 use http::Uri;
 use http::uri::{Authority, Scheme};
@@ -165,6 +165,7 @@ struct File {
     namespace: Option<String>,
     ttl_seconds: Option<NonZeroU64>,
     disk_bytes_max: Option<NonZeroU64>,
+    durability: Option<DurabilityMode>,
     entry_bytes_max: Option<NonZeroU64>,
     request_bytes_max: Option<NonZeroU64>,
     anonymous: Option<AnonymousMode>,
@@ -186,6 +187,14 @@ struct File {
 enum AnonymousMode {
     Bypass,
     Share,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum DurabilityMode {
+    Os,
+    Interval,
+    EveryInsert,
 }
 
 /// An hour: long enough for retries, evaluations and agents, short enough that a model's update
@@ -248,6 +257,11 @@ impl Config {
             disk_bytes_max: file
                 .disk_bytes_max
                 .map_or(defaults.disk_bytes_max, NonZeroU64::get),
+            durability: match file.durability {
+                Some(DurabilityMode::Os) => Durability::Os,
+                Some(DurabilityMode::EveryInsert) => Durability::EveryInsert,
+                Some(DurabilityMode::Interval) | None => defaults.durability,
+            },
             entry_bytes_max: file
                 .entry_bytes_max
                 .map_or(defaults.entry_bytes_max, NonZeroU64::get),

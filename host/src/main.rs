@@ -9,6 +9,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// A cache for LLM answers at the edge.
@@ -51,6 +52,9 @@ struct Serve {
     config: Option<PathBuf>,
 }
 
+/// A file has become larger than is allowed. Linux' number of it, on every kind of machine that we
+/// know.
+const SIGXFSZ: i32 = 25;
 /// What the user gave cannot be run with: the same code that clap uses.
 const EXIT_USAGE: u8 = 2;
 
@@ -90,6 +94,12 @@ fn main() -> ExitCode {
 }
 
 async fn run(config: Config) -> ExitCode {
+    // A file that may not grow any further (`ulimit -f`) is an error of the write, which the store
+    // copes with, once somebody listens for the signal that would end the process.
+    let _file_size = match signal(SignalKind::from_raw(SIGXFSZ)) {
+        Ok(listener) => listener,
+        Err(error) => return fail(&format!("cannot listen for signals: {error}")),
+    };
     let stop = match stop_signal() {
         Ok(stop) => stop,
         Err(error) => return fail(&format!("cannot listen for signals: {error}")),
@@ -120,7 +130,6 @@ fn announce(server: &Server) -> std::io::Result<()> {
 
 /// Resolves at SIGTERM or Ctrl-C.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {

@@ -29,7 +29,6 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use upstream::UpstreamClient;
@@ -39,8 +38,6 @@ pub const MIDDLEWARE: &[u8] = include_bytes!(env!("REFLEX_MIDDLEWARE_WASM"));
 
 /// Streams of one HTTP/2 connection at once.
 const STREAMS_PER_CONNECTION_MAX: u32 = 256;
-/// What may be lost if the machine stops: the time between two syncs.
-const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A daemon that has all it needs and listens, but answers nobody yet.
 #[derive(Debug)]
@@ -127,7 +124,6 @@ impl Server {
             admin::router(self.cache.clone(), Arc::clone(&self.metrics)),
             stopped.clone(),
         ));
-        let sync = tokio::spawn(keep_synced(self.cache.clone()));
 
         let net = &self.config.net;
         let clients = serve_clients(self.front, net, stopped.clone());
@@ -154,7 +150,6 @@ impl Server {
         };
         tokio::join!(clients, edges, stop);
 
-        sync.abort();
         let _ = admin.await;
         sync_now(&self.cache).await;
     }
@@ -258,15 +253,6 @@ async fn run_admin(listener: TcpListener, router: axum::Router, mut stopped: wat
         .await
     {
         tracing::warn!(%error, "the admin address is out of order");
-    }
-}
-
-async fn keep_synced(cache: Cache) {
-    let mut interval = tokio::time::interval(SYNC_INTERVAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        sync_now(&cache).await;
     }
 }
 
