@@ -3,7 +3,7 @@
 //! It does not follow redirects, retry or decompress: a cache's mistakes would hide behind that.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as Pool;
@@ -61,6 +61,16 @@ impl Ask {
         }
     }
 
+    /// Any request, without headers.
+    pub fn new(method: Method, path: &str, body: impl Into<Bytes>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            headers: Vec::new(),
+            body: body.into(),
+        }
+    }
+
     /// With another credential, or none.
     pub fn key(mut self, key: Option<&str>) -> Self {
         self.headers.retain(|(name, _)| name != "authorization");
@@ -79,6 +89,21 @@ impl Ask {
     /// With a wish for how the provider treats it; see [`crate::behaviour::Behaviour`].
     pub fn mock(self, behaviour: &str) -> Self {
         self.header("x-mock", behaviour)
+    }
+
+    /// As a message to the server at `base`, with a body of any kind.
+    ///
+    /// # Panics
+    ///
+    /// If the test has made something up that is not a request.
+    pub(crate) fn into_request<B>(self, base: &str, body: B) -> Request<B> {
+        let mut request = Request::builder()
+            .method(self.method)
+            .uri(format!("{base}{}", self.path));
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        request.body(body).expect("a request that can be sent")
     }
 
     /// What is sent as the body.
@@ -137,26 +162,14 @@ impl Client {
     ///
     /// # Panics
     ///
-    /// If the test has made something up that is not a request.
+    /// If it takes too long, or the test has made something up that is not a request.
     pub async fn try_send(&self, ask: Ask) -> Result<Streaming, String> {
-        let mut request = Request::builder()
-            .method(ask.method)
-            .uri(format!("{}{}", self.base, ask.path));
-        for (name, value) in &ask.headers {
-            request = request.header(name, value);
-        }
-        let request = request
-            .body(Full::new(ask.body))
-            .expect("a request that can be sent");
+        let body = Full::new(ask.body.clone());
+        let request = ask.into_request(&self.base, body);
         let response = within("the head of a response", self.pool.request(request))
             .await
             .map_err(|error| format!("{error:?}"))?;
-        let (parts, body) = response.into_parts();
-        Ok(Streaming {
-            status: parts.status,
-            headers: parts.headers,
-            body,
-        })
+        Ok(Streaming::new(response))
     }
 
     /// Sends a request and waits for the whole answer.
@@ -176,6 +189,15 @@ pub struct Streaming {
 }
 
 impl Streaming {
+    pub(crate) fn new(response: Response<Incoming>) -> Self {
+        let (parts, body) = response.into_parts();
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
+    }
+
     /// The next bytes; nothing at the end.
     ///
     /// # Errors

@@ -72,6 +72,7 @@ pub async fn run(arguments: &[&str]) -> Output {
 pub struct Plan {
     upstream: Option<String>,
     edge_socket: bool,
+    socket: Option<PathBuf>,
     folder: Option<TempDir>,
     data_dir: Option<PathBuf>,
     component: Option<PathBuf>,
@@ -93,6 +94,7 @@ impl Plan {
         Self {
             upstream: None,
             edge_socket: true,
+            socket: None,
             folder: None,
             data_dir: None,
             component: None,
@@ -104,6 +106,14 @@ impl Plan {
     pub fn edge_socket(mut self, offered: bool) -> Self {
         self.edge_socket = offered;
         self
+    }
+
+    /// With the edge API on this socket.
+    pub fn socket(self, path: &Path) -> Self {
+        Self {
+            socket: Some(path.into()),
+            ..self.edge_socket(true)
+        }
     }
 
     /// With this component in place of the built-in one.
@@ -190,7 +200,8 @@ impl Plan {
             command.args(["--listen", "127.0.0.1:0", "--upstream", upstream]);
         }
         if self.edge_socket {
-            command.arg("--edge-socket").arg(folder.join(SOCKET));
+            let socket = self.socket.clone().unwrap_or_else(|| folder.join(SOCKET));
+            command.arg("--edge-socket").arg(socket);
         }
         if let Some(component) = &self.component {
             command.arg("--component").arg(component);
@@ -234,7 +245,8 @@ impl Edge {
 
     /// The socket of its edge API, if the plan said so. It stays the same when it starts again.
     pub fn socket(&self) -> PathBuf {
-        self.folder.path().join(SOCKET)
+        let own = || self.folder.path().join(SOCKET);
+        self.plan.socket.clone().unwrap_or_else(own)
     }
 
     /// What it has logged so far.
@@ -351,6 +363,13 @@ impl Edge {
     pub async fn restart(mut self) -> Self {
         self.terminate();
         assert_eq!(self.ended().await, Some(0), "{}", self.log());
+        self.start_again().await
+    }
+
+    /// Starts it again on the same data with these lines as its configuration file, when it has
+    /// ended.
+    pub async fn start_again_with(mut self, toml: &str) -> Self {
+        self.plan.config = toml.into();
         self.start_again().await
     }
 
