@@ -20,6 +20,8 @@ pub struct Metrics {
     guest_failures: Family<ReasonLabel, Counter>,
     upstream_failures: Counter,
     edge_requests: Family<EdgeLabels, Counter>,
+    /// Kept by who counts: the fills of the edge API.
+    pub(crate) edge_waiting: Gauge,
     recordings: Family<RecordingLabels, Counter>,
     cache: CacheGauges,
 }
@@ -115,6 +117,12 @@ impl Default for Metrics {
             "Requests of edges by method and status code",
             edge_requests.clone(),
         );
+        let edge_waiting = Gauge::default();
+        registry.register(
+            "edge_waiting",
+            "Lookups of edges that wait for a fill now",
+            edge_waiting.clone(),
+        );
         let recordings = Family::default();
         registry.register(
             "recordings",
@@ -171,6 +179,7 @@ impl Default for Metrics {
             guest_failures,
             upstream_failures,
             edge_requests,
+            edge_waiting,
             recordings,
             cache,
         }

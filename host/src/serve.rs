@@ -23,6 +23,7 @@ use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
+use listen::Streams;
 use proxy::Proxy;
 use reflex_llm::Anonymous;
 use std::convert::Infallible;
@@ -36,8 +37,11 @@ use upstream::UpstreamClient;
 /// The middleware component that is built in.
 pub const MIDDLEWARE: &[u8] = include_bytes!(env!("REFLEX_MIDDLEWARE_WASM"));
 
-/// Streams of one HTTP/2 connection at once.
-const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+/// Of one client. Anybody may be one, so that what is taken back is bounded as hyper does.
+const CLIENT_STREAMS: Streams = Streams {
+    max: 256,
+    reset_max: 20,
+};
 
 /// A daemon that has all it needs and listens, but answers nobody yet.
 #[derive(Debug)]
@@ -129,13 +133,8 @@ impl Server {
         let clients = serve_clients(self.front, net, stopped.clone());
         let listener = self.edge.as_mut().and_then(|edge| edge.listener.take());
         let edges = listener.map(|listener| {
-            let api = EdgeApi::new(
-                self.cache.clone(),
-                self.config.namespace.clone(),
-                self.config.ttl,
-                self.config.allow_length,
-                Arc::clone(&self.metrics),
-            );
+            let metrics = Arc::clone(&self.metrics);
+            let api = EdgeApi::new(self.cache.clone(), &self.config, metrics);
             serve_edges(listener, api, net, stopped)
         });
         let edges = async {
@@ -163,7 +162,7 @@ async fn serve_clients(front: Option<Front>, net: &NetLimits, stopped: watch::Re
         let proxy = Arc::clone(&proxy);
         async move { Ok::<_, Infallible>(proxy.answer(request).await) }
     });
-    listen::answer(listener, service, net, STREAMS_PER_CONNECTION_MAX, stopped).await;
+    listen::answer(listener, service, net, CLIENT_STREAMS, stopped).await;
 }
 
 async fn serve_edges(
@@ -173,8 +172,7 @@ async fn serve_edges(
     stopped: watch::Receiver<()>,
 ) {
     let service = TowerToHyperService::new(api.router());
-    let streams_max = edge_api::STREAMS_PER_CONNECTION_MAX;
-    listen::answer(listener, service, net, streams_max, stopped).await;
+    listen::answer(listener, service, net, edge_api::STREAMS, stopped).await;
 }
 
 fn proxy(

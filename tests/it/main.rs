@@ -9,6 +9,8 @@ mod daemon;
 mod guest;
 mod refusals;
 
+mod edge_api;
+
 mod envoy;
 
 mod demo;

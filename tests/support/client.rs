@@ -3,7 +3,7 @@
 //! It does not follow redirects, retry or decompress: a cache's mistakes would hide behind that.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -71,6 +71,17 @@ impl Ask {
         }
     }
 
+    /// Any request, without headers.
+    pub fn new(method: Method, path: &str, body: impl Into<Bytes>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            headers: Vec::new(),
+            body: body.into(),
+            part: None,
+        }
+    }
+
     /// With another credential, or none.
     pub fn key(mut self, key: Option<&str>) -> Self {
         self.headers.retain(|(name, _)| name != "authorization");
@@ -95,6 +106,21 @@ impl Ask {
     pub fn chunked(mut self, part: usize) -> Self {
         self.part = Some(part);
         self
+    }
+
+    /// As a message to the server at `base`, with a body of any kind.
+    ///
+    /// # Panics
+    ///
+    /// If the test has made something up that is not a request.
+    pub(crate) fn into_request<B>(self, base: &str, body: B) -> Request<B> {
+        let mut request = Request::builder()
+            .method(self.method)
+            .uri(format!("{base}{}", self.path));
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        request.body(body).expect("a request that can be sent")
     }
 
     /// What is sent as the body.
@@ -193,26 +219,14 @@ impl Client {
     ///
     /// # Panics
     ///
-    /// If the test has made something up that is not a request.
+    /// If it takes too long, or the test has made something up that is not a request.
     pub async fn try_send(&self, ask: Ask) -> Result<Streaming, String> {
-        let mut request = Request::builder()
-            .method(ask.method)
-            .uri(format!("{}{}", self.base, ask.path));
-        for (name, value) in &ask.headers {
-            request = request.header(name, value);
-        }
-        let request = request
-            .body(Sent::of(ask.body, ask.part))
-            .expect("a request that can be sent");
+        let body = Sent::of(ask.body.clone(), ask.part);
+        let request = ask.into_request(&self.base, body);
         let response = within("the head of a response", self.pool.request(request))
             .await
             .map_err(|error| format!("{error:?}"))?;
-        let (parts, body) = response.into_parts();
-        Ok(Streaming {
-            status: parts.status,
-            headers: parts.headers,
-            body,
-        })
+        Ok(Streaming::new(response))
     }
 
     /// Sends a request and waits for the whole answer.
@@ -232,6 +246,15 @@ pub struct Streaming {
 }
 
 impl Streaming {
+    pub(crate) fn new(response: Response<Incoming>) -> Self {
+        let (parts, body) = response.into_parts();
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
+    }
+
     /// The next bytes; nothing at the end.
     ///
     /// # Errors

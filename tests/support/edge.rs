@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::client::{Ask, Client};
@@ -73,6 +72,7 @@ pub async fn run(arguments: &[&str]) -> Output {
 pub struct Plan {
     upstream: Option<String>,
     edge_socket: bool,
+    socket: Option<PathBuf>,
     folder: Option<TempDir>,
     data_dir: Option<PathBuf>,
     component: Option<PathBuf>,
@@ -94,6 +94,7 @@ impl Plan {
         Self {
             upstream: None,
             edge_socket: true,
+            socket: None,
             folder: None,
             data_dir: None,
             component: None,
@@ -105,6 +106,14 @@ impl Plan {
     pub fn edge_socket(mut self, offered: bool) -> Self {
         self.edge_socket = offered;
         self
+    }
+
+    /// With the edge API on this socket.
+    pub fn socket(self, path: &Path) -> Self {
+        Self {
+            socket: Some(path.into()),
+            ..self.edge_socket(true)
+        }
     }
 
     /// With this component in place of the built-in one.
@@ -191,7 +200,8 @@ impl Plan {
             command.args(["--listen", "127.0.0.1:0", "--upstream", upstream]);
         }
         if self.edge_socket {
-            command.arg("--edge-socket").arg(folder.join(SOCKET));
+            let socket = self.socket.clone().unwrap_or_else(|| folder.join(SOCKET));
+            command.arg("--edge-socket").arg(socket);
         }
         if let Some(component) = &self.component {
             command.arg("--component").arg(component);
@@ -235,25 +245,8 @@ impl Edge {
 
     /// The socket of its edge API, if the plan said so. It stays the same when it starts again.
     pub fn socket(&self) -> PathBuf {
-        self.folder.path().join(SOCKET)
-    }
-
-    /// Purges everything through its edge API.
-    ///
-    /// # Panics
-    ///
-    /// If that fails.
-    pub async fn purge_all(&self) {
-        let purge = async {
-            let mut stream = UnixStream::connect(self.socket()).await?;
-            let request = "DELETE /v1/entries HTTP/1.1\r\nhost: edge\r\nconnection: close\r\n\r\n";
-            stream.write_all(request.as_bytes()).await?;
-            let mut reply = String::new();
-            stream.read_to_string(&mut reply).await?;
-            std::io::Result::Ok(reply)
-        };
-        let reply = within("a purge", purge).await.expect("a reply");
-        assert!(reply.starts_with("HTTP/1.1 204"), "{reply}");
+        let own = || self.folder.path().join(SOCKET);
+        self.plan.socket.clone().unwrap_or_else(own)
     }
 
     /// What it has logged so far.
@@ -370,6 +363,13 @@ impl Edge {
     pub async fn restart(mut self) -> Self {
         self.terminate();
         assert_eq!(self.ended().await, Some(0), "{}", self.log());
+        self.start_again().await
+    }
+
+    /// Starts it again on the same data with these lines as its configuration file, when it has
+    /// ended.
+    pub async fn start_again_with(mut self, toml: &str) -> Self {
+        self.plan.config = toml.into();
         self.start_again().await
     }
 

@@ -10,6 +10,8 @@ pub mod behaviour;
 mod reply;
 pub mod upstream;
 
+pub mod unix;
+
 pub mod edge;
 pub mod envoy;
 pub mod metrics;

@@ -13,20 +13,23 @@ mod insert;
 mod refusal;
 pub(crate) mod socket;
 
+use super::listen::Streams;
 use crate::answer::AnswerHead;
 use crate::cache::{Cache, CacheKey, Entry, Lookup};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::metrics::Metrics;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::HeaderMap;
-use axum::http::{Method, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode, Version};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get};
 use fields::{AGE, ENTRY, EPOCH, FILL, TTL, WAIT, fill_id, number, set};
 use fills::{Fills, Lead, Waited};
+use http_body_util::BodyExt as _;
 use refusal::Refusal;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -35,7 +38,21 @@ use std::time::Duration;
 
 /// Requests of one HTTP/2 connection at once. An Envoy worker has one connection, and requests
 /// that wait for a fill are among them.
-pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 4096;
+const STREAMS_PER_CONNECTION_MAX: u16 = 4096;
+
+/// Of one edge. When this process has slept, it finds all that the edge has asked and given up
+/// on meanwhile: that is no attack.
+pub(crate) const STREAMS: Streams = Streams {
+    max: STREAMS_PER_CONNECTION_MAX as u32,
+    reset_max: STREAMS_PER_CONNECTION_MAX as usize,
+};
+
+/// Parts of a path that are told apart: one more than the longest path has.
+const PATH_PARTS_MAX: usize = 7;
+
+/// What is read of a body after it was refused, so that its sender comes to read why.
+const DISCARD_BYTES_MAX: usize = 64 << 20;
+const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The longest that a lookup waits for somebody else's fill, whatever it asks.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -47,6 +64,8 @@ pub(crate) struct EdgeApi {
     /// Life of an entry that says nothing of its own.
     pub(crate) ttl: Duration,
     pub(crate) allow_length: bool,
+    /// Longest pause within a body.
+    pub(crate) idle_max: Duration,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     fills: Fills,
@@ -54,37 +73,23 @@ pub(crate) struct EdgeApi {
 }
 
 impl EdgeApi {
-    pub(crate) fn new(
-        cache: Cache,
-        namespace: String,
-        ttl: Duration,
-        allow_length: bool,
-        metrics: Arc<Metrics>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(cache: Cache, config: &Config, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             cache,
-            namespace,
-            ttl,
-            allow_length,
+            namespace: config.namespace.clone(),
+            ttl: config.ttl,
+            allow_length: config.allow_length,
+            idle_max: config.net.idle_max,
             clock: Clock::system(),
+            fills: Fills::new(metrics.edge_waiting.clone()),
             metrics,
-            fills: Fills::default(),
             epoch: Epoch::new(),
         })
     }
 
     pub(crate) fn router(self: Arc<Self>) -> Router {
-        // Methods are told apart by the handlers, so that every refusal has the same form.
         Router::new()
-            .route("/v1/epoch", get(epoch))
-            .route("/v1/entries", any(everything))
-            .route("/v1/entries/{tenant}", any(of_tenant))
-            .route("/v1/entries/{tenant}/{digest}", any(entry))
-            .route("/v1/entries/{tenant}/{digest}/fill", any(fill))
-            .fallback(async || {
-                let why = "there is no such path; this is version 1: /v1/entries/TENANT/DIGEST";
-                Refusal::new(StatusCode::NOT_FOUND, "path", why)
-            })
+            .fallback(answer)
             .layer(middleware::from_fn_with_state(Arc::clone(&self), counted))
             .with_state(self)
     }
@@ -99,15 +104,37 @@ impl EdgeApi {
             tenant,
         })
     }
+
+    /// The answer, if there is one, and the epoch that it has at least survived.
+    fn find(&self, name: &Name, digest: &str) -> (String, Option<Response>) {
+        // It is read before anything is looked up: a reply that a purge overtakes then tells the
+        // epoch before it.
+        let epoch = self.epoch.now();
+        let now_ms = self.clock.now_ms();
+        let found = match self.cache.lookup(&name.key, now_ms) {
+            Lookup::Hit(entry) => replay(&entry, now_ms),
+            _ => None,
+        };
+        let found = found.map(|mut response| {
+            set(response.headers_mut(), ENTRY, digest);
+            response
+        });
+        (epoch, found)
+    }
 }
 
 /// An entry as a path names it.
+#[derive(Clone, Copy)]
 struct Name {
     key: CacheKey,
     tenant: [u8; 32],
 }
 
-/// Counts purges. Those who keep answers of their own compare it, and let go what is older.
+/// Counts the beginnings and the ends of purges. Those who keep answers of their own compare it,
+/// and let go what is older.
+///
+/// The beginning counts for those who store: what they have fetched before it is refused. The end
+/// counts for those who read: until then they may be given what is about to be purged.
 struct Epoch {
     /// Another one each time that the daemon starts: what was purged before, nobody remembers.
     start: u64,
@@ -131,10 +158,8 @@ impl Epoch {
     }
 }
 
-/// Every reply tells the epoch, and is counted. It is read before anything is looked up: a reply
-/// that a purge overtakes then carries the epoch before it.
+/// Every reply tells the epoch, and is counted.
 async fn counted(State(api): State<Arc<EdgeApi>>, request: Request, next: Next) -> Response {
-    let epoch = api.epoch.now();
     let method = match *request.method() {
         Method::GET => "GET",
         Method::PUT => "PUT",
@@ -144,29 +169,77 @@ async fn counted(State(api): State<Arc<EdgeApi>>, request: Request, next: Next) 
     let mut response = next.run(request).await;
     api.metrics.edge_request(method, response.status().as_u16());
     let headers = response.headers_mut();
-    // A purge tells the epoch that it has begun.
+    // A lookup tells the epoch of its look; no other reply brings anything that it could be too
+    // new for.
     if !headers.contains_key(EPOCH) {
-        set(headers, EPOCH, &epoch);
+        set(headers, EPOCH, &api.epoch.now());
     }
     response
 }
 
-async fn epoch(State(api): State<Arc<EdgeApi>>) -> Response {
-    Response::new(Body::from(api.epoch.now() + "\n"))
+async fn answer(State(api): State<Arc<EdgeApi>>, request: Request) -> Result<Response, Refusal> {
+    let (head, mut body) = request.into_parts();
+    let answered = route(api, &head, &mut body).await;
+    // Who is refused while it still sends must be able to finish, or its system throws away our
+    // reply when we close. HTTP/2 can say so without.
+    if answered.is_err() && head.version != Version::HTTP_2 {
+        let _ = tokio::time::timeout(DISCARD_TIME_MAX, discard(&mut body)).await;
+    }
+    answered
 }
 
-async fn entry(
-    State(api): State<Arc<EdgeApi>>,
-    Path((tenant, digest)): Path<(String, String)>,
-    request: Request,
-) -> Result<Response, Refusal> {
-    let name = api.name(&tenant, &digest)?;
-    match *request.method() {
-        Method::GET => look_up(&api, &name, &digest, request.headers()).await,
-        Method::PUT => insert::insert(&api, &name, request).await,
-        Method::DELETE => remove(&api, &name),
-        _ => Err(Refusal::method("GET, PUT, DELETE")),
+async fn discard(body: &mut Body) {
+    let mut left = DISCARD_BYTES_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        let bytes = frame.data_ref().map_or(0, |part| part.len());
+        match left.checked_sub(bytes) {
+            Some(rest) => left = rest,
+            None => return,
+        }
     }
+}
+
+/// Paths are compared as they were sent, so that each thing has one, and methods are told apart
+/// behind them, so that every refusal has the same form.
+async fn route(api: Arc<EdgeApi>, head: &Parts, body: &mut Body) -> Result<Response, Refusal> {
+    let method = &head.method;
+    let parts: Vec<&str> = head.uri.path().splitn(PATH_PARTS_MAX, '/').collect();
+    match parts[..] {
+        ["", "v1", "epoch"] => epoch(&api, method),
+        ["", "v1", "entries"] => purge(api, method, Cache::purge_all).await,
+        ["", "v1", "entries", tenant] => {
+            let why = "a tenant is 64 digits, 0 to 9 and a to f";
+            let tenant = unhex(tenant).ok_or_else(|| Refusal::bad("key", why))?;
+            purge(api, method, move |cache| cache.purge_tenant(&tenant)).await
+        }
+        ["", "v1", "entries", tenant, digest] => {
+            let name = api.name(tenant, digest)?;
+            match *method {
+                Method::GET => look_up(&api, &name, digest, &head.headers).await,
+                Method::PUT => insert::insert(&api, name, &head.headers, body).await,
+                Method::DELETE => remove(&api, &name),
+                _ => Err(Refusal::method("GET, PUT, DELETE")),
+            }
+        }
+        ["", "v1", "entries", tenant, digest, "fill"] => {
+            let name = api.name(tenant, digest)?;
+            release(&api, &name, method, &head.headers)
+        }
+        _ => {
+            let why = "there is no such path; this is version 1: /v1/entries/TENANT/DIGEST";
+            Err(Refusal::new(StatusCode::NOT_FOUND, "path", why))
+        }
+    }
+}
+
+fn epoch(api: &EdgeApi, method: &Method) -> Result<Response, Refusal> {
+    if method != Method::GET {
+        return Err(Refusal::method("GET"));
+    }
+    let epoch = api.epoch.now();
+    let mut response = Response::new(Body::from(format!("{epoch}\n")));
+    set(response.headers_mut(), EPOCH, &epoch);
+    Ok(response)
 }
 
 async fn look_up(
@@ -179,37 +252,54 @@ async fn look_up(
     let wait = number(headers, &WAIT)?.map(Duration::from_millis);
     let key = &name.key;
 
+    // What is there already is not waited for.
+    let (mut epoch, mut found) = api.find(name, digest);
     let mut said = None;
-    if let Some(wait) = wait {
-        // What is there already is not waited for.
+    if found.is_none()
+        && let Some(wait) = wait
+    {
         match api.fills.wait(key, wait.min(WAIT_MAX)).await {
             Waited::NoFill => {}
             Waited::Ended => said = Some("collapsed"),
             Waited::StillRuns => said = Some("busy"),
         }
+        (epoch, found) = api.find(name, digest);
     }
-    let now_ms = api.clock.now_ms();
-    if let Lookup::Hit(entry) = api.cache.lookup(key, now_ms)
-        && let Some(mut response) = replay(&entry, now_ms)
+    if found.is_none()
+        && let Some(fill) = fill
     {
-        let headers = response.headers_mut();
-        set(headers, ENTRY, digest);
-        if said == Some("collapsed") {
-            set(headers, FILL, "collapsed");
-        }
-        return Ok(response);
-    }
-    let mut response = Refusal::miss().into_response();
-    let said = match fill {
-        Some(fill) => match api.fills.lead(key, fill) {
+        said = match api.fills.lead(key, fill) {
             Lead::Yours => Some("leader"),
             Lead::Taken => Some("busy"),
             Lead::Nobody => None,
-        },
-        None => said.filter(|said| *said == "busy" && api.fills.runs(key)),
+        };
+        if said == Some("leader") {
+            // A fill may have ended well since the look. It is not begun again.
+            (epoch, found) = api.find(name, digest);
+        }
+    }
+    let mut response = match found {
+        Some(response) => {
+            if let Some(fill) = fill {
+                // There is nothing left to lead.
+                api.fills.end(key, fill);
+            }
+            said = said.filter(|said| *said == "collapsed");
+            response
+        }
+        None => {
+            let still = |said: &&str| match *said {
+                "busy" => fill.is_some() || api.fills.runs(key),
+                said => said == "leader",
+            };
+            said = said.filter(still);
+            Refusal::miss().into_response()
+        }
     };
+    let headers = response.headers_mut();
+    set(headers, EPOCH, &epoch);
     if let Some(said) = said {
-        set(response.headers_mut(), FILL, said);
+        set(headers, FILL, said);
     }
     Ok(response)
 }
@@ -230,26 +320,15 @@ fn replay(entry: &Entry, now_ms: u64) -> Option<Response> {
 }
 
 fn remove(api: &EdgeApi, name: &Name) -> Result<Response, Refusal> {
-    // First the epoch: an insert that comes after the removal then sees it.
+    // Also for what is not here: somebody may keep a copy, or be about to store it.
     api.epoch.advance();
-    match api.cache.remove(&name.key) {
-        true => Ok(purged(api)),
+    api.fills.forget(&name.key);
+    let removed = api.cache.remove(&name.key);
+    api.epoch.advance();
+    match removed {
+        true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => Err(Refusal::miss()),
     }
-}
-
-async fn of_tenant(
-    State(api): State<Arc<EdgeApi>>,
-    Path(tenant): Path<String>,
-    method: Method,
-) -> Result<Response, Refusal> {
-    let why = "a tenant is 64 digits, 0 to 9 and a to f";
-    let tenant = unhex(&tenant).ok_or_else(|| Refusal::bad("key", why))?;
-    purge(api, &method, move |cache| cache.purge_tenant(&tenant)).await
-}
-
-async fn everything(State(api): State<Arc<EdgeApi>>, method: Method) -> Result<Response, Refusal> {
-    purge(api, &method, Cache::purge_all).await
 }
 
 async fn purge(
@@ -260,11 +339,17 @@ async fn purge(
     if method != Method::DELETE {
         return Err(Refusal::method("DELETE"));
     }
-    api.epoch.advance();
-    let cache = api.cache.clone();
     let failed = |reason, why| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, reason, why);
-    match tokio::task::spawn_blocking(move || what(&cache)).await {
-        Ok(Ok(())) => Ok(purged(&api)),
+    // To its end, also when nobody waits for it any more.
+    let purge = tokio::task::spawn_blocking(move || {
+        api.epoch.advance();
+        api.fills.forget_all();
+        let purged = what(&api.cache);
+        api.epoch.advance();
+        purged
+    });
+    match purge.await {
+        Ok(Ok(())) => Ok(StatusCode::NO_CONTENT.into_response()),
         Ok(Err(error)) => {
             tracing::warn!(%error, "a purge is not durable yet");
             let why = "purged, but not durable yet: the disk is in trouble";
@@ -277,27 +362,19 @@ async fn purge(
     }
 }
 
-/// Done, and from this epoch on.
-fn purged(api: &EdgeApi) -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    set(response.headers_mut(), EPOCH, &api.epoch.now());
-    response
-}
-
-async fn fill(
-    State(api): State<Arc<EdgeApi>>,
-    Path((tenant, digest)): Path<(String, String)>,
-    method: Method,
-    headers: HeaderMap,
-) -> Result<StatusCode, Refusal> {
+fn release(
+    api: &EdgeApi,
+    name: &Name,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
     if method != Method::DELETE {
         return Err(Refusal::method("DELETE"));
     }
-    let name = api.name(&tenant, &digest)?;
     let why = "x-reflex-fill-id says whose fill it is, and is missing";
-    let fill = fill_id(&headers)?.ok_or_else(|| Refusal::bad("fill", why))?;
+    let fill = fill_id(headers)?.ok_or_else(|| Refusal::bad("fill", why))?;
     match api.fills.end(&name.key, fill) {
-        true => Ok(StatusCode::NO_CONTENT),
+        true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => {
             let why = "there is no such fill";
             Err(Refusal::new(StatusCode::NOT_FOUND, "fill", why))

@@ -44,13 +44,23 @@ impl Listen for UnixListener {
     }
 }
 
+/// What one HTTP/2 connection may have open.
+#[derive(Clone, Copy)]
+pub(crate) struct Streams {
+    /// Requests at once.
+    pub(crate) max: u32,
+    /// Requests that were taken back before they were looked at. Past it the connection is
+    /// closed, since there is an attack that consists of these.
+    pub(crate) reset_max: usize,
+}
+
 /// Answers the requests of all connections until `stopped`; then lets those that run come to
-/// their end. HTTP/1.1, and HTTP/2 with at most `streams_max` requests of one connection at once.
+/// their end. HTTP/1.1, and HTTP/2 with at most so many `streams` on one connection.
 pub(crate) async fn answer<L, S, B>(
     listener: L,
     service: S,
     net: &NetLimits,
-    streams_max: u32,
+    streams: Streams,
     mut stopped: watch::Receiver<()>,
 ) where
     L: Listen,
@@ -74,7 +84,8 @@ pub(crate) async fn answer<L, S, B>(
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(streams_max);
+        .max_concurrent_streams(streams.max)
+        .max_pending_accept_reset_streams(streams.reset_max);
 
     loop {
         let next = async {

@@ -25,30 +25,37 @@ pub(crate) const SHAPE: HeaderName = HeaderName::from_static("x-reflex-shape");
 pub(crate) const AGE: HeaderName = HeaderName::from_static(status::AGE);
 
 pub(crate) fn fill_id(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    let Some(value) = headers.get(FILL_ID) else {
-        return Ok(None);
-    };
-    let id = value.to_str().ok();
-    let id = id.filter(|id| (1..=FILL_ID_BYTES_MAX).contains(&id.len()));
-    id.map(Some).ok_or_else(|| {
+    let id = text(headers, &FILL_ID, "fill")?;
+    if id.is_some_and(|id| !(1..=FILL_ID_BYTES_MAX).contains(&id.len())) {
         let why = format!("x-reflex-fill-id is 1 to {FILL_ID_BYTES_MAX} visible characters");
-        Refusal::bad("fill", why)
-    })
+        return Err(Refusal::bad("fill", why));
+    }
+    Ok(id)
 }
 
 pub(crate) fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>, Refusal> {
-    let Some(value) = headers.get(name) else {
-        return Ok(None);
-    };
-    let number = value.to_str().ok().and_then(|text| text.parse().ok());
-    number.map(Some).ok_or_else(|| {
+    let number = text(headers, name, "number")?.map(str::parse);
+    number.transpose().map_err(|_| {
         let why = format!("{name} is not a whole number");
         Refusal::bad("number", why)
     })
 }
 
-pub(crate) fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
+/// The value of a header. One that cannot be read is not a missing one: it was meant to bind us.
+pub(crate) fn text<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+    reason: &'static str,
+) -> Result<Option<&'h str>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let text = value.to_str().ok().filter(|_| values.next().is_none());
+    text.map(Some).ok_or_else(|| {
+        let why = format!("{name} is there twice, or has other than visible characters");
+        Refusal::bad(reason, why)
+    })
 }
 
 pub(crate) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {

@@ -4,8 +4,9 @@
 //! leader that is never heard of again is forgotten.
 
 use crate::cache::CacheKey;
+use prometheus_client::metrics::gauge::Gauge;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 const FILLS_MAX: usize = 65_536;
 
 /// Requests that wait, for whichever fill. Past it they are not made to wait.
-const WAITERS_MAX: usize = 16_384;
+const WAITERS_MAX: i64 = 16_384;
 
 /// A leader that has not come back by then does not: a long answer takes a minute.
 const FILL_TIME_MAX: Duration = Duration::from_secs(120);
@@ -22,7 +23,16 @@ const FILL_TIME_MAX: Duration = Duration::from_secs(120);
 #[derive(Debug, Default)]
 pub(crate) struct Fills {
     fills: Mutex<HashMap<CacheKey, Fill>>,
-    waiters: Arc<()>,
+    waiting: Gauge,
+}
+
+/// A request that waits, as long as it is counted.
+struct Waiter<'g>(&'g Gauge);
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 #[derive(Debug)]
@@ -45,6 +55,14 @@ pub(crate) enum Lead {
 }
 
 impl Fills {
+    /// None yet; `waiting` will be the number of those who wait for one.
+    pub(crate) fn new(waiting: Gauge) -> Self {
+        Self {
+            fills: Mutex::default(),
+            waiting,
+        }
+    }
+
     /// Asks to lead the fill of a key, under a name that only the leader knows.
     pub(crate) fn lead(&self, key: &CacheKey, id: &str) -> Lead {
         let mut fills = self.lock();
@@ -78,19 +96,34 @@ impl Fills {
         is_its && fills.remove(key).is_some()
     }
 
+    /// Ends the fill of a key, whoever leads it: the answer is there.
+    pub(crate) fn answered(&self, key: &CacheKey) {
+        self.lock().remove(key);
+    }
+
+    /// A purge: what a leader of before it brings is not stored, so nobody need wait for that.
+    pub(crate) fn forget(&self, key: &CacheKey) {
+        self.lock().remove(key);
+    }
+
+    /// A purge of more than one key.
+    pub(crate) fn forget_all(&self) {
+        self.lock().clear();
+    }
+
     /// Waits for the end of a key's fill, at most so long. Returns whether one was under way
     /// when this began, and whether it still is.
     pub(crate) async fn wait(&self, key: &CacheKey, most: Duration) -> Waited {
-        let (mut running, waiter) = {
+        let mut running = {
             let fills = self.lock();
             match fills.get(key) {
-                Some(fill) if fill.began.elapsed() < FILL_TIME_MAX => {
-                    (fill.running.subscribe(), Arc::clone(&self.waiters))
-                }
+                Some(fill) if fill.began.elapsed() < FILL_TIME_MAX => fill.running.subscribe(),
                 _ => return Waited::NoFill,
             }
         };
-        if Arc::strong_count(&waiter) > WAITERS_MAX {
+        let before = self.waiting.inc();
+        let _waiter = Waiter(&self.waiting);
+        if before >= WAITERS_MAX {
             return Waited::StillRuns;
         }
         // An error says that the sender is gone, which is the end that is waited for.
@@ -128,6 +161,7 @@ pub(crate) enum Waited {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     const KEY: CacheKey = CacheKey::from_bytes([1; 32]);
     const SHORT: Duration = Duration::from_millis(1);
@@ -146,6 +180,17 @@ mod tests {
         assert_eq!(fills.lead(&KEY, "b"), Lead::Yours);
     }
 
+    #[test]
+    fn after_a_purge_somebody_else_leads() {
+        let fills = Fills::default();
+        fills.lead(&KEY, "a");
+        fills.forget(&KEY);
+        assert_eq!(fills.lead(&KEY, "b"), Lead::Yours);
+        assert!(!fills.end(&KEY, "a"));
+        fills.forget_all();
+        assert!(!fills.runs(&KEY));
+    }
+
     #[tokio::test]
     async fn who_waits_goes_on_at_the_end_or_when_it_has_waited_enough() {
         let fills = Arc::new(Fills::default());
@@ -160,6 +205,6 @@ mod tests {
         tokio::task::yield_now().await;
         fills.end(&KEY, "a");
         assert_eq!(waiting.await.expect("no panic"), Waited::Ended);
-        assert_eq!(Arc::strong_count(&fills.waiters), 1);
+        assert_eq!(fills.waiting.get(), 0);
     }
 }

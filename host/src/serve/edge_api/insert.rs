@@ -6,11 +6,10 @@ use super::{EdgeApi, Name};
 use crate::answer::AnswerHead;
 use crate::cache::{CacheKey, InsertError, NewEntry};
 use axum::body::Body;
-use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::http::header::HeaderMap;
-use axum::response::Response;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use axum::http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
+use axum::response::{IntoResponse as _, Response};
+use http_body_util::BodyExt as _;
 use reflex_llm::{Limits, Recorder, Rejected, Shape, Storable};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,116 +20,168 @@ const INLINE_BYTES_MAX: usize = 256 << 10;
 /// Stores the answer that a request brings, and lets go on who has waited for it.
 pub(super) async fn insert(
     api: &Arc<EdgeApi>,
-    name: &Name,
-    request: Request,
-) -> Result<Response, Refusal> {
-    let (parts, body) = request.into_parts();
-    let fill = fill_id(&parts.headers)?.map(str::to_owned);
-    let stored = body_of(api, name, &parts.headers, body).await;
-    // Whatever became of it: nobody need wait for it any longer.
-    if let Some(fill) = fill {
-        api.fills.end(&name.key, &fill);
-    }
-    stored
-}
-
-async fn body_of(
-    api: &Arc<EdgeApi>,
-    name: &Name,
+    name: Name,
     headers: &HeaderMap,
-    body: Body,
+    body: &mut Body,
 ) -> Result<Response, Refusal> {
-    let ttl = match number(headers, &TTL)? {
-        Some(0) => {
-            let why = "x-reflex-ttl: 0 would store nothing";
-            return Err(Refusal::bad("ttl", why));
-        }
-        Some(seconds) => Duration::from_secs(seconds),
-        None => api.ttl,
-    };
-    let known = text(headers, &EPOCH).map(str::to_owned);
-    let shape = match text(headers, &SHAPE) {
-        None => None,
-        Some(name) => Some(Shape::from_name(name).ok_or_else(|| {
-            let why = "x-reflex-shape is none that is known here";
-            Refusal::bad("shape", why)
-        })?),
-    };
-    let kept: Vec<(String, Vec<u8>)> = headers
-        .iter()
-        .filter(|(name, _)| reflex_llm::is_kept(name.as_str()))
-        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
-        .collect();
+    let fill = fill_id(headers)?.map(|id| Leading {
+        api: Arc::clone(api),
+        key: name.key,
+        id: id.to_owned(),
+    });
+    let mut arrival = Arrival::announced(api, name, headers)?;
+    arrival.answer.body = collect(body, api).await?;
 
-    let most = usize::try_from(api.cache.entry_bytes_max()).unwrap_or(usize::MAX);
-    let body = match Limited::new(body, most).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            return Err(Refusal::too_large(most as u64));
-        }
-        Err(_) => {
-            let why = "the body came to no proper end";
-            return Err(Refusal::bad("body", why));
-        }
+    let is_long = arrival.answer.body.len() > INLINE_BYTES_MAX;
+    let store = move || {
+        let stored = arrival.store();
+        drop(fill);
+        stored
     };
-    let answer = Storable {
-        status: 200,
-        headers: kept,
-        body: body.to_vec(),
-    };
-    if let Some(shape) = shape {
-        judge(shape, &answer, api.allow_length).map_err(|rejected| {
-            let why = format!("such an answer is not kept: {rejected}");
-            Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, rejected.detail(), why)
-        })?;
-    }
-    let is_current = || known.as_ref().is_none_or(|known| *known == api.epoch.now());
-    if !is_current() {
-        return Err(Refusal::purged());
-    }
-    let is_long = answer.body.len() > INLINE_BYTES_MAX;
-    let insert = {
-        let (api, key, tenant) = (Arc::clone(api), name.key, name.tenant);
-        move || keep(&api, &key, &tenant, &answer, ttl)
-    };
-    let inserted = match is_long {
-        false => insert(),
-        true => tokio::task::spawn_blocking(insert).await.map_err(|_| {
+    match is_long {
+        false => store(),
+        // To its end, also when nobody waits for it any more: half of it must not be left out.
+        true => tokio::task::spawn_blocking(store).await.map_err(|_| {
             let why = "storing failed";
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "store", why)
         })?,
-    };
-    inserted.map_err(|error| match error {
-        InsertError::PayloadTooLarge(most) | InsertError::MetadataTooLarge(most) => {
-            Refusal::too_large(most)
-        }
-    })?;
-    // A purge that came between the look and the insert may have missed it.
-    if !is_current() {
-        api.cache.remove(&name.key);
-        return Err(Refusal::purged());
-    }
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::CREATED;
-    Ok(response)
+    }?;
+    Ok(StatusCode::CREATED.into_response())
 }
 
-fn keep(
-    api: &EdgeApi,
-    key: &CacheKey,
-    tenant: &[u8; 32],
-    answer: &Storable,
+/// A leader's promise. It ends with this, whatever became of it: nobody need wait any longer.
+struct Leading {
+    api: Arc<EdgeApi>,
+    key: CacheKey,
+    id: String,
+}
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        self.api.fills.end(&self.key, &self.id);
+    }
+}
+
+/// An answer on its way into the cache.
+struct Arrival {
+    api: Arc<EdgeApi>,
+    name: Name,
     ttl: Duration,
-) -> Result<(), InsertError> {
-    api.cache.insert(NewEntry {
-        key,
-        tenant,
-        metadata: &AnswerHead::encode(answer.status, &answer.headers),
-        payload: &answer.body,
-        now_ms: api.clock.now_ms(),
-        ttl_ms: Some(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-    })?;
-    Ok(())
+    shape: Option<Shape>,
+    /// The epoch that the answer is of.
+    epoch: Option<String>,
+    answer: Storable,
+}
+
+impl Arrival {
+    /// As the headers say; the body is still to come.
+    fn announced(api: &Arc<EdgeApi>, name: Name, headers: &HeaderMap) -> Result<Self, Refusal> {
+        let identity = |coding: &HeaderValue| {
+            let coding = coding.as_bytes().trim_ascii();
+            coding.eq_ignore_ascii_case(b"identity")
+        };
+        if !headers.get_all(CONTENT_ENCODING).iter().all(identity) {
+            let why = "bodies are kept as they are read, not compressed";
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(Refusal::new(status, "content-encoding", why));
+        }
+        let ttl = match number(headers, &TTL)? {
+            Some(0) => {
+                let why = "x-reflex-ttl: 0 would store nothing";
+                return Err(Refusal::bad("ttl", why));
+            }
+            Some(seconds) => Duration::from_secs(seconds),
+            None => api.ttl,
+        };
+        let shape = match text(headers, &SHAPE, "shape")? {
+            None => None,
+            Some(name) => Some(Shape::from_name(name).ok_or_else(|| {
+                let why = "x-reflex-shape is none that is known here";
+                Refusal::bad("shape", why)
+            })?),
+        };
+        let kept = headers
+            .iter()
+            .filter(|(name, _)| reflex_llm::is_kept(name.as_str()))
+            .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+            .collect();
+        Ok(Self {
+            api: Arc::clone(api),
+            name,
+            ttl,
+            shape,
+            epoch: text(headers, &EPOCH, "epoch")?.map(str::to_owned),
+            answer: Storable {
+                status: 200,
+                headers: kept,
+                body: Vec::new(),
+            },
+        })
+    }
+
+    fn store(&self) -> Result<(), Refusal> {
+        let Self { api, answer, .. } = self;
+        if let Some(shape) = self.shape {
+            judge(shape, answer, api.allow_length).map_err(|rejected| {
+                let why = format!("such an answer is not kept: {rejected}");
+                Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, rejected.detail(), why)
+            })?;
+        }
+        if !self.is_current() {
+            return Err(Refusal::purged());
+        }
+        let stored = api.cache.insert(NewEntry {
+            key: &self.name.key,
+            tenant: &self.name.tenant,
+            metadata: &AnswerHead::encode(answer.status, &answer.headers),
+            payload: &answer.body,
+            now_ms: api.clock.now_ms(),
+            ttl_ms: Some(u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX)),
+        });
+        stored.map_err(|error| match error {
+            InsertError::PayloadTooLarge(most) => Refusal::too_large(most),
+            InsertError::MetadataTooLarge(most) => Refusal::headers_too_large(most),
+        })?;
+        // A purge that came between the look and the insert may have missed it.
+        if !self.is_current() {
+            api.cache.remove(&self.name.key);
+            return Err(Refusal::purged());
+        }
+        // Whoever brought it: this is what all have waited for.
+        api.fills.answered(&self.name.key);
+        Ok(())
+    }
+
+    fn is_current(&self) -> bool {
+        let known = self.epoch.as_ref();
+        known.is_none_or(|known| *known == self.api.epoch.now())
+    }
+}
+
+/// The whole body.
+async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Vec<u8>, Refusal> {
+    let most = api.cache.entry_bytes_max();
+    let mut bytes = Vec::new();
+    loop {
+        let Ok(frame) = tokio::time::timeout(api.idle_max, body.frame()).await else {
+            let why = "the body paused for too long";
+            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "body", why));
+        };
+        match frame {
+            None => return Ok(bytes),
+            Some(Err(_)) => {
+                let why = "the body came to no proper end";
+                return Err(Refusal::bad("body", why));
+            }
+            Some(Ok(frame)) => {
+                let part = frame.into_data().unwrap_or_default();
+                if part.len() as u64 > most - bytes.len() as u64 {
+                    return Err(Refusal::too_large(most));
+                }
+                bytes.extend_from_slice(&part);
+            }
+        }
+    }
 }
 
 /// The same judgement that the edge has made: what arrives here may have been altered on the way.

@@ -41,6 +41,11 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why)
     }
 
+    pub(crate) fn headers_too_large(most: u64) -> Self {
+        let why = format!("the headers that are kept have at most {most} bytes in all");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "headers-too-large", why)
+    }
+
     pub(crate) fn purged() -> Self {
         let why = "there was a purge since that epoch";
         Self::new(StatusCode::CONFLICT, "purged", why)

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
@@ -13,7 +13,12 @@ pub(crate) struct Socket {
     /// What connections come from; taken once.
     pub(crate) listener: Option<UnixListener>,
     pub(crate) path: PathBuf,
+    /// Which file is ours: by the time of our end, another process may have taken the name.
+    file: FileId,
 }
+
+/// The device and the inode of a file.
+type FileId = (u64, u64);
 
 impl Socket {
     /// Binds a socket that only those can connect to who `mode` says.
@@ -29,26 +34,36 @@ impl Socket {
         let draft = path.with_extension(format!("{}.tmp", std::process::id()));
         let bound = UnixListener::bind(&draft).and_then(|listener| {
             fs::set_permissions(&draft, fs::Permissions::from_mode(mode))?;
+            let file = file_id(&draft)?;
             fs::rename(&draft, path)?;
-            Ok(listener)
+            Ok((listener, file))
         });
         if bound.is_err() {
             // It may not even be there.
             let _ = fs::remove_file(&draft);
         }
+        let (listener, file) = bound?;
         Ok(Self {
-            listener: Some(bound?),
+            listener: Some(listener),
             path: path.to_owned(),
+            file,
         })
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(%error, "the edge socket was gone already");
+        let is_ours = file_id(&self.path).is_ok_and(|file| file == self.file);
+        let removed = is_ours.then(|| fs::remove_file(&self.path));
+        if !matches!(removed, Some(Ok(()))) {
+            tracing::debug!("the edge socket was gone already");
         }
     }
+}
+
+fn file_id(path: &Path) -> io::Result<FileId> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Whether the name is free, or that of a socket that nobody listens on.

@@ -1,0 +1,225 @@
+//! What is purged is gone for good, and those who keep copies can tell.
+
+use reflex_tests::client::Answer;
+use reflex_tests::unix::Unix;
+use tokio::task::JoinSet;
+
+use super::{
+    WAIT, both, check_found, check_miss, check_refused, check_stored, daemon, delete, epoch, fill,
+    get, path, path_of, put, tenant,
+};
+
+const EPOCH: &str = "x-reflex-epoch";
+
+#[tokio::test]
+async fn a_purge_of_a_tenant_leaves_the_others() {
+    let mut daemon = daemon().await;
+    for unix in both(&daemon.socket()).await {
+        for digest in 1..4 {
+            for of in [1, 2] {
+                let body = format!("{of} {digest}");
+                check_stored(&unix.fetch(put(&path_of(of, digest), body)).await);
+            }
+        }
+        assert_eq!(unix.fetch(delete(&tenant(1))).await.status, 204);
+        for digest in 1..4 {
+            check_miss(&unix.fetch(get(&path_of(1, digest))).await);
+            let found = unix.fetch(get(&path_of(2, digest))).await;
+            check_found(&found, format!("2 {digest}").as_bytes());
+        }
+        // Of a tenant that nobody knows as well: somebody else may keep its answers.
+        assert_eq!(unix.fetch(delete(&tenant(3))).await.status, 204);
+        // What comes afterwards is kept.
+        check_stored(&unix.fetch(put(&path_of(1, 9), "new")).await);
+    }
+    let unix = Unix::http1(&daemon.socket());
+    for kill in [false, true] {
+        if kill {
+            daemon.kill().await;
+            daemon = daemon.start_again().await;
+        } else {
+            daemon = daemon.restart().await;
+        }
+        check_miss(&unix.fetch(get(&path_of(1, 1))).await);
+        check_found(&unix.fetch(get(&path_of(1, 9))).await, b"new");
+        check_found(&unix.fetch(get(&path_of(2, 1))).await, b"2 1");
+    }
+    // With nothing but the operating system in between.
+    assert_eq!(unix.fetch(delete(&tenant(2))).await.status, 204);
+    daemon.kill().await;
+    let _daemon = daemon.start_again().await;
+    check_miss(&unix.fetch(get(&path_of(2, 1))).await);
+    check_found(&unix.fetch(get(&path_of(1, 9))).await, b"new");
+}
+
+#[tokio::test]
+async fn a_purge_of_everything_leaves_nothing() {
+    let mut daemon = daemon().await;
+    for unix in both(&daemon.socket()).await {
+        for of in [1, 2] {
+            check_stored(&unix.fetch(put(&path_of(of, 1), "{}")).await);
+        }
+        assert_eq!(unix.fetch(delete("/v1/entries")).await.status, 204);
+        for of in [1, 2] {
+            check_miss(&unix.fetch(get(&path_of(of, 1))).await);
+        }
+    }
+    let unix = Unix::http1(&daemon.socket());
+    daemon.kill().await;
+    let daemon = daemon.start_again().await;
+    for of in [1, 2] {
+        check_miss(&unix.fetch(get(&path_of(of, 1))).await);
+    }
+    check_stored(&unix.fetch(put(&path(2), "new")).await);
+    let _daemon = daemon.restart().await;
+    check_miss(&unix.fetch(get(&path(1))).await);
+    check_found(&unix.fetch(get(&path(2))).await, b"new");
+}
+
+#[tokio::test]
+async fn the_epoch_changes_with_each_purge_and_each_start_and_else_not() {
+    let mut daemon = daemon().await;
+    let unix = Unix::http1(&daemon.socket());
+    let mut seen = Vec::new();
+    let mut next = async |answer: &Answer, what: &str| {
+        let asked = unix.fetch(get("/v1/epoch")).await;
+        let now = epoch(&asked).to_owned();
+        assert_eq!(asked.body, format!("{now}\n"));
+        assert_eq!(epoch(answer), now, "{what}");
+        assert!(!seen.contains(&now), "{what}: {now} again");
+        assert!((1..=64).contains(&now.len()), "{now}");
+        seen.push(now);
+    };
+    let first = unix.fetch(get(&path(1))).await;
+    next(&first, "the start").await;
+    check_stored(&unix.fetch(put(&path(1), "{}")).await);
+    check_found(&unix.fetch(get(&path(1))).await, b"{}");
+    check_refused(&unix.fetch(delete("/v1/entries/x")).await, 400, "key");
+    let same = unix.fetch(get("/v1/epoch")).await;
+    assert_eq!(epoch(&same), epoch(&first));
+
+    next(&unix.fetch(delete(&path(1))).await, "an entry").await;
+    // The daemon did not have it, but others may.
+    next(&unix.fetch(delete(&path(1))).await, "no entry").await;
+    next(&unix.fetch(delete(&tenant(1))).await, "a tenant").await;
+    next(&unix.fetch(delete("/v1/entries")).await, "everything").await;
+    for _ in 0..3 {
+        daemon = daemon.restart().await;
+        next(&unix.fetch(get(&path(1))).await, "a restart").await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_from_before_a_purge_is_refused() {
+    let mut daemon = daemon().await;
+    let unix = Unix::http1(&daemon.socket());
+    for purge in [delete(&path(7)), delete(&tenant(9)), delete("/v1/entries")] {
+        let before = unix.fetch(get("/v1/epoch")).await;
+        let known = |body: &'static str| put(&path(1), body).header(EPOCH, epoch(&before));
+        check_stored(&unix.fetch(known("current")).await);
+        unix.fetch(purge).await;
+        check_refused(&unix.fetch(known("late")).await, 409, "purged");
+        assert!(unix.fetch(get(&path(1))).await.body != "late");
+    }
+    for nonsense in ["", "0", "never"] {
+        let ask = put(&path(1), "late").header(EPOCH, nonsense);
+        check_refused(&unix.fetch(ask).await, 409, "purged");
+    }
+    let before = unix.fetch(get("/v1/epoch")).await;
+    daemon = daemon.restart().await;
+    let ask = put(&path(1), "late").header(EPOCH, epoch(&before));
+    check_refused(&unix.fetch(ask).await, 409, "purged");
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn an_answer_that_a_purge_overtakes_is_refused() {
+    let daemon = daemon().await;
+    for unix in both(&daemon.socket()).await {
+        let before = unix.fetch(get("/v1/epoch")).await;
+        let ask = put(&path(1), "").header(EPOCH, epoch(&before));
+        let (feed, sent) = unix.begin(ask);
+        for _ in 0..64 {
+            assert!(feed.send(vec![b'x'; 64 << 10]).await);
+        }
+        assert_eq!(unix.fetch(delete(&tenant(1))).await.status, 204);
+        drop(feed);
+        check_refused(&sent.answer().await.expect("an answer"), 409, "purged");
+        check_miss(&unix.fetch(get(&path(1))).await);
+    }
+}
+
+/// Whoever became the leader after it had waited was told the epoch from before its wait: when
+/// there had been a purge meanwhile, what it fetched afterwards was refused.
+#[tokio::test]
+async fn who_leads_after_a_wait_knows_of_the_purge_meanwhile() {
+    let daemon = daemon().await;
+    for (unix, digest) in both(&daemon.socket()).await.into_iter().zip(1..) {
+        let path = path(digest);
+        let lead = get(&path).header("x-reflex-fill-id", "a");
+        assert_eq!(fill(&unix.fetch(lead).await), "leader");
+        let waiting = tokio::spawn({
+            let ask = get(&path)
+                .header("x-reflex-wait", WAIT)
+                .header("x-reflex-fill-id", "b");
+            let unix = unix.clone();
+            async move { unix.fetch(ask).await }
+        });
+        daemon
+            .until("it waits", |metrics| {
+                metrics.sum("reflex_edge_waiting", &[]) > 0.5
+            })
+            .await;
+        assert_eq!(unix.fetch(delete(&tenant(5))).await.status, 204);
+        let release = delete(&format!("{path}/fill")).header("x-reflex-fill-id", "a");
+        assert_eq!(unix.fetch(release).await.status, 204);
+        let leads = waiting.await.expect("an answer");
+        assert_eq!(fill(&leads), "leader");
+        let ask = put(&path, "{}").header(EPOCH, epoch(&leads));
+        check_stored(&unix.fetch(ask).await);
+    }
+}
+
+/// The epoch went up when a purge began. A reply with an answer that was about to be purged then
+/// told the epoch after the purge, and whoever kept a copy never learnt that it was out of date.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_from_before_a_purge_has_the_epoch_after_it() {
+    const TENANTS: u8 = 8;
+    let daemon = daemon().await;
+    let reader = Unix::http2(&daemon.socket()).await;
+    let purger = Unix::http2(&daemon.socket()).await;
+    // Epochs are opaque to users. This test knows that purges are counted behind the dot.
+    let number = |answer: &Answer| {
+        let count = epoch(answer).rsplit('.').next();
+        count.and_then(|count| count.parse::<u64>().ok())
+    };
+    for round in 0..10 {
+        for of in 1..=TENANTS {
+            check_stored(&reader.fetch(put(&path_of(of, round), "{}")).await);
+        }
+        // Each waits for the disk, and for the ones before it.
+        let mut purges = JoinSet::new();
+        for of in 1..TENANTS {
+            let purger = purger.clone();
+            purges.spawn(async move { purger.fetch(delete(&tenant(of))).await });
+        }
+        let last = tokio::spawn({
+            let purger = purger.clone();
+            async move { purger.fetch(delete(&tenant(TENANTS))).await }
+        });
+        let mut found = None;
+        loop {
+            let answer = reader.fetch(get(&path_of(TENANTS, round))).await;
+            if answer.status != 200 {
+                break;
+            }
+            found = number(&answer);
+        }
+        let purged = last.await.expect("an answer");
+        assert_eq!(purged.status, 204);
+        assert!(found < number(&purged), "round {round}: {found:?}");
+        while let Some(purge) = purges.join_next().await {
+            assert_eq!(purge.expect("an answer").status, 204);
+        }
+    }
+}
