@@ -111,11 +111,6 @@ impl Request {
         Self::new("DELETE", entry(key) + "/fill", headers, NOTE_TIMEOUT_MS)
     }
 
-    /// Takes an answer out again.
-    pub fn remove(key: &Key) -> Self {
-        Self::new("DELETE", entry(key), Vec::new(), NOTE_TIMEOUT_MS)
-    }
-
     /// Asks whether there was a purge.
     pub fn epoch(timeout_ms: u64) -> Self {
         Self::new("GET", "/v1/epoch".into(), Vec::new(), timeout_ms)

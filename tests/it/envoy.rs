@@ -27,6 +27,13 @@ fn patient(upstream: &Upstream, daemon: &Edge) -> EnvoyPlan {
         .daemon(&daemon.socket())
         .plugin("lookup_timeout_ms", 10_000)
         .plugin("insert_timeout_ms", 10_000)
+        .edit(|config| {
+            let clusters = config.pointer_mut("/static_resources/clusters");
+            let clusters = clusters.and_then(|clusters| clusters.as_array_mut());
+            for cluster in clusters.expect("clusters") {
+                cluster["connect_timeout"] = "10s".into();
+            }
+        })
 }
 
 /// The same without a hot tier: whatever is a hit comes from the daemon.

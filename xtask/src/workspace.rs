@@ -8,19 +8,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-/// The two packages that have binaries to run, and the one whose dependencies only build scripts
-/// would have otherwise. What cargo compiles depends on which packages are asked for; with these
-/// it is what the tests of the whole workspace need, and wasmtime is compiled once.
-pub(crate) const BINARIES: [&str; 8] = [
-    "-p",
-    "reflex-host",
-    "-p",
-    "reflex-tests",
-    "-p",
-    "reflex-guest-build",
-    "--bins",
-    "--lib",
-];
+/// What has binaries to run, and all the rest of the workspace: what cargo compiles of wasmtime
+/// depends on which packages are asked for, and it is to be compiled once for these and the tests.
+pub(crate) const BINARIES: [&str; 3] = ["--workspace", "--bins", "--lib"];
 
 /// What the cargo that runs us says about us begins so. Some build scripts listen to it, and
 /// would run again each time that cargo is called by us in place of by a person.

@@ -263,7 +263,8 @@ async fn a_leader_that_hangs_up_while_it_puts_lets_all_go() {
                 "cuts" => feed.cut().await,
                 "hangs up" => {
                     drop(sent);
-                    drop(feed);
+                    // Until nobody wants it any more: the body's end would be a proper one.
+                    while feed.send(vec![b'x'; 64 << 10]).await {}
                 }
                 _ => {
                     drop(feed);
@@ -271,7 +272,11 @@ async fn a_leader_that_hangs_up_while_it_puts_lets_all_go() {
                 }
             }
             for answer in told(crowd).await {
-                check_fill(&answer, "");
+                match way {
+                    // The daemon may have had all of it.
+                    "hangs up at the end" if answer.status == 200 => {}
+                    _ => check_fill(&answer, ""),
+                }
             }
         }
     }

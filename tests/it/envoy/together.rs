@@ -53,7 +53,8 @@ async fn identical_misses_at_once_cause_one_call() {
         while let Some(answer) = all.join_next().await {
             let answer = answer.expect("no panic");
             assert_eq!(answer.status, 200);
-            assert_eq!(answer.body, first.body);
+            let status = answer.header("cache-status");
+            assert_eq!(answer.body, first.body, "{status}");
         }
         assert_eq!(upstream.call_count(), 1);
         envoy
