@@ -322,9 +322,10 @@ fn replay(entry: &Entry, now_ms: u64) -> Option<Response> {
 fn remove(api: &EdgeApi, name: &Name) -> Result<Response, Refusal> {
     // Also for what is not here: somebody may keep a copy, or be about to store it.
     api.epoch.advance();
-    api.fills.forget(&name.key);
     let removed = api.cache.remove(&name.key);
     api.epoch.advance();
+    // Last, so that whoever leads next knows of the purge.
+    api.fills.forget(&name.key);
     match removed {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => Err(Refusal::miss()),
@@ -343,9 +344,9 @@ async fn purge(
     // To its end, also when nobody waits for it any more.
     let purge = tokio::task::spawn_blocking(move || {
         api.epoch.advance();
-        api.fills.forget_all();
         let purged = what(&api.cache);
         api.epoch.advance();
+        api.fills.forget_all();
         purged
     });
     match purge.await {
