@@ -1,6 +1,7 @@
 //! The integration tests, one binary: everything here runs against the real `reflex-edge`, from
 //! the outside. Logic without a process around it is tested beside its code.
 
+mod apis;
 mod flow;
 mod not_stored;
 mod passing;

@@ -276,10 +276,7 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
 
         let response = view.http.table.delete(response)?;
         let response = response.into_http(&mut store, ready(Ok(())))?;
-        let recording = Recording {
-            recorder,
-            target: Arc::new(target),
-        };
+        let recording = Recording::new(recorder, target);
         let response = response.map(|body| RecordedBody::boxed(body, recording));
         let view = store.get();
         let (response, _transmitted) = Response::from_http(view.http.hooks, response);

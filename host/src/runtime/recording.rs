@@ -26,7 +26,9 @@ pub enum Outcome {
 
 /// Told how each recording ended, for metrics.
 pub trait RecordingObserver: Send + Sync + 'static {
-    /// Called once per recording, from whatever thread polled the body last.
+    /// Called once per recording, from whatever thread polled the body last; and once more where
+    /// an answer that was stored at its terminal event had something behind it, which belongs to
+    /// it (and so it was stored again) or undoes it (and so it was removed).
     fn ended(&self, outcome: Outcome);
 }
 
@@ -43,13 +45,16 @@ impl RecordingObserver for NoObserver {
 /// hold up other requests for too long.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// What is being recorded, for whom, and how long it will live.
+/// What is being recorded, and where it goes.
 pub(super) struct Recording {
     pub(super) recorder: Recorder,
-    pub(super) target: Arc<Target>,
+    pub(super) target: Target,
+    /// The length of what was stored at the terminal event, before the end.
+    stored: Option<usize>,
 }
 
 /// Where a recording goes.
+#[derive(Clone)]
 pub(super) struct Target {
     pub(super) ctx: ReflexCtx,
     pub(super) key: Key,
@@ -58,15 +63,62 @@ pub(super) struct Target {
 }
 
 impl Recording {
-    /// The answer is whole.
+    pub(super) fn new(recorder: Recorder, target: Target) -> Self {
+        Self {
+            recorder,
+            target,
+            stored: None,
+        }
+    }
+
+    /// A part of the body. Whether there is any use in further ones.
+    fn feed(&mut self, data: &[u8]) -> bool {
+        self.recorder.feed(data);
+        if self.recorder.rejected().is_some() {
+            return false;
+        }
+        // A client may hang up at the terminal event, and its next request may come before the
+        // provider has closed the stream. So it is stored now; what follows may still belong to
+        // it, as the `[DONE]` that some gateways add, or undo it.
+        if self.stored.is_none()
+            && self
+                .recorder
+                .complete()
+                .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX)
+            && let Some(answer) = self.recorder.so_far()
+        {
+            self.target.store(&answer);
+            self.stored = Some(answer.body.len());
+        }
+        true
+    }
+
+    /// The body has come to its proper end, or is known to be no good.
     fn finish(self) {
-        let target = self.target;
-        match self.recorder.finish() {
-            Ok(answer) if answer.body.len() <= INLINE_BYTES_MAX => target.store(&answer),
-            Ok(answer) => {
+        let Self {
+            recorder,
+            target,
+            stored,
+        } = self;
+        match (recorder.finish(), stored) {
+            (Ok(answer), Some(length)) if answer.body.len() == length => {}
+            (Ok(answer), _) if answer.body.len() <= INLINE_BYTES_MAX => target.store(&answer),
+            (Ok(answer), _) => {
                 tokio::task::spawn_blocking(move || target.store(&answer));
             }
-            Err(rejected) => target.reject(rejected),
+            (Err(rejected), stored) => {
+                if stored.is_some() {
+                    target.remove();
+                }
+                target.reject(rejected);
+            }
+        }
+    }
+
+    /// The body has ended before its time. What was stored at the terminal event is whole.
+    fn cut(self) {
+        if self.stored.is_none() {
+            self.target.reject(Rejected::Cut);
         }
     }
 }
@@ -84,71 +136,44 @@ impl Target {
         });
     }
 
+    fn remove(&self) {
+        self.ctx.cache.remove(&self.ctx.key(&self.key));
+    }
+
     pub(super) fn reject(&self, reason: Rejected) {
         self.observer.ended(Outcome::Rejected(reason.detail()));
     }
 }
 
-/// How far the recording of a body has come.
-enum Stage {
-    /// Boxed, because the stage is replaced at every frame.
-    Open(Box<Recording>),
-    /// Stored at the terminal event; the provider has not closed the stream yet.
-    Early(Arc<Target>),
-    Ended,
-}
-
 /// The body as the client gets it: every frame at once, and a look at it for the recorder.
 pub(super) struct RecordedBody {
     inner: WasiBody,
-    stage: Stage,
+    /// Until the body's end, or until it is known to be no good. Boxed for its size.
+    recording: Option<Box<Recording>>,
 }
 
 impl RecordedBody {
     pub(super) fn boxed(inner: WasiBody, recording: Recording) -> WasiBody {
         Self {
             inner,
-            stage: Stage::Open(Box::new(recording)),
+            recording: Some(Box::new(recording)),
         }
         .boxed_unsync()
     }
 
     fn data(&mut self, data: &[u8]) {
-        self.stage = match std::mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::Open(mut recording) => {
-                recording.recorder.feed(data);
-                // A client may hang up at the terminal event, and its next request may come
-                // before the provider has closed the stream. So it is stored now.
-                if recording
-                    .recorder
-                    .complete()
-                    .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX)
-                {
-                    let target = Arc::clone(&recording.target);
-                    recording.finish();
-                    Stage::Early(target)
-                } else {
-                    Stage::Open(recording)
-                }
-            }
-            // More after the end: not the answer that we took it for.
-            Stage::Early(target) if !data.is_empty() => {
-                target.ctx.cache.remove(&target.ctx.key(&target.key));
-                Stage::Ended
-            }
-            stage => stage,
-        };
+        if let Some(recording) = &mut self.recording
+            && !recording.feed(data)
+        {
+            self.end(Recording::finish);
+        }
     }
 
     fn end(&mut self, how: impl FnOnce(Recording)) {
-        if let Stage::Open(recording) = std::mem::replace(&mut self.stage, Stage::Ended) {
+        if let Some(recording) = self.recording.take() {
             how(*recording);
         }
     }
-}
-
-fn cut(recording: Recording) {
-    recording.target.reject(Rejected::Cut);
 }
 
 impl Body for RecordedBody {
@@ -171,7 +196,7 @@ impl Body for RecordedBody {
                     this.end(Recording::finish);
                 }
             }
-            Some(Err(_)) => this.end(cut),
+            Some(Err(_)) => this.end(Recording::cut),
             None => this.end(Recording::finish),
         }
         Poll::Ready(frame)
@@ -189,6 +214,6 @@ impl Body for RecordedBody {
 impl Drop for RecordedBody {
     fn drop(&mut self) {
         // The client went away, or the guest dropped the response: what came so far is a part.
-        self.end(cut);
+        self.end(Recording::cut);
     }
 }
