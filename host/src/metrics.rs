@@ -1,6 +1,7 @@
 //! Every counter of the daemon, named once. `/metrics` prints them in Prometheus' text format.
 
 use crate::cache::{Cache, Stats};
+use crate::pattern::is_like;
 use crate::runtime::{Failure, Outcome, RecordingObserver};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -9,6 +10,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use reflex_llm::Usage;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Counters are updated where things happen; what the cache counts itself is read when asked.
@@ -21,7 +24,41 @@ pub struct Metrics {
     upstream_failures: Counter,
     edge_requests: Family<EdgeLabels, Counter>,
     recordings: Family<RecordingLabels, Counter>,
+    saved_tokens: Family<KindLabel, Counter>,
+    saved_money: Family<ModelLabel, Counter<f64, AtomicU64>>,
+    prices: Vec<Price>,
     cache: CacheGauges,
+}
+
+/// What the tokens of a model cost, in whatever money the operator counts in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Price {
+    /// The model's name, in which `*` stands for any text.
+    pub model: String,
+    /// A million tokens of requests.
+    pub input_per_million: f64,
+    /// A million tokens of answers.
+    pub output_per_million: f64,
+}
+
+impl Price {
+    fn of(&self, usage: &Usage) -> f64 {
+        let cost = |tokens: u64, per_million: f64| tokens as f64 / 1e6 * per_million;
+        cost(usage.input_tokens, self.input_per_million)
+            + cost(usage.output_tokens, self.output_per_million)
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabel {
+    /// `input` or `output`.
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ModelLabel {
+    /// As the operator's prices spell it: what clients send has no bound.
+    model: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -76,8 +113,9 @@ const HIT_BUCKETS: [f64; 10] = [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 1e-2, 0.
 /// From 1 ms to 10 min: what providers take until their first byte.
 const MISS_BUCKETS: [f64; 10] = [1e-3, 1e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// Counters at zero. Of several prices for a model, the first counts.
+    pub fn new(prices: Vec<Price>) -> Self {
         let mut registry = Registry::with_prefix("reflex");
         let requests = Family::default();
         registry.register(
@@ -120,6 +158,19 @@ impl Default for Metrics {
             "recordings",
             "Answers on their way into the cache",
             recordings.clone(),
+        );
+
+        let saved_tokens = Family::default();
+        registry.register(
+            "saved_tokens",
+            "Tokens of answers from the cache, as they were counted when new",
+            saved_tokens.clone(),
+        );
+        let saved_money = Family::default();
+        registry.register(
+            "saved_money",
+            "What these cost by the configuration's prices",
+            saved_money.clone(),
         );
 
         let cache = CacheGauges::default();
@@ -172,6 +223,9 @@ impl Default for Metrics {
             upstream_failures,
             edge_requests,
             recordings,
+            saved_tokens,
+            saved_money,
+            prices,
             cache,
         }
     }
@@ -245,6 +299,26 @@ impl CacheGauges {
 }
 
 impl RecordingObserver for Metrics {
+    fn saved(&self, usage: &Usage, model: Option<&str>) {
+        for (kind, tokens) in [
+            ("input", usage.input_tokens),
+            ("output", usage.output_tokens),
+        ] {
+            self.saved_tokens
+                .get_or_create(&KindLabel { kind })
+                .inc_by(tokens);
+        }
+        let priced = |price: &&Price| model.is_some_and(|model| is_like(&price.model, model));
+        if let Some(price) = self.prices.iter().find(priced) {
+            let label = ModelLabel {
+                model: price.model.clone(),
+            };
+            self.saved_money
+                .get_or_create(&label)
+                .inc_by(price.of(usage));
+        }
+    }
+
     fn ended(&self, outcome: Outcome) {
         let (outcome, reason) = match outcome {
             Outcome::Stored => ("stored", ""),

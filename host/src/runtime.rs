@@ -10,10 +10,12 @@ mod body;
 mod cache_host;
 mod handler;
 mod http_host;
+mod lifetimes;
 mod limits;
 mod recording;
 mod state;
 
+pub use bindings::http::ClientControl;
 pub use bindings::{cache as cache_bindings, http as http_bindings};
 #[cfg(feature = "serve")]
 pub(crate) use body::Prefixed;
@@ -22,6 +24,7 @@ pub use handler::{Failure, Handler, LoadError};
 pub use http_host::{
     HttpPolicy, ReflexHttp, ReflexHttpCtxView, ReflexHttpView, add_http_to_linker,
 };
+pub use lifetimes::{Life, LifeRule, Lifetimes};
 pub use limits::GuestLimits;
 pub use recording::{NoObserver, Outcome, RecordingObserver};
 pub use state::{Progress, ResponseFuture, SendRequest};

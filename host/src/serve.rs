@@ -77,7 +77,7 @@ impl Server {
         // Only now, for a second daemon on the same folder must leave the first one's socket be.
         let edge = config.edge.as_ref().map(bind_edge).transpose()?;
 
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::new(config.prices.clone()));
         let front = match listener {
             Some((upstream, listener)) => Some(Front {
                 listener,
@@ -211,13 +211,15 @@ fn proxy(
             anonymous,
             tenant_header: config.tenant_header.clone(),
             request_bytes_max: config.request_bytes_max,
-            ttl: Some(config.ttl),
-            ttl_max: None,
+            temperature_max: config.temperature_max,
+            groups: Arc::clone(&config.groups),
+            lifetimes: Arc::clone(&config.lifetimes),
         },
         clock: Clock::system(),
     };
     let policy = HttpPolicy {
         allow_length: config.allow_length,
+        client_control: config.client_control,
         observer: Arc::clone(metrics) as _,
     };
     let handler = Handler::new(

@@ -9,13 +9,14 @@ use serde_json::json;
 
 /// Everything that a hit may tell: what is needed to read it, and what we say about it. Request
 /// ids, rate limits and cookies belong to the first exchange, and the key itself to nobody.
-const HIT_HEADERS: [&str; 7] = [
+const HIT_HEADERS: [&str; 8] = [
     "age",
     "cache-status",
     "content-length",
     "content-type",
     "date",
     "openai-version",
+    "x-reflex-saved-tokens",
     "x-reflex-status",
 ];
 

@@ -2,6 +2,7 @@
 //! the outside. Logic without a process around it is tested beside its code.
 
 mod apis;
+mod control;
 mod flow;
 mod not_stored;
 mod passing;
@@ -9,6 +10,7 @@ mod passing;
 mod daemon;
 mod guest;
 mod refusals;
+mod savings;
 
 mod envoy;
 

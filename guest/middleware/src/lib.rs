@@ -7,12 +7,12 @@
 pub mod bindings;
 
 use bindings::exports::wasi::http::handler::Guest;
-use bindings::reflex::cache::cache::{self, Entry, InsertOptions, Name};
-use bindings::reflex::cache::http;
+use bindings::reflex::cache::cache::{self, Entry, Name};
+use bindings::reflex::cache::http::{self, ClientControl, Recording};
 use bindings::wasi::http::handler;
 use bindings::wasi::http::types::{ErrorCode, Request, Response};
 use reflex_llm::status::{self, Status};
-use reflex_llm::{Anonymous, Bypass, Classified, Exchange, Head, Policy, Shape};
+use reflex_llm::{Anonymous, Bypass, Examined, Head, Policy, Shape, Tenant, X_REFLEX_TTL};
 use std::slice;
 
 /// The handler; what a crate that builds on this one calls for the rest.
@@ -23,9 +23,13 @@ impl Guest for Middleware {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
         let policy = http::get_policy();
         let head = http::inspect(&request);
+        let obeyed = |(name, _): &&http::Header| {
+            policy.client_control != ClientControl::Ignore || !CONTROLS.contains(&name.as_str())
+        };
         let headers: Vec<(&str, &[u8])> = head
             .headers
             .iter()
+            .filter(obeyed)
             .map(|(name, value)| (name.as_str(), value.as_slice()))
             .collect();
         let head = Head {
@@ -39,23 +43,42 @@ impl Guest for Middleware {
         if let Some(name) = &policy.tenant_header {
             http::edit_request(&request, slice::from_ref(name), &[]);
         }
-        let candidate = match reflex_llm::candidate(&head, &rules(&policy)) {
+        let mut candidate = match reflex_llm::candidate(&head, &rules(&policy)) {
             Ok(candidate) => candidate,
             Err(reason) => return bypass(request, reason).await,
         };
+        if policy.has_groups {
+            let group = http::group_of(&candidate.tenant().0);
+            // The host answers with 32 bytes for 32 bytes.
+            let group = group.try_into().map_or(candidate.tenant(), Tenant);
+            if group != candidate.tenant() {
+                candidate = candidate.as_tenant(group, policy.tenant_header.as_deref());
+            }
+        }
         let peeked = http::peek(request, policy.request_bytes_max).await?;
         let Some(body) = peeked.body else {
             return bypass(peeked.request, Bypass::BodyTooLarge).await;
         };
-        match candidate.classify(&body) {
-            Classified::Cacheable(exchange) => answer(peeked.request, &exchange).await,
-            Classified::Bypass(reason) => bypass(peeked.request, reason).await,
+        let mut examined = match candidate.examine(&body) {
+            Ok(examined) => examined,
+            Err(reason) => return bypass(peeked.request, reason).await,
+        };
+        if policy.client_control == ClientControl::NoRefresh {
+            let control = &mut examined.exchange.control;
+            control.no_cache = false;
+            control.max_age = None;
+            control.min_fresh = None;
         }
+        answer(peeked.request, head.path, examined).await
     }
 }
 
+/// The headers by which a client says what it wants of the cache.
+const CONTROLS: [&str; 3] = ["cache-control", "pragma", X_REFLEX_TTL];
+
 /// From the cache if it may be and is there; else from the provider, recorded on its way.
-async fn answer(request: Request, exchange: &Exchange) -> Result<Response, ErrorCode> {
+async fn answer(request: Request, path: &str, examined: Examined) -> Result<Response, ErrorCode> {
+    let Examined { exchange, model } = examined;
     let key = cache::Key {
         tenant: exchange.key.tenant.0.to_vec(),
         digest: exchange.key.digest.to_vec(),
@@ -79,7 +102,7 @@ async fn answer(request: Request, exchange: &Exchange) -> Result<Response, Error
     // Everyone must be able to read the replay, so what is recorded is not compressed.
     http::edit_request(
         &request,
-        &[],
+        &[X_REFLEX_TTL.into()],
         &[("accept-encoding".into(), b"identity".to_vec())],
     );
     let response = handler::handle(request).await?;
@@ -89,13 +112,14 @@ async fn answer(request: Request, exchange: &Exchange) -> Result<Response, Error
         Status::Miss
     };
     edit(&response, status);
-    let options = InsertOptions { ttl_seconds: None };
-    Ok(http::record_response(
-        response,
-        &key,
-        exchange.shape.name(),
-        options,
-    ))
+    let recording = Recording {
+        key,
+        shape: exchange.shape.name().into(),
+        path: path.into(),
+        model,
+        ttl_seconds: control.ttl_seconds,
+    };
+    Ok(http::record_response(response, &recording))
 }
 
 fn replay(entry: &Entry) -> Result<Response, cache::Error> {
@@ -150,6 +174,6 @@ fn rules(policy: &http::Policy) -> Policy<'_> {
             Anonymous::Bypass
         },
         tenant_header: policy.tenant_header.as_deref(),
-        ..Policy::default()
+        temperature_max: policy.temperature_max,
     }
 }

@@ -1,9 +1,12 @@
 //! `reflex:cache/http` for guests, and the import of the next `wasi:http` handler.
 
-use super::bindings::http::{self as bindings, Head, Header, Host, HostWithStore, Peeked};
+use super::bindings::http::{
+    self as bindings, ClientControl, Head, Header, Host, HostWithStore, Peeked,
+};
 use super::bindings::{cache, handler};
 use super::body::{HostBody, Prefixed};
 use super::cache_host::ReflexCtx;
+use super::lifetimes::Life;
 use super::recording::{RecordedBody, Recording, RecordingObserver, Target};
 use super::state::Progress;
 use crate::answer::AnswerHead;
@@ -13,6 +16,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, uri::Scheme};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full};
+use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
 use reflex_llm::{Anonymous, Key, Limits, Recorder, Shape, Tenant};
 use std::collections::VecDeque;
 use std::future::ready;
@@ -31,6 +35,8 @@ use wasmtime_wasi_http::{
 pub struct HttpPolicy {
     /// Whether an answer that ran into the client's own token limit may be stored.
     pub allow_length: bool,
+    /// What of a request's `Cache-Control` and `x-reflex-ttl` is obeyed.
+    pub client_control: ClientControl,
     /// Told how recordings end.
     pub observer: Arc<dyn RecordingObserver>,
 }
@@ -107,6 +113,16 @@ impl Host for ReflexHttpCtxView<'_> {
             share_anonymous: grant.anonymous == Anonymous::Share,
             tenant_header: grant.tenant_header.clone(),
             request_bytes_max: grant.request_bytes_max,
+            client_control: self.policy.client_control,
+            temperature_max: grant.temperature_max,
+            has_groups: !grant.groups.is_empty(),
+        })
+    }
+
+    fn group_of(&mut self, tenant: Vec<u8>) -> Result<Vec<u8>> {
+        Ok(match <[u8; 32]>::try_from(tenant.as_slice()) {
+            Ok(bytes) => self.ctx.grant.group_of(Tenant(bytes)).0.to_vec(),
+            Err(_) => tenant,
         })
     }
 
@@ -160,6 +176,7 @@ impl Host for ReflexHttpCtxView<'_> {
         let Some(AnswerHead {
             status,
             mut headers,
+            notes,
         }) = AnswerHead::decode(entry.metadata())
         else {
             return Ok(Err(cache::Error::Invalid(
@@ -168,6 +185,11 @@ impl Host for ReflexHttpCtxView<'_> {
         };
         let payload = entry.payload();
         apply(&mut headers, &[], &set);
+        if let Some(usage) = &notes.usage {
+            self.policy.observer.saved(usage, notes.model.as_deref());
+            let tokens = HeaderValue::from(usage.total_tokens);
+            headers.insert(HeaderName::from_static(X_REFLEX_SAVED_TOKENS), tokens);
+        }
         self.respond_with(status, headers, payload).map(Ok)
     }
 
@@ -248,12 +270,10 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
     fn record_response(
         mut store: Access<'_, T, Self>,
         response: Resource<Response>,
-        key: cache::Key,
-        shape: String,
-        options: cache::InsertOptions,
+        recording: bindings::Recording,
     ) -> Result<Resource<Response>> {
         let view = store.get();
-        let Some((shape, target)) = view.target(&key, &shape, &options) else {
+        let Some(target) = view.target(&recording) else {
             return Ok(response);
         };
         let limits = Limits {
@@ -261,7 +281,7 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
                 .unwrap_or(usize::MAX),
             allow_length: view.policy.allow_length,
         };
-        let mut recorder = Recorder::new(shape, limits);
+        let mut recorder = Recorder::new(target.shape, limits);
 
         let wanted = view.http.table.get(&response)?;
         let headers: Vec<(&str, &[u8])> = wanted
@@ -286,30 +306,32 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
 
 impl ReflexHttpCtxView<'_> {
     /// What a guest wants recorded, if that can be.
-    fn target(
-        &self,
-        key: &cache::Key,
-        shape: &str,
-        options: &cache::InsertOptions,
-    ) -> Option<(Shape, Target)> {
+    fn target(&self, recording: &bindings::Recording) -> Option<Target> {
+        let bindings::Recording {
+            key,
+            shape,
+            path,
+            model,
+            ttl_seconds,
+        } = recording;
         let key = Key {
             tenant: Tenant(key.tenant.as_slice().try_into().ok()?),
             digest: key.digest.as_slice().try_into().ok()?,
         };
-        if options.ttl_seconds == Some(0) {
-            return None;
-        }
-        let ttl = self.ctx.ttl(options.ttl_seconds);
-        let observer = Arc::clone(&self.policy.observer);
-        Some((
-            Shape::from_name(shape)?,
-            Target {
-                ctx: self.ctx.clone(),
-                key,
-                ttl,
-                observer,
-            },
-        ))
+        let lifetimes = &self.ctx.grant.lifetimes;
+        let ttl = match lifetimes.of(path, model.as_deref(), *ttl_seconds) {
+            Life::NotKept => return None,
+            Life::For(ttl) => Some(ttl),
+            Life::Forever => None,
+        };
+        Some(Target {
+            ctx: self.ctx.clone(),
+            key,
+            shape: Shape::from_name(shape)?,
+            model: model.clone(),
+            ttl,
+            observer: Arc::clone(&self.policy.observer),
+        })
     }
 }
 

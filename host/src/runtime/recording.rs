@@ -4,14 +4,14 @@ use super::cache_host::ReflexCtx;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use reflex_llm::{Key, Recorder, Rejected, Storable};
+use reflex_llm::{Key, Recorder, Rejected, Shape, Storable, Usage};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use crate::answer::AnswerHead;
+use crate::answer::{AnswerHead, Notes};
 
 /// How a recording ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,11 @@ pub enum Outcome {
 
 /// Told how each recording ended, for metrics.
 pub trait RecordingObserver: Send + Sync + 'static {
+    /// An answer is replayed that cost so much when it was new.
+    fn saved(&self, usage: &Usage, model: Option<&str>) {
+        let _ = (usage, model);
+    }
+
     /// Called once per recording, from whatever thread polled the body last; and once more where
     /// an answer that was stored at its terminal event had something behind it, which belongs to
     /// it (and so it was stored again) or undoes it (and so it was removed).
@@ -58,6 +63,9 @@ pub(super) struct Recording {
 pub(super) struct Target {
     pub(super) ctx: ReflexCtx,
     pub(super) key: Key,
+    pub(super) shape: Shape,
+    /// For the operator's prices.
+    pub(super) model: Option<String>,
     pub(super) ttl: Option<Duration>,
     pub(super) observer: Arc<dyn RecordingObserver>,
 }
@@ -125,7 +133,11 @@ impl Recording {
 
 impl Target {
     fn store(&self, answer: &Storable) {
-        let metadata = AnswerHead::encode(answer.status, &answer.headers);
+        let notes = Notes {
+            usage: self.shape.usage(&answer.body),
+            model: self.model.clone(),
+        };
+        let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
         let stored = self.ctx.store(&self.key, &metadata, &answer.body, self.ttl);
         self.observer.ended(match stored {
             Ok(()) => Outcome::Stored,
