@@ -47,6 +47,8 @@ pub struct Config {
     pub temperature_max: Option<f64>,
     /// Tenants that share their answers with others, and as whom.
     pub groups: Arc<HashMap<Tenant, Tenant>>,
+    /// How long a request waits for another one's answer to begin.
+    pub fill_wait_max: Duration,
     /// What tokens cost, for the metrics of what was saved.
     pub prices: Vec<Price>,
     /// Longest request body that may be answered from the cache; longer ones pass through.
@@ -187,6 +189,7 @@ struct File {
     temperature_max: Option<f64>,
     group: Option<Vec<GroupTable>>,
     price: Option<Vec<PriceTable>>,
+    fill_wait_seconds_max: Option<NonZeroU64>,
     disk_bytes_max: Option<NonZeroU64>,
     entry_bytes_max: Option<NonZeroU64>,
     request_bytes_max: Option<NonZeroU64>,
@@ -219,6 +222,8 @@ enum ControlMode {
     Ignore,
 }
 
+/// A minute: an answer that is not streamed begins when it is whole, and a long one takes so long.
+const FILL_WAIT_MAX: Duration = Duration::from_secs(60);
 /// A week: what a client may have its answers kept for. Models change.
 const TTL_SECONDS_MAX: u64 = 7 * 24 * 3600;
 /// An hour: long enough for retries, evaluations and agents, short enough that a model's update
@@ -341,6 +346,7 @@ impl Config {
             },
             temperature_max: file.temperature_max,
             groups: Arc::new(groups),
+            fill_wait_max: seconds(file.fill_wait_seconds_max, FILL_WAIT_MAX),
             prices: rules::prices(file.price.unwrap_or_default())?,
             request_bytes_max: bounded(
                 "request_bytes_max",

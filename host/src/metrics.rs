@@ -2,7 +2,7 @@
 
 use crate::cache::{Cache, Stats};
 use crate::pattern::is_like;
-use crate::runtime::{Failure, Outcome, RecordingObserver};
+use crate::runtime::{Failure, Fills, Outcome, RecordingObserver};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use reflex_llm::Usage;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub struct Metrics {
     saved_tokens: Family<KindLabel, Counter>,
     saved_money: Family<ModelLabel, Counter<f64, AtomicU64>>,
     prices: Vec<Price>,
+    fills: Arc<Fills>,
+    fill_waiters: Gauge,
     cache: CacheGauges,
 }
 
@@ -65,7 +68,7 @@ struct ModelLabel {
 struct RequestLabels {
     /// `HIT_L1_EXACT`, `MISS`, `BYPASS`, or `ERROR` where the provider gave no answer.
     status: &'static str,
-    /// Why, for a bypass.
+    /// Why, for a bypass; `collapsed` for a miss that another request was asking for already.
     detail: &'static str,
 }
 
@@ -173,6 +176,13 @@ impl Metrics {
             saved_money.clone(),
         );
 
+        let fill_waiters = Gauge::default();
+        registry.register(
+            "fill_waiters",
+            "Requests that wait for another one's answer to begin",
+            fill_waiters.clone(),
+        );
+
         let cache = CacheGauges::default();
         for (name, help, gauge) in [
             ("entries", "Entries in the cache", &cache.entries),
@@ -226,19 +236,27 @@ impl Metrics {
             saved_tokens,
             saved_money,
             prices,
+            fills: Arc::default(),
+            fill_waiters,
             cache,
         }
     }
 }
 
 impl Metrics {
+    /// Which answers are being fetched; who waits for them is among what is told.
+    pub(crate) fn fills(&self) -> &Arc<Fills> {
+        &self.fills
+    }
+
     pub(crate) fn hit(&self, took: Duration) {
         self.request("HIT_L1_EXACT", "");
         self.hit_seconds.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn miss(&self, took: Duration) {
-        self.request("MISS", "");
+    /// `detail` says what kind of miss, where it is not the plain one.
+    pub(crate) fn miss(&self, detail: &'static str, took: Duration) {
+        self.request("MISS", detail);
         self.miss_seconds.observe(took.as_secs_f64());
     }
 
@@ -277,6 +295,8 @@ impl Metrics {
     /// Everything, as Prometheus reads it.
     pub fn text(&self, cache: &Cache) -> String {
         self.cache.set(&cache.stats());
+        let waiting = i64::try_from(self.fills.waiting()).unwrap_or(i64::MAX);
+        self.fill_waiters.set(waiting);
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &self.registry);

@@ -8,11 +8,13 @@
 mod bindings;
 mod body;
 mod cache_host;
+mod fills;
 mod handler;
 mod http_host;
 mod lifetimes;
 mod limits;
 mod recording;
+mod sharing;
 mod state;
 
 pub use bindings::http::ClientControl;
@@ -20,6 +22,7 @@ pub use bindings::{cache as cache_bindings, http as http_bindings};
 #[cfg(feature = "serve")]
 pub(crate) use body::Prefixed;
 pub use cache_host::{Grant, Reflex, ReflexCtx, ReflexCtxView, ReflexView, add_to_linker};
+pub use fills::Fills;
 pub use handler::{Failure, Handler, LoadError};
 pub use http_host::{
     HttpPolicy, ReflexHttp, ReflexHttpCtxView, ReflexHttpView, add_http_to_linker,

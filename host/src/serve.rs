@@ -220,6 +220,8 @@ fn proxy(
     let policy = HttpPolicy {
         allow_length: config.allow_length,
         client_control: config.client_control,
+        fill_wait_max: config.fill_wait_max,
+        fills: Arc::clone(metrics.fills()),
         observer: Arc::clone(metrics) as _,
     };
     let handler = Handler::new(

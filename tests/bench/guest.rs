@@ -12,7 +12,7 @@ use reflex_host::runtime::{
 use reflex_llm::Anonymous;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const HITS: usize = 5000;
 
@@ -100,6 +100,8 @@ fn handler(answer_bytes: usize) -> Handler {
     let policy = HttpPolicy {
         allow_length: false,
         client_control: ClientControl::Obey,
+        fill_wait_max: Duration::from_secs(60),
+        fills: Arc::default(),
         observer: Arc::new(NoObserver),
     };
     let limits = GuestLimits {

@@ -144,7 +144,8 @@ impl Upstream {
         let _ = within(&format!("{count} answers without a reader"), enough).await;
     }
 
-    /// Lets gated answers send so many frames more.
+    /// Lets gated answers send so many frames more, or so many held ones (with the header
+    /// `x-hold`) begin.
     pub fn release(&self, frames: usize) {
         self.shared.gate.add_permits(frames);
     }
@@ -243,6 +244,11 @@ async fn answer(
         body: body.to_bytes(),
     };
     let number = shared.record(call.clone());
+    if !call.header("x-hold").is_empty()
+        && let Ok(permit) = shared.gate.acquire().await
+    {
+        permit.forget();
+    }
     let route = call.path.split('?').next().unwrap_or_default();
     Ok(match (&call.method, route) {
         (&Method::GET, "/v1/models") => json(StatusCode::OK, models()),

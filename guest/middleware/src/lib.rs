@@ -8,11 +8,11 @@ pub mod bindings;
 
 use bindings::exports::wasi::http::handler::Guest;
 use bindings::reflex::cache::cache::{self, Entry, Name};
-use bindings::reflex::cache::http::{self, ClientControl, Recording};
+use bindings::reflex::cache::http::{self, ClientControl, Recording, Turn};
 use bindings::wasi::http::handler;
 use bindings::wasi::http::types::{ErrorCode, Request, Response};
 use reflex_llm::status::{self, Status};
-use reflex_llm::{Anonymous, Bypass, Examined, Head, Policy, Shape, Tenant, X_REFLEX_TTL};
+use reflex_llm::{Anonymous, Bypass, Control, Examined, Head, Policy, Shape, Tenant, X_REFLEX_TTL};
 use std::slice;
 
 /// The handler; what a crate that builds on this one calls for the rest.
@@ -84,15 +84,34 @@ async fn answer(request: Request, path: &str, examined: Examined) -> Result<Resp
         digest: exchange.key.digest.to_vec(),
     };
     let control = &exchange.control;
+    let recording = Recording {
+        key: key.clone(),
+        shape: exchange.shape.name().into(),
+        path: path.into(),
+        model,
+        ttl_seconds: control.ttl_seconds,
+    };
 
+    let mut fill = None;
     if !control.no_cache {
-        // An error of the cache is a miss: the provider can still answer.
-        let found = cache::lookup(&Name::Key(key.clone())).unwrap_or_default();
-        if let Some(entry) =
-            found.filter(|entry| control.accepts(entry.age_seconds(), entry.ttl_seconds()))
-            && let Ok(response) = replay(&entry)
-        {
-            return Ok(response);
+        for _ in 0..LOOKS_MAX {
+            if let Some(response) = look_up(&key, control) {
+                return Ok(response);
+            }
+            // The second look is what a leader owes those who wait for it.
+            if control.only_if_cached || fill.is_some() {
+                break;
+            }
+            match http::join(recording.clone()).await {
+                Turn::Lead(lead) => fill = Some(lead),
+                Turn::Follow(response) => {
+                    edit(&response, Status::Collapsed);
+                    return Ok(response);
+                }
+                Turn::Failed(error) => return Err(error),
+                Turn::Again => {}
+                Turn::Alone => break,
+            }
         }
     }
     if control.only_if_cached {
@@ -105,21 +124,34 @@ async fn answer(request: Request, path: &str, examined: Examined) -> Result<Resp
         &[X_REFLEX_TTL.into()],
         &[("accept-encoding".into(), b"identity".to_vec())],
     );
-    let response = handler::handle(request).await?;
+    let response = match handler::handle(request).await {
+        Ok(response) => response,
+        Err(error) => {
+            if let Some(fill) = fill {
+                http::give_up(fill, &error);
+            }
+            return Err(error);
+        }
+    };
     let status = if control.no_cache {
         Status::Refresh
     } else {
         Status::Miss
     };
     edit(&response, status);
-    let recording = Recording {
-        key,
-        shape: exchange.shape.name().into(),
-        path: path.into(),
-        model,
-        ttl_seconds: control.ttl_seconds,
-    };
-    Ok(http::record_response(response, &recording))
+    Ok(http::record_response(response, &recording, fill))
+}
+
+/// How often the cache is looked at for one request: at first, as a leader once more, and again
+/// when a leader has gone without an answer. Whoever has bad luck more often asks alone.
+const LOOKS_MAX: usize = 4;
+
+/// What the cache has for this client.
+fn look_up(key: &cache::Key, control: &Control) -> Option<Response> {
+    // An error of the cache is a miss: the provider can still answer.
+    let entry = cache::lookup(&Name::Key(key.clone())).unwrap_or_default()?;
+    let accepted = control.accepts(entry.age_seconds(), entry.ttl_seconds());
+    accepted.then(|| replay(&entry).ok()).flatten()
 }
 
 fn replay(entry: &Entry) -> Result<Response, cache::Error> {

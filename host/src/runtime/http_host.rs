@@ -1,26 +1,29 @@
 //! `reflex:cache/http` for guests, and the import of the next `wasi:http` handler.
 
 use super::bindings::http::{
-    self as bindings, ClientControl, Head, Header, Host, HostWithStore, Peeked,
+    self as bindings, ClientControl, Head, Header, Host, HostFill, HostWithStore, Peeked,
 };
 use super::bindings::{cache, handler};
 use super::body::{HostBody, Prefixed};
 use super::cache_host::ReflexCtx;
+use super::fills::{Fills, Lead, Turn};
 use super::lifetimes::Life;
-use super::recording::{RecordedBody, Recording, RecordingObserver, Target};
+use super::recording::{Recording, RecordingObserver, Target};
+use super::sharing::Shared;
 use super::state::Progress;
 use crate::answer::AnswerHead;
 use crate::cache::Entry;
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, uri::Scheme};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full};
 use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
-use reflex_llm::{Anonymous, Key, Limits, Recorder, Shape, Tenant};
+use reflex_llm::{Anonymous, Key, Limits, Recorder, Shape, Tenant, is_kept};
 use std::collections::VecDeque;
 use std::future::ready;
 use std::sync::Arc;
+use std::time::Duration;
 use wasmtime::Result;
 use wasmtime::component::{Access, Accessor, HasData, Linker, Resource};
 use wasmtime_wasi::TrappableError;
@@ -37,6 +40,10 @@ pub struct HttpPolicy {
     pub allow_length: bool,
     /// What of a request's `Cache-Control` and `x-reflex-ttl` is obeyed.
     pub client_control: ClientControl,
+    /// How long a request waits for another one's answer to begin.
+    pub fill_wait_max: Duration,
+    /// Which answers are being fetched.
+    pub fills: Arc<Fills>,
     /// Told how recordings end.
     pub observer: Arc<dyn RecordingObserver>,
 }
@@ -126,6 +133,11 @@ impl Host for ReflexHttpCtxView<'_> {
         })
     }
 
+    fn give_up(&mut self, fill: Resource<Lead>, error: ErrorCode) -> Result<()> {
+        self.http.table.delete(fill)?.fail(error);
+        Ok(())
+    }
+
     fn inspect(&mut self, request: Resource<Request>) -> Result<Head> {
         let request = self.http.table.get(&request)?;
         let scheme = request.scheme.as_ref().map_or("", Scheme::as_str);
@@ -206,6 +218,13 @@ impl Host for ReflexHttpCtxView<'_> {
     }
 }
 
+impl HostFill for ReflexHttpCtxView<'_> {
+    fn drop(&mut self, fill: Resource<Lead>) -> Result<()> {
+        self.http.table.delete(fill)?;
+        Ok(())
+    }
+}
+
 impl ReflexHttpCtxView<'_> {
     fn respond_with(
         &mut self,
@@ -267,40 +286,135 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
         })
     }
 
+    async fn join(
+        store: &Accessor<T, Self>,
+        recording: bindings::Recording,
+    ) -> Result<bindings::Turn> {
+        let (key, fills, wait_max, progress) = store.with(|mut store| {
+            let view = store.get();
+            let target = view.target(&recording);
+            let key = target.map(|target| target.ctx.key(&target.key));
+            let fills = Arc::clone(&view.policy.fills);
+            (key, fills, view.policy.fill_wait_max, view.progress)
+        });
+        let Some(key) = key else {
+            return Ok(bindings::Turn::Alone);
+        };
+        let waiting = progress.wait();
+        let turn = fills.join(key, wait_max).await;
+        drop(waiting);
+
+        store.with(|mut store| {
+            let view = store.get();
+            Ok(match turn {
+                Turn::Lead(lead) => {
+                    view.progress.lead(lead.audience());
+                    bindings::Turn::Lead(view.http.table.push(lead)?)
+                }
+                Turn::Follow(shared) => {
+                    let body = HostBody::boxed(shared.follower(), &view.progress);
+                    let mut response = http::Response::new(body);
+                    *response.status_mut() = shared.status;
+                    *response.headers_mut() = shared.headers.clone();
+                    let (response, _transmitted) = Response::from_http(view.http.hooks, response);
+                    bindings::Turn::Follow(view.http.table.push(response)?)
+                }
+                Turn::Failed(error) => {
+                    view.progress.call_upstream();
+                    bindings::Turn::Failed(error)
+                }
+                Turn::Again => bindings::Turn::Again,
+                Turn::Alone => bindings::Turn::Alone,
+            })
+        })
+    }
+
     fn record_response(
         mut store: Access<'_, T, Self>,
         response: Resource<Response>,
         recording: bindings::Recording,
+        fill: Option<Resource<Lead>>,
     ) -> Result<Resource<Response>> {
         let view = store.get();
+        let lead = fill.map(|fill| view.http.table.delete(fill)).transpose()?;
+        let wanted = view.http.table.get(&response)?;
+        let (status, headers) = (wanted.status, HeaderMap::clone(&wanted.headers));
+        let body_bytes_max =
+            usize::try_from(view.ctx.cache.entry_bytes_max()).unwrap_or(usize::MAX);
         let Some(target) = view.target(&recording) else {
+            if let Some(lead) = lead {
+                lead.keep();
+            }
             return Ok(response);
         };
+        let key = target.ctx.key(&target.key);
         let limits = Limits {
-            body_bytes_max: usize::try_from(target.ctx.cache.entry_bytes_max())
-                .unwrap_or(usize::MAX),
+            body_bytes_max,
             allow_length: view.policy.allow_length,
         };
-        let mut recorder = Recorder::new(target.shape, limits);
-
-        let wanted = view.http.table.get(&response)?;
-        let headers: Vec<(&str, &[u8])> = wanted
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_bytes()))
-            .collect();
-        if let Err(rejected) = recorder.head(wanted.status.as_u16(), &headers) {
-            target.reject(rejected);
+        let fills = Arc::clone(&view.policy.fills);
+        let recording = begin(target, limits, status, &headers);
+        let is_shared = recording.is_some() || lead.is_some() && is_failure(status, &headers);
+        if !is_shared {
+            if let Some(lead) = lead {
+                lead.keep();
+            }
             return Ok(response);
         }
 
+        let seen = headers
+            .iter()
+            .filter(|(name, _)| is_kept(name.as_str()) || RETRIES.contains(&name.as_str()))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
         let response = view.http.table.delete(response)?;
         let response = response.into_http(&mut store, ready(Ok(())))?;
-        let recording = Recording::new(recorder, target);
-        let response = response.map(|body| RecordedBody::boxed(body, recording));
+        let (parts, body) = response.into_parts();
+        let is_open = recording.is_some();
+        let shared = Shared::new(
+            (key, &fills),
+            (status, seen),
+            body,
+            recording,
+            body_bytes_max,
+        );
+        let response = http::Response::from_parts(parts, shared.leader());
+        if let Some(lead) = lead {
+            lead.share(&shared, is_open);
+        }
         let view = store.get();
         let (response, _transmitted) = Response::from_http(view.http.hooks, response);
         Ok(view.http.table.push(response)?)
+    }
+}
+
+/// What an error says about when to try again. Its SDK is to hear that for each who waited.
+const RETRIES: [&str; 3] = ["retry-after", "retry-after-ms", "x-should-retry"];
+
+/// Whether the provider says that it fails, in a way that everybody can read.
+fn is_failure(status: StatusCode, headers: &HeaderMap) -> bool {
+    let fails = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+    fails && !headers.contains_key(CONTENT_ENCODING)
+}
+
+/// Begins to record, unless the head already says that the answer is not to be kept.
+fn begin(
+    target: Target,
+    limits: Limits,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> Option<Recording> {
+    let mut recorder = Recorder::new(target.shape, limits);
+    let headers: Vec<(&str, &[u8])> = headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .collect();
+    match recorder.head(status.as_u16(), &headers) {
+        Ok(()) => Some(Recording::new(recorder, target)),
+        Err(rejected) => {
+            target.reject(rejected);
+            None
+        }
     }
 }
 

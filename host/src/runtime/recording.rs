@@ -1,15 +1,9 @@
 //! An answer on its way to the client, watched by a recorder and stored when it proves good.
 
 use super::cache_host::ReflexCtx;
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt as _;
 use reflex_llm::{Key, Recorder, Rejected, Shape, Storable, Usage};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use wasmtime_wasi_http::{Error, WasiBody};
 
 use crate::answer::{AnswerHead, Notes};
 
@@ -80,7 +74,7 @@ impl Recording {
     }
 
     /// A part of the body. Whether there is any use in further ones.
-    fn feed(&mut self, data: &[u8]) -> bool {
+    pub(super) fn feed(&mut self, data: &[u8]) -> bool {
         self.recorder.feed(data);
         if self.recorder.rejected().is_some() {
             return false;
@@ -102,7 +96,7 @@ impl Recording {
     }
 
     /// The body has come to its proper end, or is known to be no good.
-    fn finish(self) {
+    pub(super) fn finish(self) {
         let Self {
             recorder,
             target,
@@ -124,7 +118,7 @@ impl Recording {
     }
 
     /// The body has ended before its time. What was stored at the terminal event is whole.
-    fn cut(self) {
+    pub(super) fn cut(self) {
         if self.stored.is_none() {
             self.target.reject(Rejected::Cut);
         }
@@ -154,78 +148,5 @@ impl Target {
 
     pub(super) fn reject(&self, reason: Rejected) {
         self.observer.ended(Outcome::Rejected(reason.detail()));
-    }
-}
-
-/// The body as the client gets it: every frame at once, and a look at it for the recorder.
-pub(super) struct RecordedBody {
-    inner: WasiBody,
-    /// Until the body's end, or until it is known to be no good. Boxed for its size.
-    recording: Option<Box<Recording>>,
-}
-
-impl RecordedBody {
-    pub(super) fn boxed(inner: WasiBody, recording: Recording) -> WasiBody {
-        Self {
-            inner,
-            recording: Some(Box::new(recording)),
-        }
-        .boxed_unsync()
-    }
-
-    fn data(&mut self, data: &[u8]) {
-        if let Some(recording) = &mut self.recording
-            && !recording.feed(data)
-        {
-            self.end(Recording::finish);
-        }
-    }
-
-    fn end(&mut self, how: impl FnOnce(Recording)) {
-        if let Some(recording) = self.recording.take() {
-            how(*recording);
-        }
-    }
-}
-
-impl Body for RecordedBody {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    this.data(data);
-                }
-                // A body of known length is not asked for its end once its last byte is out.
-                if this.inner.is_end_stream() {
-                    this.end(Recording::finish);
-                }
-            }
-            Some(Err(_)) => this.end(Recording::cut),
-            None => this.end(Recording::finish),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl Drop for RecordedBody {
-    fn drop(&mut self) {
-        // The client went away, or the guest dropped the response: what came so far is a part.
-        self.end(Recording::cut);
     }
 }
