@@ -11,6 +11,7 @@
 //! decoder accepts any bytes: what a component stored under a key of its own need not be an HTTP
 //! answer.
 
+use crate::runtime::Mark;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use reflex_llm::Usage;
@@ -22,6 +23,8 @@ const VERSION_WITHOUT_NOTES: u8 = 1;
 const USAGE: u8 = 1;
 /// The model that was asked for, UTF-8.
 const MODEL: u8 = 2;
+/// When which part of a stream came: bytes and milliseconds, `u32` each, per mark.
+const PACE: u8 = 3;
 
 /// Status and headers of a stored answer; the body is the entry's payload.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +44,8 @@ pub(crate) struct Notes {
     pub(crate) usage: Option<Usage>,
     /// The model that was asked for.
     pub(crate) model: Option<String>,
+    /// When which part of a stream came; nothing where that was not recorded.
+    pub(crate) pace: Vec<Mark>,
 }
 
 impl AnswerHead {
@@ -131,6 +136,11 @@ impl Notes {
         if let Some(model) = &self.model {
             note(MODEL, &[model.as_bytes()]);
         }
+        if !self.pace.is_empty() {
+            let numbers = self.pace.iter().flat_map(|mark| [mark.bytes, mark.ms]);
+            let bytes: Vec<u8> = numbers.flat_map(u32::to_le_bytes).collect();
+            note(PACE, &[&bytes]);
+        }
     }
 
     fn decode(mut rest: &[u8]) -> Option<Self> {
@@ -149,6 +159,15 @@ impl Notes {
                     });
                     if !note.is_empty() {
                         return None;
+                    }
+                }
+                PACE => {
+                    while !note.is_empty() {
+                        let mut number = || take(&mut note).map(u32::from_le_bytes);
+                        notes.pace.push(Mark {
+                            bytes: number()?,
+                            ms: number()?,
+                        });
                     }
                 }
                 MODEL => notes.model = Some(str::from_utf8(note).ok()?.to_owned()),
@@ -185,6 +204,7 @@ mod tests {
                 total_tokens: 9,
             }),
             model: Some("mock".into()),
+            pace: vec![Mark { bytes: 5, ms: 7 }],
         }
     }
 
@@ -203,9 +223,10 @@ mod tests {
     #[test]
     fn every_cut_is_refused_but_between_two_notes() {
         let whole = whole();
-        let bare = whole.len() - (5 + 24) - (5 + 4);
+        let bare = whole.len() - (5 + 24) - (5 + 4) - (5 + 8);
         for cut in 0..whole.len() {
-            let between = cut == bare || cut == bare + 5 + 24;
+            let usage = bare + 5 + 24;
+            let between = [bare, usage, usage + 5 + 4].contains(&cut);
             let decoded = AnswerHead::decode(&whole[..cut]);
             assert_eq!(decoded.is_some(), between, "cut at {cut}");
         }

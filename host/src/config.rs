@@ -7,7 +7,7 @@ mod rules;
 
 use crate::cache::CacheOptions;
 use crate::metrics::Price;
-use crate::runtime::{ClientControl, GuestLimits, Lifetimes};
+use crate::runtime::{ClientControl, GuestLimits, Lifetimes, Replay};
 use http::Uri;
 use http::uri::{Authority, Scheme};
 use reflex_llm::Tenant;
@@ -15,7 +15,7 @@ use rules::{GroupTable, PriceTable, TtlTable};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +47,10 @@ pub struct Config {
     pub temperature_max: Option<f64>,
     /// Tenants that share their answers with others, and as whom.
     pub groups: Arc<HashMap<Tenant, Tenant>>,
+    /// How streams are replayed.
+    pub replay: Replay,
+    /// How many different answers are kept for one request and served in turn.
+    pub samples: NonZeroU32,
     /// How long a request waits for another one's answer to begin.
     pub fill_wait_max: Duration,
     /// What tokens cost, for the metrics of what was saved.
@@ -190,6 +194,8 @@ struct File {
     group: Option<Vec<GroupTable>>,
     price: Option<Vec<PriceTable>>,
     fill_wait_seconds_max: Option<NonZeroU64>,
+    samples: Option<NonZeroU64>,
+    replay: Option<ReplayMode>,
     disk_bytes_max: Option<NonZeroU64>,
     entry_bytes_max: Option<NonZeroU64>,
     request_bytes_max: Option<NonZeroU64>,
@@ -222,6 +228,15 @@ enum ControlMode {
     Ignore,
 }
 
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum ReplayMode {
+    Instant,
+    Paced,
+}
+
+/// More answers to one request than this are no cache any more.
+const SAMPLES_MAX: u64 = 10_000;
 /// A minute: an answer that is not streamed begins when it is whole, and a long one takes so long.
 const FILL_WAIT_MAX: Duration = Duration::from_secs(60);
 /// A week: what a client may have its answers kept for. Models change.
@@ -346,6 +361,13 @@ impl Config {
             },
             temperature_max: file.temperature_max,
             groups: Arc::new(groups),
+            replay: match file.replay {
+                None | Some(ReplayMode::Instant) => Replay::Instant,
+                Some(ReplayMode::Paced) => Replay::Paced,
+            },
+            // The file's number is never 0.
+            samples: NonZeroU32::new(bounded("samples", file.samples, 1, SAMPLES_MAX)?)
+                .unwrap_or(NonZeroU32::MIN),
             fill_wait_max: seconds(file.fill_wait_seconds_max, FILL_WAIT_MAX),
             prices: rules::prices(file.price.unwrap_or_default())?,
             request_bytes_max: bounded(
@@ -469,6 +491,8 @@ mod tests {
         check("[[ttl]]\nmodel = \"a\"\nseconds = \"ever\"", "seconds");
         check("[[ttl]]\nmodel = \"a\"", "seconds");
         check("[[ttl]]\nroute = \"a\"\nseconds = 1", "route");
+        check("samples = 0", "samples");
+        check("samples = 100000", "samples");
         check("client_control = \"yes\"", "client_control");
         check("temperature_max = -1.0", "temperature_max");
         check("[[group]]\nname = \"\"", "group");

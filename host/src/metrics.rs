@@ -116,6 +116,12 @@ const HIT_BUCKETS: [f64; 10] = [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 1e-2, 0.
 /// From 1 ms to 10 min: what providers take until their first byte.
 const MISS_BUCKETS: [f64; 10] = [1e-3, 1e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
+
 impl Metrics {
     /// Counters at zero. Of several prices for a model, the first counts.
     pub fn new(prices: Vec<Price>) -> Self {

@@ -13,7 +13,9 @@ mod handler;
 mod http_host;
 mod lifetimes;
 mod limits;
+mod pace;
 mod recording;
+mod samples;
 mod sharing;
 mod state;
 
@@ -29,7 +31,10 @@ pub use http_host::{
 };
 pub use lifetimes::{Life, LifeRule, Lifetimes};
 pub use limits::GuestLimits;
+pub(crate) use pace::Mark;
+pub use pace::Replay;
 pub use recording::{NoObserver, Outcome, RecordingObserver};
+pub use samples::Samples;
 pub use state::{Progress, ResponseFuture, SendRequest};
 
 /// The body type of requests and responses here.

@@ -18,7 +18,7 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{Config, EdgeSocket, NetLimits, Upstream};
 use crate::metrics::Metrics;
-use crate::runtime::{Grant, Handler, HttpPolicy, ReflexCtx};
+use crate::runtime::{Grant, Handler, HttpPolicy, ReflexCtx, Samples};
 use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 use hyper::service::service_fn;
@@ -220,6 +220,8 @@ fn proxy(
     let policy = HttpPolicy {
         allow_length: config.allow_length,
         client_control: config.client_control,
+        replay: config.replay,
+        samples: Samples::new(config.samples),
         fill_wait_max: config.fill_wait_max,
         fills: Arc::clone(metrics.fills()),
         observer: Arc::clone(metrics) as _,

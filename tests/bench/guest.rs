@@ -6,8 +6,8 @@ use http_body_util::{BodyExt as _, Full};
 use reflex_host::cache::{Cache, CacheOptions};
 use reflex_host::clock::Clock;
 use reflex_host::runtime::{
-    ClientControl, Grant, GuestLimits, Handler, HttpPolicy, NoObserver, ReflexCtx, ResponseFuture,
-    SendRequest, WasiBody,
+    ClientControl, Grant, GuestLimits, Handler, HttpPolicy, NoObserver, ReflexCtx, Replay,
+    ResponseFuture, Samples, SendRequest, WasiBody,
 };
 use reflex_llm::Anonymous;
 use std::process::ExitCode;
@@ -100,6 +100,8 @@ fn handler(answer_bytes: usize) -> Handler {
     let policy = HttpPolicy {
         allow_length: false,
         client_control: ClientControl::Obey,
+        replay: Replay::Instant,
+        samples: Samples::default(),
         fill_wait_max: Duration::from_secs(60),
         fills: Arc::default(),
         observer: Arc::new(NoObserver),

@@ -206,3 +206,31 @@ async fn teams_that_a_gateway_names_may_form_a_group() {
         assert_eq!(call.header("x-team"), "", "it went to the provider");
     }
 }
+
+#[tokio::test]
+async fn what_is_not_cached_is_a_504_in_the_words_of_each_api() {
+    let upstream = Upstream::start().await;
+    let edge = Edge::before(&upstream).await;
+    let only = |path: &str, body: serde_json::Value| {
+        Ask::to(path, &body).header("cache-control", "only-if-cached")
+    };
+    let messages = json!([{"role": "user", "content": "there?"}]);
+    let contents = json!({"contents": [{"parts": [{"text": "there?"}]}]});
+    let chat = only("/v1/chat/completions", json!({"messages": messages}));
+    let message = json!({"max_tokens": 9, "messages": messages, "stream": true});
+    let anthropic = only("/v1/messages", message);
+    let gemini = only("/v1/models/mock:generateContent", contents.clone());
+    let array = only("/v1/models/mock:streamGenerateContent", contents);
+    for (ask, at, expected) in [
+        (chat, "/error/code", json!("504")),
+        (anthropic, "/error/type", json!("timeout_error")),
+        (gemini, "/error/code", json!(504)),
+        (array, "/0/error/status", json!("DEADLINE_EXCEEDED")),
+    ] {
+        let absent = edge.client.fetch(ask).await;
+        assert_eq!(absent.status, 504);
+        assert_eq!(absent.header("content-type"), "application/json");
+        assert_eq!(absent.json().pointer(at), Some(&expected));
+    }
+    assert_eq!(upstream.call_count(), 0);
+}

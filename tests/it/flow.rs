@@ -82,6 +82,29 @@ async fn a_repeated_stream_is_replayed_byte_for_byte() {
     }
 }
 
+/// The pace itself is measured beside its code; here the bytes are the same, and in parts.
+#[tokio::test]
+async fn a_paced_replay_comes_in_parts_and_is_the_same() {
+    let upstream = Upstream::start().await;
+    let edge = Plan::new(&upstream.url())
+        .config("replay = \"paced\"")
+        .start()
+        .await;
+    let ask = || Ask::stream("slowly again").mock("paced=5");
+    let first = edge.client.fetch(ask()).await;
+    check_miss(&first);
+    let mut again = edge.client.send(ask()).await;
+    let mut parts = Vec::new();
+    while let Some(part) = again.chunk().await.expect("a body that is not cut") {
+        parts.push(part);
+    }
+    assert!(parts.len() > 5, "{} parts", parts.len());
+    assert_eq!(parts.concat(), first.body);
+    let document = || Ask::chat("slowly again");
+    let first = edge.client.fetch(document()).await;
+    check_hit(&edge.client.fetch(document()).await, &first);
+}
+
 #[tokio::test]
 async fn http2_clients_are_answered_too() {
     let upstream = Upstream::start().await;

@@ -11,6 +11,7 @@ mod passing;
 mod daemon;
 mod guest;
 mod refusals;
+mod samples;
 mod savings;
 
 mod envoy;

@@ -69,7 +69,7 @@ impl Guest for Middleware {
             control.max_age = None;
             control.min_fresh = None;
         }
-        answer(peeked.request, head.path, examined).await
+        answer(peeked.request, head.path, examined, policy.samples).await
     }
 }
 
@@ -77,12 +77,18 @@ impl Guest for Middleware {
 const CONTROLS: [&str; 3] = ["cache-control", "pragma", X_REFLEX_TTL];
 
 /// From the cache if it may be and is there; else from the provider, recorded on its way.
-async fn answer(request: Request, path: &str, examined: Examined) -> Result<Response, ErrorCode> {
+async fn answer(
+    request: Request,
+    path: &str,
+    examined: Examined,
+    samples: u32,
+) -> Result<Response, ErrorCode> {
     let Examined { exchange, model } = examined;
-    let key = cache::Key {
+    let request_key = cache::Key {
         tenant: exchange.key.tenant.0.to_vec(),
         digest: exchange.key.digest.to_vec(),
     };
+    let key = sample(&request_key, samples);
     let control = &exchange.control;
     let recording = Recording {
         key: key.clone(),
@@ -115,7 +121,10 @@ async fn answer(request: Request, path: &str, examined: Examined) -> Result<Resp
         }
     }
     if control.only_if_cached {
-        return Ok(not_cached(exchange.shape));
+        // Any of them will do.
+        let others = (1..samples).map(|_| sample(&request_key, samples));
+        let mut found = others.filter_map(|key| look_up(&key, control));
+        return Ok(found.next().unwrap_or_else(|| not_cached(exchange.shape)));
     }
 
     // Everyone must be able to read the replay, so what is recorded is not compressed.
@@ -140,6 +149,14 @@ async fn answer(request: Request, path: &str, examined: Examined) -> Result<Resp
     };
     edit(&response, status);
     Ok(http::record_response(response, &recording, fill))
+}
+
+/// The key of one of several answers, or of the only one.
+fn sample(key: &cache::Key, samples: u32) -> cache::Key {
+    match samples {
+        0 | 1 => key.clone(),
+        _ => http::sample(key),
+    }
 }
 
 /// How often the cache is looked at for one request: at first, as a leader once more, and again

@@ -8,7 +8,9 @@ use super::body::{HostBody, Prefixed};
 use super::cache_host::ReflexCtx;
 use super::fills::{Fills, Lead, Turn};
 use super::lifetimes::Life;
+use super::pace::{PacedBody, Replay};
 use super::recording::{Recording, RecordingObserver, Target};
+use super::samples::Samples;
 use super::sharing::Shared;
 use super::state::Progress;
 use crate::answer::AnswerHead;
@@ -40,6 +42,10 @@ pub struct HttpPolicy {
     pub allow_length: bool,
     /// What of a request's `Cache-Control` and `x-reflex-ttl` is obeyed.
     pub client_control: ClientControl,
+    /// How replays go.
+    pub replay: Replay,
+    /// How many answers are kept for one request.
+    pub samples: Samples,
     /// How long a request waits for another one's answer to begin.
     pub fill_wait_max: Duration,
     /// Which answers are being fetched.
@@ -122,6 +128,7 @@ impl Host for ReflexHttpCtxView<'_> {
             request_bytes_max: grant.request_bytes_max,
             client_control: self.policy.client_control,
             temperature_max: grant.temperature_max,
+            samples: self.policy.samples.count(),
             has_groups: !grant.groups.is_empty(),
         })
     }
@@ -130,6 +137,17 @@ impl Host for ReflexHttpCtxView<'_> {
         Ok(match <[u8; 32]>::try_from(tenant.as_slice()) {
             Ok(bytes) => self.ctx.grant.group_of(Tenant(bytes)).0.to_vec(),
             Err(_) => tenant,
+        })
+    }
+
+    fn sample(&mut self, key: cache::Key) -> Result<cache::Key> {
+        let Some(known) = key_of(&key) else {
+            return Ok(key);
+        };
+        let sample = self.policy.samples.next(&known);
+        Ok(cache::Key {
+            tenant: key.tenant,
+            digest: sample.digest.to_vec(),
         })
     }
 
@@ -202,7 +220,15 @@ impl Host for ReflexHttpCtxView<'_> {
             let tokens = HeaderValue::from(usage.total_tokens);
             headers.insert(HeaderName::from_static(X_REFLEX_SAVED_TOKENS), tokens);
         }
-        self.respond_with(status, headers, payload).map(Ok)
+        let body = match self.policy.replay {
+            Replay::Paced if !notes.pace.is_empty() => {
+                PacedBody::new(payload, notes.pace).boxed_unsync()
+            }
+            Replay::Paced | Replay::Instant => {
+                Full::new(payload).map_err(Error::from).boxed_unsync()
+            }
+        };
+        self.respond_with(status, headers, body).map(Ok)
     }
 
     fn respond(
@@ -214,7 +240,8 @@ impl Host for ReflexHttpCtxView<'_> {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut map = HeaderMap::new();
         apply(&mut map, &[], &headers);
-        self.respond_with(status, map, body.into())
+        let body = Full::new(body.into()).map_err(Error::from).boxed_unsync();
+        self.respond_with(status, map, body)
     }
 }
 
@@ -230,9 +257,8 @@ impl ReflexHttpCtxView<'_> {
         &mut self,
         status: StatusCode,
         headers: HeaderMap,
-        body: Bytes,
+        body: WasiBody,
     ) -> Result<Resource<Response>> {
-        let body = Full::new(body).map_err(Error::from).boxed_unsync();
         let mut response = http::Response::new(HostBody::boxed(body, &self.progress));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
@@ -353,7 +379,7 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
             allow_length: view.policy.allow_length,
         };
         let fills = Arc::clone(&view.policy.fills);
-        let recording = begin(target, limits, status, &headers);
+        let recording = begin(target, limits, status, &headers, view.policy.replay);
         let is_shared = recording.is_some() || lead.is_some() && is_failure(status, &headers);
         if !is_shared {
             if let Some(lead) = lead {
@@ -403,6 +429,7 @@ fn begin(
     limits: Limits,
     status: StatusCode,
     headers: &HeaderMap,
+    replay: Replay,
 ) -> Option<Recording> {
     let mut recorder = Recorder::new(target.shape, limits);
     let headers: Vec<(&str, &[u8])> = headers
@@ -410,7 +437,7 @@ fn begin(
         .map(|(name, value)| (name.as_str(), value.as_bytes()))
         .collect();
     match recorder.head(status.as_u16(), &headers) {
-        Ok(()) => Some(Recording::new(recorder, target)),
+        Ok(()) => Some(Recording::new(recorder, target, replay)),
         Err(rejected) => {
             target.reject(rejected);
             None
@@ -428,10 +455,7 @@ impl ReflexHttpCtxView<'_> {
             model,
             ttl_seconds,
         } = recording;
-        let key = Key {
-            tenant: Tenant(key.tenant.as_slice().try_into().ok()?),
-            digest: key.digest.as_slice().try_into().ok()?,
-        };
+        let key = key_of(key)?;
         let lifetimes = &self.ctx.grant.lifetimes;
         let ttl = match lifetimes.of(path, model.as_deref(), *ttl_seconds) {
             Life::NotKept => return None,
@@ -447,6 +471,13 @@ impl ReflexHttpCtxView<'_> {
             observer: Arc::clone(&self.policy.observer),
         })
     }
+}
+
+fn key_of(key: &cache::Key) -> Option<Key> {
+    Some(Key {
+        tenant: Tenant(key.tenant.as_slice().try_into().ok()?),
+        digest: key.digest.as_slice().try_into().ok()?,
+    })
 }
 
 /// The whole body if it is at most `bytes_max` long, and in any case a body to send on.

@@ -1,7 +1,8 @@
 //! An answer on its way to the client, watched by a recorder and stored when it proves good.
 
 use super::cache_host::ReflexCtx;
-use reflex_llm::{Key, Recorder, Rejected, Shape, Storable, Usage};
+use super::pace::{Mark, Pace, Replay};
+use reflex_llm::{Key, Recorder, Rejected, Representation, Shape, Storable, Usage};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,10 @@ pub(super) struct Recording {
     pub(super) target: Target,
     /// The length of what was stored at the terminal event, before the end.
     stored: Option<usize>,
+    /// If replays are to keep to it.
+    pace: Option<Pace>,
+    /// How much has come.
+    bytes: usize,
 }
 
 /// Where a recording goes.
@@ -65,8 +70,12 @@ pub(super) struct Target {
 }
 
 impl Recording {
-    pub(super) fn new(recorder: Recorder, target: Target) -> Self {
+    pub(super) fn new(recorder: Recorder, target: Target, replay: Replay) -> Self {
+        let is_stream = target.shape.representation == Representation::Sse;
+        let has_pace = is_stream && replay == Replay::Paced;
         Self {
+            pace: has_pace.then(Pace::begin),
+            bytes: 0,
             recorder,
             target,
             stored: None,
@@ -76,6 +85,10 @@ impl Recording {
     /// A part of the body. Whether there is any use in further ones.
     pub(super) fn feed(&mut self, data: &[u8]) -> bool {
         self.recorder.feed(data);
+        self.bytes += data.len();
+        if let Some(pace) = &mut self.pace {
+            pace.note(self.bytes);
+        }
         if self.recorder.rejected().is_some() {
             return false;
         }
@@ -89,7 +102,7 @@ impl Recording {
                 .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX)
             && let Some(answer) = self.recorder.so_far()
         {
-            self.target.store(&answer);
+            self.target.store(&answer, marks(&self.pace));
             self.stored = Some(answer.body.len());
         }
         true
@@ -101,12 +114,15 @@ impl Recording {
             recorder,
             target,
             stored,
+            pace,
+            ..
         } = self;
+        let pace = marks(&pace);
         match (recorder.finish(), stored) {
             (Ok(answer), Some(length)) if answer.body.len() == length => {}
-            (Ok(answer), _) if answer.body.len() <= INLINE_BYTES_MAX => target.store(&answer),
+            (Ok(answer), _) if answer.body.len() <= INLINE_BYTES_MAX => target.store(&answer, pace),
             (Ok(answer), _) => {
-                tokio::task::spawn_blocking(move || target.store(&answer));
+                tokio::task::spawn_blocking(move || target.store(&answer, pace));
             }
             (Err(rejected), stored) => {
                 if stored.is_some() {
@@ -125,11 +141,16 @@ impl Recording {
     }
 }
 
+fn marks(pace: &Option<Pace>) -> Vec<Mark> {
+    pace.as_ref().map(Pace::marks).unwrap_or_default()
+}
+
 impl Target {
-    fn store(&self, answer: &Storable) {
+    fn store(&self, answer: &Storable, pace: Vec<Mark>) {
         let notes = Notes {
             usage: self.shape.usage(&answer.body),
             model: self.model.clone(),
+            pace,
         };
         let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
         let stored = self.ctx.store(&self.key, &metadata, &answer.body, self.ttl);
