@@ -13,6 +13,7 @@ mod handler;
 mod http_host;
 mod lifetimes;
 mod limits;
+mod misses;
 mod pace;
 mod recording;
 mod samples;

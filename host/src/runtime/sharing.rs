@@ -343,3 +343,88 @@ impl Wake for Wakers {
         self.wake_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::body::Prefixed;
+    use super::*;
+    use http_body_util::Empty;
+
+    /// A body of these parts, of which so many bytes are kept for those behind.
+    fn shared(parts: &[&'static str], bytes_max: usize) -> Arc<Shared> {
+        let frame = |part: &&'static str| Frame::data(Bytes::from_static(part.as_bytes()));
+        let end = Empty::new().map_err(Error::from).boxed_unsync();
+        let body = Prefixed::boxed(parts.iter().map(frame).collect(), end);
+        let key = CacheKey::from_bytes([1; 32]);
+        let head = (StatusCode::OK, HeaderMap::new());
+        Shared::new((key, &Arc::default()), head, body, None, bytes_max)
+    }
+
+    /// What the reader gets now: `-` if it has to wait, `!` if it is cut, nothing at the end.
+    fn read(body: &mut WasiBody) -> String {
+        let mut cx = Context::from_waker(Waker::noop());
+        match Pin::new(body).poll_frame(&mut cx) {
+            Poll::Pending => "-".into(),
+            Poll::Ready(None) => String::new(),
+            Poll::Ready(Some(Err(_))) => "!".into(),
+            Poll::Ready(Some(Ok(frame))) => {
+                let data = frame.into_data().expect("data");
+                String::from_utf8(data.to_vec()).expect("text")
+            }
+        }
+    }
+
+    #[test]
+    fn each_reads_everything_whoever_draws() {
+        let shared = shared(&["one", "two", "six"], 100);
+        let (mut leader, mut follower) = (shared.leader(), shared.follower());
+        assert_eq!(leader.size_hint().exact(), Some(9));
+        assert_eq!([read(&mut leader), read(&mut leader)], ["one", "two"]);
+        assert_eq!(leader.size_hint().exact(), Some(3));
+        for part in ["one", "two", "six", ""] {
+            assert_eq!(read(&mut follower), part);
+        }
+        assert!(!leader.is_end_stream());
+        assert_eq!(read(&mut leader), "six");
+        assert!(leader.is_end_stream());
+        assert_eq!(read(&mut leader), "");
+        let mut late = shared.follower();
+        assert_eq!(read(&mut late), "one");
+    }
+
+    #[test]
+    fn who_joined_and_is_too_slow_for_a_long_body_is_cut() {
+        let shared = shared(&["aaaa", "bbbb", "cccc", "dddd"], 4);
+        let (mut leader, mut follower) = (shared.leader(), shared.follower());
+        for part in ["aaaa", "bbbb", "cccc", "dddd", ""] {
+            assert_eq!(read(&mut leader), part);
+        }
+        assert_eq!([read(&mut follower), read(&mut follower)], ["!", ""]);
+    }
+
+    #[test]
+    fn the_one_who_asked_first_is_never_cut() {
+        let shared = shared(&["aaaa", "bbbb", "cccc", "dddd"], 4);
+        let (mut leader, mut follower) = (shared.leader(), shared.follower());
+        for part in ["aaaa", "bbbb", "-", "-"] {
+            assert_eq!(read(&mut follower), part);
+        }
+        assert_eq!(read(&mut leader), "aaaa");
+        assert_eq!([read(&mut follower), read(&mut follower)], ["cccc", "-"]);
+        drop(leader);
+        assert_eq!([read(&mut follower), read(&mut follower)], ["dddd", ""]);
+    }
+
+    #[test]
+    fn what_nobody_else_can_read_is_not_kept() {
+        let shared = shared(&["aaaa", "bbbb"], 100);
+        let kept = Arc::downgrade(&shared);
+        let mut leader = shared.leader();
+        drop(shared);
+        assert_eq!(read(&mut leader), "aaaa");
+        let bytes = kept.upgrade().expect("it is read").lock().bytes;
+        assert_eq!(bytes, 0);
+        drop(leader);
+        assert!(kept.upgrade().is_none());
+    }
+}
