@@ -2,16 +2,29 @@
 //! as metadata.
 //!
 //! ```text
-//! version u8 = 1 | status u16 | headers u16 | per header: name u16, value u32, name, value
+//! version u8 = 2 | status u16 | headers u16 | per header: name u16, value u32, name, value
+//!                | until the end, notes: kind u8, length u32, bytes
 //! ```
 //!
-//! Integers are little-endian. The decoder accepts any bytes: what a component stored under a
-//! key of its own need not be an HTTP answer.
+//! Integers are little-endian. Version 1 is the same without notes. A kind that is not known is
+//! passed over: a later release may add some without those before it losing their answers. The
+//! decoder accepts any bytes: what a component stored under a key of its own need not be an HTTP
+//! answer.
 
+use crate::runtime::Mark;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use reflex_llm::Usage;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const VERSION_WITHOUT_NOTES: u8 = 1;
+
+/// Input, output and all tokens, `u64` each.
+const USAGE: u8 = 1;
+/// The model that was asked for, UTF-8.
+const MODEL: u8 = 2;
+/// When which part of a stream came: bytes and milliseconds, `u32` each, per mark.
+const PACE: u8 = 3;
 
 /// Status and headers of a stored answer; the body is the entry's payload.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,12 +33,34 @@ pub(crate) struct AnswerHead {
     pub(crate) status: StatusCode,
     /// Only what a client needs to read the body.
     pub(crate) headers: HeaderMap,
+    /// What else is known.
+    pub(crate) notes: Notes,
+}
+
+/// What the cache notes of an answer for its own use.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Notes {
+    /// What the answer cost, if it told.
+    pub(crate) usage: Option<Usage>,
+    /// The model that was asked for.
+    pub(crate) model: Option<String>,
+    /// When which part of a stream came; nothing where that was not recorded.
+    pub(crate) pace: Vec<Mark>,
 }
 
 impl AnswerHead {
     /// The bytes to store beside the body. Headers that are too long for their length field, or
     /// too many, cannot occur: the recorder keeps a short list of short ones.
     pub(crate) fn encode(status: u16, headers: &[(String, Vec<u8>)]) -> Vec<u8> {
+        Self::encode_noting(status, headers, &Notes::default())
+    }
+
+    /// The same with notes.
+    pub(crate) fn encode_noting(
+        status: u16,
+        headers: &[(String, Vec<u8>)],
+        notes: &Notes,
+    ) -> Vec<u8> {
         let fits = |(name, value): &&(String, Vec<u8>)| {
             u16::try_from(name.len()).is_ok() && u32::try_from(value.len()).is_ok()
         };
@@ -44,6 +79,7 @@ impl AnswerHead {
             bytes.extend(name.as_bytes());
             bytes.extend(value);
         }
+        notes.encode(&mut bytes);
         bytes
     }
 
@@ -51,7 +87,7 @@ impl AnswerHead {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes;
         let [version] = take(&mut rest)?;
-        if version != VERSION {
+        if version != VERSION && version != VERSION_WITHOUT_NOTES {
             return None;
         }
         let status = StatusCode::from_u16(u16::from_le_bytes(take(&mut rest)?)).ok()?;
@@ -67,7 +103,78 @@ impl AnswerHead {
                 HeaderValue::from_bytes(value).ok()?,
             );
         }
-        rest.is_empty().then_some(Self { status, headers })
+        let notes = match version {
+            VERSION => Notes::decode(rest)?,
+            _ if rest.is_empty() => Notes::default(),
+            _ => return None,
+        };
+        Some(Self {
+            status,
+            headers,
+            notes,
+        })
+    }
+}
+
+impl Notes {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        let mut note = |kind: u8, parts: &[&[u8]]| {
+            let length = parts.iter().map(|part| part.len()).sum::<usize>();
+            // A model's name has at most 256 bytes, and numbers have few.
+            let Ok(length) = u32::try_from(length) else {
+                return;
+            };
+            bytes.push(kind);
+            bytes.extend(length.to_le_bytes());
+            parts.iter().for_each(|part| bytes.extend(*part));
+        };
+        if let Some(usage) = &self.usage {
+            let numbers = [usage.input_tokens, usage.output_tokens, usage.total_tokens];
+            let numbers = numbers.map(u64::to_le_bytes);
+            note(USAGE, &[&numbers[0], &numbers[1], &numbers[2]]);
+        }
+        if let Some(model) = &self.model {
+            note(MODEL, &[model.as_bytes()]);
+        }
+        if !self.pace.is_empty() {
+            let numbers = self.pace.iter().flat_map(|mark| [mark.bytes, mark.ms]);
+            let bytes: Vec<u8> = numbers.flat_map(u32::to_le_bytes).collect();
+            note(PACE, &[&bytes]);
+        }
+    }
+
+    fn decode(mut rest: &[u8]) -> Option<Self> {
+        let mut notes = Self::default();
+        while !rest.is_empty() {
+            let [kind] = take(&mut rest)?;
+            let length = u32::from_le_bytes(take(&mut rest)?);
+            let mut note = rest.split_off(..usize::try_from(length).ok()?)?;
+            match kind {
+                USAGE => {
+                    let mut number = || take(&mut note).map(u64::from_le_bytes);
+                    notes.usage = Some(Usage {
+                        input_tokens: number()?,
+                        output_tokens: number()?,
+                        total_tokens: number()?,
+                    });
+                    if !note.is_empty() {
+                        return None;
+                    }
+                }
+                PACE => {
+                    while !note.is_empty() {
+                        let mut number = || take(&mut note).map(u32::from_le_bytes);
+                        notes.pace.push(Mark {
+                            bytes: number()?,
+                            ms: number()?,
+                        });
+                    }
+                }
+                MODEL => notes.model = Some(str::from_utf8(note).ok()?.to_owned()),
+                _ => {}
+            }
+        }
+        Some(notes)
     }
 }
 
@@ -86,7 +193,19 @@ mod tests {
             ("content-type".to_string(), b"text/event-stream".to_vec()),
             ("content-language".to_string(), b"en".to_vec()),
         ];
-        AnswerHead::encode(200, &headers)
+        AnswerHead::encode_noting(200, &headers, &notes())
+    }
+
+    fn notes() -> Notes {
+        Notes {
+            usage: Some(Usage {
+                input_tokens: 3,
+                output_tokens: 4,
+                total_tokens: 9,
+            }),
+            model: Some("mock".into()),
+            pace: vec![Mark { bytes: 5, ms: 7 }],
+        }
     }
 
     #[test]
@@ -96,23 +215,47 @@ mod tests {
         assert_eq!(head.headers["content-type"], "text/event-stream");
         assert_eq!(head.headers["content-language"], "en");
         assert_eq!(head.headers.len(), 2);
+        assert_eq!(head.notes, notes());
+        let bare = AnswerHead::decode(&AnswerHead::encode(200, &[])).expect("decodes");
+        assert_eq!(bare.notes, Notes::default());
     }
 
     #[test]
-    fn every_cut_and_every_extra_byte_is_refused() {
+    fn every_cut_is_refused_but_between_two_notes() {
         let whole = whole();
+        let bare = whole.len() - (5 + 24) - (5 + 4) - (5 + 8);
         for cut in 0..whole.len() {
-            assert_eq!(AnswerHead::decode(&whole[..cut]), None, "cut at {cut}");
+            let usage = bare + 5 + 24;
+            let between = [bare, usage, usage + 5 + 4].contains(&cut);
+            let decoded = AnswerHead::decode(&whole[..cut]);
+            assert_eq!(decoded.is_some(), between, "cut at {cut}");
         }
         let longer = [&whole[..], b"x"].concat();
         assert_eq!(AnswerHead::decode(&longer), None);
     }
 
     #[test]
+    fn version_1_is_still_read() {
+        let stored = b"\x01\xc8\x00\x01\x00\x03\x00\x02\x00\x00\x00ageno";
+        let head = AnswerHead::decode(stored).expect("decodes");
+        assert_eq!(head.headers["age"], "no");
+        assert_eq!(head.notes, Notes::default());
+        let longer = [&stored[..], b"x"].concat();
+        assert_eq!(AnswerHead::decode(&longer), None);
+    }
+
+    #[test]
+    fn notes_of_a_later_release_are_passed_over() {
+        let later = [&whole()[..], b"\xff\x02\x00\x00\x00??"].concat();
+        let head = AnswerHead::decode(&later).expect("decodes");
+        assert_eq!(head.notes, notes());
+    }
+
+    #[test]
     fn foreign_metadata_is_refused() {
         for bytes in [
             &b""[..],
-            b"\x02\xc8\x00\x00\x00",
+            b"\x03\xc8\x00\x00\x00",
             b"\x01\x00\x00\x00\x00",
             b"{\"a\":1}",
         ] {

@@ -3,14 +3,21 @@
 //! Everything has a default, so an empty file is a valid one. Unknown keys are errors: a
 //! misspelt bound must not be a missing one.
 
+mod rules;
+
 use crate::cache::{CacheOptions, Durability};
-use crate::runtime::GuestLimits;
+use crate::metrics::Price;
+use crate::runtime::{ClientControl, GuestLimits, Lifetimes, Replay};
 use http::Uri;
 use http::uri::{Authority, Scheme};
+use reflex_llm::Tenant;
+use rules::{GroupTable, PriceTable, TtlTable};
 use serde::Deserialize;
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A configuration that can be run with.
@@ -30,8 +37,24 @@ pub struct Config {
     pub cache: CacheOptions,
     /// Mixed into every key: two namespaces never share an entry.
     pub namespace: String,
-    /// Life of an entry.
+    /// Life of an entry where no rule says otherwise.
     pub ttl: Duration,
+    /// All that is to be said of lives: `ttl`, the rules, and what clients may ask for.
+    pub lifetimes: Arc<Lifetimes>,
+    /// What of a request's `Cache-Control` and `x-reflex-ttl` is obeyed.
+    pub client_control: ClientControl,
+    /// The greatest temperature that a request may ask for and still be answered from the cache.
+    pub temperature_max: Option<f64>,
+    /// Tenants that share their answers with others, and as whom.
+    pub groups: Arc<HashMap<Tenant, Tenant>>,
+    /// How streams are replayed.
+    pub replay: Replay,
+    /// How many different answers are kept for one request and served in turn.
+    pub samples: NonZeroU32,
+    /// How long a request waits for another one's answer to begin.
+    pub fill_wait_max: Duration,
+    /// What tokens cost, for the metrics of what was saved.
+    pub prices: Vec<Price>,
     /// Longest request body that may be answered from the cache; longer ones pass through.
     pub request_bytes_max: u64,
     /// Whether requests without a credential share their answers.
@@ -164,6 +187,15 @@ struct File {
     component: Option<PathBuf>,
     namespace: Option<String>,
     ttl_seconds: Option<NonZeroU64>,
+    ttl: Option<Vec<TtlTable>>,
+    ttl_seconds_max: Option<NonZeroU64>,
+    client_control: Option<ControlMode>,
+    temperature_max: Option<f64>,
+    group: Option<Vec<GroupTable>>,
+    price: Option<Vec<PriceTable>>,
+    fill_wait_seconds_max: Option<NonZeroU64>,
+    samples: Option<NonZeroU64>,
+    replay: Option<ReplayMode>,
     disk_bytes_max: Option<NonZeroU64>,
     durability: Option<DurabilityMode>,
     entry_bytes_max: Option<NonZeroU64>,
@@ -197,6 +229,27 @@ enum DurabilityMode {
     EveryInsert,
 }
 
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum ControlMode {
+    Obey,
+    NoRefresh,
+    Ignore,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum ReplayMode {
+    Instant,
+    Paced,
+}
+
+/// More answers to one request than this are no cache any more.
+const SAMPLES_MAX: u64 = 10_000;
+/// A minute: an answer that is not streamed begins when it is whole, and a long one takes so long.
+const FILL_WAIT_MAX: Duration = Duration::from_secs(60);
+/// A week: what a client may have its answers kept for. Models change.
+const TTL_SECONDS_MAX: u64 = 7 * 24 * 3600;
 /// An hour: long enough for retries, evaluations and agents, short enough that a model's update
 /// shows the same day.
 const TTL_SECONDS: u64 = 3600;
@@ -276,6 +329,24 @@ impl Config {
                 "tenant_header: `{name}` is not a header name in lower case"
             ));
         }
+        if let Some(most) = file.temperature_max
+            && !(most.is_finite() && most >= 0.0)
+        {
+            return Err(format!("temperature_max: {most} is no temperature"));
+        }
+        let groups = rules::groups(
+            &file.group.unwrap_or_default(),
+            file.tenant_header.as_deref(),
+        )?;
+        let ttl = Duration::from_secs(file.ttl_seconds.map_or(TTL_SECONDS, NonZeroU64::get));
+        let asked_max = file
+            .ttl_seconds_max
+            .map_or(TTL_SECONDS_MAX, NonZeroU64::get);
+        let lifetimes = Lifetimes {
+            rules: rules::lives(file.ttl.unwrap_or_default())?,
+            usual: Some(ttl),
+            asked_max: Some(Duration::from_secs(asked_max)),
+        };
         let seconds = |value: Option<NonZeroU64>, default: Duration| {
             value.map_or(default, |value| Duration::from_secs(value.get()))
         };
@@ -295,7 +366,24 @@ impl Config {
             component: flags.component.or(file.component),
             cache,
             namespace: file.namespace.unwrap_or_else(|| "default".into()),
-            ttl: Duration::from_secs(file.ttl_seconds.map_or(TTL_SECONDS, NonZeroU64::get)),
+            ttl,
+            lifetimes: Arc::new(lifetimes),
+            client_control: match file.client_control {
+                None | Some(ControlMode::Obey) => ClientControl::Obey,
+                Some(ControlMode::NoRefresh) => ClientControl::NoRefresh,
+                Some(ControlMode::Ignore) => ClientControl::Ignore,
+            },
+            temperature_max: file.temperature_max,
+            groups: Arc::new(groups),
+            replay: match file.replay {
+                None | Some(ReplayMode::Instant) => Replay::Instant,
+                Some(ReplayMode::Paced) => Replay::Paced,
+            },
+            // The file's number is never 0.
+            samples: NonZeroU32::new(bounded("samples", file.samples, 1, SAMPLES_MAX)?)
+                .unwrap_or(NonZeroU32::MIN),
+            fill_wait_max: seconds(file.fill_wait_seconds_max, FILL_WAIT_MAX),
+            prices: rules::prices(file.price.unwrap_or_default())?,
             request_bytes_max: bounded(
                 "request_bytes_max",
                 file.request_bytes_max,
@@ -414,6 +502,30 @@ mod tests {
         check("anonymous = \"yes\"", "anonymous");
         check("edge_socket_mode = \"0999\"", "edge_socket_mode");
         check("edge_socket_mode = \"7777\"", "edge_socket_mode");
+        check("[[ttl]]\nmodel = \"a\"\nseconds = \"ever\"", "seconds");
+        check("[[ttl]]\nmodel = \"a\"", "seconds");
+        check("[[ttl]]\nroute = \"a\"\nseconds = 1", "route");
+        check("samples = 0", "samples");
+        check("samples = 100000", "samples");
+        check("client_control = \"yes\"", "client_control");
+        check("temperature_max = -1.0", "temperature_max");
+        check("[[group]]\nname = \"\"", "group");
+        check(
+            "[[price]]\nmodel = \"a\"\ninput_per_million = 1",
+            "output_per_million",
+        );
+        let negative = "[[price]]\nmodel = \"a\"\ninput_per_million = -1\noutput_per_million = 1";
+        check(negative, "price");
+        check(
+            "[[group]]\nname = \"a\"\ntrusted = [\"b\"]",
+            "tenant_header",
+        );
+        let twice = "tenant_header = \"x-team\"\n[[group]]\nname = \"a\"\ntrusted = [\"b\", \"b\"]";
+        check(twice, "named twice");
+        let secret = load("[[group]]\nname = \"a\"\ntenants = [\"sk-secret\"]");
+        let error = secret.expect_err("a credential is no tenant");
+        assert!(error.contains("`reflex-edge tenant`"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
     }
 
     #[test]

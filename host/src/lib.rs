@@ -18,11 +18,15 @@ pub mod config;
 pub mod metrics;
 #[cfg(feature = "serve")]
 pub mod serve;
+#[cfg(feature = "serve")]
+pub mod tenants;
 
 #[cfg(feature = "http")]
 mod answer;
 #[cfg(feature = "component")]
 pub mod clock;
+#[cfg(feature = "component")]
+mod pattern;
 #[cfg(feature = "component")]
 pub mod runtime;
 

@@ -5,6 +5,7 @@ mod store_cli;
 use clap::{Args, Parser, Subcommand};
 use reflex_host::config::{Config, Flags};
 use reflex_host::serve::Server;
+use reflex_host::tenants;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,6 +26,16 @@ enum Command {
     /// Run as an HTTP reverse proxy in front of a provider, as the cache of edges, or as both
     Serve(Serve),
     Store(store_cli::Store),
+    /// Print whom a configuration's [[group]] knows a client as; reads its headers, such as
+    /// `authorization: Bearer KEY`, from standard input, one a line
+    Tenant(WhoIs),
+}
+
+#[derive(Debug, Args)]
+struct WhoIs {
+    /// The configuration's tenant_header, if it has one
+    #[arg(long, value_name = "NAME")]
+    tenant_header: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +73,7 @@ fn main() -> ExitCode {
     let serve = match Cli::parse().command {
         Command::Serve(serve) => serve,
         Command::Store(store) => return store.run(),
+        Command::Tenant(who) => return tenant(&who),
     };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -91,6 +103,21 @@ fn main() -> ExitCode {
         Err(error) => return fail(&format!("cannot start threads: {error}")),
     };
     runtime.block_on(run(config))
+}
+
+/// Credentials come by standard input: arguments are for every user of the machine to see.
+fn tenant(who: &WhoIs) -> ExitCode {
+    let lines = match std::io::read_to_string(std::io::stdin().lock()) {
+        Ok(lines) => lines,
+        Err(error) => return fail(&format!("cannot read standard input: {error}")),
+    };
+    match tenants::of_lines(&lines, who.tenant_header.as_deref()) {
+        Ok(tenant) => {
+            println!("{}", tenants::text(&tenant));
+            ExitCode::SUCCESS
+        }
+        Err(error) => refuse(&error),
+    }
 }
 
 async fn run(config: Config) -> ExitCode {

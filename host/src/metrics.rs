@@ -1,7 +1,8 @@
 //! Every counter of the daemon, named once. `/metrics` prints them in Prometheus' text format.
 
 use crate::cache::{Cache, Stats};
-use crate::runtime::{Failure, Outcome, RecordingObserver};
+use crate::pattern::is_like;
+use crate::runtime::{Failure, Fills, Outcome, RecordingObserver};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -9,6 +10,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use reflex_llm::Usage;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Counters are updated where things happen; what the cache counts itself is read when asked.
@@ -23,14 +27,50 @@ pub struct Metrics {
     /// Kept by who counts: the fills of the edge API.
     pub(crate) edge_waiting: Gauge,
     recordings: Family<RecordingLabels, Counter>,
+    saved_tokens: Family<KindLabel, Counter>,
+    saved_money: Family<ModelLabel, Counter<f64, AtomicU64>>,
+    prices: Vec<Price>,
+    fills: Arc<Fills>,
+    fill_waiters: Gauge,
     cache: CacheGauges,
+}
+
+/// What the tokens of a model cost, in whatever money the operator counts in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Price {
+    /// The model's name, in which `*` stands for any text.
+    pub model: String,
+    /// A million tokens of requests.
+    pub input_per_million: f64,
+    /// A million tokens of answers.
+    pub output_per_million: f64,
+}
+
+impl Price {
+    fn of(&self, usage: &Usage) -> f64 {
+        let cost = |tokens: u64, per_million: f64| tokens as f64 / 1e6 * per_million;
+        cost(usage.input_tokens, self.input_per_million)
+            + cost(usage.output_tokens, self.output_per_million)
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabel {
+    /// `input` or `output`.
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ModelLabel {
+    /// As the operator's prices spell it: what clients send has no bound.
+    model: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RequestLabels {
     /// `HIT_L1_EXACT`, `MISS`, `BYPASS`, or `ERROR` where the provider gave no answer.
     status: &'static str,
-    /// Why, for a bypass.
+    /// Why, for a bypass; `collapsed` for a miss that another request was asking for already.
     detail: &'static str,
 }
 
@@ -80,6 +120,13 @@ const MISS_BUCKETS: [f64; 10] = [1e-3, 1e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
+
+impl Metrics {
+    /// Counters at zero. Of several prices for a model, the first counts.
+    pub fn new(prices: Vec<Price>) -> Self {
         let mut registry = Registry::with_prefix("reflex");
         let requests = Family::default();
         registry.register(
@@ -128,6 +175,26 @@ impl Default for Metrics {
             "recordings",
             "Answers on their way into the cache",
             recordings.clone(),
+        );
+
+        let saved_tokens = Family::default();
+        registry.register(
+            "saved_tokens",
+            "Tokens of answers from the cache, as they were counted when new",
+            saved_tokens.clone(),
+        );
+        let saved_money = Family::default();
+        registry.register(
+            "saved_money",
+            "What these cost by the configuration's prices",
+            saved_money.clone(),
+        );
+
+        let fill_waiters = Gauge::default();
+        registry.register(
+            "fill_waiters",
+            "Requests that wait for another one's answer to begin",
+            fill_waiters.clone(),
         );
 
         let cache = CacheGauges::default();
@@ -181,19 +248,30 @@ impl Default for Metrics {
             edge_requests,
             edge_waiting,
             recordings,
+            saved_tokens,
+            saved_money,
+            prices,
+            fills: Arc::default(),
+            fill_waiters,
             cache,
         }
     }
 }
 
 impl Metrics {
+    /// Which answers are being fetched; who waits for them is among what is told.
+    pub(crate) fn fills(&self) -> &Arc<Fills> {
+        &self.fills
+    }
+
     pub(crate) fn hit(&self, took: Duration) {
         self.request("HIT_L1_EXACT", "");
         self.hit_seconds.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn miss(&self, took: Duration) {
-        self.request("MISS", "");
+    /// `detail` says what kind of miss, where it is not the plain one.
+    pub(crate) fn miss(&self, detail: &'static str, took: Duration) {
+        self.request("MISS", detail);
         self.miss_seconds.observe(took.as_secs_f64());
     }
 
@@ -232,6 +310,8 @@ impl Metrics {
     /// Everything, as Prometheus reads it.
     pub fn text(&self, cache: &Cache) -> String {
         self.cache.set(&cache.stats());
+        let waiting = i64::try_from(self.fills.waiting()).unwrap_or(i64::MAX);
+        self.fill_waiters.set(waiting);
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &self.registry);
@@ -254,6 +334,26 @@ impl CacheGauges {
 }
 
 impl RecordingObserver for Metrics {
+    fn saved(&self, usage: &Usage, model: Option<&str>) {
+        for (kind, tokens) in [
+            ("input", usage.input_tokens),
+            ("output", usage.output_tokens),
+        ] {
+            self.saved_tokens
+                .get_or_create(&KindLabel { kind })
+                .inc_by(tokens);
+        }
+        let priced = |price: &&Price| model.is_some_and(|model| is_like(&price.model, model));
+        if let Some(price) = self.prices.iter().find(priced) {
+            let label = ModelLabel {
+                model: price.model.clone(),
+            };
+            self.saved_money
+                .get_or_create(&label)
+                .inc_by(price.of(usage));
+        }
+    }
+
     fn ended(&self, outcome: Outcome) {
         let (outcome, reason) = match outcome {
             Outcome::Stored => ("stored", ""),

@@ -8,22 +8,34 @@
 mod bindings;
 mod body;
 mod cache_host;
+mod fills;
 mod handler;
 mod http_host;
+mod lifetimes;
 mod limits;
+mod misses;
+mod pace;
 mod recording;
+mod samples;
+mod sharing;
 mod state;
 
+pub use bindings::http::ClientControl;
 pub use bindings::{cache as cache_bindings, http as http_bindings};
 #[cfg(feature = "serve")]
 pub(crate) use body::Prefixed;
 pub use cache_host::{Grant, Reflex, ReflexCtx, ReflexCtxView, ReflexView, add_to_linker};
+pub use fills::Fills;
 pub use handler::{Failure, Handler, LoadError};
 pub use http_host::{
     HttpPolicy, ReflexHttp, ReflexHttpCtxView, ReflexHttpView, add_http_to_linker,
 };
+pub use lifetimes::{Life, LifeRule, Lifetimes};
 pub use limits::GuestLimits;
+pub(crate) use pace::Mark;
+pub use pace::Replay;
 pub use recording::{NoObserver, Outcome, RecordingObserver};
+pub use samples::Samples;
 pub use state::{Progress, ResponseFuture, SendRequest};
 
 /// The body type of requests and responses here.

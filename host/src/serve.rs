@@ -18,7 +18,7 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{Config, EdgeSocket, NetLimits, Upstream};
 use crate::metrics::Metrics;
-use crate::runtime::{Grant, Handler, HttpPolicy, ReflexCtx};
+use crate::runtime::{Grant, Handler, HttpPolicy, ReflexCtx, Samples};
 use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 use hyper::service::service_fn;
@@ -78,7 +78,7 @@ impl Server {
         // Only now, for a second daemon on the same folder must leave the first one's socket be.
         let edge = config.edge.as_ref().map(bind_edge).transpose()?;
 
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::new(config.prices.clone()));
         let front = match listener {
             Some((upstream, listener)) => Some(Front {
                 listener,
@@ -204,13 +204,19 @@ fn proxy(
             anonymous,
             tenant_header: config.tenant_header.clone(),
             request_bytes_max: config.request_bytes_max,
-            ttl: Some(config.ttl),
-            ttl_max: None,
+            temperature_max: config.temperature_max,
+            groups: Arc::clone(&config.groups),
+            lifetimes: Arc::clone(&config.lifetimes),
         },
         clock: Clock::system(),
     };
     let policy = HttpPolicy {
         allow_length: config.allow_length,
+        client_control: config.client_control,
+        replay: config.replay,
+        samples: Samples::new(config.samples),
+        fill_wait_max: config.fill_wait_max,
+        fills: Arc::clone(metrics.fills()),
         observer: Arc::clone(metrics) as _,
     };
     let handler = Handler::new(

@@ -27,6 +27,22 @@ impl Key {
             digest: hasher.finish(),
         }
     }
+
+    /// The key of one of several answers that are kept for one request, numbered from 0. The first
+    /// has the request's own key, so that it is found whether others are kept or not.
+    pub fn sample(&self, number: u32) -> Self {
+        if number == 0 {
+            return *self;
+        }
+        let mut hasher = KeyHasher::derive("reflex-edge sample v1");
+        hasher
+            .field("request", &self.digest)
+            .field("number", &number.to_le_bytes());
+        Self {
+            tenant: self.tenant,
+            digest: hasher.finish(),
+        }
+    }
 }
 
 /// Says nothing: with a guessable prompt a key in a log would be an oracle.

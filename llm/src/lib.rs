@@ -154,6 +154,8 @@ pub struct Candidate<'a> {
     tenant: Tenant,
     control: Control,
     temperature_max: Option<f64>,
+    /// A header that is not in the key, because the tenant stands for it.
+    named_by: Option<&'a str>,
 }
 
 /// Classifies a request whose body is at hand.
@@ -191,13 +193,30 @@ pub fn candidate<'a>(head: &Head<'a>, policy: &Policy<'_>) -> Result<Candidate<'
         tenant,
         control,
         temperature_max: policy.temperature_max,
+        named_by: None,
     })
 }
 
-impl Candidate<'_> {
+impl<'a> Candidate<'a> {
     /// What the client asks of the cache, known before the body is.
     pub fn control(&self) -> Control {
         self.control
+    }
+
+    /// Who asks, as far as sharing goes.
+    pub fn tenant(&self) -> Tenant {
+        self.tenant
+    }
+
+    /// The same request as one of another tenant's: that of a group, whose members share their
+    /// answers because the operator says so. `named_by` is the [trusted header](Policy) that may
+    /// have named the member: members differ in it, and their answers don't.
+    pub fn as_tenant(self, tenant: Tenant, named_by: Option<&'a str>) -> Self {
+        Self {
+            tenant,
+            named_by,
+            ..self
+        }
     }
 
     /// The second stage: reads the body and makes the key.
@@ -249,6 +268,9 @@ impl Candidate<'_> {
             hasher.field("query", query.as_bytes());
         }
         headers::significant(self.head.headers, |name, value| {
+            if self.named_by == Some(name) {
+                return;
+            }
             hasher.field("header", name.as_bytes());
             hasher.field("value", value);
         });

@@ -12,6 +12,9 @@ pub const CACHE_STATUS: &str = "cache-status";
 /// The header that says how many seconds ago a hit was stored.
 pub const AGE: &str = "age";
 
+/// The header that says how many tokens a hit saved: those that the answer cost when it was new.
+pub const X_REFLEX_SAVED_TOKENS: &str = "x-reflex-saved-tokens";
+
 /// What stands in the error of [`Status::Absent`].
 pub const NOT_CACHED: &str = "reflex-edge: not in the cache, and the request said only-if-cached";
 

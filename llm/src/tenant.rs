@@ -16,6 +16,15 @@ pub(crate) const CREDENTIALS: &[&str] =
 const SCOPES: &[&str] = &["openai-organization", "openai-project"];
 
 impl Tenant {
+    /// The tenant that the members of a group are together.
+    pub fn of_group(name: &str) -> Self {
+        let mut hasher = KeyHasher::derive("reflex-edge tenant v1");
+        hasher
+            .field("kind", b"group")
+            .field("name", name.as_bytes());
+        Self(hasher.finish())
+    }
+
     /// The tenant of a request; none if nobody is named and nobody may share.
     ///
     /// The trusted header, where there is one, stands for the caller in place of the credential,

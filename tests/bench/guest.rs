@@ -6,13 +6,13 @@ use http_body_util::{BodyExt as _, Full};
 use reflex_host::cache::{Cache, CacheOptions};
 use reflex_host::clock::Clock;
 use reflex_host::runtime::{
-    Grant, GuestLimits, Handler, HttpPolicy, NoObserver, ReflexCtx, ResponseFuture, SendRequest,
-    WasiBody,
+    ClientControl, Grant, GuestLimits, Handler, HttpPolicy, NoObserver, ReflexCtx, Replay,
+    ResponseFuture, Samples, SendRequest, WasiBody,
 };
 use reflex_llm::Anonymous;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const HITS: usize = 5000;
 
@@ -91,13 +91,19 @@ fn handler(answer_bytes: usize) -> Handler {
             anonymous: Anonymous::Bypass,
             tenant_header: None,
             request_bytes_max: 1 << 20,
-            ttl: None,
-            ttl_max: None,
+            temperature_max: None,
+            groups: Arc::default(),
+            lifetimes: Arc::default(),
         },
         clock: Clock::system(),
     };
     let policy = HttpPolicy {
         allow_length: false,
+        client_control: ClientControl::Obey,
+        replay: Replay::Instant,
+        samples: Samples::default(),
+        fill_wait_max: Duration::from_secs(60),
+        fills: Arc::default(),
         observer: Arc::new(NoObserver),
     };
     let limits = GuestLimits {

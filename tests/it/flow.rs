@@ -9,13 +9,14 @@ use serde_json::json;
 
 /// Everything that a hit may tell: what is needed to read it, and what we say about it. Request
 /// ids, rate limits and cookies belong to the first exchange, and the key itself to nobody.
-const HIT_HEADERS: [&str; 7] = [
+const HIT_HEADERS: [&str; 8] = [
     "age",
     "cache-status",
     "content-length",
     "content-type",
     "date",
     "openai-version",
+    "x-reflex-saved-tokens",
     "x-reflex-status",
 ];
 
@@ -79,6 +80,29 @@ async fn a_repeated_stream_is_replayed_byte_for_byte() {
         assert!(first.body.ends_with(b"data: [DONE]\n\n"));
         assert_eq!(upstream.call_count(), calls + 1);
     }
+}
+
+/// The pace itself is measured beside its code; here the bytes are the same, and in parts.
+#[tokio::test]
+async fn a_paced_replay_comes_in_parts_and_is_the_same() {
+    let upstream = Upstream::start().await;
+    let edge = Plan::new(&upstream.url())
+        .config("replay = \"paced\"")
+        .start()
+        .await;
+    let ask = || Ask::stream("slowly again").mock("paced=5");
+    let first = edge.client.fetch(ask()).await;
+    check_miss(&first);
+    let mut again = edge.client.send(ask()).await;
+    let mut parts = Vec::new();
+    while let Some(part) = again.chunk().await.expect("a body that is not cut") {
+        parts.push(part);
+    }
+    assert!(parts.len() > 5, "{} parts", parts.len());
+    assert_eq!(parts.concat(), first.body);
+    let document = || Ask::chat("slowly again");
+    let first = edge.client.fetch(document()).await;
+    check_hit(&edge.client.fetch(document()).await, &first);
 }
 
 #[tokio::test]

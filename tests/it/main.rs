@@ -1,6 +1,9 @@
 //! The integration tests, one binary: everything here runs against the real `reflex-edge`, from
 //! the outside. Logic without a process around it is tested beside its code.
 
+mod apis;
+mod coalescing;
+mod control;
 mod flow;
 mod not_stored;
 mod passing;
@@ -8,6 +11,8 @@ mod passing;
 mod daemon;
 mod guest;
 mod refusals;
+mod samples;
+mod savings;
 
 mod edge_api;
 

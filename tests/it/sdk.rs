@@ -1,4 +1,5 @@
-//! The official OpenAI client for Python in front of the real binary: what users run.
+//! The official clients for Python, of OpenAI, Anthropic and Google, in front of the real binary:
+//! what users run.
 //!
 //! The scripts stand in `tests/python`; each checks what its client sees, and the test checks
 //! what the provider saw.
@@ -96,6 +97,30 @@ async fn the_same_stream_twice_is_one_call_and_the_same_chunks() {
         .await;
     // With and without usage.
     assert_eq!(upstream.call_count(), 2);
+}
+
+/// Plain and streamed, each asked for twice.
+async fn check_two_calls(script: &'static str) {
+    let upstream = Upstream::start().await;
+    let edge = Edge::before(&upstream).await;
+    Script::start(script, &edge.url).ends().await;
+    assert_eq!(upstream.call_count(), 2, "{script}");
+}
+
+#[tokio::test]
+async fn the_same_response_twice_is_one_call() {
+    check_two_calls("responses_twice.py").await;
+}
+
+/// BerriAI/litellm#25653: Anthropic's `/v1/messages` was not cached.
+#[tokio::test]
+async fn the_same_message_of_anthropics_sdk_twice_is_one_call() {
+    check_two_calls("anthropic_twice.py").await;
+}
+
+#[tokio::test]
+async fn the_same_request_of_googles_sdk_twice_is_one_call() {
+    check_two_calls("genai_twice.py").await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-/// One way to treat a chat completion.
+/// One way to treat a request for an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Behaviour {
     /// Answers at once.
@@ -28,6 +28,10 @@ pub enum Behaviour {
     Cut,
     /// Compresses the answer, whatever the request accepts.
     Gzip,
+    /// Gated, and puts `[DONE]` behind the end of a stream that has another one, as some gateways do.
+    Done,
+    /// Gated, with one more event behind the end of a stream, which must not have any.
+    More,
     /// Says so many bytes more than usual.
     Large(usize),
     /// Sends headers that concern the connection only.
@@ -38,7 +42,7 @@ impl FromStr for Behaviour {
     type Err = String;
 
     /// `answer`, `paced=30` (milliseconds), `gated`, `silent`, `status=500`, `error`, `length`,
-    /// `refusal`, `cut`, `gzip`, `large=100000` (bytes), `hop-by-hop`.
+    /// `refusal`, `cut`, `gzip`, `done`, `more`, `large=100000` (bytes), `hop-by-hop`.
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         let number = || {
@@ -62,6 +66,8 @@ impl FromStr for Behaviour {
             "refusal" => Self::Refusal,
             "cut" => Self::Cut,
             "gzip" => Self::Gzip,
+            "done" => Self::Done,
+            "more" => Self::More,
             "large" => Self::Large(size()?),
             "hop-by-hop" => Self::HopByHop,
             _ => {

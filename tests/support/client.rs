@@ -60,6 +60,14 @@ impl Ask {
         }
     }
 
+    /// A request to any API, with the credential `Bearer test`.
+    pub fn to(path: &str, body: &Value) -> Self {
+        Self {
+            path: path.into(),
+            ..Self::body(body.to_string())
+        }
+    }
+
     /// A GET without credential.
     pub fn get(path: &str) -> Self {
         Self {

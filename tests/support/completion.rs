@@ -39,7 +39,7 @@ impl Prompt {
 }
 
 /// A message's content is a string or a list of parts, of which some have text.
-fn text_of(content: &Value) -> String {
+pub(crate) fn text_of(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
         Value::Array(parts) => parts
@@ -202,7 +202,7 @@ pub fn tokens(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// What is said to a prompt. It ends in a double quote, which a replay must not stumble over.
-fn reply(prompt: &str) -> String {
+pub(crate) fn reply(prompt: &str) -> String {
     const OPENINGS: [&str; 4] = [
         "That is a good question, and the short answer is that it depends.",
         "There are two parts to this; the first explains most of it.",

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod completion;
+mod spoken;
 
 pub mod behaviour;
 mod reply;

@@ -20,8 +20,9 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::behaviour::Behaviour;
-use crate::completion::{self, Completion, Prompt};
+use crate::completion;
 use crate::reply::{Reply, events, gzip, json, json_of, models, refuse, set};
+use crate::spoken::{self, Asked, Ending, Wish};
 use crate::within;
 
 /// The largest request that is taken in.
@@ -143,9 +144,15 @@ impl Upstream {
         let _ = within(&format!("{count} answers without a reader"), enough).await;
     }
 
-    /// Lets gated answers send so many frames more.
+    /// Lets gated answers send so many frames more, or so many held ones (with the header
+    /// `x-hold`) begin.
     pub fn release(&self, frames: usize) {
         self.shared.gate.add_permits(frames);
+    }
+
+    /// Takes back what was released and not used.
+    pub fn forget_permits(&self) {
+        self.shared.gate.forget_permits(usize::MAX >> 3);
     }
 
     /// Lets gated answers send all they have, from now on.
@@ -237,10 +244,15 @@ async fn answer(
         body: body.to_bytes(),
     };
     let number = shared.record(call.clone());
+    if !call.header("x-hold").is_empty()
+        && let Ok(permit) = shared.gate.acquire().await
+    {
+        permit.forget();
+    }
     let route = call.path.split('?').next().unwrap_or_default();
     Ok(match (&call.method, route) {
         (&Method::GET, "/v1/models") => json(StatusCode::OK, models()),
-        (&Method::POST, "/v1/chat/completions") => complete(shared, &call, number).await,
+        (&Method::POST, path) if spoken::speaks(path) => complete(shared, &call, number).await,
         _ => refuse(404, "no such route"),
     })
 }
@@ -253,49 +265,53 @@ async fn complete(shared: Arc<Shared>, call: &Call, number: u64) -> Response<Rep
             Err(error) => return refuse(400, &error),
         },
     };
-    let Some(prompt) = Prompt::parse(&call.body) else {
-        return refuse(400, "the body is not a chat completion request");
-    };
-    let stream = prompt.stream;
-    let id = format!("chatcmpl-{:x}-{number}", shared.started);
-    let mut completion = Completion::answer(id, shared.started + number, prompt);
+    let mut wish = Wish::default();
     match behaviour {
         Behaviour::Silent => std::future::pending::<()>().await,
         Behaviour::Status(status) => return refuse(status, "as the test wants it"),
-        Behaviour::Error if !stream => {
+        Behaviour::Length => wish.ending = Ending::Length,
+        Behaviour::Refusal => wish.ending = Ending::Refusal,
+        Behaviour::Large(bytes) => wish.padding = bytes,
+        _ => {}
+    }
+    let asked = Asked {
+        path: &call.path,
+        body: &call.body,
+        started: shared.started,
+        number,
+        wish,
+    };
+    let Some(mut spoken) = spoken::answer(&asked) else {
+        return refuse(400, "the body is not a request of this API");
+    };
+    match behaviour {
+        Behaviour::Error if !spoken.stream => {
             return json(
                 StatusCode::OK,
                 completion::error(500, "as the test wants it"),
             );
         }
-        Behaviour::Length => completion.finish_reason = "length",
-        Behaviour::Refusal => completion.refusal = Some("I'm sorry, I cannot help with that."),
-        Behaviour::Paced(pause) if !stream => {
-            let tokens = completion::tokens(&completion.text).count();
-            tokio::time::sleep(pause * u32::try_from(tokens).unwrap_or(u32::MAX)).await;
+        Behaviour::Error => {
+            let error = serde_json::json!({"error": {"message": "overloaded"}});
+            spoken.frames.insert(2, completion::event(&error));
         }
-        Behaviour::Large(bytes) => completion.text.extend(std::iter::repeat_n('x', bytes)),
+        Behaviour::Done => spoken.frames.push(Bytes::from_static(b"data: [DONE]\n\n")),
+        Behaviour::More => spoken.frames.push(Bytes::from_static(b"data: {}\n\n")),
+        Behaviour::Paced(pause) if !spoken.stream => {
+            tokio::time::sleep(pause * u32::try_from(spoken.tokens).unwrap_or(u32::MAX)).await;
+        }
         _ => {}
     }
 
-    let mut response = match stream {
-        true => {
-            let mut frames = completion.frames();
-            if behaviour == Behaviour::Error {
-                frames.insert(
-                    2,
-                    completion::event(&serde_json::json!({"error": {"message": "overloaded"}})),
-                );
-            }
-            events(stream_of(shared, frames, behaviour))
-        }
+    let mut response = match spoken.stream {
+        true => events(stream_of(shared, spoken.frames, behaviour)),
         false if behaviour == Behaviour::Gzip => {
-            let mut response = json(StatusCode::OK, gzip(&completion.json()));
+            let mut response = json(StatusCode::OK, gzip(&spoken.json));
             set(&mut response, "content-encoding", "gzip");
             response
         }
         false => {
-            let whole = completion.json();
+            let whole = spoken.json;
             match behaviour {
                 Behaviour::Cut => {
                     let half = vec![whole.slice(..whole.len() / 2)];
@@ -333,7 +349,7 @@ fn stream_of(shared: Arc<Shared>, frames: Vec<Bytes>, behaviour: Behaviour) -> R
         let half = frames.len() / 2;
         for (index, frame) in frames.into_iter().enumerate() {
             match behaviour {
-                Behaviour::Gated => tokio::select! {
+                Behaviour::Gated | Behaviour::Done | Behaviour::More => tokio::select! {
                     // The permit is used up; a closed gate is one that stands open for good.
                     permit = shared.gate.acquire() => if let Ok(permit) = permit { permit.forget() },
                     () = sender.closed() => {}

@@ -7,12 +7,12 @@
 pub mod bindings;
 
 use bindings::exports::wasi::http::handler::Guest;
-use bindings::reflex::cache::cache::{self, Entry, InsertOptions, Name};
-use bindings::reflex::cache::http;
+use bindings::reflex::cache::cache::{self, Entry, Name};
+use bindings::reflex::cache::http::{self, ClientControl, Recording, Turn};
 use bindings::wasi::http::handler;
 use bindings::wasi::http::types::{ErrorCode, Request, Response};
 use reflex_llm::status::{self, Status};
-use reflex_llm::{Anonymous, Bypass, Classified, Exchange, Head, Policy, Shape};
+use reflex_llm::{Anonymous, Bypass, Control, Examined, Head, Policy, Shape, Tenant, X_REFLEX_TTL};
 use std::slice;
 
 /// The handler; what a crate that builds on this one calls for the rest.
@@ -23,9 +23,13 @@ impl Guest for Middleware {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
         let policy = http::get_policy();
         let head = http::inspect(&request);
+        let obeyed = |(name, _): &&http::Header| {
+            policy.client_control != ClientControl::Ignore || !CONTROLS.contains(&name.as_str())
+        };
         let headers: Vec<(&str, &[u8])> = head
             .headers
             .iter()
+            .filter(obeyed)
             .map(|(name, value)| (name.as_str(), value.as_slice()))
             .collect();
         let head = Head {
@@ -39,63 +43,132 @@ impl Guest for Middleware {
         if let Some(name) = &policy.tenant_header {
             http::edit_request(&request, slice::from_ref(name), &[]);
         }
-        let candidate = match reflex_llm::candidate(&head, &rules(&policy)) {
+        let mut candidate = match reflex_llm::candidate(&head, &rules(&policy)) {
             Ok(candidate) => candidate,
             Err(reason) => return bypass(request, reason).await,
         };
+        if policy.has_groups {
+            let group = http::group_of(&candidate.tenant().0);
+            // The host answers with 32 bytes for 32 bytes.
+            let group = group.try_into().map_or(candidate.tenant(), Tenant);
+            if group != candidate.tenant() {
+                candidate = candidate.as_tenant(group, policy.tenant_header.as_deref());
+            }
+        }
         let peeked = http::peek(request, policy.request_bytes_max).await?;
         let Some(body) = peeked.body else {
             return bypass(peeked.request, Bypass::BodyTooLarge).await;
         };
-        match candidate.classify(&body) {
-            Classified::Cacheable(exchange) => answer(peeked.request, &exchange).await,
-            Classified::Bypass(reason) => bypass(peeked.request, reason).await,
+        let mut examined = match candidate.examine(&body) {
+            Ok(examined) => examined,
+            Err(reason) => return bypass(peeked.request, reason).await,
+        };
+        if policy.client_control == ClientControl::NoRefresh {
+            let control = &mut examined.exchange.control;
+            control.no_cache = false;
+            control.max_age = None;
+            control.min_fresh = None;
         }
+        answer(peeked.request, head.path, examined, policy.samples).await
     }
 }
 
+/// The headers by which a client says what it wants of the cache.
+const CONTROLS: [&str; 3] = ["cache-control", "pragma", X_REFLEX_TTL];
+
 /// From the cache if it may be and is there; else from the provider, recorded on its way.
-async fn answer(request: Request, exchange: &Exchange) -> Result<Response, ErrorCode> {
-    let key = cache::Key {
+async fn answer(
+    request: Request,
+    path: &str,
+    examined: Examined,
+    samples: u32,
+) -> Result<Response, ErrorCode> {
+    let Examined { exchange, model } = examined;
+    let request_key = cache::Key {
         tenant: exchange.key.tenant.0.to_vec(),
         digest: exchange.key.digest.to_vec(),
     };
+    let key = sample(&request_key, samples);
     let control = &exchange.control;
+    let recording = Recording {
+        key: key.clone(),
+        shape: exchange.shape.name().into(),
+        path: path.into(),
+        model,
+        ttl_seconds: control.ttl_seconds,
+    };
 
+    let mut fill = None;
     if !control.no_cache {
-        // An error of the cache is a miss: the provider can still answer.
-        let found = cache::lookup(&Name::Key(key.clone())).unwrap_or_default();
-        if let Some(entry) =
-            found.filter(|entry| control.accepts(entry.age_seconds(), entry.ttl_seconds()))
-            && let Ok(response) = replay(&entry)
-        {
-            return Ok(response);
+        for _ in 0..LOOKS_MAX {
+            if let Some(response) = look_up(&key, control) {
+                return Ok(response);
+            }
+            // The second look is what a leader owes those who wait for it.
+            if control.only_if_cached || fill.is_some() {
+                break;
+            }
+            match http::join(recording.clone()).await {
+                Turn::Lead(lead) => fill = Some(lead),
+                Turn::Follow(response) => {
+                    edit(&response, Status::Collapsed);
+                    return Ok(response);
+                }
+                Turn::Failed(error) => return Err(error),
+                Turn::Again => {}
+                Turn::Alone => break,
+            }
         }
     }
     if control.only_if_cached {
-        return Ok(not_cached(exchange.shape));
+        // Any of them will do.
+        let others = (1..samples).map(|_| sample(&request_key, samples));
+        let mut found = others.filter_map(|key| look_up(&key, control));
+        return Ok(found.next().unwrap_or_else(|| not_cached(exchange.shape)));
     }
 
     // Everyone must be able to read the replay, so what is recorded is not compressed.
     http::edit_request(
         &request,
-        &[],
+        &[X_REFLEX_TTL.into()],
         &[("accept-encoding".into(), b"identity".to_vec())],
     );
-    let response = handler::handle(request).await?;
+    let response = match handler::handle(request).await {
+        Ok(response) => response,
+        Err(error) => {
+            if let Some(fill) = fill {
+                http::give_up(fill, &error);
+            }
+            return Err(error);
+        }
+    };
     let status = if control.no_cache {
         Status::Refresh
     } else {
         Status::Miss
     };
     edit(&response, status);
-    let options = InsertOptions { ttl_seconds: None };
-    Ok(http::record_response(
-        response,
-        &key,
-        exchange.shape.name(),
-        options,
-    ))
+    Ok(http::record_response(response, &recording, fill))
+}
+
+/// The key of one of several answers, or of the only one.
+fn sample(key: &cache::Key, samples: u32) -> cache::Key {
+    match samples {
+        0 | 1 => key.clone(),
+        _ => http::sample(key),
+    }
+}
+
+/// How often the cache is looked at for one request: at first, as a leader once more, and again
+/// when a leader has gone without an answer. Whoever has bad luck more often asks alone.
+const LOOKS_MAX: usize = 4;
+
+/// What the cache has for this client.
+fn look_up(key: &cache::Key, control: &Control) -> Option<Response> {
+    // An error of the cache is a miss: the provider can still answer.
+    let entry = cache::lookup(&Name::Key(key.clone())).unwrap_or_default()?;
+    let accepted = control.accepts(entry.age_seconds(), entry.ttl_seconds());
+    accepted.then(|| replay(&entry).ok()).flatten()
 }
 
 fn replay(entry: &Entry) -> Result<Response, cache::Error> {
@@ -150,6 +223,6 @@ fn rules(policy: &http::Policy) -> Policy<'_> {
             Anonymous::Bypass
         },
         tenant_header: policy.tenant_header.as_deref(),
-        ..Policy::default()
+        temperature_max: policy.temperature_max,
     }
 }

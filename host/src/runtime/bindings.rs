@@ -18,12 +18,14 @@ mod http_world {
         path: "../wit",
         world: "reflex:cache/middleware",
         with: {
+            "reflex:cache/http.fill": crate::runtime::fills::Lead,
             "reflex:cache/cache": super::cache_world::reflex::cache::cache,
             "wasi:http/types": wasmtime_wasi_http::p3::bindings::http::types,
             "wasi:clocks/types": wasmtime_wasi::p3::bindings::clocks::types,
         },
         imports: {
             "reflex:cache/http.peek": store | trappable,
+            "reflex:cache/http.join": store | trappable,
             "reflex:cache/http.record-response": store | trappable,
             "wasi:http/handler.handle": store | trappable,
             default: trappable,

@@ -1,9 +1,12 @@
 //! `reflex:cache/cache` for guests: every name becomes a key in the component's own namespace.
 
 use super::bindings::cache::{self, Error, Host, HostEntry, InsertOptions, Limits, Name};
+use super::lifetimes::{Life, Lifetimes};
 use crate::cache::{Cache, CacheKey, Entry, InsertError, Lookup, METADATA_BYTES_MAX, NewEntry};
 use crate::clock::Clock;
-use reflex_llm::{Anonymous, Classified, Head, Key, Policy, Tenant};
+use reflex_llm::{Anonymous, Bypass, Head, Key, Policy, Tenant};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::Result;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
@@ -19,10 +22,12 @@ pub struct Grant {
     pub tenant_header: Option<String>,
     /// Longest request body or prompt that a key is made of, in bytes.
     pub request_bytes_max: u64,
-    /// Life of an entry that says nothing of its own. `None`: it does not expire.
-    pub ttl: Option<Duration>,
-    /// Longest life that a component may ask for. `None`: any.
-    pub ttl_max: Option<Duration>,
+    /// The greatest temperature that a request may ask for and still be answered from the cache.
+    pub temperature_max: Option<f64>,
+    /// Tenants that share their answers with others, and as whom.
+    pub groups: Arc<HashMap<Tenant, Tenant>>,
+    /// How long entries live.
+    pub lifetimes: Arc<Lifetimes>,
 }
 
 impl Grant {
@@ -31,8 +36,13 @@ impl Grant {
         Policy {
             anonymous: self.anonymous,
             tenant_header: self.tenant_header.as_deref(),
-            ..Policy::default()
+            temperature_max: self.temperature_max,
         }
+    }
+
+    /// As whom a tenant's answers are kept: a group, or just itself.
+    pub(super) fn group_of(&self, tenant: Tenant) -> Tenant {
+        self.groups.get(&tenant).copied().unwrap_or(tenant)
     }
 }
 
@@ -82,6 +92,9 @@ pub fn add_to_linker<T: ReflexView + 'static>(linker: &mut Linker<T>) -> Result<
 /// Longest single `entry.read`: what crosses into a guest at once stays well below its memory.
 const READ_BYTES_MAX: u64 = 1 << 20;
 
+/// Why an insert was refused: the operator has such answers not kept.
+const NOT_KEPT: &str = "not-kept";
+
 impl ReflexCtx {
     /// The entry of that key in this component's namespace, if it may be served now.
     pub(super) fn find(&self, key: &CacheKey) -> Option<Entry> {
@@ -95,28 +108,16 @@ impl ReflexCtx {
         CacheKey::new(&self.grant.namespace, &key.tenant.0, &key.digest)
     }
 
-    /// What the guest asked for, within what the operator allows.
-    pub(super) fn ttl(&self, asked: Option<u64>) -> Option<Duration> {
-        let ttl = asked.map(Duration::from_secs).or(self.grant.ttl);
-        match (ttl, self.grant.ttl_max) {
-            (Some(ttl), Some(most)) => Some(ttl.min(most)),
-            (None, most) => most,
-            (ttl, None) => ttl,
-        }
-    }
-
-    fn resolve(&self, name: Name) -> Result<Key, Error> {
+    fn resolve(&self, name: Name) -> Result<Named, Error> {
         match name {
-            Name::Key(key) => Ok(Key {
+            Name::Key(key) => Ok(Named::bare(Key {
                 tenant: Tenant(bytes32(&key.tenant, "tenant")?),
                 digest: bytes32(&key.digest, "digest")?,
-            }),
+            })),
             Name::Prompt(prompt) => {
                 self.check_length("prompt", prompt.text.len())?;
-                Ok(Key::for_prompt(
-                    &Tenant(bytes32(&prompt.tenant, "tenant")?),
-                    &prompt.text,
-                ))
+                let tenant = Tenant(bytes32(&prompt.tenant, "tenant")?);
+                Ok(Named::bare(Key::for_prompt(&tenant, &prompt.text)))
             }
             Name::Request(request) => {
                 self.check_length("body", request.body.len())?;
@@ -131,10 +132,20 @@ impl ReflexCtx {
                     path: &request.path,
                     headers: &headers,
                 };
-                match reflex_llm::classify(&head, &self.grant.policy(), &request.body) {
-                    Classified::Cacheable(exchange) => Ok(exchange.key),
-                    Classified::Bypass(reason) => Err(Error::Bypass(reason.detail().into())),
-                }
+                let bypass = |reason: Bypass| Error::Bypass(reason.detail().into());
+                let candidate =
+                    reflex_llm::candidate(&head, &self.grant.policy()).map_err(bypass)?;
+                let group = self.grant.group_of(candidate.tenant());
+                let candidate = match group == candidate.tenant() {
+                    true => candidate,
+                    false => candidate.as_tenant(group, self.grant.tenant_header.as_deref()),
+                };
+                let examined = candidate.examine(&request.body).map_err(bypass)?;
+                Ok(Named {
+                    key: examined.exchange.key,
+                    path: request.path,
+                    model: examined.model,
+                })
             }
         }
     }
@@ -147,6 +158,23 @@ impl ReflexCtx {
             )));
         }
         Ok(())
+    }
+}
+
+/// What a name stands for, and what the operator has rules about, where it is known.
+struct Named {
+    key: Key,
+    path: String,
+    model: Option<String>,
+}
+
+impl Named {
+    fn bare(key: Key) -> Self {
+        Self {
+            key,
+            path: String::new(),
+            model: None,
+        }
     }
 }
 
@@ -171,7 +199,7 @@ impl Host for ReflexCtxView<'_> {
 
     fn lookup(&mut self, name: Name) -> Result<Result<Option<Resource<Entry>>, Error>> {
         let key = match self.ctx.resolve(name) {
-            Ok(key) => key,
+            Ok(named) => named.key,
             Err(error) => return Ok(Err(error)),
         };
         let Some(entry) = self.ctx.find(&self.ctx.key(&key)) else {
@@ -187,10 +215,10 @@ impl Host for ReflexCtxView<'_> {
     }
 
     fn contains(&mut self, name: Name) -> Result<Result<bool, Error>> {
-        let found = |key: Key| {
+        let found = |named: Named| {
             self.ctx
                 .cache
-                .contains(&self.ctx.key(&key), self.ctx.clock.now_ms())
+                .contains(&self.ctx.key(&named.key), self.ctx.clock.now_ms())
         };
         Ok(self.ctx.resolve(name).map(found))
     }
@@ -209,7 +237,7 @@ impl Host for ReflexCtxView<'_> {
         Ok(self
             .ctx
             .resolve(name)
-            .map(|key| self.ctx.cache.remove(&self.ctx.key(&key))))
+            .map(|named| self.ctx.cache.remove(&self.ctx.key(&named.key))))
     }
 }
 
@@ -224,8 +252,14 @@ impl ReflexCtx {
         if options.ttl_seconds == Some(0) {
             return Err(Error::Invalid("ttl-seconds: 0 would store nothing".into()));
         }
-        let key = self.resolve(name)?;
-        self.store(&key, metadata, payload, self.ttl(options.ttl_seconds))
+        let Named { key, path, model } = self.resolve(name)?;
+        let lifetimes = &self.grant.lifetimes;
+        let ttl = match lifetimes.of(&path, model.as_deref(), options.ttl_seconds) {
+            Life::NotKept => return Err(Error::Bypass(NOT_KEPT.into())),
+            Life::For(ttl) => Some(ttl),
+            Life::Forever => None,
+        };
+        self.store(&key, metadata, payload, ttl)
             .map_err(|error| match error {
                 InsertError::PayloadTooLarge(most) | InsertError::MetadataTooLarge(most) => {
                     Error::TooLarge(most)

@@ -142,6 +142,11 @@ impl Handler {
     ///
     /// [`Failure`] says why there is no response. The request has been consumed as far as the
     /// guest read it.
+    ///
+    /// # Cancellation
+    ///
+    /// When the future is dropped, the guest is, and with it its request to the provider; unless
+    /// others wait for the same answer. Then it goes on for as long as any of them does.
     pub async fn handle(
         &self,
         request: http::Request<WasiBody>,
@@ -149,13 +154,21 @@ impl Handler {
         let permit = self.permit().await?;
         let mut instance = self.instance().await?;
         let progress = instance.store.data_mut().begin();
+        let guest_time_max = self.limits.guest_time_max;
 
-        let handled = tokio::select! {
-            biased;
-            handled = instance.respond(request, &progress) => handled?,
-            // The future of the guest's work is dropped here, and the instance with it.
-            () = progress.exhausted(self.limits.guest_time_max) => return Err(Failure::TimedOut),
+        let work = {
+            let progress = Arc::clone(&progress);
+            async move {
+                let handled = tokio::select! {
+                    biased;
+                    handled = instance.respond(request, &progress) => handled?,
+                    // The guest's work is dropped with this future, and so is the instance.
+                    () = progress.exhausted(guest_time_max) => return Err(Failure::TimedOut),
+                };
+                Ok((handled, instance, permit))
+            }
         };
+        let (handled, instance, permit) = Outliving::new(work, progress).await?;
         match handled.needs_guest {
             false => {
                 self.give_back(instance);
@@ -250,6 +263,58 @@ impl Handler {
             }
             .boxed_unsync()
         })
+    }
+}
+
+type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Work for a client that goes on without it, if it is work for others as well.
+struct Outliving<T: Send + 'static> {
+    /// Gone when it is done.
+    work: Option<Work<T>>,
+    progress: Arc<Progress>,
+}
+
+impl<T: Send + 'static> Outliving<T> {
+    fn new(work: impl Future<Output = T> + Send + 'static, progress: Arc<Progress>) -> Self {
+        Self {
+            work: Some(Box::pin(work)),
+            progress,
+        }
+    }
+}
+
+impl<T: Send + 'static> Future for Outliving<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        // Polled after its end, it never ends again.
+        let Some(work) = &mut self.work else {
+            return Poll::Pending;
+        };
+        let polled = work.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.work = None;
+        }
+        polled
+    }
+}
+
+impl<T: Send + 'static> Drop for Outliving<T> {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take()
+            && let Some(audience) = self.progress.audience()
+            // When the program ends there is nothing left that could go on.
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
+                // What it makes is for those who wait; they have it when this is done.
+                tokio::select! {
+                    _ = work => {}
+                    () = audience.gone() => {}
+                }
+            });
+        }
     }
 }
 

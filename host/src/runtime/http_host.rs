@@ -1,10 +1,16 @@
 //! `reflex:cache/http` for guests, and the import of the next `wasi:http` handler.
 
-use super::bindings::http::{self as bindings, Head, Header, Host, HostWithStore, Peeked};
+use super::bindings::http::{
+    self as bindings, ClientControl, Head, Header, Host, HostFill, HostWithStore, Peeked,
+};
 use super::bindings::{cache, handler};
 use super::body::{HostBody, Prefixed};
 use super::cache_host::ReflexCtx;
-use super::recording::{RecordedBody, Recording, RecordingObserver, Target};
+use super::fills::{Fills, Lead};
+use super::misses::{self, key_of};
+use super::pace::{PacedBody, Replay};
+use super::recording::RecordingObserver;
+use super::samples::Samples;
 use super::state::Progress;
 use crate::answer::AnswerHead;
 use crate::cache::Entry;
@@ -13,10 +19,12 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, uri::Scheme};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full};
-use reflex_llm::{Anonymous, Key, Limits, Recorder, Shape, Tenant};
+use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
+use reflex_llm::{Anonymous, Tenant};
 use std::collections::VecDeque;
 use std::future::ready;
 use std::sync::Arc;
+use std::time::Duration;
 use wasmtime::Result;
 use wasmtime::component::{Access, Accessor, HasData, Linker, Resource};
 use wasmtime_wasi::TrappableError;
@@ -31,6 +39,16 @@ use wasmtime_wasi_http::{
 pub struct HttpPolicy {
     /// Whether an answer that ran into the client's own token limit may be stored.
     pub allow_length: bool,
+    /// What of a request's `Cache-Control` and `x-reflex-ttl` is obeyed.
+    pub client_control: ClientControl,
+    /// How replays go.
+    pub replay: Replay,
+    /// How many answers are kept for one request.
+    pub samples: Samples,
+    /// How long a request waits for another one's answer to begin.
+    pub fill_wait_max: Duration,
+    /// Which answers are being fetched.
+    pub fills: Arc<Fills>,
     /// Told how recordings end.
     pub observer: Arc<dyn RecordingObserver>,
 }
@@ -107,7 +125,34 @@ impl Host for ReflexHttpCtxView<'_> {
             share_anonymous: grant.anonymous == Anonymous::Share,
             tenant_header: grant.tenant_header.clone(),
             request_bytes_max: grant.request_bytes_max,
+            client_control: self.policy.client_control,
+            temperature_max: grant.temperature_max,
+            samples: self.policy.samples.count(),
+            has_groups: !grant.groups.is_empty(),
         })
+    }
+
+    fn group_of(&mut self, tenant: Vec<u8>) -> Result<Vec<u8>> {
+        Ok(match <[u8; 32]>::try_from(tenant.as_slice()) {
+            Ok(bytes) => self.ctx.grant.group_of(Tenant(bytes)).0.to_vec(),
+            Err(_) => tenant,
+        })
+    }
+
+    fn sample(&mut self, key: cache::Key) -> Result<cache::Key> {
+        let Some(known) = key_of(&key) else {
+            return Ok(key);
+        };
+        let sample = self.policy.samples.next(&known);
+        Ok(cache::Key {
+            tenant: key.tenant,
+            digest: sample.digest.to_vec(),
+        })
+    }
+
+    fn give_up(&mut self, fill: Resource<Lead>, error: ErrorCode) -> Result<()> {
+        self.http.table.delete(fill)?.fail(error);
+        Ok(())
     }
 
     fn inspect(&mut self, request: Resource<Request>) -> Result<Head> {
@@ -160,6 +205,7 @@ impl Host for ReflexHttpCtxView<'_> {
         let Some(AnswerHead {
             status,
             mut headers,
+            notes,
         }) = AnswerHead::decode(entry.metadata())
         else {
             return Ok(Err(cache::Error::Invalid(
@@ -168,7 +214,20 @@ impl Host for ReflexHttpCtxView<'_> {
         };
         let payload = entry.payload();
         apply(&mut headers, &[], &set);
-        self.respond_with(status, headers, payload).map(Ok)
+        if let Some(usage) = &notes.usage {
+            self.policy.observer.saved(usage, notes.model.as_deref());
+            let tokens = HeaderValue::from(usage.total_tokens);
+            headers.insert(HeaderName::from_static(X_REFLEX_SAVED_TOKENS), tokens);
+        }
+        let body = match self.policy.replay {
+            Replay::Paced if !notes.pace.is_empty() => {
+                PacedBody::new(payload, notes.pace).boxed_unsync()
+            }
+            Replay::Paced | Replay::Instant => {
+                Full::new(payload).map_err(Error::from).boxed_unsync()
+            }
+        };
+        self.respond_with(status, headers, body).map(Ok)
     }
 
     fn respond(
@@ -180,7 +239,15 @@ impl Host for ReflexHttpCtxView<'_> {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut map = HeaderMap::new();
         apply(&mut map, &[], &headers);
-        self.respond_with(status, map, body.into())
+        let body = Full::new(body.into()).map_err(Error::from).boxed_unsync();
+        self.respond_with(status, map, body)
+    }
+}
+
+impl HostFill for ReflexHttpCtxView<'_> {
+    fn drop(&mut self, fill: Resource<Lead>) -> Result<()> {
+        self.http.table.delete(fill)?;
+        Ok(())
     }
 }
 
@@ -189,9 +256,8 @@ impl ReflexHttpCtxView<'_> {
         &mut self,
         status: StatusCode,
         headers: HeaderMap,
-        body: Bytes,
+        body: WasiBody,
     ) -> Result<Resource<Response>> {
-        let body = Full::new(body).map_err(Error::from).boxed_unsync();
         let mut response = http::Response::new(HostBody::boxed(body, &self.progress));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
@@ -245,74 +311,20 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
         })
     }
 
-    fn record_response(
-        mut store: Access<'_, T, Self>,
-        response: Resource<Response>,
-        key: cache::Key,
-        shape: String,
-        options: cache::InsertOptions,
-    ) -> Result<Resource<Response>> {
-        let view = store.get();
-        let Some((shape, target)) = view.target(&key, &shape, &options) else {
-            return Ok(response);
-        };
-        let limits = Limits {
-            body_bytes_max: usize::try_from(target.ctx.cache.entry_bytes_max())
-                .unwrap_or(usize::MAX),
-            allow_length: view.policy.allow_length,
-        };
-        let mut recorder = Recorder::new(shape, limits);
-
-        let wanted = view.http.table.get(&response)?;
-        let headers: Vec<(&str, &[u8])> = wanted
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_bytes()))
-            .collect();
-        if let Err(rejected) = recorder.head(wanted.status.as_u16(), &headers) {
-            target.reject(rejected);
-            return Ok(response);
-        }
-
-        let response = view.http.table.delete(response)?;
-        let response = response.into_http(&mut store, ready(Ok(())))?;
-        let recording = Recording {
-            recorder,
-            target: Arc::new(target),
-        };
-        let response = response.map(|body| RecordedBody::boxed(body, recording));
-        let view = store.get();
-        let (response, _transmitted) = Response::from_http(view.http.hooks, response);
-        Ok(view.http.table.push(response)?)
+    async fn join(
+        store: &Accessor<T, Self>,
+        recording: bindings::Recording,
+    ) -> Result<bindings::Turn> {
+        misses::join(store, recording).await
     }
-}
 
-impl ReflexHttpCtxView<'_> {
-    /// What a guest wants recorded, if that can be.
-    fn target(
-        &self,
-        key: &cache::Key,
-        shape: &str,
-        options: &cache::InsertOptions,
-    ) -> Option<(Shape, Target)> {
-        let key = Key {
-            tenant: Tenant(key.tenant.as_slice().try_into().ok()?),
-            digest: key.digest.as_slice().try_into().ok()?,
-        };
-        if options.ttl_seconds == Some(0) {
-            return None;
-        }
-        let ttl = self.ctx.ttl(options.ttl_seconds);
-        let observer = Arc::clone(&self.policy.observer);
-        Some((
-            Shape::from_name(shape)?,
-            Target {
-                ctx: self.ctx.clone(),
-                key,
-                ttl,
-                observer,
-            },
-        ))
+    fn record_response(
+        store: Access<'_, T, Self>,
+        response: Resource<Response>,
+        recording: bindings::Recording,
+        fill: Option<Resource<Lead>>,
+    ) -> Result<Resource<Response>> {
+        misses::record(store, response, recording, fill)
     }
 }
 

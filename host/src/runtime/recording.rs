@@ -1,17 +1,12 @@
 //! An answer on its way to the client, watched by a recorder and stored when it proves good.
 
 use super::cache_host::ReflexCtx;
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt as _;
-use reflex_llm::{Key, Recorder, Rejected, Storable};
-use std::pin::Pin;
+use super::pace::{Mark, Pace, Replay};
+use reflex_llm::{Key, Recorder, Rejected, Representation, Shape, Storable, Usage};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use wasmtime_wasi_http::{Error, WasiBody};
 
-use crate::answer::AnswerHead;
+use crate::answer::{AnswerHead, Notes};
 
 /// How a recording ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +21,14 @@ pub enum Outcome {
 
 /// Told how each recording ended, for metrics.
 pub trait RecordingObserver: Send + Sync + 'static {
-    /// Called once per recording, from whatever thread polled the body last.
+    /// An answer is replayed that cost so much when it was new.
+    fn saved(&self, usage: &Usage, model: Option<&str>) {
+        let _ = (usage, model);
+    }
+
+    /// Called once per recording, from whatever thread polled the body last; and once more where
+    /// an answer that was stored at its terminal event had something behind it, which belongs to
+    /// it (and so it was stored again) or undoes it (and so it was removed).
     fn ended(&self, outcome: Outcome);
 }
 
@@ -43,37 +45,114 @@ impl RecordingObserver for NoObserver {
 /// hold up other requests for too long.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// What is being recorded, for whom, and how long it will live.
+/// What is being recorded, and where it goes.
 pub(super) struct Recording {
     pub(super) recorder: Recorder,
-    pub(super) target: Arc<Target>,
+    pub(super) target: Target,
+    /// The length of what was stored at the terminal event, before the end.
+    stored: Option<usize>,
+    /// If replays are to keep to it.
+    pace: Option<Pace>,
+    /// How much has come.
+    bytes: usize,
 }
 
 /// Where a recording goes.
+#[derive(Clone)]
 pub(super) struct Target {
     pub(super) ctx: ReflexCtx,
     pub(super) key: Key,
+    pub(super) shape: Shape,
+    /// For the operator's prices.
+    pub(super) model: Option<String>,
     pub(super) ttl: Option<Duration>,
     pub(super) observer: Arc<dyn RecordingObserver>,
 }
 
 impl Recording {
-    /// The answer is whole.
-    fn finish(self) {
-        let target = self.target;
-        match self.recorder.finish() {
-            Ok(answer) if answer.body.len() <= INLINE_BYTES_MAX => target.store(&answer),
-            Ok(answer) => {
-                tokio::task::spawn_blocking(move || target.store(&answer));
+    pub(super) fn new(recorder: Recorder, target: Target, replay: Replay) -> Self {
+        let is_stream = target.shape.representation == Representation::Sse;
+        let has_pace = is_stream && replay == Replay::Paced;
+        Self {
+            pace: has_pace.then(Pace::begin),
+            bytes: 0,
+            recorder,
+            target,
+            stored: None,
+        }
+    }
+
+    /// A part of the body. Whether there is any use in further ones.
+    pub(super) fn feed(&mut self, data: &[u8]) -> bool {
+        self.recorder.feed(data);
+        self.bytes += data.len();
+        if let Some(pace) = &mut self.pace {
+            pace.note(self.bytes);
+        }
+        if self.recorder.rejected().is_some() {
+            return false;
+        }
+        // A client may hang up at the terminal event, and its next request may come before the
+        // provider has closed the stream. So it is stored now; what follows may still belong to
+        // it, as the `[DONE]` that some gateways add, or undo it.
+        if self.stored.is_none()
+            && self
+                .recorder
+                .complete()
+                .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX)
+            && let Some(answer) = self.recorder.so_far()
+        {
+            self.target.store(&answer, marks(&self.pace));
+            self.stored = Some(answer.body.len());
+        }
+        true
+    }
+
+    /// The body has come to its proper end, or is known to be no good.
+    pub(super) fn finish(self) {
+        let Self {
+            recorder,
+            target,
+            stored,
+            pace,
+            ..
+        } = self;
+        let pace = marks(&pace);
+        match (recorder.finish(), stored) {
+            (Ok(answer), Some(length)) if answer.body.len() == length => {}
+            (Ok(answer), _) if answer.body.len() <= INLINE_BYTES_MAX => target.store(&answer, pace),
+            (Ok(answer), _) => {
+                tokio::task::spawn_blocking(move || target.store(&answer, pace));
             }
-            Err(rejected) => target.reject(rejected),
+            (Err(rejected), stored) => {
+                if stored.is_some() {
+                    target.remove();
+                }
+                target.reject(rejected);
+            }
+        }
+    }
+
+    /// The body has ended before its time. What was stored at the terminal event is whole.
+    pub(super) fn cut(self) {
+        if self.stored.is_none() {
+            self.target.reject(Rejected::Cut);
         }
     }
 }
 
+fn marks(pace: &Option<Pace>) -> Vec<Mark> {
+    pace.as_ref().map(Pace::marks).unwrap_or_default()
+}
+
 impl Target {
-    fn store(&self, answer: &Storable) {
-        let metadata = AnswerHead::encode(answer.status, &answer.headers);
+    fn store(&self, answer: &Storable, pace: Vec<Mark>) {
+        let notes = Notes {
+            usage: self.shape.usage(&answer.body),
+            model: self.model.clone(),
+            pace,
+        };
+        let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
         let stored = self.ctx.store(&self.key, &metadata, &answer.body, self.ttl);
         self.observer.ended(match stored {
             Ok(()) => Outcome::Stored,
@@ -84,111 +163,11 @@ impl Target {
         });
     }
 
+    fn remove(&self) {
+        self.ctx.cache.remove(&self.ctx.key(&self.key));
+    }
+
     pub(super) fn reject(&self, reason: Rejected) {
         self.observer.ended(Outcome::Rejected(reason.detail()));
-    }
-}
-
-/// How far the recording of a body has come.
-enum Stage {
-    /// Boxed, because the stage is replaced at every frame.
-    Open(Box<Recording>),
-    /// Stored at the terminal event; the provider has not closed the stream yet.
-    Early(Arc<Target>),
-    Ended,
-}
-
-/// The body as the client gets it: every frame at once, and a look at it for the recorder.
-pub(super) struct RecordedBody {
-    inner: WasiBody,
-    stage: Stage,
-}
-
-impl RecordedBody {
-    pub(super) fn boxed(inner: WasiBody, recording: Recording) -> WasiBody {
-        Self {
-            inner,
-            stage: Stage::Open(Box::new(recording)),
-        }
-        .boxed_unsync()
-    }
-
-    fn data(&mut self, data: &[u8]) {
-        self.stage = match std::mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::Open(mut recording) => {
-                recording.recorder.feed(data);
-                // A client may hang up at the terminal event, and its next request may come
-                // before the provider has closed the stream. So it is stored now.
-                if recording
-                    .recorder
-                    .complete()
-                    .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX)
-                {
-                    let target = Arc::clone(&recording.target);
-                    recording.finish();
-                    Stage::Early(target)
-                } else {
-                    Stage::Open(recording)
-                }
-            }
-            // More after the end: not the answer that we took it for.
-            Stage::Early(target) if !data.is_empty() => {
-                target.ctx.cache.remove(&target.ctx.key(&target.key));
-                Stage::Ended
-            }
-            stage => stage,
-        };
-    }
-
-    fn end(&mut self, how: impl FnOnce(Recording)) {
-        if let Stage::Open(recording) = std::mem::replace(&mut self.stage, Stage::Ended) {
-            how(*recording);
-        }
-    }
-}
-
-fn cut(recording: Recording) {
-    recording.target.reject(Rejected::Cut);
-}
-
-impl Body for RecordedBody {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    this.data(data);
-                }
-                // A body of known length is not asked for its end once its last byte is out.
-                if this.inner.is_end_stream() {
-                    this.end(Recording::finish);
-                }
-            }
-            Some(Err(_)) => this.end(cut),
-            None => this.end(Recording::finish),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl Drop for RecordedBody {
-    fn drop(&mut self) {
-        // The client went away, or the guest dropped the response: what came so far is a part.
-        self.end(cut);
     }
 }

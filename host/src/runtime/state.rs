@@ -2,11 +2,12 @@
 
 use super::body::HostBody;
 use super::cache_host::{ReflexCtx, ReflexCtxView, ReflexView};
+use super::fills::Audience;
 use super::http_host::{HttpPolicy, ReflexHttpCtxView, ReflexHttpView};
 use super::limits::GuestLimits;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use wasmtime::component::ResourceTable;
 use wasmtime::{StoreLimits, StoreLimitsBuilder};
@@ -139,7 +140,7 @@ impl WasiHttpHooks for Hooks {
         let response = self.sender.send(request);
         Box::new(async move {
             let waiting = progress.wait();
-            progress.upstream_called.store(true, Ordering::Relaxed);
+            progress.call_upstream();
             let response = response.await?;
             drop(waiting);
             let response = response.map(|body| HostBody::boxed(body, &progress));
@@ -161,6 +162,8 @@ pub struct Progress {
     /// When the last of them ended, in milliseconds since `began`.
     resumed_ms: AtomicU64,
     upstream_called: AtomicBool,
+    /// Those who wait for the answer that this request fetches.
+    audience: Mutex<Option<Arc<Audience>>>,
     /// Set when the body that the host made is asked for its size: see [`HostBody`].
     pub(super) host_body_asked: AtomicBool,
 }
@@ -172,6 +175,7 @@ impl Default for Progress {
             waiting: AtomicU32::new(0),
             resumed_ms: AtomicU64::new(0),
             upstream_called: AtomicBool::new(false),
+            audience: Mutex::default(),
             host_body_asked: AtomicBool::new(false),
         }
     }
@@ -182,6 +186,27 @@ impl Progress {
     pub(super) fn wait(self: &Arc<Self>) -> Waiting {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Waiting(Arc::clone(self))
+    }
+
+    /// Others wait for this request's answer, or will.
+    pub(super) fn lead(&self, audience: Arc<Audience>) {
+        *self.lock() = Some(audience);
+    }
+
+    /// Those who wait for this request's answer, if any do.
+    pub(super) fn audience(&self) -> Option<Arc<Audience>> {
+        let audience = self.lock().clone();
+        audience.filter(|audience| audience.is_there())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Audience>>> {
+        // Nothing that runs under this lock can panic half-way through a change.
+        self.audience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The provider was called, for this request or another one that wants the same.
+    pub(super) fn call_upstream(&self) {
+        self.upstream_called.store(true, Ordering::Relaxed);
     }
 
     /// Whether the provider was called for this request, with whatever success.

@@ -120,7 +120,11 @@ impl Proxy {
         };
         match value(X_REFLEX_STATUS) {
             Some("HIT_L1_EXACT") => self.metrics.hit(took),
-            Some("MISS") => self.metrics.miss(took),
+            Some("MISS") => {
+                let is_collapsed = value(CACHE_STATUS) == Some(&*Status::Collapsed.cache_status());
+                let detail = if is_collapsed { "collapsed" } else { "" };
+                self.metrics.miss(detail, took);
+            }
             Some("BYPASS") => self.metrics.bypass(value(CACHE_STATUS).map_or("", detail)),
             _ => self.metrics.error(),
         }

@@ -1,6 +1,6 @@
 //! Who is who.
 
-use reflex_llm::{Anonymous, Bypass, Head, Policy, candidate};
+use reflex_llm::{Anonymous, Bypass, Head, Policy, Tenant, candidate};
 
 use crate::request::{Request, chat, differ, same};
 
@@ -133,4 +133,34 @@ fn case_the_whole_prompt_in_keys_and_logs() {
     let logged = format!("{head:?} {candidate:?}");
     let bytes = format!("{:?}", b"secret");
     assert!(!logged.contains("secret") && !logged.contains(&bytes[1..bytes.len() - 1]));
+}
+
+#[test]
+fn members_of_a_group_have_one_key_and_keep_theirs_without() {
+    let policy = Policy {
+        tenant_header: Some("x-team"),
+        ..Policy::default()
+    };
+    let key = |team: &[u8], group: Option<&str>| {
+        let headers: [(&str, &[u8]); 2] = [("x-team", team), ("x-other", b"counts")];
+        let head = Head {
+            method: "POST",
+            upstream: "https://a.test",
+            path: "/v1/chat/completions",
+            headers: &headers,
+        };
+        let found = candidate(&head, &policy).expect("a candidate");
+        let found = match group {
+            Some(name) => found.as_tenant(Tenant::of_group(name), policy.tenant_header),
+            None => found,
+        };
+        let examined = found.examine(crate::request::CHAT.as_bytes());
+        examined.expect("cacheable").exchange.key
+    };
+    assert!(key(b"red", Some("us")) == key(b"blue", Some("us")));
+    assert!(key(b"red", Some("us")) != key(b"red", Some("them")));
+    assert!(key(b"red", None) != key(b"blue", None));
+    assert!(key(b"red", None) != key(b"red", Some("us")));
+    // A team of the group's name is not the group.
+    assert!(key(b"us", None) != key(b"us", Some("us")));
 }

@@ -1,0 +1,44 @@
+//! The patterns of the operator's rules: text in which each `*` stands for any text.
+
+/// Whether a text is what a pattern describes, in which each `*` stands for any text.
+pub(crate) fn is_like(pattern: &str, text: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut text) = text.strip_prefix(start) else {
+        return false;
+    };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let last = parts.pop().unwrap_or_default();
+    // The first place will do for each part but the last: whatever follows fits in as well.
+    for part in parts {
+        match text.split_once(part) {
+            Some((_, after)) => text = after,
+            None => return false,
+        }
+    }
+    text.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_have_stars_and_nothing_else() {
+        let check = |pattern: &str, text: &str, like: bool| {
+            assert_eq!(is_like(pattern, text), like, "{pattern} {text}");
+        };
+        check("gpt-5", "gpt-5", true);
+        check("gpt-5", "gpt-5-mini", false);
+        check("gpt-5*", "gpt-5-mini", true);
+        check("*mini", "gpt-5-mini", true);
+        check("*mini", "gpt-5-mini-2", false);
+        check("*", "", true);
+        check("a*b*c", "a-b-b-c", true);
+        check("a*b*c", "a-c-b", false);
+        check("a*a", "a", false);
+        check("*/embeddings", "/v1/embeddings", true);
+        check("g?t", "gpt", false);
+    }
+}

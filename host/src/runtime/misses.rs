@@ -1,0 +1,184 @@
+//! What becomes of a miss: one asks the provider, others join it, and the answer is recorded.
+
+use super::bindings::{cache, http as bindings};
+use super::body::HostBody;
+use super::fills::{Lead, Turn};
+use super::http_host::{ReflexHttp, ReflexHttpCtxView, ReflexHttpView};
+use super::lifetimes::Life;
+use super::pace::Replay;
+use super::recording::{Recording, Target};
+use super::sharing::Shared;
+use http::StatusCode;
+use http::header::{CONTENT_ENCODING, HeaderMap};
+use reflex_llm::{Key, Limits, Recorder, Shape, Tenant, is_kept};
+use std::future::ready;
+use std::sync::Arc;
+use wasmtime::Result;
+use wasmtime::component::{Access, Accessor, Resource};
+use wasmtime_wasi_http::p3::Response;
+
+/// Joins those who want the same answer.
+pub(super) async fn join<T: ReflexHttpView + 'static>(
+    store: &Accessor<T, ReflexHttp>,
+    recording: bindings::Recording,
+) -> Result<bindings::Turn> {
+    let (key, fills, wait_max, progress) = store.with(|mut store| {
+        let view = store.get();
+        let target = target(&view, &recording);
+        let key = target.map(|target| target.ctx.key(&target.key));
+        let fills = Arc::clone(&view.policy.fills);
+        (key, fills, view.policy.fill_wait_max, view.progress)
+    });
+    let Some(key) = key else {
+        return Ok(bindings::Turn::Alone);
+    };
+    let waiting = progress.wait();
+    let turn = fills.join(key, wait_max).await;
+    drop(waiting);
+
+    store.with(|mut store| {
+        let view = store.get();
+        Ok(match turn {
+            Turn::Lead(lead) => {
+                view.progress.lead(lead.audience());
+                bindings::Turn::Lead(view.http.table.push(lead)?)
+            }
+            Turn::Follow(shared) => {
+                let body = HostBody::boxed(shared.follower(), &view.progress);
+                let mut response = http::Response::new(body);
+                *response.status_mut() = shared.status;
+                *response.headers_mut() = shared.headers.clone();
+                let (response, _transmitted) = Response::from_http(view.http.hooks, response);
+                bindings::Turn::Follow(view.http.table.push(response)?)
+            }
+            Turn::Failed(error) => {
+                view.progress.call_upstream();
+                bindings::Turn::Failed(error)
+            }
+            Turn::Again => bindings::Turn::Again,
+            Turn::Alone => bindings::Turn::Alone,
+        })
+    })
+}
+
+/// Hands a response back with a recorder on its body, which others may read as well.
+pub(super) fn record<T: ReflexHttpView + 'static>(
+    mut store: Access<'_, T, ReflexHttp>,
+    response: Resource<Response>,
+    recording: bindings::Recording,
+    fill: Option<Resource<Lead>>,
+) -> Result<Resource<Response>> {
+    let view = store.get();
+    let lead = fill.map(|fill| view.http.table.delete(fill)).transpose()?;
+    let wanted = view.http.table.get(&response)?;
+    let (status, headers) = (wanted.status, HeaderMap::clone(&wanted.headers));
+    let body_bytes_max = usize::try_from(view.ctx.cache.entry_bytes_max()).unwrap_or(usize::MAX);
+    let Some(target) = target(&view, &recording) else {
+        if let Some(lead) = lead {
+            lead.keep();
+        }
+        return Ok(response);
+    };
+    let key = target.ctx.key(&target.key);
+    let limits = Limits {
+        body_bytes_max,
+        allow_length: view.policy.allow_length,
+    };
+    let fills = Arc::clone(&view.policy.fills);
+    let recording = begin(target, limits, status, &headers, view.policy.replay);
+    let is_shared = recording.is_some() || lead.is_some() && is_failure(status, &headers);
+    if !is_shared {
+        if let Some(lead) = lead {
+            lead.keep();
+        }
+        return Ok(response);
+    }
+
+    let seen = headers
+        .iter()
+        .filter(|(name, _)| is_kept(name.as_str()) || RETRIES.contains(&name.as_str()))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let response = view.http.table.delete(response)?;
+    let response = response.into_http(&mut store, ready(Ok(())))?;
+    let (parts, body) = response.into_parts();
+    let is_open = recording.is_some();
+    let shared = Shared::new(
+        (key, &fills),
+        (status, seen),
+        body,
+        recording,
+        body_bytes_max,
+    );
+    let response = http::Response::from_parts(parts, shared.leader());
+    if let Some(lead) = lead {
+        lead.share(&shared, is_open);
+    }
+    let view = store.get();
+    let (response, _transmitted) = Response::from_http(view.http.hooks, response);
+    Ok(view.http.table.push(response)?)
+}
+
+/// What an error says about when to try again. Its SDK is to hear that for each who waited.
+const RETRIES: [&str; 3] = ["retry-after", "retry-after-ms", "x-should-retry"];
+
+/// Whether the provider says that it fails, in a way that everybody can read.
+fn is_failure(status: StatusCode, headers: &HeaderMap) -> bool {
+    let fails = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+    fails && !headers.contains_key(CONTENT_ENCODING)
+}
+
+/// Begins to record, unless the head already says that the answer is not to be kept.
+fn begin(
+    target: Target,
+    limits: Limits,
+    status: StatusCode,
+    headers: &HeaderMap,
+    replay: Replay,
+) -> Option<Recording> {
+    let mut recorder = Recorder::new(target.shape, limits);
+    let headers: Vec<(&str, &[u8])> = headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .collect();
+    match recorder.head(status.as_u16(), &headers) {
+        Ok(()) => Some(Recording::new(recorder, target, replay)),
+        Err(rejected) => {
+            target.reject(rejected);
+            None
+        }
+    }
+}
+
+/// What a guest wants recorded, if that can be.
+fn target(view: &ReflexHttpCtxView<'_>, recording: &bindings::Recording) -> Option<Target> {
+    let bindings::Recording {
+        key,
+        shape,
+        path,
+        model,
+        ttl_seconds,
+    } = recording;
+    let key = key_of(key)?;
+    let lifetimes = &view.ctx.grant.lifetimes;
+    let ttl = match lifetimes.of(path, model.as_deref(), *ttl_seconds) {
+        Life::NotKept => return None,
+        Life::For(ttl) => Some(ttl),
+        Life::Forever => None,
+    };
+    Some(Target {
+        ctx: view.ctx.clone(),
+        key,
+        shape: Shape::from_name(shape)?,
+        model: model.clone(),
+        ttl,
+        observer: Arc::clone(&view.policy.observer),
+    })
+}
+
+pub(super) fn key_of(key: &cache::Key) -> Option<Key> {
+    Some(Key {
+        tenant: Tenant(key.tenant.as_slice().try_into().ok()?),
+        digest: key.digest.as_slice().try_into().ok()?,
+    })
+}
