@@ -47,6 +47,11 @@ pub fn text(tenant: &Tenant) -> String {
 
 /// The way back.
 pub fn parse(text: &str) -> Option<Tenant> {
+    bytes32(text).map(Tenant)
+}
+
+/// 32 bytes from 64 digits in lower case: one spelling for each.
+pub(crate) fn bytes32(text: &str) -> Option<[u8; 32]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),
@@ -60,7 +65,7 @@ pub fn parse(text: &str) -> Option<Tenant> {
     for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
         *byte = digit(*high)? << 4 | digit(*low)?;
     }
-    Some(Tenant(bytes))
+    Some(bytes)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::cache::{Cache, CacheKey, Entry, Lookup};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::tenants::bytes32;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -95,7 +96,7 @@ impl EdgeApi {
     }
 
     fn name(&self, tenant: &str, digest: &str) -> Result<Name, Refusal> {
-        let (Some(tenant), Some(digest)) = (unhex(tenant), unhex(digest)) else {
+        let (Some(tenant), Some(digest)) = (bytes32(tenant), bytes32(digest)) else {
             let why = "tenant and digest are 64 digits each, 0 to 9 and a to f";
             return Err(Refusal::bad("key", why));
         };
@@ -209,7 +210,7 @@ async fn route(api: Arc<EdgeApi>, head: &Parts, body: &mut Body) -> Result<Respo
         ["", "v1", "entries"] => purge(api, method, Cache::purge_all).await,
         ["", "v1", "entries", tenant] => {
             let why = "a tenant is 64 digits, 0 to 9 and a to f";
-            let tenant = unhex(tenant).ok_or_else(|| Refusal::bad("key", why))?;
+            let tenant = bytes32(tenant).ok_or_else(|| Refusal::bad("key", why))?;
             purge(api, method, move |cache| cache.purge_tenant(&tenant)).await
         }
         ["", "v1", "entries", tenant, digest] => {
@@ -381,22 +382,4 @@ fn release(
             Err(Refusal::new(StatusCode::NOT_FOUND, "fill", why))
         }
     }
-}
-
-/// 32 bytes from 64 digits in lower case: one spelling for each key.
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let mut bytes = [0; 32];
-    if pairs.len() != bytes.len() || !rest.is_empty() {
-        return None;
-    }
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(bytes)
 }
