@@ -290,9 +290,9 @@ impl HttpContext for Http {
         if !end_of_stream {
             return Action::Pause;
         }
-        match hostcalls::get_buffer(BufferType::HttpRequestBody, 0, buffered) {
-            Ok(body) => self.on_request(Event::Body(&body.unwrap_or_default())),
-            Err(_) => self.on_request(Event::NoBody(Bypass::Unavailable)),
+        match read(BufferType::HttpRequestBody, buffered) {
+            Some(body) => self.on_request(Event::Body(&body)),
+            None => self.on_request(Event::NoBody(Bypass::Unavailable)),
         }
     }
 
@@ -323,10 +323,9 @@ impl HttpContext for Http {
 
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         if self.ask(Worker::records) {
-            let chunk = hostcalls::get_buffer(BufferType::HttpResponseBody, 0, size);
-            match chunk.ok().flatten().unwrap_or_default() {
-                chunk if chunk.len() == size => self.on(Event::Chunk(&chunk, end_of_stream)),
-                _ => self.on(Event::Unread),
+            match read(BufferType::HttpResponseBody, size) {
+                Some(chunk) => self.on(Event::Chunk(&chunk, end_of_stream)),
+                None => self.on(Event::Unread),
             }
         }
         Action::Continue
@@ -338,6 +337,16 @@ impl HttpContext for Http {
         }
         Action::Continue
     }
+}
+
+/// A body of so many bytes, whole; none if that is not what is to be had. A part of a request has
+/// another key, and a part of an answer is none.
+fn read(buffer: BufferType, bytes: usize) -> Option<Vec<u8>> {
+    let read = match bytes {
+        0 => Vec::new(),
+        _ => hostcalls::get_buffer(buffer, 0, bytes).ok().flatten()?,
+    };
+    (read.len() == bytes).then_some(read)
 }
 
 /// The request that Envoy is calling for.
@@ -405,14 +414,8 @@ impl Plugin {
             0 => Vec::new(),
             _ => hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).unwrap_or_default(),
         };
-        // Read before the worker is borrowed, like everything of Envoy's.
-        let read = match body {
-            0 => Some(Vec::new()),
-            _ => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body)
-                .ok()
-                .flatten()
-                .filter(|read| read.len() == body),
-        };
+        // Before the worker is borrowed, like everything of Envoy's.
+        let read = read(BufferType::HttpCallResponseBody, body);
         let mut worker = self.worker.borrow_mut();
         let work = worker.replied(token, &map, now_us(), || read);
         drop(worker);

@@ -54,7 +54,7 @@ pub(crate) fn set_up() -> Result<PathBuf> {
 
 /// `Python 3.11.7`, if that is new enough.
 fn version() -> Result<String> {
-    let how = "the tests run the official OpenAI client: install Python 3 (on Debian: \
+    let how = "the tests run official clients of providers: install Python 3 (on Debian: \
                `apt-get install python3 python3-venv`) and have `python3` in PATH";
     let output = Command::new("python3")
         .arg("--version")
