@@ -262,8 +262,7 @@ impl Store {
     pub(crate) fn purge(&mut self, whose: Whose<'_>) {
         // One is left out: a write that failed may have left a record that has this sequence.
         self.last = Last::nobodys(self.last.sequence + 1);
-        let first = self.listed().map(|segment| segment.first_sequence());
-        let oldest = first.min().unwrap_or(u64::MAX);
+        let oldest = self.oldest_sequence();
         self.epochs.purge(whose, self.last.sequence, oldest);
         self.owes_epochs = true;
         for segment in self.listed() {
@@ -281,6 +280,19 @@ impl Store {
             self.owes_epochs = false;
         }
         Ok(())
+    }
+
+    /// Forgets whom it knows only by purges of which no record is left, durably: then no byte
+    /// of theirs is on disk. Segments that were removed are so durably.
+    pub(crate) fn forget_purges(&mut self) -> Result<(), StoreError> {
+        self.owes_epochs |= self.epochs.forget(self.oldest_sequence());
+        self.settle_epochs()
+    }
+
+    /// The lowest that is on disk.
+    fn oldest_sequence(&self) -> u64 {
+        let first = self.listed().map(|segment| segment.first_sequence());
+        first.min().unwrap_or(u64::MAX)
     }
 
     /// Writes the tombstones that are to be written.

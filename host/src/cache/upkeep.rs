@@ -33,7 +33,7 @@ impl Cache {
     }
 
     /// As [`purge_tenant`](Self::purge_tenant), and writes everything else again, so that no
-    /// record of the tenant is left in any file. What readers still hold is, until they are done.
+    /// byte of the tenant is left in any file, its name included. What readers still hold is, until they are done.
     /// Takes as long as writing the whole store.
     ///
     /// # Errors
@@ -58,6 +58,6 @@ impl Shared {
                 break;
             }
         }
-        Ok(())
+        Ok(lock(writer).store.forget_purges()?)
     }
 }

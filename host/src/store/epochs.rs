@@ -49,6 +49,15 @@ impl Epochs {
         let all = file.all;
         file.tenants.retain(|_, sequence| *sequence > all);
     }
+
+    /// Forgets the tenants whose marks are below `oldest`, the lowest sequence that is still on
+    /// disk: they cover nothing any more. Whether there were any.
+    pub(super) fn forget(&self, oldest: u64) -> bool {
+        let mut file = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let before = file.tenants.len();
+        file.tenants.retain(|_, sequence| *sequence >= oldest);
+        file.tenants.len() != before
+    }
 }
 
 impl EpochsFile {
@@ -107,6 +116,9 @@ mod tests {
         epochs.purge(Whose::Tenant(&tenant(1)), 20, 1);
         assert!(covers(1, 20) && !covers(1, 21));
         assert_eq!(epochs.file().newest(), 20);
+        epochs.purge(Whose::Tenant(&tenant(2)), 25, 1);
+        assert!(epochs.forget(21) && !epochs.forget(25));
+        assert!(covers(2, 25) && !covers(1, 1));
         epochs.purge(Whose::Everybody, 30, 1);
         assert!(covers(1, 30) && covers(2, 30) && !covers(2, 31));
         assert_eq!(epochs.file().newest(), 30);

@@ -89,34 +89,50 @@ fn compacting_keeps_what_lives_and_frees_what_does_not() {
 fn nothing_of_an_erased_tenant_stays_on_disk() {
     let props = Props::new();
     let cache = filled(&props);
-    let secret = b"an answer that only one tenant may know";
+    let (metadata, payload) = (b"what comes with it", b"an answer that only one may know");
+    let key = |number: u8| CacheKey::new("erased", &OTHER, &[number; 32]);
     for number in 0..40 {
-        let key = CacheKey::from_bytes([number; 32]);
-        let payload = [&[number; 1000][..], secret].concat();
+        let payload = [&[number; 1000][..], payload].concat();
         cache
             .insert(NewEntry {
-                key: &key,
+                key: &key(number),
                 tenant: &OTHER,
-                metadata: b"",
+                metadata,
                 payload: &payload,
                 now_ms: NOW,
                 ttl_ms: None,
             })
             .unwrap();
     }
+    let everywhere = |what: &[u8]| {
+        let files = snapshot(props.data_dir()).into_iter();
+        let mut files = files.filter_map(|(_, bytes)| bytes);
+        files.any(|bytes| bytes.windows(what.len()).any(|window| window == what))
+    };
     let is_on_disk = || {
-        let files = props.folder();
-        let mut bytes = files.iter().map(|path| fs::read(path).unwrap());
-        bytes.any(|bytes| {
-            let has = |what: &[u8]| bytes.windows(what.len()).any(|window| window == what);
-            has(secret) || has(&OTHER)
-        })
+        let keys = (0..40).any(|number| everywhere(key(number).as_bytes()));
+        [
+            keys,
+            everywhere(metadata),
+            everywhere(payload),
+            everywhere(&OTHER),
+        ]
     };
     cache.sync().unwrap();
-    assert!(is_on_disk());
+    assert_eq!(is_on_disk(), [true; 4]);
+    cache.purge_tenant(&OTHER).unwrap();
+    assert_eq!(is_on_disk(), [true; 4]);
     cache.erase_tenant(&OTHER, NOW).unwrap();
-    assert!(!is_on_disk());
+    assert_eq!(is_on_disk(), [false; 4]);
     check_all(&cache);
     drop(cache);
-    check_all(&props.open());
+    let cache = props.open();
+    check_all(&cache);
+    // A purge that covers something is not forgotten.
+    cache.purge_tenant(&TENANT).unwrap();
+    drop(cache);
+    let cache = props.open();
+    assert_eq!(is_on_disk(), [false; 4]);
+    assert!((0..100).all(|number| version(&cache, number).is_none()));
+    assert!((0..40).all(|number| !cache.contains(&key(number), NOW)));
 }
