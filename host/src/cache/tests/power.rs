@@ -2,7 +2,7 @@
 //! be found afterwards.
 //!
 //! What a seed does can be had again: `REFLEX_SIM_SEED=17 cargo test … power`. How many are
-//! tried is `REFLEX_SIM_SEEDS`.
+//! tried is `REFLEX_SIM_SEEDS`, from `REFLEX_SIM_FIRST` on.
 
 use super::*;
 use crate::store::StoreOptions;
@@ -220,6 +220,12 @@ impl Run {
             match lost_power {
                 true => *known = Known::certain(found),
                 false => {
+                    // What is found is older than what a failed sync has left uncertain, and
+                    // of that the power may yet bring to light enough to cover it: a header
+                    // without its body. No later sync speaks of either.
+                    if found != known.now && !known.in_limbo.is_empty() {
+                        known.in_limbo.push(found);
+                    }
                     known.now = found;
                     known.possible.push(found);
                 }
@@ -278,18 +284,43 @@ fn whatever_the_disk_does_nothing_wrong_is_served_and_nothing_durable_lost() {
     let number = |name| env::var(name).ok().and_then(|text| text.parse().ok());
     let seeds = match number("REFLEX_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("REFLEX_SIM_SEEDS").unwrap_or(SEEDS_DEFAULT),
+        None => {
+            let first = number("REFLEX_SIM_FIRST").unwrap_or(0);
+            first..first + number("REFLEX_SIM_SEEDS").unwrap_or(SEEDS_DEFAULT)
+        }
     };
+    run_all(seeds);
+}
+
+/// Each of these has once found a mistake, of the store or of the model here. Some of them only
+/// now and then: the order in which a hash map gives its keys is not of the seed.
+#[test]
+fn seeds_that_once_found_something_find_nothing_any_more() {
+    for seed in [72_997, 283_216] {
+        for _ in 0..20 {
+            run_all(seed..seed + 1);
+        }
+    }
+}
+
+fn run_all(seeds: Range<u64>) {
     const THREADS: u64 = 2;
+    let failed = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for id in 0..THREADS {
             let seeds = seeds.clone().filter(move |seed| seed % THREADS == id);
+            let failed = &failed;
             scope.spawn(move || {
                 for seed in seeds {
                     let run = catch_unwind(AssertUnwindSafe(|| Run::new(seed).run()));
-                    assert!(run.is_ok(), "REFLEX_SIM_SEED={seed}");
+                    if run.is_err() {
+                        println!("REFLEX_SIM_SEED={seed}");
+                        lock(failed).push(seed);
+                    }
                 }
             });
         }
     });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "REFLEX_SIM_SEED is one of {failed:?}");
 }
