@@ -23,15 +23,20 @@ pub mod tenants;
 
 #[cfg(feature = "http")]
 mod answer;
-#[cfg(feature = "component")]
 pub mod clock;
 #[cfg(feature = "component")]
 mod pattern;
 #[cfg(feature = "component")]
 pub mod runtime;
 
+mod library;
+
 pub mod cache;
 mod store;
+
+pub use cache::{Durability, Entry, InsertError, OpenError, Stats};
+pub use library::{Answer, Builder, Cache, EntryWriter, Fetched, InsertOptions, Origin};
+pub use reflex_llm::{Key, Tenant};
 
 pub use cache::{
     L1Bound, L1Cache, L1CacheHandle, L1LookupResult, ReflexStatus, hash_prompt, hash_tenant_prompt,

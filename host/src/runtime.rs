@@ -5,10 +5,12 @@
 //! goes further and runs a `wasi:http` handler component for each request, within limits; that
 //! is what `reflex-edge serve` is made of.
 
+mod allowance;
 mod bindings;
 mod body;
 mod cache_host;
 mod fills;
+mod grant;
 mod handler;
 mod http_host;
 mod lifetimes;
@@ -20,12 +22,14 @@ mod samples;
 mod sharing;
 mod state;
 
+pub use allowance::Allowance;
 pub use bindings::http::ClientControl;
 pub use bindings::{cache as cache_bindings, http as http_bindings};
 #[cfg(feature = "serve")]
 pub(crate) use body::Prefixed;
-pub use cache_host::{Grant, Reflex, ReflexCtx, ReflexCtxView, ReflexView, add_to_linker};
+pub use cache_host::{Reflex, ReflexCtx, ReflexCtxView, add_to_linker};
 pub use fills::Fills;
+pub use grant::{Access, Grant, Refusal, Tenants};
 pub use handler::{Failure, Handler, LoadError};
 pub use http_host::{
     HttpPolicy, ReflexHttp, ReflexHttpCtxView, ReflexHttpView, add_http_to_linker,

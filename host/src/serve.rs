@@ -207,6 +207,7 @@ fn proxy(
             temperature_max: config.temperature_max,
             groups: Arc::clone(&config.groups),
             lifetimes: Arc::clone(&config.lifetimes),
+            ..Grant::default()
         },
         clock: Clock::system(),
     };

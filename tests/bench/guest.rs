@@ -94,6 +94,7 @@ fn handler(answer_bytes: usize) -> Handler {
             temperature_max: None,
             groups: Arc::default(),
             lifetimes: Arc::default(),
+            ..Grant::default()
         },
         clock: Clock::system(),
     };

@@ -142,6 +142,49 @@ fn the_cache_knows_neither_http_nor_wasm() {
     });
 }
 
+/// Who embeds the cache pays for what they use only.
+#[test]
+fn features_keep_the_dependency_tree_small() {
+    let packages = |features: &str| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let tree = std::process::Command::new(cargo)
+            .args("tree --offline -p reflex-host -e normal --prefix none --format {p}".split(' '))
+            .args(["--no-default-features", "--features", features])
+            .current_dir(workspace())
+            .output()
+            .expect("cargo runs");
+        assert!(tree.status.success(), "{tree:?}");
+        String::from_utf8(tree.stdout).expect("text")
+    };
+    let check = |features: &str, without: &[&str]| {
+        let tree = packages(features);
+        assert!(tree.contains("reflex-llm"), "no tree: {tree}");
+        for package in tree.lines().filter_map(|line| line.split(' ').next()) {
+            assert!(!without.contains(&package), "`{features}` pulls {package}");
+        }
+    };
+    check(
+        "",
+        &[
+            "wasmtime", "hyper", "http", "tokio", "axum", "clap", "serde",
+        ],
+    );
+    check(
+        "component",
+        &["wasmtime-wasi", "hyper", "http", "axum", "clap"],
+    );
+    check(
+        "http",
+        &[
+            "axum",
+            "clap",
+            "hyper-rustls",
+            "prometheus-client",
+            "toml_edit",
+        ],
+    );
+}
+
 #[test]
 fn what_runs_in_wasm_does_not_depend_on_the_host() {
     let manifests: Vec<_> = files()

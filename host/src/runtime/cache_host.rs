@@ -1,50 +1,15 @@
 //! `reflex:cache/cache` for guests: every name becomes a key in the component's own namespace.
 
 use super::bindings::cache::{self, Error, Host, HostEntry, InsertOptions, Limits, Name};
-use super::lifetimes::{Life, Lifetimes};
+use super::grant::{Grant, Refusal, bytes32};
+use super::lifetimes::Life;
 use crate::cache::{Cache, CacheKey, Entry, InsertError, Lookup, METADATA_BYTES_MAX, NewEntry};
 use crate::clock::Clock;
-use reflex_llm::{Anonymous, Bypass, Head, Key, Policy, Tenant};
-use std::collections::HashMap;
-use std::sync::Arc;
+use reflex_llm::{Bypass, Head, Key};
+use std::fmt;
 use std::time::Duration;
 use wasmtime::Result;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
-
-/// What the operator lets one component do. It stands behind every call of that component.
-#[derive(Debug, Clone)]
-pub struct Grant {
-    /// Mixed into every key, so that no component can name another's entries.
-    pub namespace: String,
-    /// Whether requests without a credential share their answers.
-    pub anonymous: Anonymous,
-    /// A header that names the tenant and that clients cannot set themselves, in lower case.
-    pub tenant_header: Option<String>,
-    /// Longest request body or prompt that a key is made of, in bytes.
-    pub request_bytes_max: u64,
-    /// The greatest temperature that a request may ask for and still be answered from the cache.
-    pub temperature_max: Option<f64>,
-    /// Tenants that share their answers with others, and as whom.
-    pub groups: Arc<HashMap<Tenant, Tenant>>,
-    /// How long entries live.
-    pub lifetimes: Arc<Lifetimes>,
-}
-
-impl Grant {
-    /// The rules of this grant in the words of `reflex-llm`.
-    pub(super) fn policy(&self) -> Policy<'_> {
-        Policy {
-            anonymous: self.anonymous,
-            tenant_header: self.tenant_header.as_deref(),
-            temperature_max: self.temperature_max,
-        }
-    }
-
-    /// As whom a tenant's answers are kept: a group, or just itself.
-    pub(super) fn group_of(&self, tenant: Tenant) -> Tenant {
-        self.groups.get(&tenant).copied().unwrap_or(tenant)
-    }
-}
 
 /// The cache, the grant and the time that one component's calls work with.
 #[derive(Debug, Clone)]
@@ -66,12 +31,6 @@ pub struct ReflexCtxView<'a> {
     pub table: &'a mut ResourceTable,
 }
 
-/// Implemented by a store's data, so that the cache can be added to its linker.
-pub trait ReflexView: Send {
-    /// Borrows what the cache needs.
-    fn reflex(&mut self) -> ReflexCtxView<'_>;
-}
-
 /// Marker for [`HasData`]: what [`add_to_linker`] lends to the generated functions.
 #[derive(Debug)]
 pub struct Reflex;
@@ -80,13 +39,46 @@ impl HasData for Reflex {
     type Data<'a> = ReflexCtxView<'a>;
 }
 
-/// Adds `reflex:cache/cache` to a linker.
+/// Adds `reflex:cache/cache` to the linker of any host. `view` borrows what the cache needs from the
+/// host's own store data.
+///
+/// ```
+/// use reflex_host::Cache;
+/// use reflex_host::runtime::{Grant, ReflexCtx, ReflexCtxView, add_to_linker};
+/// use wasmtime::component::{Linker, ResourceTable};
+/// use wasmtime::{Engine, Store};
+///
+/// struct Host {
+///     reflex: ReflexCtx,
+///     table: ResourceTable,
+/// }
+///
+/// # fn main() -> wasmtime::Result<()> {
+/// let engine = Engine::default();
+/// let mut linker = Linker::<Host>::new(&engine);
+/// add_to_linker(&mut linker, |host| ReflexCtxView {
+///     ctx: &host.reflex,
+///     table: &mut host.table,
+/// })?;
+///
+/// let cache = Cache::builder("").in_memory();
+/// let store = Store::new(&engine, Host {
+///     reflex: cache.granted(Grant::new("plugin")),
+///     table: ResourceTable::new(),
+/// });
+/// # let _ = store;
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 ///
 /// Fails only if the linker has that interface already.
-pub fn add_to_linker<T: ReflexView + 'static>(linker: &mut Linker<T>) -> Result<()> {
-    cache::add_to_linker::<_, Reflex>(linker, T::reflex)
+pub fn add_to_linker<T: 'static>(
+    linker: &mut Linker<T>,
+    view: fn(&mut T) -> ReflexCtxView<'_>,
+) -> Result<()> {
+    cache::add_to_linker::<_, Reflex>(linker, view)
 }
 
 /// Longest single `entry.read`: what crosses into a guest at once stays well below its memory.
@@ -111,12 +103,12 @@ impl ReflexCtx {
     fn resolve(&self, name: Name) -> Result<Named, Error> {
         match name {
             Name::Key(key) => Ok(Named::bare(Key {
-                tenant: Tenant(bytes32(&key.tenant, "tenant")?),
+                tenant: self.grant.tenant(&key.tenant)?,
                 digest: bytes32(&key.digest, "digest")?,
             })),
             Name::Prompt(prompt) => {
                 self.check_length("prompt", prompt.text.len())?;
-                let tenant = Tenant(bytes32(&prompt.tenant, "tenant")?);
+                let tenant = self.grant.tenant(&prompt.tenant)?;
                 Ok(Named::bare(Key::for_prompt(&tenant, &prompt.text)))
             }
             Name::Request(request) => {
@@ -178,15 +170,6 @@ impl Named {
     }
 }
 
-fn bytes32(bytes: &[u8], what: &str) -> Result<[u8; 32], Error> {
-    <[u8; 32]>::try_from(bytes).map_err(|_| {
-        Error::Invalid(format!(
-            "{what}: {} bytes, exactly 32 are needed",
-            bytes.len()
-        ))
-    })
-}
-
 impl Host for ReflexCtxView<'_> {
     fn get_limits(&mut self) -> Result<Limits> {
         Ok(Limits {
@@ -234,10 +217,7 @@ impl Host for ReflexCtxView<'_> {
     }
 
     fn remove(&mut self, name: Name) -> Result<Result<bool, Error>> {
-        Ok(self
-            .ctx
-            .resolve(name)
-            .map(|named| self.ctx.cache.remove(&self.ctx.key(&named.key))))
+        Ok(self.ctx.remove(name))
     }
 }
 
@@ -249,6 +229,7 @@ impl ReflexCtx {
         payload: &[u8],
         options: InsertOptions,
     ) -> Result<(), Error> {
+        self.grant.check_write()?;
         if options.ttl_seconds == Some(0) {
             return Err(Error::Invalid("ttl-seconds: 0 would store nothing".into()));
         }
@@ -259,30 +240,81 @@ impl ReflexCtx {
             Life::For(ttl) => Some(ttl),
             Life::Forever => None,
         };
-        self.store(&key, metadata, payload, ttl)
-            .map_err(|error| match error {
-                InsertError::PayloadTooLarge(most) | InsertError::MetadataTooLarge(most) => {
-                    Error::TooLarge(most)
-                }
-            })
+        let stored = self.store(&key, metadata, payload, ttl);
+        stored.map_err(|refused| self.error(refused))
     }
 
+    /// What an entry that was not stored is to a guest.
+    pub(super) fn error(&self, refused: NotStored) -> Error {
+        match refused {
+            NotStored::TooLarge(
+                InsertError::PayloadTooLarge(most) | InsertError::MetadataTooLarge(most),
+            ) => Error::TooLarge(most),
+            NotStored::Refused(refusal) => self.grant.refuse(refusal),
+        }
+    }
+
+    /// Stores an entry, if the grant has room for it.
     pub(super) fn store(
         &self,
         key: &Key,
         metadata: &[u8],
         payload: &[u8],
         ttl: Option<Duration>,
-    ) -> Result<(), InsertError> {
-        self.cache.insert(NewEntry {
-            key: &self.key(key),
+    ) -> Result<(), NotStored> {
+        let now_ms = self.clock.now_ms();
+        let allowance = &self.grant.allowance;
+        let cache_key = self.key(key);
+        let bytes = (metadata.len() + payload.len()) as u64;
+        allowance.take_insert(now_ms).map_err(NotStored::Refused)?;
+        let before = allowance
+            .reserve(&cache_key, bytes, |key| self.cache.contains(key, now_ms))
+            .map_err(NotStored::Refused)?;
+        let stored = self.cache.insert(NewEntry {
+            key: &cache_key,
             tenant: &key.tenant.0,
             metadata,
             payload,
-            now_ms: self.clock.now_ms(),
+            now_ms,
             ttl_ms: ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-        })?;
-        Ok(())
+        });
+        match stored {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                allowance.set(&cache_key, before);
+                Err(NotStored::TooLarge(error))
+            }
+        }
+    }
+
+    fn remove(&self, name: Name) -> Result<bool, Error> {
+        self.grant.check_write()?;
+        let key = self.resolve(name)?.key;
+        Ok(self.forget(&key))
+    }
+
+    /// Removes an entry, and makes room for others.
+    pub(super) fn forget(&self, key: &Key) -> bool {
+        let key = self.key(key);
+        let was_there = self.cache.remove(&key);
+        self.grant.allowance.set(&key, 0);
+        was_there
+    }
+}
+
+/// Why an entry was not stored.
+#[derive(Debug)]
+pub(super) enum NotStored {
+    TooLarge(InsertError),
+    Refused(Refusal),
+}
+
+impl fmt::Display for NotStored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge(error) => error.fmt(f),
+            Self::Refused(refusal) => write!(f, "over the quota: {}", refusal.reason()),
+        }
     }
 }
 
@@ -318,3 +350,6 @@ impl HostEntry for ReflexCtxView<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -399,7 +399,7 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
     wasmtime_wasi::p3::random::add_to_linker(&mut linker)?;
     wasmtime_wasi::p3::cli::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
-    add_to_linker(&mut linker)?;
+    add_to_linker(&mut linker, GuestState::reflex)?;
     add_http_to_linker(&mut linker)?;
     Ok(linker)
 }

@@ -122,13 +122,13 @@ impl Host for ReflexHttpCtxView<'_> {
     fn get_policy(&mut self) -> Result<bindings::Policy> {
         let grant = &self.ctx.grant;
         Ok(bindings::Policy {
-            share_anonymous: grant.anonymous == Anonymous::Share,
+            share_anonymous: grant.anonymous() == Anonymous::Share,
             tenant_header: grant.tenant_header.clone(),
             request_bytes_max: grant.request_bytes_max,
             client_control: self.policy.client_control,
             temperature_max: grant.temperature_max,
             samples: self.policy.samples.count(),
-            has_groups: !grant.groups.is_empty(),
+            has_groups: grant.has_groups(),
         })
     }
 

@@ -159,8 +159,12 @@ fn target(view: &ReflexHttpCtxView<'_>, recording: &bindings::Recording) -> Opti
         model,
         ttl_seconds,
     } = recording;
+    let grant = &view.ctx.grant;
+    // What the grant does not allow is not recorded; it is counted like any other call.
+    grant.check_write().ok()?;
+    grant.tenant(&key.tenant).ok()?;
     let key = key_of(key)?;
-    let lifetimes = &view.ctx.grant.lifetimes;
+    let lifetimes = &grant.lifetimes;
     let ttl = match lifetimes.of(path, model.as_deref(), *ttl_seconds) {
         Life::NotKept => return None,
         Life::For(ttl) => Some(ttl),

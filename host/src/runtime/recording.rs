@@ -1,6 +1,6 @@
 //! An answer on its way to the client, watched by a recorder and stored when it proves good.
 
-use super::cache_host::ReflexCtx;
+use super::cache_host::{NotStored, ReflexCtx};
 use super::pace::{Mark, Pace, Replay};
 use reflex_llm::{Key, Recorder, Rejected, Representation, Shape, Storable, Usage};
 use std::sync::Arc;
@@ -157,6 +157,9 @@ impl Target {
         self.observer.ended(match stored {
             Ok(()) => Outcome::Stored,
             Err(error) => {
+                if let NotStored::Refused(refusal) = error {
+                    self.ctx.grant.allowance.count(refusal);
+                }
                 tracing::debug!(%error, "answer not stored");
                 Outcome::Failed
             }
@@ -164,7 +167,7 @@ impl Target {
     }
 
     fn remove(&self) {
-        self.ctx.cache.remove(&self.ctx.key(&self.key));
+        self.ctx.forget(&self.key);
     }
 
     pub(super) fn reject(&self, reason: Rejected) {

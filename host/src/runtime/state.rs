@@ -1,7 +1,7 @@
 //! What stands behind one guest instance, and how far its current request has come.
 
 use super::body::HostBody;
-use super::cache_host::{ReflexCtx, ReflexCtxView, ReflexView};
+use super::cache_host::{ReflexCtx, ReflexCtxView};
 use super::fills::Audience;
 use super::http_host::{HttpPolicy, ReflexHttpCtxView, ReflexHttpView};
 use super::limits::GuestLimits;
@@ -94,8 +94,8 @@ impl WasiHttpView for GuestState {
     }
 }
 
-impl ReflexView for GuestState {
-    fn reflex(&mut self) -> ReflexCtxView<'_> {
+impl GuestState {
+    pub(super) fn reflex(&mut self) -> ReflexCtxView<'_> {
         ReflexCtxView {
             ctx: &self.reflex,
             table: &mut self.table,

@@ -1,0 +1,398 @@
+//! The cache as a library: what a program uses that brings its own prompts and answers.
+//!
+//! ```text
+//! lookup ─────────────► cache ─► Entry
+//! get_or_fetch ─► lookup ─► hit
+//!                    └► miss ─► flights: one fetches ─► cache ─► Answer, for all who wait
+//! insert, writer ─────► cache
+//! ```
+//!
+//! This adds to [`cache`](crate::cache) what a user does not want to think of: a clock, a
+//! namespace, a usual life, and one fetch for all who want the same. It needs neither wasm nor an
+//! async runtime.
+
+mod answer;
+mod builder;
+mod flights;
+mod writer;
+
+pub use answer::{Answer, Fetched, InsertOptions, Origin};
+pub use builder::Builder;
+pub use writer::EntryWriter;
+
+use crate::cache::{self, CacheKey, Entry, InsertError, Lookup, NewEntry, Stats};
+use crate::clock::Clock;
+use flights::{Flights, Lead, Outcome, Turn};
+use reflex_llm::{Key, Tenant};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the cache is looked at for one call: at first, and again when a leader has gone
+/// without an answer. Whoever has bad luck more often fetches alone.
+const LOOKS_MAX: usize = 4;
+
+/// A cache of answers, in memory and on disk. A clone is the same cache; share it between threads
+/// and tasks.
+///
+/// ```
+/// use reflex_host::{Cache, Key, Tenant};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let dir = dir.path();
+/// let cache = Cache::builder(dir).open()?;
+/// let key = Key::for_prompt(&Tenant::of_group("research"), "Why is the sky blue?");
+///
+/// assert!(cache.lookup(&key).is_none());
+/// cache.insert(&key, b"Rayleigh scattering.")?;
+/// let entry = cache.lookup(&key).expect("it was inserted");
+/// assert_eq!(entry.payload(), "Rayleigh scattering.");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Cache {
+    core: cache::Cache,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    clock: Clock,
+    namespace: String,
+    ttl: Option<Duration>,
+    fetch_wait_max: Duration,
+    flights: Arc<Flights>,
+}
+
+impl Cache {
+    /// A cache whose data lie in this folder, which is made when absent. One process uses it at a
+    /// time.
+    pub fn builder(dir: impl Into<PathBuf>) -> Builder {
+        Builder::new(dir.into())
+    }
+
+    /// The answer for a key, if there is one that has not expired. It stays readable for as long
+    /// as it is held, whatever happens to the cache meanwhile, and pins its storage.
+    ///
+    /// An entry that an earlier process stored is read from disk the first time. Everything else
+    /// takes well below a microsecond.
+    pub fn lookup(&self, key: &Key) -> Option<Entry> {
+        self.find(&self.key(key))
+    }
+
+    /// Whether [`lookup`](Self::lookup) would find an answer. Counts neither as a hit nor as a use.
+    pub fn contains(&self, key: &Key) -> bool {
+        self.core
+            .contains(&self.key(key), self.shared.clock.now_ms())
+    }
+
+    /// Stores an answer, in place of any earlier one of that key. A lookup finds it from now on,
+    /// until it has expired, is removed, or has to make room. It outlives the process, and a loss
+    /// of power as [`Builder::durability`] says. With the disk in trouble it is kept in memory,
+    /// and [`stats`](Self::stats) says so.
+    ///
+    /// # Errors
+    ///
+    /// The answer is too large; an earlier one is still there.
+    pub fn insert(&self, key: &Key, payload: impl AsRef<[u8]>) -> Result<Entry, InsertError> {
+        self.insert_with(key, payload, &InsertOptions::new())
+    }
+
+    /// As [`insert`](Self::insert), with a life of its own or metadata.
+    ///
+    /// ```
+    /// use reflex_host::{Cache, InsertOptions, Key, Tenant};
+    /// use std::time::Duration;
+    ///
+    /// let cache = Cache::builder("").in_memory();
+    /// let key = Key::for_prompt(&Tenant::of_group("research"), "How is the weather?");
+    /// let options = InsertOptions::new()
+    ///     .ttl(Duration::from_secs(600))
+    ///     .metadata("text/plain");
+    /// let entry = cache.insert_with(&key, "Fine.", &options)?;
+    /// assert_eq!(entry.metadata(), b"text/plain");
+    /// # Ok::<(), reflex_host::InsertError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The answer or its metadata are too large; an earlier one is still there.
+    pub fn insert_with(
+        &self,
+        key: &Key,
+        payload: impl AsRef<[u8]>,
+        options: &InsertOptions,
+    ) -> Result<Entry, InsertError> {
+        let ttl = options.ttl.unwrap_or(self.shared.ttl);
+        self.core.insert(NewEntry {
+            key: &self.key(key),
+            tenant: &key.tenant.0,
+            metadata: &options.metadata,
+            payload: payload.as_ref(),
+            now_ms: self.shared.clock.now_ms(),
+            ttl_ms: ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+        })
+    }
+
+    /// Stores an answer that comes piece by piece. Nothing is stored before
+    /// [`finish`](EntryWriter::finish), and nothing at all if the writer is dropped.
+    pub fn writer(&self, key: &Key) -> EntryWriter {
+        self.writer_with(key, InsertOptions::new())
+    }
+
+    /// As [`writer`](Self::writer), with a life of its own or metadata.
+    pub fn writer_with(&self, key: &Key, options: InsertOptions) -> EntryWriter {
+        EntryWriter::new(self.clone(), *key, options)
+    }
+
+    /// The answer for a key: from the cache, or else from `fetch`, which is stored then. Of those
+    /// who want the same at once, one fetches, and the others wait for what it gets. On a hit
+    /// `fetch` is not polled.
+    ///
+    /// What is too large to be stored, or is [not to be kept](Fetched::not_kept), is for the one
+    /// who fetched it; the others fetch for themselves.
+    ///
+    /// Works in any async runtime. Waiting ends with the fetch that is waited for, so give that a
+    /// time limit; when its future is dropped, one of those who wait takes over. At most
+    /// [`waiters_max`](Builder::waiters_max) wait, further ones fetch for themselves.
+    ///
+    /// ```
+    /// use reflex_host::{Cache, Key, Origin, Tenant};
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    /// # runtime.block_on(async {
+    /// let cache = Cache::builder("").in_memory();
+    /// let key = Key::for_prompt(&Tenant::of_group("research"), "What is 2+2?");
+    /// let ask = async || Ok::<_, std::io::Error>("4");
+    ///
+    /// let answer = cache.get_or_fetch(&key, ask()).await.expect("it does not fail");
+    /// assert_eq!((answer.payload(), answer.origin()), ("4".into(), Origin::Fetched));
+    /// let answer = cache.get_or_fetch(&key, ask()).await.expect("it does not fail");
+    /// assert_eq!((answer.payload(), answer.origin()), ("4".into(), Origin::Hit));
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The error of the fetch, once for each who waited for it. The next call fetches anew.
+    pub async fn get_or_fetch<P, E>(
+        &self,
+        key: &Key,
+        fetch: impl Future<Output = Result<P, E>>,
+    ) -> Result<Answer, Arc<E>>
+    where
+        P: Into<Fetched>,
+        E: Send + Sync + 'static,
+    {
+        let cache_key = self.key(key);
+        let mut lead = None;
+        for _ in 0..LOOKS_MAX {
+            // The second look of a leader: the one before it may just have stored the answer.
+            if let Some(entry) = self.find(&cache_key) {
+                return Ok(Answer::stored(entry, Origin::Hit));
+            }
+            if lead.is_some() {
+                break;
+            }
+            match self.shared.flights.join(&cache_key, &key.tenant) {
+                Turn::Lead(leads) => lead = Some(leads),
+                Turn::Wait(waiter) => match settled(waiter.await) {
+                    Settled::Done(result) => return result,
+                    Settled::Again => {}
+                    Settled::Alone => break,
+                },
+                Turn::Alone => break,
+            }
+        }
+        let fetched = fetch.await;
+        self.keep(key, lead, fetched)
+    }
+
+    /// As [`get_or_fetch`](Self::get_or_fetch), for threads. Both may wait for each other. Whoever
+    /// has waited for longer than [`fetch_wait_max`](Builder::fetch_wait_max) fetches for itself.
+    ///
+    /// # Errors
+    ///
+    /// As of [`get_or_fetch`](Self::get_or_fetch).
+    pub fn get_or_fetch_blocking<P, E>(
+        &self,
+        key: &Key,
+        fetch: impl FnOnce() -> Result<P, E>,
+    ) -> Result<Answer, Arc<E>>
+    where
+        P: Into<Fetched>,
+        E: Send + Sync + 'static,
+    {
+        let cache_key = self.key(key);
+        let mut lead = None;
+        for _ in 0..LOOKS_MAX {
+            if let Some(entry) = self.find(&cache_key) {
+                return Ok(Answer::stored(entry, Origin::Hit));
+            }
+            if lead.is_some() {
+                break;
+            }
+            match self.shared.flights.join(&cache_key, &key.tenant) {
+                Turn::Lead(leads) => lead = Some(leads),
+                Turn::Wait(waiter) => match settled(waiter.block(self.shared.fetch_wait_max)) {
+                    Settled::Done(result) => return result,
+                    Settled::Again => {}
+                    Settled::Alone => break,
+                },
+                Turn::Alone => break,
+            }
+        }
+        self.keep(key, lead, fetch())
+    }
+
+    /// Removes the answer for a key, for good; whether there was one. A fetch that is under way is
+    /// not stored.
+    pub fn remove(&self, key: &Key) -> bool {
+        let key = self.key(key);
+        self.shared.flights.outdate(|other, _| *other == key);
+        self.core.remove(&key)
+    }
+
+    /// Removes all that a tenant has stored, in all namespaces, at once and for good. Fetches that
+    /// are under way are not stored. Waits for the disk, as a rule some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// The purge holds in this process, but could not be made durable. The next
+    /// [`sync`](Self::sync) tries again.
+    pub fn purge_tenant(&self, tenant: &Tenant) -> io::Result<()> {
+        self.shared.flights.outdate(|_, other| other == tenant);
+        self.core.purge_tenant(&tenant.0)
+    }
+
+    /// Removes everything of everybody, in all namespaces, at once and for good.
+    ///
+    /// # Errors
+    ///
+    /// As of [`purge_tenant`](Self::purge_tenant).
+    pub fn purge(&self) -> io::Result<()> {
+        self.shared.flights.outdate(|_, _| true);
+        self.core.purge_all()
+    }
+
+    /// Makes durable what was stored before. Meant for the end of a program;
+    /// [`Builder::durability`] does the same meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Entries stored since the last call may not survive a loss of power.
+    pub fn sync(&self) -> io::Result<()> {
+        self.core.sync()
+    }
+
+    /// What the cache holds and has done, and whether its disk is well.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// The longest answer that is stored, in bytes.
+    pub fn entry_bytes_max(&self) -> u64 {
+        self.core.entry_bytes_max()
+    }
+
+    /// The cache underneath, whose callers say the time and make the keys.
+    pub fn core(&self) -> &cache::Cache {
+        &self.core
+    }
+
+    /// What a component gets to see of this cache: the entries within its grant.
+    #[cfg(feature = "component")]
+    pub fn granted(&self, grant: crate::runtime::Grant) -> crate::runtime::ReflexCtx {
+        crate::runtime::ReflexCtx {
+            cache: self.core.clone(),
+            grant,
+            clock: self.shared.clock.clone(),
+        }
+    }
+
+    fn key(&self, key: &Key) -> CacheKey {
+        CacheKey::new(&self.shared.namespace, &key.tenant.0, &key.digest)
+    }
+
+    fn find(&self, key: &CacheKey) -> Option<Entry> {
+        match self.core.lookup(key, self.shared.clock.now_ms()) {
+            Lookup::Hit(entry) => Some(entry),
+            Lookup::Stale(_) | Lookup::Miss => None,
+        }
+    }
+
+    /// Stores what was fetched, and tells those who wait.
+    fn keep<P, E>(
+        &self,
+        key: &Key,
+        lead: Option<Lead>,
+        fetched: Result<P, E>,
+    ) -> Result<Answer, Arc<E>>
+    where
+        P: Into<Fetched>,
+        E: Send + Sync + 'static,
+    {
+        let fetched: Fetched = match fetched {
+            Ok(fetched) => fetched.into(),
+            Err(error) => {
+                let error = Arc::new(error);
+                if let Some(lead) = lead {
+                    lead.end(|_| Outcome::Failed(Arc::clone(&error) as _));
+                }
+                return Err(error);
+            }
+        };
+        // What is too large is not stored, and that is nobody's trouble.
+        let store = |is_outdated: bool| match fetched.is_kept && !is_outdated {
+            true => self
+                .insert_with(key, &fetched.payload, &fetched.options)
+                .ok(),
+            false => None,
+        };
+        let stored = match lead {
+            None => store(false),
+            Some(lead) => {
+                let mut stored = None;
+                lead.end(|is_outdated| {
+                    stored = store(is_outdated);
+                    let entry = stored.clone();
+                    entry.map_or(Outcome::Unshared, Outcome::Found)
+                });
+                stored
+            }
+        };
+        Ok(match stored {
+            Some(entry) => Answer::stored(entry, Origin::Fetched),
+            None => Answer::fetched(fetched),
+        })
+    }
+}
+
+/// What waiting came to.
+enum Settled<E> {
+    Done(Result<Answer, Arc<E>>),
+    /// The leader is gone: look again.
+    Again,
+    /// The leader has nothing for others.
+    Alone,
+}
+
+fn settled<E: Send + Sync + 'static>(outcome: Outcome) -> Settled<E> {
+    match outcome {
+        Outcome::Found(entry) => Settled::Done(Ok(Answer::stored(entry, Origin::Joined))),
+        // Another kind of error is another kind of fetch, which may do better.
+        Outcome::Failed(error) => match error.downcast() {
+            Ok(error) => Settled::Done(Err(error)),
+            Err(_) => Settled::Alone,
+        },
+        Outcome::Unshared => Settled::Alone,
+        Outcome::Gone => Settled::Again,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests;

@@ -1,0 +1,139 @@
+//! What a cache is opened with; each default with its reason in `CacheOptions`.
+
+use super::flights::Flights;
+use super::{Cache, Shared};
+use crate::cache::{self, CacheOptions, Durability, OpenError};
+use crate::clock::Clock;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Who may wait for others' fetches at once: what a busy process has of tasks, and a few MiB.
+const WAITERS_MAX_DEFAULT: usize = 10_000;
+
+/// Longer than a model takes for its answer, as a rule.
+const FETCH_WAIT_MAX_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Where a [`Cache`] lies, how large it may be, and what is usual in it.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is opened before `open` or `in_memory`"]
+pub struct Builder {
+    options: CacheOptions,
+    clock: Clock,
+    namespace: String,
+    ttl: Option<Duration>,
+    fetch_wait_max: Duration,
+    waiters_max: usize,
+}
+
+impl Builder {
+    pub(super) fn new(data_dir: PathBuf) -> Self {
+        Self {
+            options: CacheOptions {
+                data_dir,
+                ..CacheOptions::default()
+            },
+            clock: Clock::system(),
+            namespace: "default".into(),
+            ttl: None,
+            fetch_wait_max: FETCH_WAIT_MAX_DEFAULT,
+            waiters_max: WAITERS_MAX_DEFAULT,
+        }
+    }
+
+    /// Part of every key: two namespaces share nothing but the space. `default`, as the daemon's.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// How long an answer lives that is stored without a life of its own. Otherwise until it has
+    /// to make room.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// What the files may occupy, in bytes. 4 GiB.
+    pub fn disk_bytes_max(mut self, bytes: u64) -> Self {
+        self.options.disk_bytes_max = bytes;
+        self
+    }
+
+    /// What answers in memory may occupy, in bytes: those that the disk did not take, or all of
+    /// [`in_memory`](Self::in_memory). 256 MiB.
+    pub fn memory_bytes_max(mut self, bytes: u64) -> Self {
+        self.options.memory_bytes_max = bytes;
+        self
+    }
+
+    /// The longest answer that is stored, in bytes. 16 MiB.
+    pub fn entry_bytes_max(mut self, bytes: u64) -> Self {
+        self.options.entry_bytes_max = bytes;
+        self
+    }
+
+    /// The most answers that are kept, whatever their size; each takes some 400 bytes of memory.
+    /// A million.
+    pub fn entries_max(mut self, entries: u64) -> Self {
+        self.options.entries_max = entries;
+        self
+    }
+
+    /// When what was stored survives a loss of power. Within a second or 8 MiB. It survives the
+    /// end of the process in any case.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.options.durability = durability;
+        self
+    }
+
+    /// Where the time comes from. The system's clock.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// How long [`get_or_fetch_blocking`](Cache::get_or_fetch_blocking) waits for the fetch of
+    /// another. A minute.
+    pub fn fetch_wait_max(mut self, wait: Duration) -> Self {
+        self.fetch_wait_max = wait;
+        self
+    }
+
+    /// How many may wait for the fetches of others at once. 10,000.
+    pub fn waiters_max(mut self, waiters: usize) -> Self {
+        self.waiters_max = waiters;
+        self
+    }
+
+    /// Opens the folder and finds what was stored there before.
+    ///
+    /// # Errors
+    ///
+    /// Another process has the folder, it is not ours, damaged or of a later release, the sizes
+    /// contradict each other, or the system refuses. A folder that is refused is left as it was.
+    pub fn open(self) -> Result<Cache, OpenError> {
+        let core = cache::Cache::open(&self.options)?;
+        Ok(self.around(core))
+    }
+
+    /// A cache without a disk: the same within [`memory_bytes_max`](Self::memory_bytes_max), and
+    /// gone with the process. The folder is not looked at.
+    pub fn in_memory(self) -> Cache {
+        let core = cache::Cache::in_memory(&self.options);
+        self.around(core)
+    }
+
+    fn around(self, core: cache::Cache) -> Cache {
+        Cache {
+            core,
+            shared: Arc::new(Shared {
+                clock: self.clock,
+                namespace: self.namespace,
+                ttl: self.ttl,
+                fetch_wait_max: self.fetch_wait_max,
+                flights: Arc::new(Flights::new(self.waiters_max)),
+            }),
+        }
+    }
+}

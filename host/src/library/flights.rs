@@ -1,0 +1,220 @@
+//! Who fetches what just now, so that others who want the same need not. Plain threads and tasks
+//! of any runtime wait for each other.
+
+use crate::cache::{CacheKey, Entry};
+use reflex_llm::Tenant;
+use std::any::Any;
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// Fetches at once. Past it nobody leads, and everybody fetches for themselves.
+const FLIGHTS_MAX: usize = 65_536;
+
+/// All fetches under way.
+#[derive(Debug)]
+pub(super) struct Flights {
+    flights: Mutex<HashMap<CacheKey, Arc<Flight>>>,
+    waiting: AtomicUsize,
+    waiters_max: usize,
+}
+
+/// What a fetch came to, for those who wait.
+#[derive(Clone, Debug)]
+pub(super) enum Outcome {
+    /// It is in the cache.
+    Found(Entry),
+    /// It failed, with an error of the leader's type.
+    Failed(Arc<dyn Any + Send + Sync>),
+    /// What it got is for the leader only.
+    Unshared,
+    /// The leader is gone without an outcome.
+    Gone,
+}
+
+/// What is to be done about an answer that is not in the cache.
+pub(super) enum Turn {
+    /// Fetch it, for all who want it.
+    Lead(Lead),
+    /// Somebody fetches it already.
+    Wait(Waiter),
+    /// Fetch it, for nobody else.
+    Alone,
+}
+
+#[derive(Debug)]
+struct Flight {
+    tenant: Tenant,
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    outcome: Option<Outcome>,
+    /// Its answer was removed or purged while it was being fetched.
+    is_outdated: bool,
+    /// Of the tasks that wait, by the number that each has here.
+    wakers: HashMap<u64, Waker>,
+    next_number: u64,
+}
+
+impl Flights {
+    pub(super) fn new(waiters_max: usize) -> Self {
+        Self {
+            flights: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            waiters_max,
+        }
+    }
+
+    /// Joins the fetch of a key, or begins one.
+    pub(super) fn join(self: &Arc<Self>, key: &CacheKey, tenant: &Tenant) -> Turn {
+        let mut flights = lock(&self.flights);
+        if let Some(flight) = flights.get(key) {
+            if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiters_max {
+                self.waiting.fetch_sub(1, Ordering::Relaxed);
+                return Turn::Alone;
+            }
+            return Turn::Wait(Waiter {
+                flights: Arc::clone(self),
+                flight: Arc::clone(flight),
+                number: None,
+            });
+        }
+        if flights.len() >= FLIGHTS_MAX {
+            return Turn::Alone;
+        }
+        let flight = Arc::new(Flight {
+            tenant: *tenant,
+            state: Mutex::default(),
+            ended: Condvar::new(),
+        });
+        flights.insert(*key, Arc::clone(&flight));
+        Turn::Lead(Lead {
+            flights: Arc::clone(self),
+            key: *key,
+            flight,
+        })
+    }
+
+    /// What those fetches get is not stored any more. They are joined by nobody from now on.
+    pub(super) fn outdate(&self, which: impl Fn(&CacheKey, &Tenant) -> bool) {
+        let mut outdated = Vec::new();
+        lock(&self.flights).retain(|key, flight| {
+            let stays = !which(key, &flight.tenant);
+            if !stays {
+                outdated.push(Arc::clone(flight));
+            }
+            stays
+        });
+        // Whoever is storing holds this lock: it is either done, and removed by the caller, or
+        // does not begin.
+        for flight in outdated {
+            lock(&flight.state).is_outdated = true;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+}
+
+/// The duty to fetch an answer. Dropped without an outcome, it makes those who wait look again.
+pub(super) struct Lead {
+    flights: Arc<Flights>,
+    key: CacheKey,
+    flight: Arc<Flight>,
+}
+
+impl Lead {
+    /// Ends the fetch. `outcome` is told whether the answer is outdated, and stores it if not.
+    pub(super) fn end(self, outcome: impl FnOnce(bool) -> Outcome) {
+        self.land(outcome);
+    }
+
+    fn land(&self, outcome: impl FnOnce(bool) -> Outcome) {
+        let mut state = lock(&self.flight.state);
+        if state.outcome.is_none() {
+            let outcome = outcome(state.is_outdated);
+            state.outcome = Some(outcome);
+        }
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
+        self.flight.ended.notify_all();
+        wakers.into_values().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        let mut flights = lock(&self.flights.flights);
+        // An outdated one has left already, and its place may be another's.
+        if flights
+            .get(&self.key)
+            .is_some_and(|flight| Arc::ptr_eq(flight, &self.flight))
+        {
+            flights.remove(&self.key);
+        }
+        drop(flights);
+        self.land(|_| Outcome::Gone);
+    }
+}
+
+/// One who waits for the fetch of another.
+pub(super) struct Waiter {
+    flights: Arc<Flights>,
+    flight: Arc<Flight>,
+    /// The number of its waker.
+    number: Option<u64>,
+}
+
+impl Waiter {
+    /// Waits as a thread, for at most so long.
+    pub(super) fn block(self, wait_max: Duration) -> Outcome {
+        let state = lock(&self.flight.state);
+        let (state, _timed_out) = self
+            .flight
+            .ended
+            .wait_timeout_while(state, wait_max, |state| state.outcome.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        // Whoever has waited long enough helps itself.
+        state.outcome.clone().unwrap_or(Outcome::Unshared)
+    }
+}
+
+impl Future for Waiter {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let flight = Arc::clone(&self.flight);
+        let mut state = lock(&flight.state);
+        if let Some(outcome) = &state.outcome {
+            return Poll::Ready(outcome.clone());
+        }
+        let number = *self.number.get_or_insert_with(|| {
+            state.next_number += 1;
+            state.next_number
+        });
+        state.wakers.insert(number, cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.flights.waiting.fetch_sub(1, Ordering::Relaxed);
+        if let Some(number) = self.number {
+            lock(&self.flight.state).wakers.remove(&number);
+        }
+    }
+}
+
+/// A panic while the lock was held leaves nothing half-changed here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

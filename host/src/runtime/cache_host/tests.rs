@@ -1,0 +1,226 @@
+//! What grants allow, seen as a guest sees it.
+
+use super::*;
+use crate::runtime::bindings::cache::{LlmRequest, Prompt};
+use crate::runtime::{Lifetimes, Tenants};
+use reflex_llm::Tenant;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A component with this grant, and the time it lives in.
+struct Component {
+    ctx: ReflexCtx,
+    table: ResourceTable,
+    now_ms: Arc<AtomicU64>,
+}
+
+impl Component {
+    fn new(grant: Grant) -> Self {
+        Self::beside(&Cache::in_memory(&Default::default()), grant)
+    }
+
+    fn beside(cache: &Cache, grant: Grant) -> Self {
+        let now_ms = Arc::new(AtomicU64::new(1_000_000));
+        let clock = Arc::clone(&now_ms);
+        Self {
+            ctx: ReflexCtx {
+                cache: cache.clone(),
+                grant,
+                clock: Clock::from_fn(move || clock.load(Ordering::Relaxed)),
+            },
+            table: ResourceTable::new(),
+            now_ms,
+        }
+    }
+
+    fn view(&mut self) -> ReflexCtxView<'_> {
+        ReflexCtxView {
+            ctx: &self.ctx,
+            table: &mut self.table,
+        }
+    }
+
+    /// `-` is stored, in so many bytes.
+    fn insert(&mut self, name: Name, bytes: usize) -> Result<(), Error> {
+        let options = InsertOptions { ttl_seconds: None };
+        let payload = vec![b'-'; bytes];
+        let inserted = self.view().insert(name, Vec::new(), payload, options);
+        inserted.expect("no trap")
+    }
+
+    fn finds(&mut self, name: Name) -> Result<bool, Error> {
+        let found = self.view().lookup(name).expect("no trap")?;
+        Ok(found.is_some())
+    }
+
+    fn remove(&mut self, name: Name) -> Result<bool, Error> {
+        self.view().remove(name).expect("no trap")
+    }
+
+    fn refused(&self, refusal: Refusal) -> u64 {
+        self.ctx.grant.allowance.refused(refusal)
+    }
+}
+
+const ALICE: Tenant = Tenant([1; 32]);
+const BOB: Tenant = Tenant([2; 32]);
+
+fn prompt(tenant: &[u8], text: &str) -> Name {
+    Name::Prompt(Prompt {
+        tenant: tenant.to_vec(),
+        text: text.into(),
+    })
+}
+
+fn request(credential: Option<&str>) -> Name {
+    let header = credential.map(|value| ("authorization".to_owned(), value.as_bytes().to_vec()));
+    Name::Request(LlmRequest {
+        method: "POST".into(),
+        upstream: "https://api.test".into(),
+        path: "/v1/chat/completions".into(),
+        headers: header.into_iter().collect(),
+        body: br#"{"model":"m","messages":[{"role":"user","content":"a"}]}"#.to_vec(),
+    })
+}
+
+fn denied(reason: &str) -> Error {
+    Error::Denied(reason.into())
+}
+
+fn exceeded(reason: &str) -> Error {
+    Error::QuotaExceeded(reason.into())
+}
+
+fn same<T: std::fmt::Debug>(result: Result<T, Error>, expected: Result<T, Error>) {
+    assert_eq!(format!("{result:?}"), format!("{expected:?}"));
+}
+
+#[test]
+fn a_component_of_one_tenant_names_no_other() {
+    let cache = Cache::in_memory(&Default::default());
+    let mut alices = Component::beside(&cache, Grant::new("n").for_tenant(ALICE));
+    let mut anybodys = Component::beside(&cache, Grant::new("n"));
+    same(anybodys.insert(prompt(&BOB.0, "a"), 1), Ok(()));
+
+    same(alices.finds(prompt(&BOB.0, "a")), Err(denied("tenant")));
+    same(alices.insert(prompt(&BOB.0, "a"), 1), Err(denied("tenant")));
+    same(alices.remove(prompt(&BOB.0, "a")), Err(denied("tenant")));
+    let key = Key::for_prompt(&BOB, "a");
+    let key = Name::Key(cache::Key {
+        tenant: BOB.0.to_vec(),
+        digest: key.digest.to_vec(),
+    });
+    same(alices.finds(key), Err(denied("tenant")));
+    assert_eq!(alices.refused(Refusal::Tenant), 4);
+
+    // Its own it may name, or leave unnamed.
+    same(alices.insert(prompt(&[], "a"), 1), Ok(()));
+    same(alices.finds(prompt(&ALICE.0, "a")), Ok(true));
+    same(anybodys.finds(prompt(&ALICE.0, "a")), Ok(true));
+    let short = alices.finds(prompt(&[1], "a"));
+    assert!(matches!(short, Err(Error::Invalid(_))), "{short:?}");
+    let unnamed = anybodys.finds(prompt(&[], "a"));
+    assert!(matches!(unnamed, Err(Error::Invalid(_))), "{unnamed:?}");
+}
+
+#[test]
+fn the_requests_of_a_component_of_one_tenant_are_that_tenants() {
+    let mut alices = Component::new(Grant::new("n").for_tenant(ALICE));
+    same(alices.insert(request(Some("Bearer one")), 1), Ok(()));
+    same(alices.finds(request(Some("Bearer two"))), Ok(true));
+    same(alices.finds(request(None)), Ok(true));
+
+    let mut anybodys = Component::new(Grant::new("n"));
+    same(anybodys.insert(request(Some("Bearer one")), 1), Ok(()));
+    same(anybodys.finds(request(Some("Bearer two"))), Ok(false));
+    let bypass = Err(Error::Bypass("no-credential".into()));
+    same(anybodys.finds(request(None)), bypass);
+}
+
+#[test]
+fn namespaces_share_nothing() {
+    let cache = Cache::in_memory(&Default::default());
+    let mut one = Component::beside(&cache, Grant::new("one"));
+    let mut two = Component::beside(&cache, Grant::new("two"));
+    same(one.insert(prompt(&ALICE.0, "a"), 1), Ok(()));
+    same(two.finds(prompt(&ALICE.0, "a")), Ok(false));
+    same(two.remove(prompt(&ALICE.0, "a")), Ok(false));
+    same(one.finds(prompt(&ALICE.0, "a")), Ok(true));
+}
+
+#[test]
+fn who_may_only_read_changes_nothing() {
+    let cache = Cache::in_memory(&Default::default());
+    let mut writes = Component::beside(&cache, Grant::new("n"));
+    let mut reads = Component::beside(&cache, Grant::new("n").read_only());
+    same(writes.insert(prompt(&ALICE.0, "a"), 1), Ok(()));
+    same(reads.finds(prompt(&ALICE.0, "a")), Ok(true));
+    same(
+        reads.insert(prompt(&ALICE.0, "b"), 1),
+        Err(denied("read-only")),
+    );
+    same(
+        reads.remove(prompt(&ALICE.0, "a")),
+        Err(denied("read-only")),
+    );
+    same(writes.finds(prompt(&ALICE.0, "a")), Ok(true));
+    assert_eq!(reads.refused(Refusal::ReadOnly), 2);
+}
+
+#[test]
+fn a_quota_bounds_what_lives_at_once() {
+    // Two entries of 1000 bytes with what they take themselves.
+    let mut component = Component::new(Grant {
+        tenants: Tenants::Only(ALICE),
+        lifetimes: Arc::new(Lifetimes {
+            usual: Some(Duration::from_secs(60)),
+            ..Lifetimes::default()
+        }),
+        ..Grant::new("n").bytes_max(2300)
+    });
+    let named = |text: &str| prompt(&[], text);
+    same(component.insert(named("a"), 1000), Ok(()));
+    same(component.insert(named("b"), 1000), Ok(()));
+    same(component.insert(named("c"), 1000), Err(exceeded("bytes")));
+    same(component.finds(named("c")), Ok(false));
+    same(component.insert(named("b"), 900), Ok(()));
+    same(component.remove(named("a")), Ok(true));
+    same(component.insert(named("c"), 1000), Ok(()));
+    same(component.insert(named("a"), 1000), Err(exceeded("bytes")));
+    assert_eq!(component.refused(Refusal::Bytes), 2);
+    // What has expired leaves its room.
+    component.now_ms.fetch_add(60_000, Ordering::Relaxed);
+    same(component.insert(named("a"), 1000), Ok(()));
+    // What is not stored takes none.
+    let bytes = component.ctx.grant.allowance.bytes();
+    let too_large = component.ctx.cache.entry_bytes_max() as usize + 1;
+    let mut other = Component::new(Grant::new("n").for_tenant(ALICE).bytes_max(u64::MAX));
+    let refused = other.insert(named("d"), too_large);
+    assert!(matches!(refused, Err(Error::TooLarge(_))), "{refused:?}");
+    assert_eq!(other.ctx.grant.allowance.bytes(), 0);
+    assert_eq!(component.ctx.grant.allowance.bytes(), bytes);
+}
+
+#[test]
+fn instances_of_one_component_share_its_rate() {
+    let cache = Cache::in_memory(&Default::default());
+    let two = NonZeroU32::new(2).expect("not 0");
+    let grant = Grant::new("n")
+        .for_tenant(ALICE)
+        .inserts_per_second_max(two);
+    let mut first = Component::beside(&cache, grant.clone());
+    let mut second = Component::beside(&cache, grant);
+    let named = |text: &str| prompt(&[], text);
+    same(first.insert(named("a"), 1), Ok(()));
+    same(second.insert(named("b"), 1), Ok(()));
+    same(first.insert(named("c"), 1), Err(exceeded("inserts")));
+    same(second.insert(named("c"), 1), Err(exceeded("inserts")));
+    same(first.finds(named("b")), Ok(true));
+    for component in [&first, &second] {
+        component.now_ms.fetch_add(500, Ordering::Relaxed);
+    }
+    same(first.insert(named("c"), 1), Ok(()));
+    same(second.insert(named("d"), 1), Err(exceeded("inserts")));
+    assert_eq!(first.refused(Refusal::Inserts), 3);
+}

@@ -1,0 +1,246 @@
+//! What one component may do: whose entries, under which rules, and how much.
+
+use super::allowance::Allowance;
+use super::bindings::cache::Error;
+use super::lifetimes::Lifetimes;
+use reflex_llm::{Anonymous, Policy, Tenant};
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+/// What the operator lets one component do. It stands behind every call of that component. A clone
+/// is the same grant: all instances that have it share what it allows.
+///
+/// ```
+/// use reflex_host::Tenant;
+/// use reflex_host::runtime::Grant;
+/// use std::num::NonZeroU32;
+///
+/// let grant = Grant::new("summaries")
+///     .for_tenant(Tenant::of_group("research"))
+///     .bytes_max(64 << 20)
+///     .inserts_per_second_max(NonZeroU32::new(100).expect("not 0"));
+/// let looker_on = Grant::new("summaries").read_only();
+/// # let _ = (grant, looker_on);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// Mixed into every key, so that no component can name another's entries.
+    pub namespace: String,
+    /// Whose entries.
+    pub tenants: Tenants,
+    /// What may be done with them.
+    pub access: Access,
+    /// How much may be stored, and how fast.
+    pub allowance: Arc<Allowance>,
+    /// Whether requests without a credential share their answers.
+    pub anonymous: Anonymous,
+    /// A header that names the tenant and that clients cannot set themselves, in lower case.
+    pub tenant_header: Option<String>,
+    /// Longest request body or prompt that a key is made of, in bytes.
+    pub request_bytes_max: u64,
+    /// The greatest temperature that a request may ask for and still be answered from the cache.
+    pub temperature_max: Option<f64>,
+    /// Tenants that share their answers with others, and as whom.
+    pub groups: Arc<HashMap<Tenant, Tenant>>,
+    /// How long entries live.
+    pub lifetimes: Arc<Lifetimes>,
+}
+
+/// Whose entries a component may name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Tenants {
+    /// It says for each call whose. For components that serve many, and are trusted not to mix
+    /// them up.
+    #[default]
+    ChosenByGuest,
+    /// Those of this one, whatever credentials its requests have.
+    Only(Tenant),
+}
+
+/// What a component may do with entries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Look up, insert, remove.
+    #[default]
+    ReadWrite,
+    /// Look up.
+    ReadOnly,
+}
+
+impl Default for Grant {
+    /// Namespace `default`, and no limit but that of requests: 1 MiB.
+    fn default() -> Self {
+        Self {
+            namespace: "default".into(),
+            tenants: Tenants::default(),
+            access: Access::default(),
+            allowance: Arc::default(),
+            anonymous: Anonymous::default(),
+            tenant_header: None,
+            request_bytes_max: 1 << 20,
+            temperature_max: None,
+            groups: Arc::default(),
+            lifetimes: Arc::default(),
+        }
+    }
+}
+
+impl Grant {
+    /// Everything in this namespace.
+    pub fn new(namespace: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Only the entries of this tenant.
+    #[must_use]
+    pub fn for_tenant(self, tenant: Tenant) -> Self {
+        Self {
+            tenants: Tenants::Only(tenant),
+            ..self
+        }
+    }
+
+    /// Only lookups.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self {
+            access: Access::ReadOnly,
+            ..self
+        }
+    }
+
+    /// At most so many bytes of live entries: see [`Allowance`].
+    #[must_use]
+    pub fn bytes_max(self, bytes: u64) -> Self {
+        let allowance = Allowance::new(Some(bytes), self.allowance.inserts_per_second_max());
+        Self {
+            allowance: Arc::new(allowance),
+            ..self
+        }
+    }
+
+    /// At most so many inserts a second: see [`Allowance`].
+    #[must_use]
+    pub fn inserts_per_second_max(self, inserts: NonZeroU32) -> Self {
+        let allowance = Allowance::new(self.allowance.bytes_max(), Some(inserts));
+        Self {
+            allowance: Arc::new(allowance),
+            ..self
+        }
+    }
+
+    /// The rules of this grant in the words of `reflex-llm`.
+    pub(super) fn policy(&self) -> Policy<'_> {
+        Policy {
+            anonymous: self.anonymous(),
+            tenant_header: self.tenant_header.as_deref(),
+            temperature_max: self.temperature_max,
+        }
+    }
+
+    /// Where the tenant is known, a request need not say whose it is.
+    pub(super) fn anonymous(&self) -> Anonymous {
+        match self.tenants {
+            Tenants::ChosenByGuest => self.anonymous,
+            Tenants::Only(_) => Anonymous::Share,
+        }
+    }
+
+    /// As whom a tenant's answers are kept: the only one, a group, or just itself.
+    pub(super) fn group_of(&self, tenant: Tenant) -> Tenant {
+        match self.tenants {
+            Tenants::ChosenByGuest => self.groups.get(&tenant).copied().unwrap_or(tenant),
+            Tenants::Only(only) => only,
+        }
+    }
+
+    /// Whether [`group_of`](Self::group_of) ever says another.
+    pub(super) fn has_groups(&self) -> bool {
+        self.tenants != Tenants::ChosenByGuest || !self.groups.is_empty()
+    }
+
+    /// The tenant that a guest names.
+    pub(super) fn tenant(&self, named: &[u8]) -> Result<Tenant, Error> {
+        if let Tenants::Only(only) = self.tenants
+            && named.is_empty()
+        {
+            return Ok(only);
+        }
+        let tenant = Tenant(bytes32(named, "tenant")?);
+        match self.tenants {
+            Tenants::Only(only) if tenant != only => Err(self.refuse(Refusal::Tenant)),
+            _ => Ok(tenant),
+        }
+    }
+
+    /// Whether something may be stored or removed.
+    pub(super) fn check_write(&self) -> Result<(), Error> {
+        match self.access {
+            Access::ReadWrite => Ok(()),
+            Access::ReadOnly => Err(self.refuse(Refusal::ReadOnly)),
+        }
+    }
+
+    /// Counts and logs that something was refused, and says so to the guest.
+    pub(super) fn refuse(&self, refusal: Refusal) -> Error {
+        self.allowance.count(refusal);
+        let reason = refusal.reason();
+        tracing::debug!(namespace = self.namespace, reason, "refused to a component");
+        match refusal {
+            Refusal::ReadOnly | Refusal::Tenant => Error::Denied(reason.into()),
+            Refusal::Bytes | Refusal::Entries | Refusal::Inserts => {
+                Error::QuotaExceeded(reason.into())
+            }
+        }
+    }
+}
+
+/// Why a component was refused something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It may not change anything.
+    ReadOnly,
+    /// It named another tenant than its own.
+    Tenant,
+    /// What it has stored, and wants to store, is too much.
+    Bytes,
+    /// So are the entries that it has stored.
+    Entries,
+    /// It inserts too fast.
+    Inserts,
+}
+
+impl Refusal {
+    /// Each of them.
+    pub const ALL: [Self; 5] = [
+        Self::ReadOnly,
+        Self::Tenant,
+        Self::Bytes,
+        Self::Entries,
+        Self::Inserts,
+    ];
+
+    /// The word for it, as in the WIT.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "read-only",
+            Self::Tenant => "tenant",
+            Self::Bytes => "bytes",
+            Self::Entries => "entries",
+            Self::Inserts => "inserts",
+        }
+    }
+}
+
+pub(super) fn bytes32(bytes: &[u8], what: &str) -> Result<[u8; 32], Error> {
+    <[u8; 32]>::try_from(bytes).map_err(|_| {
+        Error::Invalid(format!(
+            "{what}: {} bytes, exactly 32 are needed",
+            bytes.len()
+        ))
+    })
+}
