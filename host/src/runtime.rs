@@ -5,6 +5,8 @@
 //! goes further and runs a `wasi:http` handler component for each request, within limits; that
 //! is what `reflex-edge serve` is made of.
 
+mod batch;
+mod batch_host;
 mod bindings;
 mod body;
 mod cache_host;
@@ -21,7 +23,9 @@ mod sharing;
 mod state;
 
 pub use bindings::http::ClientControl;
-pub use bindings::{cache as cache_bindings, http as http_bindings};
+pub use bindings::{
+    cache as cache_bindings, embeddings as embeddings_bindings, http as http_bindings,
+};
 #[cfg(feature = "serve")]
 pub(crate) use body::Prefixed;
 pub use cache_host::{Grant, Reflex, ReflexCtx, ReflexCtxView, ReflexView, add_to_linker};
