@@ -27,6 +27,7 @@ pub struct Metrics {
     /// Kept by who counts: the fills of the edge API.
     pub(crate) edge_waiting: Gauge,
     recordings: Family<RecordingLabels, Counter>,
+    batch_texts: Family<FromLabel, Counter>,
     saved_tokens: Family<KindLabel, Counter>,
     saved_money: Family<ModelLabel, Counter<f64, AtomicU64>>,
     prices: Vec<Price>,
@@ -61,6 +62,12 @@ struct KindLabel {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FromLabel {
+    /// `cache` or `provider`.
+    from: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ModelLabel {
     /// As the operator's prices spell it: what clients send has no bound.
     model: String,
@@ -70,7 +77,8 @@ struct ModelLabel {
 struct RequestLabels {
     /// `HIT_L1_EXACT`, `MISS`, `BYPASS`, or `ERROR` where the provider gave no answer.
     status: &'static str,
-    /// Why, for a bypass; `collapsed` for a miss that another request was asking for already.
+    /// Why, for a bypass; `collapsed` for a miss that another request was asking for already,
+    /// `partial` for a batch of which part was there.
     detail: &'static str,
 }
 
@@ -177,6 +185,13 @@ impl Metrics {
             recordings.clone(),
         );
 
+        let batch_texts = Family::default();
+        registry.register(
+            "batch_texts",
+            "Texts of batches of embeddings by where their vectors came from",
+            batch_texts.clone(),
+        );
+
         let saved_tokens = Family::default();
         registry.register(
             "saved_tokens",
@@ -248,6 +263,7 @@ impl Metrics {
             edge_requests,
             edge_waiting,
             recordings,
+            batch_texts,
             saved_tokens,
             saved_money,
             prices,
@@ -351,6 +367,14 @@ impl RecordingObserver for Metrics {
             self.saved_money
                 .get_or_create(&label)
                 .inc_by(price.of(usage));
+        }
+    }
+
+    fn batch(&self, known: usize, asked: usize) {
+        for (from, count) in [("cache", known), ("provider", asked)] {
+            self.batch_texts
+                .get_or_create(&FromLabel { from })
+                .inc_by(count as u64);
         }
     }
 

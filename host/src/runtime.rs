@@ -6,6 +6,8 @@
 //! is what `reflex-edge serve` is made of.
 
 mod allowance;
+mod batch;
+mod batch_host;
 mod bindings;
 mod body;
 mod cache_host;
@@ -24,7 +26,9 @@ mod state;
 
 pub use allowance::Allowance;
 pub use bindings::http::ClientControl;
-pub use bindings::{cache as cache_bindings, http as http_bindings};
+pub use bindings::{
+    cache as cache_bindings, embeddings as embeddings_bindings, http as http_bindings,
+};
 #[cfg(feature = "serve")]
 pub(crate) use body::Prefixed;
 pub use cache_host::{Reflex, ReflexCtx, ReflexCtxView, add_to_linker};

@@ -40,6 +40,7 @@ mod tenant;
 mod tools;
 
 mod answer;
+pub mod embeddings;
 mod recorder;
 mod sse;
 mod usage;

@@ -31,6 +31,8 @@ pub enum Status {
     Miss,
     /// By the provider, which another request for the same answer was already asking.
     Collapsed,
+    /// By the provider, but for a part of a batch that was there.
+    Partial,
     /// By the provider, because the client wanted it so (`Cache-Control: no-cache`).
     Refresh,
     /// By us, with 504: the answer was not there, and the client wanted nothing else
@@ -45,7 +47,7 @@ impl Status {
     pub const fn x_reflex_status(self) -> &'static str {
         match self {
             Self::Hit { .. } => "HIT_L1_EXACT",
-            Self::Miss | Self::Collapsed | Self::Refresh | Self::Absent => "MISS",
+            Self::Miss | Self::Collapsed | Self::Partial | Self::Refresh | Self::Absent => "MISS",
             Self::Bypass(_) => "BYPASS",
         }
     }
@@ -59,6 +61,7 @@ impl Status {
             } => format!("reflex; hit; ttl={ttl}").into(),
             Self::Miss => "reflex; fwd=miss".into(),
             Self::Collapsed => "reflex; fwd=miss; collapsed".into(),
+            Self::Partial => "reflex; fwd=partial".into(),
             Self::Refresh => "reflex; fwd=request".into(),
             Self::Absent => r#"reflex; detail="only-if-cached""#.into(),
             // Tokens hold nothing that a quoted string would have to escape.

@@ -11,6 +11,7 @@ use std::process::Stdio;
 use reflex_tests::edge::Edge;
 use reflex_tests::upstream::Upstream;
 use reflex_tests::within;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -121,6 +122,27 @@ async fn the_same_message_of_anthropics_sdk_twice_is_one_call() {
 #[tokio::test]
 async fn the_same_request_of_googles_sdk_twice_is_one_call() {
     check_two_calls("genai_twice.py").await;
+}
+
+/// BerriAI/litellm#41799 and #29284: such a batch got wrong vectors or indexes.
+#[tokio::test]
+async fn a_batch_of_which_part_is_cached_gets_right_vectors_and_indexes() {
+    let upstream = Upstream::start().await;
+    let edge = Edge::before(&upstream).await;
+    Script::start("embedding_batches.py", &edge.url)
+        .ends()
+        .await;
+    let asked: Vec<_> = upstream
+        .calls()
+        .iter()
+        .map(|call| serde_json::from_slice::<Value>(&call.body).expect("JSON")["input"].clone())
+        .collect();
+    let each_way = [
+        json!("alpha"),
+        json!(["beta", "gamma delta", "epsilon"]),
+        json!(["new", "newer text"]),
+    ];
+    assert_eq!(asked, [each_way.clone(), each_way].concat());
 }
 
 #[tokio::test]

@@ -36,13 +36,33 @@ pub enum Behaviour {
     Large(usize),
     /// Sends headers that concern the connection only.
     HopByHop,
+    /// Answers a request for embeddings in an odd way.
+    Odd(Oddity),
+}
+
+/// What may be odd about embeddings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Oddity {
+    /// One vector is missing.
+    Short,
+    /// The last two vectors are in the wrong order, by their indexes too.
+    Shuffled,
+    /// The last two indexes are the same.
+    Twice,
+    /// A field that nobody knows.
+    Field,
+    /// Another model than before.
+    Model,
+    /// The last vector has another length.
+    Length,
 }
 
 impl FromStr for Behaviour {
     type Err = String;
 
     /// `answer`, `paced=30` (milliseconds), `gated`, `silent`, `status=500`, `error`, `length`,
-    /// `refusal`, `cut`, `gzip`, `done`, `more`, `large=100000` (bytes), `hop-by-hop`.
+    /// `refusal`, `cut`, `gzip`, `done`, `more`, `large=100000` (bytes), `hop-by-hop`, `odd=short`,
+    /// `odd=shuffled`, `odd=twice`, `odd=field`, `odd=model`, `odd=length`.
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         let number = || {
@@ -70,6 +90,15 @@ impl FromStr for Behaviour {
             "more" => Self::More,
             "large" => Self::Large(size()?),
             "hop-by-hop" => Self::HopByHop,
+            "odd" => Self::Odd(match value {
+                "short" => Oddity::Short,
+                "shuffled" => Oddity::Shuffled,
+                "twice" => Oddity::Twice,
+                "field" => Oddity::Field,
+                "model" => Oddity::Model,
+                "length" => Oddity::Length,
+                _ => return Err(format!("`{text}`: there is no such oddity")),
+            }),
             _ => {
                 return Err(format!(
                     "`{text}` is not something that the provider can do"

@@ -9,6 +9,7 @@ mod text;
 
 use bytes::Bytes;
 
+use crate::behaviour::Oddity;
 use crate::completion::{self, Completion, Prompt};
 
 /// A request for an answer.
@@ -29,6 +30,8 @@ pub(crate) struct Wish {
     pub(crate) ending: Ending,
     /// So many bytes more than usual.
     pub(crate) padding: usize,
+    /// What is odd about vectors.
+    pub(crate) oddity: Option<Oddity>,
 }
 
 /// How the answer is to end.

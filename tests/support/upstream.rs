@@ -272,6 +272,7 @@ async fn complete(shared: Arc<Shared>, call: &Call, number: u64) -> Response<Rep
         Behaviour::Length => wish.ending = Ending::Length,
         Behaviour::Refusal => wish.ending = Ending::Refusal,
         Behaviour::Large(bytes) => wish.padding = bytes,
+        Behaviour::Odd(oddity) => wish.oddity = Some(oddity),
         _ => {}
     }
     let asked = Asked {

@@ -4,10 +4,13 @@
 //! request means is `reflex-llm`'s business; bodies stay with the host, except that of a request
 //! that may be answered from the cache, which has to be read to know its key.
 
+mod batch;
 pub mod bindings;
 
+use batch::{Batch, Look};
 use bindings::exports::wasi::http::handler::Guest;
 use bindings::reflex::cache::cache::{self, Entry, Name};
+use bindings::reflex::cache::embeddings::{self, Completed};
 use bindings::reflex::cache::http::{self, ClientControl, Recording, Turn};
 use bindings::wasi::http::handler;
 use bindings::wasi::http::types::{ErrorCode, Request, Response};
@@ -69,7 +72,12 @@ impl Guest for Middleware {
             control.max_age = None;
             control.min_fresh = None;
         }
-        answer(peeked.request, head.path, examined, policy.samples).await
+        // Of several answers to one request, each is an answer to the whole.
+        let batch = match policy.samples {
+            0 | 1 => Batch::of(&candidate, &body),
+            _ => None,
+        };
+        answer(peeked.request, head.path, examined, batch, policy.samples).await
     }
 }
 
@@ -81,6 +89,7 @@ async fn answer(
     request: Request,
     path: &str,
     examined: Examined,
+    batch: Option<Batch<'_>>,
     samples: u32,
 ) -> Result<Response, ErrorCode> {
     let Examined { exchange, model } = examined;
@@ -99,11 +108,17 @@ async fn answer(
     };
 
     let mut fill = None;
+    let mut missing = None;
     if !control.no_cache {
         for _ in 0..LOOKS_MAX {
             if let Some(response) = look_up(&key, control) {
                 return Ok(response);
             }
+            missing = match batch.as_ref().map(|batch| batch.look_up(control)) {
+                Some(Look::All(response)) => return Ok(response),
+                Some(Look::AllBut(missing)) => Some(missing),
+                Some(Look::Nothing) | None => None,
+            };
             // The second look is what a leader owes those who wait for it.
             if control.only_if_cached || fill.is_some() {
                 break;
@@ -133,7 +148,18 @@ async fn answer(
         &[X_REFLEX_TTL.into()],
         &[("accept-encoding".into(), b"identity".to_vec())],
     );
-    let response = match handler::handle(request).await {
+    let part = match (&batch, &missing) {
+        (Some(batch), Some(missing)) => batch.complete(&request, missing, &recording).await,
+        _ => Ok(Completed::Apart),
+    };
+    let asked = match part {
+        // Those who wait find its parts in the cache.
+        Ok(Completed::Whole(response)) => return Ok(response),
+        Ok(Completed::Failed(response)) => Ok(response),
+        Ok(Completed::Apart) => handler::handle(request).await,
+        Err(error) => Err(error),
+    };
+    let response = match asked {
         Ok(response) => response,
         Err(error) => {
             if let Some(fill) = fill {
@@ -148,7 +174,10 @@ async fn answer(
         Status::Miss
     };
     edit(&response, status);
-    Ok(http::record_response(response, &recording, fill))
+    Ok(match batch {
+        Some(batch) => embeddings::record_batch(batch.host(), response, &recording, fill),
+        None => http::record_response(response, &recording, fill),
+    })
 }
 
 /// The key of one of several answers, or of the only one.
@@ -172,15 +201,16 @@ fn look_up(key: &cache::Key, control: &Control) -> Option<Response> {
 }
 
 fn replay(entry: &Entry) -> Result<Response, cache::Error> {
-    let status = Status::Hit {
-        ttl_seconds: entry.ttl_seconds(),
-    };
-    let mut set = status_headers(status);
-    set.push((
-        status::AGE.into(),
-        entry.age_seconds().to_string().into_bytes(),
-    ));
-    http::replay(entry, &set)
+    http::replay(
+        entry,
+        &hit_headers(entry.age_seconds(), entry.ttl_seconds()),
+    )
+}
+
+fn hit_headers(age_seconds: u64, ttl_seconds: Option<u64>) -> Vec<http::Header> {
+    let mut headers = status_headers(Status::Hit { ttl_seconds });
+    headers.push((status::AGE.into(), age_seconds.to_string().into_bytes()));
+    headers
 }
 
 /// To the provider as if we were not there, but for the header that says so.

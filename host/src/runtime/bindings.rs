@@ -19,6 +19,7 @@ mod http_world {
         world: "reflex:cache/middleware",
         with: {
             "reflex:cache/http.fill": crate::runtime::fills::Lead,
+            "reflex:cache/embeddings.batch": crate::runtime::batch::Batch,
             "reflex:cache/cache": super::cache_world::reflex::cache::cache,
             "wasi:http/types": wasmtime_wasi_http::p3::bindings::http::types,
             "wasi:clocks/types": wasmtime_wasi::p3::bindings::clocks::types,
@@ -27,6 +28,8 @@ mod http_world {
             "reflex:cache/http.peek": store | trappable,
             "reflex:cache/http.join": store | trappable,
             "reflex:cache/http.record-response": store | trappable,
+            "reflex:cache/embeddings.complete-batch": store | trappable,
+            "reflex:cache/embeddings.record-batch": store | trappable,
             "wasi:http/handler.handle": store | trappable,
             default: trappable,
         },
@@ -35,5 +38,5 @@ mod http_world {
 }
 
 pub use cache_world::reflex::cache::cache;
-pub use http_world::reflex::cache::http;
+pub use http_world::reflex::cache::{embeddings, http};
 pub(super) use http_world::wasi::http::handler;

@@ -3,7 +3,7 @@
 use super::bindings::http::{
     self as bindings, ClientControl, Head, Header, Host, HostFill, HostWithStore, Peeked,
 };
-use super::bindings::{cache, handler};
+use super::bindings::{cache, embeddings, handler};
 use super::body::{HostBody, Prefixed};
 use super::cache_host::ReflexCtx;
 use super::fills::{Fills, Lead};
@@ -91,7 +91,7 @@ impl HasData for ReflexHttp {
     type Data<'a> = ReflexHttpCtxView<'a>;
 }
 
-/// Adds `reflex:cache/http`, and `wasi:http/handler` as an import: what a middleware component
+/// Adds `reflex:cache/http` and `embeddings`, and `wasi:http/handler` as an import: what a middleware component
 /// takes for the handler behind it is the host's own client, through
 /// [`WasiHttpHooks::send_request`]. `wasi:http/types` comes from
 /// [`wasmtime_wasi_http::p3::add_to_linker`].
@@ -101,6 +101,7 @@ impl HasData for ReflexHttp {
 /// Fails only if the linker has one of those interfaces already.
 pub fn add_http_to_linker<T: ReflexHttpView + 'static>(linker: &mut Linker<T>) -> Result<()> {
     bindings::add_to_linker::<_, ReflexHttp>(linker, T::reflex_http)?;
+    embeddings::add_to_linker::<_, ReflexHttp>(linker, T::reflex_http)?;
     handler::add_to_linker::<_, ReflexHttp>(linker, T::reflex_http)
 }
 
@@ -252,7 +253,7 @@ impl HostFill for ReflexHttpCtxView<'_> {
 }
 
 impl ReflexHttpCtxView<'_> {
-    fn respond_with(
+    pub(super) fn respond_with(
         &mut self,
         status: StatusCode,
         headers: HeaderMap,
@@ -324,7 +325,7 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
         recording: bindings::Recording,
         fill: Option<Resource<Lead>>,
     ) -> Result<Resource<Response>> {
-        misses::record(store, response, recording, fill)
+        misses::record(store, response, recording, fill, None)
     }
 }
 
@@ -381,7 +382,7 @@ fn edited(
     FieldMap::new_immutable(hooks, map)
 }
 
-fn apply(map: &mut HeaderMap, remove: &[String], set: &[Header]) {
+pub(super) fn apply(map: &mut HeaderMap, remove: &[String], set: &[Header]) {
     for name in remove {
         map.remove(name.as_str());
     }

@@ -1,5 +1,6 @@
 //! What becomes of a miss: one asks the provider, others join it, and the answer is recorded.
 
+use super::batch::Texts;
 use super::bindings::{cache, http as bindings};
 use super::body::HostBody;
 use super::fills::{Lead, Turn};
@@ -61,24 +62,27 @@ pub(super) async fn join<T: ReflexHttpView + 'static>(
     })
 }
 
-/// Hands a response back with a recorder on its body, which others may read as well.
+/// Hands a response back with a recorder on its body, which others may read as well. What answers
+/// several texts is stored text by text.
 pub(super) fn record<T: ReflexHttpView + 'static>(
     mut store: Access<'_, T, ReflexHttp>,
     response: Resource<Response>,
     recording: bindings::Recording,
     fill: Option<Resource<Lead>>,
+    texts: Option<Texts>,
 ) -> Result<Resource<Response>> {
     let view = store.get();
     let lead = fill.map(|fill| view.http.table.delete(fill)).transpose()?;
     let wanted = view.http.table.get(&response)?;
     let (status, headers) = (wanted.status, HeaderMap::clone(&wanted.headers));
     let body_bytes_max = usize::try_from(view.ctx.cache.entry_bytes_max()).unwrap_or(usize::MAX);
-    let Some(target) = target(&view, &recording) else {
+    let Some(mut target) = target(&view, &recording) else {
         if let Some(lead) = lead {
             lead.keep();
         }
         return Ok(response);
     };
+    target.texts = texts;
     let key = target.ctx.key(&target.key);
     let limits = Limits {
         body_bytes_max,
@@ -124,8 +128,12 @@ const RETRIES: [&str; 3] = ["retry-after", "retry-after-ms", "x-should-retry"];
 
 /// Whether the provider says that it fails, in a way that everybody can read.
 fn is_failure(status: StatusCode, headers: &HeaderMap) -> bool {
-    let fails = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-    fails && !headers.contains_key(CONTENT_ENCODING)
+    fails(status) && !headers.contains_key(CONTENT_ENCODING)
+}
+
+/// Whether the provider says that it fails.
+pub(super) fn fails(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
 /// Begins to record, unless the head already says that the answer is not to be kept.
@@ -151,7 +159,10 @@ fn begin(
 }
 
 /// What a guest wants recorded, if that can be.
-fn target(view: &ReflexHttpCtxView<'_>, recording: &bindings::Recording) -> Option<Target> {
+pub(super) fn target(
+    view: &ReflexHttpCtxView<'_>,
+    recording: &bindings::Recording,
+) -> Option<Target> {
     let bindings::Recording {
         key,
         shape,
@@ -174,6 +185,7 @@ fn target(view: &ReflexHttpCtxView<'_>, recording: &bindings::Recording) -> Opti
         ctx: view.ctx.clone(),
         key,
         shape: Shape::from_name(shape)?,
+        texts: None,
         model: model.clone(),
         ttl,
         observer: Arc::clone(&view.policy.observer),

@@ -1,5 +1,6 @@
 //! An answer on its way to the client, watched by a recorder and stored when it proves good.
 
+use super::batch::Texts;
 use super::cache_host::{NotStored, ReflexCtx};
 use super::pace::{Mark, Pace, Replay};
 use reflex_llm::{Key, Recorder, Rejected, Representation, Shape, Storable, Usage};
@@ -24,6 +25,11 @@ pub trait RecordingObserver: Send + Sync + 'static {
     /// An answer is replayed that cost so much when it was new.
     fn saved(&self, usage: &Usage, model: Option<&str>) {
         let _ = (usage, model);
+    }
+
+    /// So many texts of a batch of embeddings were known, and the provider was asked for so many.
+    fn batch(&self, known: usize, asked: usize) {
+        let _ = (known, asked);
     }
 
     /// Called once per recording, from whatever thread polled the body last; and once more where
@@ -63,6 +69,8 @@ pub(super) struct Target {
     pub(super) ctx: ReflexCtx,
     pub(super) key: Key,
     pub(super) shape: Shape,
+    /// What the parts of the answer belong to, where it is one to a batch.
+    pub(super) texts: Option<Texts>,
     /// For the operator's prices.
     pub(super) model: Option<String>,
     pub(super) ttl: Option<Duration>,
@@ -146,14 +154,16 @@ fn marks(pace: &Option<Pace>) -> Vec<Mark> {
 }
 
 impl Target {
-    fn store(&self, answer: &Storable, pace: Vec<Mark>) {
-        let notes = Notes {
-            usage: self.shape.usage(&answer.body),
-            model: self.model.clone(),
-            pace,
+    pub(super) fn store(&self, answer: &Storable, pace: Vec<Mark>) {
+        let texts = self.texts.as_ref();
+        let stored = match texts.and_then(|texts| texts.split(&answer.body)) {
+            Some(mut parts) => {
+                // What was kept as one before would be found first.
+                self.remove();
+                parts.try_for_each(|(key, body)| self.put(&key, answer, &body, Vec::new()))
+            }
+            None => self.put(&self.key, answer, &answer.body, pace),
         };
-        let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
-        let stored = self.ctx.store(&self.key, &metadata, &answer.body, self.ttl);
         self.observer.ended(match stored {
             Ok(()) => Outcome::Stored,
             Err(error) => {
@@ -164,6 +174,23 @@ impl Target {
                 Outcome::Failed
             }
         });
+    }
+
+    /// Stores an answer, or a part of one.
+    fn put(
+        &self,
+        key: &Key,
+        answer: &Storable,
+        body: &[u8],
+        pace: Vec<Mark>,
+    ) -> Result<(), NotStored> {
+        let notes = Notes {
+            usage: self.shape.usage(body),
+            model: self.model.clone(),
+            pace,
+        };
+        let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
+        self.ctx.store(key, &metadata, body, self.ttl)
     }
 
     fn remove(&self) {

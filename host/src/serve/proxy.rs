@@ -121,8 +121,14 @@ impl Proxy {
         match value(X_REFLEX_STATUS) {
             Some("HIT_L1_EXACT") => self.metrics.hit(took),
             Some("MISS") => {
-                let is_collapsed = value(CACHE_STATUS) == Some(&*Status::Collapsed.cache_status());
-                let detail = if is_collapsed { "collapsed" } else { "" };
+                let details = [
+                    (Status::Collapsed, "collapsed"),
+                    (Status::Partial, "partial"),
+                ];
+                let told = |(status, _): &(Status, _)| {
+                    value(CACHE_STATUS) == Some(&*status.cache_status())
+                };
+                let detail = details.into_iter().find(told).map_or("", |found| found.1);
                 self.metrics.miss(detail, took);
             }
             Some("BYPASS") => self.metrics.bypass(value(CACHE_STATUS).map_or("", detail)),

@@ -200,7 +200,7 @@ pub(super) const RESPONSES: Row = Row {
     error: ErrorShape::OpenAi,
 };
 
-/// A batch is one entry: each of its vectors belongs to the input at its place.
+/// What a batch has in common with the requests for each of its texts: `embeddings`.
 pub(super) const EMBEDDINGS: Row = Row {
     json_name: "embeddings",
     sse_name: "embeddings+sse",

@@ -24,6 +24,7 @@ fn each_outcome_has_its_headers() {
     );
     check(Status::Miss, "MISS", "reflex; fwd=miss");
     check(Status::Collapsed, "MISS", "reflex; fwd=miss; collapsed");
+    check(Status::Partial, "MISS", "reflex; fwd=partial");
     check(Status::Refresh, "MISS", "reflex; fwd=request");
     check(Status::Absent, "MISS", r#"reflex; detail="only-if-cached""#);
     check(

@@ -1,0 +1,89 @@
+//! A batch of embeddings, of which the cache may have all, a part or nothing.
+
+use crate::bindings::reflex::cache::embeddings::{self, Completed, Element, Life};
+use crate::bindings::reflex::cache::http::Recording;
+use crate::bindings::wasi::http::handler;
+use crate::bindings::wasi::http::types::{ErrorCode, Request, Response};
+use crate::{hit_headers, status_headers};
+use reflex_llm::{Candidate, Control, Status, embeddings as llm};
+
+/// The texts of a request, here and with the host.
+pub(crate) struct Batch<'b> {
+    request: llm::Batch<'b>,
+    host: embeddings::Batch,
+}
+
+/// What the cache has of a batch.
+pub(crate) enum Look {
+    All(Response),
+    /// All but these elements, by number.
+    AllBut(Vec<u32>),
+    Nothing,
+}
+
+impl<'b> Batch<'b> {
+    /// None if the request is not one for texts that can be asked for one by one.
+    pub(crate) fn of(candidate: &Candidate<'_>, body: &'b [u8]) -> Option<Self> {
+        let request = candidate.batch(body)?;
+        let element = |element: &llm::Element| Element {
+            digest: element.key.digest.to_vec(),
+            weight: element.bytes.into(),
+        };
+        let elements: Vec<_> = request.elements().iter().map(element).collect();
+        let tenant = candidate.tenant().0;
+        let host = embeddings::Batch::new(&tenant, &elements, request.places());
+        Some(Self { request, host })
+    }
+
+    /// The host's side of it.
+    pub(crate) fn host(&self) -> &embeddings::Batch {
+        &self.host
+    }
+
+    pub(crate) fn look_up(&self, control: &Control) -> Look {
+        let accepted = |life: &Life| control.accepts(life.age_seconds, life.ttl_seconds);
+        let found: Vec<_> = self
+            .host
+            .find()
+            .into_iter()
+            .map(|life| life.filter(accepted))
+            .collect();
+        let missing = (0..).zip(&found).filter(|(_, life)| life.is_none());
+        let missing: Vec<u32> = missing.map(|(number, _)| number).collect();
+        if missing.len() == found.len() {
+            return Look::Nothing;
+        }
+        if !missing.is_empty() {
+            return Look::AllBut(missing);
+        }
+        // As old as the oldest part, and good for as long as the first to expire.
+        let known = || found.iter().flatten();
+        let age = known().map(|life| life.age_seconds).max().unwrap_or(0);
+        let ttl = known().filter_map(|life| life.ttl_seconds).min();
+        match embeddings::replay_batch(&self.host, &hit_headers(age, ttl)) {
+            Ok(response) => Look::All(response),
+            // An error of the cache is a miss: the provider can still answer.
+            Err(_) => Look::Nothing,
+        }
+    }
+
+    /// Asks the provider for these elements only, with the head of a request for all.
+    pub(crate) async fn complete(
+        &self,
+        request: &Request,
+        missing: &[u32],
+        recording: &Recording,
+    ) -> Result<Completed, ErrorCode> {
+        let rest = embeddings::with_body(request, &self.request.asking(missing));
+        let response = handler::handle(rest).await?;
+        let set = status_headers(Status::Partial);
+        let completed = embeddings::complete_batch(
+            &self.host,
+            missing.to_vec(),
+            response,
+            recording.clone(),
+            set,
+        );
+        Ok(completed.await)
+    }
+}

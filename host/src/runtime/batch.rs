@@ -1,0 +1,316 @@
+//! The answer to a batch of embeddings: put together of entries and of what the provider has said
+//! to the rest, and taken apart to be stored.
+
+use super::cache_host::ReflexCtx;
+use crate::answer::{AnswerHead, Notes};
+use crate::cache::Entry;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use reflex_llm::embeddings::{Frame as Around, Tokens, Vectors, shares};
+use reflex_llm::{Key, Usage};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use wasmtime_wasi_http::{Error, WasiBody};
+
+/// The texts of a batch, and what the cache has for them. A clone costs some reference counts.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub(super) texts: Texts,
+    known: Arc<[Option<Known>]>,
+}
+
+/// The texts of a batch.
+#[derive(Clone)]
+pub(super) struct Texts {
+    /// Each text once: its key, and its weight.
+    elements: Arc<[(Key, u64)]>,
+    /// The element at each place of the input.
+    places: Arc<[u32]>,
+}
+
+/// The answer to one text, from the cache.
+#[derive(Clone, Debug)]
+struct Known {
+    part: Arc<Part>,
+    entry: Entry,
+    headers: HeaderMap,
+    notes: Notes,
+}
+
+/// An answer whose items can be taken out.
+struct Part {
+    text: Bytes,
+    vectors: Vectors,
+}
+
+/// An answer to a whole batch, and what of it came from the cache.
+pub(super) struct Made {
+    pub(super) body: WasiBody,
+    /// Of the first known element.
+    pub(super) headers: HeaderMap,
+    /// What the known part cost when it was new.
+    pub(super) saved: Option<Usage>,
+    pub(super) model: Option<String>,
+}
+
+impl Texts {
+    /// What is not right is a batch without texts: nothing is found, and an answer stays whole.
+    pub(super) fn new(elements: Vec<(Key, u64)>, places: Vec<u32>) -> Self {
+        let is_right = places
+            .iter()
+            .all(|&place| (place as usize) < elements.len());
+        match is_right {
+            true => Self {
+                elements: elements.into(),
+                places: places.into(),
+            },
+            false => Self {
+                elements: Arc::default(),
+                places: Arc::default(),
+            },
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// The batch of these elements, each once, in this order.
+    pub(super) fn only(&self, numbers: &[u32]) -> Self {
+        let element = |&number: &u32| self.elements.get(number as usize).copied();
+        let elements: Vec<_> = numbers.iter().filter_map(element).collect();
+        let places = (0..elements.len() as u32).collect();
+        Self::new(elements, places)
+    }
+
+    /// Takes the answer to the batch apart: what is to be stored for each text. None if that is not
+    /// certain.
+    pub(super) fn split<'a>(
+        &'a self,
+        answer: &'a [u8],
+    ) -> Option<impl Iterator<Item = (Key, Vec<u8>)> + 'a> {
+        let vectors = Vectors::read(answer, self.places.len())?;
+        let places = self.places.iter();
+        let weights = places.map(|&place| self.elements[place as usize].1);
+        let shares = shares(vectors.tokens().unwrap_or_default(), weights);
+        // Of a text that is there twice, the first.
+        let mut seen = vec![false; self.elements.len()];
+        let firsts = self
+            .places
+            .iter()
+            .enumerate()
+            .filter(move |&(_, &place)| !std::mem::replace(&mut seen[place as usize], true));
+        Some(firsts.filter_map(move |(at, &place)| {
+            let body = vectors.alone(answer, at, shares[at])?;
+            Some((self.elements[place as usize].0, body))
+        }))
+    }
+}
+
+impl Batch {
+    pub(super) fn new(texts: Texts) -> Self {
+        Self {
+            texts,
+            known: Arc::default(),
+        }
+    }
+
+    /// Looks up each element. What cannot stand in one answer together is as good as not there, and
+    /// so is a part of an answer that would be too long.
+    pub(super) fn find(&mut self, ctx: &ReflexCtx) -> impl Iterator<Item = Option<&Entry>> {
+        let elements = self.texts.elements.iter();
+        let known: Vec<_> = elements.map(|(key, _)| Known::find(ctx, key)).collect();
+        let mut found = known.iter().flatten();
+        let first = found.clone().next();
+        let fit = first.is_some_and(|first| found.all(|other| first.part.fits(&other.part)));
+        let item_bytes = |known: &Known| known.part.text.len() as u64;
+        let longest = known.iter().flatten().map(item_bytes).max().unwrap_or(0);
+        let missing = known.iter().filter(|known| known.is_none()).count() as u64;
+        let is_short = longest.saturating_mul(missing) <= ctx.cache.entry_bytes_max();
+        self.known = match fit && is_short {
+            true => known.into(),
+            false => known.iter().map(|_| None).collect(),
+        };
+        let known = self.known.iter();
+        known.map(|known| known.as_ref().map(|known| &known.entry))
+    }
+
+    /// The answer made of what is known, if that is all.
+    pub(super) fn replay(&self) -> Option<Made> {
+        self.make(None, &[])
+    }
+
+    /// The answer made of the provider's answer about the elements that were asked for, and of what
+    /// is known of the others.
+    pub(super) fn complete(&self, asked: &[u32], answer: Bytes) -> Option<Made> {
+        let fresh = Arc::new(Part::read(answer, asked.len())?);
+        self.make(Some(fresh), asked)
+    }
+
+    fn make(&self, fresh: Option<Arc<Part>>, asked: &[u32]) -> Option<Made> {
+        let mut item_of = vec![None; self.texts.count()];
+        for (item, &number) in asked.iter().enumerate() {
+            *item_of.get_mut(number as usize)? = Some(item);
+        }
+        let first = self.known.iter().flatten().next()?;
+        let around = fresh.as_ref().unwrap_or(&first.part);
+        let mut items = Vec::with_capacity(self.texts.places.len());
+        let mut saved = Tokens::default();
+        for &place in &*self.texts.places {
+            let (part, item) = match item_of[place as usize] {
+                Some(item) => (around, item),
+                None => {
+                    let part = &self.known.get(place as usize)?.as_ref()?.part;
+                    if !part.fits(around) {
+                        return None;
+                    }
+                    saved = saved.plus(part.vectors.tokens().unwrap_or_default());
+                    (part, 0)
+                }
+            };
+            items.push((Arc::clone(part), item));
+        }
+        let billed = fresh.as_ref().and_then(|fresh| fresh.vectors.tokens());
+        let tokens = saved.plus(billed.unwrap_or_default());
+        let frame = around.vectors.frame(&around.text, tokens);
+        let saved = first.part.vectors.tokens().map(|_| Usage {
+            input_tokens: saved.prompt,
+            output_tokens: saved.total.saturating_sub(saved.prompt),
+            total_tokens: saved.total,
+        });
+        Some(Made {
+            body: Assembled::new(frame, items)?.boxed_unsync(),
+            headers: first.headers.clone(),
+            saved,
+            model: first.notes.model.clone(),
+        })
+    }
+}
+
+impl Known {
+    fn find(ctx: &ReflexCtx, key: &Key) -> Option<Self> {
+        let entry = ctx.find(&ctx.key(key))?;
+        let AnswerHead { headers, notes, .. } = AnswerHead::decode(entry.metadata())?;
+        let part = Arc::new(Part::read(entry.payload(), 1)?);
+        Some(Self {
+            part,
+            entry,
+            headers,
+            notes,
+        })
+    }
+}
+
+impl Part {
+    fn read(text: Bytes, count: usize) -> Option<Self> {
+        let vectors = Vectors::read(&text, count)?;
+        Some(Self { text, vectors })
+    }
+
+    fn fits(&self, other: &Self) -> bool {
+        self.vectors.fits(&self.text, &other.vectors, &other.text)
+    }
+}
+
+/// How much of an answer is put together at a time, and one vector more.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// The body of an answer, which is put together as it is read.
+struct Assembled {
+    around: Around,
+    items: Vec<(Arc<Part>, usize)>,
+    /// The item that comes next.
+    next: usize,
+    /// Bytes to come.
+    left: u64,
+}
+
+impl Assembled {
+    fn new(around: Around, items: Vec<(Arc<Part>, usize)>) -> Option<Self> {
+        let mut assembled = Self {
+            around,
+            items,
+            next: 0,
+            left: 0,
+        };
+        let around = &assembled.around;
+        let mut bytes = around.before.len() + around.after.len();
+        for at in 0..assembled.items.len() {
+            let (between, [start, end], index) = assembled.item(at)?;
+            bytes += between.len() + start.len() + end.len() + index.len();
+        }
+        assembled.left = bytes as u64;
+        Some(assembled)
+    }
+
+    /// What belongs to the item at a place: what goes before it, its two parts, and its number.
+    fn item(&self, at: usize) -> Option<(&[u8], [&[u8]; 2], String)> {
+        let (part, item) = self.items.get(at)?;
+        let between = match at {
+            0 => &[][..],
+            _ => &self.around.between,
+        };
+        let parts = part.vectors.item(&part.text, *item)?;
+        Some((between, parts, at.to_string()))
+    }
+}
+
+impl Body for Assembled {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let mut chunk = BytesMut::new();
+        if self.next == 0 {
+            chunk.extend_from_slice(&self.around.before);
+        }
+        while chunk.len() < CHUNK_BYTES
+            && let Some((between, [start, end], index)) = self.item(self.next)
+        {
+            for part in [between, start, index.as_bytes(), end] {
+                chunk.extend_from_slice(part);
+            }
+            self.next += 1;
+        }
+        if self.next == self.items.len() {
+            chunk.extend_from_slice(&self.around.after);
+        }
+        self.left = match self.next == self.items.len() {
+            true => 0,
+            false => self.left.saturating_sub(chunk.len() as u64),
+        };
+        Poll::Ready(Some(Ok(Frame::data(chunk.freeze()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// Says how many there are, not which. Keys and answers do not belong in logs.
+impl fmt::Debug for Texts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Texts({})", self.count())
+    }
+}
+
+/// As for the texts.
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Part({} bytes)", self.text.len())
+    }
+}

@@ -1,0 +1,273 @@
+//! `reflex:cache/embeddings` for guests.
+
+use super::batch::{Batch, Made, Texts};
+use super::bindings::embeddings::{Completed, Element, Host, HostBatch, HostWithStore, Life};
+use super::bindings::{cache, http as bindings};
+use super::fills::Lead;
+use super::http_host::{ReflexHttp, ReflexHttpCtxView, ReflexHttpView, apply};
+use super::misses::{self, fails, key_of};
+use super::recording::Target;
+use super::state::Progress;
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http_body_util::{BodyExt as _, Full};
+use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
+use reflex_llm::{Limits, Recorder, Shape, Storable};
+use std::future::ready;
+use std::sync::Arc;
+use wasmtime::Result;
+use wasmtime::component::{Access, Accessor, Resource};
+use wasmtime_wasi_http::p3::{Request, Response};
+use wasmtime_wasi_http::{Error, FieldMap, WasiBody};
+
+/// Answers up to this length are taken apart on the thread that has read them. Longer ones would
+/// hold up other requests for too long.
+const INLINE_BYTES_MAX: usize = 256 << 10;
+
+impl HostBatch for ReflexHttpCtxView<'_> {
+    fn new(
+        &mut self,
+        tenant: Vec<u8>,
+        elements: Vec<Element>,
+        places: Vec<u32>,
+    ) -> Result<Resource<Batch>> {
+        let element = |Element { digest, weight }| {
+            let tenant = tenant.clone();
+            Some((key_of(&cache::Key { tenant, digest })?, weight))
+        };
+        let elements: Option<_> = elements.into_iter().map(element).collect();
+        let texts = Texts::new(elements.unwrap_or_default(), places);
+        Ok(self.http.table.push(Batch::new(texts))?)
+    }
+
+    fn find(&mut self, batch: Resource<Batch>) -> Result<Vec<Option<Life>>> {
+        let batch = self.http.table.get_mut(&batch)?;
+        let now_ms = self.ctx.clock.now_ms();
+        let found = batch.find(self.ctx).map(|entry| {
+            let entry = entry?;
+            Some(Life {
+                age_seconds: entry.age_seconds(now_ms),
+                ttl_seconds: entry.ttl_seconds(now_ms),
+            })
+        });
+        Ok(found.collect())
+    }
+
+    fn drop(&mut self, batch: Resource<Batch>) -> Result<()> {
+        self.http.table.delete(batch)?;
+        Ok(())
+    }
+}
+
+impl Host for ReflexHttpCtxView<'_> {
+    fn replay_batch(
+        &mut self,
+        batch: Resource<Batch>,
+        set: Vec<bindings::Header>,
+    ) -> Result<Result<Resource<Response>, cache::Error>> {
+        let batch = self.http.table.get(&batch)?;
+        let Some(mut made) = batch.replay() else {
+            return Ok(Err(cache::Error::Invalid(
+                "batch: not all of it was found".into(),
+            )));
+        };
+        self.policy.observer.batch(batch.texts.count(), 0);
+        let mut headers = std::mem::take(&mut made.headers);
+        self.finish(&made, &mut headers, &set);
+        self.respond_with(StatusCode::OK, headers, made.body)
+            .map(Ok)
+    }
+
+    fn with_body(
+        &mut self,
+        request: Resource<Request>,
+        body: Vec<u8>,
+    ) -> Result<Resource<Request>> {
+        let like = self.http.table.get(&request)?;
+        let mut headers = HeaderMap::clone(&like.headers);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let body = Full::new(Bytes::from(body))
+            .map_err(Error::from)
+            .boxed_unsync();
+        let (request, _transmitted) = Request::new(
+            like.method.clone(),
+            like.scheme.clone(),
+            like.authority.clone(),
+            like.path_with_query.clone(),
+            FieldMap::new_immutable(self.http.hooks, headers),
+            like.options.clone(),
+            body,
+        );
+        Ok(self.http.table.push(request)?)
+    }
+}
+
+impl ReflexHttpCtxView<'_> {
+    /// Puts what the guest wants into the headers, and what is saved.
+    fn finish(&self, made: &Made, headers: &mut HeaderMap, set: &[bindings::Header]) {
+        apply(headers, &[], set);
+        if let Some(usage) = &made.saved {
+            self.policy.observer.saved(usage, made.model.as_deref());
+            let tokens = HeaderValue::from(usage.total_tokens);
+            headers.insert(HeaderName::from_static(X_REFLEX_SAVED_TOKENS), tokens);
+        }
+    }
+}
+
+impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
+    async fn complete_batch(
+        store: &Accessor<T, Self>,
+        batch: Resource<Batch>,
+        asked: Vec<u32>,
+        response: Resource<Response>,
+        recording: bindings::Recording,
+        set: Vec<bindings::Header>,
+    ) -> Result<Completed> {
+        let begun =
+            store.with(|mut store| begin(&mut store, &batch, &asked, response, &recording))?;
+        let Reads {
+            batch,
+            target,
+            parts,
+            body,
+            recorder,
+            progress,
+        } = match begun {
+            Begun::Reads(reads) => *reads,
+            Begun::Over(completed) => return Ok(completed),
+        };
+
+        let waiting = progress.wait();
+        let answer = read(body, recorder).await;
+        let made = match answer {
+            None => None,
+            Some(answer) if answer.body.len() <= INLINE_BYTES_MAX => {
+                complete(&batch, &asked, answer, target)
+            }
+            Some(answer) => {
+                let (batch, asked) = (batch.clone(), asked.clone());
+                let work = move || complete(&batch, &asked, answer, target);
+                tokio::task::spawn_blocking(work).await.ok().flatten()
+            }
+        };
+        drop(waiting);
+        let Some(made) = made else {
+            return Ok(Completed::Apart);
+        };
+
+        store.with(|mut store| {
+            let mut view = store.get();
+            let known = batch.texts.count().saturating_sub(asked.len());
+            view.policy.observer.batch(known, asked.len());
+            let mut headers = parts.headers;
+            headers.remove(CONTENT_LENGTH);
+            view.finish(&made, &mut headers, &set);
+            let response = view.respond_with(parts.status, headers, made.body)?;
+            Ok(Completed::Whole(response))
+        })
+    }
+
+    fn record_batch(
+        mut store: Access<'_, T, Self>,
+        batch: Resource<Batch>,
+        response: Resource<Response>,
+        recording: bindings::Recording,
+        fill: Option<Resource<Lead>>,
+    ) -> Result<Resource<Response>> {
+        let view = store.get();
+        let texts = view.http.table.get(&batch)?.texts.clone();
+        view.policy.observer.batch(0, texts.count());
+        misses::record(store, response, recording, fill, Some(texts))
+    }
+}
+
+/// How the completion of a batch begins.
+enum Begun {
+    Over(Completed),
+    Reads(Box<Reads>),
+}
+
+struct Reads {
+    batch: Batch,
+    /// Where the rest is stored, if it is to be.
+    target: Option<Target>,
+    parts: http::response::Parts,
+    body: WasiBody,
+    recorder: Recorder,
+    progress: Arc<Progress>,
+}
+
+fn begin<T: ReflexHttpView + 'static>(
+    store: &mut Access<'_, T, ReflexHttp>,
+    batch: &Resource<Batch>,
+    asked: &[u32],
+    response: Resource<Response>,
+    recording: &bindings::Recording,
+) -> Result<Begun> {
+    let view = store.get();
+    let batch = view.http.table.get(batch)?.clone();
+    let wanted = view.http.table.get(&response)?;
+    if fails(wanted.status) {
+        return Ok(Begun::Over(Completed::Failed(response)));
+    }
+    let limits = Limits {
+        body_bytes_max: usize::try_from(view.ctx.cache.entry_bytes_max()).unwrap_or(usize::MAX),
+        allow_length: view.policy.allow_length,
+    };
+    let recorder = Shape::from_name(&recording.shape).and_then(|shape| {
+        let headers = wanted.headers.iter();
+        let headers: Vec<(&str, &[u8])> = headers
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        let mut recorder = Recorder::new(shape, limits);
+        recorder.head(wanted.status.as_u16(), &headers).ok()?;
+        Some(recorder)
+    });
+    let mut target = misses::target(&view, recording);
+    if let Some(target) = &mut target {
+        target.texts = Some(batch.texts.only(asked));
+    }
+    let progress = Arc::clone(&view.progress);
+    let response = view.http.table.delete(response)?;
+    let Some(recorder) = recorder else {
+        return Ok(Begun::Over(Completed::Apart));
+    };
+    let (parts, body) = response.into_http(store, ready(Ok(())))?.into_parts();
+    Ok(Begun::Reads(Box::new(Reads {
+        batch,
+        target,
+        parts,
+        body,
+        recorder,
+        progress,
+    })))
+}
+
+/// The whole answer, if it is a good one.
+async fn read(mut body: WasiBody, mut recorder: Recorder) -> Option<Storable> {
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame.ok()?.data_ref() {
+            recorder.feed(data);
+        }
+        // Nor is a longer one read on.
+        if recorder.rejected().is_some() {
+            return None;
+        }
+    }
+    recorder.finish().ok()
+}
+
+/// Puts the answer together, and stores what is new of it.
+fn complete(
+    batch: &Batch,
+    asked: &[u32],
+    answer: Storable,
+    target: Option<Target>,
+) -> Option<Made> {
+    let made = batch.complete(asked, Bytes::copy_from_slice(&answer.body))?;
+    if let Some(target) = target {
+        target.store(&answer, Vec::new());
+    }
+    Some(made)
+}
