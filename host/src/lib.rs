@@ -26,7 +26,6 @@ mod answer;
 #[cfg(feature = "component")]
 pub mod clock;
 #[cfg(feature = "component")]
-mod pattern;
 #[cfg(feature = "component")]
 pub mod runtime;
 

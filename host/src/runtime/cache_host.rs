@@ -1,10 +1,9 @@
 //! `reflex:cache/cache` for guests: every name becomes a key in the component's own namespace.
 
 use super::bindings::cache::{self, Error, Host, HostEntry, InsertOptions, Limits, Name};
-use super::lifetimes::{Life, Lifetimes};
 use crate::cache::{Cache, CacheKey, Entry, InsertError, Lookup, METADATA_BYTES_MAX, NewEntry};
 use crate::clock::Clock;
-use reflex_llm::{Anonymous, Bypass, Head, Key, Policy, Tenant};
+use reflex_llm::{Anonymous, Bypass, Head, Key, Life, Lifetimes, Policy, Tenant};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +36,7 @@ impl Grant {
             anonymous: self.anonymous,
             tenant_header: self.tenant_header.as_deref(),
             temperature_max: self.temperature_max,
+            ..Policy::default()
         }
     }
 
