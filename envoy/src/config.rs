@@ -3,9 +3,13 @@
 //! Everything but `upstreams` has a default. Unknown fields are errors: a misspelt bound must not
 //! be a missing one.
 
-use std::collections::BTreeMap;
+mod rules;
 
-use reflex_llm::{Anonymous, Limits, Policy};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use reflex_llm::{Anonymous, ClientControl, Groups, Lifetimes, Limits, Policy};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -13,7 +17,7 @@ use serde_json::{Map, Value};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Who answers behind each of Envoy's clusters.
-    pub upstreams: BTreeMap<String, Upstream>,
+    pub upstreams: BTreeMap<String, Rc<Upstream>>,
     /// The cluster of the daemon; none is hot tier only.
     pub daemon_cluster: Option<String>,
     /// How long the daemon may take for a lookup.
@@ -30,8 +34,10 @@ pub struct Config {
     pub hot_entry_bytes_max: usize,
     /// How long an answer stays there: for as long a purge that cannot be heard of is ignored.
     pub hot_ttl_ms: u64,
-    /// Life of an answer.
-    pub ttl_seconds: u64,
+    /// Lives of answers: `ttl_seconds`, the rules, and what clients may ask for.
+    pub lifetimes: Lifetimes,
+    /// How many different answers are kept for one request and served in turn.
+    pub samples: u32,
     /// The longest request body that is looked at.
     pub request_bytes_max: usize,
     /// What may be stored.
@@ -40,6 +46,10 @@ pub struct Config {
     pub tenant_header: Option<String>,
     /// What becomes of requests that name nobody.
     pub anonymous: Anonymous,
+    /// Tenants that share their answers.
+    pub groups: Groups,
+    /// How much of what clients ask of the cache is obeyed.
+    pub client_control: ClientControl,
     /// Requests that ask for a greater temperature pass by; none is no limit.
     pub temperature_max: Option<f64>,
     /// Beginnings of the paths that are looked at; empty is all.
@@ -72,10 +82,15 @@ struct File {
     hot_entry_bytes_max: Option<u64>,
     hot_ttl_seconds: Option<u64>,
     ttl_seconds: Option<u64>,
+    ttl_seconds_max: Option<u64>,
+    ttl: Option<Vec<rules::Rule>>,
+    samples: Option<u64>,
     request_bytes_max: Option<u64>,
     entry_bytes_max: Option<u64>,
     tenant_header: Option<String>,
     anonymous: Option<AnonymousMode>,
+    group: Option<Vec<rules::Group>>,
+    client_control: Option<ControlMode>,
     allow_length: Option<bool>,
     temperature_max: Option<f64>,
     paths: Option<Vec<String>>,
@@ -86,6 +101,14 @@ struct File {
 enum AnonymousMode {
     Bypass,
     Share,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum ControlMode {
+    Obey,
+    NoRefresh,
+    Ignore,
 }
 
 /// The name of the cluster in our examples.
@@ -106,6 +129,8 @@ const HOT_ENTRY_BYTES_MAX: u64 = 1 << 20;
 const HOT_TTL_SECONDS: u64 = 300;
 /// As the daemon's.
 const TTL_SECONDS: u64 = 3600;
+/// As the daemon's: a week.
+const TTL_SECONDS_MAX: u64 = 604_800;
 /// Well below what Envoy buffers by default: past its own limit it answers 413.
 const REQUEST_BYTES_MAX: u64 = (1 << 20) - (128 << 10);
 /// As the daemon's.
@@ -119,6 +144,8 @@ const ENTRY_BYTES_LIMIT: u64 = 30 << 20;
 const REQUEST_BYTES_LIMIT: u64 = 16 << 20;
 /// A day. Timers of Envoy are 32-bit milliseconds.
 const MILLISECONDS_LIMIT: u64 = 86_400_000;
+/// As the daemon's.
+const SAMPLES_LIMIT: u64 = 10_000;
 /// 68 years: the same bound that HTTP caches use.
 const SECONDS_LIMIT: u64 = 1 << 31;
 
@@ -136,7 +163,7 @@ impl Config {
             let upstream = Upstream::parse(url).map_err(|why| {
                 format!("upstreams: {cluster}: `{url}` is not a provider's URL: {why}")
             })?;
-            upstreams.insert(cluster.clone(), upstream);
+            upstreams.insert(cluster.clone(), Rc::new(upstream));
         }
         if upstreams.is_empty() {
             return Err("upstreams: name at least one cluster and its provider's URL".into());
@@ -164,6 +191,22 @@ impl Config {
             file.entry_bytes_max,
             ENTRY_BYTES_MAX,
             ENTRY_BYTES_LIMIT,
+        )?;
+        let seconds = |name, value, default| {
+            bounded(name, value, default, SECONDS_LIMIT).map(Duration::from_secs)
+        };
+        let lifetimes = Lifetimes {
+            rules: rules::lives(file.ttl.unwrap_or_default())?,
+            usual: Some(seconds("ttl_seconds", file.ttl_seconds, TTL_SECONDS)?),
+            asked_max: Some(seconds(
+                "ttl_seconds_max",
+                file.ttl_seconds_max,
+                TTL_SECONDS_MAX,
+            )?),
+        };
+        let groups = rules::groups(
+            &file.group.unwrap_or_default(),
+            file.tenant_header.as_deref(),
         )?;
         let daemon_cluster = file.daemon_cluster.unwrap_or_else(|| DAEMON_CLUSTER.into());
         Ok(Self {
@@ -204,7 +247,8 @@ impl Config {
                 HOT_TTL_SECONDS,
                 SECONDS_LIMIT,
             )? * 1000,
-            ttl_seconds: bounded("ttl_seconds", file.ttl_seconds, TTL_SECONDS, SECONDS_LIMIT)?,
+            lifetimes,
+            samples: bounded("samples", file.samples, 1, SAMPLES_LIMIT)? as u32,
             request_bytes_max: bounded(
                 "request_bytes_max",
                 file.request_bytes_max,
@@ -220,6 +264,12 @@ impl Config {
                 Some(AnonymousMode::Share) => Anonymous::Share,
                 Some(AnonymousMode::Bypass) | None => Anonymous::Bypass,
             },
+            groups,
+            client_control: match file.client_control {
+                Some(ControlMode::Obey) | None => ClientControl::Obey,
+                Some(ControlMode::NoRefresh) => ClientControl::NoRefresh,
+                Some(ControlMode::Ignore) => ClientControl::Ignore,
+            },
             temperature_max: file.temperature_max,
             paths,
         })
@@ -231,6 +281,7 @@ impl Config {
             anonymous: self.anonymous,
             tenant_header: self.tenant_header.as_deref(),
             temperature_max: self.temperature_max,
+            client_control: self.client_control,
         }
     }
 
@@ -306,6 +357,7 @@ fn is_header_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use reflex_llm::Life;
 
     const LEAST: &str = r#"{"upstreams": {"openai": "https://api.openai.com/"}}"#;
 
@@ -329,7 +381,9 @@ mod tests {
             "upstreams": {"a": "http://127.0.0.1:9000/openai/v2/"},
             "daemon_cluster": "", "fill_wait_ms": 0, "hot_bytes_max": 0, "anonymous": "share",
             "tenant_header": "x-team", "paths": ["/v1/"], "allow_length": true,
-            "temperature_max": 0
+            "temperature_max": 0, "samples": 3, "client_control": "no-refresh",
+            "ttl_seconds_max": 9, "ttl": [{"model": "live-*", "seconds": 0}],
+            "group": [{"name": "us", "trusted": ["red"]}]
         }"#;
         let config = Config::parse(json.as_bytes()).expect("valid");
         assert_eq!(config.upstreams["a"].prefix, "/openai/v2");
@@ -338,6 +392,12 @@ mod tests {
         assert_eq!(config.policy().tenant_header, Some("x-team"));
         assert_eq!(config.policy().temperature_max, Some(0.0));
         assert!(config.limits.allow_length);
+        assert_eq!(config.samples, 3);
+        assert_eq!(config.policy().client_control, ClientControl::NoRefresh);
+        let life = |model, asked| config.lifetimes.of("/v1/responses", Some(model), asked);
+        assert_eq!(life("live-1", None), Life::NotKept);
+        assert_eq!(life("gpt", Some(99)), Life::For(Duration::from_secs(9)));
+        assert!(!config.groups.is_empty());
         assert!(config.looks_at("/v1/chat") && !config.looks_at("/v2/chat"));
     }
 
@@ -361,6 +421,18 @@ mod tests {
         check(r#""temperature_max": -0.1"#, "temperature_max: -0.1");
         check(r#""temperature_max": 1e999"#, "number out of range");
         check(r#""temperature_max": "low""#, "temperature_max");
+        check(r#""samples": 0"#, "samples: 0");
+        check(r#""client_control": "some""#, "client_control");
+        check(r#""ttl_seconds_max": 0"#, "ttl_seconds_max: 0");
+        check(r#""ttl": [{"seconds": "soon"}]"#, "ttl: seconds");
+        check(r#""ttl": [{"seconds": -1}]"#, "ttl: seconds");
+        check(r#""ttl": [{"seconds": 9999999999}]"#, "ttl: seconds");
+        check(r#""ttl": [{"modle": "m", "seconds": 1}]"#, "`modle`");
+        check(r#""group": [{"name": ""}]"#, "group");
+        check(
+            r#""group": [{"name": "a", "trusted": ["x"]}]"#,
+            "tenant_header",
+        );
         let check = |json: &str, part: &str| {
             let error = Config::parse(json.as_bytes()).expect_err(json);
             assert!(error.contains(part), "{json}: {error}");

@@ -83,18 +83,21 @@ impl Request {
         Self::new("GET", entry(key), headers, wait_ms + WAIT_SLACK_MS)
     }
 
-    /// Stores an answer, unless there was a purge since `epoch`.
+    /// Stores an answer, for ever if there is no time, unless there was a purge since `epoch`.
     pub fn insert(
         key: &Key,
         shape: Shape,
         answer: &Rc<Answer>,
-        ttl_seconds: u64,
+        ttl_seconds: Option<u64>,
         epoch: Option<&Epoch>,
         fill: Option<&str>,
         timeout_ms: u64,
     ) -> Self {
         let mut headers = vec![
-            (TTL, ttl_seconds.to_string()),
+            (
+                TTL,
+                ttl_seconds.map_or("never".into(), |ttl| ttl.to_string()),
+            ),
             (SHAPE, shape.name().to_owned()),
         ];
         headers.extend(epoch.map(|epoch| (EPOCH, epoch.to_string())));

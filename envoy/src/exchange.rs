@@ -14,11 +14,13 @@
 
 mod lookup;
 mod recording;
+mod turns;
 
 use std::rc::Rc;
 
-use reflex_llm::{Bypass, Classified, Head, Key, Rejected, Shape, Status};
+use reflex_llm::{Bypass, Examined, Head, Key, Prepared, Rejected, Shape, Status};
 
+use crate::config::Upstream;
 use crate::counts::Tier;
 use crate::daemon::{self, Reply};
 use crate::flights::{Id, Name};
@@ -26,6 +28,7 @@ use crate::hot::Answer;
 use crate::shared::Shared;
 use lookup::{HOT, Pending};
 use recording::Recording;
+pub use turns::PLACES;
 
 /// A request as Envoy has it.
 #[derive(Debug)]
@@ -47,6 +50,8 @@ pub struct Request {
 pub enum Event<'e> {
     /// Its whole body.
     Body(&'e [u8]),
+    /// So many requests have had their turn.
+    Turn(u32),
     /// Its body cannot be looked at, for this reason.
     NoBody(Bypass),
     /// What the daemon said, and whether an answer that it brought may be hot.
@@ -70,8 +75,11 @@ pub enum Event<'e> {
 /// What is to be done.
 #[derive(Debug)]
 pub enum Effect {
-    /// Let the request go on to the provider, with these headers set.
-    Forward(Vec<(&'static str, String)>),
+    /// Let the request go on to the provider, with these headers set, and those without a value
+    /// taken out.
+    Forward(Vec<(&'static str, Option<String>)>),
+    /// Tell how many turns were taken at this one of [`PLACES`], and count one more.
+    Turn(u32),
     /// Answer the client.
     Answer(Served),
     /// Set these headers of the provider's answer.
@@ -161,7 +169,9 @@ enum Stage {
     /// The provider answers, and we only say what we are not doing.
     Passing(Option<Status>),
     /// The head was looked at; the body decides.
-    Reading(Request),
+    Reading(Box<Reading>),
+    /// It is about one of several answers, and which one is being asked.
+    Turning(Pending),
     /// Another request of this worker fetches the answer.
     Following(Pending),
     /// The daemon looks for it.
@@ -174,12 +184,21 @@ enum Stage {
     Answered,
 }
 
+/// What is kept of a request while its body is awaited.
+#[derive(Debug)]
+struct Reading {
+    prepared: Prepared,
+    /// The path that the provider gets, for the operator's rules.
+    path: String,
+    upstream: Rc<Upstream>,
+}
+
 impl Exchange {
     /// Looks at a request's head. `ends` says that there is no body.
-    pub fn begin(shared: &mut Shared, mut request: Request, ends: bool) -> Self {
-        match inspect(shared, &mut request) {
-            Ok(()) if !ends => Self(Stage::Reading(request)),
-            Ok(()) => Self::bypass(shared, Bypass::NotJson),
+    pub fn begin(shared: &mut Shared, request: Request, ends: bool) -> Self {
+        match inspect(shared, request) {
+            Ok(reading) if !ends => Self(Stage::Reading(Box::new(reading))),
+            Ok(_) => Self::bypass(shared, Bypass::NotJson),
             Err(why) => Self::bypass(shared, why),
         }
     }
@@ -197,7 +216,8 @@ impl Exchange {
     /// Whether the request waits for us.
     pub fn holds(&self) -> bool {
         match self.0 {
-            Stage::Reading(_) | Stage::Following(_) | Stage::Asking(_) | Stage::Waiting(_) => true,
+            Stage::Reading(_) | Stage::Turning(_) => true,
+            Stage::Following(_) | Stage::Asking(_) | Stage::Waiting(_) => true,
             // Envoy has its answer; the request is at its end.
             Stage::Answered => true,
             Stage::Passing(_) | Stage::Forwarded(_) => false,
@@ -233,8 +253,11 @@ impl Exchange {
     ) -> Vec<Effect> {
         let stage = std::mem::replace(&mut self.0, Stage::Passing(None));
         let (stage, effects) = match (stage, event) {
-            (Stage::Reading(request), Event::Body(body)) => {
-                classified(shared, id, &request, body, now_ms)
+            (Stage::Reading(reading), Event::Body(body)) => {
+                examined(shared, id, *reading, body, now_ms)
+            }
+            (Stage::Turning(pending), Event::Turn(before)) => {
+                turns::turned(shared, id, pending, before, now_ms)
             }
             (Stage::Reading(_), Event::NoBody(why)) => passed(shared, why),
 
@@ -283,8 +306,8 @@ impl Exchange {
 
 type Step = (Stage, Vec<Effect>);
 
-/// What can be decided before the body is there. Turns the path into the provider's.
-fn inspect(shared: &Shared, request: &mut Request) -> Result<(), Bypass> {
+/// What can be decided before the body is there. The path becomes the provider's.
+fn inspect(shared: &Shared, mut request: Request) -> Result<Reading, Bypass> {
     let config = &shared.config;
     let upstream = config
         .upstreams
@@ -294,51 +317,53 @@ fn inspect(shared: &Shared, request: &mut Request) -> Result<(), Bypass> {
         return Err(Bypass::Path);
     }
     request.path.insert_str(0, &upstream.prefix);
-    with_head(shared, request, |head| {
-        reflex_llm::candidate(head, &config.policy()).map(drop)
-    })?;
-    match request.length {
-        Some(length) if length > config.request_bytes_max as u64 => Err(Bypass::BodyTooLarge),
-        _ => Ok(()),
-    }
-}
-
-/// Shows a request to `reflex-llm`, which borrows all of it.
-fn with_head<T>(shared: &Shared, request: &Request, look: impl FnOnce(&Head<'_>) -> T) -> T {
     let headers: Vec<(&str, &[u8])> = request
         .headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_slice()))
         .collect();
-    let upstream = shared.config.upstreams.get(&request.cluster);
-    look(&Head {
+    let head = Head {
         method: &request.method,
-        upstream: upstream.map_or("", |upstream| &upstream.origin),
+        upstream: &upstream.origin,
         path: &request.path,
         headers: &headers,
+    };
+    let mut candidate = reflex_llm::candidate(&head, &config.policy())?;
+    let group = config.groups.of(candidate.tenant());
+    if group != candidate.tenant() {
+        candidate = candidate.as_tenant(group, config.tenant_header.as_deref());
+    }
+    if request
+        .length
+        .is_some_and(|length| length > config.request_bytes_max as u64)
+    {
+        return Err(Bypass::BodyTooLarge);
+    }
+    let prepared = candidate.prepare();
+    Ok(Reading {
+        prepared,
+        path: request.path,
+        upstream: Rc::clone(upstream),
     })
 }
 
-fn classified(shared: &mut Shared, id: Id, request: &Request, body: &[u8], now_ms: u64) -> Step {
-    let policy = shared.config.policy();
-    let classified = with_head(shared, request, |head| {
-        reflex_llm::classify(head, &policy, body)
-    });
-    let upstream = shared.config.upstreams.get(&request.cluster);
-    match (classified, upstream) {
-        (Classified::Cacheable(asked), Some(upstream)) => {
-            let pending = Pending {
-                asked,
-                authority: upstream.authority.clone(),
-                since_ms: now_ms,
-                flight: None,
-                fill: None,
-            };
-            lookup::look_up(shared, id, pending, now_ms)
-        }
-        (Classified::Bypass(why), _) => passed(shared, why),
-        (Classified::Cacheable(_), None) => passed(shared, Bypass::Upstream),
-    }
+fn examined(shared: &mut Shared, id: Id, reading: Reading, body: &[u8], now_ms: u64) -> Step {
+    let Examined { exchange, model } = match reading.prepared.examine(body) {
+        Ok(examined) => examined,
+        Err(why) => return passed(shared, why),
+    };
+    let asked = exchange.control.ttl_seconds;
+    let lifetimes = &shared.config.lifetimes;
+    let pending = Pending {
+        life: lifetimes.of(&reading.path, model.as_deref(), asked),
+        asked: exchange,
+        upstream: reading.upstream,
+        turn: None,
+        since_ms: now_ms,
+        flight: None,
+        fill: None,
+    };
+    turns::take_turn(shared, id, pending, now_ms)
 }
 
 fn passed(shared: &mut Shared, why: Bypass) -> Step {
@@ -349,7 +374,7 @@ fn passed(shared: &mut Shared, why: Bypass) -> Step {
 /// The client has gone, or the answer is at its end.
 fn gone(shared: &mut Shared, id: Id, stage: Stage, now_ms: u64) -> Vec<Effect> {
     match stage {
-        Stage::Passing(_) | Stage::Reading(_) | Stage::Answered => Vec::new(),
+        Stage::Passing(_) | Stage::Reading(_) | Stage::Turning(_) | Stage::Answered => Vec::new(),
         Stage::Following(mut pending) => {
             pending.leave(shared, id);
             Vec::new()

@@ -20,7 +20,7 @@ use reflex_llm::{Bypass, Status, status};
 use crate::config::Config;
 use crate::counts::Counts;
 use crate::daemon;
-use crate::exchange::{Effect, Event, Purpose, Request, Served};
+use crate::exchange::{Effect, Event, PLACES, Purpose, Request, Served};
 use crate::flights::Id;
 use crate::worker::{Work, Worker};
 
@@ -41,6 +41,8 @@ pub struct Root {
     id: u32,
     plugin: Option<Rc<Plugin>>,
     metrics: Metrics,
+    /// Whether turns can be counted by all workers together.
+    has_turns: bool,
 }
 
 /// What the root context and those of requests share.
@@ -104,6 +106,7 @@ impl Root {
             id,
             plugin: None,
             metrics: Metrics::default(),
+            has_turns: false,
         }
     }
 
@@ -156,6 +159,10 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         let Some(plugin) = &self.plugin else { return };
+        if plugin.worker.borrow().config().samples > 1 && !self.has_turns {
+            self.has_turns = true;
+            prepare_turns();
+        }
         plugin.carry_out_later();
         let work = plugin.worker.borrow_mut().tick(now_us());
         plugin.carry_out(Place::own(self.id), work);
@@ -454,6 +461,14 @@ impl Plugin {
                 match effect {
                     Effect::Forward(set) => forward(&set, place.is_stream),
                     Effect::Answer(served) => answer(&served),
+                    Effect::Turn(at) => {
+                        let before = turn(at);
+                        if let Some(id) = id {
+                            let turn = Event::Turn(before);
+                            let now_ms = now_us() / 1000;
+                            more.extend(self.worker.borrow_mut().on(id, turn, now_ms));
+                        }
+                    }
                     Effect::Mark(status) => mark(status),
                     Effect::Call(purpose, request) => {
                         more.extend(self.call(id, purpose, &request));
@@ -514,9 +529,13 @@ impl Plugin {
 }
 
 /// Lets a request go on. In its own callback that is what the callback's return does.
-fn forward(set: &[(&'static str, String)], by_return: bool) {
+fn forward(set: &[(&'static str, Option<String>)], by_return: bool) {
+    let headers = MapType::HttpRequestHeaders;
     for (name, value) in set {
-        let _ = hostcalls::set_map_value(MapType::HttpRequestHeaders, name, Some(value));
+        let _ = match value {
+            Some(value) => hostcalls::set_map_value(headers, name, Some(value)),
+            None => hostcalls::remove_map_value(headers, name),
+        };
     }
     if !by_return {
         let _ = hostcalls::resume_http_request();
@@ -546,6 +565,39 @@ fn answer(served: &Served) {
     headers.extend(age.as_deref().map(|age| (status::AGE, age)));
     let _ = hostcalls::send_http_response(code, headers, Some(body));
 }
+
+/// How many turns were taken at a place, by all workers together. Counts one more.
+fn turn(at: u32) -> u32 {
+    let name = turns_at(at);
+    let mut before = None;
+    for _ in 0..TURN_TRIES_MAX {
+        let (value, version) = hostcalls::get_shared_data(&name).unwrap_or_default();
+        before = value.and_then(|value| Some(u32::from_le_bytes(value.try_into().ok()?)));
+        let after = before.unwrap_or(0_u32).wrapping_add(1).to_le_bytes();
+        if hostcalls::set_shared_data(&name, Some(&after), version).is_ok() {
+            break;
+        }
+    }
+    before.unwrap_or(0)
+}
+
+/// Where nobody has counted yet, two workers would not notice that both do. So all places are
+/// made before there are many requests.
+fn prepare_turns() {
+    for at in 0..PLACES {
+        let name = turns_at(at);
+        if matches!(hostcalls::get_shared_data(&name), Ok((None, _))) {
+            let _ = hostcalls::set_shared_data(&name, Some(&[0; 4]), None);
+        }
+    }
+}
+
+fn turns_at(at: u32) -> String {
+    format!("reflex-turns-{at}")
+}
+
+/// Another worker may count at the same time, but not for ever.
+const TURN_TRIES_MAX: usize = 16;
 
 fn mark(status: Status) {
     for (name, value) in [

@@ -25,7 +25,6 @@ pub mod tenants;
 mod answer;
 pub mod clock;
 #[cfg(feature = "component")]
-mod pattern;
 #[cfg(feature = "component")]
 pub mod runtime;
 

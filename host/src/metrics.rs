@@ -1,7 +1,6 @@
 //! Every counter of the daemon, named once. `/metrics` prints them in Prometheus' text format.
 
 use crate::cache::{Cache, Stats};
-use crate::pattern::is_like;
 use crate::runtime::{Failure, Fills, Outcome, RecordingObserver};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -10,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use reflex_llm::Usage;
+use reflex_llm::{Usage, is_like};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;

@@ -15,7 +15,6 @@ mod fills;
 mod grant;
 mod handler;
 mod http_host;
-mod lifetimes;
 mod limits;
 mod misses;
 mod pace;
@@ -38,11 +37,11 @@ pub use handler::{Failure, Handler, LoadError};
 pub use http_host::{
     HttpPolicy, ReflexHttp, ReflexHttpCtxView, ReflexHttpView, add_http_to_linker,
 };
-pub use lifetimes::{Life, LifeRule, Lifetimes};
 pub use limits::GuestLimits;
 pub(crate) use pace::Mark;
 pub use pace::Replay;
 pub use recording::{NoObserver, Outcome, RecordingObserver};
+pub use reflex_llm::{Life, LifeRule, Lifetimes};
 pub use samples::Samples;
 pub use state::{Progress, ResponseFuture, SendRequest};
 

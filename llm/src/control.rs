@@ -28,6 +28,35 @@ pub const X_REFLEX_TTL: &str = "x-reflex-ttl";
 /// RFC 9111 has caches take greater numbers for this one: 68 years.
 const SECONDS_MAX: u64 = 1 << 31;
 
+/// How much of what clients ask of the cache the operator obeys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientControl {
+    /// All of it.
+    #[default]
+    Obey,
+    /// What keeps an answer from being stored, or the provider from being asked; but nothing
+    /// that makes the provider answer again: not `no-cache`, `max-age` and `min-fresh`.
+    NoRefresh,
+    /// Nothing, not even `no-store`.
+    Ignore,
+}
+
+impl ClientControl {
+    /// What counts of what a client asks.
+    pub(crate) fn obeyed(self, asked: Control) -> Control {
+        match self {
+            Self::Obey => asked,
+            Self::NoRefresh => Control {
+                no_cache: false,
+                max_age: None,
+                min_fresh: None,
+                ..asked
+            },
+            Self::Ignore => Control::default(),
+        }
+    }
+}
+
 impl Control {
     /// Reads all `cache-control` headers, or `pragma: no-cache` where there is none, and all of
     /// [`X_REFLEX_TTL`].

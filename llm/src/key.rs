@@ -84,6 +84,11 @@ impl KeyHasher {
 
     /// Adds one field. Lengths go in first, so ("ab", "c") and ("a", "bc") differ.
     pub fn field(&mut self, name: &str, value: &[u8]) -> &mut Self {
+        // Fields beside the body are short: there is room for most of them.
+        if self.buffer.len() + name.len() + value.len() + 16 < BUFFER_BYTES {
+            write_field(&mut self.buffer, name, value);
+            return self;
+        }
         for part in [name.as_bytes(), value] {
             self.write(&(part.len() as u64).to_le_bytes());
             self.write(part);
@@ -137,6 +142,14 @@ impl KeyHasher {
             bytes = rest;
         }
         self.buffer.extend_from_slice(bytes);
+    }
+}
+
+/// Writes a field as it is hashed.
+pub(crate) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), value] {
+        out.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        out.extend_from_slice(part);
     }
 }
 

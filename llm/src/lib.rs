@@ -6,7 +6,7 @@
 //! hashes or judges anything.
 //!
 //! ```text
-//! head ─► candidate ─► Candidate ─► + body ─► Exchange { key, shape, control }
+//! head ─► candidate ─► Candidate ─► Prepared ─► + body ─► Exchange { key, shape, control }
 //!            └► Bypass     └► Bypass              answer ─► Recorder ─► Storable | Rejected
 //! ```
 //!
@@ -34,6 +34,7 @@ mod json;
 mod key;
 mod model;
 mod outline;
+mod prepared;
 mod query;
 mod reason;
 mod tenant;
@@ -45,14 +46,22 @@ mod recorder;
 mod sse;
 mod usage;
 
+mod group;
+mod life;
+mod pattern;
+
 mod error;
 pub mod status;
 
 pub use api::{Api, Representation, Shape};
 pub use body::BODY_BYTES_MAX;
-pub use control::{Control, X_REFLEX_TTL};
+pub use control::{ClientControl, Control, X_REFLEX_TTL};
+pub use group::Groups;
 pub use key::{Key, KeyHasher};
+pub use life::{Life, LifeRule, Lifetimes};
 pub use model::MODEL_BYTES_MAX;
+pub use pattern::is_like;
+pub use prepared::Prepared;
 pub use reason::{Bypass, Rejected};
 pub use recorder::{Limits, Recorder, Storable, is_kept};
 pub use status::Status;
@@ -102,6 +111,8 @@ pub struct Policy<'a> {
     /// The greatest temperature that a request may ask for and still be answered from the cache;
     /// none is no limit. A request that does not name its temperature is never over it.
     pub temperature_max: Option<f64>,
+    /// How much of what clients ask of the cache is obeyed.
+    pub client_control: ClientControl,
 }
 
 /// What happens to a request without a credential.
@@ -181,7 +192,7 @@ pub fn candidate<'a>(head: &Head<'a>, policy: &Policy<'_>) -> Result<Candidate<'
     if !head.values("content-encoding").all(identity) {
         return Err(Bypass::ContentEncoding);
     }
-    let control = Control::of(head.headers);
+    let control = policy.client_control.obeyed(Control::of(head.headers));
     if control.no_store {
         return Err(Bypass::NoStore);
     }
@@ -220,14 +231,17 @@ impl<'a> Candidate<'a> {
         }
     }
 
+    /// The same with all that the key takes from the head, for those who can't keep the head until
+    /// the body is there.
+    pub fn prepare(&self) -> Prepared {
+        Prepared::of(self)
+    }
+
     /// The second stage: reads the body and makes the key.
     ///
     /// A body over [`BODY_BYTES_MAX`] is a bypass; edges have tighter bounds of their own.
     pub fn classify(&self, body: &[u8]) -> Classified {
-        match self.read(body) {
-            Ok(body) => Classified::Cacheable(self.exchange(&body)),
-            Err(bypass) => Classified::Bypass(bypass),
-        }
+        self.prepare().classify(body)
     }
 
     /// The same for operators with rules about models.
@@ -236,54 +250,6 @@ impl<'a> Candidate<'a> {
     ///
     /// Why the request passes by.
     pub fn examine(&self, body: &[u8]) -> Result<Examined, Bypass> {
-        let body = self.read(body)?;
-        Ok(Examined {
-            exchange: self.exchange(&body),
-            model: model::named(self.head.path, body.root()),
-        })
-    }
-
-    fn read<'b>(&self, body: &'b [u8]) -> Result<body::Body<'b>, Bypass> {
-        let body = body::Body::read(self.api, self.representation, body)?;
-        if let Some(most) = self.temperature_max {
-            body.check_temperature(most)?;
-        }
-        Ok(body)
-    }
-
-    fn exchange(&self, body: &body::Body<'_>) -> Exchange {
-        let shape = Shape {
-            api: self.api,
-            representation: body.representation(),
-        };
-        let (path, _) = query::split(self.head.path);
-
-        let mut hasher = KeyHasher::new();
-        hasher
-            .field("tenant", &self.tenant.0)
-            .field("upstream", self.head.upstream.as_bytes())
-            .field("shape", shape.name().as_bytes())
-            .field("method", self.head.method.as_bytes())
-            .field("path", path.as_bytes());
-        if let Some(query) = query::counting(self.api, self.head.path) {
-            hasher.field("query", query.as_bytes());
-        }
-        headers::significant(self.head.headers, |name, value| {
-            if self.named_by == Some(name) {
-                return;
-            }
-            hasher.field("header", name.as_bytes());
-            hasher.field("value", value);
-        });
-        let digest = hasher.finish_with("body", |out| body.write(out));
-
-        Exchange {
-            key: Key {
-                tenant: self.tenant,
-                digest,
-            },
-            shape,
-            control: self.control,
-        }
+        self.prepare().examine(body)
     }
 }

@@ -10,8 +10,8 @@ use crate::query;
 pub const MODEL_BYTES_MAX: usize = 256;
 
 /// The model's name, by the path or else by the body.
-pub(crate) fn named(path: &str, body: Value<'_>) -> Option<String> {
-    let name = match in_path(path) {
+pub(crate) fn named(in_path: Option<&str>, body: Value<'_>) -> Option<String> {
+    let name = match in_path {
         Some(name) => name.into(),
         None => {
             let name = body.get("model")?.string()?.into_owned();
@@ -22,7 +22,7 @@ pub(crate) fn named(path: &str, body: Value<'_>) -> Option<String> {
 }
 
 /// What follows `deployments`, as at Azure, or stands before a method, as at Google.
-fn in_path(path: &str) -> Option<&str> {
+pub(crate) fn in_path(path: &str) -> Option<&str> {
     let (path, _) = query::split(path);
     let mut segments = path.split('/');
     if segments.any(|segment| segment == "deployments") {

@@ -25,6 +25,41 @@ impl Tenant {
         Self(hasher.finish())
     }
 
+    /// The tenant of requests with these headers, names in lower case; none if they name nobody.
+    pub fn named_by(headers: &[(&str, &[u8])], tenant_header: Option<&str>) -> Option<Self> {
+        // Neither path nor provider is part of a tenant; there must only be some.
+        let head = Head {
+            method: "POST",
+            upstream: "",
+            path: "/v1/chat/completions",
+            headers,
+        };
+        let policy = Policy {
+            tenant_header,
+            ..Policy::default()
+        };
+        Self::of(&head, &policy, Api::ChatCompletions)
+    }
+
+    /// Reads a tenant as operators write it: 64 digits, 0 to 9 and a to f, so that there is one
+    /// spelling for each. None for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            _ => None,
+        };
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        let mut bytes = [0; 32];
+        if pairs.len() != bytes.len() || !rest.is_empty() {
+            return None;
+        }
+        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+            *byte = digit(*high)? << 4 | digit(*low)?;
+        }
+        Some(Self(bytes))
+    }
+
     /// The tenant of a request; none if nobody is named and nobody may share.
     ///
     /// The trusted header, where there is one, stands for the caller in place of the credential,

@@ -1,9 +1,10 @@
 //! Figures, side by side: ours and what it is measured against, in one run on one machine.
 //!
-//! `cargo xtask bench` builds and runs this; with `store`, `guest`, `serve` or `envoy` behind it, only that
-//! part. Ratios are what counts; absolute times belong to the machine. The load stays on loopback
+//! `cargo xtask bench` builds and runs this; with `store`, `classify`, `guest`, `serve` or `envoy` behind it,
+//! only that part. Ratios are what counts; absolute times belong to the machine. The load stays on loopback
 //! and is bounded in connections and time.
 
+mod classify;
 mod clock;
 mod envoy;
 mod guest;
@@ -15,8 +16,9 @@ use std::process::ExitCode;
 /// A part of the benchmark, by its name on the command line.
 type Part = (&'static str, fn() -> ExitCode);
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 5] = [
     ("store", store::run),
+    ("classify", classify::run),
     ("guest", guest::run),
     ("serve", http::run),
     ("envoy", envoy::run),

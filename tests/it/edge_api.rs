@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use http::Method;
-use reflex_llm::{Anonymous, Classified, Exchange, Head, Policy, classify};
+use reflex_llm::{Classified, Exchange, Head, Policy, classify};
 use reflex_tests::client::{Answer, Ask};
 use reflex_tests::completion::{Completion, Prompt};
 use reflex_tests::edge::{Edge, Plan};
@@ -120,12 +120,7 @@ fn exchange(upstream: &str, body: &[u8]) -> Exchange {
             ("authorization", b"Bearer test"),
         ],
     };
-    let policy = Policy {
-        anonymous: Anonymous::Bypass,
-        tenant_header: None,
-        temperature_max: None,
-    };
-    match classify(&head, &policy, body) {
+    match classify(&head, &Policy::default(), body) {
         Classified::Cacheable(exchange) => exchange,
         Classified::Bypass(bypass) => panic!("not cacheable: {bypass}"),
     }

@@ -3,6 +3,7 @@
 mod flow;
 mod not_stored;
 mod passing;
+mod rules;
 mod settings;
 mod together;
 mod trouble;

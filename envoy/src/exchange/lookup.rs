@@ -3,10 +3,12 @@
 
 use std::rc::Rc;
 
-use reflex_llm::{Exchange as Asked, Status};
+use reflex_llm::{Exchange as Asked, Life, Status};
 
 use super::recording::forwarded;
+use super::turns::Turn;
 use super::{Effect, Landing, Lead, Purpose, Served, Source, Stage, Step};
+use crate::config::Upstream;
 use crate::counts::Tier;
 use crate::daemon::{self, Found, Reply};
 use crate::flights::{Id, Name, Role};
@@ -21,8 +23,12 @@ const WAIT_SLICE_MS: u64 = 500;
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) asked: Asked,
-    /// Whom the provider is asked as.
-    pub(super) authority: String,
+    /// How long its answer is to live.
+    pub(super) life: Life,
+    /// Who answers.
+    pub(super) upstream: Rc<Upstream>,
+    /// Where there are several answers: which one it is about.
+    pub(super) turn: Option<Turn>,
     pub(super) since_ms: u64,
     /// The flight that it leads, or while it is following the one that it follows. Without one it
     /// goes alone.
@@ -75,8 +81,16 @@ pub(super) fn look_up(shared: &mut Shared, id: Id, mut pending: Pending, now_ms:
 
 /// The answer that is hot, if there is one that the client accepts.
 pub(super) fn hot(shared: &mut Shared, pending: &Pending, now_ms: u64) -> Option<Rc<Answer>> {
-    let answer = shared.hot.get(&pending.asked.key.digest, now_ms)?;
-    pending.accepts(&answer, now_ms).then_some(answer)
+    if !pending.asked.control.only_if_cached {
+        let answer = shared.hot.get(&pending.asked.key.digest, now_ms)?;
+        return pending.accepts(&answer, now_ms).then_some(answer);
+    }
+    // Any of its answers will do.
+    let mut keys = pending.keys(shared.config.samples);
+    keys.find_map(|key| {
+        let answer = shared.hot.get(&key.digest, now_ms)?;
+        pending.accepts(&answer, now_ms).then_some(answer)
+    })
 }
 
 fn ask(shared: &Shared, pending: Pending) -> Step {
@@ -110,9 +124,17 @@ pub(super) fn replied(
         }
     }
     if pending.asked.control.only_if_cached {
-        return absent(&pending);
+        return other(shared, pending, now_ms);
     }
     forwarded(shared, pending)
+}
+
+/// Not this one, for a client that wants what is cached: perhaps another.
+fn other(shared: &mut Shared, mut pending: Pending, now_ms: u64) -> Step {
+    if pending.turns_to_next(shared.config.samples) && shared.asks_daemon(now_ms) {
+        return ask(shared, pending);
+    }
+    absent(&pending)
 }
 
 fn found_at_daemon(
@@ -137,7 +159,7 @@ fn found_at_daemon(
         return have(shared, pending, &answer, source, now_ms);
     }
     if pending.asked.control.only_if_cached {
-        return absent(&pending);
+        return other(shared, pending, now_ms);
     }
     let offer = pending
         .flight
@@ -295,7 +317,12 @@ impl Pending {
     /// not to be kept is for this client alone, so whoever waited for it would wait for nothing.
     pub(super) fn waits(&self, shared: &Shared) -> bool {
         let control = &self.asked.control;
-        shared.config.fill_wait_ms > 0 && !control.only_if_cached && control.keeps()
+        shared.config.fill_wait_ms > 0 && !control.only_if_cached && self.keeps()
+    }
+
+    /// Whether client and operator let the answer be kept.
+    pub(super) fn keeps(&self) -> bool {
+        self.life != Life::NotKept
     }
 
     /// Somebody else is to lead from where this one was.

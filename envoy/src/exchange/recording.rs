@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use reflex_llm::{Exchange as Asked, Recorder, Rejected, Status, Storable};
+use reflex_llm::{Exchange as Asked, Life, Recorder, Rejected, Status, Storable, X_REFLEX_TTL};
 
 use super::lookup::Pending;
 use super::{Effect, Landing, Lead, Purpose, Stage, Step};
@@ -32,8 +32,10 @@ pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
         false => Status::Miss,
     };
     // The key says who answers, so that one is asked, whatever host the client has named.
-    let mut set = vec![(":authority", pending.authority.clone())];
-    if !pending.asked.control.keeps() {
+    let authority = pending.upstream.authority.clone();
+    // And it learns nothing of what is asked of us.
+    let mut set = vec![(":authority", Some(authority)), (X_REFLEX_TTL, None)];
+    if !pending.keeps() {
         let stage = Stage::Passing(Some(status));
         return (stage, vec![Effect::Forward(set)]);
     }
@@ -41,7 +43,7 @@ pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
         shared.flights.open(flight);
     }
     // Everyone must be able to read the replay, so what is recorded is not compressed.
-    set.push(("accept-encoding", "identity".to_owned()));
+    set.push(("accept-encoding", Some("identity".to_owned())));
     let recording = Recording {
         recorder: Recorder::new(pending.asked.shape, shared.config.limits),
         status,
@@ -96,11 +98,15 @@ pub(super) fn chunk(
 fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<Effect> {
     let empty = Recorder::new(recording.pending.asked.shape, shared.config.limits);
     let recorder = std::mem::replace(&mut recording.recorder, empty);
-    let most = shared.config.ttl_seconds;
-    let wish = recording.pending.asked.control.ttl_seconds;
-    let ttl_seconds = wish.map_or(most, |wish| wish.min(most));
+    let ttl_seconds = match recording.pending.life {
+        // What is not kept is not recorded.
+        Life::NotKept => Some(0),
+        Life::For(ttl) => Some(ttl.as_secs()),
+        Life::Forever => None,
+    };
     let answer = recorder.finish().and_then(|storable| {
-        let expires_at_ms = Some(now_ms.saturating_add(ttl_seconds.saturating_mul(1000)));
+        let ttl_ms = ttl_seconds.map(|ttl| ttl.saturating_mul(1000));
+        let expires_at_ms = ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms));
         answer_of(storable, now_ms, expires_at_ms)
     });
     let answer = match answer {

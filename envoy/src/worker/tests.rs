@@ -8,9 +8,11 @@ mod control;
 mod daemon;
 mod failures;
 mod followers;
+mod lives;
 mod lookups;
 mod purges;
 mod random;
+mod samples;
 mod tenants;
 
 use std::collections::BTreeMap;
@@ -37,6 +39,8 @@ struct Play {
     clients: BTreeMap<Id, Client>,
     counts: BTreeMap<String, u64>,
     numbers: u32,
+    /// How many turns were taken at each place, by whichever worker.
+    turns: BTreeMap<u32, u32>,
 }
 
 /// A call to the daemon.
@@ -54,7 +58,7 @@ struct Call {
 struct Client {
     saw: Saw,
     /// What the provider gets beside the client's own headers.
-    set: Vec<(&'static str, String)>,
+    set: Vec<(&'static str, Option<String>)>,
     /// What the provider's answer says of us.
     marked: Option<Status>,
 }
@@ -174,6 +178,7 @@ impl Play {
             clients: BTreeMap::new(),
             counts: BTreeMap::new(),
             numbers: 0,
+            turns: BTreeMap::new(),
         }
     }
 
@@ -383,6 +388,12 @@ impl Play {
                     let client = self.client(id.expect("a request's"));
                     assert_eq!(client.saw, Saw::Provider);
                     assert_eq!(client.marked.replace(status), None);
+                }
+                Effect::Turn(place) => {
+                    let turns = self.turns.entry(place).or_default();
+                    let turn = Event::Turn(*turns);
+                    *turns += 1;
+                    due.extend(self.worker.on(id.expect("a request's"), turn, self.now_ms));
                 }
                 Effect::Call(purpose, request) => due.extend(self.call(id, purpose, request)),
                 other => panic!("the worker's own business: {other:?}"),

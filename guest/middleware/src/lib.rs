@@ -11,11 +11,13 @@ use batch::{Batch, Look};
 use bindings::exports::wasi::http::handler::Guest;
 use bindings::reflex::cache::cache::{self, Entry, Name};
 use bindings::reflex::cache::embeddings::{self, Completed};
-use bindings::reflex::cache::http::{self, ClientControl, Recording, Turn};
+use bindings::reflex::cache::http::{self, Recording, Turn};
 use bindings::wasi::http::handler;
 use bindings::wasi::http::types::{ErrorCode, Request, Response};
 use reflex_llm::status::{self, Status};
-use reflex_llm::{Anonymous, Bypass, Control, Examined, Head, Policy, Shape, Tenant, X_REFLEX_TTL};
+use reflex_llm::{
+    Anonymous, Bypass, ClientControl, Control, Examined, Head, Policy, Shape, Tenant, X_REFLEX_TTL,
+};
 use std::slice;
 
 /// The handler; what a crate that builds on this one calls for the rest.
@@ -26,13 +28,9 @@ impl Guest for Middleware {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
         let policy = http::get_policy();
         let head = http::inspect(&request);
-        let obeyed = |(name, _): &&http::Header| {
-            policy.client_control != ClientControl::Ignore || !CONTROLS.contains(&name.as_str())
-        };
         let headers: Vec<(&str, &[u8])> = head
             .headers
             .iter()
-            .filter(obeyed)
             .map(|(name, value)| (name.as_str(), value.as_slice()))
             .collect();
         let head = Head {
@@ -62,16 +60,10 @@ impl Guest for Middleware {
         let Some(body) = peeked.body else {
             return bypass(peeked.request, Bypass::BodyTooLarge).await;
         };
-        let mut examined = match candidate.examine(&body) {
+        let examined = match candidate.examine(&body) {
             Ok(examined) => examined,
             Err(reason) => return bypass(peeked.request, reason).await,
         };
-        if policy.client_control == ClientControl::NoRefresh {
-            let control = &mut examined.exchange.control;
-            control.no_cache = false;
-            control.max_age = None;
-            control.min_fresh = None;
-        }
         // Of several answers to one request, each is an answer to the whole.
         let batch = match policy.samples {
             0 | 1 => Batch::of(&candidate, &body),
@@ -80,9 +72,6 @@ impl Guest for Middleware {
         answer(peeked.request, head.path, examined, batch, policy.samples).await
     }
 }
-
-/// The headers by which a client says what it wants of the cache.
-const CONTROLS: [&str; 3] = ["cache-control", "pragma", X_REFLEX_TTL];
 
 /// From the cache if it may be and is there; else from the provider, recorded on its way.
 async fn answer(
@@ -254,5 +243,10 @@ fn rules(policy: &http::Policy) -> Policy<'_> {
         },
         tenant_header: policy.tenant_header.as_deref(),
         temperature_max: policy.temperature_max,
+        client_control: match policy.client_control {
+            http::ClientControl::Obey => ClientControl::Obey,
+            http::ClientControl::NoRefresh => ClientControl::NoRefresh,
+            http::ClientControl::Ignore => ClientControl::Ignore,
+        },
     }
 }

@@ -1,17 +1,13 @@
 //! The operator's rules that come as tables: lives by path and model, groups of tenants, prices.
 
 use crate::metrics::Price;
-use crate::runtime::{Life, LifeRule};
-use crate::tenants;
-use reflex_llm::Tenant;
+use reflex_llm::{Groups, Life, LifeRule, Tenant};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Rules, groups and tenants of one group are looked through for each request or at the start:
-/// more than anybody writes by hand is a mistake.
+/// Rules are looked through for each request: more than anybody writes by hand is a mistake.
 const TABLES_MAX: usize = 1000;
-const TENANTS_PER_GROUP_MAX: usize = 10_000;
 
 /// A `[[ttl]]` as it is written.
 #[derive(Debug, Deserialize)]
@@ -75,49 +71,16 @@ pub(super) fn groups(
     tables: &[GroupTable],
     tenant_header: Option<&str>,
 ) -> Result<HashMap<Tenant, Tenant>, String> {
-    check_count("group", tables.len())?;
-    let mut groups = HashMap::new();
-    let mut names = Vec::new();
+    let mut groups = Groups::default();
     for table in tables {
         let GroupTable {
             name,
             tenants,
             trusted,
         } = table;
-        if name.is_empty() || names.contains(&name) {
-            return Err(format!("group: `{name}` is no name, or that of two groups"));
-        }
-        names.push(name);
-        if tenants.len() + trusted.len() > TENANTS_PER_GROUP_MAX {
-            let most = TENANTS_PER_GROUP_MAX;
-            return Err(format!("group `{name}`: more than {most} tenants"));
-        }
-        let mut members = Vec::new();
-        for digits in tenants {
-            members.push(tenants::parse(digits).ok_or_else(|| {
-                // Not shown: somebody may have put a credential there.
-                format!(
-                    "group `{name}`: tenants are 64 digits each, as `reflex-edge tenant` prints"
-                )
-            })?);
-        }
-        for value in trusted {
-            let header = tenant_header
-                .ok_or_else(|| format!("group `{name}`: trusted needs a tenant_header"))?;
-            let tenant = tenants::of(&[(header, value.as_bytes())], Some(header));
-            members.push(
-                tenant.ok_or_else(|| format!("group `{name}`: trusted: `{value}` is nobody"))?,
-            );
-        }
-        for tenant in members {
-            if groups.insert(tenant, Tenant::of_group(name)).is_some() {
-                return Err(format!(
-                    "group `{name}`: one of its tenants is named twice, or in two groups"
-                ));
-            }
-        }
+        groups.add(name, tenants, trusted, tenant_header)?;
     }
-    Ok(groups)
+    Ok(groups.into_members().collect())
 }
 
 pub(super) fn prices(tables: Vec<PriceTable>) -> Result<Vec<Price>, String> {

@@ -2,10 +2,9 @@
 
 use super::bindings::cache::{self, Error, Host, HostEntry, InsertOptions, Limits, Name};
 use super::grant::{Grant, Refusal, bytes32};
-use super::lifetimes::Life;
 use crate::cache::{Cache, CacheKey, Entry, InsertError, Lookup, METADATA_BYTES_MAX, NewEntry};
 use crate::clock::Clock;
-use reflex_llm::{Bypass, Head, Key};
+use reflex_llm::{Bypass, Head, Key, Life};
 use std::fmt;
 use std::time::Duration;
 use wasmtime::Result;

@@ -2,8 +2,7 @@
 
 use super::allowance::Allowance;
 use super::bindings::cache::Error;
-use super::lifetimes::Lifetimes;
-use reflex_llm::{Anonymous, Policy, Tenant};
+use reflex_llm::{Anonymous, Lifetimes, Policy, Tenant};
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -139,6 +138,7 @@ impl Grant {
             anonymous: self.anonymous(),
             tenant_header: self.tenant_header.as_deref(),
             temperature_max: self.temperature_max,
+            ..Policy::default()
         }
     }
 

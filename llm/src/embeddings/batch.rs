@@ -62,7 +62,8 @@ impl Candidate<'_> {
         if self.api != Api::Embeddings {
             return None;
         }
-        let whole = self.read(body).ok()?;
+        let prepared = self.prepare();
+        let whole = prepared.read(body).ok()?;
         let input = whole.root().get("input")?;
         let is_text = |kind| matches!(kind, Kind::Spelled | Kind::Decoded);
         let count = input.elements().count();
@@ -94,7 +95,7 @@ impl Candidate<'_> {
         for text in texts {
             alone.clear();
             batch.write(&mut alone, |out| out.extend_from_slice(&body[text.clone()]));
-            let key = self.exchange(&self.read(&alone).ok()?).key;
+            let key = prepared.exchange(&prepared.read(&alone).ok()?).key;
             let next = batch.elements.len() as u32;
             let number = *known.entry(key.digest).or_insert(next);
             if number == next {

@@ -1,6 +1,6 @@
 //! What the client asks of the cache.
 
-use reflex_llm::Control;
+use reflex_llm::{Bypass, Classified, ClientControl, Control, Head, Policy, classify};
 
 fn read(value: &str) -> Control {
     Control::of(&[("cache-control", value.as_bytes())])
@@ -190,4 +190,53 @@ fn case_array_input_gets_a_ttl_of_minus_one_or_ttl_cannot_be_disabled() {
         assert!(control.accepts(0, None) && !control.no_store && !control.no_cache);
     }
     assert!(!read("no-store").keeps());
+}
+
+/// What counts of these headers where the operator obeys so much.
+fn obeyed(client_control: ClientControl, header: (&str, &str)) -> Classified {
+    let headers: [(&str, &[u8]); 2] = [
+        ("authorization", b"Bearer k"),
+        (header.0, header.1.as_bytes()),
+    ];
+    let head = Head {
+        method: "POST",
+        upstream: "https://a.test",
+        path: "/v1/chat/completions",
+        headers: &headers,
+    };
+    let policy = Policy {
+        client_control,
+        ..Policy::default()
+    };
+    classify(&head, &policy, crate::request::CHAT.as_bytes())
+}
+
+#[test]
+fn the_operator_says_what_counts() {
+    let check = |obeys, header, expected: Control| match obeyed(obeys, header) {
+        Classified::Cacheable(exchange) => assert_eq!(exchange.control, expected, "{header:?}"),
+        bypass => panic!("{header:?}: {bypass:?}"),
+    };
+    let only = Control {
+        only_if_cached: true,
+        ..nothing()
+    };
+    let all = "only-if-cached, no-cache, max-age=0, min-fresh=9";
+    check(ClientControl::NoRefresh, ("cache-control", all), only);
+    check(ClientControl::NoRefresh, ("pragma", "no-cache"), nothing());
+    let kept = Control {
+        ttl_seconds: Some(7),
+        ..nothing()
+    };
+    check(ClientControl::NoRefresh, ("x-reflex-ttl", "7"), kept);
+    for header in [
+        ("cache-control", all),
+        ("cache-control", "no-store"),
+        ("pragma", "no-cache"),
+        ("x-reflex-ttl", "0"),
+    ] {
+        check(ClientControl::Ignore, header, nothing());
+    }
+    let unstored = obeyed(ClientControl::NoRefresh, ("cache-control", "no-store"));
+    assert_eq!(unstored, Classified::Bypass(Bypass::NoStore));
 }

@@ -126,6 +126,7 @@ fn no_request_makes_classify_panic() {
             anonymous: Anonymous::Share,
             tenant_header: Some("cookie"),
             temperature_max: Some(1.0),
+            ..Policy::default()
         };
         if let Ok(candidate) = candidate(&head, &policy) {
             let staged = candidate.classify(&request.body);

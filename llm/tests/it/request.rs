@@ -82,6 +82,7 @@ impl Request {
             anonymous: self.anonymous,
             tenant_header: self.tenant_header.as_deref(),
             temperature_max: self.temperature_max,
+            ..Policy::default()
         };
         classify(&head, &policy, &self.body)
     }

@@ -1,6 +1,6 @@
 //! Who is who.
 
-use reflex_llm::{Anonymous, Bypass, Head, Policy, Tenant, candidate};
+use reflex_llm::{Anonymous, Bypass, Groups, Head, Policy, Tenant, candidate};
 
 use crate::request::{Request, chat, differ, same};
 
@@ -163,4 +163,41 @@ fn members_of_a_group_have_one_key_and_keep_theirs_without() {
     assert!(key(b"red", None) != key(b"red", Some("us")));
     // A team of the group's name is not the group.
     assert!(key(b"us", None) != key(b"us", Some("us")));
+}
+
+fn texts<const N: usize>(texts: [&str; N]) -> [String; N] {
+    texts.map(String::from)
+}
+
+#[test]
+fn groups_hold_whom_they_name_and_nobody_twice() {
+    let (red, digits) = (texts(["red"]), texts([&"ab".repeat(32)]));
+    let mut groups = Groups::default();
+    assert!(groups.is_empty());
+    groups
+        .add("us", &digits, &red, Some("x-team"))
+        .expect("a group");
+    let team = |name: &str| {
+        let headers: [(&str, &[u8]); 1] = [("x-team", name.as_bytes())];
+        Tenant::named_by(&headers, Some("x-team")).expect("somebody")
+    };
+    assert!(groups.of(team("red")) == Tenant::of_group("us"));
+    assert!(groups.of(Tenant([0xab; 32])) == Tenant::of_group("us"));
+    assert!(groups.of(team("blue")) == team("blue"));
+
+    let refused = |name: &str, tenants: &[String], trusted: &[String], header: Option<&str>| {
+        let mut groups = groups.clone();
+        groups
+            .add(name, tenants, trusted, header)
+            .expect_err("refused")
+    };
+    let check = |error: String, part: &str| assert!(error.contains(part), "{error}");
+    check(refused("", &[], &[], None), "no name");
+    check(refused("us", &[], &[], None), "two groups");
+    check(refused("them", &digits, &[], None), "named twice");
+    check(refused("them", &[], &red, None), "tenant_header");
+    check(refused("them", &[], &texts([""]), Some("x-team")), "nobody");
+    let secret = refused("them", &texts(["sk-secret"]), &[], None);
+    check(secret.clone(), "64 digits");
+    assert!(!secret.contains("sk-secret"));
 }

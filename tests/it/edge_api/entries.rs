@@ -109,6 +109,10 @@ async fn an_entry_lives_as_long_as_it_says_or_else_as_the_operator_does() {
     let ask = put(&path(3), "{}").header("x-reflex-ttl", &u64::MAX.to_string());
     check_stored(&unix.fetch(ask).await);
     check_found(&unix.fetch(get(&path(3))).await, b"{}");
+    let ask = put(&path(5), "{}").header("x-reflex-ttl", "never");
+    check_stored(&unix.fetch(ask).await);
+    check_found(&unix.fetch(get(&path(5))).await, b"{}");
+    assert_eq!(left(&path(5)).await, None);
 
     let ask = put(&path(4), "{}").header("x-reflex-ttl", "1");
     check_stored(&unix.fetch(ask).await);

@@ -102,7 +102,7 @@ fn max_age_and_min_fresh_are_obeyed() {
 #[test]
 fn the_life_of_an_answer_is_the_clients_wish_within_the_operators_bound() {
     let check = |wish: &str, seconds: u64| {
-        let mut play = Play::with(r#""ttl_seconds": 100"#);
+        let mut play = Play::with(r#""ttl_seconds": 100, "ttl_seconds_max": 200"#);
         let ask = Ask::chat("hello").with("x-reflex-ttl", wish);
         let id = play.asked(&ask);
         play.answers(id, &json("hi"));
@@ -119,9 +119,9 @@ fn the_life_of_an_answer_is_the_clients_wish_within_the_operators_bound() {
         play.ends();
     };
     check("7", 7);
-    check("100", 100);
-    check("101", 100);
-    check("99999999999999999999", 100);
+    check("200", 200);
+    check("201", 200);
+    check("99999999999999999999", 200);
 }
 
 #[test]
@@ -190,5 +190,51 @@ fn a_temperature_over_the_operators_bound_passes_by() {
     assert_eq!(play.bypassed(Bypass::Temperature), 1);
     let cool = play.asks(&at("0.5"));
     play.held(cool);
+    play.ends();
+}
+
+#[test]
+fn the_operator_may_forbid_refreshes() {
+    let mut play = Play::with(r#""client_control": "no-refresh""#);
+    let first = play.asked(&controlled("no-cache"));
+    play.answers(first, &json("hi"));
+    for control in ["no-cache", "max-age=0", "min-fresh=99999"] {
+        let id = play.asks(&controlled(control));
+        play.hit(id, &json("hi"));
+    }
+    let unstored = play.asks(&controlled("no-store"));
+    play.provider(unstored);
+    let unknown = Ask::chat("unknown").with("cache-control", "only-if-cached");
+    let none = play.asked(&unknown);
+    play.absent(none);
+    play.ends();
+}
+
+#[test]
+fn the_operator_may_ignore_all_that_clients_ask() {
+    let mut play = Play::with(r#""client_control": "ignore""#);
+    let first = play.asked(&controlled("no-store").with("x-reflex-ttl", "0"));
+    play.answers(first, &json("hi"));
+    play.settle();
+    for control in ["no-store", "no-cache", "max-age=0", "only-if-cached"] {
+        let id = play.asks(&controlled(control));
+        play.hit(id, &json("hi"));
+    }
+    let unknown = Ask::chat("unknown").with("cache-control", "only-if-cached");
+    let provider = play.asked(&unknown);
+    play.provider(provider);
+    play.ends();
+}
+
+#[test]
+fn the_provider_learns_nothing_of_what_is_asked_of_us() {
+    let mut play = Play::new();
+    for wish in ["7", "0"] {
+        let id = play.asked(&Ask::chat("hello").with("x-reflex-ttl", wish));
+        play.provider(id);
+        let set = &play.clients[&id].set;
+        assert!(set.contains(&("x-reflex-ttl", None)), "{set:?}");
+        play.leaves(id);
+    }
     play.ends();
 }

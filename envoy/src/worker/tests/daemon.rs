@@ -39,6 +39,7 @@ pub(super) struct Entry {
     pub(super) body: Vec<u8>,
     pub(super) content_type: String,
     pub(super) stored_at_ms: u64,
+    /// `u64::MAX` is never.
     pub(super) expires_at_ms: u64,
 }
 
@@ -174,10 +175,11 @@ impl Daemon {
 
     fn keep(&mut self, path: &str, request: &Request, now_ms: u64) {
         let answer = request.body.as_ref().expect("an answer");
-        let ttl_seconds: u64 = header(request, "x-reflex-ttl")
-            .and_then(|ttl| ttl.parse().ok())
-            .expect("seconds");
-        assert!(ttl_seconds > 0, "that would store nothing");
+        let ttl_seconds = match header(request, "x-reflex-ttl").expect("a life") {
+            "never" => None,
+            ttl => Some(ttl.parse::<u64>().expect("seconds")),
+        };
+        assert_ne!(ttl_seconds, Some(0), "that would store nothing");
         let content_type = answer
             .headers
             .iter()
@@ -186,7 +188,7 @@ impl Daemon {
             body: answer.body.clone(),
             content_type: content_type.expect("a type").1.clone(),
             stored_at_ms: now_ms,
-            expires_at_ms: now_ms + ttl_seconds * 1000,
+            expires_at_ms: ttl_seconds.map_or(u64::MAX, |ttl| now_ms + ttl * 1000),
         };
         self.entries.insert(path.into(), entry);
     }
@@ -200,10 +202,13 @@ impl Daemon {
         };
         let mut reply = said("200", &[("content-type", &entry.content_type)]);
         let age = now_ms.saturating_sub(entry.stored_at_ms) / 1000;
-        let ttl = (entry.expires_at_ms - now_ms) / 1000;
+        let ttl = match entry.expires_at_ms {
+            u64::MAX => None,
+            at => Some(((at - now_ms) / 1000).to_string()),
+        };
         let digest = path.rsplit('/').next();
         reply.set("age", Some(&age.to_string()));
-        reply.set("x-reflex-ttl", Some(&ttl.to_string()));
+        reply.set("x-reflex-ttl", ttl.as_deref());
         reply.set("x-reflex-entry", digest);
         reply.set("x-reflex-fill", hit);
         reply.body = Some(entry.body.clone());

@@ -5,7 +5,11 @@ use super::*;
 
 /// Neither the hot tier, nor the daemon, nor a flight under way lets one have the other's.
 fn check(one: &Ask, other: &Ask, share: bool) {
-    let mut play = Play::with(r#""tenant_header": "x-team""#);
+    check_with("", one, other, share);
+}
+
+fn check_with(fields: &str, one: &Ask, other: &Ask, share: bool) {
+    let mut play = Play::with(&format!(r#""tenant_header": "x-team"{fields}"#));
     let first = play.asked(one);
     play.provider(first);
     let second = play.asked(other);
@@ -77,4 +81,36 @@ fn the_path_that_the_provider_sees_is_in_the_key() {
 #[test]
 fn a_stream_is_never_answered_with_one_piece_nor_the_reverse() {
     check(&Ask::chat("hello"), &Ask::chat("hello").streamed(), false);
+}
+
+#[test]
+fn only_the_members_of_a_group_share() {
+    let tenant = |credential: &str| {
+        let value = format!("Bearer {credential}");
+        let headers: [(&str, &[u8]); 1] = [("authorization", value.as_bytes())];
+        let reflex_llm::Tenant(bytes) =
+            reflex_llm::Tenant::named_by(&headers, None).expect("somebody");
+        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        digits
+    };
+    let groups = format!(
+        r#", "group": [
+            {{"name": "us", "tenants": ["{}", "{}"]}},
+            {{"name": "research", "trusted": ["red", "blue"]}},
+            {{"name": "sales", "trusted": ["green"]}}
+        ]"#,
+        tenant("sk-a"),
+        tenant("sk-b")
+    );
+    let check = |one: &Ask, other: &Ask, share: bool| check_with(&groups, one, other, share);
+    let ask = || Ask::chat("hello");
+    check(&ask(), &ask().by("sk-b"), true);
+    check(&ask(), &ask().by("sk-c"), false);
+    // One credential more is another tenant.
+    check(&ask(), &ask().with("x-api-key", "other"), false);
+    let team = |name: &str| ask().with("x-team", name);
+    check(&team("red"), &team("blue").by("sk-z"), true);
+    check(&team("red"), &team("green"), false);
+    check(&team("red"), &team("research"), false);
+    check(&team("red"), &ask(), false);
 }

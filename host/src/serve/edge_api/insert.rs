@@ -66,7 +66,8 @@ impl Drop for Leading {
 struct Arrival {
     api: Arc<EdgeApi>,
     name: Name,
-    ttl: Duration,
+    /// None is for ever.
+    ttl: Option<Duration>,
     shape: Option<Shape>,
     /// The epoch that the answer is of.
     epoch: Option<String>,
@@ -85,13 +86,16 @@ impl Arrival {
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return Err(Refusal::new(status, "content-encoding", why));
         }
-        let ttl = match number(headers, &TTL)? {
-            Some(0) => {
-                let why = "x-reflex-ttl: 0 would store nothing";
-                return Err(Refusal::bad("ttl", why));
-            }
-            Some(seconds) => Duration::from_secs(seconds),
-            None => api.ttl,
+        let ttl = match text(headers, &TTL, "number")? {
+            Some("never") => None,
+            _ => Some(match number(headers, &TTL)? {
+                Some(0) => {
+                    let why = "x-reflex-ttl: 0 would store nothing";
+                    return Err(Refusal::bad("ttl", why));
+                }
+                Some(seconds) => Duration::from_secs(seconds),
+                None => api.ttl,
+            }),
         };
         let shape = match text(headers, &SHAPE, "shape")? {
             None => None,
@@ -136,7 +140,9 @@ impl Arrival {
             metadata: &AnswerHead::encode(answer.status, &answer.headers),
             payload: &answer.body,
             now_ms: api.clock.now_ms(),
-            ttl_ms: Some(u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX)),
+            ttl_ms: self
+                .ttl
+                .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         });
         stored.map_err(|error| match error {
             InsertError::PayloadTooLarge(most) => Refusal::too_large(most),

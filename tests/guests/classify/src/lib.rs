@@ -1,10 +1,13 @@
-//! `reflex-llm` inside a component, with nothing around it: the key vectors run through this.
+//! `reflex-llm` inside a component, with nothing around it: the key vectors run through this, and
+//! the benchmark.
 
 // Native linkers take no symbol of the names that components export.
 #![cfg(target_arch = "wasm32")]
 // What wit-bindgen's macro exports is unsafe by nature, and its items have no docs.
 #![expect(unsafe_code, reason = "generated code")]
 #![allow(missing_docs, unreachable_pub, reason = "generated code")]
+
+use std::hint::black_box;
 
 use reflex_llm::{Anonymous, Classified, Head, Policy, classify};
 
@@ -24,6 +27,8 @@ wit_bindgen::generate!({
             }
             /// The tenant, the digest and the shape's name, or the reason for a bypass.
             export classify: func(vector: vector) -> result<tuple<list<u8>, list<u8>, string>, string>;
+            /// The same so many times, for the benchmark. How often there was a key.
+            export repeat: func(vector: vector, times: u32) -> u32;
         }
     ",
 });
@@ -34,27 +39,7 @@ export!(Vectors);
 
 impl Guest for Vectors {
     fn classify(vector: Vector) -> Result<(Vec<u8>, Vec<u8>, String), String> {
-        let headers: Vec<(&str, &[u8])> = vector
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_slice()))
-            .collect();
-        let head = Head {
-            method: &vector.method,
-            upstream: &vector.upstream,
-            path: &vector.path,
-            headers: &headers,
-        };
-        let policy = Policy {
-            anonymous: if vector.share_anonymous {
-                Anonymous::Share
-            } else {
-                Anonymous::Bypass
-            },
-            tenant_header: vector.tenant_header.as_deref(),
-            ..Policy::default()
-        };
-        match classify(&head, &policy, &vector.body) {
+        match of(&vector) {
             Classified::Cacheable(exchange) => {
                 let key = exchange.key;
                 Ok((
@@ -66,4 +51,33 @@ impl Guest for Vectors {
             Classified::Bypass(reason) => Err(reason.detail().into()),
         }
     }
+
+    fn repeat(vector: Vector, times: u32) -> u32 {
+        let is_cacheable = |_: &u32| matches!(of(black_box(&vector)), Classified::Cacheable(_));
+        (0..times).filter(is_cacheable).count() as u32
+    }
+}
+
+fn of(vector: &Vector) -> Classified {
+    let headers: Vec<(&str, &[u8])> = vector
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_slice()))
+        .collect();
+    let head = Head {
+        method: &vector.method,
+        upstream: &vector.upstream,
+        path: &vector.path,
+        headers: &headers,
+    };
+    let policy = Policy {
+        anonymous: if vector.share_anonymous {
+            Anonymous::Share
+        } else {
+            Anonymous::Bypass
+        },
+        tenant_header: vector.tenant_header.as_deref(),
+        ..Policy::default()
+    };
+    classify(&head, &policy, &vector.body)
 }

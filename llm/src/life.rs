@@ -1,10 +1,13 @@
 //! How long answers live: the operator's rules by path and model, and what a client may ask.
 
-use crate::pattern::is_like;
-use std::time::Duration;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::{is_like, query};
 
 /// The operator's rules, and what holds where none applies.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lifetimes {
     /// The first that applies counts.
     pub rules: Vec<LifeRule>,
@@ -16,7 +19,7 @@ pub struct Lifetimes {
 }
 
 /// One rule of the operator's.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LifeRule {
     /// The path that it is for, without query; `*` stands for any text. `None`: any path.
     pub path: Option<String>,
@@ -56,7 +59,7 @@ impl Lifetimes {
 
 impl LifeRule {
     fn applies(&self, path: &str, model: Option<&str>) -> bool {
-        let path = path.split('?').next().unwrap_or_default();
+        let (path, _) = query::split(path);
         self.path
             .as_deref()
             .is_none_or(|wanted| is_like(wanted, path))
@@ -70,6 +73,8 @@ impl LifeRule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::borrow::ToOwned as _;
+    use alloc::vec;
 
     #[test]
     fn the_first_rule_that_applies_counts_and_asking_is_clamped() {

@@ -1,7 +1,9 @@
 //! The patterns of the operator's rules: text in which each `*` stands for any text.
 
+use alloc::vec::Vec;
+
 /// Whether a text is what a pattern describes, in which each `*` stands for any text.
-pub(crate) fn is_like(pattern: &str, text: &str) -> bool {
+pub fn is_like(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else {
         return pattern == text;
     };

@@ -1,0 +1,129 @@
+//! A request between its head and its body: what the key takes from the head is written down
+//! already, and the head itself is needed no longer.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::body::Body;
+use crate::key::write_field;
+use crate::{
+    Api, Bypass, Candidate, Classified, Control, Examined, Exchange, Key, KeyHasher,
+    Representation, Shape, Tenant, headers, model, query,
+};
+
+/// A [`Candidate`] that owns what it needs, for those who have to wait for the body.
+#[derive(Clone)]
+pub struct Prepared {
+    api: Api,
+    /// As far as the query says; the body may say more.
+    representation: Representation,
+    tenant: Tenant,
+    control: Control,
+    temperature_max: Option<f64>,
+    /// The path names it, whatever the body says.
+    model: Option<String>,
+    /// The fields of the key that stand before the body's, but for the shape.
+    fields: Vec<u8>,
+    /// Where among them the shape belongs.
+    shape_at: usize,
+}
+
+/// Most requests' fields fit.
+const FIELDS_BYTES: usize = 512;
+
+impl Prepared {
+    pub(crate) fn of(candidate: &Candidate<'_>) -> Self {
+        let head = &candidate.head;
+        let (path, _) = query::split(head.path);
+        let mut fields = Vec::with_capacity(FIELDS_BYTES);
+        write_field(&mut fields, "tenant", &candidate.tenant.0);
+        write_field(&mut fields, "upstream", head.upstream.as_bytes());
+        let shape_at = fields.len();
+        write_field(&mut fields, "method", head.method.as_bytes());
+        write_field(&mut fields, "path", path.as_bytes());
+        if let Some(query) = query::counting(candidate.api, head.path) {
+            write_field(&mut fields, "query", query.as_bytes());
+        }
+        headers::significant(head.headers, |name, value| {
+            if candidate.named_by != Some(name) {
+                write_field(&mut fields, "header", name.as_bytes());
+                write_field(&mut fields, "value", value);
+            }
+        });
+        Self {
+            api: candidate.api,
+            representation: candidate.representation,
+            tenant: candidate.tenant,
+            control: candidate.control,
+            temperature_max: candidate.temperature_max,
+            model: model::in_path(head.path).map(String::from),
+            fields,
+            shape_at,
+        }
+    }
+
+    /// What the client asks of the cache.
+    pub fn control(&self) -> Control {
+        self.control
+    }
+
+    /// Reads the body and makes the key.
+    ///
+    /// A body over [`BODY_BYTES_MAX`](crate::BODY_BYTES_MAX) is a bypass; edges have tighter
+    /// bounds of their own.
+    pub fn classify(&self, body: &[u8]) -> Classified {
+        match self.read(body) {
+            Ok(body) => Classified::Cacheable(self.exchange(&body)),
+            Err(bypass) => Classified::Bypass(bypass),
+        }
+    }
+
+    /// The same for operators with rules about models.
+    ///
+    /// # Errors
+    ///
+    /// Why the request passes by.
+    pub fn examine(&self, body: &[u8]) -> Result<Examined, Bypass> {
+        let body = self.read(body)?;
+        Ok(Examined {
+            exchange: self.exchange(&body),
+            model: model::named(self.model.as_deref(), body.root()),
+        })
+    }
+
+    pub(crate) fn read<'b>(&self, body: &'b [u8]) -> Result<Body<'b>, Bypass> {
+        let body = Body::read(self.api, self.representation, body)?;
+        if let Some(most) = self.temperature_max {
+            body.check_temperature(most)?;
+        }
+        Ok(body)
+    }
+
+    pub(crate) fn exchange(&self, body: &Body<'_>) -> Exchange {
+        let shape = Shape {
+            api: self.api,
+            representation: body.representation(),
+        };
+        let (before, after) = self.fields.split_at(self.shape_at);
+        let mut hasher = KeyHasher::new();
+        hasher.write(before);
+        hasher.field("shape", shape.name().as_bytes());
+        hasher.write(after);
+        let digest = hasher.finish_with("body", |out| body.write(out));
+        Exchange {
+            key: Key {
+                tenant: self.tenant,
+                digest,
+            },
+            shape,
+            control: self.control,
+        }
+    }
+}
+
+/// Without what it holds: some of it is as good as a credential.
+impl core::fmt::Debug for Prepared {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(formatter, "Prepared({:?})", self.api)
+    }
+}
