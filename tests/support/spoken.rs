@@ -29,6 +29,8 @@ pub(crate) struct Wish {
     pub(crate) ending: Ending,
     /// So many bytes more than usual.
     pub(crate) padding: usize,
+    /// Whether thoughts come first, where the API shows them.
+    pub(crate) thinks: bool,
 }
 
 /// How the answer is to end.
@@ -40,6 +42,8 @@ pub(crate) enum Ending {
     Length,
     /// With a refusal.
     Refusal,
+    /// With the call of a tool; as `Stop` where the provider of the tests has none.
+    Tool,
 }
 
 /// An answer, both ways.
@@ -89,8 +93,10 @@ fn chat(asked: &Asked<'_>) -> Option<Spoken> {
     match asked.wish.ending {
         Ending::Stop => {}
         Ending::Length => completion.finish_reason = "length",
+        Ending::Tool => completion.finish_reason = "tool_calls",
         Ending::Refusal => completion.refusal = Some("I'm sorry, I cannot help with that."),
     }
+    completion.thinks = asked.wish.thinks;
     asked.pad(&mut completion.text);
     Some(Spoken {
         stream: completion.prompt.stream,
