@@ -7,7 +7,7 @@ use reflex_tests::upstream::Upstream;
 use serde_json::{Value, json};
 
 /// A request of each API, and of those that stream, the stream.
-fn asks(prompt: &str) -> Vec<(&'static str, Ask)> {
+pub(crate) fn asks(prompt: &str) -> Vec<(&'static str, Ask)> {
     let mut asks = Vec::new();
     for stream in [false, true] {
         for (name, path, mut body) in [

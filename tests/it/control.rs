@@ -83,7 +83,7 @@ async fn a_client_says_how_long_its_answer_is_kept_and_is_clamped() {
 
 /// BerriAI/litellm#7467 and #6010: a life could not be switched off, and some were −1.
 #[tokio::test]
-async fn lives_follow_the_rules_by_path_and_model() {
+async fn lives_follow_the_rules_and_can_be_switched_off_for_array_input_too() {
     let upstream = Upstream::start().await;
     let rules = r#"
         ttl_seconds = 1000

@@ -159,9 +159,9 @@ async fn a_stream_and_a_document_are_two_answers() {
     assert_eq!(upstream.call_count(), 2);
 }
 
-/// maximhq/bifrost#2791: the same JSON in another key order never hit.
+/// maximhq/bifrost#2791 and #3190: the same JSON in another key order never hit.
 #[tokio::test]
-async fn the_same_json_in_another_spelling_hits() {
+async fn the_same_json_in_another_key_order_or_spelling_hits() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
     let spellings = [

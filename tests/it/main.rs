@@ -2,6 +2,7 @@
 //! the outside. Logic without a process around it is tested beside its code.
 
 mod apis;
+mod cases;
 mod coalescing;
 mod control;
 mod flow;
@@ -21,6 +22,7 @@ mod envoy;
 mod demo;
 mod envoy_deploy;
 mod sdk;
+mod sdk_js;
 
 mod tidy;
 mod vectors;

@@ -11,7 +11,7 @@ async fn edge(upstream: &Upstream) -> Edge {
 
 /// UKGovernmentBEIS/inspect_ai#2580: 30 samples were wanted, and one answer came 30 times.
 #[tokio::test]
-async fn samples_are_kept_up_to_a_number_and_served_in_turn() {
+async fn who_wants_many_samples_gets_that_many_answers_in_turn() {
     let upstream = Upstream::start().await;
     let edge = edge(&upstream).await;
     let mut rounds = Vec::new();

@@ -24,10 +24,16 @@ pub(crate) struct Script {
 
 impl Script {
     pub(crate) fn start(name: &'static str, url: &str) -> Self {
+        Self::start_with(name, url, &[])
+    }
+
+    /// With more arguments.
+    pub(crate) fn start_with(name: &'static str, url: &str, arguments: &[&str]) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("python");
         let mut child = Command::new(python())
             .arg(folder.join(name))
             .arg(url)
+            .args(arguments)
             // Neither a proxy of the machine's nor files in the checkout.
             .env("NO_PROXY", "127.0.0.1")
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -46,10 +52,14 @@ impl Script {
 
     /// Waits until the script says this line.
     async fn says(&mut self, line: &str) {
-        let said = within(self.name, self.lines.next_line())
+        assert_eq!(self.line().await.as_deref(), Some(line), "{}", self.name);
+    }
+
+    /// The next line that it says; none if it has ended.
+    pub(crate) async fn line(&mut self) -> Option<String> {
+        within(self.name, self.lines.next_line())
             .await
-            .expect("text");
-        assert_eq!(said.as_deref(), Some(line), "{}", self.name);
+            .expect("text")
     }
 
     /// Waits for the end of the script, which must be a good one.
@@ -89,8 +99,10 @@ async fn the_same_completion_twice_is_one_call() {
     assert_eq!(upstream.call_count(), 1);
 }
 
+/// BerriAI/litellm#11145: a replay was one aggregated chunk. tensorzero/tensorzero#1791: a streamed
+/// hit had no usage chunk.
 #[tokio::test]
-async fn the_same_stream_twice_is_one_call_and_the_same_chunks() {
+async fn the_same_stream_twice_is_one_call_and_the_same_chunks_with_usage() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
     Script::start("same_stream_twice.py", &edge.url)
@@ -108,8 +120,9 @@ async fn check_two_calls(script: &'static str) {
     assert_eq!(upstream.call_count(), 2, "{script}");
 }
 
+/// BerriAI/litellm#24579: streamed responses were not cached.
 #[tokio::test]
-async fn the_same_response_twice_is_one_call() {
+async fn the_same_response_plain_or_streamed_twice_is_one_call() {
     check_two_calls("responses_twice.py").await;
 }
 

@@ -266,3 +266,40 @@ fn the_readme_knows_every_setting() {
     }
     assert!(count > 10, "the settings have moved");
 }
+
+/// Each line of the list of cases has a test through the program, and none that is not there; each
+/// test that is named as a case is in the list.
+#[test]
+fn every_case_has_its_tests_and_they_are_there() {
+    let files = files();
+    let list = files.iter().find(|(path, _)| path == "docs/cases.md");
+    let list = &list.expect("docs/cases.md").1;
+    let tests_in = |folder: &str| -> Vec<&str> {
+        let ours = files.iter().filter(|(path, _)| path.starts_with(folder));
+        let bodies = ours.flat_map(|(_, text)| text.split("test]\n").skip(1));
+        bodies
+            .filter_map(|body| body.split_once("fn ")?.1.split('(').next())
+            .collect()
+    };
+    let (program, alone) = (tests_in("tests/it/"), tests_in("llm/tests/it/"));
+    let mut cases = 0;
+    for line in list.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let cells: Vec<&str> = line.split(" | ").collect();
+        assert_eq!(cells.len(), 4, "{line}");
+        for (cell, tests, least) in [(cells[2], &program, 1), (cells[3], &alone, 0)] {
+            let named: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+            assert!(named.len() >= least, "no test: {line}");
+            for name in named {
+                assert!(tests.contains(&name), "there is no test `{name}`");
+            }
+        }
+        cases += 1;
+    }
+    assert!(cases > 30, "the list has moved");
+    for name in alone.iter().filter(|name| name.starts_with("case_")) {
+        assert!(
+            list.contains(&format!("`{name}`")),
+            "`{name}` is not listed"
+        );
+    }
+}

@@ -24,6 +24,10 @@ pub enum Behaviour {
     Length,
     /// The model refuses.
     Refusal,
+    /// The model calls a tool, where the API has tools.
+    Tool,
+    /// The model thinks before it speaks, and usage tells how much, where the API has that.
+    Thought,
     /// Closes the connection in the middle of the body.
     Cut,
     /// Compresses the answer, whatever the request accepts.
@@ -61,8 +65,9 @@ impl FromStr for Behaviour {
     type Err = String;
 
     /// `answer`, `paced=30` (milliseconds), `gated`, `silent`, `status=500`, `error`, `length`,
-    /// `refusal`, `cut`, `gzip`, `done`, `more`, `large=100000` (bytes), `hop-by-hop`, `odd=short`,
-    /// `odd=shuffled`, `odd=twice`, `odd=field`, `odd=model`, `odd=length`.
+    /// `refusal`, `tool`, `thought`, `cut`, `gzip`, `done`, `more`, `large=100000` (bytes),
+    /// `hop-by-hop`, `odd=short`, `odd=shuffled`, `odd=twice`, `odd=field`, `odd=model`,
+    /// `odd=length`.
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         let number = || {
@@ -84,6 +89,8 @@ impl FromStr for Behaviour {
             "error" => Self::Error,
             "length" => Self::Length,
             "refusal" => Self::Refusal,
+            "tool" => Self::Tool,
+            "thought" => Self::Thought,
             "cut" => Self::Cut,
             "gzip" => Self::Gzip,
             "done" => Self::Done,

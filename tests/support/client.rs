@@ -131,6 +131,11 @@ impl Ask {
         request.body(body).expect("a request that can be sent")
     }
 
+    /// Path and query.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// What is sent as the body.
     pub fn sent(&self) -> &Bytes {
         &self.body

@@ -50,6 +50,9 @@ pub(crate) fn text_of(content: &Value) -> String {
     }
 }
 
+/// What the model thinks, where it is to.
+const THOUGHT: &str = "They want to know. Let me see.";
+
 /// One completion.
 #[derive(Clone, Debug)]
 pub struct Completion {
@@ -65,6 +68,8 @@ pub struct Completion {
     pub finish_reason: &'static str,
     /// What stands in the messages' `refusal`.
     pub refusal: Option<&'static str>,
+    /// Whether `reasoning_content` comes first, and usage tells how much of it there was.
+    pub thinks: bool,
 }
 
 impl Completion {
@@ -78,21 +83,30 @@ impl Completion {
             text,
             finish_reason: "stop",
             refusal: None,
+            thinks: false,
         }
     }
 
     /// The completion as one JSON document.
     pub fn json(&self) -> Bytes {
+        let says = self.refusal.is_none() && !self.calls();
+        let mut message = json!({
+            "role": "assistant",
+            "content": says.then_some(&self.text),
+            "refusal": self.refusal,
+            "annotations": [],
+        });
+        if self.thinks {
+            message["reasoning_content"] = json!(THOUGHT);
+        }
+        if self.calls() {
+            message["tool_calls"] = json!([self.call(Some(&self.text))]);
+        }
         let choices: Vec<Value> = (0..self.prompt.choices)
             .map(|index| {
                 json!({
                     "index": index,
-                    "message": {
-                        "role": "assistant",
-                        "content": self.refusal.is_none().then_some(&self.text),
-                        "refusal": self.refusal,
-                        "annotations": [],
-                    },
+                    "message": message,
                     "logprobs": null,
                     "finish_reason": self.finish_reason,
                 })
@@ -110,9 +124,25 @@ impl Completion {
         for index in 0..self.prompt.choices {
             let role = json!({"role": "assistant", "content": "", "refusal": null});
             frames.push(self.chunk(index, role, None));
+            if self.thinks {
+                frames.extend(
+                    tokens(THOUGHT)
+                        .map(|token| self.chunk(index, json!({"reasoning_content": token}), None)),
+                );
+            }
             match self.refusal {
                 Some(refusal) => {
                     frames.push(self.chunk(index, json!({"refusal": refusal}), None));
+                }
+                None if self.calls() => {
+                    let mut call = self.call(None);
+                    call["index"] = json!(0);
+                    frames.push(self.chunk(index, json!({"tool_calls": [call]}), None));
+                    let arguments = json!({"what": self.text}).to_string();
+                    frames.extend(tokens(&arguments).map(|token| {
+                        let call = json!({"index": 0, "function": {"arguments": token}});
+                        self.chunk(index, json!({"tool_calls": [call]}), None)
+                    }));
                 }
                 None => frames.extend(
                     tokens(&self.text)
@@ -128,6 +158,20 @@ impl Completion {
         }
         frames.push(Bytes::from_static(b"data: [DONE]\n\n"));
         frames
+    }
+
+    fn calls(&self) -> bool {
+        self.finish_reason == "tool_calls"
+    }
+
+    /// The call of a tool; in a stream its arguments follow.
+    fn call(&self, what: Option<&str>) -> Value {
+        let arguments = what.map(|what| json!({"what": what}).to_string());
+        json!({
+            "id": format!("call_{}", self.id),
+            "type": "function",
+            "function": {"name": "look_up", "arguments": arguments.unwrap_or_default()},
+        })
     }
 
     fn chunk(&self, index: u64, delta: Value, finish_reason: Option<&str>) -> Bytes {
@@ -158,13 +202,17 @@ impl Completion {
 
     fn usage(&self) -> Value {
         let prompt = tokens(&self.prompt.text).count() as u64;
-        let completion = tokens(&self.text).count() as u64 * self.prompt.choices;
+        let thought = match self.thinks {
+            true => tokens(THOUGHT).count() as u64,
+            false => 0,
+        };
+        let completion = (thought + tokens(&self.text).count() as u64) * self.prompt.choices;
         json!({
             "prompt_tokens": prompt,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
             "prompt_tokens_details": {"cached_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": thought},
         })
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Wish {
     pub(crate) padding: usize,
     /// What is odd about vectors.
     pub(crate) oddity: Option<Oddity>,
+    /// Whether thoughts come first, where the API shows them.
+    pub(crate) thinks: bool,
 }
 
 /// How the answer is to end.
@@ -43,6 +45,8 @@ pub(crate) enum Ending {
     Length,
     /// With a refusal.
     Refusal,
+    /// With the call of a tool; as `Stop` where the provider of the tests has none.
+    Tool,
 }
 
 /// An answer, both ways.
@@ -92,8 +96,10 @@ fn chat(asked: &Asked<'_>) -> Option<Spoken> {
     match asked.wish.ending {
         Ending::Stop => {}
         Ending::Length => completion.finish_reason = "length",
+        Ending::Tool => completion.finish_reason = "tool_calls",
         Ending::Refusal => completion.refusal = Some("I'm sorry, I cannot help with that."),
     }
+    completion.thinks = asked.wish.thinks;
     asked.pad(&mut completion.text);
     Some(Spoken {
         stream: completion.prompt.stream,

@@ -271,6 +271,8 @@ async fn complete(shared: Arc<Shared>, call: &Call, number: u64) -> Response<Rep
         Behaviour::Status(status) => return refuse(status, "as the test wants it"),
         Behaviour::Length => wish.ending = Ending::Length,
         Behaviour::Refusal => wish.ending = Ending::Refusal,
+        Behaviour::Tool => wish.ending = Ending::Tool,
+        Behaviour::Thought => wish.thinks = true,
         Behaviour::Large(bytes) => wish.padding = bytes,
         Behaviour::Odd(oddity) => wish.oddity = Some(oddity),
         _ => {}

@@ -7,6 +7,7 @@ mod janitor;
 mod workspace;
 
 mod envoy;
+mod node;
 mod python;
 mod wasm;
 

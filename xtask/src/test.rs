@@ -3,13 +3,14 @@
 use anyhow::Result;
 
 use crate::workspace::{binary, cargo, step};
-use crate::{envoy, python, wasm};
+use crate::{envoy, node, python, wasm};
 
 /// Sets up what the tests need, then formatting, lints, tests.
 pub(crate) fn test() -> Result<()> {
     // What fails in a second comes before what takes minutes.
     step(&mut cargo(&["fmt", "--all", "--check"]))?;
     let python = python::set_up()?;
+    let node = node::set_up()?;
     let envoy = envoy::set_up()?;
     wasm::set_up()?;
     let filter = wasm::filter()?;
@@ -33,9 +34,12 @@ pub(crate) fn test() -> Result<()> {
         "--workspace",
         "--all-targets",
     ]))?;
-    let tests = ["test", "--release", "--workspace"];
+    let mut tests = cargo(&["test", "--release", "--workspace"]);
+    if let Some(packages) = node {
+        tests.env("REFLEX_JS", packages);
+    }
     step(
-        cargo(&tests)
+        tests
             .env("REFLEX_EDGE_BIN", binary("reflex-edge"))
             .env("REFLEX_ENVOY_BIN", envoy)
             .env("REFLEX_ENVOY_WASM", filter)

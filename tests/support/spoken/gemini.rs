@@ -19,7 +19,7 @@ pub(super) fn answer(asked: &Asked<'_>) -> Option<Spoken> {
     let prompt = text_of(&body["contents"].as_array()?.last()?["parts"]);
     let text = asked.reply(&prompt);
     let reason = match asked.wish.ending {
-        Ending::Stop => "STOP",
+        Ending::Stop | Ending::Tool => "STOP",
         Ending::Length => "MAX_TOKENS",
         Ending::Refusal => "SAFETY",
     };

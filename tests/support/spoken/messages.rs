@@ -14,6 +14,7 @@ pub(super) fn answer(asked: &Asked<'_>) -> Option<Spoken> {
         Ending::Stop => "end_turn",
         Ending::Length => "max_tokens",
         Ending::Refusal => "refusal",
+        Ending::Tool => "tool_use",
     };
     let (input, output) = (tokens(&prompt).count(), tokens(&text).count());
     let message = |content: Value, reason: Option<&str>, output: usize| {
@@ -33,20 +34,29 @@ pub(super) fn answer(asked: &Asked<'_>) -> Option<Spoken> {
             },
         })
     };
-    let whole = message(
-        json!([{"type": "text", "text": text}]),
-        Some(reason),
-        output,
-    );
+    let calls = asked.wish.ending == Ending::Tool;
+    let block = |text: &str| match calls {
+        true => json!({"type": "tool_use", "id": format!("toolu_{}", asked.number),
+        "name": "look_up", "input": match text {
+            "" => json!({}),
+            text => json!({"what": text}),
+        }}),
+        false => json!({"type": "text", "text": text}),
+    };
+    let whole = message(json!([block(&text)]), Some(reason), output);
     let mut frames = vec![
         named(&json!({"type": "message_start", "message": message(json!([]), None, 1)})),
         named(&json!({"type": "content_block_start", "index": 0,
-            "content_block": {"type": "text", "text": ""}})),
+            "content_block": block("")})),
         named(&json!({"type": "ping"})),
     ];
-    frames.extend(tokens(&text).map(|token| {
-        named(&json!({"type": "content_block_delta", "index": 0,
-            "delta": {"type": "text_delta", "text": token}}))
+    let input = json!({"what": text}).to_string();
+    frames.extend(tokens(if calls { &input } else { &text }).map(|token| {
+        let delta = match calls {
+            true => json!({"type": "input_json_delta", "partial_json": token}),
+            false => json!({"type": "text_delta", "text": token}),
+        };
+        named(&json!({"type": "content_block_delta", "index": 0, "delta": delta}))
     }));
     frames.push(named(&json!({"type": "content_block_stop", "index": 0})));
     frames.push(named(&json!({"type": "message_delta",

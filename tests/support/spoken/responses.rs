@@ -17,7 +17,7 @@ pub(super) fn answer(asked: &Asked<'_>) -> Option<Spoken> {
     let id = format!("{:x}_{}", asked.started, asked.number);
     let part = match asked.wish.ending {
         Ending::Refusal => json!({"type": "refusal", "refusal": "I'm sorry."}),
-        Ending::Stop | Ending::Length => {
+        Ending::Stop | Ending::Length | Ending::Tool => {
             json!({"type": "output_text", "text": text, "annotations": []})
         }
     };
@@ -61,7 +61,7 @@ pub(super) fn answer(asked: &Asked<'_>) -> Option<Spoken> {
     };
     let (status, last) = match asked.wish.ending {
         Ending::Length => ("incomplete", "response.incomplete"),
-        Ending::Stop | Ending::Refusal => ("completed", "response.completed"),
+        Ending::Stop | Ending::Refusal | Ending::Tool => ("completed", "response.completed"),
     };
     let done = item(status, json!([part]));
     let whole = response(status, json!([done]));

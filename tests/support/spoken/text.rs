@@ -12,7 +12,7 @@ pub(super) fn answer(asked: &Asked<'_>) -> Option<Spoken> {
     let text = asked.reply(prompt);
     let reason = match asked.wish.ending {
         Ending::Length => "length",
-        Ending::Stop | Ending::Refusal => "stop",
+        Ending::Stop | Ending::Refusal | Ending::Tool => "stop",
     };
     let document = |text: &str, reason: Option<&str>| {
         json!({

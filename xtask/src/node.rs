@@ -1,0 +1,103 @@
+//! The JavaScript clients of the tests, under `target/`, exactly those of `package-lock.json`.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use reflex_guest_build::run_bounded;
+
+use crate::workspace::say;
+
+/// What the clients need of Node.js, as their packages state it.
+const MAJOR_MIN: u32 = 20;
+
+/// A dozen packages, some 30 MB.
+const INSTALL_TIME_MAX: Duration = Duration::from_secs(600);
+
+/// What npm makes the folder of. The lock has a checksum of each package, and no addresses.
+const FILES: [&str; 3] = [".npmrc", "package.json", "package-lock.json"];
+
+/// Says in the folder what it was made of; written last.
+const STAMP: &str = "made-of.txt";
+
+/// Makes the folder of the clients, unless it is there and made of the same, and returns it; none
+/// where this machine has no Node.js, and then a line says what is not tested and how to have it.
+///
+/// # Errors
+///
+/// There is a Node.js, and the packages cannot be had; the text says why.
+pub(crate) fn set_up() -> Result<Option<PathBuf>> {
+    let version = match version() {
+        Ok(version) => version,
+        Err(why) => {
+            say(&format!("JavaScript clients: skipped: {why}"));
+            return Ok(None);
+        }
+    };
+    let source = reflex_guest_build::workspace().join("tests/js");
+    let folder = reflex_guest_build::target_dir().join("js");
+    let mut made_of = version.clone();
+    for name in FILES {
+        let path = source.join(name);
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("{} cannot be read", path.display()))?;
+        made_of.push('\n');
+        made_of.push_str(&text);
+    }
+    if fs::read_to_string(folder.join(STAMP)).is_ok_and(|old| old == made_of) {
+        return Ok(Some(folder));
+    }
+    say(&format!(
+        "JavaScript clients: making {} (Node.js {version})",
+        folder.display()
+    ));
+    let failed = || format!("{} cannot be made anew", folder.display());
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(failed)?;
+    }
+    fs::create_dir_all(&folder).with_context(failed)?;
+    for name in FILES {
+        fs::copy(source.join(name), folder.join(name)).with_context(failed)?;
+    }
+    let mut npm = Command::new("npm");
+    // No package runs anything while it is installed.
+    npm.args(["ci", "--ignore-scripts", "--no-progress"])
+        .current_dir(&folder)
+        .stdin(Stdio::null());
+    run_bounded(&mut npm, INSTALL_TIME_MAX)
+        .map_err(|why| anyhow!("{why}; is the package registry of npm reachable from here?"))?;
+    fs::write(folder.join(STAMP), made_of).with_context(failed)?;
+    Ok(Some(folder))
+}
+
+/// What `node` and `npm` in the search path call themselves, or why they are of no use.
+fn version() -> Result<String, String> {
+    let how = format!(
+        "get Node.js {MAJOR_MIN} or newer with npm (on Debian: `apt-get install nodejs npm`) and \
+         have `node` and `npm` in PATH"
+    );
+    let ask = |program: &str| {
+        let path = env::var_os("PATH").unwrap_or_default();
+        if !env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
+            return Err(format!("{program} is missing: {how}"));
+        }
+        let output = Command::new(program)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("{program} cannot be run ({error}): {how}"))?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let node = ask("node")?;
+    let major = node
+        .strip_prefix('v')
+        .and_then(|rest| rest.split('.').next())
+        .and_then(|major| major.parse::<u32>().ok());
+    if major.is_none_or(|major| major < MAJOR_MIN) {
+        return Err(format!("node is `{node}`: {how}"));
+    }
+    Ok(format!("{node}, npm {}", ask("npm")?))
+}
