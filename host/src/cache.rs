@@ -1,9 +1,9 @@
 //! The cache: read this first.
 //!
 //! ```text
-//! lookup ─► index (key ─► place, no lock) ─► place: record in a mapped segment ─► Entry
-//! insert ─► store: append the record ─► place ─► index
-//!              └ disk in trouble ─► memory: the entry itself, bounded in bytes
+//! lookup ─► queue: not written yet ─► index (key ─► place, no lock) ─► record in a mapped segment
+//! insert ─► queue, bounded ─► writer, a thread ─► store: append the record ─► place ─► index
+//!                                └ disk in trouble ─► memory: the entry itself, bounded in bytes
 //! ```
 //!
 //! Keys come from outside and are opaque here, and so is metadata: the cache knows neither
@@ -16,6 +16,7 @@ mod key;
 mod l1;
 mod memory;
 mod options;
+mod queue;
 mod stats;
 mod upkeep;
 mod writer;
@@ -30,18 +31,20 @@ pub use options::{CacheOptions, Durability};
 pub use stats::Stats;
 
 use crate::store::{
-    Disk, Epochs, Index, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreError,
-    StoreOptions, Whose,
+    Disk, Epochs, Index, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreOptions,
+    StoreStats, Whose,
 };
-use flusher::{Bell, Flusher, Synced, Told};
+use flusher::{Bell, Flusher, Told};
 use memory::Memory;
+use queue::{Found, QUEUE_BYTES_MAX, Queue, Wait};
 use stats::Counters;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
-use std::{error, fmt, io};
-use writer::{Trouble, Writer};
+use std::{error, fmt, io, thread};
+use writer::{Trouble, Writer, WriterThread};
 
 /// Metadata is status and headers; whoever needs more than this has a payload.
 pub const METADATA_BYTES_MAX: usize = 64 << 10;
@@ -49,12 +52,9 @@ pub const METADATA_BYTES_MAX: usize = 64 << 10;
 /// After the disk failed, inserts go to memory for this long before one tries it again.
 const RETRY_AFTER_MS: u64 = 1000;
 
-/// Whether a record that is not on disk may be there all the same.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Tried {
-    Yes,
-    No,
-}
+/// So long does whoever wants counts wait for a disk that is at something.
+const STATS_WAITS_MAX: u32 = 10;
+const STATS_WAIT: Duration = Duration::from_millis(1);
 
 /// What a look into the cache counts as.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -99,6 +99,9 @@ pub enum InsertError {
     PayloadTooLarge(u64),
     /// The metadata is longer than this limit.
     MetadataTooLarge(u64),
+    /// The disk does not keep up: as much waits to be written as may. Trying again later may
+    /// help; the answer is no worse for not being kept.
+    QueueFull,
 }
 
 impl fmt::Display for InsertError {
@@ -106,6 +109,7 @@ impl fmt::Display for InsertError {
         match self {
             Self::PayloadTooLarge(max) => write!(f, "payload longer than {max} bytes"),
             Self::MetadataTooLarge(max) => write!(f, "metadata longer than {max} bytes"),
+            Self::QueueFull => f.write_str("the disk does not keep up"),
         }
     }
 }
@@ -115,23 +119,34 @@ impl error::Error for InsertError {}
 /// The cache. A clone is the same cache.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    /// Ends before the rest does, which it makes use of.
+    /// These end before the rest does, which they make use of; the writer first.
+    writer: Option<Arc<WriterThread>>,
     flusher: Option<Arc<Flusher>>,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
+    /// Entries that are not on disk yet.
+    queue: Queue,
     /// Entries on disk.
     index: Arc<Index>,
     /// Entries in memory.
     memory: Memory,
     /// Who was purged.
     epochs: Arc<Epochs>,
-    /// `None`: in memory only.
+    /// `None`: in memory only. Held while the disk is waited for; [`Self::writer`] takes it.
     writer: Option<Mutex<Writer>>,
-    /// One sync at a time: a second caller must not return before the first one's is done.
-    syncing: Mutex<Synced>,
+    /// How many wait for it.
+    wanted: AtomicUsize,
+    /// Somebody writes what is put into the queue; otherwise whoever puts it there.
+    has_thread: AtomicBool,
+    /// Held by whoever syncs.
+    syncing: Mutex<()>,
+    trouble: Mutex<Option<Trouble>>,
+    is_in_trouble: AtomicBool,
+    /// As it was when somebody last looked.
+    store_stats: Mutex<StoreStats>,
     bell: Arc<Bell>,
     durability: Durability,
     counters: Counters,
@@ -150,8 +165,15 @@ impl Cache {
         let mut cache = Self::open_on(Arc::new(RealDisk), options)?;
         cache
             .start_flusher()
+            .and_then(|()| cache.start_writer())
             .map_err(OpenError::io("start a thread for", &options.data_dir))?;
         Ok(cache)
+    }
+
+    fn start_writer(&mut self) -> io::Result<()> {
+        self.writer = Some(Arc::new(WriterThread::start(&self.shared)?));
+        self.shared.has_thread.store(true, Relaxed);
+        Ok(())
     }
 
     fn start_flusher(&mut self) -> io::Result<()> {
@@ -176,6 +198,7 @@ impl Cache {
         let shared = Shared::new(options, store.index(), store.epochs(), Some(store));
         shared.counters.corrupt.fetch_add(damaged, Relaxed);
         Ok(Self {
+            writer: None,
             flusher: None,
             shared: Arc::new(shared),
         })
@@ -185,6 +208,7 @@ impl Cache {
     /// with the process.
     pub fn in_memory(options: &CacheOptions) -> Self {
         Self {
+            writer: None,
             flusher: None,
             shared: Arc::new(Shared::new(options, Arc::default(), Arc::default(), None)),
         }
@@ -209,10 +233,12 @@ impl Cache {
     /// earlier process has stored. Then [`lookup`](Self::lookup) is to be called where waiting
     /// is fine.
     pub fn lookup_now(&self, key: &CacheKey, now_ms: u64) -> Option<Lookup> {
-        let is_cold = self.shared.index.find(key.as_bytes(), Place::is_cold);
-        match is_cold {
-            Some(true) => None,
-            Some(false) | None => Some(self.lookup(key, now_ms)),
+        let shared = &*self.shared;
+        match shared.queue.find(key.as_bytes()) {
+            Found::Nothing if shared.index.find(key.as_bytes(), Place::is_cold) == Some(true) => {
+                None
+            }
+            _ => Some(self.lookup(key, now_ms)),
         }
     }
 
@@ -224,13 +250,32 @@ impl Cache {
     }
 
     /// Stores an entry, in place of the one before, and returns it. A lookup finds it from now
-    /// on, until it expires, is removed, or has to make room. It outlives the process, unless
-    /// the disk is in trouble, and the machine after the next [`sync`](Self::sync).
+    /// on, until it expires, is removed, or has to make room. It is written to disk at once, but
+    /// by another thread: it outlives the process when that has come to it, and the machine after
+    /// the next [`sync`](Self::sync).
+    ///
+    /// When more comes than the disk takes, this waits for it, up to a second. With
+    /// [`Durability::EveryInsert`] it also waits until the entry is durable, no longer either.
     ///
     /// # Errors
     ///
-    /// The entry is too large; nothing was stored, and an older entry is still there.
+    /// The entry is too large, or the disk does not keep up; nothing was stored, and an older
+    /// entry is still there.
     pub fn insert(&self, new: NewEntry<'_>) -> Result<Entry, InsertError> {
+        self.insert_and(new, Wait::ForRoom)
+    }
+
+    /// As [`insert`](Self::insert), for threads that must not wait for the disk: where it does
+    /// not keep up, the entry is refused at once.
+    ///
+    /// # Errors
+    ///
+    /// As of [`insert`](Self::insert).
+    pub fn insert_now(&self, new: NewEntry<'_>) -> Result<Entry, InsertError> {
+        self.insert_and(new, Wait::No)
+    }
+
+    fn insert_and(&self, new: NewEntry<'_>, wait: Wait) -> Result<Entry, InsertError> {
         let shared = &*self.shared;
         if new.payload.len() as u64 > shared.entry_bytes_max {
             return Err(InsertError::PayloadTooLarge(shared.entry_bytes_max));
@@ -249,8 +294,19 @@ impl Cache {
             new.now_ms,
             expires_at_ms,
         );
-        let entry = shared.store(new.key, &record);
-        shared.settle_durability();
+        let entry = Entry::in_memory(&record);
+        if shared.writer.is_none() {
+            shared.memory.insert(new.key.as_bytes(), entry.clone());
+        } else {
+            let stored = shared
+                .queue
+                .store(new.key, &entry, record.body_checksum(), wait);
+            let ticket = stored.map_err(|queue::Full| {
+                shared.counters.inserts_refused.fetch_add(1, Relaxed);
+                InsertError::QueueFull
+            })?;
+            shared.settle_durability(ticket);
+        }
         shared.counters.inserts.fetch_add(1, Relaxed);
         Ok(entry)
     }
@@ -260,22 +316,15 @@ impl Cache {
     pub fn remove(&self, key: &CacheKey) -> bool {
         let shared = &*self.shared;
         let in_memory = shared.memory.remove(key.as_bytes());
-        let on_disk = shared.writer.as_ref().is_some_and(|writer| {
-            let mut writer = lock(writer);
-            // What the index does not know has nothing on disk to be buried.
-            let was_there = shared.index.remove(key.as_bytes());
-            if was_there && writer.is_failing() {
-                writer.owe_tombstone(key);
-            } else if was_there
-                && let Err(error) = writer.store.append(&NewRecord::tombstone(key.as_bytes()))
-            {
-                writer.owe_tombstone(key);
-                shared.note_trouble(&mut writer, error.to_string(), None);
-            }
-            was_there
-        });
-        shared.settle_durability();
-        in_memory || on_disk
+        if shared.writer.is_none() {
+            return in_memory;
+        }
+        let is_on_disk = || shared.index.find(key.as_bytes(), |_| ()).is_some();
+        let removed = shared.queue.remove(key, is_on_disk);
+        removed.map_or(in_memory, |(was_there, ticket)| {
+            shared.settle_durability(ticket);
+            in_memory || was_there
+        })
     }
 
     /// Purges everything that a tenant has stored, at once and for good: no lookup finds it any
@@ -319,30 +368,30 @@ impl Cache {
         let counters = &shared.counters;
         // moka lets go late otherwise, and whoever has just inserted an entry wants to see it.
         shared.memory.settle();
-        let mut stats = Stats {
-            entries: shared.index.len() + shared.memory.len(),
-            payload_bytes: shared.index.payload_bytes() + shared.memory.payload_bytes(),
+        let queue = shared.queue.stats();
+        let store = shared.store_stats();
+        let trouble = lock(&shared.trouble).as_ref().map(|t| t.reason.clone());
+        let trouble = trouble.or(queue.trouble);
+        Stats {
+            entries: shared.index.len() + shared.memory.len() + queue.entries,
+            payload_bytes: shared.index.payload_bytes()
+                + shared.memory.payload_bytes()
+                + queue.payload_bytes,
+            queued_bytes: queue.bytes,
+            disk_bytes: store.disk_bytes,
+            pinned_bytes: store.pinned_bytes,
+            dead_bytes: store.dead_bytes,
+            segments: store.segments,
+            segments_reclaimed: store.reclaimed,
             inserts: counters.inserts.load(Relaxed),
             inserts_in_memory: counters.inserts_in_memory.load(Relaxed),
-            evictions: shared.memory.evictions(),
+            inserts_refused: counters.inserts_refused.load(Relaxed),
+            evictions: shared.memory.evictions() + store.evicted,
             store_errors: counters.store_errors.load(Relaxed),
             corrupt: counters.corrupt.load(Relaxed),
-            healthy: true,
-            ..Stats::default()
-        };
-        if let Some(writer) = &shared.writer {
-            let writer = lock(writer);
-            let store = writer.store.stats();
-            stats.disk_bytes = store.disk_bytes;
-            stats.pinned_bytes = store.pinned_bytes;
-            stats.dead_bytes = store.dead_bytes;
-            stats.segments = store.segments;
-            stats.segments_reclaimed = store.reclaimed;
-            stats.evictions += store.evicted;
-            stats.healthy = writer.trouble.is_none();
-            stats.trouble = writer.trouble.as_ref().map(|t| t.reason.clone());
+            healthy: trouble.is_none(),
+            trouble,
         }
-        stats
     }
 }
 
@@ -356,16 +405,21 @@ impl Shared {
         let writer = |store| {
             Mutex::new(Writer {
                 store,
-                trouble: None,
                 owed_tombstones: HashSet::new(),
             })
         };
         Self {
+            queue: Queue::new(QUEUE_BYTES_MAX),
             index,
             memory: Memory::new(options.memory_bytes_max, options.entries_max),
             epochs,
             writer: store.map(writer),
+            wanted: AtomicUsize::new(0),
+            has_thread: AtomicBool::new(false),
             syncing: Mutex::default(),
+            trouble: Mutex::default(),
+            is_in_trouble: AtomicBool::new(false),
+            store_stats: Mutex::default(),
             bell: Arc::default(),
             durability: options.durability,
             counters: Counters::default(),
@@ -374,6 +428,16 @@ impl Shared {
     }
 
     fn find(&self, key: &CacheKey, counts_as: Use) -> Option<Entry> {
+        let key_bytes = key.as_bytes();
+        match self.queue.find(key_bytes) {
+            Found::Nothing => self.find_written(key, counts_as),
+            Found::Entry(entry) => Some(entry),
+            Found::Removed => None,
+            Found::Forgotten => self.find_in_memory(key_bytes, counts_as),
+        }
+    }
+
+    fn find_written(&self, key: &CacheKey, counts_as: Use) -> Option<Entry> {
         let key_bytes = key.as_bytes();
         let read = self.index.find(key_bytes, |place| {
             match place.read(key_bytes, &self.epochs) {
@@ -391,78 +455,55 @@ impl Shared {
             Some(Err((read, place))) => self.give_up(key, &place, matches!(read, Read::Damaged)),
             None => {}
         }
+        self.find_in_memory(key_bytes, counts_as)
+    }
+
+    fn find_in_memory(&self, key: &[u8; 32], counts_as: Use) -> Option<Entry> {
         match counts_as {
-            Use::Hit => self.memory.find(key_bytes),
-            Use::None => self.memory.peek(key_bytes),
+            Use::Hit => self.memory.find(key),
+            Use::None => self.memory.peek(key),
         }
     }
 
     /// Takes a place out that is of no use, unless something else is there by now.
     fn give_up(&self, key: &CacheKey, place: &Place, is_damaged: bool) {
-        let Some(writer) = &self.writer else { return };
-        let mut writer = lock(writer);
-        if self.index.remove_place(key.as_bytes(), place) && is_damaged {
-            self.counters.corrupt.fetch_add(1, Relaxed);
-            // It may be readable again after the next start, and must not come back when it
-            // was removed or superseded by then.
-            writer.owe_tombstone(key);
+        let is_out = || self.index.remove_place(key.as_bytes(), place);
+        if !is_damaged {
+            is_out();
+            return;
+        }
+        // It may be readable again after the next start, and must not come back when it was
+        // removed or superseded by then.
+        self.queue.bury(key, || {
+            let is_out = is_out();
+            self.counters.corrupt.fetch_add(is_out.into(), Relaxed);
+            is_out
+        });
+        if !self.has_thread.load(Relaxed) {
+            self.write_some(usize::MAX);
         }
     }
 
-    fn store(&self, key: &CacheKey, record: &NewRecord<'_>) -> Entry {
+    /// Of the store, or what was last known while it waits for the disk.
+    fn store_stats(&self) -> StoreStats {
         let Some(writer) = &self.writer else {
-            return self.store_in_memory(key, record);
+            return StoreStats::default();
         };
-        let mut writer = lock(writer);
-        let tried = match self.store_on_disk(&mut writer, key, record) {
-            Ok(entry) => return entry,
-            Err(tried) => tried,
-        };
-        self.counters.inserts_in_memory.fetch_add(1, Relaxed);
-        // What is there now is superseded, and so is what a failed write may have left.
-        if self.index.remove(key.as_bytes()) || tried == Tried::Yes {
-            writer.owe_tombstone(key);
+        for _ in 0..STATS_WAITS_MAX {
+            let writer = match writer.try_lock() {
+                Ok(writer) => writer,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => {
+                    thread::sleep(STATS_WAIT);
+                    continue;
+                }
+            };
+            let stats = writer.store.stats();
+            drop(writer);
+            *lock(&self.store_stats) = stats;
+            return stats;
         }
-        self.store_in_memory(key, record)
-    }
-
-    /// Fails when it has to go to memory.
-    fn store_on_disk(
-        &self,
-        writer: &mut Writer,
-        key: &CacheKey,
-        record: &NewRecord<'_>,
-    ) -> Result<Entry, Tried> {
-        let now_ms = record.stored_at_ms();
-        let failed_at = writer.trouble.as_ref().and_then(|t| t.failed_at_ms);
-        // Either way: the clock may have been set back.
-        if failed_at.is_some_and(|at| now_ms.abs_diff(at) < RETRY_AFTER_MS) {
-            return Err(Tried::No);
-        }
-        let appended = writer.settle().and_then(|()| writer.store.append(record));
-        let place = match appended {
-            Ok(place) => place,
-            Err(error) => {
-                let failed_at_ms = match error {
-                    StoreError::Io { .. } => Some(now_ms),
-                    StoreError::Pinned(_) => None,
-                };
-                self.note_trouble(writer, error.to_string(), failed_at_ms);
-                return Err(Tried::Yes);
-            }
-        };
-        if writer.trouble.take().is_some() {
-            tracing::info!("the disk takes entries again");
-        }
-        let written = place.written().ok_or(Tried::Yes)?;
-        self.memory.remove(key.as_bytes());
-        Ok(Entry::from_place(written, &place))
-    }
-
-    fn store_in_memory(&self, key: &CacheKey, record: &NewRecord<'_>) -> Entry {
-        let entry = Entry::in_memory(record);
-        self.memory.insert(key.as_bytes(), entry.clone());
-        entry
+        *lock(&self.store_stats)
     }
 
     fn purge(&self, whose: Whose<'_>) -> io::Result<()> {
@@ -470,13 +511,13 @@ impl Shared {
             Whose::Everybody => true,
             Whose::Tenant(tenant) => entry.tenant() == *tenant,
         };
-        let Some(writer) = &self.writer else {
+        let Some(mut writer) = self.writer() else {
             self.memory.remove_where(is_meant);
             return Ok(());
         };
-        // Nothing is stored meanwhile, or it would be unclear what came before.
-        let mut writer = lock(writer);
+        // Nothing is written meanwhile. What waits to be was stored before.
         writer.store.purge(whose);
+        self.queue.remove_where(is_meant, whose == Whose::Everybody);
         self.memory.remove_where(is_meant);
         if whose == Whose::Everybody {
             self.index.remove_where(|_| true);
@@ -489,23 +530,11 @@ impl Shared {
             }
             Ok(()) => {}
             Err(error) => {
-                self.note_trouble(&mut writer, error.to_string(), None);
+                self.note_trouble(error.to_string(), None);
                 return Err(error.into());
             }
         }
         Ok(())
-    }
-
-    fn note_trouble(&self, writer: &mut Writer, reason: String, failed_at_ms: Option<u64>) {
-        self.counters.store_errors.fetch_add(1, Relaxed);
-        if writer.trouble.is_none() {
-            tracing::warn!(reason, "the disk is in trouble; new entries stay in memory");
-        }
-        let before = writer.trouble.take().and_then(|t| t.failed_at_ms);
-        writer.trouble = Some(Trouble {
-            reason,
-            failed_at_ms: failed_at_ms.or(before),
-        });
     }
 }
 

@@ -406,11 +406,6 @@ impl Store {
         (unsynced, lost)
     }
 
-    /// Of the last record.
-    pub(crate) fn last_sequence(&self) -> u64 {
-        self.last.sequence
-    }
-
     /// Whether it is time to sync: a sealed segment waits, or so many bytes do.
     pub(crate) fn is_due(&self, bytes_max: u64) -> bool {
         !self.unsynced.is_empty() || self.unsynced_bytes >= bytes_max

@@ -1,5 +1,6 @@
 //! An entry as it is handed to whoever looked it up: the record's bytes and its times.
 
+use super::CacheKey;
 use crate::store::{NEVER, NewRecord, Place, Shape, tenant_of};
 use bytes::Bytes;
 use std::fmt;
@@ -35,6 +36,23 @@ impl Entry {
             stored_at_ms: record.stored_at_ms(),
             expires_at_ms: record.expires_at_ms(),
         }
+    }
+
+    /// As it is to be written; the checksum is that of [`NewRecord::body_checksum`].
+    pub(super) fn as_record<'a>(
+        &'a self,
+        key: &'a CacheKey,
+        tenant: &'a [u8; 32],
+        body_checksum: u64,
+    ) -> NewRecord<'a> {
+        NewRecord::summed(
+            key.as_bytes(),
+            tenant,
+            self.metadata(),
+            self.payload_slice(),
+            (self.stored_at_ms, self.expires_at_ms),
+            body_checksum,
+        )
     }
 
     /// What was stored beside the payload.

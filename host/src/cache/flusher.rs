@@ -3,7 +3,9 @@
 //!
 //! One thread for each cache on a disk; it ends with the last clone of the cache.
 
+use super::queue::Ticket;
 use super::{Durability, Shared, lock};
+use crate::store::Store;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -102,13 +104,6 @@ impl Drop for Flusher {
     }
 }
 
-/// Up to which sequence everything is durable, and up to which some of the rest may never be.
-#[derive(Debug, Default)]
-pub(super) struct Synced {
-    up_to: u64,
-    failed_up_to: u64,
-}
-
 /// Who hears of a sync that failed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
@@ -117,69 +112,65 @@ pub(super) enum Told {
 }
 
 impl Shared {
-    /// Makes everything durable that was stored before, or at least all up to a sequence. When
+    /// Makes everything durable that was stored before, or at least all up to an operation. When
     /// `told` is nobody, whoever syncs next hears of a failure.
-    pub(super) fn flush(&self, until: Option<u64>, told: Told) -> io::Result<()> {
-        let Some(writer) = &self.writer else {
+    pub(super) fn flush(&self, until: Option<Ticket>, told: Told) -> io::Result<()> {
+        // One sync at a time: a second caller must not return before the first one's is done.
+        let _no_other = lock(&self.syncing);
+        // Somebody else may have done it, or failed and noted it, while this one waited.
+        if until.is_some_and(|until| self.queue.is_synced(until)) {
+            return Ok(());
+        }
+        let Some(mut writer) = self.writer() else {
             return Ok(());
         };
-        let mut synced = lock(&self.syncing);
-        // Somebody else may have done it, or failed, while this one waited.
-        match until {
-            Some(until) if until <= synced.up_to => return Ok(()),
-            Some(until) if until <= synced.failed_up_to => {
-                return Err(io::Error::other("the sync of others failed"));
-            }
-            _ => {}
-        }
-        let (unsynced, up_to, mut result) = {
-            let mut writer = lock(writer);
-            let settled = writer.settle();
-            let (unsynced, lost) = writer.store.take_unsynced();
-            let result = settled.map_err(|error| {
-                self.note_trouble(&mut writer, error.to_string(), None);
-                error.into()
-            });
-            (unsynced, writer.store.last_sequence(), result.and(lost))
-        };
+        self.write_all(&mut writer);
+        let up_to = self.queue.written();
+        let settled = writer.settle();
+        let (unsynced, lost) = writer.store.take_unsynced();
+        drop(writer);
+        let settled = settled.map_err(|error| {
+            self.note_trouble(error.to_string(), None);
+            error.into()
+        });
+        let mut result = settled.and(lost);
         for file in unsynced {
             if let Err(error) = file.sync() {
-                let mut writer = lock(writer);
-                writer.store.abandon(&file);
-                self.note_trouble(&mut writer, format!("cannot sync: {error}"), None);
+                self.with_store(|store| store.abandon(&file));
+                self.note_trouble(format!("cannot sync: {error}"), None);
                 result = Err(error);
             } else if file.write_contents() {
-                lock(writer).store.contents_written(&file);
+                self.with_store(|store| store.contents_written(&file));
             }
         }
-        lock(writer).store.all_synced();
-        match result {
-            Ok(()) => synced.up_to = up_to,
-            Err(_) => {
-                synced.failed_up_to = up_to;
-                if told == Told::Nobody {
-                    lock(writer).store.note_lost();
-                }
+        self.with_store(|store| {
+            store.all_synced();
+            if result.is_err() && told == Told::Nobody {
+                store.note_lost();
             }
-        }
+        });
+        self.queue.synced(up_to);
         result
     }
 
-    /// After something was written: does, or has done, what the durability asks for.
-    pub(super) fn settle_durability(&self) {
-        let Some(writer) = &self.writer else { return };
-        let bytes_max = match self.durability {
-            Durability::Interval { bytes, .. } => bytes,
-            Durability::Os | Durability::EveryInsert => u64::MAX,
-        };
-        let writer = lock(writer);
-        if self.durability == Durability::EveryInsert {
-            let until = writer.store.last_sequence();
-            drop(writer);
-            // Noted as trouble, which it is; what was stored can still be served.
-            let _ = self.flush(Some(until), Told::Nobody);
-        } else if writer.store.is_due(bytes_max) {
-            self.bell.ring();
+    fn with_store(&self, what: impl FnOnce(&mut Store)) {
+        if let Some(mut writer) = self.writer() {
+            what(&mut writer.store);
+        }
+    }
+
+    /// After an operation was put into the queue: writes it where no thread does, and waits for
+    /// it to be durable where that is asked for.
+    pub(super) fn settle_durability(&self, ticket: Ticket) {
+        let is_every = self.durability == Durability::EveryInsert;
+        if !self.has_thread.load(Relaxed) {
+            self.write_some(usize::MAX);
+            if is_every {
+                // Noted as trouble, which it is; what was stored can still be served.
+                let _ = self.flush(Some(ticket), Told::Nobody);
+            }
+        } else if is_every && !self.queue.wait_synced(ticket) {
+            self.counters.store_errors.fetch_add(1, Relaxed);
         }
     }
 }

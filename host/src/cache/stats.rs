@@ -10,6 +10,8 @@ pub struct Stats {
     pub entries: u64,
     /// Their payloads together.
     pub payload_bytes: u64,
+    /// What waits to be written, in bytes of memory.
+    pub queued_bytes: u64,
     /// What segments occupy, those included that are unlinked but still read.
     pub disk_bytes: u64,
     /// The part of it that is unlinked but still read.
@@ -24,6 +26,8 @@ pub struct Stats {
     pub inserts: u64,
     /// Entries stored in memory because the disk was in trouble.
     pub inserts_in_memory: u64,
+    /// Entries that were not stored because the disk did not keep up.
+    pub inserts_refused: u64,
     /// Entries that had to make room.
     pub evictions: u64,
     /// Failed writes and syncs.
@@ -40,6 +44,7 @@ pub struct Stats {
 pub(super) struct Counters {
     pub(super) inserts: AtomicU64,
     pub(super) inserts_in_memory: AtomicU64,
+    pub(super) inserts_refused: AtomicU64,
     pub(super) store_errors: AtomicU64,
     pub(super) corrupt: AtomicU64,
 }

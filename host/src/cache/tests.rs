@@ -11,6 +11,7 @@ mod process;
 mod purge;
 mod quota;
 mod random;
+mod stall;
 mod sync;
 mod trouble;
 mod upkeep;

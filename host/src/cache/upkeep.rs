@@ -47,17 +47,23 @@ impl Cache {
 
 impl Shared {
     fn rewrite(&self, now_ms: u64, by_all_means: bool) -> io::Result<()> {
-        let Some(writer) = &self.writer else {
+        let Some(mut writer) = self.writer() else {
             return Ok(());
         };
-        let segments = lock(writer).store.seal_all()?;
+        self.write_all(&mut writer);
+        let segments = writer.store.seal_all()?;
+        drop(writer);
         for id in segments {
             // A flush that goes on just now is waited for: all has to be durable.
             let _no_flush = lock(&self.syncing);
-            if !lock(writer).store.rewrite(id, now_ms, by_all_means)? {
+            let Some(mut writer) = self.writer() else {
+                break;
+            };
+            if !writer.store.rewrite(id, now_ms, by_all_means)? {
                 break;
             }
         }
-        Ok(lock(writer).store.forget_purges()?)
+        self.writer()
+            .map_or(Ok(()), |mut writer| Ok(writer.store.forget_purges()?))
     }
 }

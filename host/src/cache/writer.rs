@@ -1,17 +1,31 @@
-//! The one who writes: the store, the trouble it is in, and what it owes the disk since then.
+//! The one who writes: takes what waits in the queue to the store, or to memory when the disk is
+//! in trouble, and keeps what it owes the disk since then.
+//!
+//! A thread does so for a cache that is in use, so that nobody else waits for the disk. Whoever
+//! has to know that all is written, before a sync or a purge, does so itself.
 
-use super::CacheKey;
-use crate::store::{NewRecord, Store, StoreError, Whose};
+use super::queue::{Operation, What};
+use super::{CacheKey, Durability, RETRY_AFTER_MS, Shared, Told, lock};
+use crate::store::{NewRecord, Place, Store, StoreError, Whose};
 use std::collections::HashSet;
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, MutexGuard};
+use std::thread::{self, JoinHandle};
 
 /// So many keys are remembered to be removed from a disk that is in trouble just now: some
 /// 4 MiB. When there are more, everything on disk is given up: none of it may come back.
 const OWED_TOMBSTONES_MAX: usize = 1 << 16;
 
+/// After so many operations, whoever else wants the store may have it.
+const TURN_OPERATIONS: usize = 256;
+
+/// So often the writer steps aside for somebody who does not come.
+const STEPS_ASIDE: usize = 100;
+
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) store: Store,
-    pub(super) trouble: Option<Trouble>,
     /// Keys that were removed, or went to memory, while the disk was in trouble. A record of
     /// theirs that is on disk must not come back with a restart.
     pub(super) owed_tombstones: HashSet<CacheKey>,
@@ -25,12 +39,6 @@ impl Writer {
             self.store.purge(Whose::Everybody);
         }
         self.owed_tombstones.insert(*key);
-    }
-
-    /// Whether the disk failed a short time ago, as far as anybody knows who has no clock.
-    pub(super) fn is_failing(&self) -> bool {
-        let failed_at = self.trouble.as_ref().and_then(|t| t.failed_at_ms);
-        failed_at.is_some()
     }
 
     /// Writes what is owed, at the first opportunity.
@@ -50,4 +58,201 @@ pub(super) struct Trouble {
     pub(super) reason: String,
     /// Inserts near this time go to memory at once; `None` when trying again is cheap.
     pub(super) failed_at_ms: Option<u64>,
+}
+
+/// The thread. Dropping this ends it, when everything is written that waits.
+#[derive(Debug)]
+pub(super) struct WriterThread {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl WriterThread {
+    pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Self> {
+        let writing = Arc::clone(shared);
+        let write = move || {
+            while writing.queue.wait() {
+                writing.write_some(TURN_OPERATIONS);
+                if writing.durability == Durability::EveryInsert {
+                    // Noted as trouble, which it is; what was stored can still be served.
+                    let _ = writing.flush(None, Told::Nobody);
+                }
+                writing.step_aside();
+            }
+        };
+        let thread = thread::Builder::new().name("reflex-writer".into());
+        Ok(Self {
+            shared: Arc::clone(shared),
+            thread: Some(thread.spawn(write)?),
+        })
+    }
+}
+
+impl Drop for WriterThread {
+    fn drop(&mut self) {
+        self.shared.queue.stop();
+        if let Some(thread) = self.thread.take() {
+            // It panics only by a bug of ours, and then there is nothing to be done about it.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// The store, for whoever may wait for the disk. The writer steps aside.
+    pub(super) fn writer(&self) -> Option<MutexGuard<'_, Writer>> {
+        let writer = self.writer.as_ref()?;
+        self.wanted.fetch_add(1, Relaxed);
+        let writer = lock(writer);
+        self.wanted.fetch_sub(1, Relaxed);
+        Some(writer)
+    }
+
+    fn step_aside(&self) {
+        for _ in 0..STEPS_ASIDE {
+            if self.wanted.load(Relaxed) == 0 {
+                return;
+            }
+            thread::yield_now();
+        }
+    }
+
+    /// Writes what waits, at most so many operations.
+    pub(super) fn write_some(&self, operations_max: usize) {
+        if let Some(writer) = &self.writer {
+            self.write_with(&mut lock(writer), operations_max);
+        }
+    }
+
+    /// Writes all that waits.
+    pub(super) fn write_all(&self, writer: &mut Writer) {
+        self.write_with(writer, usize::MAX);
+    }
+
+    fn write_with(&self, writer: &mut Writer, operations_max: usize) {
+        if self.queue.is_forgotten() {
+            writer.owed_tombstones.clear();
+            writer.store.purge(Whose::Everybody);
+            self.index.remove_where(|_| true);
+            self.queue.has_forgotten();
+        }
+        for _ in 0..operations_max {
+            let Some(operation) = self.queue.next() else {
+                break;
+            };
+            self.write(writer, &operation);
+            self.queue.done(&operation);
+        }
+        let bytes_max = match self.durability {
+            Durability::Interval { bytes, .. } => bytes,
+            Durability::Os | Durability::EveryInsert => u64::MAX,
+        };
+        if writer.store.is_due(bytes_max) {
+            self.bell.ring();
+        }
+    }
+
+    fn write(&self, writer: &mut Writer, operation: &Operation) {
+        let key = &operation.key;
+        match &operation.what {
+            // What is superseded already need not be written.
+            What::Store { .. } if !self.queue.is_newest(operation) => {}
+            What::Store {
+                entry,
+                body_checksum,
+            } => {
+                let tenant = entry.tenant();
+                let record = entry.as_record(key, &tenant, *body_checksum);
+                let tried = match self.store_on_disk(writer, &record) {
+                    Ok(_) => {
+                        self.memory.remove(key.as_bytes());
+                        return;
+                    }
+                    Err(tried) => tried,
+                };
+                self.counters.inserts_in_memory.fetch_add(1, Relaxed);
+                // What is there now is superseded, and so is what a failed write may have left.
+                if self.index.remove(key.as_bytes()) || tried == Tried::Yes {
+                    writer.owe_tombstone(key);
+                }
+                self.memory.insert(key.as_bytes(), entry.clone());
+            }
+            What::Remove => {
+                self.memory.remove(key.as_bytes());
+                // What the index does not know has nothing on disk to be buried.
+                if !self.index.remove(key.as_bytes()) {
+                    return;
+                }
+                if self.is_failing() {
+                    writer.owe_tombstone(key);
+                } else if let Err(error) =
+                    writer.store.append(&NewRecord::tombstone(key.as_bytes()))
+                {
+                    writer.owe_tombstone(key);
+                    self.note_trouble(error.to_string(), None);
+                }
+            }
+            What::Bury => writer.owe_tombstone(key),
+        }
+    }
+
+    /// Fails when it has to go to memory.
+    fn store_on_disk(&self, writer: &mut Writer, record: &NewRecord<'_>) -> Result<Place, Tried> {
+        let now_ms = record.stored_at_ms();
+        // Either way: the clock may have been set back.
+        if self
+            .failed_at_ms()
+            .is_some_and(|at| now_ms.abs_diff(at) < RETRY_AFTER_MS)
+        {
+            return Err(Tried::No);
+        }
+        let appended = writer.settle().and_then(|()| writer.store.append(record));
+        let place = appended.map_err(|error| {
+            let failed_at_ms = match error {
+                StoreError::Io { .. } => Some(now_ms),
+                StoreError::Pinned(_) => None,
+            };
+            self.note_trouble(error.to_string(), failed_at_ms);
+            Tried::Yes
+        })?;
+        if self.is_in_trouble.load(Relaxed) {
+            self.is_in_trouble.store(false, Relaxed);
+            *lock(&self.trouble) = None;
+            tracing::info!("the disk takes entries again");
+        }
+        Ok(place)
+    }
+
+    pub(super) fn note_trouble(&self, reason: String, failed_at_ms: Option<u64>) {
+        self.counters.store_errors.fetch_add(1, Relaxed);
+        let mut trouble = lock(&self.trouble);
+        if trouble.is_none() {
+            tracing::warn!(reason, "the disk is in trouble; new entries stay in memory");
+        }
+        let before = trouble.take().and_then(|t| t.failed_at_ms);
+        *trouble = Some(Trouble {
+            reason,
+            failed_at_ms: failed_at_ms.or(before),
+        });
+        self.is_in_trouble.store(true, Relaxed);
+    }
+
+    /// Whether the disk failed a short time ago, as far as anybody knows who has no clock.
+    fn is_failing(&self) -> bool {
+        self.failed_at_ms().is_some()
+    }
+
+    fn failed_at_ms(&self) -> Option<u64> {
+        if !self.is_in_trouble.load(Relaxed) {
+            return None;
+        }
+        lock(&self.trouble).as_ref()?.failed_at_ms
+    }
+}
+
+/// Whether a record that is not on disk may be there all the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tried {
+    Yes,
+    No,
 }

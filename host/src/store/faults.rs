@@ -8,12 +8,46 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
 /// Held exclusively while a test starts another process. Between its fork and its exec that
 /// process has a copy of every lock of this one, also of those that are given back meanwhile,
 /// so that nobody may take a lock then.
 pub(crate) static SPAWNING: RwLock<()> = RwLock::new(());
+
+/// Where whoever comes waits while it is closed.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    /// Whether it is closed, and how many wait.
+    state: Mutex<(bool, usize)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    pub(crate) fn close(&self) {
+        self.state.lock().unwrap().0 = true;
+    }
+
+    pub(crate) fn open(&self) {
+        self.state.lock().unwrap().0 = false;
+        self.changed.notify_all();
+    }
+
+    /// Waits for somebody to wait.
+    pub(crate) fn wait_for_one(&self) {
+        let state = self.state.lock().unwrap();
+        let nobody = |state: &mut (bool, usize)| state.1 == 0;
+        drop(self.changed.wait_while(state, nobody).unwrap());
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.1 += 1;
+        self.changed.notify_all();
+        state = self.changed.wait_while(state, |state| state.0).unwrap();
+        state.1 -= 1;
+    }
+}
 
 /// What goes wrong just now, and what was tried.
 #[derive(Debug, Default)]
@@ -31,6 +65,10 @@ pub(crate) struct Faults {
     pub(crate) keeps_files: AtomicBool,
     /// Reading fails wherever this block is concerned; 0 is none.
     pub(crate) bad_block: AtomicU64,
+    /// Writes hang.
+    pub(crate) writes: Gate,
+    /// Syncs hang.
+    pub(crate) waits: Gate,
     /// Files synced.
     pub(crate) syncs: AtomicU64,
     /// Told of each file synced; for whoever waits for one.
@@ -129,6 +167,7 @@ impl DiskFile for FaultFile {
 
     fn write_at(&self, parts: [&[u8]; WRITE_PARTS], offset: u64) -> io::Result<()> {
         let faults = &self.faults;
+        faults.writes.pass();
         faults.tries.fetch_add(1, Relaxed);
         if faults.tears_writes.load(Relaxed) {
             let whole = parts.concat();
@@ -151,6 +190,7 @@ impl DiskFile for FaultFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let faults = &self.faults;
+        faults.waits.pass();
         faults.check(&faults.fails_syncs, io::ErrorKind::Other)?;
         if self.bytes_written.load(Relaxed) > 4096 {
             faults.check(&faults.fails_data_syncs, io::ErrorKind::Other)?;

@@ -306,12 +306,6 @@ impl Place {
         Read::Sound(record)
     }
 
-    /// The record as it was just written, not looked at: that would cost a page fault for each
-    /// page, which the first reader can pay as well.
-    pub(crate) fn written(&self) -> Option<Bytes> {
-        self.slice(&*self.segment.upgrade()?)
-    }
-
     /// Whether reading it may have to wait for the medium, as far as is known: it was not read
     /// yet, and not written by this process either.
     pub(crate) fn is_cold(&self) -> bool {
@@ -376,6 +370,21 @@ impl<'a> NewRecord<'a> {
         stored_at_ms: u64,
         expires_at_ms: u64,
     ) -> Self {
+        let times = (stored_at_ms, expires_at_ms);
+        let body_checksum = format::body_checksum(metadata, payload);
+        Self::summed(key, tenant, metadata, payload, times, body_checksum)
+    }
+
+    /// As above, when the checksum is known already; `times` are when it was stored and when it
+    /// expires.
+    pub(crate) fn summed(
+        key: &'a [u8; 32],
+        tenant: &'a [u8; 32],
+        metadata: &'a [u8],
+        payload: &'a [u8],
+        (stored_at_ms, expires_at_ms): (u64, u64),
+        body_checksum: u64,
+    ) -> Self {
         assert!(metadata.len().max(payload.len()) <= u32::MAX as usize);
         Self {
             kind: Kind::Entry,
@@ -389,8 +398,12 @@ impl<'a> NewRecord<'a> {
             },
             stored_at_ms,
             expires_at_ms,
-            body_checksum: format::body_checksum(metadata, payload),
+            body_checksum,
         }
+    }
+
+    pub(crate) fn body_checksum(&self) -> u64 {
+        self.body_checksum
     }
 
     pub(crate) fn tombstone(key: &'a [u8; 32]) -> Self {

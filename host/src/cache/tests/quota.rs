@@ -77,11 +77,20 @@ fn the_quota_is_kept_the_oldest_goes_and_the_newest_stays() {
     assert_eq!(version(&cache, count - 1), Some(0));
 }
 
+/// The entry as it is on disk.
+fn put_and_find(cache: &Cache, number: u64, length: usize) -> Entry {
+    put(cache, number, 0, length);
+    match cache.lookup(&key(number), NOW) {
+        Lookup::Hit(entry) => entry,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_reader_keeps_its_bytes_when_the_segment_is_reclaimed() {
     let props = Props::new();
     let cache = props.open();
-    let held = put(&cache, 0, 0, 5000);
+    let held = put_and_find(&cache, 0, 5000);
     let held_payload = held.payload();
     for number in 1..1000 {
         put(&cache, number, 0, 4000);
@@ -107,7 +116,7 @@ fn readers_that_hold_too_much_make_inserts_go_to_memory_and_not_the_disk_grow() 
     let quota = props.options.disk_bytes_max;
     let mut held = Vec::new();
     for number in 0..2000 {
-        held.push(put(&cache, number, 0, 4000));
+        held.push(put_and_find(&cache, number, 4000));
         held.truncate(300);
         assert!(cache.stats().disk_bytes <= quota);
     }

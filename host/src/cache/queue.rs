@@ -1,0 +1,471 @@
+//! What waits to be written: entries and removals, in the order in which they came.
+//!
+//! ```text
+//! insert ─► pending (papaya: key ─► entry, no lock), where lookups find it at once
+//!       └► operations, in turn, bounded in bytes ─► writer ─► index, and gone from pending
+//! ```
+//!
+//! Nothing here waits for the disk, so that a disk that hangs holds up nobody. Who finds the
+//! queue full is told so.
+
+use super::entry::Entry;
+use super::{CacheKey, lock};
+use crate::store::KeyState;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What may wait to be written, in bytes of memory. A disk that is worth its name writes so much
+/// in less than a second, and a daemon can spare it. An entry that is longer waits alone.
+pub(super) const QUEUE_BYTES_MAX: u64 = 32 << 20;
+
+/// What an operation takes beside its record: some for the queue and some for the map.
+const OPERATION_BYTES: u64 = 256;
+
+/// So many removals may wait, however full the queue is: nobody can be told that what was removed
+/// is still there. When there are more, everything on disk is given up: none of it may come back.
+const REMOVALS_MAX: usize = 1 << 16;
+
+/// So long does anybody wait who may wait: for room in the queue, or for an entry to be durable.
+/// When it takes longer, the disk hangs, and nobody waits until it goes on.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// So many may wait at the same time, each with a thread.
+const WAITERS_MAX: usize = 1024;
+
+/// Whether an insert may wait for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    ForRoom,
+    No,
+}
+
+/// The queue is full.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// An operation's place in the order: each has one more than the one before, from 1.
+pub(super) type Ticket = u64;
+
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub(super) ticket: Ticket,
+    pub(super) key: CacheKey,
+    pub(super) what: What,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    /// To be written.
+    Store {
+        entry: Entry,
+        /// Of metadata and payload.
+        body_checksum: u64,
+    },
+    /// To be taken out of the index, and a tombstone written if it was there.
+    Remove,
+    /// Was damaged, and is out of the index: a tombstone is owed.
+    Bury,
+}
+
+impl Operation {
+    fn bytes(&self) -> u64 {
+        match &self.what {
+            What::Store { entry, .. } => OPERATION_BYTES + entry.record_bytes(),
+            What::Remove | What::Bury => OPERATION_BYTES,
+        }
+    }
+
+    fn is_removal(&self) -> bool {
+        !matches!(self.what, What::Store { .. })
+    }
+}
+
+/// What a key is until it is written.
+#[derive(Debug)]
+struct Pending {
+    /// Of the newest operation on the key.
+    ticket: Ticket,
+    /// `None`: removed.
+    entry: Option<Entry>,
+}
+
+/// What [`Queue::find`] knows of a key.
+#[derive(Debug)]
+pub(super) enum Found {
+    Entry(Entry),
+    Removed,
+    /// Whatever the index says.
+    Nothing,
+    /// Whatever the index says, it does not count.
+    Forgotten,
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    bytes_max: u64,
+    pending: papaya::HashMap<[u8; 32], Pending, KeyState>,
+    /// How many are pending, and one more while everything on disk is given up: with none, a
+    /// lookup need not look here.
+    active: AtomicUsize,
+    is_forgotten: AtomicBool,
+    payload_bytes: AtomicU64,
+    state: Mutex<State>,
+    /// The writer waits for something to do.
+    called: Condvar,
+    /// Others wait for the writer.
+    went_on: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    operations: VecDeque<Operation>,
+    /// Of those that wait and of those that the writer has in hand.
+    bytes: u64,
+    removals: usize,
+    last: Ticket,
+    /// Up to here, all that was written was synced, or failed to be.
+    synced: Ticket,
+    /// How often the writer went on.
+    steps: u64,
+    waiters: usize,
+    /// Somebody waited in vain since the writer last went on.
+    is_stalled: bool,
+    /// Somebody was sent away since there last was room.
+    is_refusing: bool,
+    is_asleep: bool,
+    is_stopped: bool,
+}
+
+impl Queue {
+    pub(super) fn new(bytes_max: u64) -> Self {
+        Self {
+            bytes_max,
+            pending: papaya::HashMap::with_hasher(KeyState::new()),
+            active: AtomicUsize::new(0),
+            is_forgotten: AtomicBool::new(false),
+            payload_bytes: AtomicU64::new(0),
+            state: Mutex::default(),
+            called: Condvar::new(),
+            went_on: Condvar::new(),
+        }
+    }
+
+    /// What is not written yet, or nothing.
+    pub(super) fn find(&self, key: &[u8; 32]) -> Found {
+        // With the writer's Release: whoever sees here that a key is written, sees it in the
+        // index.
+        if self.active.load(Ordering::Acquire) == 0 {
+            return Found::Nothing;
+        }
+        let found = self.pending.pin().get(key).map(|found| found.entry.clone());
+        match found {
+            Some(Some(entry)) => Found::Entry(entry),
+            Some(None) => Found::Removed,
+            None => {
+                fence(Ordering::Acquire);
+                match self.is_forgotten.load(Ordering::Relaxed) {
+                    true => Found::Forgotten,
+                    false => Found::Nothing,
+                }
+            }
+        }
+    }
+
+    /// Puts an entry in, for all to be found from now on.
+    pub(super) fn store(
+        &self,
+        key: &CacheKey,
+        entry: &Entry,
+        body_checksum: u64,
+        wait: Wait,
+    ) -> Result<Ticket, Full> {
+        let what = What::Store {
+            entry: entry.clone(),
+            body_checksum,
+        };
+        let bytes = OPERATION_BYTES + entry.record_bytes();
+        let mut state = self.room_for(bytes, wait)?;
+        Ok(self.push(&mut state, key, what))
+    }
+
+    /// Waits for room, if that is wanted and worth it.
+    fn room_for(&self, bytes: u64, wait: Wait) -> Result<MutexGuard<'_, State>, Full> {
+        let mut state = lock(&self.state);
+        let is_full = |state: &State| state.bytes > 0 && state.bytes + bytes > self.bytes_max;
+        if is_full(&state) && wait == Wait::ForRoom {
+            state = self.wait_while(state, |state| is_full(state));
+        }
+        if is_full(&state) {
+            state.is_refusing = true;
+            return Err(Full);
+        }
+        Ok(state)
+    }
+
+    /// Waits for the writer, within bounds.
+    fn wait_while<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        is_so: impl Fn(&State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        if state.waiters >= WAITERS_MAX {
+            return state;
+        }
+        state.waiters += 1;
+        let steps = state.steps;
+        let until = Instant::now() + WAIT_MAX;
+        while is_so(&state) && !state.is_stalled {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                if state.steps == steps {
+                    tracing::warn!("the disk hangs; nobody waits for it until it goes on");
+                    state.is_stalled = true;
+                    self.went_on.notify_all();
+                }
+                break;
+            }
+            let waited = self.went_on.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.waiters -= 1;
+        state
+    }
+
+    /// Removes a key, for all from now on. `is_on_disk` is asked where nothing is pending. `None`
+    /// when there is nothing to be removed.
+    pub(super) fn remove(
+        &self,
+        key: &CacheKey,
+        is_on_disk: impl FnOnce() -> bool,
+    ) -> Option<(bool, Ticket)> {
+        let mut state = lock(&self.state);
+        let pending = self.pending.pin();
+        let is_there = match pending.get(key.as_bytes()) {
+            Some(pending) => pending.entry.is_some(),
+            None if is_on_disk() => true,
+            None => return None,
+        };
+        if state.removals >= REMOVALS_MAX {
+            self.forget(&state);
+            self.leaves(pending.remove(key.as_bytes()));
+            return Some((is_there, state.last));
+        }
+        Some((is_there, self.push(&mut state, key, What::Remove)))
+    }
+
+    /// Owes a tombstone for a key whose record is damaged, unless something newer is on its way.
+    /// `is_out` takes it out of the index, and says whether it was there.
+    pub(super) fn bury(&self, key: &CacheKey, is_out: impl FnOnce() -> bool) {
+        let mut state = lock(&self.state);
+        let is_superseded = self.pending.pin().get(key.as_bytes()).is_some();
+        if !is_out() || is_superseded {
+            return;
+        }
+        match state.removals >= REMOVALS_MAX {
+            true => self.forget(&state),
+            false => drop(self.push(&mut state, key, What::Bury)),
+        }
+    }
+
+    fn push(&self, state: &mut State, key: &CacheKey, what: What) -> Ticket {
+        state.last += 1;
+        let ticket = state.last;
+        let operation = Operation {
+            ticket,
+            key: *key,
+            what,
+        };
+        let entry = match &operation.what {
+            What::Store { entry, .. } => Some(Some(entry.clone())),
+            What::Remove => Some(None),
+            What::Bury => None,
+        };
+        if let Some(entry) = entry {
+            self.active.fetch_add(1, Ordering::Release);
+            let payload_bytes = entry.as_ref().map_or(0, Entry::payload_bytes);
+            self.payload_bytes
+                .fetch_add(payload_bytes, Ordering::Relaxed);
+            let pending = self.pending.pin();
+            self.leaves(pending.insert(*key.as_bytes(), Pending { ticket, entry }));
+        }
+        state.bytes += operation.bytes();
+        state.removals += usize::from(operation.is_removal());
+        state.operations.push_back(operation);
+        if std::mem::take(&mut state.is_asleep) {
+            self.called.notify_one();
+        }
+        ticket
+    }
+
+    fn leaves(&self, old: Option<&Pending>) {
+        let Some(old) = old else { return };
+        let payload_bytes = old.entry.as_ref().map_or(0, Entry::payload_bytes);
+        self.payload_bytes
+            .fetch_sub(payload_bytes, Ordering::Relaxed);
+        self.active.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Gives up everything on disk. The state is held so that only one does so.
+    fn forget(&self, _: &State) {
+        if !self.is_forgotten.load(Ordering::Relaxed) {
+            tracing::warn!("too much was removed while the disk hangs; all on it is given up");
+            self.is_forgotten.store(true, Ordering::Relaxed);
+            self.active.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Whether everything on disk is given up. The writer has to ask before it takes an operation.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.is_forgotten.load(Ordering::Relaxed)
+    }
+
+    /// The writer has done what was to be done about it.
+    pub(super) fn has_forgotten(&self) {
+        let _state = lock(&self.state);
+        self.is_forgotten.store(false, Ordering::Relaxed);
+        self.active.fetch_sub(1, Ordering::Release);
+    }
+
+    /// The next operation, for the writer to hand back when it is [`done`](Self::done).
+    pub(super) fn next(&self) -> Option<Operation> {
+        lock(&self.state).operations.pop_front()
+    }
+
+    /// Whether an operation still is the newest on its key.
+    pub(super) fn is_newest(&self, operation: &Operation) -> bool {
+        let pending = self.pending.pin();
+        let newest = pending.get(operation.key.as_bytes());
+        newest.is_some_and(|newest| newest.ticket == operation.ticket)
+    }
+
+    /// What the operation was about can be found elsewhere, as far as it can be found.
+    pub(super) fn done(&self, operation: &Operation) {
+        fence(Ordering::Release);
+        let pending = self.pending.pin();
+        let is_this = |_: &[u8; 32], newest: &Pending| newest.ticket == operation.ticket;
+        if let Ok(Some((_, old))) = pending.remove_if(operation.key.as_bytes(), is_this) {
+            self.leaves(Some(old));
+        }
+        let mut state = lock(&self.state);
+        state.forget_operation(operation);
+        self.goes_on(&mut state);
+    }
+
+    fn goes_on(&self, state: &mut State) {
+        state.steps += 1;
+        if std::mem::take(&mut state.is_stalled) {
+            tracing::info!("the disk goes on");
+        }
+        state.is_refusing &= state.bytes > self.bytes_max / 2;
+        if state.waiters > 0 {
+            self.went_on.notify_all();
+        }
+    }
+
+    /// Takes out all entries that are `which`, and with `and_removals` the removals as well. The
+    /// writer must not have an operation in hand.
+    pub(super) fn remove_where(&self, which: impl Fn(&Entry) -> bool, and_removals: bool) {
+        let mut state = lock(&self.state);
+        let pending = self.pending.pin();
+        let operations = std::mem::take(&mut state.operations);
+        for operation in operations {
+            let is_meant = match &operation.what {
+                What::Store { entry, .. } => which(entry),
+                What::Remove | What::Bury => and_removals,
+            };
+            if !is_meant {
+                state.operations.push_back(operation);
+                continue;
+            }
+            let is_this = |_: &[u8; 32], newest: &Pending| newest.ticket == operation.ticket;
+            if let Ok(Some((_, old))) = pending.remove_if(operation.key.as_bytes(), is_this) {
+                self.leaves(Some(old));
+            }
+            state.forget_operation(&operation);
+        }
+        self.goes_on(&mut state);
+    }
+
+    /// The last operation before which nothing waits. The writer must have none in hand.
+    pub(super) fn written(&self) -> Ticket {
+        let state = lock(&self.state);
+        match state.operations.front() {
+            Some(next) => next.ticket - 1,
+            None => state.last,
+        }
+    }
+
+    pub(super) fn is_synced(&self, ticket: Ticket) -> bool {
+        lock(&self.state).synced >= ticket
+    }
+
+    /// All up to here was synced, or failed to be.
+    pub(super) fn synced(&self, up_to: Ticket) {
+        let mut state = lock(&self.state);
+        state.synced = state.synced.max(up_to);
+        self.goes_on(&mut state);
+    }
+
+    /// Waits until an operation was synced, or failed to be; false when that takes too long.
+    pub(super) fn wait_synced(&self, ticket: Ticket) -> bool {
+        let state = lock(&self.state);
+        self.wait_while(state, |state| state.synced < ticket).synced >= ticket
+    }
+
+    /// For the writer: waits for an operation; false when there are none and never will be.
+    pub(super) fn wait(&self) -> bool {
+        let mut state = lock(&self.state);
+        while state.operations.is_empty() {
+            if state.is_stopped {
+                return false;
+            }
+            state.is_asleep = true;
+            let waited = self.called.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        state.is_asleep = false;
+        true
+    }
+
+    /// The writer may end when all is written.
+    pub(super) fn stop(&self) {
+        lock(&self.state).is_stopped = true;
+        self.called.notify_one();
+    }
+
+    pub(super) fn stats(&self) -> QueueStats {
+        let state = lock(&self.state);
+        let is_forgotten = usize::from(self.is_forgotten());
+        QueueStats {
+            entries: (self.active.load(Ordering::Relaxed) - is_forgotten) as u64,
+            payload_bytes: self.payload_bytes.load(Ordering::Relaxed),
+            bytes: state.bytes,
+            trouble: match (state.is_stalled, state.is_refusing) {
+                (true, _) => Some("the disk hangs".into()),
+                (_, true) => Some(format!(
+                    "the disk is slow: {} bytes wait to be written",
+                    state.bytes
+                )),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl State {
+    fn forget_operation(&mut self, operation: &Operation) {
+        self.bytes -= operation.bytes();
+        self.removals -= usize::from(operation.is_removal());
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct QueueStats {
+    pub(super) entries: u64,
+    pub(super) payload_bytes: u64,
+    /// Of memory that is taken.
+    pub(super) bytes: u64,
+    pub(super) trouble: Option<String>,
+}
