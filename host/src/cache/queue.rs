@@ -27,6 +27,9 @@ const OPERATION_BYTES: u64 = 256;
 /// is still there. When there are more, everything on disk is given up: none of it may come back.
 const REMOVALS_MAX: usize = 1 << 16;
 
+/// So many operations the writer takes at once.
+const BATCH_OPERATIONS: usize = 64;
+
 /// So long does anybody wait who may wait: for room in the queue, or for an entry to be durable.
 /// When it takes longer, the disk hangs, and nobody waits until it goes on.
 const WAIT_MAX: Duration = Duration::from_secs(1);
@@ -328,9 +331,12 @@ impl Queue {
         self.active.fetch_sub(1, Ordering::Release);
     }
 
-    /// The next operation, for the writer to hand back when it is [`done`](Self::done).
-    pub(super) fn next(&self) -> Option<Operation> {
-        lock(&self.state).operations.pop_front()
+    /// The next operations, at most [`BATCH_OPERATIONS`], for the writer to hand back when they
+    /// are [`done`](Self::done).
+    pub(super) fn next(&self) -> Vec<Operation> {
+        let operations = &mut lock(&self.state).operations;
+        let batch = operations.len().min(BATCH_OPERATIONS);
+        operations.drain(..batch).collect()
     }
 
     /// Whether an operation still is the newest on its key.
@@ -340,26 +346,37 @@ impl Queue {
         newest.is_some_and(|newest| newest.ticket == operation.ticket)
     }
 
-    /// What the operation was about can be found elsewhere, as far as it can be found.
-    pub(super) fn done(&self, operation: &Operation) {
+    /// What the operations were about can be found elsewhere, as far as it can be found.
+    pub(super) fn done(&self, operations: &[Operation]) {
         fence(Ordering::Release);
-        let pending = self.pending.pin();
+        for operation in operations {
+            self.settles(operation);
+        }
+        let mut state = lock(&self.state);
+        let was_full = state.bytes > self.bytes_max / 2;
+        for operation in operations {
+            state.forget_operation(operation);
+        }
+        // Not for each little bit of room: those who wait would take it in turns with the writer.
+        let has_room = state.bytes == 0 || was_full && state.bytes <= self.bytes_max / 2;
+        self.goes_on(&mut state, has_room);
+    }
+
+    fn settles(&self, operation: &Operation) {
         let is_this = |_: &[u8; 32], newest: &Pending| newest.ticket == operation.ticket;
+        let pending = self.pending.pin();
         if let Ok(Some((_, old))) = pending.remove_if(operation.key.as_bytes(), is_this) {
             self.leaves(Some(old));
         }
-        let mut state = lock(&self.state);
-        state.forget_operation(operation);
-        self.goes_on(&mut state);
     }
 
-    fn goes_on(&self, state: &mut State) {
+    fn goes_on(&self, state: &mut State, is_news: bool) {
         state.steps += 1;
         if std::mem::take(&mut state.is_stalled) {
             tracing::info!("the disk goes on");
         }
         state.is_refusing &= state.bytes > self.bytes_max / 2;
-        if state.waiters > 0 {
+        if is_news && state.waiters > 0 {
             self.went_on.notify_all();
         }
     }
@@ -368,7 +385,6 @@ impl Queue {
     /// writer must not have an operation in hand.
     pub(super) fn remove_where(&self, which: impl Fn(&Entry) -> bool, and_removals: bool) {
         let mut state = lock(&self.state);
-        let pending = self.pending.pin();
         let operations = std::mem::take(&mut state.operations);
         for operation in operations {
             let is_meant = match &operation.what {
@@ -379,13 +395,10 @@ impl Queue {
                 state.operations.push_back(operation);
                 continue;
             }
-            let is_this = |_: &[u8; 32], newest: &Pending| newest.ticket == operation.ticket;
-            if let Ok(Some((_, old))) = pending.remove_if(operation.key.as_bytes(), is_this) {
-                self.leaves(Some(old));
-            }
+            self.settles(&operation);
             state.forget_operation(&operation);
         }
-        self.goes_on(&mut state);
+        self.goes_on(&mut state, true);
     }
 
     /// The last operation before which nothing waits. The writer must have none in hand.
@@ -405,7 +418,7 @@ impl Queue {
     pub(super) fn synced(&self, up_to: Ticket) {
         let mut state = lock(&self.state);
         state.synced = state.synced.max(up_to);
-        self.goes_on(&mut state);
+        self.goes_on(&mut state, true);
     }
 
     /// Waits until an operation was synced, or failed to be; false when that takes too long.

@@ -136,12 +136,17 @@ impl Shared {
             self.index.remove_where(|_| true);
             self.queue.has_forgotten();
         }
-        for _ in 0..operations_max {
-            let Some(operation) = self.queue.next() else {
+        let mut written = 0;
+        while written < operations_max {
+            let operations = self.queue.next();
+            if operations.is_empty() {
                 break;
-            };
-            self.write(writer, &operation);
-            self.queue.done(&operation);
+            }
+            written += operations.len();
+            for operation in &operations {
+                self.write(writer, operation);
+            }
+            self.queue.done(&operations);
         }
         let bytes_max = match self.durability {
             Durability::Interval { bytes, .. } => bytes,
