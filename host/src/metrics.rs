@@ -107,7 +107,14 @@ struct CacheGauges {
     entries: Gauge,
     payload_bytes: Gauge,
     disk_bytes: Gauge,
+    pinned_bytes: Gauge,
+    dead_bytes: Gauge,
+    queued_bytes: Gauge,
+    segments: Gauge,
+    segments_reclaimed: Gauge,
     inserts: Gauge,
+    inserts_in_memory: Gauge,
+    inserts_refused: Gauge,
     evictions: Gauge,
     errors: Gauge,
     corrupt: Gauge,
@@ -225,9 +232,40 @@ impl Metrics {
                 &cache.disk_bytes,
             ),
             (
+                "pinned_bytes",
+                "Bytes of the store's files that are removed but still read",
+                &cache.pinned_bytes,
+            ),
+            (
+                "dead_bytes",
+                "Bytes of the store's files that no lookup finds any more",
+                &cache.dead_bytes,
+            ),
+            (
+                "queued_bytes",
+                "Bytes of memory taken by what waits to be written",
+                &cache.queued_bytes,
+            ),
+            ("segments", "Files of the store", &cache.segments),
+            (
+                "segments_reclaimed",
+                "Files of the store removed to make room, since the start",
+                &cache.segments_reclaimed,
+            ),
+            (
                 "inserts",
                 "Entries inserted since the start",
                 &cache.inserts,
+            ),
+            (
+                "inserts_in_memory",
+                "Entries that went to memory as the disk was in trouble, since the start",
+                &cache.inserts_in_memory,
+            ),
+            (
+                "inserts_refused",
+                "Entries not stored as the disk did not keep up, since the start",
+                &cache.inserts_refused,
             ),
             (
                 "evictions",
@@ -340,7 +378,14 @@ impl CacheGauges {
         set(&self.entries, stats.entries);
         set(&self.payload_bytes, stats.payload_bytes);
         set(&self.disk_bytes, stats.disk_bytes);
+        set(&self.pinned_bytes, stats.pinned_bytes);
+        set(&self.dead_bytes, stats.dead_bytes);
+        set(&self.queued_bytes, stats.queued_bytes);
+        set(&self.segments, stats.segments);
+        set(&self.segments_reclaimed, stats.segments_reclaimed);
         set(&self.inserts, stats.inserts);
+        set(&self.inserts_in_memory, stats.inserts_in_memory);
+        set(&self.inserts_refused, stats.inserts_refused);
         set(&self.evictions, stats.evictions);
         set(&self.errors, stats.store_errors);
         set(&self.corrupt, stats.corrupt);

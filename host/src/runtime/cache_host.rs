@@ -246,9 +246,12 @@ impl ReflexCtx {
     /// What an entry that was not stored is to a guest.
     pub(super) fn error(&self, refused: NotStored) -> Error {
         match refused {
-            NotStored::TooLarge(
+            NotStored::Cache(
                 InsertError::PayloadTooLarge(most) | InsertError::MetadataTooLarge(most),
             ) => Error::TooLarge(most),
+            NotStored::Cache(error @ InsertError::QueueFull) => {
+                Error::Unavailable(error.to_string())
+            }
             NotStored::Refused(refusal) => self.grant.refuse(refusal),
         }
     }
@@ -269,7 +272,7 @@ impl ReflexCtx {
         let before = allowance
             .reserve(&cache_key, bytes, |key| self.cache.contains(key, now_ms))
             .map_err(NotStored::Refused)?;
-        let stored = self.cache.insert(NewEntry {
+        let stored = self.cache.insert_now(NewEntry {
             key: &cache_key,
             tenant: &key.tenant.0,
             metadata,
@@ -281,7 +284,7 @@ impl ReflexCtx {
             Ok(_) => Ok(()),
             Err(error) => {
                 allowance.set(&cache_key, before);
-                Err(NotStored::TooLarge(error))
+                Err(NotStored::Cache(error))
             }
         }
     }
@@ -304,14 +307,14 @@ impl ReflexCtx {
 /// Why an entry was not stored.
 #[derive(Debug)]
 pub(super) enum NotStored {
-    TooLarge(InsertError),
+    Cache(InsertError),
     Refused(Refusal),
 }
 
 impl fmt::Display for NotStored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLarge(error) => error.fmt(f),
+            Self::Cache(error) => error.fmt(f),
             Self::Refused(refusal) => write!(f, "over the quota: {}", refusal.reason()),
         }
     }

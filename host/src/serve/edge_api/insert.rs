@@ -134,7 +134,7 @@ impl Arrival {
         if !self.is_current() {
             return Err(Refusal::purged());
         }
-        let stored = api.cache.insert(NewEntry {
+        let stored = api.cache.insert_now(NewEntry {
             key: &self.name.key,
             tenant: &self.name.tenant,
             metadata: &AnswerHead::encode(answer.status, &answer.headers),
@@ -147,6 +147,7 @@ impl Arrival {
         stored.map_err(|error| match error {
             InsertError::PayloadTooLarge(most) => Refusal::too_large(most),
             InsertError::MetadataTooLarge(most) => Refusal::headers_too_large(most),
+            InsertError::QueueFull => Refusal::busy(),
         })?;
         // A purge that came between the look and the insert may have missed it.
         if !self.is_current() {

@@ -46,6 +46,11 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "headers-too-large", why)
     }
 
+    pub(crate) fn busy() -> Self {
+        let why = "the disk does not keep up";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", why)
+    }
+
     pub(crate) fn purged() -> Self {
         let why = "there was a purge since that epoch";
         Self::new(StatusCode::CONFLICT, "purged", why)
