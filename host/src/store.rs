@@ -49,7 +49,7 @@ use format::{Contents, EpochsFile, Kind, Salt, StoreId, Superblock};
 use keys::Keys;
 use recover::Recovered;
 use replay::{Last, Replayed};
-use segment::{Active, DiskUse, Segment};
+use segment::{Active, DiskUse, Segment, allocated_for};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
@@ -534,7 +534,9 @@ impl Store {
             segment_bytes: self.segment_bytes,
         };
         let file = self.disk.create(unfinished)?;
-        file.preallocate(self.segment_bytes)?;
+        let allocated = allocated_for(BLOCK_BYTES as u64, self.segment_bytes);
+        file.set_len(self.segment_bytes)?;
+        file.preallocate(0..allocated)?;
         file.write_at([&superblock.encode(), b"", b"", b""], 0)?;
         file.sync_data()?;
         let mapping = file.map(self.segment_bytes)?;
@@ -551,6 +553,7 @@ impl Store {
             ),
             file,
             end: BLOCK_BYTES as u64,
+            allocated,
             contents: Contents::default(),
             keys: Keys::default(),
             is_dirty: false,

@@ -164,8 +164,13 @@ fn check(entry: &Entry, number: u64) -> u64 {
 
 /// A block with the number at `at` one higher and its checksum put right.
 fn sealed_again(block: &[u8], at: usize) -> Vec<u8> {
+    sealed_as(block, at, block[at] + 1)
+}
+
+/// A block with another byte at `at` and its checksum put right.
+fn sealed_as(block: &[u8], at: usize, byte: u8) -> Vec<u8> {
     let mut block = block.to_vec();
-    block[at] += 1;
+    block[at] = byte;
     let end = block.len() - 4;
     let checksum = crc_fast::crc32_iscsi(&block[..end]);
     block[end..].copy_from_slice(&checksum.to_le_bytes());

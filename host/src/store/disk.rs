@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Read};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -43,8 +44,10 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
 pub(crate) trait DiskFile: fmt::Debug + Send + Sync {
     /// Length in bytes.
     fn size(&self) -> io::Result<u64>;
-    /// Gives the file `bytes` bytes of space, without holes.
-    fn preallocate(&self, bytes: u64) -> io::Result<()>;
+    /// Makes the file so long, with a hole where there was nothing.
+    fn set_len(&self, bytes: u64) -> io::Result<()>;
+    /// Gives a part of the file its space. What is there stays.
+    fn preallocate(&self, part: Range<u64>) -> io::Result<()>;
     /// Writes all parts one behind the other, in one system call where the system allows.
     fn write_at(&self, parts: [&[u8]; WRITE_PARTS], offset: u64) -> io::Result<()>;
     /// Fills `bytes` or fails.
@@ -133,16 +136,23 @@ impl DiskFile for RealFile {
         Ok(self.0.metadata()?.len())
     }
 
-    fn preallocate(&self, bytes: u64) -> io::Result<()> {
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+
+    fn preallocate(&self, part: Range<u64>) -> io::Result<()> {
         use rustix::fs::{FallocateFlags, fallocate};
         use rustix::io::Errno;
+        if part.is_empty() {
+            return Ok(());
+        }
+        let bytes = part.end - part.start;
         loop {
-            match fallocate(&self.0, FallocateFlags::empty(), 0, bytes) {
+            match fallocate(&self.0, FallocateFlags::empty(), part.start, bytes) {
                 Ok(()) => return Ok(()),
                 Err(Errno::INTR) => {}
-                // `set_len` would leave a hole, and reading a mapped hole on a full tmpfs is
-                // a SIGBUS.
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return write_zeros(&self.0, bytes),
+                // Writing gives a file its space as well, or fails with no harm done.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
                 Err(errno) => return Err(errno.into()),
             }
         }
@@ -183,19 +193,6 @@ impl DiskFile for RealFile {
     }
 }
 
-/// What `posix_fallocate` does where the file system has no call of its own.
-fn write_zeros(file: &File, bytes: u64) -> io::Result<()> {
-    const CHUNK: u64 = 1 << 20;
-    let zeros = vec![0; CHUNK as usize];
-    let mut offset = 0;
-    while offset < bytes {
-        let chunk = CHUNK.min(bytes - offset);
-        file.write_all_at(&zeros[..chunk as usize], offset)?;
-        offset += chunk;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
@@ -203,20 +200,23 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     #[test]
-    fn both_ways_to_preallocate_leave_no_holes() {
-        const BYTES: u64 = (3 << 20) + 4096;
+    fn a_part_gets_its_space_and_keeps_what_it_holds() {
+        const BYTES: u64 = 3 << 20;
         let dir = tempfile::tempdir().unwrap();
-        let disk = RealDisk;
-        disk.create(&dir.path().join("a"))
-            .unwrap()
-            .preallocate(BYTES)
-            .unwrap();
-        write_zeros(&File::create(dir.path().join("b")).unwrap(), BYTES).unwrap();
-        for name in ["a", "b"] {
-            let metadata = fs::metadata(dir.path().join(name)).unwrap();
-            assert_eq!(metadata.len(), BYTES, "{name}");
-            assert!(metadata.blocks() * 512 >= BYTES, "{name} has holes");
-        }
+        let path = dir.path().join("a");
+        let file = RealDisk.create(&path).unwrap();
+        file.set_len(BYTES).unwrap();
+        let allocated = || fs::metadata(&path).unwrap().blocks() * 512;
+        assert!(allocated() < 1 << 20);
+        file.write_at([b"a", b"b", b"", b""], 0).unwrap();
+        file.preallocate(0..1 << 20).unwrap();
+        file.preallocate(1 << 20..2 << 20).unwrap();
+        file.preallocate(5..5).unwrap();
+        assert!((2 << 20..BYTES).contains(&allocated()));
+        assert_eq!(file.size().unwrap(), BYTES);
+        let mut read = [0; 3];
+        file.read_at(&mut read, 0).unwrap();
+        assert_eq!(&read, b"ab\0");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::mmap::Mapping;
 use std::ffi::OsString;
 use std::fs::TryLockError;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
@@ -158,11 +159,15 @@ impl DiskFile for FaultFile {
         self.file.size()
     }
 
-    fn preallocate(&self, bytes: u64) -> io::Result<()> {
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)
+    }
+
+    fn preallocate(&self, part: Range<u64>) -> io::Result<()> {
         let faults = &self.faults;
         faults.tries.fetch_add(1, Relaxed);
         faults.check(&faults.is_full, io::ErrorKind::StorageFull)?;
-        self.file.preallocate(bytes)
+        self.file.preallocate(part)
     }
 
     fn write_at(&self, parts: [&[u8]; WRITE_PARTS], offset: u64) -> io::Result<()> {

@@ -36,6 +36,9 @@ pub enum OpenError {
     Foreign(PathBuf, &'static str),
     /// The file is ours, but not as it was written. Removing the folder gives an empty cache.
     Damaged(PathBuf, &'static str),
+    /// The file was written by an earlier release, in this version of the format. Removing the
+    /// folder gives an empty cache.
+    Older(PathBuf, u32),
     /// The file was written by a later release, in this version of the format.
     Newer(PathBuf, u32),
     /// The sizes asked for contradict each other.
@@ -78,6 +81,12 @@ impl fmt::Display for OpenError {
             Self::Damaged(path, why) => {
                 write!(f, "{} is damaged ({why}); left as it is", path.display())
             }
+            Self::Older(path, version) => write!(
+                f,
+                "{} was written by an earlier release (format {version}, this one reads \
+                 {FORMAT_VERSION}); left as it is, to be removed or kept for that release",
+                path.display()
+            ),
             Self::Newer(path, version) => write!(
                 f,
                 "{} was written by a later release (format {version}, this one reads up to \
@@ -322,6 +331,7 @@ fn owner(disk: &dyn Disk, root: &Path) -> Result<Owner, OpenError> {
             "its manifest is somebody else's",
         )),
         Err(Reject::Newer(version)) => Err(OpenError::Newer(path, version)),
+        Err(Reject::Older(version)) => Err(OpenError::Older(path, version)),
         Err(Reject::Torn) => Err(OpenError::Damaged(path, "cut short")),
         Err(Reject::Corrupt) => Err(OpenError::Damaged(path, "its checksum differs")),
     }

@@ -12,21 +12,32 @@ pub(crate) use epochs::{EPOCHS_BYTES_MAX, EpochsFile, TENANTS_MAX};
 
 use crc_fast::{CrcAlgorithm, Digest, crc32_iscsi};
 
-/// The version in every file. A reader refuses what is newer than itself.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+/// The version in every file. A reader refuses every other one: version 1 took 16 bytes more for
+/// each record, and began each at a multiple of 64.
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 /// Records begin at multiples of this, so that a reader that lost its way finds the next one
-/// by trying few places. 64 is also a cache line: a header never straddles three.
-pub(crate) const ALIGN: u64 = 64;
+/// by trying few places, and so that places are small numbers. Some 8 bytes are lost by it for
+/// each record.
+pub(crate) const ALIGN: u64 = 16;
 
 /// Size of the manifest and of a superblock: what one sector of any current medium holds.
 pub(crate) const BLOCK_BYTES: usize = 4096;
 
 /// Size of a record header.
-pub(crate) const HEADER_BYTES: usize = 128;
+pub(crate) const HEADER_BYTES: usize = 112;
 
 /// `expires_at_ms` of a record that never expires.
 pub(crate) const NEVER: u64 = u64::MAX;
+
+/// Times have 6 bytes: up to the year 10889. Later ones are this, which as an expiry is never.
+const TIME_MAX: u64 = (1 << 48) - 1;
+
+/// The metadata's length has 3 bytes.
+pub(crate) const METADATA_BYTES_LIMIT: usize = 1 << 24;
+
+/// Length of the part of a key by which the record behind it knows it.
+pub(crate) const KEY_START_BYTES: usize = 4;
 
 /// No segment is longer: recovery reads a whole one into memory, and offsets in units of
 /// [`ALIGN`] and lengths in bytes are kept as `u32`.
@@ -35,8 +46,8 @@ pub(crate) const SEGMENT_BYTES_LIMIT: u64 = 1 << 30;
 const MANIFEST_MAGIC: [u8; 8] = *b"RFXSTORE";
 const SEGMENT_MAGIC: [u8; 8] = *b"RFXSEGMT";
 const RECORD_MAGIC: [u8; 4] = *b"RFXR";
-const RECORD_VERSION: u16 = 1;
-const FLAG_TOMBSTONE: u16 = 1;
+const RECORD_VERSION: u8 = 2;
+const FLAG_TOMBSTONE: u8 = 1;
 
 /// Feature of a manifest: some tenants were purged, as the file `epochs` says.
 const FEATURE_EPOCHS: u32 = 1;
@@ -64,25 +75,26 @@ mod block {
 mod header {
     pub(super) const MAGIC: usize = 0;
     pub(super) const VERSION: usize = 4;
-    pub(super) const FLAGS: usize = 6;
-    pub(super) const HEADER_BYTES: usize = 8;
-    pub(super) const METADATA_BYTES: usize = 12;
-    pub(super) const PAYLOAD_BYTES: usize = 16;
-    pub(super) const CHECKSUM: usize = 20;
-    pub(super) const SEQUENCE: usize = 24;
-    pub(super) const STORED_AT: usize = 32;
-    pub(super) const EXPIRES_AT: usize = 40;
-    pub(super) const BODY_CHECKSUM: usize = 48;
-    pub(super) const PREVIOUS: usize = 56;
-    pub(super) const KEY: usize = 64;
-    pub(super) const TENANT: usize = 96;
-    pub(super) const END: usize = 128;
+    pub(super) const FLAGS: usize = 5;
+    pub(super) const STORED_AT: usize = 6;
+    pub(super) const EXPIRES_AT: usize = 12;
+    pub(super) const METADATA_BYTES: usize = 18;
+    pub(super) const SEQUENCE: usize = 21;
+    pub(super) const PAYLOAD_BYTES: usize = 28;
+    pub(super) const CHECKSUM: usize = 32;
+    pub(super) const PREVIOUS: usize = 36;
+    pub(super) const BODY_CHECKSUM: usize = 40;
+    pub(super) const KEY: usize = 48;
+    pub(super) const TENANT: usize = 80;
+    pub(super) const END: usize = 112;
 }
 
 const _: () = assert!(header::END == HEADER_BYTES);
 const _: () = assert!(HEADER_BYTES.is_multiple_of(ALIGN as usize));
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(ALIGN as usize));
-const _: () = assert!(header::CHECKSUM + 4 == header::SEQUENCE);
+const _: () = assert!(header::METADATA_BYTES + 3 == header::SEQUENCE);
+const _: () = assert!(header::SEQUENCE + 7 == header::PAYLOAD_BYTES);
+const _: () = assert!(header::PREVIOUS + KEY_START_BYTES == header::BODY_CHECKSUM);
 const _: () = assert!(header::KEY + 32 == header::TENANT && header::TENANT + 32 == header::END);
 const _: () = assert!(block::END + block::CHECKSUM_BYTES <= BLOCK_BYTES);
 const _: () = assert!(SEGMENT_BYTES_LIMIT.is_multiple_of(ALIGN));
@@ -96,6 +108,8 @@ pub(crate) enum Reject {
     NotOurs,
     /// Begun by us, but the checksum differs.
     Corrupt,
+    /// Written by an earlier release.
+    Older(u32),
     /// Written by a later release.
     Newer(u32),
 }
@@ -195,6 +209,9 @@ fn open(bytes: &[u8], magic: [u8; 8], known: u32) -> Result<u32, Reject> {
     if version == 0 {
         return Err(Reject::NotOurs);
     }
+    if version < FORMAT_VERSION {
+        return Err(Reject::Older(version));
+    }
     Ok(features)
 }
 
@@ -261,7 +278,7 @@ pub(crate) struct Header {
     pub(crate) body_checksum: u64,
     /// The first bytes of the key of the record before this one, in sequence. When a header
     /// is lost, this tells whose older records must not be believed any more.
-    pub(crate) previous: [u8; 8],
+    pub(crate) previous: [u8; KEY_START_BYTES],
     pub(crate) key: [u8; 32],
     pub(crate) tenant: [u8; 32],
 }
@@ -275,22 +292,17 @@ impl Header {
             Kind::Tombstone => FLAG_TOMBSTONE,
         };
         put(&mut bytes, header::MAGIC, &RECORD_MAGIC);
-        put(&mut bytes, header::VERSION, &RECORD_VERSION.to_le_bytes());
-        put(&mut bytes, header::FLAGS, &flags.to_le_bytes());
-        for (at, field) in [
-            (header::HEADER_BYTES, HEADER_BYTES as u32),
-            (header::METADATA_BYTES, self.metadata_bytes),
-            (header::PAYLOAD_BYTES, self.payload_bytes),
+        put(&mut bytes, header::VERSION, &[RECORD_VERSION]);
+        put(&mut bytes, header::FLAGS, &[flags]);
+        for (at, length, field) in [
+            (header::STORED_AT, 6, self.stored_at_ms.min(TIME_MAX)),
+            (header::EXPIRES_AT, 6, self.expires_at_ms.min(TIME_MAX)),
+            (header::METADATA_BYTES, 3, self.metadata_bytes.into()),
+            (header::SEQUENCE, 7, self.sequence),
+            (header::PAYLOAD_BYTES, 4, self.payload_bytes.into()),
+            (header::BODY_CHECKSUM, 8, self.body_checksum ^ salt.body),
         ] {
-            put(&mut bytes, at, &field.to_le_bytes());
-        }
-        for (at, field) in [
-            (header::SEQUENCE, self.sequence),
-            (header::STORED_AT, self.stored_at_ms),
-            (header::EXPIRES_AT, self.expires_at_ms),
-            (header::BODY_CHECKSUM, self.body_checksum ^ salt.body),
-        ] {
-            put(&mut bytes, at, &field.to_le_bytes());
+            put(&mut bytes, at, &field.to_le_bytes()[..length]);
         }
         put(&mut bytes, header::PREVIOUS, &self.previous);
         put(&mut bytes, header::KEY, &self.key);
@@ -315,26 +327,22 @@ impl Header {
             return Err(Reject::Corrupt);
         }
 
-        let u32_at = |at| u32::from_le_bytes(take(&bytes, at));
-        let u64_at = |at| u64::from_le_bytes(take(&bytes, at));
-        let version = u16::from_le_bytes(take(&bytes, header::VERSION));
-        let kind = match u16::from_le_bytes(take(&bytes, header::FLAGS)) {
+        let [version] = take(&bytes, header::VERSION);
+        let [flags] = take(&bytes, header::FLAGS);
+        let kind = match flags {
             _ if version != RECORD_VERSION => return Err(Reject::Newer(version.into())),
-            _ if u32_at(header::HEADER_BYTES) != HEADER_BYTES as u32 => {
-                return Err(Reject::Newer(version.into()));
-            }
             0 => Kind::Entry,
             FLAG_TOMBSTONE => Kind::Tombstone,
             _ => return Err(Reject::Newer(version.into())),
         };
         Ok(Self {
             kind,
-            metadata_bytes: u32_at(header::METADATA_BYTES),
-            payload_bytes: u32_at(header::PAYLOAD_BYTES),
-            sequence: u64_at(header::SEQUENCE),
-            stored_at_ms: u64_at(header::STORED_AT),
-            expires_at_ms: u64_at(header::EXPIRES_AT),
-            body_checksum: u64_at(header::BODY_CHECKSUM) ^ salt.body,
+            metadata_bytes: number::<3>(&bytes, header::METADATA_BYTES) as u32,
+            payload_bytes: number::<4>(&bytes, header::PAYLOAD_BYTES) as u32,
+            sequence: number::<7>(&bytes, header::SEQUENCE),
+            stored_at_ms: number::<6>(&bytes, header::STORED_AT),
+            expires_at_ms: expiry(number::<6>(&bytes, header::EXPIRES_AT)),
+            body_checksum: number::<8>(&bytes, header::BODY_CHECKSUM) ^ salt.body,
             previous: take(&bytes, header::PREVIOUS),
             key: take(&bytes, header::KEY),
             tenant: take(&bytes, header::TENANT),
@@ -406,9 +414,26 @@ pub(crate) fn tenant_of(record: &[u8]) -> [u8; 32] {
 /// The sequence of a record; 0 when `record` is shorter than a header.
 pub(crate) fn sequence_of(record: &[u8]) -> u64 {
     match record.first_chunk::<HEADER_BYTES>() {
-        Some(header) => u64::from_le_bytes(take(header, header::SEQUENCE)),
+        Some(header) => number::<7>(header, header::SEQUENCE),
         None => 0,
     }
+}
+
+/// When a record expires, told in as many bytes as the header has for it.
+pub(crate) fn expiry(at_ms: u64) -> u64 {
+    if at_ms >= TIME_MAX { NEVER } else { at_ms }
+}
+
+/// When a record was stored, likewise.
+pub(crate) fn time(at_ms: u64) -> u64 {
+    at_ms.min(TIME_MAX)
+}
+
+/// A number of `N` bytes, at most 8.
+fn number<const N: usize>(bytes: &[u8], at: usize) -> u64 {
+    let mut field = [0; 8];
+    field[..N].copy_from_slice(&take::<N>(bytes, at));
+    u64::from_le_bytes(field)
 }
 
 /// Callers pass constants of this file, whose relations are asserted at compile time.
@@ -443,7 +468,7 @@ mod tests {
             stored_at_ms: 11,
             expires_at_ms: 13,
             body_checksum: body_checksum(b"ok", b"hello"),
-            previous: [17; 8],
+            previous: [17; KEY_START_BYTES],
             key: [19; 32],
             tenant: [23; 32],
         }
@@ -524,7 +549,7 @@ mod tests {
         let mut bytes = tombstone.encode(SALT, OFFSET);
         assert_eq!(Header::decode(&bytes, SALT, OFFSET), Ok(tombstone));
 
-        put(&mut bytes, header::FLAGS, &2u16.to_le_bytes());
+        put(&mut bytes, header::FLAGS, &[2]);
         put(&mut bytes, header::CHECKSUM, &[0; 4]);
         let checksum = crc32_iscsi(&bytes) ^ SALT.header_at(OFFSET);
         put(&mut bytes, header::CHECKSUM, &checksum.to_le_bytes());
@@ -568,7 +593,8 @@ mod tests {
 
     #[test]
     fn a_block_of_a_later_release_says_so() {
-        for (at, value) in [(block::VERSION, 2u32), (block::FEATURES, 2)] {
+        let later = FORMAT_VERSION + 1;
+        for (at, value) in [(block::VERSION, later), (block::FEATURES, 2)] {
             let mut bytes = Manifest {
                 store: StoreId([3; 16]),
                 has_epochs: false,

@@ -136,6 +136,7 @@ fn segment(
     match Superblock::decode(bytes) {
         Ok(superblock) if superblock == expected => {}
         Err(Reject::Newer(version)) => return Err(OpenError::Newer(path, version)),
+        Err(Reject::Older(version)) => return Err(OpenError::Older(path, version)),
         _ => report.findings.push(format!("{name}: superblock damaged")),
     }
     let scan = scan(bytes, Salt::of_segment(&folder.store, id));

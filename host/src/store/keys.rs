@@ -53,7 +53,7 @@ mod tests {
                 stored_at_ms: 0,
                 expires_at_ms: NEVER,
                 body_checksum: 0,
-                previous: [0; 8],
+                previous: [0; 4],
                 key: key(number),
                 tenant: [0; 32],
             });

@@ -13,7 +13,8 @@ use std::io;
 pub(crate) struct Mapping(Mmap);
 
 impl Mapping {
-    /// Maps the first `bytes` of `file`. The file must be at least that long, without holes.
+    /// Maps the first `bytes` of `file`. The file must be at least that long. Where it has holes,
+    /// nobody may look: on a full tmpfs that would be a SIGBUS.
     pub(crate) fn of(file: &File, bytes: usize) -> io::Result<Self> {
         // SAFETY: the slice that this gives out must not change while someone looks at it.
         // `Segment` upholds that: it writes a record once, into space that no one was given a

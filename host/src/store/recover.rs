@@ -12,7 +12,7 @@ use super::format::{
 };
 use super::keys::Keys;
 use super::replay::{Replay, Replayed};
-use super::segment::{Active, DiskUse, Place, Segment};
+use super::segment::{Active, DiskUse, Place, Segment, allocated_for};
 use super::unsynced::ContentsFile;
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -142,8 +142,9 @@ pub(crate) fn recover(
         // Contents that say less than the segment holds must never be believed. So where there
         // are some, in whatever state, nothing more is written to the segment.
         let is_closed = !is_intact || found.contents.is_some() || Some(found.id) != newest;
-        // Preallocated again, for a copy of the folder may have got holes.
-        if !is_closed && found.file.preallocate(found.bytes).is_ok() {
+        // Allocated again, for a copy of the folder may have got holes.
+        let allocated = allocated_for(scan.end, found.bytes);
+        if !is_closed && found.file.preallocate(0..allocated).is_ok() {
             let mut contents = Contents::default();
             for (offset, header, is_sound) in &scan.records {
                 contents.add(*offset, header, *is_sound);
@@ -152,6 +153,7 @@ pub(crate) fn recover(
                 segment,
                 file: found.file,
                 end: scan.end,
+                allocated,
                 contents,
                 keys,
                 is_dirty: true,
@@ -200,8 +202,10 @@ fn find(disk: &dyn Disk, folder: &Folder) -> Result<Files, OpenError> {
                     Ok(()) => Superblock::decode(&block),
                     Err(_) => Err(Reject::Torn),
                 };
-                if let Err(Reject::Newer(version)) = superblock {
-                    return Err(OpenError::Newer(path, version));
+                match superblock {
+                    Err(Reject::Newer(version)) => return Err(OpenError::Newer(path, version)),
+                    Err(Reject::Older(version)) => return Err(OpenError::Older(path, version)),
+                    _ => {}
                 }
                 files.segments.push_back(Found {
                     id,

@@ -3,7 +3,7 @@
 //! It lives only during recovery: afterwards there is the index. Expiry is not looked at here,
 //! for an expired record still supersedes the ones before it.
 
-use super::format::{EpochsFile, Header, Kind};
+use super::format::{EpochsFile, Header, KEY_START_BYTES, Kind};
 use super::segment::Place;
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ pub(crate) struct Replay<'a> {
     last: Last,
     /// Records whose header was not found, by the first bytes of their key as their successor
     /// tells it, with the highest sequence.
-    lost: HashMap<[u8; 8], u64>,
+    lost: HashMap<[u8; KEY_START_BYTES], u64>,
 }
 
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(crate) struct Last {
     /// 0 when there is none; the first record has 1.
     pub(crate) sequence: u64,
     /// The first bytes of its key.
-    pub(crate) key: [u8; 8],
+    pub(crate) key: [u8; KEY_START_BYTES],
 }
 
 impl Last {
@@ -55,13 +55,13 @@ impl Last {
     pub(crate) fn nobodys(sequence: u64) -> Self {
         Self {
             sequence,
-            key: [0; 8],
+            key: [0; KEY_START_BYTES],
         }
     }
 
     pub(crate) fn of(sequence: u64, key: &[u8; 32]) -> Self {
-        let mut first = [0; 8];
-        first.copy_from_slice(&key[..8]);
+        let mut first = [0; KEY_START_BYTES];
+        first.copy_from_slice(&key[..KEY_START_BYTES]);
         Self {
             sequence,
             key: first,
@@ -162,7 +162,7 @@ mod tests {
     fn check(written: &[(u64, u8, Option<Kind>)], served: &[u64]) {
         let dir = tempfile::tempdir().unwrap();
         let file = RealDisk.create(&dir.path().join("a")).unwrap();
-        file.preallocate(SIZE).unwrap();
+        file.set_len(SIZE).unwrap();
         let segment = {
             let mapping = file.map(SIZE).unwrap();
             Segment::new(1, Salt::NONE, (file, mapping), &Arc::default(), true)
@@ -170,7 +170,7 @@ mod tests {
 
         let purged = EpochsFile::default();
         let mut replay = Replay::new(&purged);
-        let mut previous = [0; 8];
+        let mut previous = [0; KEY_START_BYTES];
         for (sequence, key, kind) in written {
             let header = Header {
                 kind: kind.unwrap_or(Kind::Entry),
@@ -184,7 +184,7 @@ mod tests {
                 key: [*key; 32],
                 tenant: [0; 32],
             };
-            previous = [*key; 8];
+            previous = [*key; KEY_START_BYTES];
             if let Some(kind) = kind {
                 let place = Place::new(&segment, 0, &header);
                 replay.add(&header, (*kind == Kind::Entry).then_some(place), false);

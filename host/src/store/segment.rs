@@ -5,7 +5,9 @@
 
 use super::disk::DiskFile;
 use super::epochs::Epochs;
-use super::format::{self, ALIGN, Contents, Header, Kind, NEVER, Salt, Shape};
+use super::format::{
+    self, ALIGN, Contents, Header, KEY_START_BYTES, Kind, METADATA_BYTES_LIMIT, NEVER, Salt, Shape,
+};
 use super::keys::Keys;
 use super::mmap::Mapping;
 use bytes::Bytes;
@@ -57,9 +59,6 @@ pub(crate) struct Segment {
     file: Arc<dyn DiskFile>,
     /// Written by a process before this one, so that its records may have to be fetched.
     is_old: bool,
-    /// One bit for each [`ALIGN`] unit: the record that begins here was checked through the
-    /// mapping. 1/512 of the segment, against a heap allocation per entry for a flag there.
-    verified: Box<[AtomicU64]>,
     dead_bytes: AtomicU64,
     /// Someone was purged since the segment was begun or recovered, so that each record has to
     /// be asked whether it was meant.
@@ -93,7 +92,6 @@ impl Segment {
     ) -> Arc<Self> {
         let bytes = mapping.as_ref().len() as u64;
         disk_use.0.fetch_add(bytes, Relaxed);
-        let words = (bytes / ALIGN).div_ceil(64);
         Arc::new(Self {
             id,
             bytes,
@@ -105,7 +103,6 @@ impl Segment {
             }),
             file,
             is_old,
-            verified: (0..words).map(|_| AtomicU64::new(0)).collect(),
             dead_bytes: AtomicU64::new(0),
             is_suspect: AtomicBool::new(false),
             is_poisoned: AtomicBool::new(false),
@@ -167,18 +164,6 @@ impl Segment {
     pub(crate) fn count_dead(&self, shape: Shape) {
         self.dead_bytes.fetch_add(shape.record_bytes(), Relaxed);
     }
-
-    fn is_verified(&self, at: u32) -> bool {
-        self.verified
-            .get(at as usize / 64)
-            .is_some_and(|word| word.load(Relaxed) >> (at % 64) & 1 == 1)
-    }
-
-    fn set_verified(&self, at: u32) {
-        if let Some(word) = self.verified.get(at as usize / 64) {
-            word.fetch_or(1 << (at % 64), Relaxed);
-        }
-    }
 }
 
 /// Hits of an entry are counted up to here. More would not tell more: it is worth keeping.
@@ -196,6 +181,8 @@ pub(crate) struct Place {
     expires_at_ms: u64,
     /// Since it was written here, at most [`HITS_MAX`].
     hits: AtomicU8,
+    /// It was checked through the mapping.
+    is_verified: AtomicBool,
 }
 
 const _: () = assert!(size_of::<Place>() == 40);
@@ -205,6 +192,7 @@ impl Clone for Place {
         Self {
             segment: Weak::clone(&self.segment),
             hits: AtomicU8::new(self.hits()),
+            is_verified: AtomicBool::new(self.is_verified()),
             ..*self
         }
     }
@@ -230,7 +218,12 @@ impl Place {
             stored_at_ms: header.stored_at_ms,
             expires_at_ms: header.expires_at_ms,
             hits: AtomicU8::new(0),
+            is_verified: AtomicBool::new(false),
         }
+    }
+
+    fn is_verified(&self) -> bool {
+        self.is_verified.load(Relaxed)
     }
 
     /// Whether it is the very same record.
@@ -291,14 +284,14 @@ impl Place {
         let Some(record) = self.slice(&segment) else {
             return Read::Damaged;
         };
-        if !segment.is_verified(self.at) {
+        if !self.is_verified() {
             if segment.is_old && self.fetch(&segment).is_err() {
                 return Read::Damaged;
             }
             if !self.is_sound(key, &record, segment.salt) {
                 return Read::Damaged;
             }
-            segment.set_verified(self.at);
+            self.is_verified.store(true, Relaxed);
         }
         if segment.is_suspect.load(Relaxed) && epochs.covers(&record) {
             return Read::Gone;
@@ -311,7 +304,7 @@ impl Place {
     pub(crate) fn is_cold(&self) -> bool {
         self.segment
             .upgrade()
-            .is_some_and(|segment| segment.is_old && !segment.is_verified(self.at))
+            .is_some_and(|segment| segment.is_old && !self.is_verified())
     }
 
     /// Brings the record into the page cache, where the mapping then finds it.
@@ -361,7 +354,8 @@ pub(crate) struct NewRecord<'a> {
 }
 
 impl<'a> NewRecord<'a> {
-    /// `metadata` and `payload` must each be shorter than 4 GiB; the cache's limits see to it.
+    /// `metadata` must be shorter than 16 MiB and `payload` than 4 GiB; the cache's limits see to
+    /// it.
     pub(crate) fn entry(
         key: &'a [u8; 32],
         tenant: &'a [u8; 32],
@@ -385,7 +379,7 @@ impl<'a> NewRecord<'a> {
         (stored_at_ms, expires_at_ms): (u64, u64),
         body_checksum: u64,
     ) -> Self {
-        assert!(metadata.len().max(payload.len()) <= u32::MAX as usize);
+        assert!(metadata.len() < METADATA_BYTES_LIMIT && payload.len() <= u32::MAX as usize);
         Self {
             kind: Kind::Entry,
             key,
@@ -396,8 +390,8 @@ impl<'a> NewRecord<'a> {
                 metadata_bytes: metadata.len() as u32,
                 payload_bytes: payload.len() as u32,
             },
-            stored_at_ms,
-            expires_at_ms,
+            stored_at_ms: format::time(stored_at_ms),
+            expires_at_ms: format::expiry(expires_at_ms),
             body_checksum,
         }
     }
@@ -433,7 +427,7 @@ impl<'a> NewRecord<'a> {
         self.expires_at_ms
     }
 
-    fn header(&self, sequence: u64, previous: [u8; 8]) -> Header {
+    fn header(&self, sequence: u64, previous: [u8; KEY_START_BYTES]) -> Header {
         Header {
             kind: self.kind,
             metadata_bytes: self.shape.metadata_bytes,
@@ -452,12 +446,21 @@ impl<'a> NewRecord<'a> {
     /// Purges take entries out of memory one by one, so its sequence may be any.
     pub(crate) fn to_bytes(self) -> Bytes {
         let mut bytes = Vec::with_capacity(self.shape.record_bytes() as usize);
-        bytes.extend_from_slice(&self.header(0, [0; 8]).encode(Salt::NONE, 0));
+        bytes.extend_from_slice(&self.header(0, [0; KEY_START_BYTES]).encode(Salt::NONE, 0));
         bytes.extend_from_slice(self.metadata);
         bytes.extend_from_slice(self.payload);
         bytes.extend_from_slice(self.shape.padding());
         bytes.into()
     }
+}
+
+/// A segment gets its space in steps of so many bytes: what is not used is not taken from
+/// others, and one call is enough for very many records.
+const ALLOCATED_BYTES: u64 = 1 << 20;
+
+/// How much space a segment of `bytes` has when it is written up to `end`.
+pub(crate) fn allocated_for(end: u64, bytes: u64) -> u64 {
+    end.next_multiple_of(ALLOCATED_BYTES).min(bytes)
 }
 
 /// The segment that records are added to.
@@ -467,6 +470,8 @@ pub(crate) struct Active {
     pub(crate) file: Arc<dyn DiskFile>,
     /// Where the next record goes. Nobody was given a slice at or behind it.
     pub(crate) end: u64,
+    /// Up to here the file has its space. Behind it are holes, which nobody looks at.
+    pub(crate) allocated: u64,
     /// The records so far.
     pub(crate) contents: Contents,
     /// Their keys.
@@ -480,18 +485,29 @@ impl Active {
         self.segment.bytes.saturating_sub(self.end)
     }
 
+    /// Gives the file space up to `end`, and some more.
+    fn allocate(&mut self, end: u64) -> io::Result<()> {
+        if end > self.allocated {
+            let end = allocated_for(end, self.segment.bytes);
+            self.file.preallocate(self.allocated..end)?;
+            self.allocated = end;
+        }
+        Ok(())
+    }
+
     /// Writes a record at the end. After an error the end is where it was, and the next record
     /// overwrites what this one may have left there.
     pub(crate) fn write(
         &mut self,
         record: &NewRecord<'_>,
         sequence: u64,
-        previous: [u8; 8],
+        previous: [u8; KEY_START_BYTES],
     ) -> io::Result<Place> {
         assert!(record.shape.record_bytes() <= self.room());
         let header = record.header(sequence, previous);
         let head = header.encode(self.segment.salt, self.end);
         self.is_dirty = true;
+        self.allocate(self.end + record.shape.record_bytes())?;
         self.file.write_at(
             [
                 &head,
@@ -526,7 +542,7 @@ mod tests {
     fn active() -> (tempfile::TempDir, Active, Arc<DiskUse>) {
         let dir = tempfile::tempdir().unwrap();
         let file = RealDisk.create(&dir.path().join("a")).unwrap();
-        file.preallocate(SIZE).unwrap();
+        file.set_len(SIZE).unwrap();
         let disk_use = Arc::default();
         let mapping = file.map(SIZE).unwrap();
         let active = Active {
@@ -539,6 +555,7 @@ mod tests {
             ),
             file,
             end: 0,
+            allocated: 0,
             contents: Contents::default(),
             keys: Keys::default(),
             is_dirty: false,
@@ -550,7 +567,7 @@ mod tests {
     fn a_place_gives_its_record_to_its_key_and_to_no_other() {
         let (_dir, mut active, _) = active();
         let record = NewRecord::entry(&KEY, &[2; 32], b"meta", b"payload", 3, 4);
-        let place = active.write(&record, 1, [0; 8]).unwrap();
+        let place = active.write(&record, 1, [0; KEY_START_BYTES]).unwrap();
         assert!(matches!(
             place.read(&[9; 32], &Epochs::default()),
             Read::Damaged
@@ -562,7 +579,7 @@ mod tests {
         assert_eq!(&bytes[place.shape().payload()], b"payload");
         assert_eq!(format::tenant_of(&bytes), [2; 32]);
 
-        let tombstone = active.write(&NewRecord::tombstone(&KEY), 2, [1; 8]);
+        let tombstone = active.write(&NewRecord::tombstone(&KEY), 2, [1; KEY_START_BYTES]);
         assert!(matches!(
             tombstone.unwrap().read(&KEY, &Epochs::default()),
             Read::Damaged
@@ -573,7 +590,7 @@ mod tests {
     fn the_space_counts_for_as_long_as_someone_reads() {
         let (_dir, mut active, disk_use) = active();
         let record = NewRecord::entry(&KEY, &[2; 32], b"", b"payload", 3, 4);
-        let place = active.write(&record, 1, [0; 8]).unwrap();
+        let place = active.write(&record, 1, [0; KEY_START_BYTES]).unwrap();
         let Read::Sound(bytes) = place.read(&KEY, &Epochs::default()) else {
             panic!("not sound")
         };

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -368,14 +369,22 @@ impl DiskFile for SimFile {
         Ok(inode.file.metadata()?.len())
     }
 
-    fn preallocate(&self, bytes: u64) -> io::Result<()> {
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        let (mut state, mut inode) = self.both();
+        state.step()?;
+        inode.file.set_len(bytes)?;
+        inode.unsynced.push(Change::Grow(bytes as usize));
+        Ok(())
+    }
+
+    fn preallocate(&self, part: Range<u64>) -> io::Result<()> {
         let (mut state, mut inode) = self.both();
         state.step()?;
         let percent = state.rates.is_full;
         if state.fails(percent) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let length = inode.file.metadata()?.len().max(bytes);
+        let length = inode.file.metadata()?.len().max(part.end);
         inode.file.set_len(length)?;
         inode.unsynced.push(Change::Grow(length as usize));
         Ok(())

@@ -25,11 +25,13 @@ fn a_folder_in_use_or_not_ours_is_refused_in_one_line_and_left_alone() {
     let manifest = props.data_dir().join("manifest");
     let ours = fs::read(&manifest).unwrap();
     let newer = sealed_again(&ours, 8);
+    let older = sealed_as(&ours, 8, 1);
     let feature = sealed_again(&sealed_again(&ours, 12), 12);
     let mut flipped = ours.clone();
     flipped[20] ^= 1;
     for (bytes, expected) in [
-        (&newer[..], "later release (format 2"),
+        (&newer[..], "later release (format 3"),
+        (&older, "earlier release (format 1"),
         (&feature[..], "later release"),
         (&flipped[..], "damaged (its checksum differs)"),
         (&ours[..100], "damaged (cut short)"),
@@ -47,9 +49,13 @@ fn a_folder_in_use_or_not_ours_is_refused_in_one_line_and_left_alone() {
 
     let segment = props.segments().remove(0);
     let bytes = fs::read(&segment).unwrap();
-    let newer = [&sealed_again(&bytes[..4096], 8), &bytes[4096..]].concat();
-    fs::write(&segment, newer).unwrap();
-    check(&props, "later release (format 2");
+    for (version, expected) in [(3, "later release (format 3"), (1, "earlier release")] {
+        let other = [&sealed_as(&bytes[..4096], 8, version), &bytes[4096..]].concat();
+        fs::write(&segment, other).unwrap();
+        check(&props, expected);
+        let report = StoreReport::of(props.data_dir()).unwrap_err().to_string();
+        assert!(report.contains(expected), "{report}");
+    }
 
     let props = Props::new();
     fs::create_dir(props.data_dir()).unwrap();

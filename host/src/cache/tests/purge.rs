@@ -187,5 +187,5 @@ fn a_damaged_file_of_epochs_costs_the_entries_and_nothing_purged_comes_back() {
     let newer = sealed_again(&whole, 8);
     fs::write(&epochs, newer).unwrap();
     let error = props.try_open().unwrap_err().to_string();
-    assert!(error.contains("later release (format 2"), "{error}");
+    assert!(error.contains("later release (format 3"), "{error}");
 }

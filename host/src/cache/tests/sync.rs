@@ -129,6 +129,6 @@ fn removals_are_not_lost_with_a_poisoned_segment() {
     cache.sync().unwrap();
     drop(cache);
     // As if the power had been lost: of the first segment, only what was durable is there.
-    props.flip(FIRST_RECORD + 192, 1);
+    props.flip(FIRST_RECORD + 128, 1);
     assert_eq!(version(&props.open(), 1), None);
 }

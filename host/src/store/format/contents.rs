@@ -6,7 +6,8 @@
 //! All that is in here can be found out from the segment itself.
 
 use super::{
-    ALIGN, BLOCK_BYTES, HEADER_BYTES, Header, Kind, NEVER, Reject, StoreId, close, open, put, take,
+    ALIGN, BLOCK_BYTES, HEADER_BYTES, Header, KEY_START_BYTES, Kind, NEVER, Reject, StoreId, close,
+    open, put, take,
 };
 use std::collections::HashMap;
 
@@ -236,7 +237,7 @@ impl Reader<'_> {
         let metadata_bytes = u32::try_from(self.number()?).ok()?;
         let payload_bytes = u32::try_from(self.number()?).ok()?;
         let (sequence, previous) = match flags & FLAG_GAP {
-            0 => (before.sequence.wrapping_add(1), [0; 8]),
+            0 => (before.sequence.wrapping_add(1), [0; KEY_START_BYTES]),
             _ => (before.sequence.wrapping_add(self.number()?), self.bytes()?),
         };
         let stored_at_ms = self.difference(before.stored_at_ms)?;
@@ -339,7 +340,7 @@ mod tests {
                 stored_at_ms,
                 expires_at_ms: ttl.map_or(NEVER, |ttl| stored_at_ms + ttl),
                 body_checksum: 0,
-                previous: if is_gap { [number; 8] } else { [0; 8] },
+                previous: [if is_gap { number } else { 0 }; KEY_START_BYTES],
                 key: [number; 32],
                 tenant: [number / 2; 32],
             };
