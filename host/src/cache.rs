@@ -214,6 +214,18 @@ impl Cache {
         }
     }
 
+    /// As [`in_memory`](Self::in_memory), in place of a cache whose folder the system does not
+    /// let be used, which [`stats`](Self::stats) then tells. `None` when `error` is about
+    /// something else, which an operator has to put right.
+    pub fn without_disk(options: &CacheOptions, error: &OpenError) -> Option<Self> {
+        if !error.is_of_the_disk() {
+            return None;
+        }
+        let cache = Self::in_memory(options);
+        cache.shared.note_trouble(error.to_string(), None);
+        Some(cache)
+    }
+
     /// The longest payload that [`insert`](Self::insert) takes.
     pub fn entry_bytes_max(&self) -> u64 {
         self.shared.entry_bytes_max

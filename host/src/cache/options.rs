@@ -11,8 +11,9 @@ use std::path::PathBuf;
 /// limit has to be raised.
 const SEGMENTS_MAX: u64 = 512;
 
-/// When what was stored is durable: survives a loss of power. It survives the end of the process,
-/// however it ends, from the moment it is stored.
+/// When what was stored is durable: survives a loss of power. It survives the end of the process
+/// as soon as it is written, a moment after it is stored; a process that ends of its own accord
+/// first writes what waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// When the operating system gets to it, as a rule within half a minute, or when
@@ -26,8 +27,8 @@ pub enum Durability {
         bytes: u64,
     },
     /// Before the insert or the removal returns. Those that come at the same time wait for the
-    /// medium together. When it fails, the entry is stored all the same, and the failure is seen
-    /// in [`Stats`](super::Stats).
+    /// medium together, at most a second. When it fails or takes longer, the entry is stored all
+    /// the same, and the failure is seen in [`Stats`](super::Stats).
     EveryInsert,
 }
 

@@ -55,6 +55,17 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether it is the disk that fails, is full or read-only, rather than what was asked for.
+    pub(crate) fn is_of_the_disk(&self) -> bool {
+        const EIO: i32 = 5;
+        matches!(self, Self::Io { source, .. } if matches!(
+            source.kind(),
+            io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+        ) || source.raw_os_error() == Some(EIO))
+    }
+
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io {

@@ -51,6 +51,52 @@ fn new<'a>(key: &'a CacheKey, payload: &'a [u8]) -> NewEntry<'a> {
     }
 }
 
+/// Those who wait for the medium wait for it together.
+#[test]
+#[ignore = "measures; for an idle machine"]
+fn figures_of_group_commit() {
+    const THREADS: u64 = 64;
+    const EACH: u64 = 500;
+    let payload = payload(1, 1, 4096);
+    let open = |durability| {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let options = CacheOptions {
+            data_dir: dir.path().join("data"),
+            durability,
+            ..CacheOptions::default()
+        };
+        (Cache::open(&options).unwrap(), dir)
+    };
+    let (cache, _dir) = open(Durability::EveryInsert);
+    let (began, began_cpu) = (Instant::now(), cpu());
+    thread::scope(|scope| {
+        for id in 0..THREADS {
+            let (cache, payload) = (&cache, &payload);
+            scope.spawn(move || {
+                for number in 0..EACH {
+                    cache
+                        .insert(new(&key(id * EACH + number), payload))
+                        .unwrap();
+                }
+            });
+        }
+    });
+    let each = began.elapsed() / (THREADS * EACH) as u32;
+    let each_cpu = (cpu() - began_cpu) / (THREADS * EACH) as u32;
+    println!("{THREADS} threads that each wait: {each:?} an insert ({each_cpu:?} CPU)");
+
+    let (cache, _dir) = open(Durability::Os);
+    let began = Instant::now();
+    for number in 0..THREADS * EACH {
+        cache.insert(new(&key(number), &payload)).unwrap();
+        if number % THREADS == 0 {
+            cache.sync().unwrap();
+        }
+    }
+    let each = began.elapsed() / (THREADS * EACH) as u32;
+    println!("a sync for each {THREADS}: {each:?} an insert");
+}
+
 #[test]
 #[ignore = "measures; for an idle machine"]
 fn figures() {

@@ -205,6 +205,37 @@ fn a_full_file_system_means_memory_and_what_was_stored_is_served() {
 }
 
 #[test]
+fn a_read_only_or_full_file_system_means_memory_from_the_beginning() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let check = |mount: &[&str]| {
+        if !run(Command::new("mount").args(mount).arg(dir.path())) {
+            println!("skipped: mounting is not allowed here");
+            return;
+        }
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            // Only what is full is found out when there is something to be written.
+            let cache = Cache::open(&options)
+                .unwrap_or_else(|error| Cache::without_disk(&options, &error).unwrap());
+            put(&cache, 1, 0, 10);
+            let _ = cache.sync();
+            assert_eq!(version(&cache, 1), Some(0));
+            let stats = cache.stats();
+            assert!(!stats.healthy && stats.trouble.is_some(), "{stats:?}");
+        }));
+        assert!(run(Command::new("umount").arg(dir.path())));
+        opened.unwrap();
+    };
+    check(&["-t", "tmpfs", "-o", "ro", "tmpfs"]);
+    check(&["-t", "tmpfs", "-o", "size=4k", "tmpfs"]);
+    // What an operator has to put right is no reason to go on without.
+    fs::create_dir(&options.data_dir).unwrap();
+    fs::write(options.data_dir.join("thesis.txt"), "irreplaceable").unwrap();
+    let error = Cache::open(&options).unwrap_err();
+    assert!(Cache::without_disk(&options, &error).is_none());
+}
+
+#[test]
 fn files_that_are_removed_underneath_do_no_harm() {
     let props = Props::new();
     let cache = props.open();
