@@ -11,6 +11,7 @@
 //! What the bytes look like, and what is assumed of the medium, stands in `docs/format.md`.
 
 mod disk;
+mod disk_use;
 mod epochs;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]

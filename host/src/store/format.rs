@@ -6,11 +6,14 @@
 
 mod contents;
 mod epochs;
+mod salt;
 
 pub(crate) use contents::{Contents, Listed, contents_bytes_max};
 pub(crate) use epochs::{EPOCHS_BYTES_MAX, EpochsFile, TENANTS_MAX};
 
-use crc_fast::{CrcAlgorithm, Digest, crc32_iscsi};
+pub(crate) use salt::{Salt, body_checksum};
+
+use crc_fast::crc32_iscsi;
 
 /// The version in every file. A reader refuses every other one: version 1 took 16 bytes more for
 /// each record, and began each at a multiple of 64.
@@ -213,44 +216,6 @@ fn open(bytes: &[u8], magic: [u8; 8], known: u32) -> Result<u32, Reject> {
         return Err(Reject::Older(version));
     }
     Ok(features)
-}
-
-/// What the checksums of a segment's records are mixed with, so that bytes of another store,
-/// of another segment or of another place in the same one are never taken for a record here.
-///
-/// It is mixed in by XOR rather than fed to the CRC: the two are equally strong (a CRC is
-/// linear), and so the payload can be summed before its place is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Salt {
-    header: u32,
-    body: u64,
-}
-
-impl Salt {
-    pub(crate) fn of_segment(store: &StoreId, segment: u64) -> Self {
-        let mut bytes = [0; 24];
-        put(&mut bytes, 0, &store.0);
-        put(&mut bytes, 16, &segment.to_le_bytes());
-        Self {
-            header: crc32_iscsi(&bytes),
-            body: crc_fast::crc64_nvme(&bytes),
-        }
-    }
-
-    /// For records that live in memory and never meet others.
-    pub(crate) const NONE: Self = Self { header: 0, body: 0 };
-
-    fn header_at(self, offset: u64) -> u32 {
-        self.header ^ (offset / ALIGN) as u32
-    }
-}
-
-/// CRC-64/NVME over the metadata and then the payload, not salted yet.
-pub(crate) fn body_checksum(metadata: &[u8], payload: &[u8]) -> u64 {
-    let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
-    digest.update(metadata);
-    digest.update(payload);
-    digest.finalize()
 }
 
 /// What a record says.

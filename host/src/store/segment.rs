@@ -4,6 +4,8 @@
 //! which keys it holds (that is L1's business) nor when it is reclaimed (the store's).
 
 use super::disk::DiskFile;
+pub(crate) use super::disk_use::DiskUse;
+use super::disk_use::Held;
 use super::epochs::Epochs;
 use super::format::{
     self, ALIGN, Contents, Header, KEY_START_BYTES, Kind, METADATA_BYTES_LIMIT, NEVER, Salt, Shape,
@@ -14,35 +16,6 @@ use bytes::Bytes;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
-
-/// Bytes that segments occupy on disk, those included that are unlinked but still read.
-#[derive(Debug, Default)]
-pub(crate) struct DiskUse(AtomicU64);
-
-impl DiskUse {
-    pub(crate) fn bytes(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
-
-/// A mapping, and the disk space that goes when the last reader of it goes.
-struct Held {
-    mapping: Mapping,
-    bytes: u64,
-    disk_use: Arc<DiskUse>,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        self.mapping.as_ref()
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.disk_use.0.fetch_sub(self.bytes, Relaxed);
-    }
-}
 
 /// A segment that can be read. The store holds the one lasting `Arc`; when it lets go, every
 /// [`Place`] in the segment is gone, while payloads that were handed out stay readable.
