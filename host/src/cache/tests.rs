@@ -7,6 +7,7 @@ mod durability;
 mod figures;
 mod files;
 mod folder;
+mod hit_ratio;
 mod power;
 mod process;
 mod purge;

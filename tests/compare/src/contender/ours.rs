@@ -20,7 +20,7 @@ pub(super) fn open(dir: &Path) -> Box<dyn Contender> {
 impl Ours {
     fn put(&self, key: &Key, payload: &[u8]) {
         let new = NewEntry {
-            key: key,
+            key,
             tenant: &[0; 32],
             metadata: b"",
             payload,
