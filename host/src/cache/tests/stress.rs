@@ -1,5 +1,5 @@
 //! Everything at once from several threads, with each payload looked at byte by byte, also after
-//! its entry is gone. Meant to be run under ThreadSanitizer as well (docs/testing.md), longer:
+//! its entry is gone. Meant to be run under ThreadSanitizer as well (docs/testing-store.md), longer:
 //! `REFLEX_STRESS_STEPS`.
 
 use super::*;
