@@ -5,6 +5,9 @@ use anyhow::Result;
 use crate::workspace::{BINARIES, binary, cargo, step};
 use crate::{envoy, wasm};
 
+/// From the root of the workspace.
+const COMPARE: &str = "tests/compare/Cargo.toml";
+
 /// The release binary, the component and the filter; their paths go to stdout, one a line.
 pub(crate) fn build() -> Result<()> {
     wasm::set_up()?;
@@ -18,8 +21,13 @@ pub(crate) fn binaries() -> Result<()> {
     step(cargo(&["build", "--release"]).args(BINARIES))
 }
 
-/// Runs the benchmark.
+/// Runs the benchmark. `compare` is a program of its own, in a workspace of its own.
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
+    if let Some((part, arguments)) = arguments.split_first()
+        && part == "compare"
+    {
+        return compare(arguments);
+    }
     wasm::set_up()?;
     let envoy = envoy::set_up()?;
     let filter = wasm::filter()?;
@@ -40,4 +48,10 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
             .env("REFLEX_ENVOY_BIN", envoy)
             .env("REFLEX_ENVOY_WASM", filter),
     )
+}
+
+/// Compiles and runs what compares us with others.
+fn compare(arguments: &[String]) -> Result<()> {
+    let run = ["run", "--release", "--manifest-path", COMPARE, "--"];
+    step(cargo(&run).args(arguments))
 }

@@ -41,7 +41,7 @@ enum Command {
     Test,
     /// Measure; arguments go to the benchmark
     Bench {
-        /// Such as the name of one benchmark
+        /// Such as the name of one benchmark, or `compare`: ours beside what else there is
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -210,9 +210,13 @@ impl Store {
                 header.expires_at_ms,
             );
             let new = self.write(&again)?;
-            if is_early {
-                self.index.find(key, |new| new.set_hits(place.hits()));
-            }
+            let hits = place.hits();
+            let hits = if is_early {
+                hits
+            } else {
+                hits.saturating_sub(1)
+            };
+            self.index.find(key, |new| new.set_hits(hits));
             moved.bytes += new.shape().record_bytes();
             return Ok(());
         }

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 const ROLE: &str = "REFLEX_TEST_CHILD";
 const DIR: &str = "REFLEX_TEST_DIR";
+/// Or as many as `REFLEX_KILLS` says.
 const KILLS: u64 = 20;
 const KEYS: u64 = 50;
 
@@ -109,7 +110,9 @@ fn whatever_was_called_durable_before_the_process_was_killed_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random(1);
     let mut known: HashMap<u64, u64> = HashMap::new();
-    for round in 0..KILLS {
+    let kills = env::var("REFLEX_KILLS").ok();
+    let kills = kills.and_then(|text| text.parse().ok()).unwrap_or(KILLS);
+    for round in 0..kills {
         let mut writer = child("write", dir.path(), "");
         let mut lines = lines(&mut writer);
         let mut being_written = None;

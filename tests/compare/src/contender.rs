@@ -1,0 +1,110 @@
+//! What is compared: each keeps payloads by key, as its users would have it do that.
+
+mod files;
+mod foyer;
+mod lmdb;
+mod moka;
+mod ours;
+mod redb;
+mod redis;
+
+use std::path::Path;
+
+/// Ours, because it is made from other things; the rest take its bytes.
+pub(crate) use reflex_host::cache::CacheKey as Key;
+
+/// Whatever can be measured. Failures are panics: a contender that fails has no figures.
+pub(crate) trait Contender {
+    /// Stores a payload. It need not be durable.
+    fn insert(&mut self, key: &Key, payload: &[u8]);
+
+    /// Stores all, and returns when they are durable together. False: there is no such thing.
+    fn insert_durably(&mut self, _keys: &[Key], _payload: &[u8]) -> bool {
+        false
+    }
+
+    /// The length of a payload, whose first and last byte were looked at.
+    fn get(&mut self, key: &Key) -> Option<usize>;
+
+    /// Ends, with all on disk that is to be there.
+    fn close(self: Box<Self>);
+
+    /// The server, where it is another process.
+    fn server(&self) -> Option<u32> {
+        None
+    }
+}
+
+/// How to have one, and what is known of it.
+pub(crate) struct Entrant {
+    pub(crate) name: &'static str,
+    /// Opens what is in a folder, or begins there.
+    pub(crate) open: fn(&Path) -> Box<dyn Contender>,
+    /// Payloads are in its own memory, and no matter of the memory that an entry takes.
+    pub(crate) holds_payloads: bool,
+    /// All is gone at the end.
+    pub(crate) is_volatile: bool,
+    /// No more entries are possible.
+    pub(crate) entries_max: usize,
+    pub(crate) is_there: fn() -> Result<(), String>,
+}
+
+const USUAL: Entrant = Entrant {
+    name: "",
+    open: ours::open,
+    holds_payloads: false,
+    is_volatile: false,
+    entries_max: usize::MAX,
+    is_there: || Ok(()),
+};
+
+/// Everybody, in the order of the table.
+pub(crate) const ENTRANTS: [Entrant; 7] = [
+    Entrant {
+        name: "ours",
+        open: ours::open,
+        ..USUAL
+    },
+    Entrant {
+        name: "a mapped file each",
+        open: files::open,
+        // One more mapping than a process may have, less its own.
+        entries_max: 60_000,
+        ..USUAL
+    },
+    Entrant {
+        name: "LMDB",
+        open: lmdb::open,
+        ..USUAL
+    },
+    Entrant {
+        name: "redb",
+        open: redb::open,
+        ..USUAL
+    },
+    Entrant {
+        name: "foyer",
+        open: foyer::open,
+        ..USUAL
+    },
+    Entrant {
+        name: "moka of bytes",
+        open: moka::open,
+        holds_payloads: true,
+        is_volatile: true,
+        ..USUAL
+    },
+    Entrant {
+        name: "Redis, Unix socket",
+        open: redis::open,
+        holds_payloads: true,
+        is_there: redis::is_there,
+        ..USUAL
+    },
+];
+
+/// Looks at a payload as far as everybody has to.
+fn look(payload: &[u8]) -> usize {
+    std::hint::black_box((payload.first().copied(), payload.last().copied()));
+    payload.len()
+}
