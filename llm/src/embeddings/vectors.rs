@@ -255,12 +255,11 @@ fn number(spelling: &[u8]) -> Option<u64> {
 /// Shares out what a batch cost among its texts, by their weights: nobody tells what each cost.
 /// The shares add up to the whole, so that the same batch again shows the same sum.
 pub fn shares(whole: Tokens, weights: impl Iterator<Item = u64> + Clone) -> Vec<Tokens> {
-    // No text weighs nothing.
-    let weights = weights.map(|weight| u128::from(weight) + 1);
+    // No text weighs nothing, and none so much that numbers run over.
+    let weights = weights.map(|weight| u128::from(weight.min(u32::MAX.into())) + 1);
     let all: u128 = weights.clone().sum();
     let part = |count: u64, weight: u128| {
-        let part = u128::from(count).saturating_mul(weight) / all.max(1);
-        u64::try_from(part).unwrap_or(count)
+        u64::try_from(u128::from(count) * weight / all.max(1)).unwrap_or(count)
     };
     let mut passed = 0;
     let mut given = Tokens::default();
