@@ -3,6 +3,7 @@
 
 mod apis;
 mod cases;
+mod batches;
 mod coalescing;
 mod control;
 mod flow;

@@ -179,7 +179,7 @@ impl Batch {
         let frame = around.vectors.frame(&around.text, tokens);
         let saved = first.part.vectors.tokens().map(|_| Usage {
             input_tokens: saved.prompt,
-            output_tokens: saved.total.saturating_sub(saved.prompt),
+            output_tokens: 0,
             total_tokens: saved.total,
         });
         Some(Made {
