@@ -2,8 +2,8 @@
 //! the outside. Logic without a process around it is tested beside its code.
 
 mod apis;
-mod cases;
 mod batches;
+mod cases;
 mod coalescing;
 mod control;
 mod flow;
