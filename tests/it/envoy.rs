@@ -23,7 +23,7 @@ async fn line() -> (Upstream, Edge, Envoy) {
 }
 
 /// An Envoy that waits for its daemon: the machine may be busy with a build.
-fn patient(upstream: &Upstream, daemon: &Edge) -> EnvoyPlan {
+pub(crate) fn patient(upstream: &Upstream, daemon: &Edge) -> EnvoyPlan {
     EnvoyPlan::new(&upstream.url())
         .daemon(&daemon.socket())
         .plugin("lookup_timeout_ms", 10_000)

@@ -2,6 +2,7 @@
 //! the outside. Logic without a process around it is tested beside its code.
 
 mod apis;
+mod batches;
 mod cases;
 mod coalescing;
 mod control;

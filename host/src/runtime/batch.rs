@@ -179,7 +179,7 @@ impl Batch {
         let frame = around.vectors.frame(&around.text, tokens);
         let saved = first.part.vectors.tokens().map(|_| Usage {
             input_tokens: saved.prompt,
-            output_tokens: saved.total.saturating_sub(saved.prompt),
+            output_tokens: 0,
             total_tokens: saved.total,
         });
         Some(Made {
@@ -240,22 +240,22 @@ impl Assembled {
         let around = &assembled.around;
         let mut bytes = around.before.len() + around.after.len();
         for at in 0..assembled.items.len() {
-            let (between, [start, end], index) = assembled.item(at)?;
-            bytes += between.len() + start.len() + end.len() + index.len();
+            let (parts, index) = assembled.item(at)?;
+            bytes += parts.map(<[u8]>::len).iter().sum::<usize>() + index.len();
         }
         assembled.left = bytes as u64;
         Some(assembled)
     }
 
-    /// What belongs to the item at a place: what goes before it, its two parts, and its number.
-    fn item(&self, at: usize) -> Option<(&[u8], [&[u8]; 2], String)> {
+    /// What stands at a place: what goes before the item, its two parts, and the number between them.
+    fn item(&self, at: usize) -> Option<([&[u8]; 3], String)> {
         let (part, item) = self.items.get(at)?;
         let between = match at {
             0 => &[][..],
             _ => &self.around.between,
         };
-        let parts = part.vectors.item(&part.text, *item)?;
-        Some((between, parts, at.to_string()))
+        let [start, end] = part.vectors.item(&part.text, *item)?;
+        Some(([between, start, end], at.to_string()))
     }
 }
 
@@ -275,7 +275,7 @@ impl Body for Assembled {
             chunk.extend_from_slice(&self.around.before);
         }
         while chunk.len() < CHUNK_BYTES
-            && let Some((between, [start, end], index)) = self.item(self.next)
+            && let Some(([between, start, end], index)) = self.item(self.next)
         {
             for part in [between, start, index.as_bytes(), end] {
                 chunk.extend_from_slice(part);

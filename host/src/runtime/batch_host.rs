@@ -5,7 +5,7 @@ use super::bindings::embeddings::{Completed, Element, Host, HostBatch, HostWithS
 use super::bindings::{cache, http as bindings};
 use super::fills::Lead;
 use super::http_host::{ReflexHttp, ReflexHttpCtxView, ReflexHttpView, apply};
-use super::misses::{self, fails, key_of};
+use super::misses::{self, fails};
 use super::recording::Target;
 use super::state::Progress;
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use http::StatusCode;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http_body_util::{BodyExt as _, Full};
 use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
-use reflex_llm::{Limits, Recorder, Shape, Storable};
+use reflex_llm::{Key, Limits, Recorder, Shape, Storable};
 use std::future::ready;
 use std::sync::Arc;
 use wasmtime::Result;
@@ -32,9 +32,17 @@ impl HostBatch for ReflexHttpCtxView<'_> {
         elements: Vec<Element>,
         places: Vec<u32>,
     ) -> Result<Resource<Batch>> {
+        // Those of a tenant that is not the component's to name are as good as malformed.
+        let tenant = self.ctx.grant.tenant(&tenant).ok();
         let element = |Element { digest, weight }| {
-            let tenant = tenant.clone();
-            Some((key_of(&cache::Key { tenant, digest })?, weight))
+            let digest = digest.try_into().ok()?;
+            Some((
+                Key {
+                    tenant: tenant?,
+                    digest,
+                },
+                weight,
+            ))
         };
         let elements: Option<_> = elements.into_iter().map(element).collect();
         let texts = Texts::new(elements.unwrap_or_default(), places);

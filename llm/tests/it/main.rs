@@ -6,6 +6,7 @@
 )]
 
 mod answers;
+mod batches;
 mod bodies;
 mod cases;
 mod completions;

@@ -1,6 +1,7 @@
 //! A request to classify, built from one that is cacheable.
 
-use reflex_llm::{Anonymous, Bypass, Classified, Exchange, Head, Policy, classify};
+use reflex_llm::embeddings::Batch;
+use reflex_llm::{Anonymous, Bypass, Classified, Exchange, Head, Policy, candidate, classify};
 
 /// A small chat completion.
 pub(crate) const CHAT: &str = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}"#;
@@ -67,6 +68,18 @@ impl Request {
     }
 
     pub(crate) fn classify(&self) -> Classified {
+        self.with_head(|head, policy| classify(head, policy, &self.body))
+    }
+
+    /// What a test wants to know of the batch that this is; none if it is none.
+    pub(crate) fn batch<T>(&self, know: impl FnOnce(Batch<'_>) -> T) -> Option<T> {
+        self.with_head(|head, policy| {
+            let candidate = candidate(head, policy).ok()?;
+            candidate.batch(&self.body).map(know)
+        })
+    }
+
+    fn with_head<T>(&self, then: impl FnOnce(&Head<'_>, &Policy<'_>) -> T) -> T {
         let headers: Vec<(&str, &[u8])> = self
             .headers
             .iter()
@@ -84,7 +97,7 @@ impl Request {
             temperature_max: self.temperature_max,
             ..Policy::default()
         };
-        classify(&head, &policy, &self.body)
+        then(&head, &policy)
     }
 
     #[track_caller]

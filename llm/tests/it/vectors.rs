@@ -30,6 +30,24 @@ fn vectors_of_embeddings() {
     requests("embeddings.json", 10);
 }
 
+/// What the texts of a batch are kept under.
+#[test]
+fn vectors_of_batches_of_embeddings() {
+    let cases = check("embedding-batches.json", |case| {
+        let batch = request(case).batch(|batch| {
+            let elements = batch.elements().iter();
+            let digests: Vec<String> = elements.map(|it| hex(&it.key.digest)).collect();
+            json!({ "digests": digests, "places": batch.places() })
+        });
+        batch.unwrap_or(Value::Null)
+    });
+    assert!(cases.len() >= 7);
+    for case in &cases {
+        let is_whole = text(&case["name"]).starts_with("whole: ");
+        assert_eq!(is_whole, case["expected"].is_null(), "{}", case["name"]);
+    }
+}
+
 #[test]
 fn vectors_of_anthropic_messages() {
     requests("anthropic-messages.json", 20);
