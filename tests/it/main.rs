@@ -24,5 +24,6 @@ mod envoy_deploy;
 mod sdk;
 mod sdk_js;
 
+mod same_keys;
 mod tidy;
 mod vectors;
