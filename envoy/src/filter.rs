@@ -8,6 +8,8 @@
 //! what concerns others is done later, in a callback of the plugin's own, for which Envoy is
 //! woken by a queue.
 
+mod turns;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -20,7 +22,7 @@ use reflex_llm::{Bypass, Status, status};
 use crate::config::Config;
 use crate::counts::Counts;
 use crate::daemon;
-use crate::exchange::{Effect, Event, PLACES, Purpose, Request, Served};
+use crate::exchange::{Effect, Event, Purpose, Request, Served};
 use crate::flights::Id;
 use crate::worker::{Work, Worker};
 
@@ -161,7 +163,7 @@ impl RootContext for Root {
         let Some(plugin) = &self.plugin else { return };
         if plugin.worker.borrow().config().samples > 1 && !self.has_turns {
             self.has_turns = true;
-            prepare_turns();
+            turns::prepare();
         }
         plugin.carry_out_later();
         let work = plugin.worker.borrow_mut().tick(now_us());
@@ -462,7 +464,7 @@ impl Plugin {
                     Effect::Forward(set) => forward(&set, place.is_stream),
                     Effect::Answer(served) => answer(&served),
                     Effect::Turn(at) => {
-                        let before = turn(at);
+                        let before = turns::take(at);
                         if let Some(id) = id {
                             let turn = Event::Turn(before);
                             let now_ms = now_us() / 1000;
@@ -565,39 +567,6 @@ fn answer(served: &Served) {
     headers.extend(age.as_deref().map(|age| (status::AGE, age)));
     let _ = hostcalls::send_http_response(code, headers, Some(body));
 }
-
-/// How many turns were taken at a place, by all workers together. Counts one more.
-fn turn(at: u32) -> u32 {
-    let name = turns_at(at);
-    let mut before = None;
-    for _ in 0..TURN_TRIES_MAX {
-        let (value, version) = hostcalls::get_shared_data(&name).unwrap_or_default();
-        before = value.and_then(|value| Some(u32::from_le_bytes(value.try_into().ok()?)));
-        let after = before.unwrap_or(0_u32).wrapping_add(1).to_le_bytes();
-        if hostcalls::set_shared_data(&name, Some(&after), version).is_ok() {
-            break;
-        }
-    }
-    before.unwrap_or(0)
-}
-
-/// Where nobody has counted yet, two workers would not notice that both do. So all places are
-/// made before there are many requests.
-fn prepare_turns() {
-    for at in 0..PLACES {
-        let name = turns_at(at);
-        if matches!(hostcalls::get_shared_data(&name), Ok((None, _))) {
-            let _ = hostcalls::set_shared_data(&name, Some(&[0; 4]), None);
-        }
-    }
-}
-
-fn turns_at(at: u32) -> String {
-    format!("reflex-turns-{at}")
-}
-
-/// Another worker may count at the same time, but not for ever.
-const TURN_TRIES_MAX: usize = 16;
 
 fn mark(status: Status) {
     for (name, value) in [

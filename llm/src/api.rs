@@ -5,6 +5,8 @@
 
 mod table;
 
+use crate::query;
+
 pub(crate) use table::{Answer, Content, ErrorShape, Field, Pieces, Query, Row, VectorsAt};
 
 /// An LLM API whose exchanges we understand.
@@ -91,7 +93,7 @@ impl Api {
     /// matter: it is part of the key. Nothing is decoded or tidied; a path in an unusual
     /// spelling passes by.
     pub(crate) fn of_path(path: &str) -> Option<Self> {
-        let path = path.split_once('?').map_or(path, |(path, _)| path);
+        let (path, _) = query::split(path);
         if !path.starts_with('/') {
             return None;
         }
@@ -101,9 +103,14 @@ impl Api {
 
     /// How a top-level field of a request is treated; none if it simply counts.
     pub(crate) fn field(self, name: &[u8]) -> Option<Field> {
-        let mut fields = self.row().fields.iter().copied().flatten();
-        let row = fields.find(|(other, _)| other.as_bytes() == name);
-        row.map(|&(_, field)| field)
+        for fields in self.row().fields {
+            for (other, field) in *fields {
+                if other.as_bytes() == name {
+                    return Some(*field);
+                }
+            }
+        }
+        None
     }
 
     pub(crate) const fn row(self) -> &'static Row {

@@ -80,6 +80,11 @@ impl<'b> Body<'b> {
         self.representation
     }
 
+    /// About how long its canonical spelling is.
+    pub(crate) fn expected_bytes(&self) -> usize {
+        self.document.text_bytes()
+    }
+
     pub(crate) fn root(&self) -> Value<'_> {
         self.document.root()
     }

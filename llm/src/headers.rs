@@ -18,7 +18,8 @@ pub(crate) fn significant<'a>(
     headers: &[(&'a str, &'a [u8])],
     mut add: impl FnMut(&'a str, &'a [u8]),
 ) {
-    let mut counting: Vec<(&str, &[u8])> = headers.iter().copied().filter(counts).collect();
+    let mut counting: Vec<(&str, &[u8])> = Vec::with_capacity(headers.len());
+    counting.extend(headers.iter().copied().filter(counts));
     counting.sort_by_key(|&(name, _)| name);
     for (name, value) in counting {
         add(name, value);

@@ -99,6 +99,11 @@ impl<'t> Document<'t> {
         }
     }
 
+    /// The length of the text.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.text.len()
+    }
+
     fn node(&self, at: u32) -> Node {
         self.nodes[at as usize]
     }

@@ -3,6 +3,8 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use blake3::hazmat::HasherExt as _;
+
 use crate::Tenant;
 
 /// Under which an answer is stored. Equal keys mean interchangeable answers.
@@ -34,7 +36,7 @@ impl Key {
         if number == 0 {
             return *self;
         }
-        let mut hasher = KeyHasher::derive("reflex-edge sample v1");
+        let mut hasher = KeyHasher::for_few(&Context::SAMPLE);
         hasher
             .field("request", &self.digest)
             .field("number", &number.to_le_bytes());
@@ -61,9 +63,39 @@ pub struct KeyHasher {
     buffer: Vec<u8>,
 }
 
-/// Fields are small and BLAKE3 likes whole chunks of 1 KiB, four at a time where SIMD is
-/// 128 bits wide: it is only ever handed multiples of this.
-const BUFFER_BYTES: usize = 4096;
+/// What keys are derived for, as BLAKE3 derives keys: no two kinds of hash are ever equal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context {
+    #[cfg(test)]
+    name: &'static str,
+    /// BLAKE3's hash of the name, which would be computed for each hash otherwise.
+    hash: [u8; 32],
+}
+
+impl Context {
+    const KEY: Self = Self {
+        #[cfg(test)]
+        name: "reflex-edge key v1",
+        hash: *b"\xfa\x50\x1b\x05\x77\xd3\x10\x73\xb0\xd1\xcb\xd2\x51\xd1\xec\x30\x4b\x62\x0c\xf6\xf2\xb0\x7e\xce\xa4\xcd\xe2\xc0\xc9\xb1\x87\x81",
+    };
+    const SAMPLE: Self = Self {
+        #[cfg(test)]
+        name: "reflex-edge sample v1",
+        hash: *b"\x9a\x33\x67\xff\x4e\xe1\x48\x98\x6e\xdd\xc4\x6d\xf8\x08\x85\x6b\xf3\x6e\x19\x7b\x5a\x20\x40\xbd\x28\x80\x6b\x2b\xe8\x3f\xe8\x75",
+    };
+    pub(crate) const TENANT: Self = Self {
+        #[cfg(test)]
+        name: "reflex-edge tenant v1",
+        hash: *b"\xf0\x23\xe1\xf1\xca\x1e\xee\x36\xa5\xf3\x63\xd2\x75\x4c\x5a\x70\xfb\x6b\x73\x07\xc6\x77\x7b\x7f\xa8\x18\x56\xfe\x92\x0a\x46\x00",
+    };
+}
+
+/// BLAKE3 likes to have much at once: whole chunks of 1 KiB, as many as a register has lanes. It is
+/// only ever handed multiples of this, and what is left at the end.
+const BUFFER_BYTES: usize = 16 << 10;
+
+/// Room for the fields of a tenant or a sample.
+const FEW_BYTES: usize = 256;
 
 impl KeyHasher {
     /// Stands in the derivation context, so that no key of one version equals one of another.
@@ -71,24 +103,28 @@ impl KeyHasher {
 
     /// A hasher without fields.
     pub fn new() -> Self {
-        Self::derive("reflex-edge key v1")
+        Self::derive(&Context::KEY, FEW_BYTES)
+    }
+
+    /// A hasher without fields, of which this many bytes are expected.
+    pub(crate) fn expecting(bytes: usize) -> Self {
+        Self::derive(&Context::KEY, bytes.min(BUFFER_BYTES))
     }
 
     /// For the hashes beside the key that are made the same way.
-    pub(crate) fn derive(context: &str) -> Self {
+    pub(crate) fn for_few(context: &Context) -> Self {
+        Self::derive(context, FEW_BYTES)
+    }
+
+    fn derive(context: &Context, room: usize) -> Self {
         Self {
-            hasher: blake3::Hasher::new_derive_key(context),
-            buffer: Vec::with_capacity(BUFFER_BYTES),
+            hasher: blake3::Hasher::new_from_context_key(&context.hash),
+            buffer: Vec::with_capacity(room),
         }
     }
 
     /// Adds one field. Lengths go in first, so ("ab", "c") and ("a", "bc") differ.
     pub fn field(&mut self, name: &str, value: &[u8]) -> &mut Self {
-        // Fields beside the body are short: there is room for most of them.
-        if self.buffer.len() + name.len() + value.len() + 16 < BUFFER_BYTES {
-            write_field(&mut self.buffer, name, value);
-            return self;
-        }
         for part in [name.as_bytes(), value] {
             self.write(&(part.len() as u64).to_le_bytes());
             self.write(part);
@@ -108,45 +144,57 @@ impl KeyHasher {
 
     /// The digest with one more field, whose length is known only once it is written. It reaches
     /// to the end of the input, and the length in front of it says so: `u64::MAX`, which no
-    /// other field has.
-    pub(crate) fn finish_with(mut self, name: &str, write: impl FnOnce(&mut Self)) -> [u8; 32] {
+    /// other field has. Nothing may be added afterwards.
+    pub(crate) fn finish_with(&mut self, name: &str, write: impl FnOnce(&mut Self)) -> [u8; 32] {
         self.write(&(name.len() as u64).to_le_bytes());
         self.write(name.as_bytes());
         self.write(&u64::MAX.to_le_bytes());
-        write(&mut self);
+        write(self);
         self.close()
     }
 
     /// Adds one byte to the field that is being written.
+    #[inline]
     pub(crate) fn push(&mut self, byte: u8) {
         self.buffer.push(byte);
         if self.buffer.len() == BUFFER_BYTES {
-            self.hasher.update(&self.buffer);
-            self.buffer.clear();
+            self.flush();
         }
     }
 
     /// Adds bytes to the field that is being written.
-    pub(crate) fn write(&mut self, mut bytes: &[u8]) {
-        let space = BUFFER_BYTES - self.buffer.len();
-        if bytes.len() >= space {
-            if space < BUFFER_BYTES {
-                let (head, tail) = bytes.split_at(space);
-                self.buffer.extend_from_slice(head);
-                self.hasher.update(&self.buffer);
-                self.buffer.clear();
-                bytes = tail;
-            }
-            let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % BUFFER_BYTES);
-            self.hasher.update(whole);
-            bytes = rest;
+    #[inline]
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        if bytes.len() < BUFFER_BYTES - self.buffer.len() {
+            self.buffer.extend_from_slice(bytes);
+        } else {
+            self.write_over(bytes);
         }
-        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The same with more bytes than there is space for.
+    fn write_over(&mut self, mut bytes: &[u8]) {
+        let space = BUFFER_BYTES - self.buffer.len();
+        if space < BUFFER_BYTES {
+            let (head, tail) = bytes.split_at(space);
+            self.buffer.extend_from_slice(head);
+            self.flush();
+            bytes = tail;
+        }
+        let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % BUFFER_BYTES);
+        self.hasher.update(whole);
+        self.buffer.extend_from_slice(rest);
+    }
+
+    fn flush(&mut self) {
+        self.hasher.update(&self.buffer);
+        self.buffer.clear();
     }
 }
 
 /// Writes a field as it is hashed.
 pub(crate) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.reserve(name.len() + value.len() + 16);
     for part in [name.as_bytes(), value] {
         out.extend_from_slice(&(part.len() as u64).to_le_bytes());
         out.extend_from_slice(part);
@@ -162,5 +210,18 @@ impl Default for KeyHasher {
 impl fmt::Debug for KeyHasher {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("KeyHasher(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hashes_of_contexts_are_those_of_their_names() {
+        for context in [Context::KEY, Context::SAMPLE, Context::TENANT] {
+            let hash = blake3::hazmat::hash_derive_key_context(context.name);
+            assert_eq!(hash, context.hash, "{}", context.name);
+        }
     }
 }

@@ -28,6 +28,9 @@ pub struct Prepared {
     shape_at: usize,
 }
 
+/// The longest field for a shape, and the beginning of that for a body.
+const SHAPE_BYTES: usize = 128;
+
 /// Most requests' fields fit.
 const FIELDS_BYTES: usize = 512;
 
@@ -105,7 +108,8 @@ impl Prepared {
             representation: body.representation(),
         };
         let (before, after) = self.fields.split_at(self.shape_at);
-        let mut hasher = KeyHasher::new();
+        let expected = self.fields.len() + SHAPE_BYTES + body.expected_bytes();
+        let mut hasher = KeyHasher::expecting(expected);
         hasher.write(before);
         hasher.field("shape", shape.name().as_bytes());
         hasher.write(after);

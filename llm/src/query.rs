@@ -18,8 +18,9 @@ const REPRESENTATION: [&str; 2] = ["alt", "$alt"];
 
 /// Parts a path as sent into path and query.
 pub(crate) fn split(path: &str) -> (&str, Option<&str>) {
-    match path.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
+    // Paths are short, and this is asked for often: no search for a character is set up.
+    match path.bytes().position(|byte| byte == b'?') {
+        Some(at) => (&path[..at], Some(&path[at + 1..])),
         None => (path, None),
     }
 }

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::key::Context;
 use crate::{Anonymous, Api, Head, KeyHasher, Policy, query};
 
 /// Who may see an answer: a hash, so that credentials are neither stored nor logged.
@@ -18,7 +19,7 @@ const SCOPES: &[&str] = &["openai-organization", "openai-project"];
 impl Tenant {
     /// The tenant that the members of a group are together.
     pub fn of_group(name: &str) -> Self {
-        let mut hasher = KeyHasher::derive("reflex-edge tenant v1");
+        let mut hasher = KeyHasher::for_few(&Context::TENANT);
         hasher
             .field("kind", b"group")
             .field("name", name.as_bytes());
@@ -88,7 +89,7 @@ impl Tenant {
     /// With an API, the credentials that it takes in the query count, too. Their names begin with
     /// a question mark here, as no header's does.
     fn made_of(kind: &str, head: &Head<'_>, names: &[&str], api: Option<Api>) -> Self {
-        let mut hasher = KeyHasher::derive("reflex-edge tenant v1");
+        let mut hasher = KeyHasher::for_few(&Context::TENANT);
         hasher.field("kind", kind.as_bytes());
         let scopes = if kind == "credential" { SCOPES } else { &[] };
         for name in names.iter().chain(scopes) {

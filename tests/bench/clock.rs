@@ -14,3 +14,10 @@ pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     let ticks = |at: usize| fields[at].parse::<f64>().expect("a number");
     (ticks(11) + ticks(12)) / TICKS_PER_SECOND
 }
+
+/// The processor's time that this thread has had.
+pub(crate) fn thread_nanoseconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+    let first = text.split(' ').next().expect("a number");
+    first.parse().expect("a number")
+}

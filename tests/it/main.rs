@@ -25,5 +25,6 @@ mod envoy_deploy;
 mod sdk;
 mod sdk_js;
 
+mod same_keys;
 mod tidy;
 mod vectors;

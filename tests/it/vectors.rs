@@ -25,7 +25,7 @@ bindgen!({
 });
 
 /// Requests of each API.
-const FILES: [&str; 6] = [
+pub(crate) const FILES: [&str; 6] = [
     include_str!("../vectors/chat-completions.json"),
     include_str!("../vectors/completions.json"),
     include_str!("../vectors/responses.json"),
@@ -36,23 +36,13 @@ const FILES: [&str; 6] = [
 
 #[test]
 fn keys_are_the_same_inside_a_component() {
-    let engine = Engine::default();
-    let bytes = include_bytes!(env!("REFLEX_TEST_CLASSIFY_WASM"));
-    let component = Component::from_binary(&engine, bytes).expect("a component");
-    let mut store = Store::new(&engine, ());
-    // It imports nothing: the linker is empty.
-    let guest =
-        Vectors::instantiate(&mut store, &component, &Linker::new(&engine)).expect("instantiates");
-
+    let mut guest = Guest::start();
     for file in FILES {
         let file: Value = serde_json::from_str(file).expect("JSON");
         let cases = file["cases"].as_array().expect("cases");
         assert!(cases.len() >= 10);
         for case in cases {
-            let outcome = match guest
-                .call_classify(&mut store, &vector(case))
-                .expect("no trap")
-            {
+            let outcome = match guest.classify(&vector(case)) {
                 Ok((tenant, digest, shape)) => {
                     json!({ "tenant": hex(&tenant), "digest": hex(&digest), "shape": shape })
                 }
@@ -63,7 +53,37 @@ fn keys_are_the_same_inside_a_component() {
     }
 }
 
-fn vector(case: &Value) -> Vector {
+/// The component, running.
+pub(crate) struct Guest {
+    store: Store<()>,
+    guest: Vectors,
+}
+
+impl Guest {
+    pub(crate) fn start() -> Self {
+        let engine = Engine::default();
+        let bytes = include_bytes!(env!("REFLEX_TEST_CLASSIFY_WASM"));
+        let component = Component::from_binary(&engine, bytes).expect("a component");
+        let mut store = Store::new(&engine, ());
+        // It imports nothing: the linker is empty.
+        let guest = Vectors::instantiate(&mut store, &component, &Linker::new(&engine));
+        Self {
+            guest: guest.expect("instantiates"),
+            store,
+        }
+    }
+
+    /// The tenant, the digest and the shape's name, or the reason for a bypass.
+    pub(crate) fn classify(
+        &mut self,
+        vector: &Vector,
+    ) -> Result<(Vec<u8>, Vec<u8>, String), String> {
+        let classified = self.guest.call_classify(&mut self.store, vector);
+        classified.expect("no trap")
+    }
+}
+
+pub(crate) fn vector(case: &Value) -> Vector {
     let (request, policy) = (&case["request"], &case["policy"]);
     let headers = request["headers"].as_array().expect("headers");
     Vector {
@@ -87,7 +107,7 @@ fn text(value: &Value) -> String {
     value.as_str().expect("a string").to_owned()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

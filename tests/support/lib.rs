@@ -16,6 +16,7 @@ pub mod unix;
 pub mod edge;
 pub mod envoy;
 pub mod metrics;
+pub mod proxy_wasm;
 
 use std::future::Future;
 use std::time::Duration;
