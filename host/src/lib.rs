@@ -37,6 +37,10 @@ pub use cache::{Durability, Entry, InsertError, OpenError, Stats};
 pub use library::{Answer, Builder, Cache, EntryWriter, Fetched, InsertOptions, Origin};
 pub use reflex_llm::{Key, Tenant};
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use store::fuzzing;
+
 pub use cache::{
     L1Bound, L1Cache, L1CacheHandle, L1LookupResult, ReflexStatus, hash_prompt, hash_tenant_prompt,
 };

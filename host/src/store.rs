@@ -18,6 +18,8 @@ mod epochs;
 pub(crate) mod faults;
 mod folder;
 mod format;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hash;
 mod index;
 mod inspect;

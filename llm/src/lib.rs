@@ -53,6 +53,10 @@ mod pattern;
 mod error;
 pub mod status;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use api::{Api, Representation, Shape};
 pub use body::BODY_BYTES_MAX;
 pub use control::{ClientControl, Control, X_REFLEX_TTL};

@@ -12,6 +12,7 @@ mod python;
 mod wasm;
 
 mod build;
+mod fuzz;
 mod test;
 
 mod admin;
@@ -45,6 +46,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run the fuzz targets, or one of them, within bounds of time and memory
+    Fuzz {
+        /// Its name
+        target: Option<String>,
+        /// How long each runs
+        #[arg(long, default_value_t = fuzz::SECONDS)]
+        seconds: u64,
+    },
     /// Get a standard library for wasm and build the guests
     Wasm,
     /// Get an Envoy, unless there is one, and say where it is
@@ -59,6 +68,7 @@ fn main() -> ExitCode {
         Command::Build => build::build(),
         Command::Test => test::test(),
         Command::Bench { arguments } => build::bench(&arguments),
+        Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),
         Command::Wasm => wasm::guests(),
         Command::Envoy => envoy::set_up().map(|path| println!("{}", path.display())),
     };

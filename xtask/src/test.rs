@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::workspace::{binary, cargo, step};
-use crate::{envoy, node, python, wasm};
+use crate::{envoy, fuzz, node, python, wasm};
 
 /// Sets up what the tests need, then formatting, lints, tests.
 pub(crate) fn test() -> Result<()> {
@@ -45,5 +45,6 @@ pub(crate) fn test() -> Result<()> {
             .env("REFLEX_ENVOY_WASM", filter)
             .env("REFLEX_ENVOY_PANIC_WASM", panicking_filter)
             .env("REFLEX_PYTHON", &python),
-    )
+    )?;
+    fuzz::fuzz_if_able()
 }

@@ -13,7 +13,6 @@ mod completions;
 mod control;
 mod embeddings;
 mod errors;
-mod fuzz;
 mod gemini;
 mod gemini_answers;
 mod hasher;

@@ -1,0 +1,31 @@
+//! Doors for the fuzz targets of `tests/fuzz`, which are outside this crate. Compiled with
+//! `--cfg fuzzing` only.
+
+use alloc::vec::Vec;
+
+use crate::Rejected;
+use crate::sse::{Flow, Frames};
+
+/// The frames of a stream that comes in these chunks, each with its event's name and its data, and
+/// whether the stream ends between two of them.
+///
+/// # Errors
+///
+/// A frame is too long.
+#[expect(
+    clippy::type_complexity,
+    reason = "one caller, which takes it apart at once"
+)]
+pub fn frames<'c>(
+    chunks: impl IntoIterator<Item = &'c [u8]>,
+) -> Result<(Vec<(Vec<u8>, Option<Vec<u8>>)>, bool), Rejected> {
+    let mut frames = Frames::default();
+    let mut found = Vec::new();
+    for chunk in chunks {
+        frames.feed(chunk, |frame| {
+            found.push((frame.event.to_vec(), frame.data.map(<[u8]>::to_vec)));
+            Ok(Flow::More)
+        })?;
+    }
+    Ok((found, frames.is_between_frames()))
+}
