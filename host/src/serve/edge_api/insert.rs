@@ -58,7 +58,7 @@ struct Leading {
 
 impl Drop for Leading {
     fn drop(&mut self) {
-        self.api.fills.end(&self.key, &self.id);
+        self.api.fills.end_claim(&self.key, &self.id);
     }
 }
 
@@ -131,7 +131,10 @@ impl Arrival {
                 Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, rejected.detail(), why)
             })?;
         }
-        if !self.is_current() {
+        // No purge begins between the look and the insert.
+        let held = api.cache.purges().hold();
+        let current = api.epoch.of(held.count());
+        if self.epoch.as_ref().is_some_and(|known| *known != current) {
             return Err(Refusal::purged());
         }
         let stored = api.cache.insert(NewEntry {
@@ -144,23 +147,14 @@ impl Arrival {
                 .ttl
                 .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         });
+        drop(held);
         stored.map_err(|error| match error {
             InsertError::PayloadTooLarge(most) => Refusal::too_large(most),
             InsertError::MetadataTooLarge(most) => Refusal::headers_too_large(most),
         })?;
-        // A purge that came between the look and the insert may have missed it.
-        if !self.is_current() {
-            api.cache.remove(&self.name.key);
-            return Err(Refusal::purged());
-        }
         // Whoever brought it: this is what all have waited for.
         api.fills.answered(&self.name.key);
         Ok(())
-    }
-
-    fn is_current(&self) -> bool {
-        let known = self.epoch.as_ref();
-        known.is_none_or(|known| *known == self.api.epoch.now())
     }
 }
 
