@@ -346,3 +346,30 @@ async fn a_fill_that_is_given_back_before_it_is_asked_for_is_never_led() {
         .fetch(lead(&names.entry, "b").header("x-reflex-wait", WAIT));
     assert_eq!(next.await.header("x-reflex-fill"), "leader");
 }
+
+/// theopenco/llmgateway#2518: what came through an edge saved nothing that was known.
+#[tokio::test]
+async fn what_an_edge_stores_tells_what_it_saves() {
+    let prices = r#"
+        [[price]]
+        model = "mock*"
+        input_per_million = 1000000
+        output_per_million = 1000000
+    "#;
+    let both = Both::with(prices).await;
+    let ask = Ask::chat("what did it cost?");
+    let names = both.names_of(&ask, &[]);
+    let body = r#"{"choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"hi"}}],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#;
+    let stored = put(&names.entry, body)
+        .header("x-reflex-shape", "chat-completions")
+        .header("x-reflex-model", "mock-1");
+    assert_eq!(both.unix.fetch(stored).await.status, 201);
+    let found = both.unix.fetch(Ask::get(&names.entry)).await;
+    assert_eq!(found.header("x-reflex-saved-tokens"), "7");
+    let hit = both.edge.client.fetch(ask).await;
+    assert_eq!(hit.reflex(), "HIT_L1_EXACT");
+    assert_eq!(hit.header("x-reflex-saved-tokens"), "7");
+    let metrics = both.edge.metrics().await;
+    let money = metrics.sum("reflex_saved_money_total", &[("model", "mock*")]);
+    assert!((money - 14.0).abs() < 1e-9, "{metrics:#?}");
+}

@@ -18,7 +18,7 @@ use crate::cache::{Cache, CacheKey, Entry, Lookup, Purges};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::runtime::{Claim, Fills, Waited};
+use crate::runtime::{Claim, Fills, RecordingObserver as _, Waited};
 use crate::tenants::bytes32;
 use axum::Router;
 use axum::body::Body;
@@ -28,7 +28,7 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Version};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use fields::{AGE, ENTRY, EPOCH, FILL, TTL, WAIT, fill_id, number, set};
+use fields::{AGE, ENTRY, EPOCH, FILL, SAVED, TTL, WAIT, fill_id, number, set};
 use http_body_util::BodyExt as _;
 use refusal::Refusal;
 use std::hash::{BuildHasher as _, RandomState};
@@ -117,7 +117,7 @@ impl EdgeApi {
         let epoch = self.epoch.now();
         let now_ms = self.clock.now_ms();
         let found = match self.cache.lookup(&name.key, now_ms) {
-            Lookup::Hit(entry) => replay(&entry, now_ms),
+            Lookup::Hit(entry) => self.replay(&entry, now_ms),
             _ => None,
         };
         let found = found.map(|mut response| {
@@ -125,6 +125,27 @@ impl EdgeApi {
             response
         });
         (epoch, found)
+    }
+}
+
+impl EdgeApi {
+    /// The answer as it was stored; none if that is no answer, because a component has stored
+    /// something of its own under that key.
+    fn replay(&self, entry: &Entry, now_ms: u64) -> Option<Response> {
+        let head = AnswerHead::decode(entry.metadata())?;
+        let mut response = Response::new(Body::from(entry.payload()));
+        *response.status_mut() = head.status;
+        let headers = response.headers_mut();
+        *headers = head.headers;
+        set(headers, AGE, &entry.age_seconds(now_ms).to_string());
+        if let Some(ttl) = entry.ttl_seconds(now_ms) {
+            set(headers, TTL, &ttl.to_string());
+        }
+        if let Some(usage) = &head.notes.usage {
+            self.metrics.saved(usage, head.notes.model.as_deref());
+            set(headers, SAVED, &usage.total_tokens.to_string());
+        }
+        Some(response)
     }
 }
 
@@ -307,21 +328,6 @@ async fn look_up(
         set(headers, FILL, said);
     }
     Ok(response)
-}
-
-/// The answer as it was stored; none if that is no answer, because a component has stored
-/// something of its own under that key.
-fn replay(entry: &Entry, now_ms: u64) -> Option<Response> {
-    let head = AnswerHead::decode(entry.metadata())?;
-    let mut response = Response::new(Body::from(entry.payload()));
-    *response.status_mut() = head.status;
-    let headers = response.headers_mut();
-    *headers = head.headers;
-    set(headers, AGE, &entry.age_seconds(now_ms).to_string());
-    if let Some(ttl) = entry.ttl_seconds(now_ms) {
-        set(headers, TTL, &ttl.to_string());
-    }
-    Some(response)
 }
 
 fn remove(api: &EdgeApi, name: &Name) -> Result<Response, Refusal> {
