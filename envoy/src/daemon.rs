@@ -194,7 +194,7 @@ fn answer(
     let expires_at_ms = seconds(TTL)?.map(|ttl| now_ms.saturating_add(ttl.saturating_mul(1000)));
     let kept = headers
         .iter()
-        .filter(|(name, _)| reflex_llm::is_kept(name))
+        .filter(|(name, _)| reflex_llm::is_kept(name) || name == status::X_REFLEX_SAVED_TOKENS)
         .map(|(name, value)| {
             let value = String::from_utf8(value.clone()).ok()?;
             Some((name.clone(), value))

@@ -16,6 +16,7 @@ mod key;
 mod l1;
 mod memory;
 mod options;
+mod purges;
 mod queue;
 mod stats;
 mod upkeep;
@@ -28,6 +29,7 @@ pub use l1::{
     L1Bound, L1Cache, L1CacheHandle, L1LookupResult, ReflexStatus, hash_prompt, hash_tenant_prompt,
 };
 pub use options::{CacheOptions, Durability};
+pub use purges::{Held, Mark, PurgeListener, Purged, Purges};
 pub use stats::Stats;
 
 use crate::store::{
@@ -150,6 +152,7 @@ struct Shared {
     bell: Arc<Bell>,
     durability: Durability,
     counters: Counters,
+    purges: Arc<Purges>,
     entry_bytes_max: u64,
 }
 
@@ -323,9 +326,20 @@ impl Cache {
         Ok(entry)
     }
 
+    /// Which purges there were. Whoever stores what took time to fetch asks here whether it may
+    /// still be stored.
+    pub fn purges(&self) -> &Arc<Purges> {
+        &self.shared.purges
+    }
+
     /// Removes the entry for a key, for good: it does not come back with a restart, unless the
     /// disk is in trouble from now until then. Returns whether there was one to be found.
     pub fn remove(&self, key: &CacheKey) -> bool {
+        let purged = Purged::Entry(*key);
+        self.shared.purges.note(purged, || self.remove_entry(key))
+    }
+
+    fn remove_entry(&self, key: &CacheKey) -> bool {
         let shared = &*self.shared;
         let in_memory = shared.memory.remove(key.as_bytes());
         if shared.writer.is_none() {
@@ -350,7 +364,8 @@ impl Cache {
     /// The purge holds in this process, but could not be made durable. The next
     /// [`sync`](Self::sync) tries again.
     pub fn purge_tenant(&self, tenant: &[u8; 32]) -> io::Result<()> {
-        self.shared.purge(Whose::Tenant(tenant))
+        let purge = || self.shared.purge(Whose::Tenant(tenant));
+        self.shared.purges.note(Purged::Tenant(*tenant), purge)
     }
 
     /// As [`purge_tenant`](Self::purge_tenant) for everything of everybody. The segments are
@@ -360,7 +375,8 @@ impl Cache {
     ///
     /// As of [`purge_tenant`](Self::purge_tenant). No segment was removed then.
     pub fn purge_all(&self) -> io::Result<()> {
-        self.shared.purge(Whose::Everybody)
+        let purge = || self.shared.purge(Whose::Everybody);
+        self.shared.purges.note(Purged::All, purge)
     }
 
     /// Makes everything durable that was stored before. Meant to be called at the end;
@@ -435,6 +451,7 @@ impl Shared {
             bell: Arc::default(),
             durability: options.durability,
             counters: Counters::default(),
+            purges: Arc::default(),
             entry_bytes_max: options.entry_bytes_max,
         }
     }

@@ -23,14 +23,13 @@ pub struct Metrics {
     guest_failures: Family<ReasonLabel, Counter>,
     upstream_failures: Counter,
     edge_requests: Family<EdgeLabels, Counter>,
-    /// Kept by who counts: the fills of the edge API.
-    pub(crate) edge_waiting: Gauge,
     recordings: Family<RecordingLabels, Counter>,
     batch_texts: Family<FromLabel, Counter>,
     saved_tokens: Family<KindLabel, Counter>,
     saved_money: Family<ModelLabel, Counter<f64, AtomicU64>>,
     prices: Vec<Price>,
     fills: Arc<Fills>,
+    edge_waiting: Gauge,
     fill_waiters: Gauge,
     cache: CacheGauges,
 }
@@ -132,15 +131,10 @@ const HIT_BUCKETS: [f64; 10] = [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 1e-2, 0.
 /// From 1 ms to 10 min: what providers take until their first byte.
 const MISS_BUCKETS: [f64; 10] = [1e-3, 1e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new(Vec::new())
-    }
-}
-
 impl Metrics {
-    /// Counters at zero. Of several prices for a model, the first counts.
-    pub fn new(prices: Vec<Price>) -> Self {
+    /// Counters at zero. Of several prices for a model, the first counts. Who waits for fills is
+    /// among what is told.
+    pub fn new(prices: Vec<Price>, fills: Arc<Fills>) -> Self {
         let mut registry = Registry::with_prefix("reflex");
         let requests = Family::default();
         registry.register(
@@ -304,7 +298,7 @@ impl Metrics {
             saved_tokens,
             saved_money,
             prices,
-            fills: Arc::default(),
+            fills,
             fill_waiters,
             cache,
         }
@@ -312,11 +306,6 @@ impl Metrics {
 }
 
 impl Metrics {
-    /// Which answers are being fetched; who waits for them is among what is told.
-    pub(crate) fn fills(&self) -> &Arc<Fills> {
-        &self.fills
-    }
-
     pub(crate) fn hit(&self, took: Duration) {
         self.request("HIT_L1_EXACT", "");
         self.hit_seconds.observe(took.as_secs_f64());
@@ -365,6 +354,8 @@ impl Metrics {
         self.cache.set(&cache.stats());
         let waiting = i64::try_from(self.fills.waiting()).unwrap_or(i64::MAX);
         self.fill_waiters.set(waiting);
+        let waiting = i64::try_from(self.fills.edges_waiting()).unwrap_or(i64::MAX);
+        self.edge_waiting.set(waiting);
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &self.registry);

@@ -32,6 +32,8 @@ pub use bindings::{
 pub(crate) use body::Prefixed;
 pub use cache_host::{Reflex, ReflexCtx, ReflexCtxView, add_to_linker};
 pub use fills::Fills;
+#[cfg(feature = "serve")]
+pub(crate) use fills::{Claim, Waited};
 pub use grant::{Access, Grant, Refusal, Tenants};
 pub use handler::{Failure, Handler, LoadError};
 pub use http_host::{

@@ -18,7 +18,7 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{Config, EdgeSocket, NetLimits, Upstream};
 use crate::metrics::Metrics;
-use crate::runtime::{Grant, Handler, HttpPolicy, ReflexCtx, Samples};
+use crate::runtime::{Fills, Grant, Handler, HttpPolicy, ReflexCtx, Samples};
 use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 use hyper::service::service_fn;
@@ -51,6 +51,8 @@ pub struct Server {
     admin: TcpListener,
     config: Config,
     cache: Cache,
+    /// Shared by the proxy and the edges.
+    fills: Arc<Fills>,
     metrics: Arc<Metrics>,
 }
 
@@ -80,11 +82,12 @@ impl Server {
         // Only now, for a second daemon on the same folder must leave the first one's socket be.
         let edge = config.edge.as_ref().map(bind_edge).transpose()?;
 
-        let metrics = Arc::new(Metrics::new(config.prices.clone()));
+        let fills = Fills::new(&cache);
+        let metrics = Arc::new(Metrics::new(config.prices.clone(), Arc::clone(&fills)));
         let front = match listener {
             Some((upstream, listener)) => Some(Front {
                 listener,
-                proxy: proxy(&config, upstream, &cache, &metrics)?,
+                proxy: proxy(&config, upstream, &cache, &fills, &metrics)?,
             }),
             None => None,
         };
@@ -94,6 +97,7 @@ impl Server {
             admin,
             config,
             cache,
+            fills,
             metrics,
         })
     }
@@ -136,7 +140,7 @@ impl Server {
         let listener = self.edge.as_mut().and_then(|edge| edge.listener.take());
         let edges = listener.map(|listener| {
             let metrics = Arc::clone(&self.metrics);
-            let api = EdgeApi::new(self.cache.clone(), &self.config, metrics);
+            let api = EdgeApi::new(self.cache.clone(), self.fills, &self.config, metrics);
             serve_edges(listener, api, net, stopped)
         });
         let edges = async {
@@ -181,6 +185,7 @@ fn proxy(
     config: &Config,
     upstream: &Upstream,
     cache: &Cache,
+    fills: &Arc<Fills>,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Proxy>, String> {
     let upstream = UpstreamClient::new(upstream.clone(), config.net.clone(), Arc::clone(metrics));
@@ -219,7 +224,7 @@ fn proxy(
         replay: config.replay,
         samples: Samples::new(config.samples),
         fill_wait_max: config.fill_wait_max,
-        fills: Arc::clone(metrics.fills()),
+        fills: Arc::clone(fills),
         observer: Arc::clone(metrics) as _,
     };
     let handler = Handler::new(

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt as _, Full};
 use reflex_host::cache::{Cache, CacheOptions};
 use reflex_host::clock::Clock;
 use reflex_host::runtime::{
-    ClientControl, Grant, GuestLimits, Handler, HttpPolicy, NoObserver, ReflexCtx, Replay,
+    ClientControl, Fills, Grant, GuestLimits, Handler, HttpPolicy, NoObserver, ReflexCtx, Replay,
     ResponseFuture, Samples, SendRequest, WasiBody,
 };
 use reflex_llm::Anonymous;
@@ -84,8 +84,10 @@ async fn one(handler: &Handler) {
 }
 
 fn handler(answer_bytes: usize) -> Handler {
+    let cache = Cache::in_memory(&CacheOptions::default());
+    let fills = Fills::new(&cache);
     let reflex = ReflexCtx {
-        cache: Cache::in_memory(&CacheOptions::default()),
+        cache,
         grant: Grant {
             namespace: "bench".into(),
             anonymous: Anonymous::Bypass,
@@ -104,7 +106,7 @@ fn handler(answer_bytes: usize) -> Handler {
         replay: Replay::Instant,
         samples: Samples::default(),
         fill_wait_max: Duration::from_secs(60),
-        fills: Arc::default(),
+        fills,
         observer: Arc::new(NoObserver),
     };
     let limits = GuestLimits {

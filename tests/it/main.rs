@@ -17,6 +17,7 @@ mod samples;
 mod savings;
 
 mod edge_api;
+mod one_cache;
 
 mod envoy;
 

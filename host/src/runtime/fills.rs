@@ -6,11 +6,27 @@
 //!    └──► waits for a leader's head ─► follows, gets the same error, or looks again
 //! ```
 //!
+//! Edges take part (`fills/edges.rs`). What one of them fetches reaches the others through the
+//! cache only, so that those who wait for it look there; and so does an edge that waits for a
+//! leader here.
+//!
 //! A fill is a promise, not a lock: whoever has waited long enough asks the provider itself, and
-//! a leader that is gone without an answer is forgotten at once.
+//! a leader that is gone without an answer is forgotten at once. Nobody joins what was begun
+//! before a purge.
+
+#[cfg_attr(
+    not(feature = "serve"),
+    expect(dead_code, reason = "only the daemon has edges")
+)]
+mod edges;
+
+#[cfg(feature = "serve")]
+pub(crate) use edges::{Claim, Waited};
 
 use super::sharing::Shared;
-use crate::cache::CacheKey;
+use crate::cache::{Cache, CacheKey, Mark, PurgeListener, Purged, Purges};
+use edges::{EdgeFill, Released};
+use reflex_llm::Tenant;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,20 +38,45 @@ use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 /// Fills at once. Past it nobody leads, and everybody asks for themselves.
 const FILLS_MAX: usize = 65_536;
 
-/// All fills under way.
-#[derive(Debug, Default)]
+/// All fills under way into one cache, whoever leads.
+#[derive(Debug)]
 pub struct Fills {
-    slots: Mutex<HashMap<CacheKey, Slot>>,
-    /// Who waits, for whichever leader.
+    purges: Arc<Purges>,
+    slots: Mutex<Slots>,
+    /// Who waits here, for whichever leader.
     waiting: AtomicUsize,
+    /// Lookups of edges that wait.
+    edges_waiting: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    fills: HashMap<CacheKey, Slot>,
+    /// Of the last fill that began.
+    number: u64,
+    released: Released,
 }
 
 #[derive(Debug)]
-enum Slot {
+struct Slot {
+    number: u64,
+    tenant: Tenant,
+    since: Mark,
+    by: By,
+    /// Told when an answer is in the cache, and dropped at the fill's end: then there is no use in
+    /// waiting for this fill.
+    over: watch::Sender<()>,
+}
+
+/// Who leads, and how far it is.
+#[derive(Debug)]
+enum By {
     /// The leader has asked, and there is no head yet.
     Asking(watch::Receiver<Stage>, Arc<Audience>),
-    /// The body is under way; gone when nobody reads it any more.
+    /// The body is under way.
     Sharing(Weak<Shared>),
+    /// Not here.
+    Edge(EdgeFill),
 }
 
 /// How far a leader has come.
@@ -69,13 +110,33 @@ pub(super) enum Turn {
 /// The duty to fetch an answer. Dropped without an outcome, it makes those who wait look again.
 #[derive(Debug)]
 pub struct Lead {
-    fills: Arc<Fills>,
-    key: CacheKey,
+    fill: Arc<Fill>,
+    since: Mark,
     stage: watch::Sender<Stage>,
     audience: Arc<Audience>,
 }
 
+/// A fill that is led here. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Fill {
+    fills: Arc<Fills>,
+    key: CacheKey,
+    number: u64,
+}
+
 impl Fills {
+    /// None yet. To be shared by all that work with this cache.
+    pub fn new(cache: &Cache) -> Arc<Self> {
+        let fills = Arc::new(Self {
+            purges: Arc::clone(cache.purges()),
+            slots: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            edges_waiting: AtomicUsize::new(0),
+        });
+        cache.purges().listen(&fills);
+        fills
+    }
+
     /// Requests that wait for another one's answer to begin.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
@@ -83,28 +144,22 @@ impl Fills {
 
     /// Joins the fill of a key, or begins one, and waits for the leader's head for at most so
     /// long.
-    pub(super) async fn join(self: &Arc<Self>, key: CacheKey, wait_max: Duration) -> Turn {
-        let (mut stage, _waiter) = {
-            let mut slots = self.lock();
-            let has_room = slots.len() < FILLS_MAX;
-            match slots.entry(key) {
-                Entry::Vacant(_) if !has_room => return Turn::Alone,
-                Entry::Vacant(vacant) => {
-                    let lead = Lead::new(self, key);
-                    vacant.insert(lead.slot());
-                    return Turn::Lead(lead);
-                }
-                Entry::Occupied(mut slot) => match slot.get() {
-                    Slot::Asking(stage, audience) => (stage.clone(), Waiter::new(self, audience)),
-                    Slot::Sharing(shared) => match shared.upgrade() {
-                        Some(shared) => return Turn::Follow(shared),
-                        None => {
-                            let lead = Lead::new(self, key);
-                            slot.insert(lead.slot());
-                            return Turn::Lead(lead);
-                        }
-                    },
-                },
+    pub(super) async fn join(
+        self: &Arc<Self>,
+        key: CacheKey,
+        tenant: Tenant,
+        wait_max: Duration,
+    ) -> Turn {
+        let (mut stage, _waiter) = match self.begin_or_wait(key, tenant) {
+            Joined::Turn(turn) => return turn,
+            Joined::Asking(stage, waiter) => (stage, waiter),
+            Joined::Else(mut over, most, _waiter) => {
+                // An error says that the sender is gone, which is the end that is waited for.
+                let most = most.map_or(wait_max, |most| most.min(wait_max));
+                return match tokio::time::timeout(most, over.changed()).await {
+                    Ok(_) => Turn::Again,
+                    Err(_) => Turn::Alone,
+                };
             }
         };
         let decided = stage.wait_for(|stage| !matches!(stage, Stage::Asking));
@@ -121,47 +176,180 @@ impl Fills {
         }
     }
 
-    /// Lets nobody join any more. What was joined goes on.
-    pub(super) fn close(&self, key: &CacheKey, shared: *const Shared) {
-        let mut slots = self.lock();
-        let is_its = matches!(slots.get(key),
-            Some(Slot::Sharing(other)) if std::ptr::eq(other.as_ptr(), shared));
-        if is_its {
-            slots.remove(key);
+    fn begin_or_wait(self: &Arc<Self>, key: CacheKey, tenant: Tenant) -> Joined {
+        let since = self.purges.now();
+        let (shared, over) = {
+            let mut slots = self.lock();
+            let Some(slot) = self.current(&mut slots, &key) else {
+                if !slots.has_room() {
+                    return Joined::Turn(Turn::Alone);
+                }
+                return Joined::Turn(Turn::Lead(slots.lead(self, key, tenant, since)));
+            };
+            let over = slot.over.subscribe();
+            match &slot.by {
+                By::Asking(stage, audience) => {
+                    let waiter = Waiter::new(self, Some(audience));
+                    return Joined::Asking(stage.clone(), waiter);
+                }
+                By::Edge(edge) => {
+                    let waiter = Waiter::new(self, None);
+                    return Joined::Else(over, Some(edge.left()), waiter);
+                }
+                By::Sharing(shared) => (shared.upgrade(), over),
+            }
+        };
+        match shared.filter(|shared| shared.is_open()) {
+            Some(shared) => Joined::Turn(Turn::Follow(shared)),
+            // It has been read, and is being stored.
+            None => Joined::Else(over, None, Waiter::new(self, None)),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<CacheKey, Slot>> {
+    /// The fill of a key, if there is one to wait for; if not, there is room for another.
+    fn current<'s>(&self, slots: &'s mut Slots, key: &CacheKey) -> Option<&'s Slot> {
+        let Entry::Occupied(slot) = slots.fills.entry(*key) else {
+            return None;
+        };
+        let Slot {
+            tenant, since, by, ..
+        } = slot.get();
+        let is_over = match by {
+            By::Edge(edge) => edge.is_forgotten(),
+            By::Asking(..) | By::Sharing(_) => false,
+        };
+        // Whoever comes after a purge is not given what was begun before it.
+        if is_over || self.purges.has_met(key, &tenant.0, *since) {
+            slot.remove();
+            return None;
+        }
+        Some(slot.into_mut())
+    }
+
+    /// An answer is in the cache: whoever waits for that looks there. What edges wait for is over.
+    pub(crate) fn answered(&self, key: &CacheKey) {
+        let mut slots = self.lock();
+        if let Entry::Occupied(slot) = slots.fills.entry(*key) {
+            match slot.get().by {
+                By::Edge(_) => drop(slot.remove()),
+                By::Asking(..) | By::Sharing(_) => drop(slot.get().over.send(())),
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slots> {
         // Nothing that runs under this lock can panic half-way through a change.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lead {
-    fn new(fills: &Arc<Fills>, key: CacheKey) -> Self {
-        Self {
-            fills: Arc::clone(fills),
-            key,
-            stage: watch::Sender::new(Stage::Asking),
-            audience: Arc::default(),
+/// What there is for one who joins.
+enum Joined {
+    Turn(Turn),
+    /// A leader here decides.
+    Asking(watch::Receiver<Stage>, Waiter),
+    /// The fill's end decides, for which there is no use in waiting any longer than this.
+    Else(watch::Receiver<()>, Option<Duration>, Waiter),
+}
+
+impl Slots {
+    fn has_room(&mut self) -> bool {
+        if self.fills.len() == FILLS_MAX {
+            self.fills
+                .retain(|_, slot| !matches!(&slot.by, By::Edge(edge) if edge.is_forgotten()));
+        }
+        self.fills.len() < FILLS_MAX
+    }
+
+    fn lead(&mut self, fills: &Arc<Fills>, key: CacheKey, tenant: Tenant, since: Mark) -> Lead {
+        let stage = watch::Sender::new(Stage::Asking);
+        let audience = Arc::default();
+        let by = By::Asking(stage.subscribe(), Arc::clone(&audience));
+        Lead {
+            fill: Arc::new(Fill {
+                fills: Arc::clone(fills),
+                key,
+                number: self.begin(key, tenant, since, by),
+            }),
+            since,
+            stage,
+            audience,
         }
     }
 
-    fn slot(&self) -> Slot {
-        Slot::Asking(self.stage.subscribe(), Arc::clone(&self.audience))
+    fn begin(&mut self, key: CacheKey, tenant: Tenant, since: Mark, by: By) -> u64 {
+        self.number += 1;
+        let slot = Slot {
+            number: self.number,
+            tenant,
+            since,
+            by,
+            over: watch::Sender::new(()),
+        };
+        self.fills.insert(key, slot);
+        self.number
+    }
+}
+
+impl PurgeListener for Fills {
+    /// What was begun before is not stored, so nobody need wait for that.
+    fn purged(&self, what: &Purged) {
+        let is_over = |key: &CacheKey, slot: &mut Slot| match (&slot.by, what) {
+            // Of more than one entry: it ends what edges have begun for whomever, as their answers
+            // are refused for the epoch.
+            (By::Edge(_), Purged::All | Purged::Tenant(_)) => true,
+            _ => what.covers(key, &slot.tenant.0),
+        };
+        self.lock().fills.retain(|key, slot| !is_over(key, slot));
+    }
+}
+
+impl Fill {
+    /// The provider has answered with what many may read.
+    fn share(&self, shared: &Arc<Shared>) {
+        let mut slots = self.fills.lock();
+        let slot = slots.fills.get_mut(&self.key);
+        if let Some(slot) = slot.filter(|slot| slot.number == self.number) {
+            slot.by = By::Sharing(Arc::downgrade(shared));
+        }
     }
 
+    fn end(&self) {
+        let mut slots = self.fills.lock();
+        let slot = slots.fills.get(&self.key);
+        if slot.is_some_and(|slot| slot.number == self.number) {
+            slots.fills.remove(&self.key);
+        }
+    }
+}
+
+impl Drop for Fill {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Lead {
     /// Those who wait for this.
     pub(super) fn audience(&self) -> Arc<Audience> {
         Arc::clone(&self.audience)
+    }
+
+    /// When it began.
+    pub(super) fn since(&self) -> Mark {
+        self.since
+    }
+
+    /// The fill itself, which goes on for as long as the result is held.
+    pub(super) fn fill(&self) -> Arc<Fill> {
+        Arc::clone(&self.fill)
     }
 
     /// The provider has answered, and whoever waits may read it; whoever comes later as well, if
     /// it is open to them.
     pub(super) fn share(self, shared: &Arc<Shared>, open: bool) {
         if open {
-            let slot = Slot::Sharing(Arc::downgrade(shared));
-            self.fills.lock().insert(self.key, slot);
+            self.fill.share(shared);
             self.stage.send_replace(Stage::Sharing(Arc::clone(shared)));
         } else {
             self.end(Stage::Sharing(Arc::clone(shared)));
@@ -179,13 +367,8 @@ impl Lead {
     }
 
     fn end(&self, stage: Stage) {
-        let mut slots = self.fills.lock();
-        let is_ours = matches!(slots.get(&self.key),
-            Some(Slot::Asking(_, audience)) if Arc::ptr_eq(audience, &self.audience));
-        if is_ours {
-            slots.remove(&self.key);
-        }
-        drop(slots);
+        // In this order: who is let go finds no fill of before.
+        self.fill.end();
         self.stage.send_replace(stage);
     }
 }
@@ -226,19 +409,22 @@ impl Audience {
     }
 }
 
-/// One of an audience, until dropped.
+/// One who waits, until dropped.
 struct Waiter {
     fills: Arc<Fills>,
-    audience: Arc<Audience>,
+    /// Of a leader here.
+    audience: Option<Arc<Audience>>,
 }
 
 impl Waiter {
-    fn new(fills: &Arc<Fills>, audience: &Arc<Audience>) -> Self {
+    fn new(fills: &Arc<Fills>, audience: Option<&Arc<Audience>>) -> Self {
         fills.waiting.fetch_add(1, Ordering::Relaxed);
-        audience.count.fetch_add(1, Ordering::SeqCst);
+        if let Some(audience) = audience {
+            audience.count.fetch_add(1, Ordering::SeqCst);
+        }
         Self {
             fills: Arc::clone(fills),
-            audience: Arc::clone(audience),
+            audience: audience.cloned(),
         }
     }
 }
@@ -246,20 +432,32 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         self.fills.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.audience.count.fetch_sub(1, Ordering::SeqCst);
-        self.audience.left.notify_waiters();
+        if let Some(audience) = &self.audience {
+            audience.count.fetch_sub(1, Ordering::SeqCst);
+            audience.left.notify_waiters();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::CacheOptions;
 
     const KEY: CacheKey = CacheKey::from_bytes([1; 32]);
+    const TENANT: Tenant = Tenant([2; 32]);
     const LONG: Duration = Duration::from_secs(60);
 
+    fn cache() -> Cache {
+        Cache::in_memory(&CacheOptions::default())
+    }
+
+    fn fills() -> Arc<Fills> {
+        Fills::new(&cache())
+    }
+
     async fn lead(fills: &Arc<Fills>) -> Lead {
-        match fills.join(KEY, LONG).await {
+        match fills.join(KEY, TENANT, LONG).await {
             Turn::Lead(lead) => lead,
             turn => panic!("{turn:?} in place of the lead"),
         }
@@ -270,7 +468,7 @@ mod tests {
         let before = fills.waiting();
         let waiter = tokio::spawn({
             let fills = Arc::clone(fills);
-            async move { fills.join(KEY, wait_max).await }
+            async move { fills.join(KEY, TENANT, wait_max).await }
         });
         while fills.waiting() == before && !waiter.is_finished() {
             tokio::task::yield_now().await;
@@ -280,7 +478,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_gets_the_leaders_error_once_and_the_next_leads_anew() {
-        let fills = Arc::<Fills>::default();
+        let fills = fills();
         let first = lead(&fills).await;
         let waiting = waiter(&fills, LONG).await;
         assert!(first.audience().is_there());
@@ -292,7 +490,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_leader_that_is_gone_makes_others_look_again() {
-        let fills = Arc::<Fills>::default();
+        let fills = fills();
         let first = lead(&fills).await;
         let waiting = waiter(&fills, LONG).await;
         drop(first);
@@ -305,11 +503,49 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_longer_than_he_is_told() {
-        let fills = Arc::<Fills>::default();
+        let fills = fills();
         let first = lead(&fills).await;
         let waiting = waiter(&fills, Duration::from_millis(1)).await;
         assert!(matches!(waiting.await.expect("no panic"), Turn::Alone));
         first.audience().gone().await;
         assert_eq!(fills.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_joins_what_was_begun_before_a_purge() {
+        let cache = cache();
+        let fills = Fills::new(&cache);
+        type Purge = fn(&Cache) -> bool;
+        let purges: [(Purge, bool); 5] = [
+            (|cache| cache.remove(&KEY), true),
+            (|cache| cache.remove(&CacheKey::from_bytes([9; 32])), false),
+            (|cache| cache.purge_tenant(&TENANT.0).is_ok(), true),
+            (|cache| cache.purge_tenant(&[9; 32]).is_ok(), false),
+            (|cache| cache.purge_all().is_ok(), true),
+        ];
+        for (purge, is_meant) in purges {
+            let first = lead(&fills).await;
+            let before = waiter(&fills, LONG).await;
+            purge(&cache);
+            let after = waiter(&fills, LONG).await;
+            assert_eq!(after.is_finished(), is_meant);
+            let second = is_meant.then_some(after);
+            if let Some(second) = second {
+                let turn = second.await.expect("no panic");
+                assert!(matches!(turn, Turn::Lead(_)), "{turn:?}");
+                // The first one's end is not the second one's.
+                first.fail(ErrorCode::ConnectionRefused);
+                assert!(waiter(&fills, Duration::ZERO).await.await.is_ok());
+                let still = fills.join(KEY, TENANT, Duration::ZERO).await;
+                assert!(matches!(still, Turn::Alone), "{still:?}");
+                drop(turn);
+            } else {
+                first.fail(ErrorCode::ConnectionRefused);
+            }
+            // Who asked before it is told what there is.
+            let turn = before.await.expect("no panic");
+            assert!(matches!(turn, Turn::Failed(_)), "{turn:?}");
+            assert!(fills.lock().fills.is_empty());
+        }
     }
 }

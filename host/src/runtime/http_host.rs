@@ -47,7 +47,7 @@ pub struct HttpPolicy {
     pub samples: Samples,
     /// How long a request waits for another one's answer to begin.
     pub fill_wait_max: Duration,
-    /// Which answers are being fetched.
+    /// Which answers are being fetched: [`Fills::new`] of the same cache, one for all who use it.
     pub fills: Arc<Fills>,
     /// Told how recordings end.
     pub observer: Arc<dyn RecordingObserver>,
@@ -71,7 +71,8 @@ pub struct ReflexHttpCtxView<'a> {
     pub ctx: &'a ReflexCtx,
     /// What may be stored, and who counts it.
     pub policy: &'a HttpPolicy,
-    /// How far the current request has come; `Arc::default()` for those who set no time limit.
+    /// How far the current request has come. One for each request, which remembers when it began:
+    /// an answer is not stored when it was purged since.
     pub progress: Arc<Progress>,
     /// Where requests and responses live.
     pub http: WasiHttpCtxView<'a>,

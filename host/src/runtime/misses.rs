@@ -5,7 +5,6 @@ use super::bindings::{cache, http as bindings};
 use super::body::HostBody;
 use super::fills::{Lead, Turn};
 use super::http_host::{ReflexHttp, ReflexHttpCtxView, ReflexHttpView};
-use super::pace::Replay;
 use super::recording::{Recording, Target};
 use super::sharing::Shared;
 use http::StatusCode;
@@ -22,18 +21,17 @@ pub(super) async fn join<T: ReflexHttpView + 'static>(
     store: &Accessor<T, ReflexHttp>,
     recording: bindings::Recording,
 ) -> Result<bindings::Turn> {
-    let (key, fills, wait_max, progress) = store.with(|mut store| {
+    let (target, wait_max, progress) = store.with(|mut store| {
         let view = store.get();
         let target = target(&view, &recording);
-        let key = target.map(|target| target.ctx.key(&target.key));
-        let fills = Arc::clone(&view.policy.fills);
-        (key, fills, view.policy.fill_wait_max, view.progress)
+        (target, view.policy.fill_wait_max, view.progress)
     });
-    let Some(key) = key else {
+    let Some(target) = target else {
         return Ok(bindings::Turn::Alone);
     };
+    let key = target.ctx.key(&target.key);
     let waiting = progress.wait();
-    let turn = fills.join(key, wait_max).await;
+    let turn = target.fills.join(key, target.key.tenant, wait_max).await;
     drop(waiting);
 
     store.with(|mut store| {
@@ -82,13 +80,17 @@ pub(super) fn record<T: ReflexHttpView + 'static>(
         return Ok(response);
     };
     target.texts = texts;
-    let key = target.ctx.key(&target.key);
+    if let Some(lead) = &lead {
+        target.since = lead.since();
+    }
     let limits = Limits {
         body_bytes_max,
         allow_length: view.policy.allow_length,
     };
-    let fills = Arc::clone(&view.policy.fills);
-    let recording = begin(target, limits, status, &headers, view.policy.replay);
+    let fill = lead.as_ref().map(Lead::fill);
+    let recording = begin(target, limits, (status, &headers), |recorder, target| {
+        Recording::new(recorder, target, view.policy.replay, fill)
+    });
     let is_shared = recording.is_some() || lead.is_some() && is_failure(status, &headers);
     if !is_shared {
         if let Some(lead) = lead {
@@ -106,13 +108,7 @@ pub(super) fn record<T: ReflexHttpView + 'static>(
     let response = response.into_http(&mut store, ready(Ok(())))?;
     let (parts, body) = response.into_parts();
     let is_open = recording.is_some();
-    let shared = Shared::new(
-        (key, &fills),
-        (status, seen),
-        body,
-        recording,
-        body_bytes_max,
-    );
+    let shared = Shared::new((status, seen), body, recording, body_bytes_max);
     let response = http::Response::from_parts(parts, shared.leader());
     if let Some(lead) = lead {
         lead.share(&shared, is_open);
@@ -139,9 +135,8 @@ pub(super) fn fails(status: StatusCode) -> bool {
 fn begin(
     target: Target,
     limits: Limits,
-    status: StatusCode,
-    headers: &HeaderMap,
-    replay: Replay,
+    (status, headers): (StatusCode, &HeaderMap),
+    recording: impl FnOnce(Recorder, Target) -> Recording,
 ) -> Option<Recording> {
     let mut recorder = Recorder::new(target.shape, limits);
     let headers: Vec<(&str, &[u8])> = headers
@@ -149,7 +144,7 @@ fn begin(
         .map(|(name, value)| (name.as_str(), value.as_bytes()))
         .collect();
     match recorder.head(status.as_u16(), &headers) {
-        Ok(()) => Some(Recording::new(recorder, target, replay)),
+        Ok(()) => Some(recording(recorder, target)),
         Err(rejected) => {
             target.reject(rejected);
             None
@@ -188,6 +183,8 @@ pub(super) fn target(
         model: model.clone(),
         ttl,
         observer: Arc::clone(&view.policy.observer),
+        since: view.progress.since(&view.ctx.cache),
+        fills: Arc::clone(&view.policy.fills),
     })
 }
 

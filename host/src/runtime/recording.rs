@@ -2,19 +2,22 @@
 
 use super::batch::Texts;
 use super::cache_host::{NotStored, ReflexCtx};
+use super::fills::{Fill, Fills};
 use super::pace::{Mark, Pace, Replay};
 use reflex_llm::{Key, Recorder, Rejected, Representation, Shape, Storable, Usage};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::{AnswerHead, Notes};
+use crate::cache::Mark as Begun;
 
 /// How a recording ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The answer is in the cache.
     Stored,
-    /// The answer must not be served again. The reason is one of `reflex-llm`'s.
+    /// The answer must not be served again. The reason is one of `reflex-llm`'s, or `purged`:
+    /// there was a purge since the provider was asked.
     Rejected(&'static str),
     /// The answer was good, but the cache did not take it.
     Failed,
@@ -61,6 +64,8 @@ pub(super) struct Recording {
     pace: Option<Pace>,
     /// How much has come.
     bytes: usize,
+    /// What others may join, until the answer is stored or is known not to be.
+    fill: Option<Arc<Fill>>,
 }
 
 /// Where a recording goes.
@@ -75,10 +80,19 @@ pub(super) struct Target {
     pub(super) model: Option<String>,
     pub(super) ttl: Option<Duration>,
     pub(super) observer: Arc<dyn RecordingObserver>,
+    /// When the provider was asked, or before.
+    pub(super) since: Begun,
+    pub(super) fills: Arc<Fills>,
 }
 
 impl Recording {
-    pub(super) fn new(recorder: Recorder, target: Target, replay: Replay) -> Self {
+    /// `fill` ends with the recording.
+    pub(super) fn new(
+        recorder: Recorder,
+        target: Target,
+        replay: Replay,
+        fill: Option<Arc<Fill>>,
+    ) -> Self {
         let is_stream = target.shape.representation == Representation::Sse;
         let has_pace = is_stream && replay == Replay::Paced;
         Self {
@@ -87,6 +101,7 @@ impl Recording {
             recorder,
             target,
             stored: None,
+            fill,
         }
     }
 
@@ -123,6 +138,7 @@ impl Recording {
             target,
             stored,
             pace,
+            fill,
             ..
         } = self;
         let pace = marks(&pace);
@@ -130,7 +146,10 @@ impl Recording {
             (Ok(answer), Some(length)) if answer.body.len() == length => {}
             (Ok(answer), _) if answer.body.len() <= INLINE_BYTES_MAX => target.store(&answer, pace),
             (Ok(answer), _) => {
-                tokio::task::spawn_blocking(move || target.store(&answer, pace));
+                tokio::task::spawn_blocking(move || {
+                    target.store(&answer, pace);
+                    drop(fill);
+                });
             }
             (Err(rejected), stored) => {
                 if stored.is_some() {
@@ -149,6 +168,9 @@ impl Recording {
     }
 }
 
+/// Why an answer was not stored: there was a purge since.
+const PURGED: &str = "purged";
+
 fn marks(pace: &Option<Pace>) -> Vec<Mark> {
     pace.as_ref().map(Pace::marks).unwrap_or_default()
 }
@@ -156,15 +178,39 @@ fn marks(pace: &Option<Pace>) -> Vec<Mark> {
 impl Target {
     pub(super) fn store(&self, answer: &Storable, pace: Vec<Mark>) {
         let texts = self.texts.as_ref();
-        let stored = match texts.and_then(|texts| texts.split(&answer.body)) {
+        let outcome = match texts.and_then(|texts| texts.split(&answer.body)) {
             Some(mut parts) => {
                 // What was kept as one before would be found first.
-                self.remove();
-                parts.try_for_each(|(key, body)| self.put(&key, answer, &body, Vec::new()))
+                self.replace_whole();
+                let mut put = |(key, body): (Key, Vec<u8>)| {
+                    let outcome = self.put(&key, answer, &body, Vec::new());
+                    (outcome != Outcome::Stored).then_some(outcome)
+                };
+                parts.find_map(&mut put).unwrap_or(Outcome::Stored)
             }
             None => self.put(&self.key, answer, &answer.body, pace),
         };
-        self.observer.ended(match stored {
+        if outcome == Outcome::Stored {
+            self.fills.answered(&self.ctx.key(&self.key));
+        }
+        self.observer.ended(outcome);
+    }
+
+    /// Stores an answer, or a part of one, unless there was a purge since it was begun.
+    fn put(&self, key: &Key, answer: &Storable, body: &[u8], pace: Vec<Mark>) -> Outcome {
+        let notes = Notes {
+            usage: self.shape.usage(body),
+            model: self.model.clone(),
+            pace,
+        };
+        let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
+        let cache_key = self.ctx.key(key);
+        // No purge begins between the look and the insert.
+        let held = self.ctx.cache.purges().hold();
+        if held.has_met(&cache_key, &key.tenant.0, self.since) {
+            return Outcome::Rejected(PURGED);
+        }
+        match self.ctx.store(key, &metadata, body, self.ttl) {
             Ok(()) => Outcome::Stored,
             Err(error) => {
                 if let NotStored::Refused(refusal) = error {
@@ -173,24 +219,15 @@ impl Target {
                 tracing::debug!(%error, "answer not stored");
                 Outcome::Failed
             }
-        });
+        }
     }
 
-    /// Stores an answer, or a part of one.
-    fn put(
-        &self,
-        key: &Key,
-        answer: &Storable,
-        body: &[u8],
-        pace: Vec<Mark>,
-    ) -> Result<(), NotStored> {
-        let notes = Notes {
-            usage: self.shape.usage(body),
-            model: self.model.clone(),
-            pace,
-        };
-        let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
-        self.ctx.store(key, &metadata, body, self.ttl)
+    /// Removes the entry of a whole batch, if there is one: a removal is told to all edges.
+    fn replace_whole(&self) {
+        let key = self.ctx.key(&self.key);
+        if self.ctx.cache.contains(&key, self.ctx.clock.now_ms()) {
+            self.remove();
+        }
     }
 
     fn remove(&self) {

@@ -5,9 +5,7 @@
 //! everybody finds it here. So the one who asked first may leave, a slow reader holds up nobody,
 //! and when the last one leaves, the provider is let go.
 
-use super::fills::Fills;
 use super::recording::Recording;
-use crate::cache::CacheKey;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -21,9 +19,6 @@ use wasmtime_wasi_http::{Error, WasiBody};
 
 /// A body that several may read.
 pub(super) struct Shared {
-    /// Under which others join.
-    key: CacheKey,
-    fills: Arc<Fills>,
     /// What those see who join: the status, and the headers that the body cannot be read without.
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
@@ -60,18 +55,14 @@ enum End {
 }
 
 impl Shared {
-    /// The body of a response, and the reader of the one who asked for it. What is recorded is
-    /// open to others until its end, or until it proves no good.
+    /// The body of a response, and the reader of the one who asked for it.
     pub(super) fn new(
-        (key, fills): (CacheKey, &Arc<Fills>),
         (status, headers): (StatusCode, HeaderMap),
         inner: WasiBody,
         recording: Option<Recording>,
         bytes_max: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
-            key,
-            fills: Arc::clone(fills),
             status,
             headers,
             length: inner.size_hint().exact(),
@@ -97,6 +88,12 @@ impl Shared {
     /// A reader of those who joined.
     pub(super) fn follower(self: &Arc<Self>) -> WasiBody {
         self.reader(false)
+    }
+
+    /// Whether others may join. What is recorded is open to them until its end, or until it proves
+    /// no good; who holds this then can read all of it.
+    pub(super) fn is_open(&self) -> bool {
+        self.lock().recording.is_some()
     }
 
     fn reader(self: &Arc<Self>, leads: bool) -> WasiBody {
@@ -135,11 +132,7 @@ impl Shared {
             else {
                 return Poll::Pending;
             };
-            let was_open = state.recording.is_some();
             state.take(frame);
-            if was_open && state.recording.is_none() {
-                self.fills.close(&self.key, self);
-            }
             self.wakers.wake_others(cx.waker());
         }
         Poll::Ready(())
@@ -206,7 +199,6 @@ impl State {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.fills.close(&self.key, self);
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         // All who read have gone away: what came so far is a part.
         state.record(Recording::cut);
@@ -355,9 +347,8 @@ mod tests {
         let frame = |part: &&'static str| Frame::data(Bytes::from_static(part.as_bytes()));
         let end = Empty::new().map_err(Error::from).boxed_unsync();
         let body = Prefixed::boxed(parts.iter().map(frame).collect(), end);
-        let key = CacheKey::from_bytes([1; 32]);
         let head = (StatusCode::OK, HeaderMap::new());
-        Shared::new((key, &Arc::default()), head, body, None, bytes_max)
+        Shared::new(head, body, None, bytes_max)
     }
 
     /// What the reader gets now: `-` if it has to wait, `!` if it is cut, nothing at the end.

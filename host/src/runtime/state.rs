@@ -5,9 +5,10 @@ use super::cache_host::{ReflexCtx, ReflexCtxView};
 use super::fills::Audience;
 use super::http_host::{HttpPolicy, ReflexHttpCtxView, ReflexHttpView};
 use super::limits::GuestLimits;
+use crate::cache::{Cache, Mark};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use wasmtime::component::ResourceTable;
 use wasmtime::{StoreLimits, StoreLimitsBuilder};
@@ -71,6 +72,7 @@ impl GuestState {
     /// A new request begins: nothing of the last one's progress counts.
     pub(super) fn begin(&mut self) -> Arc<Progress> {
         self.hooks.progress = Arc::default();
+        self.hooks.progress.since(&self.reflex.cache);
         Arc::clone(&self.hooks.progress)
     }
 }
@@ -162,6 +164,8 @@ pub struct Progress {
     /// When the last of them ended, in milliseconds since `began`.
     resumed_ms: AtomicU64,
     upstream_called: AtomicBool,
+    /// When it began, among purges.
+    since: OnceLock<Mark>,
     /// Those who wait for the answer that this request fetches.
     audience: Mutex<Option<Arc<Audience>>>,
     /// Set when the body that the host made is asked for its size: see [`HostBody`].
@@ -175,6 +179,7 @@ impl Default for Progress {
             waiting: AtomicU32::new(0),
             resumed_ms: AtomicU64::new(0),
             upstream_called: AtomicBool::new(false),
+            since: OnceLock::new(),
             audience: Mutex::default(),
             host_body_asked: AtomicBool::new(false),
         }
@@ -186,6 +191,11 @@ impl Progress {
     pub(super) fn wait(self: &Arc<Self>) -> Waiting {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Waiting(Arc::clone(self))
+    }
+
+    /// When this request began, among purges: at the first call of this.
+    pub(super) fn since(&self, cache: &Cache) -> Mark {
+        *self.since.get_or_init(|| cache.purges().now())
     }
 
     /// Others wait for this request's answer, or will.

@@ -8,17 +8,17 @@
 //! ```
 
 mod fields;
-mod fills;
 mod insert;
 mod refusal;
 pub(crate) mod socket;
 
 use super::listen::Streams;
 use crate::answer::AnswerHead;
-use crate::cache::{Cache, CacheKey, Entry, Lookup};
+use crate::cache::{Cache, CacheKey, Entry, Lookup, Purges};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::runtime::{Claim, Fills, RecordingObserver as _, Waited};
 use crate::tenants::bytes32;
 use axum::Router;
 use axum::body::Body;
@@ -28,13 +28,11 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Version};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use fields::{AGE, ENTRY, EPOCH, FILL, TTL, WAIT, fill_id, number, set};
-use fills::{Fills, Lead, Waited};
+use fields::{AGE, ENTRY, EPOCH, FILL, SAVED, TTL, WAIT, fill_id, number, set};
 use http_body_util::BodyExt as _;
 use refusal::Refusal;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Requests of one HTTP/2 connection at once. An Envoy worker has one connection, and requests
@@ -69,22 +67,28 @@ pub(crate) struct EdgeApi {
     pub(crate) idle_max: Duration,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
-    fills: Fills,
+    /// Those of the reverse proxy, too.
+    fills: Arc<Fills>,
     epoch: Epoch,
 }
 
 impl EdgeApi {
-    pub(crate) fn new(cache: Cache, config: &Config, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(crate) fn new(
+        cache: Cache,
+        fills: Arc<Fills>,
+        config: &Config,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            epoch: Epoch::new(&cache),
             cache,
             namespace: config.namespace.clone(),
             ttl: config.ttl,
             allow_length: config.allow_length,
             idle_max: config.net.idle_max,
             clock: Clock::system(),
-            fills: Fills::new(metrics.edge_waiting.clone()),
+            fills,
             metrics,
-            epoch: Epoch::new(),
         })
     }
 
@@ -113,7 +117,7 @@ impl EdgeApi {
         let epoch = self.epoch.now();
         let now_ms = self.clock.now_ms();
         let found = match self.cache.lookup(&name.key, now_ms) {
-            Lookup::Hit(entry) => replay(&entry, now_ms),
+            Lookup::Hit(entry) => self.replay(&entry, now_ms),
             _ => None,
         };
         let found = found.map(|mut response| {
@@ -121,6 +125,27 @@ impl EdgeApi {
             response
         });
         (epoch, found)
+    }
+}
+
+impl EdgeApi {
+    /// The answer as it was stored; none if that is no answer, because a component has stored
+    /// something of its own under that key.
+    fn replay(&self, entry: &Entry, now_ms: u64) -> Option<Response> {
+        let head = AnswerHead::decode(entry.metadata())?;
+        let mut response = Response::new(Body::from(entry.payload()));
+        *response.status_mut() = head.status;
+        let headers = response.headers_mut();
+        *headers = head.headers;
+        set(headers, AGE, &entry.age_seconds(now_ms).to_string());
+        if let Some(ttl) = entry.ttl_seconds(now_ms) {
+            set(headers, TTL, &ttl.to_string());
+        }
+        if let Some(usage) = &head.notes.usage {
+            self.metrics.saved(usage, head.notes.model.as_deref());
+            set(headers, SAVED, &usage.total_tokens.to_string());
+        }
+        Some(response)
     }
 }
 
@@ -139,23 +164,23 @@ struct Name {
 struct Epoch {
     /// Another one each time that the daemon starts: what was purged before, nobody remembers.
     start: u64,
-    purges: AtomicU64,
+    purges: Arc<Purges>,
 }
 
 impl Epoch {
-    fn new() -> Self {
+    fn new(cache: &Cache) -> Self {
         Self {
             start: RandomState::new().hash_one(0),
-            purges: AtomicU64::new(0),
+            purges: Arc::clone(cache.purges()),
         }
     }
 
     fn now(&self) -> String {
-        format!("{:x}.{}", self.start, self.purges.load(Ordering::SeqCst))
+        self.of(self.purges.count())
     }
 
-    fn advance(&self) {
-        self.purges.fetch_add(1, Ordering::SeqCst);
+    fn of(&self, count: u64) -> String {
+        format!("{:x}.{count}", self.start)
     }
 }
 
@@ -269,10 +294,10 @@ async fn look_up(
     if found.is_none()
         && let Some(fill) = fill
     {
-        said = match api.fills.lead(key, fill) {
-            Lead::Yours => Some("leader"),
-            Lead::Taken => Some("busy"),
-            Lead::Nobody => None,
+        said = match api.fills.claim(key, &name.tenant, fill) {
+            Claim::Yours => Some("leader"),
+            Claim::Taken => Some("busy"),
+            Claim::Nobody => None,
         };
         if said == Some("leader") {
             // A fill may have ended well since the look. It is not begun again.
@@ -283,7 +308,7 @@ async fn look_up(
         Some(response) => {
             if let Some(fill) = fill {
                 // There is nothing left to lead.
-                api.fills.end(key, fill);
+                api.fills.end_claim(key, fill);
             }
             said = said.filter(|said| *said == "collapsed");
             response
@@ -305,29 +330,8 @@ async fn look_up(
     Ok(response)
 }
 
-/// The answer as it was stored; none if that is no answer, because a component has stored
-/// something of its own under that key.
-fn replay(entry: &Entry, now_ms: u64) -> Option<Response> {
-    let head = AnswerHead::decode(entry.metadata())?;
-    let mut response = Response::new(Body::from(entry.payload()));
-    *response.status_mut() = head.status;
-    let headers = response.headers_mut();
-    *headers = head.headers;
-    set(headers, AGE, &entry.age_seconds(now_ms).to_string());
-    if let Some(ttl) = entry.ttl_seconds(now_ms) {
-        set(headers, TTL, &ttl.to_string());
-    }
-    Some(response)
-}
-
 fn remove(api: &EdgeApi, name: &Name) -> Result<Response, Refusal> {
-    // Also for what is not here: somebody may keep a copy, or be about to store it.
-    api.epoch.advance();
-    let removed = api.cache.remove(&name.key);
-    api.epoch.advance();
-    // Last, so that whoever leads next knows of the purge.
-    api.fills.forget(&name.key);
-    match removed {
+    match api.cache.remove(&name.key) {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => Err(Refusal::miss()),
     }
@@ -343,13 +347,7 @@ async fn purge(
     }
     let failed = |reason, why| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, reason, why);
     // To its end, also when nobody waits for it any more.
-    let purge = tokio::task::spawn_blocking(move || {
-        api.epoch.advance();
-        let purged = what(&api.cache);
-        api.epoch.advance();
-        api.fills.forget_all();
-        purged
-    });
+    let purge = tokio::task::spawn_blocking(move || what(&api.cache));
     match purge.await {
         Ok(Ok(())) => Ok(StatusCode::NO_CONTENT.into_response()),
         Ok(Err(error)) => {
@@ -375,7 +373,7 @@ fn release(
     }
     let why = "x-reflex-fill-id says whose fill it is, and is missing";
     let fill = fill_id(headers)?.ok_or_else(|| Refusal::bad("fill", why))?;
-    match api.fills.end(&name.key, fill) {
+    match api.fills.give_back(&name.key, fill) {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => {
             let why = "there is no such fill";

@@ -21,6 +21,10 @@ pub(crate) const WAIT: HeaderName = HeaderName::from_static("x-reflex-wait");
 pub(crate) const TTL: HeaderName = HeaderName::from_static("x-reflex-ttl");
 /// What an answer must look like, in the words of `reflex-llm`.
 pub(crate) const SHAPE: HeaderName = HeaderName::from_static("x-reflex-shape");
+/// The model that was asked for.
+pub(crate) const MODEL: HeaderName = HeaderName::from_static("x-reflex-model");
+/// How many tokens an answer has cost.
+pub(crate) const SAVED: HeaderName = HeaderName::from_static(status::X_REFLEX_SAVED_TOKENS);
 /// Seconds since an answer was stored.
 pub(crate) const AGE: HeaderName = HeaderName::from_static(status::AGE);
 

@@ -1,16 +1,16 @@
 //! `PUT` of an entry: an answer is judged once more, and stored unless there was a purge.
 
-use super::fields::{EPOCH, SHAPE, TTL, fill_id, number, text};
+use super::fields::{EPOCH, MODEL, SHAPE, TTL, fill_id, number, text};
 use super::refusal::Refusal;
 use super::{EdgeApi, Name};
-use crate::answer::AnswerHead;
+use crate::answer::{AnswerHead, Notes};
 use crate::cache::{CacheKey, InsertError, NewEntry};
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::BodyExt as _;
-use reflex_llm::{Limits, Recorder, Rejected, Shape, Storable};
+use reflex_llm::{Limits, MODEL_BYTES_MAX, Recorder, Rejected, Shape, Storable};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ struct Leading {
 
 impl Drop for Leading {
     fn drop(&mut self) {
-        self.api.fills.end(&self.key, &self.id);
+        self.api.fills.end_claim(&self.key, &self.id);
     }
 }
 
@@ -69,6 +69,8 @@ struct Arrival {
     /// None is for ever.
     ttl: Option<Duration>,
     shape: Option<Shape>,
+    /// For the operator's prices.
+    model: Option<String>,
     /// The epoch that the answer is of.
     epoch: Option<String>,
     answer: Storable,
@@ -114,6 +116,7 @@ impl Arrival {
             name,
             ttl,
             shape,
+            model: model(headers)?,
             epoch: text(headers, &EPOCH, "epoch")?.map(str::to_owned),
             answer: Storable {
                 status: 200,
@@ -131,38 +134,47 @@ impl Arrival {
                 Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, rejected.detail(), why)
             })?;
         }
-        if !self.is_current() {
+        let notes = Notes {
+            usage: self.shape.and_then(|shape| shape.usage(&answer.body)),
+            model: self.model.clone(),
+            pace: Vec::new(),
+        };
+        let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
+        // No purge begins between the look and the insert.
+        let held = api.cache.purges().hold();
+        let current = api.epoch.of(held.count());
+        if self.epoch.as_ref().is_some_and(|known| *known != current) {
             return Err(Refusal::purged());
         }
         let stored = api.cache.insert_now(NewEntry {
             key: &self.name.key,
             tenant: &self.name.tenant,
-            metadata: &AnswerHead::encode(answer.status, &answer.headers),
+            metadata: &metadata,
             payload: &answer.body,
             now_ms: api.clock.now_ms(),
             ttl_ms: self
                 .ttl
                 .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         });
+        drop(held);
         stored.map_err(|error| match error {
             InsertError::PayloadTooLarge(most) => Refusal::too_large(most),
             InsertError::MetadataTooLarge(most) => Refusal::headers_too_large(most),
             InsertError::QueueFull => Refusal::busy(),
         })?;
-        // A purge that came between the look and the insert may have missed it.
-        if !self.is_current() {
-            api.cache.remove(&self.name.key);
-            return Err(Refusal::purged());
-        }
         // Whoever brought it: this is what all have waited for.
         api.fills.answered(&self.name.key);
         Ok(())
     }
+}
 
-    fn is_current(&self) -> bool {
-        let known = self.epoch.as_ref();
-        known.is_none_or(|known| *known == self.api.epoch.now())
+fn model(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let model = text(headers, &MODEL, "model")?;
+    if model.is_some_and(|model| model.len() > MODEL_BYTES_MAX) {
+        let why = format!("x-reflex-model is longer than {MODEL_BYTES_MAX} characters");
+        return Err(Refusal::bad("model", why));
     }
+    Ok(model.map(str::to_owned))
 }
 
 /// The whole body.

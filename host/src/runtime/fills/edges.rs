@@ -1,0 +1,344 @@
+//! Edges among those who fetch and wait.
+//!
+//! A leader that is never heard of again is forgotten, and one whose lookup was taken back never
+//! leads, even if the lookup comes behind the news of that.
+
+use super::{By, Fills};
+use crate::cache::CacheKey;
+use reflex_llm::Tenant;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Lookups that wait, for whichever fill. Past it they are not made to wait.
+const WAITERS_MAX: usize = 16_384;
+
+/// A leader that has not come back by then does not: a long answer takes a minute.
+const FILL_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Fills that were given back before they were asked for. Past it, that is not remembered.
+const RELEASED_MAX: usize = 4096;
+
+/// What overtakes a lookup is known for so long. On one machine it is a matter of milliseconds.
+const RELEASED_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// A fill that an edge leads.
+#[derive(Debug)]
+pub(super) struct EdgeFill {
+    /// A name that only the leader knows.
+    id: String,
+    began: Instant,
+}
+
+impl EdgeFill {
+    /// How long its leader may yet come back.
+    pub(super) fn left(&self) -> Duration {
+        FILL_TIME_MAX.saturating_sub(self.began.elapsed())
+    }
+
+    /// Whether its leader will not come back any more.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.left().is_zero()
+    }
+}
+
+/// Fills that were given back before they were asked for.
+#[derive(Debug, Default)]
+pub(super) struct Released(HashMap<(CacheKey, String), Instant>);
+
+impl Released {
+    fn remember(&mut self, key: &CacheKey, id: &str) {
+        if self.0.len() == RELEASED_MAX {
+            self.0.retain(|_, at| at.elapsed() < RELEASED_TIME_MAX);
+        }
+        if self.0.len() < RELEASED_MAX {
+            self.0.insert((*key, id.to_owned()), Instant::now());
+        }
+    }
+
+    /// Whether that fill was given back. That is so for one who asks.
+    fn take(&mut self, key: &CacheKey, id: &str) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        let at = self.0.remove(&(*key, id.to_owned()));
+        at.is_some_and(|at| at.elapsed() < RELEASED_TIME_MAX)
+    }
+}
+
+/// Who leads.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// The one who asked.
+    Yours,
+    /// Somebody else.
+    Taken,
+    /// Nobody: there are too many fills already, or the one who asked has taken that back.
+    Nobody,
+}
+
+/// What came of waiting.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// There was nothing to wait for.
+    NoFill,
+    /// The fill is at its end, well or not, or the answer is there before its end.
+    Ended,
+    /// It takes longer.
+    StillRuns,
+}
+
+impl Fills {
+    /// Asks to lead the fill of a key, under a name that only the leader knows.
+    pub(crate) fn claim(&self, key: &CacheKey, tenant: &[u8; 32], id: &str) -> Claim {
+        let since = self.purges.now();
+        let mut slots = self.lock();
+        let is_released = slots.released.take(key, id);
+        if let Some(slot) = self.current(&mut slots, key) {
+            return match &slot.by {
+                // A leader that asks again still leads.
+                By::Edge(edge) if edge.id == id => Claim::Yours,
+                _ => Claim::Taken,
+            };
+        }
+        if is_released || !slots.has_room() {
+            return Claim::Nobody;
+        }
+        let fill = EdgeFill {
+            id: id.to_owned(),
+            began: Instant::now(),
+        };
+        slots.begin(*key, Tenant(*tenant), since, By::Edge(fill));
+        Claim::Yours
+    }
+
+    /// Ends an edge's fill, if it is the one of that name; those who wait go on.
+    pub(crate) fn end_claim(&self, key: &CacheKey, id: &str) -> bool {
+        self.lock().end_claim(key, id)
+    }
+
+    /// The same for one who has no answer. If there is no such fill yet, there will be none: the
+    /// lookup that asks for it was taken back, and comes late.
+    pub(crate) fn give_back(&self, key: &CacheKey, id: &str) -> bool {
+        let mut slots = self.lock();
+        let has_ended = slots.end_claim(key, id);
+        if !has_ended {
+            slots.released.remember(key, id);
+        }
+        has_ended
+    }
+
+    /// Waits for the end of a key's fill, at most so long, whoever leads it.
+    pub(crate) async fn wait(&self, key: &CacheKey, most: Duration) -> Waited {
+        let mut over = match self.current(&mut self.lock(), key) {
+            Some(slot) => slot.over.subscribe(),
+            None => return Waited::NoFill,
+        };
+        let _waiter = match EdgeWaiter::new(&self.edges_waiting) {
+            Some(waiter) => waiter,
+            None => return Waited::StillRuns,
+        };
+        // An error says that the sender is gone, which is the end that is waited for.
+        match tokio::time::timeout(most, over.changed()).await {
+            Ok(_) => Waited::Ended,
+            Err(_) => Waited::StillRuns,
+        }
+    }
+
+    /// Whether a key's fill is under way.
+    pub(crate) fn runs(&self, key: &CacheKey) -> bool {
+        self.current(&mut self.lock(), key).is_some()
+    }
+
+    /// Lookups of edges that wait.
+    pub(crate) fn edges_waiting(&self) -> usize {
+        self.edges_waiting.load(Ordering::Relaxed)
+    }
+}
+
+impl super::Slots {
+    fn end_claim(&mut self, key: &CacheKey, id: &str) -> bool {
+        let Entry::Occupied(slot) = self.fills.entry(*key) else {
+            return false;
+        };
+        let is_its = matches!(&slot.get().by, By::Edge(edge) if edge.id == id);
+        if is_its {
+            slot.remove();
+        }
+        is_its
+    }
+}
+
+/// A lookup that waits, as long as it is counted.
+struct EdgeWaiter<'f>(&'f AtomicUsize);
+
+impl<'f> EdgeWaiter<'f> {
+    /// None if there are too many.
+    fn new(count: &'f AtomicUsize) -> Option<Self> {
+        let waiter = Self(count);
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        (before < WAITERS_MAX).then_some(waiter)
+    }
+}
+
+impl Drop for EdgeWaiter<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Lead, Turn};
+    use super::*;
+    use crate::cache::{Cache, CacheOptions};
+    use std::sync::Arc;
+    use tokio::task::{JoinHandle, yield_now};
+
+    const KEY: CacheKey = CacheKey::from_bytes([1; 32]);
+    const TENANT: [u8; 32] = [2; 32];
+    const SHORT: Duration = Duration::from_millis(1);
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn fills() -> (Cache, Arc<Fills>) {
+        let cache = Cache::in_memory(&CacheOptions::default());
+        let fills = Fills::new(&cache);
+        (cache, fills)
+    }
+
+    fn claim(fills: &Fills, id: &str) -> Claim {
+        fills.claim(&KEY, &TENANT, id)
+    }
+
+    async fn join(fills: &Arc<Fills>, wait_max: Duration) -> Turn {
+        fills.join(KEY, Tenant(TENANT), wait_max).await
+    }
+
+    async fn lead(fills: &Arc<Fills>) -> Lead {
+        match join(fills, LONG).await {
+            Turn::Lead(lead) => lead,
+            turn => panic!("{turn:?} in place of the lead"),
+        }
+    }
+
+    /// An edge that waits already when this returns.
+    async fn waiting(fills: &Arc<Fills>) -> JoinHandle<Waited> {
+        let before = fills.edges_waiting();
+        let waiting = tokio::spawn({
+            let fills = Arc::clone(fills);
+            async move { fills.wait(&KEY, LONG).await }
+        });
+        while fills.edges_waiting() == before {
+            yield_now().await;
+        }
+        waiting
+    }
+
+    #[test]
+    fn one_leads_until_the_end_that_only_the_leader_brings() {
+        let (_, fills) = fills();
+        assert_eq!(claim(&fills, "a"), Claim::Yours);
+        assert_eq!(claim(&fills, "b"), Claim::Taken);
+        assert_eq!(claim(&fills, "a"), Claim::Yours);
+        assert!(!fills.end_claim(&KEY, "b"));
+        assert!(fills.runs(&KEY));
+        assert!(fills.end_claim(&KEY, "a"));
+        assert!(!fills.end_claim(&KEY, "a"));
+        assert_eq!(claim(&fills, "b"), Claim::Yours);
+    }
+
+    /// An edge takes a lookup back, and says so. When that came first, the lookup became a leader
+    /// that nobody heard of again, and everybody waited for it, for two minutes.
+    #[test]
+    fn a_lookup_that_was_taken_back_before_it_came_does_not_lead() {
+        let (_, fills) = fills();
+        assert!(!fills.give_back(&KEY, "a"));
+        assert_eq!(claim(&fills, "a"), Claim::Nobody);
+        assert!(!fills.runs(&KEY));
+        assert_eq!(claim(&fills, "b"), Claim::Yours);
+        assert!(fills.give_back(&KEY, "b"));
+        assert_eq!(
+            claim(&fills, "b"),
+            Claim::Yours,
+            "it was there to be given back"
+        );
+        for number in 0..2 * RELEASED_MAX {
+            fills.give_back(&KEY, &format!("many {number}"));
+        }
+        assert_eq!(fills.lock().released.0.len(), RELEASED_MAX);
+    }
+
+    #[test]
+    fn after_a_purge_somebody_else_leads() {
+        let (cache, fills) = fills();
+        type Purge = fn(&Cache) -> bool;
+        let purges: [Purge; 3] = [
+            |cache| cache.remove(&KEY),
+            |cache| cache.purge_tenant(&[9; 32]).is_ok(),
+            |cache| cache.purge_all().is_ok(),
+        ];
+        for purge in purges {
+            assert_eq!(claim(&fills, "a"), Claim::Yours);
+            cache.remove(&CacheKey::from_bytes([9; 32]));
+            assert!(fills.runs(&KEY));
+            purge(&cache);
+            assert!(!fills.runs(&KEY));
+            assert_eq!(claim(&fills, "b"), Claim::Yours);
+            assert!(!fills.end_claim(&KEY, "a"));
+            assert!(fills.end_claim(&KEY, "b"));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_goes_on_at_the_end_or_when_it_has_waited_enough() {
+        let (_, fills) = fills();
+        assert_eq!(fills.wait(&KEY, LONG).await, Waited::NoFill);
+        claim(&fills, "a");
+        assert_eq!(fills.wait(&KEY, SHORT).await, Waited::StillRuns);
+        let waiter = waiting(&fills).await;
+        fills.end_claim(&KEY, "a");
+        assert_eq!(waiter.await.expect("no panic"), Waited::Ended);
+        assert_eq!(fills.edges_waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_edge_waits_for_a_leader_here() {
+        let (_, fills) = fills();
+        let leader = lead(&fills).await;
+        assert_eq!(claim(&fills, "a"), Claim::Taken);
+        assert_eq!(fills.wait(&KEY, SHORT).await, Waited::StillRuns);
+        let first = waiting(&fills).await;
+        // At its terminal event, before its end.
+        fills.answered(&KEY);
+        assert_eq!(first.await.expect("no panic"), Waited::Ended);
+        assert!(fills.runs(&KEY));
+        let second = waiting(&fills).await;
+        leader.keep();
+        assert_eq!(second.await.expect("no panic"), Waited::Ended);
+        assert_eq!(claim(&fills, "a"), Claim::Yours);
+    }
+
+    #[tokio::test]
+    async fn who_joins_here_waits_for_an_edge_but_not_for_ever() {
+        let (_, fills) = fills();
+        claim(&fills, "a");
+        assert!(matches!(join(&fills, SHORT).await, Turn::Alone));
+        for is_answered in [true, false] {
+            claim(&fills, "a");
+            let joined = tokio::spawn({
+                let fills = Arc::clone(&fills);
+                async move { join(&fills, LONG).await }
+            });
+            while fills.waiting() == 0 {
+                yield_now().await;
+            }
+            match is_answered {
+                true => fills.answered(&KEY),
+                false => drop(fills.give_back(&KEY, "a")),
+            }
+            assert!(matches!(joined.await.expect("no panic"), Turn::Again));
+            drop(lead(&fills).await);
+        }
+    }
+}
