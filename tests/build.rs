@@ -1,4 +1,5 @@
-//! Builds the guests of the tests: one that misbehaves on request, and one that only classifies.
+//! Builds the guests of the tests: one that misbehaves on request, one that only classifies, and a
+//! service to be composed with.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
@@ -6,5 +7,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=../guest/middleware/src");
     reflex_guest_build::embed("reflex-test-guest", "REFLEX_TEST_GUEST_WASM")?;
     reflex_guest_build::embed("reflex-test-classify", "REFLEX_TEST_CLASSIFY_WASM")?;
+    reflex_guest_build::embed("reflex-test-origin", "REFLEX_TEST_ORIGIN_WASM")?;
     Ok(())
 }

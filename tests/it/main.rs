@@ -15,6 +15,7 @@ mod refusals;
 mod samples;
 mod savings;
 
+mod compose;
 mod edge_api;
 
 mod envoy;

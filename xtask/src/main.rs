@@ -6,6 +6,7 @@ mod janitor;
 
 mod workspace;
 
+mod compose;
 mod envoy;
 mod node;
 mod python;
