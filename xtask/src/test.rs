@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::workspace::{binary, cargo, step};
-use crate::{compose, envoy, node, python, wasm};
+use crate::{compose, envoy, languages, node, python, wasm};
 
 /// Sets up what the tests need, then formatting, lints, tests.
 pub(crate) fn test() -> Result<()> {
@@ -16,6 +16,7 @@ pub(crate) fn test() -> Result<()> {
     let filter = wasm::filter()?;
     let panicking_filter = wasm::panicking_filter()?;
     let compose = compose::set_up()?;
+    languages::set_up(&compose)?;
 
     let clippy = [
         "clippy",

@@ -15,7 +15,6 @@ use reflex_host::runtime::{
     ClientControl, Failure, Grant, GuestLimits, Handler, HttpPolicy, NoObserver, ReflexCtx, Replay,
     ResponseFuture, Samples, SendRequest, WasiBody,
 };
-use reflex_llm::Anonymous;
 use reflex_tests::client::Ask;
 use reflex_tests::edge::Plan;
 use reflex_tests::upstream::Upstream;
@@ -58,13 +57,8 @@ impl Host {
         let reflex = ReflexCtx {
             cache: Cache::in_memory(&CacheOptions::default()),
             grant: Grant {
-                namespace: "composed".into(),
-                anonymous: Anonymous::Bypass,
-                tenant_header: None,
                 request_bytes_max: REQUEST_BYTES_MAX,
-                temperature_max: None,
-                groups: Arc::default(),
-                lifetimes: Arc::default(),
+                ..Grant::new("composed")
             },
             clock: Clock::system(),
         };

@@ -4,12 +4,7 @@
 // Native linkers take no symbol of the names that components export.
 #![cfg(target_arch = "wasm32")]
 
-#[allow(
-    missing_docs,
-    unsafe_code,
-    unreachable_pub,
-    reason = "generated code"
-)]
+#[allow(missing_docs, unsafe_code, unreachable_pub, reason = "generated code")]
 mod bindings {
     wit_bindgen::generate!({
         path: ["../../../wit", "wit"],
