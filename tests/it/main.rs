@@ -16,6 +16,7 @@ mod refusals;
 mod samples;
 mod savings;
 
+mod compose;
 mod edge_api;
 mod one_cache;
 

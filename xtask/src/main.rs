@@ -6,7 +6,9 @@ mod janitor;
 
 mod workspace;
 
+mod compose;
 mod envoy;
+mod languages;
 mod node;
 mod python;
 mod wasm;
@@ -56,6 +58,8 @@ enum Command {
     },
     /// Get a standard library for wasm and build the guests
     Wasm,
+    /// Make what the tests compose: their tool, and a guest in several languages
+    Guests,
     /// Get an Envoy, unless there is one, and say where it is
     Envoy,
 }
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Command::Bench { arguments } => build::bench(&arguments),
         Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),
         Command::Wasm => wasm::guests(),
+        Command::Guests => compose::set_up().and_then(|tool| languages::set_up(&tool)),
         Command::Envoy => envoy::set_up().map(|path| println!("{}", path.display())),
     };
     match done {

@@ -1,4 +1,4 @@
-//! The Python clients of the tests, in a virtual environment of their own under `target/`.
+//! Python packages of the tests, each set of them in a virtual environment of its own under `target/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,23 +13,29 @@ use crate::workspace::say;
 /// What the clients need of the language, as their packages state it.
 const MINOR_MIN: u32 = 9;
 
-/// A dozen wheels, some 10 MB.
-const INSTALL_TIME_MAX: Duration = Duration::from_secs(600);
+/// A dozen wheels, of 100 MB at most.
+const INSTALL_TIME_MAX: Duration = Duration::from_secs(900);
 
 /// Says in the environment's folder what it was made of; written last.
 const STAMP: &str = "made-of.txt";
 
-/// Makes the environment, unless it is there and made of the same, and returns its `python`.
+/// Makes the environment of the official clients; see [`environment_of`].
+pub(crate) fn set_up() -> Result<PathBuf> {
+    environment_of("tests/python/requirements.txt", "python")
+}
+
+/// Makes an environment of these packages in the folder of that name under `target/`, unless it is
+/// there and made of the same, and returns its `python`.
 ///
 /// # Errors
 ///
 /// Python is missing or too old, or the packages cannot be had; the text says how to get them.
-pub(crate) fn set_up() -> Result<PathBuf> {
-    let requirements = reflex_guest_build::workspace().join("tests/python/requirements.txt");
+pub(crate) fn environment_of(requirements: &str, name: &str) -> Result<PathBuf> {
+    let requirements = reflex_guest_build::workspace().join(requirements);
     let packages = fs::read_to_string(&requirements)
         .with_context(|| format!("{} cannot be read", requirements.display()))?;
     let version = version()?;
-    let folder = reflex_guest_build::target_dir().join("python");
+    let folder = reflex_guest_build::target_dir().join(name);
     let python = folder.join("bin/python");
     // A moved checkout leaves the environment with paths that lead nowhere.
     let made_of = format!("{version}\n{}\n{packages}", folder.display());
@@ -38,7 +44,7 @@ pub(crate) fn set_up() -> Result<PathBuf> {
         return Ok(python);
     }
     say(&format!(
-        "Python clients: making {} ({version})",
+        "Python packages: making {} ({version})",
         folder.display()
     ));
     if folder.exists() {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::workspace::{binary, cargo, step};
-use crate::{envoy, fuzz, node, python, wasm};
+use crate::{compose, envoy, fuzz, languages, node, python, wasm};
 
 /// Sets up what the tests need, then formatting, lints, tests.
 pub(crate) fn test() -> Result<()> {
@@ -15,6 +15,8 @@ pub(crate) fn test() -> Result<()> {
     wasm::set_up()?;
     let filter = wasm::filter()?;
     let panicking_filter = wasm::panicking_filter()?;
+    let compose = compose::set_up()?;
+    languages::set_up(&compose)?;
 
     let clippy = [
         "clippy",
@@ -40,6 +42,7 @@ pub(crate) fn test() -> Result<()> {
     }
     step(
         tests
+            .env("REFLEX_COMPOSE", compose)
             .env("REFLEX_EDGE_BIN", binary("reflex-edge"))
             .env("REFLEX_ENVOY_BIN", envoy)
             .env("REFLEX_ENVOY_WASM", filter)

@@ -1,0 +1,336 @@
+//! Our middleware in front of a `wasi:http` 0.3 service, as one component: misses and what is not
+//! ours to answer go to the service, hits come from the cache, and bodies stream both ways.
+//!
+//! The service (`tests/guests/origin`) makes its bodies itself, and asks before each part of a
+//! stream whether to go on; the tests are who it asks.
+
+use super::tool;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full};
+use reflex_host::cache::{Cache, CacheOptions};
+use reflex_host::clock::Clock;
+use reflex_host::runtime::{
+    ClientControl, Failure, Grant, GuestLimits, Handler, HttpPolicy, NoObserver, ReflexCtx, Replay,
+    ResponseFuture, Samples, SendRequest, WasiBody,
+};
+use reflex_tests::client::Ask;
+use reflex_tests::edge::Plan;
+use reflex_tests::upstream::Upstream;
+use reflex_tests::within;
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::{Semaphore, mpsc};
+
+/// Longest request that the middleware looks at here, in bytes.
+const REQUEST_BYTES_MAX: u64 = 64 << 10;
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// Middleware and service as one component, and the file it is in.
+fn composed() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let middleware = folder.path().join("middleware.wasm");
+    std::fs::write(&middleware, reflex_host::serve::MIDDLEWARE).expect("written");
+    let service = Path::new(env!("REFLEX_TEST_ORIGIN_WASM"));
+    let component = tool::plug(folder.path(), &middleware, service);
+    (folder, component)
+}
+
+/// A host of the composed component.
+struct Host {
+    handler: Handler,
+    pace: Arc<Pace>,
+}
+
+impl Host {
+    fn new() -> Self {
+        let (_folder, component) = composed();
+        let component = std::fs::read(component).expect("the component");
+        let pace = Arc::new(Pace(Semaphore::new(0)));
+        let reflex = ReflexCtx {
+            cache: Cache::in_memory(&CacheOptions::default()),
+            grant: Grant {
+                request_bytes_max: REQUEST_BYTES_MAX,
+                ..Grant::new("composed")
+            },
+            clock: Clock::system(),
+        };
+        let policy = HttpPolicy {
+            allow_length: false,
+            client_control: ClientControl::Obey,
+            replay: Replay::Instant,
+            samples: Samples::default(),
+            fill_wait_max: Duration::from_secs(60),
+            fills: Arc::default(),
+            observer: Arc::new(NoObserver),
+        };
+        let limits = GuestLimits {
+            instances_max: 8,
+            // The machine may be busy with a build.
+            guest_time_max: Duration::from_secs(60),
+            ..GuestLimits::default()
+        };
+        let sender = Sender(Arc::clone(&pace));
+        let handler = Handler::new(&component, reflex, policy, Arc::new(sender), limits)
+            .expect("the composed component fits our host");
+        Self { handler, pace }
+    }
+
+    async fn try_send(&self, path: &str, body: WasiBody) -> Result<Response<WasiBody>, Failure> {
+        let request = Request::builder()
+            .method("POST")
+            .uri(format!("http://model.test{path}"))
+            .header("authorization", "Bearer key")
+            .header("content-type", "application/json")
+            .body(body)
+            .expect("a request");
+        within("a response", self.handler.handle(request)).await
+    }
+
+    async fn send(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+        let response = self.try_send(path, full(body)).await.expect("a response");
+        Answer::new(response)
+    }
+}
+
+/// Whom the service asks whether to go on: yes, as often as the test has said so.
+struct Pace(Semaphore);
+
+/// The only place that the component reaches.
+struct Sender(Arc<Pace>);
+
+impl SendRequest for Sender {
+    fn send(&self, request: Request<WasiBody>) -> ResponseFuture {
+        assert_eq!(request.uri().host(), Some("pace.test"));
+        let pace = Arc::clone(&self.0);
+        Box::pin(async move {
+            pace.0.acquire().await.expect("never closed").forget();
+            Ok(Response::new(full("")))
+        })
+    }
+}
+
+fn full(body: impl Into<Bytes>) -> WasiBody {
+    boxed(Full::new(body.into()))
+}
+
+fn boxed(
+    body: impl http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+) -> WasiBody {
+    body.map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A response whose body comes bit by bit.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: WasiBody,
+}
+
+impl Answer {
+    fn new(response: Response<WasiBody>) -> Self {
+        let (head, body) = response.into_parts();
+        Self {
+            status: head.status,
+            headers: head.headers,
+            body,
+        }
+    }
+
+    fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name).map(|value| value.to_str());
+        value.transpose().expect("text").unwrap_or_default()
+    }
+
+    /// What the middleware says, and whether the service made this very answer.
+    fn origin(&self) -> (&str, bool) {
+        let asked = self.header("x-origin") == "asked";
+        (self.header("x-reflex-status"), asked)
+    }
+
+    /// The next part of the body, as text; nothing at its end.
+    async fn part(&mut self) -> String {
+        match within("a part of the body", self.body.frame()).await {
+            None => String::new(),
+            Some(frame) => {
+                let data = frame.expect("no error").into_data().expect("no trailers");
+                String::from_utf8(data.into()).expect("text")
+            }
+        }
+    }
+
+    async fn rest(&mut self) -> String {
+        let mut text = String::new();
+        loop {
+            let part = self.part().await;
+            if part.is_empty() {
+                return text;
+            }
+            text.push_str(&part);
+        }
+    }
+}
+
+fn chat(prompt: &str, stream: bool) -> String {
+    format!(
+        r#"{{"model":"m","stream":{stream},"messages":[{{"role":"user","content":"{prompt}"}}]}}"#
+    )
+}
+
+#[tokio::test]
+async fn a_miss_is_answered_by_the_service_and_a_hit_by_us() {
+    let host = Host::new();
+    let mut miss = host.send(CHAT, chat("Hello", false)).await;
+    assert_eq!(
+        (miss.status, miss.origin()),
+        (StatusCode::OK, ("MISS", true))
+    );
+    let body = miss.rest().await;
+    assert!(body.contains("bytes"), "{body}");
+
+    let mut hit = host.send(CHAT, chat("Hello", false)).await;
+    assert_eq!(hit.origin(), ("HIT_L1_EXACT", false));
+    assert_eq!(hit.rest().await, body);
+
+    let other = host.send(CHAT, chat("Good bye", false)).await;
+    assert_eq!(other.origin(), ("MISS", true));
+}
+
+#[tokio::test]
+async fn a_stream_reaches_the_client_as_it_is_made_and_is_replayed() {
+    let host = Host::new();
+    let mut miss = host.send(CHAT, chat("Tell me", true)).await;
+    assert_eq!(miss.origin(), ("MISS", true));
+    // The service waits to be told to go on, and the first part is here all the same.
+    let mut body = miss.part().await;
+    assert!(body.contains("On"), "{body}");
+    for _ in 0..3 {
+        host.pace.0.add_permits(1);
+        body.push_str(&miss.part().await);
+    }
+    assert_eq!(miss.part().await, "");
+    assert!(body.ends_with("data: [DONE]\n\n"), "{body}");
+
+    let mut hit = host.send(CHAT, chat("Tell me", true)).await;
+    assert_eq!(hit.origin(), ("HIT_L1_EXACT", false));
+    assert_eq!(hit.rest().await, body);
+}
+
+#[tokio::test]
+async fn who_asks_the_same_meanwhile_reads_along_also_when_the_first_has_left() {
+    let host = Host::new();
+    let mut first = host.send(CHAT, chat("Together", true)).await;
+    let begin = first.part().await;
+    let mut second = host.send(CHAT, chat("Together", true)).await;
+    assert_eq!(second.header("cache-status"), "reflex; fwd=miss; collapsed");
+    assert_eq!(second.part().await, begin);
+
+    drop(first);
+    host.pace.0.add_permits(3);
+    let rest = second.rest().await;
+    assert!(rest.ends_with("data: [DONE]\n\n"), "{rest}");
+    let mut hit = host.send(CHAT, chat("Together", true)).await;
+    assert_eq!(hit.origin(), ("HIT_L1_EXACT", false));
+    assert_eq!(hit.rest().await, format!("{begin}{rest}"));
+}
+
+#[tokio::test]
+async fn a_stream_that_its_client_leaves_is_not_stored() {
+    let host = Host::new();
+    let mut left = host.send(CHAT, chat("Never mind", true)).await;
+    left.part().await;
+    drop(left);
+    host.pace.0.add_permits(6);
+    let mut again = host.send(CHAT, chat("Never mind", true)).await;
+    assert_eq!(again.origin(), ("MISS", true));
+    let body = again.rest().await;
+    assert!(body.ends_with("data: [DONE]\n\n"), "{body}");
+}
+
+/// A body of no length known beforehand, in parts that a test sends when it likes.
+struct Parts(mpsc::Receiver<Bytes>);
+
+impl http_body::Body for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0
+            .poll_recv(cx)
+            .map(|part| part.map(|part| Ok(Frame::data(part))))
+    }
+}
+
+/// Sends a request in 16 parts of 16 KiB, of which hardly more than one waits anywhere; the answer
+/// comes after the last.
+async fn check_streams_through(path: &str, bypass: &str) {
+    const PARTS: usize = 16;
+    let host = Host::new();
+    let (parts, body) = mpsc::channel(1);
+    let sending = async move {
+        for _ in 0..PARTS {
+            let part = Bytes::from(vec![b' '; 16 << 10]);
+            within("room for a part", parts.send(part))
+                .await
+                .expect("it is read");
+        }
+    };
+    let (response, ()) = tokio::join!(host.try_send(path, boxed(Parts(body))), sending);
+    let mut answer = Answer::new(response.expect("a response"));
+    assert_eq!(answer.origin(), ("BYPASS", true));
+    let why = format!("reflex; fwd=bypass; detail=\"{bypass}\"");
+    assert_eq!(answer.header("cache-status"), why);
+    let said = answer.rest().await;
+    assert!(said.contains(&(PARTS * (16 << 10)).to_string()), "{said}");
+}
+
+#[tokio::test]
+async fn what_is_not_ours_streams_through_to_the_service() {
+    check_streams_through("/v1/files", "path").await;
+}
+
+/// The middleware has read the beginning by then, and gives it back.
+#[tokio::test]
+async fn what_is_too_long_to_look_at_streams_through_to_the_service() {
+    check_streams_through(CHAT, "body-too-large").await;
+}
+
+#[tokio::test]
+async fn an_error_of_the_service_is_the_clients_and_is_not_stored() {
+    let host = Host::new();
+    let body = chat("Hello", false).replace("\"m\"", "\"none\"");
+    for _ in 0..2 {
+        let Err(Failure::Refused { error, .. }) = host.try_send(CHAT, full(body.clone())).await
+        else {
+            panic!("an error of the service");
+        };
+        assert_eq!(error.to_string(), "ErrorCode::DestinationUnavailable");
+    }
+}
+
+#[tokio::test]
+async fn the_daemon_runs_the_composed_component() {
+    let (_folder, component) = composed();
+    let upstream = Upstream::start().await;
+    let edge = Plan::new(&upstream.url())
+        .component(&component)
+        .start()
+        .await;
+    for (status, asked) in [("MISS", "asked"), ("HIT_L1_EXACT", "")] {
+        let answer = edge.client.fetch(Ask::chat("composed")).await;
+        assert_eq!((answer.status.as_u16(), answer.reflex()), (200, status));
+        assert_eq!(answer.header("x-origin"), asked);
+        assert_eq!(answer.json()["object"], "chat.completion");
+    }
+    assert_eq!(upstream.call_count(), 0);
+}

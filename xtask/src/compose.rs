@@ -1,0 +1,29 @@
+//! `tests/compose`, the tool with which the tests plug components into each other.
+//!
+//! It is a workspace of its own: within ours, cargo would choose other features of what wasmtime is
+//! built on because of it, and compile wasmtime once more.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::workspace::{cargo, step};
+
+/// Builds the tool and says where it is.
+pub(crate) fn set_up() -> Result<PathBuf> {
+    let target = reflex_guest_build::target_dir().join("compose");
+    let build = [
+        "build",
+        "--release",
+        "--locked",
+        "--manifest-path",
+        "tests/compose/Cargo.toml",
+    ];
+    // Its build folder is no checkout's of its own, so it lies within what goes with this one.
+    step(
+        cargo(&build)
+            .env("CARGO_TARGET_DIR", &target)
+            .env("CARGO_BUILD_BUILD_DIR", target.join("build")),
+    )?;
+    Ok(target.join("release/reflex-compose"))
+}
