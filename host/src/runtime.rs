@@ -11,6 +11,7 @@ mod batch_host;
 mod bindings;
 mod body;
 mod cache_host;
+mod engine;
 mod fills;
 mod grant;
 mod handler;
@@ -18,6 +19,7 @@ mod http_host;
 mod limits;
 mod misses;
 mod pace;
+mod policy;
 mod recording;
 mod samples;
 mod sharing;
@@ -31,15 +33,17 @@ pub use bindings::{
 #[cfg(feature = "serve")]
 pub(crate) use body::Prefixed;
 pub use cache_host::{Reflex, ReflexCtx, ReflexCtxView, add_to_linker};
+pub use engine::LoadError;
 pub use fills::Fills;
 pub use grant::{Access, Grant, Refusal, Tenants};
-pub use handler::{Failure, Handler, LoadError};
+pub use handler::{Failure, Handler};
 pub use http_host::{
     HttpPolicy, ReflexHttp, ReflexHttpCtxView, ReflexHttpView, add_http_to_linker,
 };
 pub use limits::GuestLimits;
 pub(crate) use pace::Mark;
 pub use pace::Replay;
+pub use policy::{Asking, Decision, PolicyGuest, Question};
 pub use recording::{NoObserver, Outcome, RecordingObserver};
 pub use reflex_llm::{Life, LifeRule, Lifetimes};
 pub use samples::Samples;

@@ -11,6 +11,19 @@ mod cache_world {
     });
 }
 
+/// `reflex:cache/requests`, and what a policy component exports.
+mod policy_world {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "reflex:cache/policy",
+        with: {
+            "reflex:cache/cache": super::cache_world::reflex::cache::cache,
+            "reflex:cache/requests.request": crate::runtime::policy::Question,
+        },
+        imports: { default: trappable },
+    });
+}
+
 /// `reflex:cache/http` and the import of the next `wasi:http` handler.
 #[expect(missing_docs, reason = "generated code")]
 mod http_world {
@@ -40,3 +53,6 @@ mod http_world {
 pub use cache_world::reflex::cache::cache;
 pub use http_world::reflex::cache::{embeddings, http};
 pub(super) use http_world::wasi::http::handler;
+pub(super) use policy_world::exports::reflex::cache::decider;
+pub(super) use policy_world::reflex::cache::requests;
+pub(super) use policy_world::{Policy as PolicyInstance, PolicyPre};
