@@ -1,10 +1,16 @@
-//! Builds the guests of the tests: one that misbehaves on request, and one that only classifies.
+//! Builds the guests of the tests: one that misbehaves on request, one that only classifies, and those
+//! of the examples of `reflex-host`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    // The first is the middleware with a switch, so a change there is a change of it.
+    // Some are the middleware with something around it, so a change there is a change of them.
     println!("cargo::rerun-if-changed=../guest/middleware/src");
     reflex_guest_build::embed("reflex-test-guest", "REFLEX_TEST_GUEST_WASM")?;
     reflex_guest_build::embed("reflex-test-classify", "REFLEX_TEST_CLASSIFY_WASM")?;
+    reflex_guest_build::embed("reflex-policy", "REFLEX_POLICY_WASM")?;
+    reflex_guest_build::embed("reflex-test-app", "REFLEX_TEST_APP_WASM")?;
+    reflex_guest_build::embed("reflex-test-caller", "REFLEX_TEST_CALLER_WASM")?;
+    reflex_guest_build::embed("reflex-test-kv", "REFLEX_TEST_KV_WASM")?;
+    reflex_guest_build::embed("reflex-test-own", "REFLEX_TEST_OWN_WASM")?;
     Ok(())
 }

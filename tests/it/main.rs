@@ -16,6 +16,7 @@ mod samples;
 mod savings;
 
 mod edge_api;
+mod embedding;
 
 mod envoy;
 

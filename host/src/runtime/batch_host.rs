@@ -224,7 +224,7 @@ fn begin<T: ReflexHttpView + 'static>(
         recorder.head(wanted.status.as_u16(), &headers).ok()?;
         Some(recorder)
     });
-    let mut target = misses::target(&view, recording);
+    let mut target = misses::target(view.ctx, view.policy, recording);
     if let Some(target) = &mut target {
         target.texts = Some(batch.texts.only(asked));
     }

@@ -24,7 +24,25 @@ mod policy_world {
     });
 }
 
+/// `wasi:keyvalue/store`.
+mod keyvalue_world {
+    wasmtime::component::bindgen!({
+        inline: "
+            package reflex:host;
+
+            world keyvalue {
+                import wasi:keyvalue/store@0.2.0-draft;
+            }
+        ",
+        path: "../wit",
+        world: "reflex:host/keyvalue",
+        with: { "wasi:keyvalue/store.bucket": crate::runtime::keyvalue_host::Bucket },
+        imports: { default: trappable },
+    });
+}
+
 /// `reflex:cache/http` and the import of the next `wasi:http` handler.
+#[cfg(feature = "http")]
 #[expect(missing_docs, reason = "generated code")]
 mod http_world {
     wasmtime::component::bindgen!({
@@ -51,8 +69,11 @@ mod http_world {
 }
 
 pub use cache_world::reflex::cache::cache;
+#[cfg(feature = "http")]
 pub use http_world::reflex::cache::{embeddings, http};
+#[cfg(feature = "http")]
 pub(super) use http_world::wasi::http::handler;
+pub(super) use keyvalue_world::wasi::keyvalue::store as keyvalue;
 pub(super) use policy_world::exports::reflex::cache::decider;
 pub(super) use policy_world::reflex::cache::requests;
 pub(super) use policy_world::{Policy as PolicyInstance, PolicyPre};
