@@ -51,6 +51,7 @@ pub(crate) struct Notes {
 impl AnswerHead {
     /// The bytes to store beside the body. Headers that are too long for their length field, or
     /// too many, cannot occur: the recorder keeps a short list of short ones.
+    #[cfg(any(feature = "serve", test))]
     pub(crate) fn encode(status: u16, headers: &[(String, Vec<u8>)]) -> Vec<u8> {
         Self::encode_noting(status, headers, &Notes::default())
     }
