@@ -1,9 +1,9 @@
 //! Builds the guests of the tests: one that misbehaves on request, one that only classifies, one
-//! that asks the cache, and a service to be composed with.
+//! that asks the cache, a service to be composed with, and those of the examples of `reflex-host`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    // The first is the middleware with a switch, so a change there is a change of it.
+    // Some are the middleware with something around it, so a change there is a change of them.
     println!("cargo::rerun-if-changed=../guest/middleware/src");
     reflex_guest_build::embed("reflex-test-guest", "REFLEX_TEST_GUEST_WASM")?;
     reflex_guest_build::embed("reflex-test-classify", "REFLEX_TEST_CLASSIFY_WASM")?;
@@ -12,5 +12,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     reflex_guest_build::embed("reflex-keyvalue", "REFLEX_KEYVALUE_WASM")?;
     reflex_guest_build::embed("reflex-test-ask", "REFLEX_TEST_ASK_WASM")?;
     reflex_guest_build::embed("reflex-test-origin", "REFLEX_TEST_ORIGIN_WASM")?;
+    reflex_guest_build::embed("reflex-policy", "REFLEX_POLICY_WASM")?;
+    reflex_guest_build::embed("reflex-test-app", "REFLEX_TEST_APP_WASM")?;
+    reflex_guest_build::embed("reflex-test-caller", "REFLEX_TEST_CALLER_WASM")?;
+    reflex_guest_build::embed("reflex-test-kv", "REFLEX_TEST_KV_WASM")?;
+    reflex_guest_build::embed("reflex-test-own", "REFLEX_TEST_OWN_WASM")?;
     Ok(())
 }

@@ -1,16 +1,81 @@
-//! The native host of reflex-edge.
+//! A cache for LLM answers: as a library, as a host of WebAssembly components, and as a daemon.
 //!
 //! A repeated LLM request is answered from local memory and disk, without the provider being
-//! called. The modules stand in the order in which a request meets them:
+//! called. Two requests share an answer only if they are the same in everything that can change it,
+//! and come from the same tenant.
+//!
+//! # As a library
+//!
+//! [`Cache`] is what a program uses that brings its own prompts and answers. It needs neither wasm
+//! nor an async runtime; answers outlive the process.
+//!
+//! ```
+//! use reflex_host::{Cache, Key, Origin, Tenant};
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path();
+//! let cache = Cache::builder(dir)
+//!     .disk_bytes_max(1 << 30)
+//!     .ttl(Duration::from_secs(24 * 3600))
+//!     .open()?;
+//!
+//! // Whose answer, to what. Tenants share nothing.
+//! let key = Key::for_prompt(&Tenant::of_group("research"), "Why is the sky blue?");
+//!
+//! // All who ask at once are one call of the model.
+//! let ask_the_model = || Ok::<_, std::io::Error>("Rayleigh scattering.");
+//! let answer = cache.get_or_fetch_blocking(&key, ask_the_model)?;
+//! assert_eq!(answer.origin(), Origin::Fetched);
+//! let answer = cache.get_or_fetch_blocking(&key, ask_the_model)?;
+//! assert_eq!(answer.origin(), Origin::Hit);
+//! assert_eq!(answer.payload(), "Rayleigh scattering.");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Go on with [`Cache::get_or_fetch`] for async programs, [`Cache::writer`] for answers that come
+//! piece by piece, [`Cache::purge_tenant`] and [`Cache::stats`].
+//!
+//! # In a wasmtime host
+//!
+//! The module `runtime` lends the cache to components, within what a `Grant` allows each: a
+//! namespace, one tenant or any, read-only, a quota, a rate. What goes beyond is an error that the
+//! guest can handle.
+//!
+//! | a guest that | is given |
+//! |---|---|
+//! | calls `reflex:cache` | `runtime::add_to_linker` |
+//! | was written for `wasi:keyvalue` | `runtime::add_keyvalue_to_linker` |
+//! | makes LLM calls over HTTP, and knows of no cache | `runtime::Transparent`, the hooks of its outgoing HTTP |
+//! | decides what becomes of requests | `runtime::PolicyGuest`, a plain function call |
+//! | is a `wasi:http` handler in front of another | `runtime::Handler`, a pool of instances |
+//!
+//! `host/examples/` has a program for each; the smallest has less than 60 lines.
+//!
+//! # Features
+//!
+//! Each includes those above it. Without any, this is the cache alone and pulls neither wasmtime nor
+//! hyper nor tokio.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | – | [`Cache`], [`cache`] |
+//! | `component` | `runtime`: `reflex:cache/cache` and `wasi:keyvalue` for any wasmtime store, policy components |
+//! | `http` | the bridge to `wasi:http` 0.3: `Handler`, `Transparent` |
+//! | `serve` (the default) | the daemon: `serve`, `config`, `metrics` |
+//!
+//! # The way of a request
+//!
+//! The modules stand in the order in which a request of the daemon's meets them:
 //!
 //! ```text
 //! client ─► serve ─► runtime (guest: classify) ─► cache ─► store
 //!                        └─► miss: serve::upstream ─► runtime (recording) ─► cache
 //! ```
 //!
-//! Start with [`cache`]: it is what everything else is for. Without default features this crate
-//! is the cache alone; `component` adds the WIT host for any wasmtime store, `http` the bridge to
-//! `wasi:http` 0.3, and `serve` (the default) the daemon.
+//! Underneath everything is [`cache`], whose callers say the time and make the keys.
 
 #[cfg(feature = "serve")]
 pub mod config;

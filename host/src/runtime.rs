@@ -1,51 +1,90 @@
 //! Guest components and what they may use: the engine, the WIT host, the limits.
 //!
-//! Two levels. Any wasmtime host adds the cache to its own linker with [`add_to_linker`] (plain
-//! functions, no WASI) and [`add_http_to_linker`] (the bridge to `wasi:http` 0.3). [`Handler`]
-//! goes further and runs a `wasi:http` handler component for each request, within limits; that
-//! is what `reflex-edge serve` is made of.
+//! Any wasmtime host adds to its own linker what its guests use: [`add_to_linker`] (plain functions,
+//! no WASI), [`add_keyvalue_to_linker`] (`wasi:keyvalue`) and, with feature `http`,
+//! `add_http_to_linker` (the bridge to `wasi:http` 0.3). A [`Grant`] says what each may do. Three
+//! things go further:
+//!
+//! - [`PolicyGuest`] asks a component what becomes of a request, by a plain function call;
+//! - `Transparent` is a host's outgoing HTTP, and answers LLM calls of guests that know of no cache;
+//! - `Handler` runs a `wasi:http` handler component for each request, within limits. That is what
+//!   `reflex-edge serve` is made of.
 
 mod allowance;
+#[cfg(feature = "http")]
 mod batch;
+#[cfg(feature = "http")]
 mod batch_host;
 mod bindings;
+#[cfg(feature = "http")]
 mod body;
 mod cache_host;
+mod engine;
+#[cfg(feature = "http")]
 mod fills;
 mod grant;
+#[cfg(feature = "http")]
 mod handler;
+#[cfg(feature = "http")]
 mod http_host;
+mod keyvalue_host;
 mod limits;
+#[cfg(feature = "http")]
 mod misses;
+#[cfg(feature = "http")]
 mod pace;
+mod policy;
+#[cfg(feature = "http")]
 mod recording;
+#[cfg(feature = "http")]
 mod samples;
+#[cfg(feature = "http")]
 mod sharing;
+#[cfg(feature = "http")]
 mod state;
+#[cfg(feature = "http")]
+mod transparent;
 
 pub use allowance::Allowance;
+pub use bindings::cache as cache_bindings;
+#[cfg(feature = "http")]
+pub use bindings::embeddings as embeddings_bindings;
+#[cfg(feature = "http")]
+pub use bindings::http as http_bindings;
+#[cfg(feature = "http")]
 pub use bindings::http::ClientControl;
-pub use bindings::{
-    cache as cache_bindings, embeddings as embeddings_bindings, http as http_bindings,
-};
 #[cfg(feature = "serve")]
 pub(crate) use body::Prefixed;
 pub use cache_host::{Reflex, ReflexCtx, ReflexCtxView, add_to_linker};
+pub use engine::LoadError;
+#[cfg(feature = "http")]
 pub use fills::Fills;
 #[cfg(feature = "serve")]
 pub(crate) use fills::{Claim, Waited};
 pub use grant::{Access, Grant, Refusal, Tenants};
-pub use handler::{Failure, Handler, LoadError};
+#[cfg(feature = "http")]
+pub use handler::{Failure, Handler};
+#[cfg(feature = "http")]
 pub use http_host::{
     HttpPolicy, ReflexHttp, ReflexHttpCtxView, ReflexHttpView, add_http_to_linker,
 };
+pub use keyvalue_host::{Bucket, add_keyvalue_to_linker};
 pub use limits::GuestLimits;
+#[cfg(feature = "http")]
 pub(crate) use pace::Mark;
+#[cfg(feature = "http")]
 pub use pace::Replay;
+pub use policy::{Asking, Decision, PolicyGuest, Question};
+#[cfg(feature = "http")]
 pub use recording::{NoObserver, Outcome, RecordingObserver};
 pub use reflex_llm::{Life, LifeRule, Lifetimes};
+#[cfg(feature = "http")]
 pub use samples::Samples;
+#[cfg(feature = "http")]
 pub use state::{Progress, ResponseFuture, SendRequest};
+#[cfg(feature = "http")]
+pub use transparent::Transparent;
 
 /// The body type of requests and responses here.
+#[cfg(feature = "http")]
 pub use wasmtime_wasi_http::WasiBody;

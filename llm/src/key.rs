@@ -30,6 +30,21 @@ impl Key {
         }
     }
 
+    /// The key of a value that a program keeps under a key of its own in a bucket, as with
+    /// `wasi:keyvalue`.
+    pub fn for_item(tenant: &Tenant, bucket: &str, key: &str) -> Self {
+        let mut hasher = KeyHasher::new();
+        hasher
+            .field("tenant", &tenant.0)
+            .field("shape", b"item")
+            .field("bucket", bucket.as_bytes())
+            .field("key", key.as_bytes());
+        Self {
+            tenant: *tenant,
+            digest: hasher.finish(),
+        }
+    }
+
     /// The key of one of several answers that are kept for one request, numbered from 0. The first
     /// has the request's own key, so that it is found whether others are kept or not.
     pub fn sample(&self, number: u32) -> Self {

@@ -1,14 +1,15 @@
 //! Figures, side by side: ours and what it is measured against, in one run on one machine.
 //!
-//! `cargo xtask bench` builds and runs this; with `store`, `classify`, `guest`, `serve` or `envoy` behind it,
-//! only that part. Ratios are what counts; absolute times belong to the machine. The load stays on loopback
-//! and is bounded in connections and time.
+//! `cargo xtask bench` builds and runs this; with `store`, `classify`, `guest`, `policy`, `serve` or
+//! `envoy` behind it, only that part. Ratios are what counts; absolute times belong to the machine.
+//! The load stays on loopback and is bounded in connections and time.
 
 mod classify;
 mod clock;
 mod envoy;
 mod guest;
 mod http;
+mod policy;
 mod store;
 
 use std::process::ExitCode;
@@ -16,10 +17,11 @@ use std::process::ExitCode;
 /// A part of the benchmark, by its name on the command line.
 type Part = (&'static str, fn() -> ExitCode);
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     ("store", store::run),
     ("classify", classify::run),
     ("guest", guest::run),
+    ("policy", policy::run),
     ("serve", http::run),
     ("envoy", envoy::run),
 ];

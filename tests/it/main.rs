@@ -18,6 +18,7 @@ mod savings;
 
 mod compose;
 mod edge_api;
+mod embedding;
 mod one_cache;
 
 mod envoy;

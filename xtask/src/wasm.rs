@@ -8,7 +8,7 @@ use reflex_guest_build::WasmStd;
 use crate::workspace::say;
 
 /// The guests that make components. Those of the tests are built by the tests' build script.
-pub(crate) const COMPONENTS: [&str; 2] = ["reflex-middleware", "reflex-keyvalue"];
+pub(crate) const COMPONENTS: [&str; 3] = ["reflex-middleware", "reflex-policy", "reflex-keyvalue"];
 
 /// Envoy's filter, a core module.
 const FILTER: &str = "reflex-envoy";

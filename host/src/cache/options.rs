@@ -49,7 +49,7 @@ pub struct CacheOptions {
     pub data_dir: PathBuf,
     /// What the segments together may occupy on disk.
     pub disk_bytes_max: u64,
-    /// What entries in memory may take: all entries of [`Cache::in_memory`], and those of a
+    /// What entries in memory may take: all entries of [`Cache::in_memory`](super::Cache::in_memory), and those of a
     /// cache whose disk is in trouble.
     pub memory_bytes_max: u64,
     /// The longest payload that is stored.

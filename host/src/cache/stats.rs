@@ -34,7 +34,7 @@ pub struct Stats {
     pub store_errors: u64,
     /// Records that were not as they were written, when opening or reading.
     pub corrupt: u64,
-    /// Whether entries go to disk. Always true for [`Cache::in_memory`].
+    /// Whether entries go to disk. Always true for [`Cache::in_memory`](super::Cache::in_memory).
     pub healthy: bool,
     /// If not, why.
     pub trouble: Option<String>,

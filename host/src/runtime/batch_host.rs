@@ -232,7 +232,8 @@ fn begin<T: ReflexHttpView + 'static>(
         recorder.head(wanted.status.as_u16(), &headers).ok()?;
         Some(recorder)
     });
-    let mut target = misses::target(&view, recording);
+    let since = view.progress.since(&view.ctx.cache);
+    let mut target = misses::target(view.ctx, view.policy, since, recording);
     if let Some(target) = &mut target {
         target.texts = Some(batch.texts.only(asked));
     }

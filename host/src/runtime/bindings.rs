@@ -11,7 +11,38 @@ mod cache_world {
     });
 }
 
+/// `reflex:cache/requests`, and what a policy component exports.
+mod policy_world {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "reflex:cache/policy",
+        with: {
+            "reflex:cache/cache": super::cache_world::reflex::cache::cache,
+            "reflex:cache/requests.request": crate::runtime::policy::Question,
+        },
+        imports: { default: trappable },
+    });
+}
+
+/// `wasi:keyvalue/store`.
+mod keyvalue_world {
+    wasmtime::component::bindgen!({
+        inline: "
+            package reflex:host;
+
+            world keyvalue {
+                import wasi:keyvalue/store@0.2.0-draft;
+            }
+        ",
+        path: "../wit",
+        world: "reflex:host/keyvalue",
+        with: { "wasi:keyvalue/store.bucket": crate::runtime::keyvalue_host::Bucket },
+        imports: { default: trappable },
+    });
+}
+
 /// `reflex:cache/http` and the import of the next `wasi:http` handler.
+#[cfg(feature = "http")]
 #[expect(missing_docs, reason = "generated code")]
 mod http_world {
     wasmtime::component::bindgen!({
@@ -38,5 +69,11 @@ mod http_world {
 }
 
 pub use cache_world::reflex::cache::cache;
+#[cfg(feature = "http")]
 pub use http_world::reflex::cache::{embeddings, http};
+#[cfg(feature = "http")]
 pub(super) use http_world::wasi::http::handler;
+pub(super) use keyvalue_world::wasi::keyvalue::store as keyvalue;
+pub(super) use policy_world::exports::reflex::cache::decider;
+pub(super) use policy_world::reflex::cache::requests;
+pub(super) use policy_world::{Policy as PolicyInstance, PolicyPre};

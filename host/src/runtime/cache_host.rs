@@ -4,7 +4,7 @@ use super::bindings::cache::{self, Error, Host, HostEntry, InsertOptions, Limits
 use super::grant::{Grant, Refusal, bytes32};
 use crate::cache::{Cache, CacheKey, Entry, InsertError, Lookup, METADATA_BYTES_MAX, NewEntry};
 use crate::clock::Clock;
-use reflex_llm::{Bypass, Head, Key, Life};
+use reflex_llm::{Anonymous, Bypass, Head, Key, Life, Tenant};
 use std::fmt;
 use std::time::Duration;
 use wasmtime::Result;
@@ -83,6 +83,16 @@ pub fn add_to_linker<T: 'static>(
 /// Longest single `entry.read`: what crosses into a guest at once stays well below its memory.
 const READ_BYTES_MAX: u64 = 1 << 20;
 
+/// What a guest reads of something, in one call.
+pub(super) fn part(bytes: &[u8], offset: u64, length: u64) -> Vec<u8> {
+    let start = usize::try_from(offset)
+        .unwrap_or(usize::MAX)
+        .min(bytes.len());
+    let length = usize::try_from(length.min(READ_BYTES_MAX)).unwrap_or(usize::MAX);
+    let end = start.saturating_add(length).min(bytes.len());
+    bytes[start..end].to_vec()
+}
+
 /// Why an insert was refused: the operator has such answers not kept.
 const NOT_KEPT: &str = "not-kept";
 
@@ -111,7 +121,6 @@ impl ReflexCtx {
                 Ok(Named::bare(Key::for_prompt(&tenant, &prompt.text)))
             }
             Name::Request(request) => {
-                self.check_length("body", request.body.len())?;
                 let headers: Vec<(&str, &[u8])> = request
                     .headers
                     .iter()
@@ -123,25 +132,39 @@ impl ReflexCtx {
                     path: &request.path,
                     headers: &headers,
                 };
-                let bypass = |reason: Bypass| Error::Bypass(reason.detail().into());
-                let candidate =
-                    reflex_llm::candidate(&head, &self.grant.policy()).map_err(bypass)?;
-                let group = self.grant.group_of(candidate.tenant());
-                let candidate = match group == candidate.tenant() {
-                    true => candidate,
-                    false => candidate.as_tenant(group, self.grant.tenant_header.as_deref()),
-                };
-                let examined = candidate.examine(&request.body).map_err(bypass)?;
-                Ok(Named {
-                    key: examined.exchange.key,
-                    path: request.path,
-                    model: examined.model,
-                })
+                self.classify(&head, &request.body, None)
             }
         }
     }
 
-    fn check_length(&self, what: &str, length: usize) -> Result<(), Error> {
+    /// What a request stands for: as the tenant that it is made for, or as that of its credential.
+    pub(super) fn classify(
+        &self,
+        head: &Head<'_>,
+        body: &[u8],
+        tenant: Option<Tenant>,
+    ) -> Result<Named, Error> {
+        self.check_length("body", body.len())?;
+        let bypass = |reason: Bypass| Error::Bypass(reason.detail().into());
+        let mut policy = self.grant.policy();
+        if tenant.is_some() {
+            policy.anonymous = Anonymous::Share;
+        }
+        let candidate = reflex_llm::candidate(head, &policy).map_err(bypass)?;
+        let group = tenant.unwrap_or_else(|| self.grant.group_of(candidate.tenant()));
+        let candidate = match group == candidate.tenant() {
+            true => candidate,
+            false => candidate.as_tenant(group, self.grant.tenant_header.as_deref()),
+        };
+        let examined = candidate.examine(body).map_err(bypass)?;
+        Ok(Named {
+            key: examined.exchange.key,
+            path: head.path.into(),
+            model: examined.model,
+        })
+    }
+
+    pub(super) fn check_length(&self, what: &str, length: usize) -> Result<(), Error> {
         let most = self.grant.request_bytes_max;
         if length as u64 > most {
             return Err(Error::Invalid(format!(
@@ -153,14 +176,15 @@ impl ReflexCtx {
 }
 
 /// What a name stands for, and what the operator has rules about, where it is known.
-struct Named {
-    key: Key,
+#[derive(Debug)]
+pub(super) struct Named {
+    pub(super) key: Key,
     path: String,
     model: Option<String>,
 }
 
 impl Named {
-    fn bare(key: Key) -> Self {
+    pub(super) fn bare(key: Key) -> Self {
         Self {
             key,
             path: String::new(),
@@ -184,16 +208,7 @@ impl Host for ReflexCtxView<'_> {
             Ok(named) => named.key,
             Err(error) => return Ok(Err(error)),
         };
-        let Some(entry) = self.ctx.find(&self.ctx.key(&key)) else {
-            return Ok(Ok(None));
-        };
-        // A full table is the guest's doing, and an error that it can handle.
-        Ok(match self.table.push(entry) {
-            Ok(resource) => Ok(Some(resource)),
-            Err(_) => Err(Error::Unavailable(
-                "too many open entries: drop some".into(),
-            )),
-        })
+        Ok(self.open(&key))
     }
 
     fn contains(&mut self, name: Name) -> Result<Result<bool, Error>> {
@@ -229,17 +244,31 @@ impl ReflexCtx {
         options: InsertOptions,
     ) -> Result<(), Error> {
         self.grant.check_write()?;
-        if options.ttl_seconds == Some(0) {
+        let named = self.resolve(name)?;
+        self.keep(&named, metadata, payload, options.ttl_seconds)
+    }
+
+    /// Stores what is named so, for as long as the operator's rules say, or as is asked for within
+    /// them.
+    pub(super) fn keep(
+        &self,
+        named: &Named,
+        metadata: &[u8],
+        payload: &[u8],
+        ttl_seconds: Option<u64>,
+    ) -> Result<(), Error> {
+        self.grant.check_write()?;
+        if ttl_seconds == Some(0) {
             return Err(Error::Invalid("ttl-seconds: 0 would store nothing".into()));
         }
-        let Named { key, path, model } = self.resolve(name)?;
+        let Named { key, path, model } = named;
         let lifetimes = &self.grant.lifetimes;
-        let ttl = match lifetimes.of(&path, model.as_deref(), options.ttl_seconds) {
+        let ttl = match lifetimes.of(path, model.as_deref(), ttl_seconds) {
             Life::NotKept => return Err(Error::Bypass(NOT_KEPT.into())),
             Life::For(ttl) => Some(ttl),
             Life::Forever => None,
         };
-        let stored = self.store(&key, metadata, payload, ttl);
+        let stored = self.store(key, metadata, payload, ttl);
         stored.map_err(|refused| self.error(refused))
     }
 
@@ -320,6 +349,20 @@ impl fmt::Display for NotStored {
     }
 }
 
+impl ReflexCtxView<'_> {
+    /// The entry of that key, as a handle for the guest.
+    pub(super) fn open(&mut self, key: &Key) -> Result<Option<Resource<Entry>>, Error> {
+        let Some(entry) = self.ctx.find(&self.ctx.key(key)) else {
+            return Ok(None);
+        };
+        // A full table is the guest's doing, and an error that it can handle.
+        let pushed = self.table.push(entry);
+        pushed
+            .map(Some)
+            .map_err(|_| Error::Unavailable("too many open entries: drop some".into()))
+    }
+}
+
 impl HostEntry for ReflexCtxView<'_> {
     fn metadata(&mut self, entry: Resource<Entry>) -> Result<Vec<u8>> {
         Ok(self.table.get(&entry)?.metadata().to_vec())
@@ -331,12 +374,7 @@ impl HostEntry for ReflexCtxView<'_> {
 
     fn read(&mut self, entry: Resource<Entry>, offset: u64, length: u64) -> Result<Vec<u8>> {
         let payload = self.table.get(&entry)?.payload();
-        let start = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(payload.len());
-        let length = usize::try_from(length.min(READ_BYTES_MAX)).unwrap_or(usize::MAX);
-        let end = start.saturating_add(length).min(payload.len());
-        Ok(payload[start..end].to_vec())
+        Ok(part(&payload, offset, length))
     }
 
     fn age_seconds(&mut self, entry: Resource<Entry>) -> Result<u64> {

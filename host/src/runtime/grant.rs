@@ -159,6 +159,7 @@ impl Grant {
     }
 
     /// Whether [`group_of`](Self::group_of) ever says another.
+    #[cfg(feature = "http")]
     pub(super) fn has_groups(&self) -> bool {
         self.tenants != Tenants::ChosenByGuest || !self.groups.is_empty()
     }

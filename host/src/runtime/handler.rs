@@ -5,8 +5,9 @@
 
 use super::body::is_host_made;
 use super::cache_host::{ReflexCtx, add_to_linker};
+use super::engine::{LoadError, one_line, tick_epoch};
 use super::http_host::{HttpPolicy, add_http_to_linker};
-use super::limits::{EPOCH_TICK, GuestLimits};
+use super::limits::GuestLimits;
 use super::state::{GuestState, Progress, SendRequest};
 use http_body_util::BodyExt as _;
 use std::fmt;
@@ -23,32 +24,6 @@ use wasmtime_wasi_http::p3::Request;
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
-
-/// Why a component cannot be used at all. The text is one line that says what is wrong with it.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// This machine cannot run guests as configured.
-    Engine(String),
-    /// The bytes are not a WebAssembly component, or use features that are off.
-    NotAComponent(String),
-    /// It imports something that is not offered, or does not export `wasi:http/handler@0.3.0`.
-    Mismatch(String),
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Engine(reason) => write!(f, "cannot set up the WebAssembly engine: {reason}"),
-            Self::NotAComponent(reason) => {
-                write!(f, "not a usable WebAssembly component: {reason}")
-            }
-            Self::Mismatch(reason) => write!(f, "not a component for this host: {reason}"),
-        }
-    }
-}
-
-impl std::error::Error for LoadError {}
 
 /// Why there is no response from the guest for one request. Nothing has gone to the client.
 #[derive(Debug)]
@@ -411,17 +386,7 @@ fn engine(limits: &GuestLimits) -> wasmtime::Result<Engine> {
         tracing::warn!(error = one_line(&error), "no pooling of guest memories");
         Engine::new(&config(limits, false))
     })?;
-    let weak = engine.weak();
-    std::thread::Builder::new()
-        .name("guest-epoch".into())
-        .spawn(move || {
-            while let Some(engine) = weak.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
-                std::thread::sleep(EPOCH_TICK);
-            }
-        })
-        .map_err(wasmtime::Error::from)?;
+    tick_epoch(&engine)?;
     Ok(engine)
 }
 
@@ -448,16 +413,6 @@ fn config(limits: &GuestLimits, pooling: bool) -> Config {
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     }
     config
-}
-
-/// An error and its causes on one line: wasmtime's own text spans many.
-fn one_line(error: &wasmtime::Error) -> String {
-    let text = format!("{error:#}");
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -9,11 +9,11 @@ use super::cache_host::ReflexCtx;
 use super::fills::{Fills, Lead};
 use super::misses::{self, key_of};
 use super::pace::{PacedBody, Replay};
-use super::recording::RecordingObserver;
+use super::recording::{NoObserver, RecordingObserver};
 use super::samples::Samples;
 use super::state::Progress;
 use crate::answer::AnswerHead;
-use crate::cache::Entry;
+use crate::cache::{Cache, Entry};
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, uri::Scheme};
@@ -51,6 +51,23 @@ pub struct HttpPolicy {
     pub fills: Arc<Fills>,
     /// Told how recordings end.
     pub observer: Arc<dyn RecordingObserver>,
+}
+
+impl HttpPolicy {
+    /// As the daemon does without a configuration, with fills of its own, and nobody counts. All
+    /// that work with the same cache should have the same policy, or the same [`fills`](Self::fills).
+    pub fn new(cache: &Cache) -> Self {
+        Self {
+            allow_length: false,
+            client_control: ClientControl::Obey,
+            replay: Replay::Instant,
+            samples: Samples::default(),
+            // Longer than a model takes to begin, as a rule.
+            fill_wait_max: Duration::from_secs(60),
+            fills: Fills::new(cache),
+            observer: Arc::new(NoObserver),
+        }
+    }
 }
 
 impl std::fmt::Debug for HttpPolicy {
@@ -204,30 +221,10 @@ impl Host for ReflexHttpCtxView<'_> {
         set: Vec<Header>,
     ) -> Result<Result<Resource<Response>, cache::Error>> {
         let entry = self.http.table.get(&entry)?;
-        let Some(AnswerHead {
-            status,
-            mut headers,
-            notes,
-        }) = AnswerHead::decode(entry.metadata())
-        else {
+        let Some((status, headers, body)) = replayed(entry, &set, self.policy) else {
             return Ok(Err(cache::Error::Invalid(
                 "entry: not stored by record-response".into(),
             )));
-        };
-        let payload = entry.payload();
-        apply(&mut headers, &[], &set);
-        if let Some(usage) = &notes.usage {
-            self.policy.observer.saved(usage, notes.model.as_deref());
-            let tokens = HeaderValue::from(usage.total_tokens);
-            headers.insert(HeaderName::from_static(X_REFLEX_SAVED_TOKENS), tokens);
-        }
-        let body = match self.policy.replay {
-            Replay::Paced if !notes.pace.is_empty() => {
-                PacedBody::new(payload, notes.pace).boxed_unsync()
-            }
-            Replay::Paced | Replay::Instant => {
-                Full::new(payload).map_err(Error::from).boxed_unsync()
-            }
         };
         self.respond_with(status, headers, body).map(Ok)
     }
@@ -330,8 +327,36 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
     }
 }
 
+/// Status, headers and body of a recorded answer, with `set` on top; none for what was stored
+/// otherwise.
+pub(super) fn replayed(
+    entry: &Entry,
+    set: &[Header],
+    policy: &HttpPolicy,
+) -> Option<(StatusCode, HeaderMap, WasiBody)> {
+    let AnswerHead {
+        status,
+        mut headers,
+        notes,
+    } = AnswerHead::decode(entry.metadata())?;
+    apply(&mut headers, &[], set);
+    if let Some(usage) = &notes.usage {
+        policy.observer.saved(usage, notes.model.as_deref());
+        let tokens = HeaderValue::from(usage.total_tokens);
+        headers.insert(HeaderName::from_static(X_REFLEX_SAVED_TOKENS), tokens);
+    }
+    let payload = entry.payload();
+    let body = match policy.replay {
+        Replay::Paced if !notes.pace.is_empty() => {
+            PacedBody::new(payload, notes.pace).boxed_unsync()
+        }
+        Replay::Paced | Replay::Instant => Full::new(payload).map_err(Error::from).boxed_unsync(),
+    };
+    Some((status, headers, body))
+}
+
 /// The whole body if it is at most `bytes_max` long, and in any case a body to send on.
-async fn read_ahead(
+pub(super) async fn read_ahead(
     mut body: WasiBody,
     bytes_max: u64,
 ) -> Result<(Option<Bytes>, WasiBody), Error> {

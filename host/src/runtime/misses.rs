@@ -3,10 +3,12 @@
 use super::batch::Texts;
 use super::bindings::{cache, http as bindings};
 use super::body::HostBody;
+use super::cache_host::ReflexCtx;
 use super::fills::{Lead, Turn};
-use super::http_host::{ReflexHttp, ReflexHttpCtxView, ReflexHttpView};
+use super::http_host::{HttpPolicy, ReflexHttp, ReflexHttpView};
 use super::recording::{Recording, Target};
 use super::sharing::Shared;
+use crate::cache::Mark;
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, HeaderMap};
 use reflex_llm::{Key, Life, Limits, Recorder, Shape, Tenant, is_kept};
@@ -14,6 +16,7 @@ use std::future::ready;
 use std::sync::Arc;
 use wasmtime::Result;
 use wasmtime::component::{Access, Accessor, Resource};
+use wasmtime_wasi_http::WasiBody;
 use wasmtime_wasi_http::p3::Response;
 
 /// Joins those who want the same answer.
@@ -23,7 +26,8 @@ pub(super) async fn join<T: ReflexHttpView + 'static>(
 ) -> Result<bindings::Turn> {
     let (target, wait_max, progress) = store.with(|mut store| {
         let view = store.get();
-        let target = target(&view, &recording);
+        let since = view.progress.since(&view.ctx.cache);
+        let target = target(view.ctx, view.policy, since, &recording);
         (target, view.policy.fill_wait_max, view.progress)
     });
     let Some(target) = target else {
@@ -72,50 +76,95 @@ pub(super) fn record<T: ReflexHttpView + 'static>(
     let lead = fill.map(|fill| view.http.table.delete(fill)).transpose()?;
     let wanted = view.http.table.get(&response)?;
     let (status, headers) = (wanted.status, HeaderMap::clone(&wanted.headers));
-    let body_bytes_max = usize::try_from(view.ctx.cache.entry_bytes_max()).unwrap_or(usize::MAX);
-    let Some(mut target) = target(&view, &recording) else {
-        if let Some(lead) = lead {
-            lead.keep();
-        }
+    let since = view.progress.since(&view.ctx.cache);
+    let target = target(view.ctx, view.policy, since, &recording);
+    let target = target.map(|target| Target { texts, ..target });
+    let Some(watch) = Watch::new(target, view.policy, (status, &headers), lead) else {
         return Ok(response);
     };
-    target.texts = texts;
-    if let Some(lead) = &lead {
-        target.since = lead.since();
-    }
-    let limits = Limits {
-        body_bytes_max,
-        allow_length: view.policy.allow_length,
-    };
-    let fill = lead.as_ref().map(Lead::fill);
-    let recording = begin(target, limits, (status, &headers), |recorder, target| {
-        Recording::new(recorder, target, view.policy.replay, fill)
-    });
-    let is_shared = recording.is_some() || lead.is_some() && is_failure(status, &headers);
-    if !is_shared {
-        if let Some(lead) = lead {
-            lead.keep();
-        }
-        return Ok(response);
-    }
-
-    let seen = headers
-        .iter()
-        .filter(|(name, _)| is_kept(name.as_str()) || RETRIES.contains(&name.as_str()))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
     let response = view.http.table.delete(response)?;
     let response = response.into_http(&mut store, ready(Ok(())))?;
-    let (parts, body) = response.into_parts();
-    let is_open = recording.is_some();
-    let shared = Shared::new((status, seen), body, recording, body_bytes_max);
-    let response = http::Response::from_parts(parts, shared.leader());
-    if let Some(lead) = lead {
-        lead.share(&shared, is_open);
-    }
+    let response = response.map(|body| watch.body(body));
     let view = store.get();
     let (response, _transmitted) = Response::from_http(view.http.hooks, response);
     Ok(view.http.table.push(response)?)
+}
+
+/// What is to be done with the body of an answer on its way: recorded, shared with those who wait,
+/// or both.
+pub(super) struct Watch {
+    status: StatusCode,
+    /// What those see who wait.
+    seen: HeaderMap,
+    recording: Option<Recording>,
+    lead: Option<Lead>,
+    body_bytes_max: usize,
+}
+
+impl Watch {
+    /// Nothing if the answer, as far as its head tells, is for the one who asked only.
+    pub(super) fn new(
+        target: Option<Target>,
+        policy: &HttpPolicy,
+        (status, headers): (StatusCode, &HeaderMap),
+        lead: Option<Lead>,
+    ) -> Option<Self> {
+        let keep = |lead: Option<Lead>| {
+            if let Some(lead) = lead {
+                lead.keep();
+            }
+        };
+        let Some(mut target) = target else {
+            keep(lead);
+            return None;
+        };
+        if let Some(lead) = &lead {
+            target.since = lead.since();
+        }
+        let entry_bytes_max = target.ctx.cache.entry_bytes_max();
+        let body_bytes_max = usize::try_from(entry_bytes_max).unwrap_or(usize::MAX);
+        let limits = Limits {
+            body_bytes_max,
+            allow_length: policy.allow_length,
+        };
+        let fill = lead.as_ref().map(Lead::fill);
+        let recording = begin(target, limits, (status, headers), |recorder, target| {
+            Recording::new(recorder, target, policy.replay, fill)
+        });
+        let is_shared = recording.is_some() || lead.is_some() && is_failure(status, headers);
+        if !is_shared {
+            keep(lead);
+            return None;
+        }
+        let seen = headers
+            .iter()
+            .filter(|(name, _)| is_kept(name.as_str()) || RETRIES.contains(&name.as_str()))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        Some(Self {
+            status,
+            seen,
+            recording,
+            lead,
+            body_bytes_max,
+        })
+    }
+
+    /// The body for the one who asked.
+    pub(super) fn body(self, body: WasiBody) -> WasiBody {
+        let is_open = self.recording.is_some();
+        let shared = Shared::new(
+            (self.status, self.seen),
+            body,
+            self.recording,
+            self.body_bytes_max,
+        );
+        let body = shared.leader();
+        if let Some(lead) = self.lead {
+            lead.share(&shared, is_open);
+        }
+        body
+    }
 }
 
 /// What an error says about when to try again. Its SDK is to hear that for each who waited.
@@ -152,9 +201,11 @@ fn begin(
     }
 }
 
-/// What a guest wants recorded, if that can be.
+/// What a guest wants recorded, if that can be. `since` is from before the cache was looked at.
 pub(super) fn target(
-    view: &ReflexHttpCtxView<'_>,
+    ctx: &ReflexCtx,
+    policy: &HttpPolicy,
+    since: Mark,
     recording: &bindings::Recording,
 ) -> Option<Target> {
     let bindings::Recording {
@@ -164,7 +215,7 @@ pub(super) fn target(
         model,
         ttl_seconds,
     } = recording;
-    let grant = &view.ctx.grant;
+    let grant = &ctx.grant;
     // What the grant does not allow is not recorded; it is counted like any other call.
     grant.check_write().ok()?;
     grant.tenant(&key.tenant).ok()?;
@@ -176,15 +227,15 @@ pub(super) fn target(
         Life::Forever => None,
     };
     Some(Target {
-        ctx: view.ctx.clone(),
+        ctx: ctx.clone(),
         key,
         shape: Shape::from_name(shape)?,
         texts: None,
         model: model.clone(),
         ttl,
-        observer: Arc::clone(&view.policy.observer),
-        since: view.progress.since(&view.ctx.cache),
-        fills: Arc::clone(&view.policy.fills),
+        observer: Arc::clone(&policy.observer),
+        since,
+        fills: Arc::clone(&policy.fills),
     })
 }
 

@@ -152,8 +152,8 @@ impl WasiHttpHooks for Hooks {
     }
 }
 
-type Transmission = Box<dyn Future<Output = Result<(), Error>> + Send>;
-type Sent = (http::Response<WasiBody>, Transmission);
+pub(super) type Transmission = Box<dyn Future<Output = Result<(), Error>> + Send>;
+pub(super) type Sent = (http::Response<WasiBody>, Transmission);
 
 /// How far one request has come. Shared by the guest's store and whoever waits for the response.
 #[derive(Debug)]

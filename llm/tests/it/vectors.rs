@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::request::Request;
 
 const PROMPTS: &str = "prompts.json";
+const ITEMS: &str = "items.json";
 
 #[test]
 fn vectors_of_chat_completions() {
@@ -104,6 +105,17 @@ fn vectors_of_prompts() {
             text(&case["prompt"])
         )
         .digest))
+    });
+    let digests: HashSet<&str> = cases.iter().map(|case| text(&case["expected"])).collect();
+    assert_eq!(digests.len(), cases.len());
+}
+
+#[test]
+fn vectors_of_items() {
+    let cases = check(ITEMS, |case| {
+        let tenant = Tenant(unhex(text(&case["tenant"])).try_into().unwrap());
+        let key = Key::for_item(&tenant, text(&case["bucket"]), text(&case["key"]));
+        json!(hex(&key.digest))
     });
     let digests: HashSet<&str> = cases.iter().map(|case| text(&case["expected"])).collect();
     assert_eq!(digests.len(), cases.len());

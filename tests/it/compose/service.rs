@@ -12,8 +12,8 @@ use http_body_util::{BodyExt as _, Full};
 use reflex_host::cache::{Cache, CacheOptions};
 use reflex_host::clock::Clock;
 use reflex_host::runtime::{
-    ClientControl, Failure, Grant, GuestLimits, Handler, HttpPolicy, NoObserver, ReflexCtx, Replay,
-    ResponseFuture, Samples, SendRequest, WasiBody,
+    Failure, Grant, GuestLimits, Handler, HttpPolicy, ReflexCtx, ResponseFuture, SendRequest,
+    WasiBody,
 };
 use reflex_tests::client::Ask;
 use reflex_tests::edge::Plan;
@@ -62,15 +62,7 @@ impl Host {
             },
             clock: Clock::system(),
         };
-        let policy = HttpPolicy {
-            allow_length: false,
-            client_control: ClientControl::Obey,
-            replay: Replay::Instant,
-            samples: Samples::default(),
-            fill_wait_max: Duration::from_secs(60),
-            fills: Arc::default(),
-            observer: Arc::new(NoObserver),
-        };
+        let policy = HttpPolicy::new(&reflex.cache);
         let limits = GuestLimits {
             instances_max: 8,
             // The machine may be busy with a build.

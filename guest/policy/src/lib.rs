@@ -1,0 +1,36 @@
+//! The policy component: what may be answered from the cache is, everything else is asked, and what
+//! the answer is worth is the operator's rules' business. A start for policies of one's own.
+//!
+//! It needs no WASI and makes no copies: the request stays with the host, and so does the entry.
+
+// Native linkers take no symbol of the names that components export.
+#![cfg(target_arch = "wasm32")]
+// What wit-bindgen's macro exports is unsafe by nature, and its items have no docs.
+#![expect(unsafe_code, reason = "generated code")]
+#![allow(missing_docs, unreachable_pub, reason = "generated code")]
+
+use exports::reflex::cache::decider::{Decision, Guest, Keeping};
+use reflex::cache::cache::Error;
+use reflex::cache::requests::Request;
+
+wit_bindgen::generate!({
+    path: "../../wit",
+    world: "reflex:cache/policy",
+    generate_all,
+});
+
+struct Policy;
+
+export!(Policy);
+
+impl Guest for Policy {
+    fn decide(request: &Request) -> Decision {
+        match request.lookup() {
+            Ok(Some(entry)) => Decision::Serve(entry),
+            Ok(None) => Decision::Ask(Keeping { ttl_seconds: None }),
+            Err(Error::Bypass(reason)) => Decision::Pass(reason),
+            // Trouble of the cache is never the caller's.
+            Err(_) => Decision::Pass("unavailable".into()),
+        }
+    }
+}

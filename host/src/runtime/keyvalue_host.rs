@@ -1,0 +1,131 @@
+//! `wasi:keyvalue/store` from the same cache, for components that were written against the standard.
+//!
+//! Every bucket that a component names is one of its own, within the namespace and the tenant of its
+//! grant. It is a cache all the same: a value may be gone at any time, to make room or because it
+//! has expired. Keys are kept as hashes only, so they cannot be listed.
+
+use super::bindings::cache::Error as CacheError;
+use super::bindings::keyvalue::{self, Error, Host, HostBucket, KeyResponse};
+use super::cache_host::{Named, Reflex, ReflexCtx, ReflexCtxView};
+use super::grant::Tenants;
+use reflex_llm::{Key, Tenant};
+use wasmtime::Result;
+use wasmtime::component::{Linker, Resource};
+
+/// Longest name of a bucket, in bytes: as for files.
+const BUCKET_BYTES_MAX: usize = 255;
+
+/// An open bucket: its name.
+#[derive(Debug)]
+pub struct Bucket(String);
+
+/// Adds `wasi:keyvalue/store@0.2.0-draft` to the linker of any host. `view` is that of
+/// [`add_to_linker`](super::add_to_linker), and the same grant holds for both.
+///
+/// Where the grant leaves the tenant to the guest, values are those of
+/// [`Tenant::of_group`] of the namespace, since this interface knows no tenants. They live as long as
+/// [`Grant::lifetimes`](super::Grant::lifetimes) says for what has neither path nor model.
+///
+/// # Errors
+///
+/// Fails only if the linker has that interface already.
+pub fn add_keyvalue_to_linker<T: 'static>(
+    linker: &mut Linker<T>,
+    view: fn(&mut T) -> ReflexCtxView<'_>,
+) -> Result<()> {
+    keyvalue::add_to_linker::<_, Reflex>(linker, view)
+}
+
+impl ReflexCtx {
+    fn item(&self, bucket: &Bucket, key: &str) -> Result<Key, Error> {
+        self.check_length("key", key.len()).map_err(error)?;
+        let tenant = match self.grant.tenants {
+            Tenants::ChosenByGuest => Tenant::of_group(&self.grant.namespace),
+            Tenants::Only(tenant) => tenant,
+        };
+        Ok(Key::for_item(&tenant, &bucket.0, key))
+    }
+}
+
+impl ReflexCtxView<'_> {
+    fn item(&self, bucket: &Resource<Bucket>, key: &str) -> Result<Result<Key, Error>> {
+        Ok(self.ctx.item(self.table.get(bucket)?, key))
+    }
+}
+
+/// The same in the words of the standard.
+fn error(error: CacheError) -> Error {
+    match error {
+        CacheError::Denied(_) => Error::AccessDenied,
+        CacheError::Invalid(text) | CacheError::Unavailable(text) => Error::Other(text),
+        CacheError::Bypass(reason) => Error::Other(format!("not stored: {reason}")),
+        CacheError::TooLarge(most) => Error::Other(format!("longer than {most} bytes")),
+        CacheError::QuotaExceeded(of) => Error::Other(format!("quota exceeded: {of}")),
+    }
+}
+
+impl Host for ReflexCtxView<'_> {
+    fn open(&mut self, identifier: String) -> Result<Result<Resource<Bucket>, Error>> {
+        if identifier.len() > BUCKET_BYTES_MAX {
+            return Ok(Err(Error::NoSuchStore));
+        }
+        // A full table is the guest's doing, and an error that it can handle.
+        let pushed = self.table.push(Bucket(identifier));
+        Ok(pushed.map_err(|_| Error::Other("too many open buckets: drop some".into())))
+    }
+}
+
+impl HostBucket for ReflexCtxView<'_> {
+    fn get(
+        &mut self,
+        bucket: Resource<Bucket>,
+        key: String,
+    ) -> Result<Result<Option<Vec<u8>>, Error>> {
+        let key = self.item(&bucket, &key)?;
+        let found = key.map(|key| self.ctx.find(&self.ctx.key(&key)));
+        Ok(found.map(|entry| entry.map(|entry| entry.payload().to_vec())))
+    }
+
+    fn set(
+        &mut self,
+        bucket: Resource<Bucket>,
+        key: String,
+        value: Vec<u8>,
+    ) -> Result<Result<(), Error>> {
+        let key = self.item(&bucket, &key)?;
+        Ok(key.and_then(|key| {
+            let named = Named::bare(key);
+            self.ctx.keep(&named, &[], &value, None).map_err(error)
+        }))
+    }
+
+    fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> Result<Result<(), Error>> {
+        let key = self.item(&bucket, &key)?;
+        Ok(key.and_then(|key| {
+            self.ctx.grant.check_write().map_err(error)?;
+            self.ctx.forget(&key);
+            Ok(())
+        }))
+    }
+
+    fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> Result<Result<bool, Error>> {
+        let key = self.item(&bucket, &key)?;
+        let now_ms = self.ctx.clock.now_ms();
+        Ok(key.map(|key| self.ctx.cache.contains(&self.ctx.key(&key), now_ms)))
+    }
+
+    fn list_keys(
+        &mut self,
+        _: Resource<Bucket>,
+        _: Option<u64>,
+    ) -> Result<Result<KeyResponse, Error>> {
+        Ok(Err(Error::Other(
+            "keys cannot be listed: they are kept as hashes only".into(),
+        )))
+    }
+
+    fn drop(&mut self, bucket: Resource<Bucket>) -> Result<()> {
+        self.table.delete(bucket)?;
+        Ok(())
+    }
+}

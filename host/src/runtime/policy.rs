@@ -1,0 +1,418 @@
+//! Policy components: a plain function call says what becomes of a request. For hosts without
+//! HTTP, and without an async runtime.
+//!
+//! ```text
+//! Question ─► PolicyGuest::decide ─► guest: decide ─► request.lookup (the host hashes) ─► cache
+//!                └► Decision: serve this entry | ask, and keep | pass | refuse
+//! ```
+//!
+//! The request stays here, and the guest gets a handle: a decision costs the same for any length.
+//! An instance is asked again and again, by one caller at a time; after any fault it is dropped.
+
+use super::bindings::cache::{self, Error};
+use super::bindings::{PolicyInstance, PolicyPre, decider, requests};
+use super::cache_host::{Named, ReflexCtx, ReflexCtxView, add_to_linker, part};
+use super::engine::{LoadError, one_line, tick_epoch};
+use super::grant::bytes32;
+use super::limits::{EPOCH_TICK, GuestLimits};
+use crate::cache::Entry;
+use bytes::Bytes;
+use reflex_llm::{Head, Key, Tenant};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use wasmtime::component::{Component, HasSelf, Linker, Resource, ResourceTable};
+use wasmtime::{Config, Engine, Result, Store, StoreLimits, StoreLimitsBuilder};
+
+/// A request that a policy is asked about. A clone copies its head.
+#[derive(Clone)]
+pub struct Question {
+    what: What,
+    /// On whose behalf, if it was said.
+    tenant: Option<Tenant>,
+    /// The request's headers.
+    headers: Vec<(String, Vec<u8>)>,
+    /// The request's body, or the prompt.
+    body: Bytes,
+}
+
+#[derive(Clone)]
+enum What {
+    Prompt,
+    Request {
+        method: String,
+        upstream: String,
+        path: String,
+    },
+}
+
+impl Question {
+    /// A bare prompt of a tenant's; what it is hashed to is [`Key::for_prompt`].
+    pub fn prompt(tenant: Tenant, text: impl Into<String>) -> Self {
+        Self {
+            what: What::Prompt,
+            tenant: Some(tenant),
+            headers: Vec::new(),
+            body: text.into().into(),
+        }
+    }
+
+    /// An LLM request as it would go to the provider: `POST`, `scheme://authority`, the path with
+    /// its query, headers with their names in lower case, the body. The tenant is that of its
+    /// credential.
+    pub fn request(
+        method: impl Into<String>,
+        upstream: impl Into<String>,
+        path: impl Into<String>,
+        headers: Vec<(String, Vec<u8>)>,
+        body: impl Into<Bytes>,
+    ) -> Self {
+        Self {
+            what: What::Request {
+                method: method.into(),
+                upstream: upstream.into(),
+                path: path.into(),
+            },
+            tenant: None,
+            headers,
+            body: body.into(),
+        }
+    }
+
+    fn named(&self, ctx: &ReflexCtx) -> Result<Named, Error> {
+        match &self.what {
+            What::Prompt => {
+                ctx.check_length("prompt", self.body.len())?;
+                let tenant = self.tenant.ok_or_else(no_tenant)?;
+                let tenant = ctx.grant.tenant(&tenant.0)?;
+                // It was text when it was asked.
+                let text = std::str::from_utf8(&self.body).map_err(|_| no_text())?;
+                Ok(Named::bare(Key::for_prompt(&tenant, text)))
+            }
+            What::Request {
+                method,
+                upstream,
+                path,
+            } => {
+                let headers: Vec<(&str, &[u8])> = self
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.as_slice()))
+                    .collect();
+                let head = Head {
+                    method,
+                    upstream,
+                    path,
+                    headers: &headers,
+                };
+                ctx.classify(&head, &self.body, self.tenant)
+            }
+        }
+    }
+
+    fn head(&self) -> [&str; 3] {
+        match &self.what {
+            What::Prompt => [""; 3],
+            What::Request {
+                method,
+                upstream,
+                path,
+            } => [method, upstream, path],
+        }
+    }
+}
+
+fn no_tenant() -> Error {
+    Error::Invalid("tenant: none".into())
+}
+
+fn no_text() -> Error {
+    Error::Invalid("prompt: not UTF-8".into())
+}
+
+/// Without contents: credentials stand there.
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Question({} bytes)", self.body.len())
+    }
+}
+
+/// What a policy says is to be done.
+#[derive(Debug)]
+pub enum Decision {
+    /// Answer with this entry.
+    Serve(Entry),
+    /// Ask the provider, and have [`PolicyGuest::keep`] keep the answer if it is good.
+    Ask(Asking),
+    /// Ask the provider, and keep nothing. Why, for the operator.
+    Pass(String),
+    /// Ask nobody.
+    Refuse {
+        /// In the terms of HTTP.
+        status: u16,
+        /// What to tell whoever asked.
+        text: String,
+    },
+}
+
+/// How an answer is to be kept that the provider was asked for.
+#[derive(Debug)]
+pub struct Asking {
+    named: Named,
+    ttl_seconds: Option<u64>,
+}
+
+impl Asking {
+    /// Under which key.
+    pub fn key(&self) -> Key {
+        self.named.key
+    }
+}
+
+/// A loaded policy component with its instances. Share it between threads.
+pub struct PolicyGuest {
+    pre: PolicyPre<State>,
+    reflex: ReflexCtx,
+    limits: GuestLimits,
+    /// At most `instances_max`; a further one is dropped when it has answered.
+    idle: Mutex<Vec<Instance>>,
+}
+
+struct Instance {
+    store: Store<State>,
+    policy: PolicyInstance,
+    asked: u32,
+}
+
+/// The data of a policy's store.
+struct State {
+    reflex: ReflexCtx,
+    table: ResourceTable,
+    limits: StoreLimits,
+    /// What the guest is asked about. Its handle lives only for as long as this is here.
+    question: Option<Question>,
+}
+
+impl PolicyGuest {
+    /// Compiles a component (its binary form) and checks that it fits.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] says in one line what is wrong with the component or the machine.
+    pub fn new(
+        component: &[u8],
+        reflex: ReflexCtx,
+        limits: GuestLimits,
+    ) -> Result<Self, LoadError> {
+        let engine = engine().map_err(|error| LoadError::Engine(one_line(&error)))?;
+        let component = Component::from_binary(&engine, component)
+            .map_err(|error| LoadError::NotAComponent(one_line(&error)))?;
+        let pre = linker(&engine)
+            .and_then(|linker| linker.instantiate_pre(&component))
+            .and_then(PolicyPre::new)
+            .map_err(|error| LoadError::Mismatch(one_line(&error)))?;
+        Ok(Self {
+            pre,
+            reflex,
+            limits,
+            idle: Mutex::default(),
+        })
+    }
+
+    /// Asks the policy. Blocks for as long as the guest takes, at most
+    /// [`guest_time_max`](GuestLimits::guest_time_max).
+    ///
+    /// # Errors
+    ///
+    /// The guest trapped, ran out of time or memory, or could not be started. The caller goes on
+    /// without it: asks, and keeps nothing.
+    pub fn decide(&self, question: Question) -> Result<Decision> {
+        let mut instance = self.instance()?;
+        let decided = instance.decide(question, &self.limits)?;
+        instance.asked += 1;
+        if instance.asked < self.limits.requests_per_instance_max {
+            let mut idle = lock(&self.idle);
+            if idle.len() < self.limits.instances_max as usize {
+                idle.push(instance);
+            }
+        }
+        Ok(decided)
+    }
+
+    /// Keeps an answer as the policy has said. Whether it is good is the caller's to judge.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not stored, as a component would be told. Nothing to fail a request for.
+    pub fn keep(&self, asking: &Asking, metadata: &[u8], payload: &[u8]) -> Result<(), Error> {
+        let Asking { named, ttl_seconds } = asking;
+        self.reflex.keep(named, metadata, payload, *ttl_seconds)
+    }
+
+    fn instance(&self) -> Result<Instance> {
+        if let Some(instance) = lock(&self.idle).pop() {
+            return Ok(instance);
+        }
+        let limits = &self.limits;
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits.handles_max);
+        let state = State {
+            reflex: self.reflex.clone(),
+            table,
+            limits: StoreLimitsBuilder::new()
+                .memory_size(limits.memory_bytes_max)
+                .table_elements(limits.table_elements_max)
+                .build(),
+            question: None,
+        };
+        let mut store = Store::new(self.pre.engine(), state);
+        store.limiter(|state| &mut state.limits);
+        store.set_hostcall_fuel(limits.hostcall_bytes_max);
+        store.set_epoch_deadline(ticks(limits));
+        let policy = self.pre.instantiate(&mut store)?;
+        Ok(Instance {
+            store,
+            policy,
+            asked: 0,
+        })
+    }
+}
+
+impl fmt::Debug for PolicyGuest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicyGuest")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Instance {
+    fn decide(&mut self, question: Question, limits: &GuestLimits) -> Result<Decision> {
+        self.store.set_epoch_deadline(ticks(limits));
+        self.store.data_mut().question = Some(question);
+        let handle = Resource::new_borrow(0);
+        let decider = self.policy.reflex_cache_decider();
+        let decision = decider.call_decide(&mut self.store, handle)?;
+        let state = self.store.data_mut();
+        let question = state.question.take();
+        Ok(match decision {
+            decider::Decision::Serve(entry) => Decision::Serve(state.table.delete(entry)?),
+            decider::Decision::Ask(decider::Keeping { ttl_seconds }) => {
+                let named = question.as_ref().map(|it| it.named(&state.reflex));
+                match named {
+                    Some(Ok(named)) => Decision::Ask(Asking { named, ttl_seconds }),
+                    // The guest wants it kept, but there is no key for it.
+                    Some(Err(Error::Bypass(reason))) => Decision::Pass(reason),
+                    Some(Err(_)) | None => Decision::Pass("invalid".into()),
+                }
+            }
+            decider::Decision::Pass(reason) => Decision::Pass(reason),
+            decider::Decision::Refuse((status, text)) => Decision::Refuse { status, text },
+        })
+    }
+}
+
+/// How many ticks of the epoch a guest may take, the one that has begun included.
+fn ticks(limits: &GuestLimits) -> u64 {
+    let ticks = limits.guest_time_max.as_millis() / EPOCH_TICK.as_millis();
+    u64::try_from(ticks).unwrap_or(u64::MAX / 2) + 1
+}
+
+fn linker(engine: &Engine) -> Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    add_to_linker(&mut linker, State::reflex)?;
+    requests::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    Ok(linker)
+}
+
+/// Without concurrency: a call is then a plain call.
+fn engine() -> Result<Engine> {
+    let mut config = Config::new();
+    config.concurrency_support(false);
+    config.epoch_interruption(true);
+    let engine = Engine::new(&config)?;
+    tick_epoch(&engine)?;
+    Ok(engine)
+}
+
+impl State {
+    fn reflex(&mut self) -> ReflexCtxView<'_> {
+        ReflexCtxView {
+            ctx: &self.reflex,
+            table: &mut self.table,
+        }
+    }
+
+    /// A guest has a handle only while there is a question.
+    fn question(&self) -> Result<&Question> {
+        self.question
+            .as_ref()
+            .ok_or_else(|| wasmtime::Error::msg("no request is being decided about"))
+    }
+
+    fn named(&self) -> Result<Result<Named, Error>> {
+        Ok(self.question()?.named(&self.reflex))
+    }
+}
+
+impl requests::Host for State {}
+
+impl requests::HostRequest for State {
+    fn method(&mut self, _: Resource<Question>) -> Result<String> {
+        Ok(self.question()?.head()[0].into())
+    }
+
+    fn upstream(&mut self, _: Resource<Question>) -> Result<String> {
+        Ok(self.question()?.head()[1].into())
+    }
+
+    fn path(&mut self, _: Resource<Question>) -> Result<String> {
+        Ok(self.question()?.head()[2].into())
+    }
+
+    fn header(&mut self, _: Resource<Question>, name: String) -> Result<Vec<Vec<u8>>> {
+        let headers = self.question()?.headers.iter();
+        let values = headers.filter(|(other, _)| *other == name);
+        Ok(values.map(|(_, value)| value.clone()).collect())
+    }
+
+    fn size(&mut self, _: Resource<Question>) -> Result<u64> {
+        Ok(self.question()?.body.len() as u64)
+    }
+
+    fn read(&mut self, _: Resource<Question>, offset: u64, length: u64) -> Result<Vec<u8>> {
+        Ok(part(&self.question()?.body, offset, length))
+    }
+
+    fn classify(&mut self, _: Resource<Question>) -> Result<Result<cache::Key, Error>> {
+        let named = self.named()?;
+        Ok(named.map(|named| cache::Key {
+            tenant: named.key.tenant.0.to_vec(),
+            digest: named.key.digest.to_vec(),
+        }))
+    }
+
+    fn act_for(&mut self, _: Resource<Question>, tenant: Vec<u8>) -> Result<Result<(), Error>> {
+        let tenant = match bytes32(&tenant, "tenant").and_then(|it| self.reflex.grant.tenant(&it)) {
+            Ok(tenant) => tenant,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Some(question) = &mut self.question {
+            question.tenant = Some(tenant);
+        }
+        Ok(Ok(()))
+    }
+
+    fn lookup(&mut self, _: Resource<Question>) -> Result<Result<Option<Resource<Entry>>, Error>> {
+        let named = self.named()?;
+        Ok(named.and_then(|named| self.reflex().open(&named.key)))
+    }
+
+    fn drop(&mut self, _: Resource<Question>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Nothing that runs under this lock can panic half-way through a change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

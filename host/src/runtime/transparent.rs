@@ -1,0 +1,314 @@
+//! Transparent mode: the host's outgoing HTTP answers a guest's own LLM calls from the cache, and the
+//! guest knows nothing of it.
+//!
+//! ```text
+//! guest ─► wasi:http client ─► Transparent ─► llm::candidate ─► classify ─► lookup ─► hit ─► guest
+//!                                  │             └► bypass ─► sender, untouched
+//!                                  └► miss: one leads ─► sender ─► recorded on its way ─► guest
+//! ```
+//!
+//! The middleware component does the same in front of a handler; this is for what a guest calls.
+
+use super::bindings::cache::Key as CacheName;
+use super::bindings::http::{ClientControl, Header, Recording};
+use super::cache_host::ReflexCtx;
+use super::fills::{Lead, Turn};
+use super::http_host::{HttpPolicy, apply, read_ahead, replayed};
+use super::misses::{Watch, target};
+use super::state::{ResponseFuture, SendRequest, Sent, Transmission};
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap, HeaderValue, PRAGMA};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use reflex_llm::status::{self, Status};
+use reflex_llm::{Bypass, Control, Examined, Head, Key, Shape, X_REFLEX_TTL};
+use std::fmt;
+use std::future::ready;
+use std::sync::Arc;
+use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+/// How often the cache is looked at for one request; as in the middleware.
+const LOOKS_MAX: usize = 4;
+
+/// A way out for the requests of guests that answers LLM calls from the cache. A clone is the same.
+///
+/// It is [`SendRequest`] around another one, and [`WasiHttpHooks`] for the `hooks` of a host's
+/// `WasiHttpCtxView`, in WASI 0.3 and 0.2 alike. Every response to a guest says in its
+/// `x-reflex-status` and `cache-status` what happened.
+///
+/// The sender decides whom guests may call, and writes `Host` from the target. What a request names
+/// as its target is part of the key; a sender that sends it elsewhere must do so for all alike.
+#[derive(Clone)]
+pub struct Transparent {
+    ctx: ReflexCtx,
+    policy: Arc<HttpPolicy>,
+    sender: Arc<dyn SendRequest>,
+}
+
+impl fmt::Debug for Transparent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transparent")
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SendRequest for Transparent {
+    fn send(&self, request: Request<WasiBody>) -> ResponseFuture {
+        let this = self.clone();
+        Box::pin(async move { this.answer(request).await })
+    }
+}
+
+impl WasiHttpHooks for Transparent {
+    fn set_host_header(&mut self) -> bool {
+        false
+    }
+
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        _options: Option<RequestOptions>,
+        _transmitted: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
+        let response = self.send(request);
+        Box::new(async move {
+            let done: Transmission = Box::new(ready(Ok(())));
+            Ok((response.await?, done))
+        })
+    }
+}
+
+impl Transparent {
+    /// Answers from the cache what the grant lets it, and has `sender` send the rest.
+    pub fn new(ctx: ReflexCtx, policy: HttpPolicy, sender: Arc<dyn SendRequest>) -> Self {
+        Self {
+            ctx,
+            policy: Arc::new(policy),
+            sender,
+        }
+    }
+
+    async fn answer(&self, request: Request<WasiBody>) -> Result<Response<WasiBody>, Error> {
+        let grant = &self.ctx.grant;
+        let (mut parts, body) = request.into_parts();
+        let (method, upstream, path) = named(&parts);
+        let obeyed = |name: &http::HeaderName| {
+            self.policy.client_control != ClientControl::Ignore
+                || !(name == CACHE_CONTROL || name == PRAGMA || name == X_REFLEX_TTL)
+        };
+        let sent = parts.headers.clone();
+        let headers: Vec<(&str, &[u8])> = sent
+            .iter()
+            .filter(|(name, _)| obeyed(name))
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        let head = Head {
+            method: &method,
+            upstream: &upstream,
+            path: &path,
+            headers: &headers,
+        };
+        if let Some(name) = &grant.tenant_header {
+            parts.headers.remove(name.as_str());
+        }
+        let candidate = match reflex_llm::candidate(&head, &grant.policy()) {
+            Ok(candidate) => candidate,
+            Err(reason) => return self.pass(Request::from_parts(parts, body), reason).await,
+        };
+        let group = grant.group_of(candidate.tenant());
+        let candidate = match group == candidate.tenant() {
+            true => candidate,
+            false => candidate.as_tenant(group, grant.tenant_header.as_deref()),
+        };
+        let (whole, body) = read_ahead(body, grant.request_bytes_max).await?;
+        let request = Request::from_parts(parts, body);
+        let Some(whole) = whole else {
+            return self.pass(request, Bypass::BodyTooLarge).await;
+        };
+        match candidate.examine(&whole) {
+            Ok(mut examined) => {
+                if self.policy.client_control == ClientControl::NoRefresh {
+                    let control = &mut examined.exchange.control;
+                    control.no_cache = false;
+                    control.max_age = None;
+                    control.min_fresh = None;
+                }
+                self.serve(request, path, examined).await
+            }
+            Err(reason) => self.pass(request, reason).await,
+        }
+    }
+
+    /// From the cache if it is there; else from the provider, recorded on its way.
+    async fn serve(
+        &self,
+        mut request: Request<WasiBody>,
+        path: String,
+        examined: Examined,
+    ) -> Result<Response<WasiBody>, Error> {
+        let Examined { exchange, model } = examined;
+        let control = &exchange.control;
+        let samples = &self.policy.samples;
+        let key = samples.next(&exchange.key);
+        let recording = Recording {
+            key: CacheName {
+                tenant: key.tenant.0.to_vec(),
+                digest: key.digest.to_vec(),
+            },
+            shape: exchange.shape.name().into(),
+            path,
+            model,
+            ttl_seconds: control.ttl_seconds,
+        };
+        let since = self.ctx.cache.purges().now();
+        let target = || target(&self.ctx, &self.policy, since, &recording);
+
+        let mut fill = None;
+        if !control.no_cache {
+            for _ in 0..LOOKS_MAX {
+                if let Some(response) = self.look_up(&key, control) {
+                    return Ok(response);
+                }
+                if control.only_if_cached || fill.is_some() || target().is_none() {
+                    break;
+                }
+                let cache_key = self.ctx.key(&key);
+                let wait_max = self.policy.fill_wait_max;
+                match self
+                    .policy
+                    .fills
+                    .join(cache_key, key.tenant, wait_max)
+                    .await
+                {
+                    Turn::Lead(lead) => fill = Some(lead),
+                    Turn::Follow(shared) => {
+                        let (status, headers) = (shared.status, shared.headers.clone());
+                        let response = response(status, headers, shared.follower());
+                        return Ok(told(response, Status::Collapsed));
+                    }
+                    Turn::Failed(error) => return Err(error.into()),
+                    Turn::Again => {}
+                    Turn::Alone => break,
+                }
+            }
+        }
+        if control.only_if_cached {
+            // Any of them will do.
+            let mut others = (1..samples.count()).map(|_| samples.next(&exchange.key));
+            let found = others.find_map(|key| self.look_up(&key, control));
+            return Ok(found.unwrap_or_else(|| not_cached(exchange.shape)));
+        }
+
+        let headers = request.headers_mut();
+        headers.remove(X_REFLEX_TTL);
+        // Everyone must be able to read the replay, so what is recorded is not compressed.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let response = match self.sender.send(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                if let Some(lead) = fill {
+                    Lead::fail(lead, error_code(&error));
+                }
+                return Err(error);
+            }
+        };
+        let (parts, body) = response.into_parts();
+        let watch = Watch::new(target(), &self.policy, (parts.status, &parts.headers), fill);
+        let body = match watch {
+            Some(watch) => watch.body(body),
+            None => body,
+        };
+        let status = match control.no_cache {
+            true => Status::Refresh,
+            false => Status::Miss,
+        };
+        Ok(told(Response::from_parts(parts, body), status))
+    }
+
+    fn look_up(&self, key: &Key, control: &Control) -> Option<Response<WasiBody>> {
+        let entry = self.ctx.find(&self.ctx.key(key))?;
+        let now_ms = self.ctx.clock.now_ms();
+        let (age, ttl) = (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
+        if !control.accepts(age, ttl) {
+            return None;
+        }
+        let mut set = status_headers(Status::Hit { ttl_seconds: ttl });
+        set.push((status::AGE.into(), age.to_string().into_bytes()));
+        let (status, headers, body) = replayed(&entry, &set, &self.policy)?;
+        Some(response(status, headers, body))
+    }
+
+    /// To the provider as if we were not there, but for the header that says so.
+    async fn pass(
+        &self,
+        request: Request<WasiBody>,
+        reason: Bypass,
+    ) -> Result<Response<WasiBody>, Error> {
+        let response = self.sender.send(request).await?;
+        Ok(told(response, Status::Bypass(reason)))
+    }
+}
+
+/// Method, `scheme://authority`, and path with query.
+fn named(parts: &http::request::Parts) -> (String, String, String) {
+    let scheme = parts.uri.scheme_str().unwrap_or_default();
+    let authority = parts.uri.authority().map_or("", |it| it.as_str());
+    let path = parts.uri.path_and_query().map_or("", |it| it.as_str());
+    (
+        parts.method.to_string(),
+        format!("{scheme}://{authority}"),
+        path.into(),
+    )
+}
+
+fn response(status: StatusCode, headers: HeaderMap, body: WasiBody) -> Response<WasiBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn told(mut response: Response<WasiBody>, status: Status) -> Response<WasiBody> {
+    apply(response.headers_mut(), &[], &status_headers(status));
+    response
+}
+
+fn status_headers(status: Status) -> Vec<Header> {
+    vec![
+        (
+            status::X_REFLEX_STATUS.into(),
+            status.x_reflex_status().as_bytes().to_vec(),
+        ),
+        (
+            status::CACHE_STATUS.into(),
+            status.cache_status().into_owned().into_bytes(),
+        ),
+    ]
+}
+
+/// `only-if-cached` and nothing cached: 504, in the API's error shape.
+fn not_cached(shape: Shape) -> Response<WasiBody> {
+    let mut headers = HeaderMap::new();
+    let mut set = status_headers(Status::Absent);
+    set.push(("content-type".into(), b"application/json".to_vec()));
+    apply(&mut headers, &[], &set);
+    let error = Bytes::from(shape.error_body(504, status::NOT_CACHED));
+    let body = Full::new(error).map_err(Error::from).boxed_unsync();
+    response(StatusCode::GATEWAY_TIMEOUT, headers, body)
+}
+
+/// What those hear who waited. The one who asked gets the error itself.
+fn error_code(error: &Error) -> ErrorCode {
+    match error {
+        Error::ConnectionRefused => ErrorCode::ConnectionRefused,
+        Error::ConnectionTerminated => ErrorCode::ConnectionTerminated,
+        Error::ConnectionTimeout => ErrorCode::ConnectionTimeout,
+        Error::ConnectionReadTimeout => ErrorCode::ConnectionReadTimeout,
+        Error::HttpResponseTimeout => ErrorCode::HttpResponseTimeout,
+        Error::HttpRequestDenied => ErrorCode::HttpRequestDenied,
+        Error::DestinationUnavailable => ErrorCode::DestinationUnavailable,
+        other => ErrorCode::InternalError(Some(other.to_string())),
+    }
+}
