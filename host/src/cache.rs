@@ -389,38 +389,6 @@ impl Cache {
     pub fn sync(&self) -> io::Result<()> {
         self.shared.flush(None, Told::Caller)
     }
-
-    /// Counts for the operator.
-    pub fn stats(&self) -> Stats {
-        let shared = &*self.shared;
-        let counters = &shared.counters;
-        // moka lets go late otherwise, and whoever has just inserted an entry wants to see it.
-        shared.memory.settle();
-        let queue = shared.queue.stats();
-        let store = shared.store_stats();
-        let trouble = lock(&shared.trouble).as_ref().map(|t| t.reason.clone());
-        let trouble = trouble.or(queue.trouble);
-        Stats {
-            entries: shared.index.len() + shared.memory.len() + queue.entries,
-            payload_bytes: shared.index.payload_bytes()
-                + shared.memory.payload_bytes()
-                + queue.payload_bytes,
-            queued_bytes: queue.bytes,
-            disk_bytes: store.disk_bytes,
-            pinned_bytes: store.pinned_bytes,
-            dead_bytes: store.dead_bytes,
-            segments: store.segments,
-            segments_reclaimed: store.reclaimed,
-            inserts: counters.inserts.load(Relaxed),
-            inserts_in_memory: counters.inserts_in_memory.load(Relaxed),
-            inserts_refused: counters.inserts_refused.load(Relaxed),
-            evictions: shared.memory.evictions() + store.evicted,
-            store_errors: counters.store_errors.load(Relaxed),
-            corrupt: counters.corrupt.load(Relaxed),
-            healthy: trouble.is_none(),
-            trouble,
-        }
-    }
 }
 
 impl Shared {

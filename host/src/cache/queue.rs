@@ -12,7 +12,7 @@ use super::entry::Entry;
 use super::{CacheKey, lock};
 use crate::store::KeyState;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -113,7 +113,6 @@ pub(super) struct Queue {
     /// lookup need not look here.
     active: AtomicUsize,
     is_forgotten: AtomicBool,
-    payload_bytes: AtomicU64,
     state: Mutex<State>,
     /// The writer waits for something to do.
     called: Condvar,
@@ -148,7 +147,6 @@ impl Queue {
             pending: papaya::HashMap::with_hasher(KeyState::new()),
             active: AtomicUsize::new(0),
             is_forgotten: AtomicBool::new(false),
-            payload_bytes: AtomicU64::new(0),
             state: Mutex::default(),
             called: Condvar::new(),
             went_on: Condvar::new(),
@@ -287,9 +285,6 @@ impl Queue {
         };
         if let Some(entry) = entry {
             self.active.fetch_add(1, Ordering::Release);
-            let payload_bytes = entry.as_ref().map_or(0, Entry::payload_bytes);
-            self.payload_bytes
-                .fetch_add(payload_bytes, Ordering::Relaxed);
             let pending = self.pending.pin();
             self.leaves(pending.insert(*key.as_bytes(), Pending { ticket, entry }));
         }
@@ -303,11 +298,9 @@ impl Queue {
     }
 
     fn leaves(&self, old: Option<&Pending>) {
-        let Some(old) = old else { return };
-        let payload_bytes = old.entry.as_ref().map_or(0, Entry::payload_bytes);
-        self.payload_bytes
-            .fetch_sub(payload_bytes, Ordering::Relaxed);
-        self.active.fetch_sub(1, Ordering::Release);
+        if old.is_some() {
+            self.active.fetch_sub(1, Ordering::Release);
+        }
     }
 
     /// Gives up everything on disk. The state is held so that only one does so.
@@ -448,12 +441,29 @@ impl Queue {
         self.called.notify_one();
     }
 
+    /// How many entries there are, and their payload bytes, when so many are written already and
+    /// this is what they have of a key. What is being written is in both for a moment.
+    pub(super) fn on_top_of(
+        &self,
+        (mut entries, mut payload_bytes): (u64, u64),
+        written: impl Fn(&[u8; 32]) -> Option<u64>,
+    ) -> (u64, u64) {
+        for (key, pending) in &self.pending.pin() {
+            if let Some(bytes) = written(key) {
+                entries = entries.saturating_sub(1);
+                payload_bytes = payload_bytes.saturating_sub(bytes);
+            }
+            if let Some(entry) = &pending.entry {
+                entries += 1;
+                payload_bytes += entry.payload_bytes();
+            }
+        }
+        (entries, payload_bytes)
+    }
+
     pub(super) fn stats(&self) -> QueueStats {
         let state = lock(&self.state);
-        let is_forgotten = usize::from(self.is_forgotten());
         QueueStats {
-            entries: (self.active.load(Ordering::Relaxed) - is_forgotten) as u64,
-            payload_bytes: self.payload_bytes.load(Ordering::Relaxed),
             bytes: state.bytes,
             trouble: match (state.is_stalled, state.is_refusing) {
                 (true, _) => Some("the disk hangs".into()),
@@ -476,8 +486,6 @@ impl State {
 
 #[derive(Debug)]
 pub(super) struct QueueStats {
-    pub(super) entries: u64,
-    pub(super) payload_bytes: u64,
     /// Of memory that is taken.
     pub(super) bytes: u64,
     pub(super) trouble: Option<String>,

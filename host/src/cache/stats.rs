@@ -1,6 +1,9 @@
 //! What the cache counts, for the operator.
 
+use super::{Cache, Shared, lock};
+use crate::store::Place;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// What the cache counts. Counts of events begin at 0 when the process starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,4 +50,68 @@ pub(super) struct Counters {
     pub(super) inserts_refused: AtomicU64,
     pub(super) store_errors: AtomicU64,
     pub(super) corrupt: AtomicU64,
+}
+
+/// So often is counted again when something was written meanwhile. Then it is not exact.
+const COUNTS_MAX: usize = 4;
+
+impl Cache {
+    /// Counts for the operator.
+    pub fn stats(&self) -> Stats {
+        let shared = &*self.shared;
+        let counters = &shared.counters;
+        // moka lets go late otherwise, and whoever has just inserted an entry wants to see it.
+        shared.memory.settle();
+        let (entries, payload_bytes) = shared.contents();
+        let queue = shared.queue.stats();
+        let store = shared.store_stats();
+        let trouble = lock(&shared.trouble).as_ref().map(|t| t.reason.clone());
+        let trouble = trouble.or(queue.trouble);
+        Stats {
+            entries,
+            payload_bytes,
+            queued_bytes: queue.bytes,
+            disk_bytes: store.disk_bytes,
+            pinned_bytes: store.pinned_bytes,
+            dead_bytes: store.dead_bytes,
+            segments: store.segments,
+            segments_reclaimed: store.reclaimed,
+            inserts: counters.inserts.load(Relaxed),
+            inserts_in_memory: counters.inserts_in_memory.load(Relaxed),
+            inserts_refused: counters.inserts_refused.load(Relaxed),
+            evictions: shared.memory.evictions() + store.evicted,
+            store_errors: counters.store_errors.load(Relaxed),
+            corrupt: counters.corrupt.load(Relaxed),
+            healthy: trouble.is_none(),
+            trouble,
+        }
+    }
+}
+
+impl Shared {
+    /// How many entries there are, and their payload bytes.
+    fn contents(&self) -> (u64, u64) {
+        let (index, memory) = (&self.index, &self.memory);
+        let written = || {
+            (
+                index.len() + memory.len(),
+                index.payload_bytes() + memory.payload_bytes(),
+            )
+        };
+        let is_written = |key: &[u8; 32]| {
+            let place = index.find(key, Place::payload_bytes);
+            place.or_else(|| memory.peek(key).map(|entry| entry.payload_bytes()))
+        };
+        let mut before = written();
+        let mut contents = self.queue.on_top_of(before, is_written);
+        for _ in 1..COUNTS_MAX {
+            let after = written();
+            if after == before {
+                break;
+            }
+            before = after;
+            contents = self.queue.on_top_of(before, is_written);
+        }
+        contents
+    }
 }

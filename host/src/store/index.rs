@@ -32,7 +32,7 @@ impl Index {
 
     /// The place that was there before is dead.
     pub(crate) fn insert(&self, key: &[u8; 32], place: Place) {
-        self.payload_bytes.fetch_add(bytes_of(&place), Relaxed);
+        self.payload_bytes.fetch_add(place.payload_bytes(), Relaxed);
         if let Some(old) = self.places.pin().insert(*key, place) {
             self.leaves(old);
         }
@@ -76,10 +76,6 @@ impl Index {
 
     fn leaves(&self, place: &Place) {
         place.count_dead();
-        self.payload_bytes.fetch_sub(bytes_of(place), Relaxed);
+        self.payload_bytes.fetch_sub(place.payload_bytes(), Relaxed);
     }
-}
-
-fn bytes_of(place: &Place) -> u64 {
-    place.shape().payload_bytes.into()
 }

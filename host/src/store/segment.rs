@@ -195,6 +195,11 @@ impl Place {
         }
     }
 
+    /// Of the payload, in bytes.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        self.shape.payload_bytes.into()
+    }
+
     fn is_verified(&self) -> bool {
         self.is_verified.load(Relaxed)
     }
