@@ -1,7 +1,6 @@
 //! One request has one key, wherever it is seen: natively, in a component, and in the filter as
 //! Envoy loads it.
 
-#[expect(dead_code, reason = "the properties of keys need the rest")]
 #[path = "../../llm/tests/it/random.rs"]
 mod random;
 

@@ -222,7 +222,7 @@ fn commas(text: &[u8]) -> usize {
     let blocks = text.chunks(u8::MAX as usize);
     let count = |block: &[u8]| {
         let ones = block.iter().map(|&byte| u8::from(byte == b','));
-        usize::from(ones.fold(0, |sum: u8, one| sum + one))
+        usize::from(ones.sum::<u8>())
     };
     blocks.map(count).sum()
 }
