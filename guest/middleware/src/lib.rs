@@ -16,8 +16,8 @@ use bindings::wasi::http::handler;
 use bindings::wasi::http::types::{ErrorCode, Request, Response};
 use reflex_llm::status::{self, Status};
 use reflex_llm::{
-    Anonymous, Api, Bypass, ClientControl, Control, Examined, Head, PathRule, Policy, Shape, Tenant,
-    X_REFLEX_TTL,
+    Anonymous, Api, Bypass, ClientControl, Control, Examined, Head, PathRule, Policy, Shape,
+    Tenant, X_REFLEX_TTL,
 };
 use std::slice;
 

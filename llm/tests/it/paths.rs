@@ -70,7 +70,9 @@ fn what_is_no_path_passes_by_whatever_the_rules_say() {
 fn path_and_api_are_in_the_key() {
     let key = |path: &str, api: &str| {
         let body = r#"{"model":"m","prompt":"hi","messages":[],"input":"a"}"#;
-        at(path, &rules(&[("/a*", api)]), body).expect("cacheable").key
+        at(path, &rules(&[("/a*", api)]), body)
+            .expect("cacheable")
+            .key
     };
     let keys = [
         key("/a", "chat-completions"),
