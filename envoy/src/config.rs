@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use reflex_llm::{Anonymous, ClientControl, Groups, Lifetimes, Limits, Policy};
+use reflex_llm::{Anonymous, ClientControl, Groups, Lifetimes, Limits, PathRule, Policy};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -54,6 +54,8 @@ pub struct Config {
     pub temperature_max: Option<f64>,
     /// Beginnings of the paths that are looked at; empty is all.
     pub paths: Vec<String>,
+    /// Which API answers at paths whose end does not tell, or tells wrongly.
+    pub path_rules: Vec<PathRule>,
 }
 
 /// Where a cluster leads: the same words as the daemon's `--upstream`, so that both compute the
@@ -94,6 +96,7 @@ struct File {
     allow_length: Option<bool>,
     temperature_max: Option<f64>,
     paths: Option<Vec<String>>,
+    path: Option<Vec<rules::Path>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
@@ -272,6 +275,7 @@ impl Config {
             },
             temperature_max: file.temperature_max,
             paths,
+            path_rules: rules::paths(&file.path.unwrap_or_default())?,
         })
     }
 
@@ -282,6 +286,7 @@ impl Config {
             tenant_header: self.tenant_header.as_deref(),
             temperature_max: self.temperature_max,
             client_control: self.client_control,
+            paths: &self.path_rules,
         }
     }
 
@@ -418,6 +423,9 @@ mod tests {
         check(r#""tenant_header": "X-Team""#, "tenant_header");
         check(r#""anonymous": "yes""#, "anonymous");
         check(r#""paths": ["v1"]"#, "paths");
+        check(r#""path": [{"path": "v1", "api": "none"}]"#, "path: `v1`");
+        check(r#""path": [{"path": "/v1", "api": "chat"}]"#, "path: `/v1`");
+        check(r#""path": [{"path": "/v1"}]"#, "`api`");
         check(r#""temperature_max": -0.1"#, "temperature_max: -0.1");
         check(r#""temperature_max": 1e999"#, "number out of range");
         check(r#""temperature_max": "low""#, "temperature_max");

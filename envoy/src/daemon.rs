@@ -23,6 +23,23 @@ pub struct Request {
     pub timeout_ms: u64,
 }
 
+/// What the daemon is told of an answer that it is to store.
+#[derive(Clone, Copy, Debug)]
+pub struct Insert<'a> {
+    /// Under which it is stored.
+    pub key: &'a Key,
+    /// By whose rules the daemon judges it once more.
+    pub shape: Shape,
+    /// The model that was asked for, at most [`reflex_llm::MODEL_BYTES_MAX`].
+    pub model: Option<&'a str>,
+    /// How long it lives; none is for ever.
+    pub ttl_seconds: Option<u64>,
+    /// It is refused if there was a purge since.
+    pub epoch: Option<&'a Epoch>,
+    /// The fill that ends with it.
+    pub fill: Option<&'a str>,
+}
+
 /// What the daemon has said to a lookup.
 #[derive(Debug)]
 pub enum Reply {
@@ -68,6 +85,7 @@ const FILL_ID: &str = "x-reflex-fill-id";
 const WAIT: &str = "x-reflex-wait";
 const TTL: &str = "x-reflex-ttl";
 const SHAPE: &str = "x-reflex-shape";
+const MODEL: &str = "x-reflex-model";
 const ENTRY: &str = "x-reflex-entry";
 
 impl Request {
@@ -83,28 +101,21 @@ impl Request {
         Self::new("GET", entry(key), headers, wait_ms + WAIT_SLACK_MS)
     }
 
-    /// Stores an answer, for ever if there is no time, unless there was a purge since `epoch`.
-    pub fn insert(
-        key: &Key,
-        shape: Shape,
-        answer: &Rc<Answer>,
-        ttl_seconds: Option<u64>,
-        epoch: Option<&Epoch>,
-        fill: Option<&str>,
-        timeout_ms: u64,
-    ) -> Self {
+    /// Stores an answer.
+    pub fn insert(insert: &Insert<'_>, answer: &Rc<Answer>, timeout_ms: u64) -> Self {
+        let ttl = insert.ttl_seconds.map(|ttl| ttl.to_string());
         let mut headers = vec![
-            (
-                TTL,
-                ttl_seconds.map_or("never".into(), |ttl| ttl.to_string()),
-            ),
-            (SHAPE, shape.name().to_owned()),
+            (TTL, ttl.unwrap_or_else(|| "never".into())),
+            (SHAPE, insert.shape.name().to_owned()),
         ];
-        headers.extend(epoch.map(|epoch| (EPOCH, epoch.to_string())));
-        headers.extend(fill.map(|fill| (FILL_ID, fill.to_owned())));
+        // The daemon refuses a name that no header can have, and the answer with it.
+        let model = insert.model.filter(|model| is_visible(model));
+        headers.extend(model.map(|model| (MODEL, model.to_owned())));
+        headers.extend(insert.epoch.map(|epoch| (EPOCH, epoch.to_string())));
+        headers.extend(insert.fill.map(|fill| (FILL_ID, fill.to_owned())));
         Self {
             body: Some(Rc::clone(answer)),
-            ..Self::new("PUT", entry(key), headers, timeout_ms)
+            ..Self::new("PUT", entry(insert.key), headers, timeout_ms)
         }
     }
 
@@ -211,6 +222,10 @@ fn answer(
 fn value<'h>(headers: &'h Headers, name: &str) -> Option<&'h str> {
     let found = headers.iter().find(|(other, _)| other == name);
     found.and_then(|(_, value)| std::str::from_utf8(value).ok())
+}
+
+fn is_visible(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn entry(key: &Key) -> String {
@@ -322,5 +337,32 @@ mod tests {
         assert_eq!(lookup.headers, [("x-reflex-fill-id", "f1".to_owned())]);
         let release = Request::release(&key(), "f1");
         assert_eq!((release.method, release.path), ("DELETE", path + "/fill"));
+    }
+
+    #[test]
+    fn an_insert_names_the_model_if_a_header_can() {
+        let answer = Rc::new(Answer {
+            headers: Vec::new(),
+            body: Vec::new(),
+            stored_at_ms: 0,
+            expires_at_ms: None,
+        });
+        let named = |model: Option<&str>| {
+            let insert = Insert {
+                key: &key(),
+                shape: Shape::from_name("chat-completions").expect("a shape"),
+                model,
+                ttl_seconds: None,
+                epoch: None,
+                fill: None,
+            };
+            let request = Request::insert(&insert, &answer, 9);
+            let mut headers = request.headers.into_iter();
+            headers.find_map(|(name, value)| (name == "x-reflex-model").then_some(value))
+        };
+        assert_eq!(named(Some("gpt-5:x/y")).as_deref(), Some("gpt-5:x/y"));
+        for model in [None, Some("a\r\nb"), Some("gpt 5"), Some("größe"), Some("")] {
+            assert_eq!(named(model), None, "{model:?}");
+        }
     }
 }

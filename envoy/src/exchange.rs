@@ -356,6 +356,7 @@ fn examined(shared: &mut Shared, id: Id, reading: Reading, body: &[u8], now_ms: 
     let lifetimes = &shared.config.lifetimes;
     let pending = Pending {
         life: lifetimes.of(&reading.path, model.as_deref(), asked),
+        model: model.map(Rc::from),
         asked: exchange,
         upstream: reading.upstream,
         turn: None,

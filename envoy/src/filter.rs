@@ -511,7 +511,9 @@ impl Plugin {
         headers.extend(own.map(|(name, value)| (*name, value.as_str())));
         let body = request.body.as_ref().map(|answer| answer.body.as_slice());
         if let Some(answer) = &request.body {
+            // What it saves the daemon reads from it itself.
             let kept = answer.headers.iter();
+            let kept = kept.filter(|(name, _)| name != status::X_REFLEX_SAVED_TOKENS);
             headers.extend(kept.map(|(name, value)| (name.as_str(), value.as_str())));
         }
         let timeout = Duration::from_millis(request.timeout_ms);

@@ -10,8 +10,8 @@ use crate::metrics::Price;
 use crate::runtime::{ClientControl, GuestLimits, Lifetimes, Replay};
 use http::Uri;
 use http::uri::{Authority, Scheme};
-use reflex_llm::Tenant;
-use rules::{GroupTable, PriceTable, TtlTable};
+use reflex_llm::{PathRule, Tenant};
+use rules::{GroupTable, PathTable, PriceTable, TtlTable};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -45,6 +45,8 @@ pub struct Config {
     pub client_control: ClientControl,
     /// The greatest temperature that a request may ask for and still be answered from the cache.
     pub temperature_max: Option<f64>,
+    /// Which API answers at paths whose end does not tell, or tells wrongly.
+    pub paths: Arc<[PathRule]>,
     /// Tenants that share their answers with others, and as whom.
     pub groups: Arc<HashMap<Tenant, Tenant>>,
     /// How streams are replayed.
@@ -191,6 +193,7 @@ struct File {
     ttl_seconds_max: Option<NonZeroU64>,
     client_control: Option<ControlMode>,
     temperature_max: Option<f64>,
+    path: Option<Vec<PathTable>>,
     group: Option<Vec<GroupTable>>,
     price: Option<Vec<PriceTable>>,
     fill_wait_seconds_max: Option<NonZeroU64>,
@@ -374,6 +377,7 @@ impl Config {
                 Some(ControlMode::Ignore) => ClientControl::Ignore,
             },
             temperature_max: file.temperature_max,
+            paths: rules::paths(&file.path.unwrap_or_default())?.into(),
             groups: Arc::new(groups),
             replay: match file.replay {
                 None | Some(ReplayMode::Instant) => Replay::Instant,
@@ -504,6 +508,9 @@ mod tests {
         check("edge_socket_mode = \"7777\"", "edge_socket_mode");
         check("[[ttl]]\nmodel = \"a\"\nseconds = \"ever\"", "seconds");
         check("[[ttl]]\nmodel = \"a\"", "seconds");
+        check("[[path]]\npath = \"v1\"\napi = \"none\"", "path: `v1`");
+        check("[[path]]\npath = \"/v1\"\napi = \"chat\"", "path: `/v1`");
+        check("[[path]]\npath = \"/v1\"", "`api`");
         check("[[ttl]]\nroute = \"a\"\nseconds = 1", "route");
         check("samples = 0", "samples");
         check("samples = 100000", "samples");

@@ -77,7 +77,7 @@ pub use pace::Replay;
 pub use policy::{Asking, Decision, PolicyGuest, Question};
 #[cfg(feature = "http")]
 pub use recording::{NoObserver, Outcome, RecordingObserver};
-pub use reflex_llm::{Life, LifeRule, Lifetimes};
+pub use reflex_llm::{Api, Life, LifeRule, Lifetimes, PathRule};
 #[cfg(feature = "http")]
 pub use samples::Samples;
 #[cfg(feature = "http")]

@@ -212,6 +212,7 @@ fn proxy(
             tenant_header: config.tenant_header.clone(),
             request_bytes_max: config.request_bytes_max,
             temperature_max: config.temperature_max,
+            paths: Arc::clone(&config.paths),
             groups: Arc::clone(&config.groups),
             lifetimes: Arc::clone(&config.lifetimes),
             ..Grant::default()

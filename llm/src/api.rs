@@ -87,6 +87,21 @@ impl Api {
         Self::GeminiBatchEmbedContents,
     ];
 
+    /// A stable token, such as `chat-completions`, that operators and the WIT boundary know it by.
+    pub const fn name(self) -> &'static str {
+        self.row().json_name
+    }
+
+    /// The API that a token stands for.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|api| api.name() == name).copied()
+    }
+
+    /// Whether the path says what is asked for, and not only where.
+    pub(crate) const fn is_in_path(self) -> bool {
+        matches!(self.row().place, table::Place::Method(_))
+    }
+
     /// The API that answers at a path (with or without query).
     ///
     /// Only the last segments are looked at, so that a provider's or gateway's prefix does not

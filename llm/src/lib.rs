@@ -48,6 +48,7 @@ mod usage;
 
 mod group;
 mod life;
+mod path;
 mod pattern;
 
 mod error;
@@ -64,6 +65,7 @@ pub use group::Groups;
 pub use key::{Key, KeyHasher};
 pub use life::{Life, LifeRule, Lifetimes};
 pub use model::MODEL_BYTES_MAX;
+pub use path::PathRule;
 pub use pattern::is_like;
 pub use prepared::Prepared;
 pub use reason::{Bypass, Rejected};
@@ -117,6 +119,9 @@ pub struct Policy<'a> {
     pub temperature_max: Option<f64>,
     /// How much of what clients ask of the cache is obeyed.
     pub client_control: ClientControl,
+    /// Which API answers at paths whose end does not tell, or tells wrongly. The first rule that
+    /// applies counts.
+    pub paths: &'a [PathRule],
 }
 
 /// What happens to a request without a credential.
@@ -188,7 +193,7 @@ pub fn classify(head: &Head<'_>, policy: &Policy<'_>, body: &[u8]) -> Classified
 ///
 /// Why the request passes by. Its body need not be buffered.
 pub fn candidate<'a>(head: &Head<'a>, policy: &Policy<'_>) -> Result<Candidate<'a>, Bypass> {
-    let api = Api::of_path(head.path).ok_or(Bypass::Path)?;
+    let api = path::api_at(head.path, policy.paths).ok_or(Bypass::Path)?;
     if head.method != "POST" {
         return Err(Bypass::Method);
     }

@@ -144,6 +144,39 @@ async fn a_temperature_over_the_limit_is_not_cached() {
     }
 }
 
+#[tokio::test]
+async fn rules_tell_which_api_answers_at_a_path() {
+    let upstream = Upstream::start().await;
+    let rules = r#"
+        [[path]]
+        path = "/llm/*/talk"
+        api = "chat-completions"
+        [[path]]
+        path = "/private/*"
+        api = "none"
+    "#;
+    let edge = edge_with(&upstream, rules).await;
+    let messages = json!([{"role": "user", "content": "where?"}]);
+    let body = json!({"model": "mock", "messages": messages});
+    let ask = |path: &str| Ask::to(path, &body);
+    let (talk, usual) = ("/llm/v2/talk", "/v1/chat/completions");
+    for path in [talk, usual] {
+        check(&edge.client, ask(path), "MISS", path).await;
+        check(&edge.client, ask(path), "HIT_L1_EXACT", path).await;
+    }
+    for _ in 0..2 {
+        let path = "/private/v1/chat/completions";
+        let status = check(&edge.client, ask(path), "BYPASS", path).await;
+        assert_eq!(status, r#"reflex; fwd=bypass; detail="path""#);
+    }
+
+    // Without the rules it is the other way round.
+    let edge = edge_with(&upstream, "").await;
+    check(&edge.client, ask(talk), "BYPASS", talk).await;
+    let path = "/private/v1/chat/completions";
+    check(&edge.client, ask(path), "MISS", path).await;
+}
+
 /// Asks the program itself, as an operator does, and gives the credential by standard input.
 async fn tenant_of(header: &str) -> String {
     let mut child = Command::new(edge::binary())

@@ -76,7 +76,8 @@ type Speaker = fn(&Asked<'_>) -> Option<Spoken>;
 
 fn speaker(route: &str) -> Option<Speaker> {
     Some(match route {
-        "/v1/chat/completions" => chat,
+        // The last one as a gateway may have it, which shows no API.
+        "/v1/chat/completions" | "/private/v1/chat/completions" | "/llm/v2/talk" => chat,
         "/v1/completions" => text::answer,
         "/v1/responses" => responses::answer,
         "/v1/embeddings" => embeddings::answer,

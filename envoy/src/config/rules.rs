@@ -1,9 +1,9 @@
-//! The operator's rules that come as lists: lives by path and model, groups of tenants. They are
-//! written as the tables of the daemon's file are, and mean the same.
+//! The operator's rules that come as lists: lives by path and model, APIs by path, groups of
+//! tenants. They are written as the tables of the daemon's file are, and mean the same.
 
 use std::time::Duration;
 
-use reflex_llm::{Groups, Life, LifeRule};
+use reflex_llm::{Groups, Life, LifeRule, PathRule};
 use serde::Deserialize;
 
 use super::SECONDS_LIMIT;
@@ -32,6 +32,14 @@ enum Seconds {
 #[serde(rename_all = "lowercase")]
 enum Never {
     Never,
+}
+
+/// One of `path` as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Path {
+    path: String,
+    api: String,
 }
 
 /// One of `group` as it is written.
@@ -67,6 +75,14 @@ pub(super) fn lives(rules: Vec<Rule>) -> Result<Vec<LifeRule>, String> {
         })
     };
     rules.into_iter().map(rule).collect()
+}
+
+pub(super) fn paths(rules: &[Path]) -> Result<Vec<PathRule>, String> {
+    if rules.len() > RULES_MAX {
+        return Err(format!("path: more than {RULES_MAX} rules"));
+    }
+    let rule = |rule: &Path| PathRule::parse(&rule.path, &rule.api);
+    rules.iter().map(rule).collect()
 }
 
 pub(super) fn groups(groups: &[Group], tenant_header: Option<&str>) -> Result<Groups, String> {

@@ -25,6 +25,8 @@ pub(super) struct Pending {
     pub(super) asked: Asked,
     /// How long its answer is to live.
     pub(super) life: Life,
+    /// The model that is asked for, which the daemon has prices for.
+    pub(super) model: Option<Rc<str>>,
     /// Who answers.
     pub(super) upstream: Rc<Upstream>,
     /// Where there are several answers: which one it is about.

@@ -3,7 +3,9 @@
 
 use std::rc::Rc;
 
-use reflex_llm::{Exchange as Asked, Life, Recorder, Rejected, Status, Storable, X_REFLEX_TTL};
+use reflex_llm::{
+    Exchange as Asked, Life, Recorder, Rejected, Shape, Status, Storable, X_REFLEX_TTL, status,
+};
 
 use super::lookup::Pending;
 use super::{Effect, Landing, Lead, Purpose, Stage, Step};
@@ -107,7 +109,12 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
     let answer = recorder.finish().and_then(|storable| {
         let ttl_ms = ttl_seconds.map(|ttl| ttl.saturating_mul(1000));
         let expires_at_ms = ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms));
-        answer_of(storable, now_ms, expires_at_ms)
+        answer_of(
+            recording.pending.asked.shape,
+            storable,
+            now_ms,
+            expires_at_ms,
+        )
     });
     let answer = match answer {
         Ok(answer) => Rc::new(answer),
@@ -134,16 +141,16 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
         } else {
             // With the answer the fill is at its end, so it need not be given back.
             let fill = recording.pending.fill.take();
-            let timeout_ms = shared.config.insert_timeout_ms;
-            let request = daemon::Request::insert(
-                &key,
+            let insert = daemon::Insert {
+                key: &key,
                 shape,
-                &answer,
+                model: recording.pending.model.as_deref(),
                 ttl_seconds,
-                recording.epoch.as_ref(),
-                fill.as_deref(),
-                timeout_ms,
-            );
+                epoch: recording.epoch.as_ref(),
+                fill: fill.as_deref(),
+            };
+            let timeout_ms = shared.config.insert_timeout_ms;
+            let request = daemon::Request::insert(&insert, &answer, timeout_ms);
             effects.push(Effect::Call(Purpose::Insert(bytes), request));
         }
     }
@@ -151,8 +158,9 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
     effects
 }
 
-/// Headers that are no text cannot be handed to Envoy.
+/// With what its hits save. Headers that are no text cannot be handed to Envoy.
 fn answer_of(
+    shape: Shape,
     storable: Storable,
     stored_at_ms: u64,
     expires_at_ms: Option<u64>,
@@ -161,12 +169,14 @@ fn answer_of(
         let value = String::from_utf8(value).map_err(|_| Rejected::Unexpected)?;
         Ok((name, value))
     };
+    let headers = storable.headers.into_iter().map(text);
+    let mut headers = headers.collect::<Result<Vec<_>, _>>()?;
+    if let Some(usage) = shape.usage(&storable.body) {
+        let tokens = usage.total_tokens.to_string();
+        headers.push((status::X_REFLEX_SAVED_TOKENS.into(), tokens));
+    }
     Ok(Answer {
-        headers: storable
-            .headers
-            .into_iter()
-            .map(text)
-            .collect::<Result<_, _>>()?,
+        headers,
         body: storable.body,
         stored_at_ms,
         expires_at_ms,

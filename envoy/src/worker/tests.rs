@@ -13,6 +13,7 @@ mod lookups;
 mod purges;
 mod random;
 mod samples;
+mod savings;
 mod tenants;
 
 use std::collections::BTreeMap;

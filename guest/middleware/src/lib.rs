@@ -16,7 +16,8 @@ use bindings::wasi::http::handler;
 use bindings::wasi::http::types::{ErrorCode, Request, Response};
 use reflex_llm::status::{self, Status};
 use reflex_llm::{
-    Anonymous, Bypass, ClientControl, Control, Examined, Head, Policy, Shape, Tenant, X_REFLEX_TTL,
+    Anonymous, Api, Bypass, ClientControl, Control, Examined, Head, PathRule, Policy, Shape,
+    Tenant, X_REFLEX_TTL,
 };
 use std::slice;
 
@@ -44,7 +45,8 @@ impl Guest for Middleware {
         if let Some(name) = &policy.tenant_header {
             http::edit_request(&request, slice::from_ref(name), &[]);
         }
-        let mut candidate = match reflex_llm::candidate(&head, &rules(&policy)) {
+        let paths = path_rules(&policy);
+        let mut candidate = match reflex_llm::candidate(&head, &rules(&policy, &paths)) {
             Ok(candidate) => candidate,
             Err(reason) => return bypass(request, reason).await,
         };
@@ -234,7 +236,7 @@ fn not_cached(shape: Shape) -> Response {
     http::respond(504, &headers, error.as_bytes())
 }
 
-fn rules(policy: &http::Policy) -> Policy<'_> {
+fn rules<'a>(policy: &'a http::Policy, paths: &'a [PathRule]) -> Policy<'a> {
     Policy {
         anonymous: if policy.share_anonymous {
             Anonymous::Share
@@ -248,5 +250,14 @@ fn rules(policy: &http::Policy) -> Policy<'_> {
             http::ClientControl::NoRefresh => ClientControl::NoRefresh,
             http::ClientControl::Ignore => ClientControl::Ignore,
         },
+        paths,
     }
+}
+
+fn path_rules(policy: &http::Policy) -> Vec<PathRule> {
+    let rule = |rule: &http::PathRule| PathRule {
+        path: rule.path.clone(),
+        api: Api::from_name(&rule.api),
+    };
+    policy.paths.iter().map(rule).collect()
 }

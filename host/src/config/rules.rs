@@ -1,7 +1,8 @@
-//! The operator's rules that come as tables: lives by path and model, groups of tenants, prices.
+//! The operator's rules that come as tables: lives by path and model, APIs by path, groups of
+//! tenants, prices.
 
 use crate::metrics::Price;
-use reflex_llm::{Groups, Life, LifeRule, Tenant};
+use reflex_llm::{Groups, Life, LifeRule, PathRule, Tenant};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -30,6 +31,14 @@ enum Seconds {
 #[serde(rename_all = "lowercase")]
 enum Never {
     Never,
+}
+
+/// A `[[path]]` as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PathTable {
+    path: String,
+    api: String,
 }
 
 /// A `[[group]]` as it is written.
@@ -64,6 +73,12 @@ pub(super) fn lives(tables: Vec<TtlTable>) -> Result<Vec<LifeRule>, String> {
         },
     };
     Ok(tables.into_iter().map(rule).collect())
+}
+
+pub(super) fn paths(tables: &[PathTable]) -> Result<Vec<PathRule>, String> {
+    check_count("path", tables.len())?;
+    let rule = |table: &PathTable| PathRule::parse(&table.path, &table.api);
+    tables.iter().map(rule).collect()
 }
 
 /// Whom each tenant of a group shares with.

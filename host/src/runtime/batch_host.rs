@@ -4,6 +4,7 @@ use super::batch::{Batch, Made, Texts};
 use super::bindings::embeddings::{Completed, Element, Host, HostBatch, HostWithStore, Life};
 use super::bindings::{cache, http as bindings};
 use super::fills::Lead;
+use super::grant::Grant;
 use super::http_host::{ReflexHttp, ReflexHttpCtxView, ReflexHttpView, apply};
 use super::misses::{self, fails};
 use super::recording::Target;
@@ -32,20 +33,8 @@ impl HostBatch for ReflexHttpCtxView<'_> {
         elements: Vec<Element>,
         places: Vec<u32>,
     ) -> Result<Resource<Batch>> {
-        // Those of a tenant that is not the component's to name are as good as malformed.
-        let tenant = self.ctx.grant.tenant(&tenant).ok();
-        let element = |Element { digest, weight }| {
-            let digest = digest.try_into().ok()?;
-            Some((
-                Key {
-                    tenant: tenant?,
-                    digest,
-                },
-                weight,
-            ))
-        };
-        let elements: Option<_> = elements.into_iter().map(element).collect();
-        let texts = Texts::new(elements.unwrap_or_default(), places);
+        let elements = named(&self.ctx.grant, &tenant, elements).unwrap_or_default();
+        let texts = Texts::new(elements, places);
         Ok(self.http.table.push(Batch::new(texts))?)
     }
 
@@ -190,6 +179,17 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
     }
 }
 
+/// The keys of texts with their weights, if they are a component's to name: those of another tenant
+/// are as good as malformed.
+fn named(grant: &Grant, tenant: &[u8], elements: Vec<Element>) -> Option<Vec<(Key, u64)>> {
+    let tenant = grant.tenant(tenant).ok()?;
+    let element = |Element { digest, weight }| {
+        let digest = digest.try_into().ok()?;
+        Some((Key { tenant, digest }, weight))
+    };
+    elements.into_iter().map(element).collect()
+}
+
 /// How the completion of a batch begins.
 enum Begun {
     Over(Completed),
@@ -279,4 +279,35 @@ fn complete(
         target.store(&answer, Vec::new());
     }
     Some(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reflex_llm::Tenant;
+
+    const ALICE: Tenant = Tenant([1; 32]);
+    const BOB: Tenant = Tenant([2; 32]);
+
+    fn texts(grant: &Grant, tenant: &[u8]) -> Option<Vec<Tenant>> {
+        let element = || Element {
+            digest: vec![7; 32],
+            weight: 1,
+        };
+        let named = named(grant, tenant, vec![element(), element()])?;
+        Some(named.into_iter().map(|(key, _)| key.tenant).collect())
+    }
+
+    #[test]
+    fn a_component_of_one_tenant_names_no_texts_of_another() {
+        let alices = Grant::new("n").for_tenant(ALICE);
+        assert_eq!(texts(&alices, &BOB.0), None);
+        assert_eq!(texts(&alices, &ALICE.0), Some(vec![ALICE; 2]));
+        assert_eq!(texts(&alices, &[]), Some(vec![ALICE; 2]));
+        // A component that serves many says whose.
+        let trusted = Grant::new("n");
+        assert_eq!(texts(&trusted, &BOB.0), Some(vec![BOB; 2]));
+        assert_eq!(texts(&trusted, &[]), None);
+        assert_eq!(texts(&trusted, &[2; 31]), None);
+    }
 }

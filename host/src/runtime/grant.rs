@@ -2,7 +2,7 @@
 
 use super::allowance::Allowance;
 use super::bindings::cache::Error;
-use reflex_llm::{Anonymous, Lifetimes, Policy, Tenant};
+use reflex_llm::{Anonymous, Lifetimes, PathRule, Policy, Tenant};
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -40,6 +40,9 @@ pub struct Grant {
     pub request_bytes_max: u64,
     /// The greatest temperature that a request may ask for and still be answered from the cache.
     pub temperature_max: Option<f64>,
+    /// Which API answers at paths whose end does not tell, or tells wrongly: the first rule that
+    /// applies counts.
+    pub paths: Arc<[PathRule]>,
     /// Tenants that share their answers with others, and as whom.
     pub groups: Arc<HashMap<Tenant, Tenant>>,
     /// How long entries live.
@@ -79,6 +82,7 @@ impl Default for Grant {
             tenant_header: None,
             request_bytes_max: 1 << 20,
             temperature_max: None,
+            paths: Arc::default(),
             groups: Arc::default(),
             lifetimes: Arc::default(),
         }
@@ -138,6 +142,7 @@ impl Grant {
             anonymous: self.anonymous(),
             tenant_header: self.tenant_header.as_deref(),
             temperature_max: self.temperature_max,
+            paths: &self.paths,
             ..Policy::default()
         }
     }

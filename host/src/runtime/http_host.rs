@@ -20,7 +20,7 @@ use http::{StatusCode, uri::Scheme};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full};
 use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
-use reflex_llm::{Anonymous, Tenant};
+use reflex_llm::{Anonymous, Api, PathRule, Tenant};
 use std::collections::VecDeque;
 use std::future::ready;
 use std::sync::Arc;
@@ -125,6 +125,13 @@ pub fn add_http_to_linker<T: ReflexHttpView + 'static>(linker: &mut Linker<T>) -
 
 impl handler::Host for ReflexHttpCtxView<'_> {}
 
+fn path_rule(rule: &PathRule) -> bindings::PathRule {
+    bindings::PathRule {
+        path: rule.path.clone(),
+        api: rule.api.map_or("none", Api::name).into(),
+    }
+}
+
 type TrappableResult<T> = Result<T, TrappableError<ErrorCode>>;
 
 impl<T: ReflexHttpView + 'static> handler::HostWithStore<T> for ReflexHttp {
@@ -148,6 +155,7 @@ impl Host for ReflexHttpCtxView<'_> {
             temperature_max: grant.temperature_max,
             samples: self.policy.samples.count(),
             has_groups: grant.has_groups(),
+            paths: grant.paths.iter().map(path_rule).collect(),
         })
     }
 

@@ -19,6 +19,7 @@ mod hasher;
 mod judging;
 mod keys;
 mod messages;
+mod paths;
 mod policy;
 mod properties;
 mod random;

@@ -66,6 +66,7 @@ fn split(input: &[u8]) -> Option<(Request<'_>, &[u8])> {
         },
         tenant_header: (flags & 2 != 0).then_some("x-team"),
         temperature_max: (flags & 4 != 0).then_some(1.0),
+        ..Policy::default()
     };
     let request = Request {
         method: first.next()?,

@@ -92,3 +92,37 @@ fn a_client_that_leaves_while_it_sends_leaves_nothing() {
     play.leaves(id);
     play.ends();
 }
+
+/// `path` rules: as the daemon's, about the path that the provider gets.
+#[test]
+fn the_operator_says_which_api_answers_at_a_path() {
+    const RULES: &str = r#""path": [
+        {"path": "/openai/llm/chat", "api": "chat-completions"},
+        {"path": "/private/*", "api": "none"}
+    ]"#;
+    let at = |cluster: &str, path: &str| {
+        let mut ask = Ask::chat("hello").at(cluster);
+        ask.path = path.into();
+        ask
+    };
+    let mut play = Play::with(RULES);
+    let first = play.asked(&at("gateway", "/llm/chat"));
+    play.answers(first, &json("hi"));
+    play.settle();
+    for _ in ["hot", "daemon"] {
+        let again = play.asked(&at("gateway", "/llm/chat"));
+        play.hit(again, &json("hi"));
+        play.worker.shared().hot.clear();
+    }
+    for (cluster, path) in [
+        ("openai", "/llm/chat"),
+        ("openai", "/private/v1/chat/completions"),
+    ] {
+        let id = play.asks(&at(cluster, path));
+        play.provider(id);
+        play.answers(id, &json("hi"));
+        let marked = play.clients[&id].marked;
+        assert_eq!(marked, Some(Status::Bypass(Bypass::Path)), "{path}");
+    }
+    play.ends();
+}
