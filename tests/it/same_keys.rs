@@ -1,6 +1,7 @@
 //! One request has one key, wherever it is seen: natively, in a component, and in the filter as
 //! Envoy loads it.
 
+#[allow(dead_code, reason = "the properties of keys need the rest")]
 #[path = "../../llm/tests/it/random.rs"]
 mod random;
 
