@@ -1,4 +1,4 @@
-//! Builds the guests of the tests: one that misbehaves on request, one that only classifies, one
+//! Builds the guests of the tests: those that misbehave on request, one that only classifies, one
 //! that asks the cache, a service to be composed with, and those of the examples of `reflex-host`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,6 +16,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     reflex_guest_build::embed("reflex-test-app", "REFLEX_TEST_APP_WASM")?;
     reflex_guest_build::embed("reflex-test-caller", "REFLEX_TEST_CALLER_WASM")?;
     reflex_guest_build::embed("reflex-test-kv", "REFLEX_TEST_KV_WASM")?;
+    reflex_guest_build::embed("reflex-test-rogue", "REFLEX_TEST_ROGUE_WASM")?;
+    reflex_guest_build::embed("reflex-test-unruly", "REFLEX_TEST_UNRULY_WASM")?;
     reflex_guest_build::embed("reflex-test-own", "REFLEX_TEST_OWN_WASM")?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Every counter of the daemon, named once. `/metrics` prints them in Prometheus' text format.
 
 use crate::cache::{Cache, Stats};
-use crate::runtime::{Failure, Fills, Outcome, RecordingObserver};
+use crate::runtime::{Allowance, Failure, Fills, Outcome, RecordingObserver, Refusal};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -21,6 +21,8 @@ pub struct Metrics {
     hit_seconds: Histogram,
     miss_seconds: Histogram,
     guest_failures: Family<ReasonLabel, Counter>,
+    guest_refusals: Family<ReasonLabel, Gauge>,
+    allowance: Arc<Allowance>,
     upstream_failures: Counter,
     edge_requests: Family<EdgeLabels, Counter>,
     recordings: Family<RecordingLabels, Counter>,
@@ -133,8 +135,8 @@ const MISS_BUCKETS: [f64; 10] = [1e-3, 1e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.
 
 impl Metrics {
     /// Counters at zero. Of several prices for a model, the first counts. Who waits for fills is
-    /// among what is told.
-    pub fn new(prices: Vec<Price>, fills: Arc<Fills>) -> Self {
+    /// among what is told, and what the guest was refused.
+    pub fn new(prices: Vec<Price>, fills: Arc<Fills>, allowance: Arc<Allowance>) -> Self {
         let mut registry = Registry::with_prefix("reflex");
         let requests = Family::default();
         registry.register(
@@ -159,6 +161,12 @@ impl Metrics {
             "guest_failures",
             "Requests that a guest failed to handle",
             guest_failures.clone(),
+        );
+        let guest_refusals = Family::default();
+        registry.register(
+            "guest_refusals",
+            "Calls of a guest that were refused: beyond what it may do, or hold, or store",
+            guest_refusals.clone(),
         );
         let upstream_failures = Counter::default();
         registry.register(
@@ -290,6 +298,8 @@ impl Metrics {
             hit_seconds,
             miss_seconds,
             guest_failures,
+            guest_refusals,
+            allowance,
             upstream_failures,
             edge_requests,
             edge_waiting,
@@ -335,12 +345,13 @@ impl Metrics {
         self.edge_requests.get_or_create(&labels).inc();
     }
 
-    pub(crate) fn guest_failed(&self, failure: &Failure) {
-        self.guest_failures
-            .get_or_create(&ReasonLabel {
-                reason: failure.detail(),
-            })
-            .inc();
+    /// What the daemon's guest was refused is counted in here.
+    pub(crate) fn allowance(&self) -> Arc<Allowance> {
+        Arc::clone(&self.allowance)
+    }
+
+    pub(crate) fn no_answer_of_guest(&self, failure: &Failure) {
+        self.guest_failed(failure.detail());
     }
 
     fn request(&self, status: &'static str, detail: &'static str) {
@@ -352,6 +363,13 @@ impl Metrics {
     /// Everything, as Prometheus reads it.
     pub fn text(&self, cache: &Cache) -> String {
         self.cache.set(&cache.stats());
+        for refusal in Refusal::ALL {
+            let reason = refusal.reason();
+            let refused = i64::try_from(self.allowance.refused(refusal)).unwrap_or(i64::MAX);
+            self.guest_refusals
+                .get_or_create(&ReasonLabel { reason })
+                .set(refused);
+        }
         let waiting = i64::try_from(self.fills.waiting()).unwrap_or(i64::MAX);
         self.fill_waiters.set(waiting);
         let waiting = i64::try_from(self.fills.edges_waiting()).unwrap_or(i64::MAX);
@@ -385,6 +403,12 @@ impl CacheGauges {
 }
 
 impl RecordingObserver for Metrics {
+    fn guest_failed(&self, reason: &'static str) {
+        self.guest_failures
+            .get_or_create(&ReasonLabel { reason })
+            .inc();
+    }
+
     fn saved(&self, usage: &Usage, model: Option<&str>) {
         for (kind, tokens) in [
             ("input", usage.input_tokens),

@@ -83,7 +83,11 @@ impl Server {
         let edge = config.edge.as_ref().map(bind_edge).transpose()?;
 
         let fills = Fills::new(&cache);
-        let metrics = Arc::new(Metrics::new(config.prices.clone(), Arc::clone(&fills)));
+        let metrics = Arc::new(Metrics::new(
+            config.prices.clone(),
+            Arc::clone(&fills),
+            Arc::default(),
+        ));
         let front = match listener {
             Some((upstream, listener)) => Some(Front {
                 listener,
@@ -215,6 +219,7 @@ fn proxy(
             paths: Arc::clone(&config.paths),
             groups: Arc::clone(&config.groups),
             lifetimes: Arc::clone(&config.lifetimes),
+            allowance: metrics.allowance(),
             ..Grant::default()
         },
         clock: Clock::system(),

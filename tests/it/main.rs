@@ -12,6 +12,7 @@ mod passing;
 
 mod daemon;
 mod guest;
+mod hostile;
 mod refusals;
 mod samples;
 mod savings;

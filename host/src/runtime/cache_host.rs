@@ -277,7 +277,10 @@ impl ReflexCtx {
         match refused {
             NotStored::Cache(
                 InsertError::PayloadTooLarge(most) | InsertError::MetadataTooLarge(most),
-            ) => Error::TooLarge(most),
+            ) => {
+                self.grant.note(Refusal::Size);
+                Error::TooLarge(most)
+            }
             NotStored::Cache(error @ InsertError::QueueFull) => {
                 Error::Unavailable(error.to_string())
             }
@@ -359,7 +362,7 @@ impl ReflexCtxView<'_> {
         let pushed = self.table.push(entry);
         pushed
             .map(Some)
-            .map_err(|_| Error::Unavailable("too many open entries: drop some".into()))
+            .map_err(|_| self.ctx.grant.refuse(Refusal::Open))
     }
 }
 

@@ -193,15 +193,24 @@ impl Grant {
 
     /// Counts and logs that something was refused, and says so to the guest.
     pub(super) fn refuse(&self, refusal: Refusal) -> Error {
-        self.allowance.count(refusal);
+        self.note(refusal);
         let reason = refusal.reason();
-        tracing::debug!(namespace = self.namespace, reason, "refused to a component");
         match refusal {
             Refusal::ReadOnly | Refusal::Tenant => Error::Denied(reason.into()),
             Refusal::Bytes | Refusal::Entries | Refusal::Inserts => {
                 Error::QuotaExceeded(reason.into())
             }
+            Refusal::Open => Error::Unavailable("too many open entries: drop some".into()),
+            // How much would not have been, only the cache can tell.
+            Refusal::Size => Error::Invalid(reason.into()),
         }
+    }
+
+    /// Counts and logs that something was refused.
+    pub(super) fn note(&self, refusal: Refusal) {
+        self.allowance.count(refusal);
+        let (namespace, reason) = (&self.namespace, refusal.reason());
+        tracing::debug!(namespace, reason, "refused to a component");
     }
 }
 
@@ -218,19 +227,25 @@ pub enum Refusal {
     Entries,
     /// It inserts too fast.
     Inserts,
+    /// It holds too many entries at once.
+    Open,
+    /// It wants to store an entry longer than any may be.
+    Size,
 }
 
 impl Refusal {
     /// Each of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::ReadOnly,
         Self::Tenant,
         Self::Bytes,
         Self::Entries,
         Self::Inserts,
+        Self::Open,
+        Self::Size,
     ];
 
-    /// The word for it, as in the WIT.
+    /// The word for it, in metrics and in the WIT's errors.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::ReadOnly => "read-only",
@@ -238,6 +253,8 @@ impl Refusal {
             Self::Bytes => "bytes",
             Self::Entries => "entries",
             Self::Inserts => "inserts",
+            Self::Open => "open",
+            Self::Size => "size",
         }
     }
 }

@@ -8,11 +8,13 @@ use super::cache_host::{ReflexCtx, add_to_linker};
 use super::engine::{LoadError, one_line, tick_epoch};
 use super::http_host::{HttpPolicy, add_http_to_linker};
 use super::limits::GuestLimits;
+use super::recording::RecordingObserver;
 use super::state::{GuestState, Progress, SendRequest};
 use http_body_util::BodyExt as _;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -215,25 +217,38 @@ impl Handler {
         let stream_time_max = self.limits.stream_time_max;
         let reusable = instance.served < self.limits.requests_per_instance_max;
         let idle = Arc::clone(&self.idle);
+        let observer = Arc::clone(&self.parts.policy.observer);
+        let ended = Arc::clone(&observer);
+        let broken = Arc::new(AtomicBool::new(false));
+        let breaks = Arc::clone(&broken);
         tokio::spawn(async move {
             let rest = instance.store.run_concurrent(async |accessor| {
                 // Resolves when the body is dropped, at its end or before.
                 let _ = body_ended.await;
                 poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
             });
-            match tokio::time::timeout(stream_time_max, rest).await {
+            let rest = tokio::time::timeout(stream_time_max, rest).await;
+            // Before the instance is dropped, for then the body ends.
+            breaks.store(!matches!(rest, Ok(Ok(()))), Ordering::Release);
+            match rest {
                 Ok(Ok(())) if reusable => lock(&idle).push(instance),
                 Ok(Ok(())) => {}
                 Ok(Err(trap)) => {
-                    tracing::warn!(error = one_line(&trap), "guest trapped while streaming")
+                    ended.guest_failed("stream-trap");
+                    tracing::warn!(error = one_line(&trap), "guest trapped while streaming");
                 }
-                Err(_) => tracing::warn!("guest stopped: it streamed for too long"),
+                Err(_) => {
+                    ended.guest_failed("stream-timeout");
+                    tracing::warn!("guest stopped: it streamed for too long");
+                }
             }
             drop(permit);
         });
         response.map(|inner| {
             Watched {
                 inner,
+                observer,
+                broken,
                 _open: body_open,
             }
             .boxed_unsync()
@@ -340,9 +355,12 @@ impl Instance {
     }
 }
 
-/// A body that tells, by dropping its end of a channel, when nobody needs it any more.
+/// A body that tells, by dropping its end of a channel, when nobody needs it any more. One whose
+/// guest has failed breaks off; it would else look whole.
 struct Watched {
     inner: WasiBody,
+    observer: Arc<dyn RecordingObserver>,
+    broken: Arc<AtomicBool>,
     _open: oneshot::Sender<()>,
 }
 
@@ -354,7 +372,17 @@ impl http_body::Body for Watched {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if let Poll::Ready(None) = polled
+            && self.broken.swap(false, Ordering::Acquire)
+        {
+            return Poll::Ready(Some(Err(Error::InternalError(None))));
+        }
+        if let Poll::Ready(Some(Err(error))) = &polled {
+            self.observer.guest_failed("stream-body");
+            tracing::warn!(%error, "the body that a guest streams broke");
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -19,6 +19,7 @@ use crate::cache::Entry;
 use bytes::Bytes;
 use reflex_llm::{Head, Key, Tenant};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use wasmtime::component::{Component, HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Config, Engine, Result, Store, StoreLimits, StoreLimitsBuilder};
@@ -173,6 +174,7 @@ pub struct PolicyGuest {
     pre: PolicyPre<State>,
     reflex: ReflexCtx,
     limits: GuestLimits,
+    failures: AtomicU64,
     /// At most `instances_max`; a further one is dropped when it has answered.
     idle: Mutex<Vec<Instance>>,
 }
@@ -214,6 +216,7 @@ impl PolicyGuest {
             pre,
             reflex,
             limits,
+            failures: AtomicU64::new(0),
             idle: Mutex::default(),
         })
     }
@@ -227,7 +230,12 @@ impl PolicyGuest {
     /// without it: asks, and keeps nothing.
     pub fn decide(&self, question: Question) -> Result<Decision> {
         let mut instance = self.instance()?;
-        let decided = instance.decide(question, &self.limits)?;
+        let decided = instance
+            .decide(question, &self.limits)
+            .inspect_err(|error| {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(error = one_line(error), "policy guest failed");
+            })?;
         instance.asked += 1;
         if instance.asked < self.limits.requests_per_instance_max {
             let mut idle = lock(&self.idle);
@@ -236,6 +244,12 @@ impl PolicyGuest {
             }
         }
         Ok(decided)
+    }
+
+    /// How often an instance trapped, or ran out of time or memory, while it decided. The log says
+    /// why, and none of those instances was asked again.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// Keeps an answer as the policy has said. Whether it is good is the caller's to judge.

@@ -35,6 +35,12 @@ pub trait RecordingObserver: Send + Sync + 'static {
         let _ = (known, asked);
     }
 
+    /// A guest failed after its response had begun: it trapped (`stream-trap`), streamed for too
+    /// long (`stream-timeout`), or what it streamed was no body (`stream-body`).
+    fn guest_failed(&self, reason: &'static str) {
+        let _ = reason;
+    }
+
     /// Called once per recording, from whatever thread polled the body last; and once more where
     /// an answer that was stored at its terminal event had something behind it, which belongs to
     /// it (and so it was stored again) or undoes it (and so it was removed).

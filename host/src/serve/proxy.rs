@@ -44,7 +44,7 @@ impl Proxy {
         let response = match self.handler.handle(lent).await {
             Ok(response) => response,
             Err(failure) => {
-                self.metrics.guest_failed(&failure);
+                self.metrics.no_answer_of_guest(&failure);
                 log(&failure);
                 match failure {
                     Failure::Refused {
