@@ -36,16 +36,17 @@ use crate::store::{
     Disk, Epochs, Index, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreOptions,
     StoreStats, Whose,
 };
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::atomic::{AtomicBool, AtomicUsize};
+use crate::sync::{Mutex, MutexGuard, thread};
 use flusher::{Bell, Flusher, Told};
 use memory::Memory;
 use queue::{Found, QUEUE_BYTES_MAX, Queue, Wait};
 use stats::Counters;
 use std::collections::HashSet;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::Duration;
-use std::{error, fmt, io, thread};
+use std::{error, fmt, io};
 use writer::{Trouble, Writer, WriterThread};
 
 /// Metadata is status and headers; whoever needs more than this has a payload.

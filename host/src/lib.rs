@@ -97,6 +97,7 @@ mod library;
 
 pub mod cache;
 mod store;
+mod sync;
 
 pub use cache::{Durability, Entry, InsertError, OpenError, Stats};
 pub use library::{Answer, Builder, Cache, EntryWriter, Fetched, InsertOptions, Origin};

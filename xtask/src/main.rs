@@ -15,6 +15,7 @@ mod wasm;
 
 mod build;
 mod fuzz;
+mod schedules;
 mod test;
 
 mod admin;

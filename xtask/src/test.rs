@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::workspace::{binary, cargo, step};
-use crate::{compose, envoy, fuzz, languages, node, python, wasm};
+use crate::{compose, envoy, fuzz, languages, node, python, schedules, wasm};
 
 /// Sets up what the tests need, then formatting, lints, tests.
 pub(crate) fn test() -> Result<()> {
@@ -49,5 +49,6 @@ pub(crate) fn test() -> Result<()> {
             .env("REFLEX_ENVOY_PANIC_WASM", panicking_filter)
             .env("REFLEX_PYTHON", &python),
     )?;
+    schedules::try_them()?;
     fuzz::fuzz_if_able()
 }

@@ -6,10 +6,11 @@
 use super::queue::Ticket;
 use super::{Durability, Shared, lock};
 use crate::store::Store;
+use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Mutex};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// Wakes the flusher.

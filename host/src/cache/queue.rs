@@ -11,9 +11,10 @@
 use super::entry::Entry;
 use super::{CacheKey, lock};
 use crate::store::KeyState;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 /// What may wait to be written, in bytes of memory. A disk that is worth its name writes so much

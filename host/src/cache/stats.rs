@@ -2,8 +2,7 @@
 
 use super::{Cache, Shared, lock};
 use crate::store::Place;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// What the cache counts. Counts of events begin at 0 when the process starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -13,6 +13,8 @@ mod process;
 mod purge;
 mod quota;
 mod random;
+#[cfg(shuttle)]
+mod schedules;
 mod stall;
 mod stress;
 mod sync;
@@ -23,11 +25,14 @@ use super::*;
 use crate::store::HEADER_BYTES;
 use crate::store::faults::{FaultDisk, Faults};
 use crate::store::sim_disk::Random;
+#[cfg(shuttle)]
+use shuttle::thread;
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+#[cfg(not(shuttle))]
 use std::thread;
 use tempfile::TempDir;
 

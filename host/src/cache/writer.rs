@@ -7,11 +7,12 @@
 use super::queue::{Operation, What};
 use super::{CacheKey, Durability, RETRY_AFTER_MS, Shared, Told, lock};
 use crate::store::{NewRecord, Place, Store, StoreError, Whose};
+use crate::sync::MutexGuard;
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::thread::{self, JoinHandle};
 use std::collections::HashSet;
 use std::io;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, MutexGuard};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
 
 /// So many keys are remembered to be removed from a disk that is in trouble just now: some
 /// 4 MiB. When there are more, everything on disk is given up: none of it may come back.

@@ -5,7 +5,8 @@
 //! [`Epochs`], the writer alone changes them; how they get to disk is the store's business.
 
 use super::format::{EpochsFile, TENANTS_MAX, sequence_of, tenant_of};
-use std::sync::{PoisonError, RwLock};
+use crate::sync::RwLock;
+use std::sync::PoisonError;
 
 /// Whose records are purged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -83,8 +83,24 @@ fn verify(number: u64, entry: &Entry) {
     assert_eq!(found, payload(number, version, found.len()));
 }
 
+/// Who writes what was inserted.
+#[derive(PartialEq)]
+enum Writes {
+    Thread,
+    WhoeverInserts,
+}
+
 #[test]
 fn everything_at_once_and_no_bytes_are_mixed_up() {
+    all_at_once(Writes::WhoeverInserts);
+}
+
+#[test]
+fn everything_at_once_with_a_writer_and_no_bytes_are_mixed_up() {
+    all_at_once(Writes::Thread);
+}
+
+fn all_at_once(writes: Writes) {
     let steps = env::var("REFLEX_STRESS_STEPS").ok();
     let steps = steps.and_then(|text| text.parse().ok());
     let steps = steps.unwrap_or(STEPS_DEFAULT);
@@ -97,6 +113,9 @@ fn everything_at_once_and_no_bytes_are_mixed_up() {
     };
     let mut cache = props.open();
     cache.start_flusher().unwrap();
+    if writes == Writes::Thread {
+        cache.start_writer().unwrap();
+    }
     thread::scope(|scope| {
         for id in 0..THREADS {
             let mut player = Player {
