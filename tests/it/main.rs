@@ -15,6 +15,7 @@ mod guest;
 mod refusals;
 mod samples;
 mod savings;
+mod stale;
 
 mod compose;
 mod edge_api;
