@@ -55,6 +55,8 @@ pub struct Config {
     pub samples: NonZeroU32,
     /// How long a request waits for another one's answer to begin.
     pub fill_wait_max: Duration,
+    /// For how long after its expiry an answer is served when the provider fails; zero: not at all.
+    pub stale_if_error_max: Duration,
     /// What tokens cost, for the metrics of what was saved.
     pub prices: Vec<Price>,
     /// Longest request body that may be answered from the cache; longer ones pass through.
@@ -197,6 +199,7 @@ struct File {
     group: Option<Vec<GroupTable>>,
     price: Option<Vec<PriceTable>>,
     fill_wait_seconds_max: Option<NonZeroU64>,
+    stale_if_error_seconds_max: Option<u64>,
     samples: Option<NonZeroU64>,
     replay: Option<ReplayMode>,
     disk_bytes_max: Option<NonZeroU64>,
@@ -251,6 +254,8 @@ enum ReplayMode {
 const SAMPLES_MAX: u64 = 10_000;
 /// A minute: an answer that is not streamed begins when it is whole, and a long one takes so long.
 const FILL_WAIT_MAX: Duration = Duration::from_secs(60);
+/// 30 days: whoever fails for longer is no provider any more.
+const STALE_SECONDS_LIMIT: u64 = 30 * 24 * 3600;
 /// A week: what a client may have its answers kept for. Models change.
 const TTL_SECONDS_MAX: u64 = 7 * 24 * 3600;
 /// An hour: long enough for retries, evaluations and agents, short enough that a model's update
@@ -304,6 +309,12 @@ impl Config {
             }
         };
 
+        let stale_seconds_max = bounded(
+            "stale_if_error_seconds_max",
+            file.stale_if_error_seconds_max.and_then(NonZeroU64::new),
+            0,
+            STALE_SECONDS_LIMIT,
+        )?;
         let defaults = CacheOptions::default();
         let cache = CacheOptions {
             data_dir: flags
@@ -321,6 +332,7 @@ impl Config {
             entry_bytes_max: file
                 .entry_bytes_max
                 .map_or(defaults.entry_bytes_max, NonZeroU64::get),
+            stale_seconds_max,
             ..defaults
         };
 
@@ -387,6 +399,7 @@ impl Config {
             samples: NonZeroU32::new(bounded("samples", file.samples, 1, SAMPLES_MAX)?)
                 .unwrap_or(NonZeroU32::MIN),
             fill_wait_max: seconds(file.fill_wait_seconds_max, FILL_WAIT_MAX),
+            stale_if_error_max: Duration::from_secs(stale_seconds_max),
             prices: rules::prices(file.price.unwrap_or_default())?,
             request_bytes_max: bounded(
                 "request_bytes_max",
@@ -514,6 +527,7 @@ mod tests {
         check("[[ttl]]\nroute = \"a\"\nseconds = 1", "route");
         check("samples = 0", "samples");
         check("samples = 100000", "samples");
+        check("stale_if_error_seconds_max = 9999999", "stale_if_error");
         check("client_control = \"yes\"", "client_control");
         check("temperature_max = -1.0", "temperature_max");
         check("[[group]]\nname = \"\"", "group");

@@ -321,6 +321,11 @@ impl Metrics {
         self.hit_seconds.observe(took.as_secs_f64());
     }
 
+    /// An expired answer, as the provider has failed. How long that took says nothing of us.
+    pub(crate) fn stale(&self) {
+        self.request("HIT_STALE", "stale");
+    }
+
     /// `detail` says what kind of miss, where it is not the plain one.
     pub(crate) fn miss(&self, detail: &'static str, took: Duration) {
         self.request("MISS", detail);

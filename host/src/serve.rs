@@ -230,6 +230,7 @@ fn proxy(
         replay: config.replay,
         samples: Samples::new(config.samples),
         fill_wait_max: config.fill_wait_max,
+        stale_if_error_max: config.stale_if_error_max,
         fills: Arc::clone(fills),
         observer: Arc::clone(metrics) as _,
     };

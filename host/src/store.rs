@@ -80,6 +80,8 @@ pub(crate) struct StoreOptions {
     pub(crate) segment_bytes: u64,
     /// How many entries there may be; at least 1.
     pub(crate) entries_max: u64,
+    /// For how long after its expiry an entry is worth as much as before.
+    pub(crate) stale_ms_max: u64,
 }
 
 /// Why a record could not be written. The caller goes on without the disk.
@@ -151,6 +153,7 @@ pub(crate) struct Store {
     quota: u64,
     segment_bytes: u64,
     entries_max: u64,
+    stale_ms_max: u64,
     disk_use: Arc<DiskUse>,
     index: Arc<Index>,
     /// Sealed, oldest first.
@@ -226,6 +229,7 @@ impl Store {
             quota: options.quota,
             segment_bytes: options.segment_bytes,
             entries_max: options.entries_max,
+            stale_ms_max: options.stale_ms_max,
             disk_use,
             index: Arc::new(index),
             segments,

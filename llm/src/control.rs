@@ -95,6 +95,12 @@ impl Control {
         young && fresh && !self.no_cache
     }
 
+    /// Whether an answer that has expired may be served to this client when the provider fails.
+    /// Whoever says how fresh an answer has to be wants none of those.
+    pub fn accepts_stale(&self) -> bool {
+        !self.no_cache && self.max_age.is_none() && self.min_fresh.is_none()
+    }
+
     /// Whether the client lets the answer be kept.
     pub fn keeps(&self) -> bool {
         !self.no_store && self.ttl_seconds != Some(0)

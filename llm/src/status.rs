@@ -27,6 +27,13 @@ pub enum Status {
         /// For how many seconds more the answer stays; none if it never expires.
         ttl_seconds: Option<u64>,
     },
+    /// From the cache, where the answer had expired, as the provider has failed.
+    Stale {
+        /// What the provider said; none if it said nothing.
+        fwd_status: Option<u16>,
+        /// For how many seconds the answer had expired.
+        expired_seconds: u64,
+    },
     /// By the provider: the answer was not there.
     Miss,
     /// By the provider, which another request for the same answer was already asking.
@@ -47,6 +54,7 @@ impl Status {
     pub const fn x_reflex_status(self) -> &'static str {
         match self {
             Self::Hit { .. } => "HIT_L1_EXACT",
+            Self::Stale { .. } => "HIT_STALE",
             Self::Miss | Self::Collapsed | Self::Partial | Self::Refresh | Self::Absent => "MISS",
             Self::Bypass(_) => "BYPASS",
         }
@@ -59,6 +67,17 @@ impl Status {
             Self::Hit {
                 ttl_seconds: Some(ttl),
             } => format!("reflex; hit; ttl={ttl}").into(),
+            // A hit, says RFC 9211, is what was not forwarded. This was, because it was stale.
+            Self::Stale {
+                fwd_status,
+                expired_seconds: expired,
+            } => {
+                let said = fwd_status.map(|status| format!("; fwd-status={status}"));
+                let said = said.unwrap_or_default();
+                // 0 has no sign in a structured field.
+                let sign = if expired == 0 { "" } else { "-" };
+                format!("reflex; fwd=stale{said}; ttl={sign}{expired}").into()
+            }
             Self::Miss => "reflex; fwd=miss".into(),
             Self::Collapsed => "reflex; fwd=miss; collapsed".into(),
             Self::Partial => "reflex; fwd=partial".into(),

@@ -106,6 +106,7 @@ fn handler(answer_bytes: usize) -> Handler {
         replay: Replay::Instant,
         samples: Samples::default(),
         fill_wait_max: Duration::from_secs(60),
+        stale_if_error_max: Duration::ZERO,
         fills,
         observer: Arc::new(NoObserver),
     };

@@ -16,6 +16,7 @@ mod hostile;
 mod refusals;
 mod samples;
 mod savings;
+mod stale;
 
 mod compose;
 mod edge_api;

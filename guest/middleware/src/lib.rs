@@ -118,9 +118,9 @@ async fn answer(
                 Turn::Lead(lead) => fill = Some(lead),
                 Turn::Follow(response) => {
                     edit(&response, Status::Collapsed);
-                    return Ok(response);
+                    return Ok(or_stale(response, &key, control));
                 }
-                Turn::Failed(error) => return Err(error),
+                Turn::Failed(error) => return stale(&key, control, None).ok_or(error),
                 Turn::Again => {}
                 Turn::Alone => break,
             }
@@ -156,7 +156,7 @@ async fn answer(
             if let Some(fill) = fill {
                 http::give_up(fill, &error);
             }
-            return Err(error);
+            return stale(&key, control, None).ok_or(error);
         }
     };
     let status = if control.no_cache {
@@ -165,10 +165,12 @@ async fn answer(
         Status::Miss
     };
     edit(&response, status);
-    Ok(match batch {
+    // A failure goes to those who wait as well, whatever this client gets.
+    let response = match batch {
         Some(batch) => embeddings::record_batch(batch.host(), response, &recording, fill),
         None => http::record_response(response, &recording, fill),
-    })
+    };
+    Ok(or_stale(response, &key, control))
 }
 
 /// The key of one of several answers, or of the only one.
@@ -191,6 +193,32 @@ fn look_up(key: &cache::Key, control: &Control) -> Option<Response> {
     accepted.then(|| replay(&entry).ok()).flatten()
 }
 
+/// What the provider says, or what there is in place of its failure.
+fn or_stale(response: Response, key: &cache::Key, control: &Control) -> Response {
+    let status = response.get_status_code();
+    if !matches!(status, 429 | 500..=599) {
+        return response;
+    }
+    stale(key, control, Some(status)).unwrap_or(response)
+}
+
+/// What the cache has that has expired, for a client whose request the provider has failed.
+fn stale(key: &cache::Key, control: &Control, fwd_status: Option<u16>) -> Option<Response> {
+    if !control.accepts_stale() {
+        return None;
+    }
+    let http::Stale {
+        entry,
+        expired_seconds,
+    } = http::lookup_stale(key)?;
+    let mut headers = status_headers(Status::Stale {
+        fwd_status,
+        expired_seconds,
+    });
+    headers.push(age(entry.age_seconds()));
+    http::replay(&entry, &headers).ok()
+}
+
 fn replay(entry: &Entry) -> Result<Response, cache::Error> {
     http::replay(
         entry,
@@ -200,8 +228,12 @@ fn replay(entry: &Entry) -> Result<Response, cache::Error> {
 
 fn hit_headers(age_seconds: u64, ttl_seconds: Option<u64>) -> Vec<http::Header> {
     let mut headers = status_headers(Status::Hit { ttl_seconds });
-    headers.push((status::AGE.into(), age_seconds.to_string().into_bytes()));
+    headers.push(age(age_seconds));
     headers
+}
+
+fn age(seconds: u64) -> http::Header {
+    (status::AGE.into(), seconds.to_string().into_bytes())
 }
 
 /// To the provider as if we were not there, but for the header that says so.

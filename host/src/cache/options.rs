@@ -59,6 +59,9 @@ pub struct CacheOptions {
     /// The most entries that are kept, whatever their size: each takes some 400 bytes of
     /// memory beside its payload.
     pub entries_max: u64,
+    /// For how many seconds after its expiry an entry is kept like any other, for whoever has a
+    /// use for [`Lookup::Stale`](super::Lookup::Stale). Then it goes when room is made.
+    pub stale_seconds_max: u64,
     /// When what was stored survives a loss of power.
     pub durability: Durability,
 }
@@ -77,6 +80,7 @@ impl Default for CacheOptions {
             segment_bytes: 64 << 20,
             // 400 MB of memory.
             entries_max: 1 << 20,
+            stale_seconds_max: 0,
             durability: Durability::default(),
         }
     }
@@ -113,6 +117,7 @@ impl CacheOptions {
             quota: self.disk_bytes_max,
             segment_bytes,
             entries_max: self.entries_max.max(1),
+            stale_ms_max: self.stale_seconds_max.saturating_mul(1000),
         })
     }
 }

@@ -105,11 +105,27 @@ impl ReflexCtx {
         }
     }
 
+    /// The entry of that key if it has expired, but no longer ago than `most`, and how many
+    /// seconds ago that was.
+    #[cfg(feature = "http")]
+    pub(super) fn find_stale(&self, key: &CacheKey, most: Duration) -> Option<(Entry, u64)> {
+        if most.is_zero() {
+            return None;
+        }
+        let now_ms = self.clock.now_ms();
+        let Lookup::Stale(entry) = self.cache.lookup(key, now_ms) else {
+            return None;
+        };
+        let expired_ms = now_ms.saturating_sub(entry.expires_at_ms()?);
+        let is_within = u128::from(expired_ms) <= most.as_millis();
+        is_within.then_some((entry, expired_ms / 1000))
+    }
+
     pub(super) fn key(&self, key: &Key) -> CacheKey {
         CacheKey::new(&self.grant.namespace, &key.tenant.0, &key.digest)
     }
 
-    fn resolve(&self, name: Name) -> Result<Named, Error> {
+    pub(super) fn resolve(&self, name: Name) -> Result<Named, Error> {
         match name {
             Name::Key(key) => Ok(Named::bare(Key {
                 tenant: self.grant.tenant(&key.tenant)?,

@@ -47,6 +47,11 @@ pub struct HttpPolicy {
     pub samples: Samples,
     /// How long a request waits for another one's answer to begin.
     pub fill_wait_max: Duration,
+    /// For how long after its expiry an entry is served when the provider fails; zero is not at
+    /// all. Entries are kept for so long if [`CacheOptions::stale_seconds_max`] says so, too.
+    ///
+    /// [`CacheOptions::stale_seconds_max`]: crate::cache::CacheOptions::stale_seconds_max
+    pub stale_if_error_max: Duration,
     /// Which answers are being fetched: [`Fills::new`] of the same cache, one for all who use it.
     pub fills: Arc<Fills>,
     /// Told how recordings end.
@@ -64,6 +69,7 @@ impl HttpPolicy {
             samples: Samples::default(),
             // Longer than a model takes to begin, as a rule.
             fill_wait_max: Duration::from_secs(60),
+            stale_if_error_max: Duration::ZERO,
             fills: Fills::new(cache),
             observer: Arc::new(NoObserver),
         }
@@ -235,6 +241,24 @@ impl Host for ReflexHttpCtxView<'_> {
             )));
         };
         self.respond_with(status, headers, body).map(Ok)
+    }
+
+    fn lookup_stale(&mut self, key: cache::Key) -> Result<Option<bindings::Stale>> {
+        // A key that is not the component's to name is one that has no entry.
+        let Ok(named) = self.ctx.resolve(cache::Name::Key(key)) else {
+            return Ok(None);
+        };
+        let most = self.policy.stale_if_error_max;
+        let Some((entry, expired_seconds)) = self.ctx.find_stale(&self.ctx.key(&named.key), most)
+        else {
+            return Ok(None);
+        };
+        // So is one for whose entry the guest has no room.
+        let pushed = self.http.table.push(entry).ok();
+        Ok(pushed.map(|entry| bindings::Stale {
+            entry,
+            expired_seconds,
+        }))
     }
 
     fn respond(

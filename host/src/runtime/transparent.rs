@@ -14,8 +14,9 @@ use super::bindings::http::{ClientControl, Header, Recording};
 use super::cache_host::ReflexCtx;
 use super::fills::{Lead, Turn};
 use super::http_host::{HttpPolicy, apply, read_ahead, replayed};
-use super::misses::{Watch, target};
+use super::misses::{Watch, fails, target};
 use super::state::{ResponseFuture, SendRequest, Sent, Transmission};
+use crate::cache::Entry;
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap, HeaderValue, PRAGMA};
 use http::{Request, Response, StatusCode};
@@ -185,10 +186,18 @@ impl Transparent {
                     Turn::Lead(lead) => fill = Some(lead),
                     Turn::Follow(shared) => {
                         let (status, headers) = (shared.status, shared.headers.clone());
+                        if fails(status)
+                            && let Some(stale) = self.stale(&key, control, Some(status))
+                        {
+                            return Ok(stale);
+                        }
                         let response = response(status, headers, shared.follower());
                         return Ok(told(response, Status::Collapsed));
                     }
-                    Turn::Failed(error) => return Err(error.into()),
+                    Turn::Failed(error) => {
+                        let stale = self.stale(&key, control, None);
+                        return stale.ok_or_else(|| error.into());
+                    }
                     Turn::Again => {}
                     Turn::Alone => break,
                 }
@@ -211,7 +220,7 @@ impl Transparent {
                 if let Some(lead) = fill {
                     Lead::fail(lead, error_code(&error));
                 }
-                return Err(error);
+                return self.stale(&key, control, None).ok_or(error);
             }
         };
         let (parts, body) = response.into_parts();
@@ -220,6 +229,11 @@ impl Transparent {
             Some(watch) => watch.body(body),
             None => body,
         };
+        if fails(parts.status)
+            && let Some(stale) = self.stale(&key, control, Some(parts.status))
+        {
+            return Ok(stale);
+        }
         let status = match control.no_cache {
             true => Status::Refresh,
             false => Status::Miss,
@@ -234,9 +248,33 @@ impl Transparent {
         if !control.accepts(age, ttl) {
             return None;
         }
-        let mut set = status_headers(Status::Hit { ttl_seconds: ttl });
+        self.replay(&entry, age, Status::Hit { ttl_seconds: ttl })
+    }
+
+    /// What has expired, for a client whose request the provider has failed.
+    fn stale(
+        &self,
+        key: &Key,
+        control: &Control,
+        fwd_status: Option<StatusCode>,
+    ) -> Option<Response<WasiBody>> {
+        if !control.accepts_stale() {
+            return None;
+        }
+        let most = self.policy.stale_if_error_max;
+        let (entry, expired_seconds) = self.ctx.find_stale(&self.ctx.key(key), most)?;
+        let age = entry.age_seconds(self.ctx.clock.now_ms());
+        let status = Status::Stale {
+            fwd_status: fwd_status.map(|status| status.as_u16()),
+            expired_seconds,
+        };
+        self.replay(&entry, age, status)
+    }
+
+    fn replay(&self, entry: &Entry, age: u64, status: Status) -> Option<Response<WasiBody>> {
+        let mut set = status_headers(status);
         set.push((status::AGE.into(), age.to_string().into_bytes()));
-        let (status, headers, body) = replayed(&entry, &set, &self.policy)?;
+        let (status, headers, body) = replayed(entry, &set, &self.policy)?;
         Some(response(status, headers, body))
     }
 

@@ -120,6 +120,7 @@ impl Proxy {
         };
         match value(X_REFLEX_STATUS) {
             Some("HIT_L1_EXACT") => self.metrics.hit(took),
+            Some("HIT_STALE") => self.metrics.stale(),
             Some("MISS") => {
                 let details = [
                     (Status::Collapsed, "collapsed"),

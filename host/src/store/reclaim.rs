@@ -115,7 +115,7 @@ impl Store {
         for (offset, header, _) in self.records(&victim).unwrap_or_default() {
             let key = &header.key;
             let place = self.index.find(key, Place::clone);
-            let is_alive = header.expires_at_ms > now_ms;
+            let is_alive = self.is_alive(&header, now_ms);
             let Some(place) = place.filter(|place| place.is_at(&victim, offset) && is_alive) else {
                 continue;
             };
@@ -236,9 +236,14 @@ impl Store {
     ) -> bool {
         let bytes = header.shape().record_bytes();
         (is_early || place.hits() > 0)
-            && header.expires_at_ms > moved.now_ms
+            && self.is_alive(header, moved.now_ms)
             && moved.bytes + bytes <= moved.bytes_max
             && self.has_room_for(bytes)
+    }
+
+    /// Whether someone may still have a use for an entry.
+    fn is_alive(&self, header: &Header, now_ms: u64) -> bool {
+        header.expires_at_ms.saturating_add(self.stale_ms_max) > now_ms
     }
 
     /// Writes a tombstone for what an older segment may hold.

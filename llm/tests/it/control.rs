@@ -100,6 +100,16 @@ fn what_is_unknown_is_skipped() {
 }
 
 #[test]
+fn whoever_says_how_fresh_an_answer_has_to_be_wants_no_stale_one() {
+    for value in ["no-cache", "max-age=99999", "min-fresh=0", "max-age=soon"] {
+        assert!(!read(value).accepts_stale(), "{value}");
+    }
+    for value in ["", "only-if-cached", "max-stale"] {
+        assert!(read(value).accepts_stale(), "{value}");
+    }
+}
+
+#[test]
 fn in_doubt_nothing_comes_from_the_cache() {
     for value in [
         "max-age",

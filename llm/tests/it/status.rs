@@ -22,6 +22,17 @@ fn each_outcome_has_its_headers() {
         "HIT_L1_EXACT",
         "reflex; hit",
     );
+    for (fwd_status, expired_seconds, long) in [
+        (Some(503), 12, "reflex; fwd=stale; fwd-status=503; ttl=-12"),
+        (Some(429), 0, "reflex; fwd=stale; fwd-status=429; ttl=0"),
+        (None, 1, "reflex; fwd=stale; ttl=-1"),
+    ] {
+        let status = Status::Stale {
+            fwd_status,
+            expired_seconds,
+        };
+        check(status, "HIT_STALE", long);
+    }
     check(Status::Miss, "MISS", "reflex; fwd=miss");
     check(Status::Collapsed, "MISS", "reflex; fwd=miss; collapsed");
     check(Status::Partial, "MISS", "reflex; fwd=partial");

@@ -39,6 +39,7 @@ fn small_options(dir: &Path) -> (CacheOptions, StoreOptions) {
         segment_bytes: 8 << 10,
         // So that a segment is full after five records.
         entries_max: 40,
+        stale_ms_max: 0,
     };
     (options, store)
 }

@@ -86,6 +86,24 @@ fn compacting_keeps_what_lives_and_frees_what_does_not() {
 }
 
 #[test]
+fn what_has_expired_is_kept_while_someone_may_have_a_use_for_it() {
+    let mut props = Props::new();
+    props.options.stale_seconds_max = 60;
+    let cache = props.open();
+    put_until(&cache, 1, 1, 100, Some(1000));
+    let is_there = |now_ms| match cache.lookup(&key(1), now_ms) {
+        Lookup::Stale(entry) => check(&entry, 1) == 1,
+        Lookup::Hit(_) => panic!("it has expired"),
+        Lookup::Miss => false,
+    };
+    let expired_ms = NOW + 1000;
+    for (after_ms, is_kept) in [(0, true), (59_999, true), (60_000, false)] {
+        cache.compact(expired_ms + after_ms).unwrap();
+        assert_eq!(is_there(expired_ms), is_kept, "{after_ms} ms after");
+    }
+}
+
+#[test]
 fn nothing_of_an_erased_tenant_stays_on_disk() {
     let props = Props::new();
     let cache = filled(&props);

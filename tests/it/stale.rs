@@ -1,0 +1,267 @@
+//! An answer that has expired, in place of the failure of the provider: only if the operator wants
+//! it, only for so long, and never to whoever wants a fresh one.
+
+use http::Method;
+use reflex_llm::{Classified, Head, Policy, classify};
+use reflex_tests::PATIENCE;
+use reflex_tests::behaviour::Behaviour;
+use reflex_tests::client::{Answer, Ask, CHAT};
+use reflex_tests::edge::{Edge, Plan};
+use reflex_tests::unix::Unix;
+use reflex_tests::upstream::Upstream;
+use std::time::Instant;
+
+/// Longer than a test takes.
+const ON: &str = "stale_if_error_seconds_max = 3600";
+
+async fn edge_with(upstream: &Upstream, config: &str) -> Edge {
+    let plan = Plan::new(&upstream.url()).edge_socket(true);
+    plan.config(config).start().await
+}
+
+/// Has an answer stored, and waits until it has expired.
+async fn expired(edge: &Edge, ask: &Ask) -> Answer {
+    let stored = ask.clone().header("x-reflex-ttl", "1");
+    let answer = edge.client.fetch(stored).await;
+    assert_eq!((answer.status.as_u16(), answer.reflex()), (200, "MISS"));
+    let began = Instant::now();
+    // The provider is not asked, and nothing is stored.
+    let look = ask.clone().header("cache-control", "only-if-cached");
+    while edge.client.fetch(look.clone()).await.status != 504 {
+        assert!(began.elapsed() < PATIENCE, "it does not expire");
+        tokio::task::yield_now().await;
+    }
+    answer
+}
+
+/// That an answer is the expired one, and for how many seconds it says that it has.
+#[track_caller]
+fn check_stale(stale: &Answer, fresh: &Answer, said: &str) -> u64 {
+    assert_eq!((stale.status.as_u16(), stale.reflex()), (200, "HIT_STALE"));
+    assert_eq!(stale.body, fresh.body);
+    let cache_status = stale.header("cache-status");
+    let ttl = cache_status.strip_prefix(&format!("reflex; fwd=stale{said}; ttl="));
+    let ttl: Option<i64> = ttl.and_then(|ttl| ttl.parse().ok());
+    let ttl = ttl.unwrap_or_else(|| panic!("`{cache_status}`"));
+    assert!(ttl <= 0, "{cache_status}");
+    // It lived for one second.
+    let age: u64 = stale.header("age").parse().expect("an age");
+    assert_eq!(age, ttl.unsigned_abs() + 1);
+    ttl.unsigned_abs()
+}
+
+/// That the client gets what the provider says.
+async fn check_reaches(upstream: &Upstream, edge: &Edge, ask: &Ask, status: u16) {
+    upstream.behave(Behaviour::Status(status));
+    let answer = edge.client.fetch(ask.clone()).await;
+    assert_eq!((answer.status.as_u16(), answer.reflex()), (status, "MISS"));
+}
+
+#[tokio::test]
+async fn a_failing_provider_is_answered_by_a_stale_entry_within_the_limit() {
+    let upstream = Upstream::start().await;
+    let edge = edge_with(&upstream, ON).await;
+    for ask in [Ask::chat("whatever happens"), Ask::stream("what happens")] {
+        let fresh = expired(&edge, &ask).await;
+        for status in [503, 500, 429] {
+            let calls = upstream.call_count();
+            upstream.behave(Behaviour::Status(status));
+            let stale = edge.client.fetch(ask.clone()).await;
+            check_stale(&stale, &fresh, &format!("; fwd-status={status}"));
+            assert_eq!(upstream.call_count(), calls + 1);
+        }
+        // A provider that is back has the say.
+        upstream.behave(Behaviour::Answer);
+        let again = edge.client.fetch(ask).await;
+        assert_eq!(again.reflex(), "MISS");
+        assert_ne!(again.body, fresh.body);
+    }
+    let metrics = edge.metrics().await;
+    let count = metrics.sum("reflex_requests_total", &[("detail", "stale")]);
+    assert!((count - 6.0).abs() < 0.5, "{metrics:#?}");
+}
+
+#[tokio::test]
+async fn a_provider_that_is_down_is_answered_by_a_stale_entry_also_after_a_restart() {
+    let upstream = Upstream::start().await;
+    let edge = edge_with(&upstream, ON).await;
+    let ask = Ask::chat("is anybody there?");
+    let fresh = expired(&edge, &ask).await;
+    upstream.stop().await;
+    let stale = edge.client.fetch(ask.clone()).await;
+    check_stale(&stale, &fresh, "");
+    let edge = edge.restart().await;
+    let stale = edge.client.fetch(ask).await;
+    check_stale(&stale, &fresh, "");
+    // What never was there is the error that it was.
+    let other = edge.client.fetch(Ask::chat("never asked")).await;
+    assert_eq!(other.status, 502);
+}
+
+#[tokio::test]
+async fn those_who_wait_for_a_failing_provider_get_the_stale_entry_as_well() {
+    let upstream = Upstream::start().await;
+    let edge = edge_with(&upstream, ON).await;
+    let ask = Ask::chat("all of us").header("x-hold", "1");
+    upstream.release(1);
+    let fresh = expired(&edge, &ask).await;
+    let calls = upstream.call_count();
+    let herd = || {
+        let spawn = |_| {
+            let (client, ask) = (edge.client.clone(), ask.clone());
+            tokio::spawn(async move { client.fetch(ask).await })
+        };
+        (0..4).map(spawn).collect::<Vec<_>>()
+    };
+    let waiting = |metrics: &reflex_tests::metrics::Metrics| {
+        (metrics.sum("reflex_fill_waiters", &[]) - 3.0).abs() < 0.5
+    };
+    upstream.behave(Behaviour::Status(503));
+    let failing = herd();
+    upstream.called(calls + 1).await;
+    edge.until("3 wait", waiting).await;
+    upstream.release(1);
+    for answer in failing {
+        let answer = answer.await.expect("an answer");
+        check_stale(&answer, &fresh, "; fwd-status=503");
+    }
+    assert_eq!(upstream.call_count(), calls + 1);
+    let failing = herd();
+    upstream.called(calls + 2).await;
+    edge.until("3 wait", waiting).await;
+    upstream.stop().await;
+    for answer in failing {
+        check_stale(&answer.await.expect("an answer"), &fresh, "");
+    }
+}
+
+#[tokio::test]
+async fn a_failing_provider_is_not_answered_by_a_stale_entry_after_the_limit() {
+    let upstream = Upstream::start().await;
+    let edge = edge_with(&upstream, "stale_if_error_seconds_max = 1").await;
+    let ask = Ask::chat("how long?");
+    let fresh = expired(&edge, &ask).await;
+    upstream.behave(Behaviour::Status(503));
+    let began = Instant::now();
+    loop {
+        let answer = edge.client.fetch(ask.clone()).await;
+        if answer.status == 503 {
+            assert_eq!(answer.reflex(), "MISS");
+            break;
+        }
+        assert!(check_stale(&answer, &fresh, "; fwd-status=503") <= 1);
+        assert!(began.elapsed() < PATIENCE, "there is no limit");
+    }
+    assert_eq!(edge.client.fetch(ask).await.status, 503);
+}
+
+#[tokio::test]
+async fn a_failing_provider_is_not_answered_by_a_stale_entry_when_it_is_off() {
+    let upstream = Upstream::start().await;
+    for config in ["", "stale_if_error_seconds_max = 0"] {
+        let edge = edge_with(&upstream, config).await;
+        let ask = Ask::chat("by default?");
+        upstream.behave(Behaviour::Answer);
+        expired(&edge, &ask).await;
+        for status in [503, 429] {
+            check_reaches(&upstream, &edge, &ask, status).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_401_reaches_the_client_whatever_is_stale() {
+    let upstream = Upstream::start().await;
+    let edge = edge_with(&upstream, ON).await;
+    let ask = Ask::chat("with which key?");
+    expired(&edge, &ask).await;
+    for status in [401, 400, 403, 404, 408] {
+        check_reaches(&upstream, &edge, &ask, status).await;
+    }
+}
+
+#[tokio::test]
+async fn another_tenant_is_not_given_a_stale_entry() {
+    let upstream = Upstream::start().await;
+    let edge = edge_with(&upstream, ON).await;
+    let ask = Ask::chat("mine");
+    let fresh = expired(&edge, &ask).await;
+    let theirs = ask.clone().key(Some("somebody else"));
+    check_reaches(&upstream, &edge, &theirs, 503).await;
+    let stale = edge.client.fetch(ask).await;
+    check_stale(&stale, &fresh, "; fwd-status=503");
+}
+
+#[tokio::test]
+async fn no_cache_is_never_given_stale() {
+    let upstream = Upstream::start().await;
+    let edge = edge_with(&upstream, ON).await;
+    let ask = Ask::chat("fresh, please");
+    let fresh = expired(&edge, &ask).await;
+    upstream.behave(Behaviour::Status(503));
+    for control in ["no-cache", "max-age=9999", "min-fresh=0", "no-store"] {
+        let strict = ask.clone().header("cache-control", control);
+        let answer = edge.client.fetch(strict).await;
+        assert_eq!(answer.status, 503, "{control}");
+    }
+    let stale = edge.client.fetch(ask).await;
+    check_stale(&stale, &fresh, "; fwd-status=503");
+}
+
+/// A purge that comes while the provider is asked counts as well.
+#[tokio::test]
+async fn a_failing_provider_is_not_answered_by_a_stale_entry_after_a_purge() {
+    let upstream = Upstream::start().await;
+    let edge = edge_with(&upstream, ON).await;
+    let unix = Unix::http1(&edge.socket());
+    for of in ["entry", "tenant", "all"] {
+        let ask = Ask::chat(of).header("x-hold", "1");
+        let fetch = || {
+            let (client, ask) = (edge.client.clone(), ask.clone());
+            tokio::spawn(async move { client.fetch(ask).await })
+        };
+        upstream.behave(Behaviour::Answer);
+        upstream.release(1);
+        let fresh = expired(&edge, &ask).await;
+        upstream.behave(Behaviour::Status(503));
+        upstream.release(1);
+        let stale = fetch().await.expect("an answer");
+        check_stale(&stale, &fresh, "; fwd-status=503");
+        let calls = upstream.call_count();
+        let waiting = fetch();
+        upstream.called(calls + 1).await;
+        let path = match of {
+            "entry" => names(&upstream, &ask).1,
+            "tenant" => names(&upstream, &ask).0,
+            _ => "/v1/entries".to_owned(),
+        };
+        let purged = unix.fetch(Ask::new(Method::DELETE, &path, "")).await;
+        assert_eq!(purged.status, 204, "{of}");
+        upstream.release(2);
+        for answer in [waiting, fetch()] {
+            let answer = answer.await.expect("an answer");
+            assert_eq!(answer.status, 503, "{of}");
+        }
+    }
+}
+
+/// What the edge API calls the tenant of [`Ask::chat`], and the entry of what is asked and held.
+fn names(upstream: &Upstream, ask: &Ask) -> (String, String) {
+    let head = Head {
+        method: "POST",
+        upstream: &upstream.url(),
+        path: CHAT,
+        headers: &[
+            ("content-type", b"application/json"),
+            ("authorization", b"Bearer test"),
+            ("x-hold", b"1"),
+        ],
+    };
+    let Classified::Cacheable(exchange) = classify(&head, &Policy::default(), ask.sent()) else {
+        panic!("it is not cacheable");
+    };
+    let hex = |bytes: [u8; 32]| bytes.map(|byte| format!("{byte:02x}")).concat();
+    let tenant = format!("/v1/entries/{}", hex(exchange.key.tenant.0));
+    let entry = format!("{tenant}/{}", hex(exchange.key.digest));
+    (tenant, entry)
+}
