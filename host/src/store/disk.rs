@@ -62,7 +62,17 @@ pub(crate) trait DiskFile: fmt::Debug + Send + Sync {
 /// The exclusive right to a data folder, given back when dropped or when the process ends.
 #[derive(Debug)]
 pub(crate) struct DirLock {
-    pub(super) _file: File,
+    pub(super) file: File,
+}
+
+impl Drop for DirLock {
+    /// Closing would not do: a child that another thread has just forked has the file open as
+    /// well, until it runs its own program, and would keep the lock.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the lock of a data folder is given back late");
+        }
+    }
 }
 
 /// The operating system's files.
@@ -96,7 +106,7 @@ impl Disk for RealDisk {
             .open(path)
             .map_err(TryLockError::Error)?;
         file.try_lock()?;
-        Ok(DirLock { _file: file })
+        Ok(DirLock { file })
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {

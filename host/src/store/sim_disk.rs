@@ -291,7 +291,7 @@ impl Disk for SimDisk {
         let file: File = memfd_create("lock", MemfdFlags::CLOEXEC)
             .map_err(|errno| TryLockError::Error(errno.into()))?
             .into();
-        Ok(DirLock { _file: file })
+        Ok(DirLock { file })
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
