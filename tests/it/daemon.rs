@@ -36,6 +36,7 @@ async fn a_kill_costs_no_answer_that_the_system_has() {
     let mut edge = Edge::before(&upstream).await;
     let first = edge.client.fetch(Ask::chat("survive this")).await;
     edge.recorded(1, 0).await;
+    edge.written().await;
     edge.kill().await;
 
     let edge = edge.start_again().await;

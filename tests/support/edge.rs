@@ -304,6 +304,14 @@ impl Edge {
         .await;
     }
 
+    /// Waits until the system has all that was stored: nothing waits to be written.
+    pub async fn written(&self) {
+        self.until("all written", |metrics| {
+            metrics.sum("reflex_queued_bytes", &[]) < 1.0
+        })
+        .await;
+    }
+
     /// Asks it to stop.
     ///
     /// # Panics
