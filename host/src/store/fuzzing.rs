@@ -61,7 +61,7 @@ pub fn write_record(record: &Record, segment: u64, nth: u32) -> Vec<u8> {
         stored_at_ms: record.stored_at_ms,
         expires_at_ms: record.expires_at_ms,
         body_checksum: body_checksum(&record.metadata, &record.payload),
-        previous: [0; 8],
+        previous: [0; 4],
         key: record.key,
         tenant: record.tenant,
     };
@@ -144,7 +144,7 @@ pub fn write_contents(records: &[Record], segment: u64, segment_bytes: u64) -> V
             stored_at_ms: record.stored_at_ms,
             expires_at_ms: record.expires_at_ms,
             body_checksum: 0,
-            previous: [0; 8],
+            previous: [0; 4],
             key: record.key,
             tenant: record.tenant,
         };
