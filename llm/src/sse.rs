@@ -106,17 +106,22 @@ impl Frames {
     /// Whether nothing has come of a next frame.
     pub(crate) fn is_between_frames(&self) -> bool {
         let cut = self.after_return && self.pairs;
-        self.line.is_empty() && !self.has_data && self.event.is_empty() && !cut
+        self.mark_gone(&self.line).is_empty() && !self.has_data && self.event.is_empty() && !cut
+    }
+
+    /// A line, or what has come of it, without the byte order mark that the first may begin with.
+    fn mark_gone<'l>(&self, line: &'l [u8]) -> &'l [u8] {
+        let marked = line.strip_prefix(b"\xef\xbb\xbf");
+        marked.filter(|_| !self.begun).unwrap_or(line)
     }
 
     fn end_line(
         &mut self,
-        mut line: &[u8],
+        line: &[u8],
         each: &mut impl FnMut(Frame<'_>) -> Result<Flow, Rejected>,
     ) -> Result<(), Rejected> {
-        if !core::mem::replace(&mut self.begun, true) {
-            line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-        }
+        let line = self.mark_gone(line);
+        self.begun = true;
         if line.is_empty() {
             return self.end_frame(each);
         }
@@ -238,6 +243,21 @@ mod tests {
         check("data: a:b: c\n\n", &[data("a:b: c")]);
         check("data: x", &[]);
         check("data: x\n", &[]);
+    }
+
+    /// Found by the fuzzer: the mark alone counted as the beginning of a frame.
+    #[test]
+    fn a_byte_order_mark_at_the_beginning_is_nothing_of_a_frame() {
+        let is_between = |text: &[u8]| {
+            let mut frames = Frames::default();
+            let fed = frames.feed(text, |_| Ok(Flow::More));
+            assert_eq!(fed, Ok(()));
+            frames.is_between_frames()
+        };
+        assert!(is_between(b"\xef\xbb\xbf"));
+        assert!(!is_between(b"\xef\xbb"));
+        assert!(!is_between(b"\xef\xbb\xbf\xef\xbb\xbf"));
+        assert!(!is_between(b"\n\xef\xbb\xbf"));
     }
 
     #[test]
