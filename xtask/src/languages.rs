@@ -4,7 +4,6 @@
 //! Each takes a minute, so it is made anew only when it or its tools have changed. Where a tool is
 //! missing that the tests can do without, a file beside says so, and the test repeats it.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,8 +13,8 @@ use anyhow::{Context, Result, anyhow};
 use reflex_guest_build::run_bounded;
 use sha2::{Digest, Sha256};
 
-use crate::python;
 use crate::workspace::say;
+use crate::{node, python};
 
 /// Where the guest is, in every language.
 const SOURCE: &str = "tests/guests/ask";
@@ -31,9 +30,6 @@ const NODE_FILES: [&str; 4] = [
     "package-lock.json",
     "componentize.js",
 ];
-
-/// Some 150 packages, 100 MB.
-const INSTALL_TIME_MAX: Duration = Duration::from_secs(900);
 
 /// The slowest takes one minute where nothing else runs.
 const MAKE_TIME_MAX: Duration = Duration::from_secs(900);
@@ -92,7 +88,7 @@ pub(crate) fn set_up(compose: &Path) -> Result<()> {
         component.arg("new").arg(&core).arg(out);
         vec![bindings, compiler, component]
     })?;
-    match node(&folder)? {
+    match node::packages_of(&format!("{SOURCE}/js"), &NODE_FILES, "languages/node")? {
         Ok(tools) => {
             let lock = format!("{SOURCE}/js/package-lock.json");
             guest.make("js", &source.join("js/ask.js"), &lock, |out| {
@@ -184,47 +180,4 @@ impl Guest<'_> {
     fn skipped(&self, language: &str) -> PathBuf {
         self.folder.join(format!("ask-{language}.skipped"))
     }
-}
-
-/// A folder with the JavaScript tools, or why there is none.
-fn node(folder: &Path) -> Result<Result<PathBuf, String>> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    for program in ["node", "npm"] {
-        if !env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
-            return Ok(Err(format!(
-                "{program} is missing: get Node.js 20 or newer with npm (on Debian: `apt-get \
-                 install nodejs npm`)"
-            )));
-        }
-    }
-    let source = reflex_guest_build::workspace().join(SOURCE).join("js");
-    let tools = folder.join("node");
-    let stamp = tools.join("made-of.txt");
-    let mut made_of = String::new();
-    for name in NODE_FILES {
-        made_of += &fs::read_to_string(source.join(name))
-            .with_context(|| format!("{} cannot be read", source.join(name).display()))?;
-    }
-    if fs::read_to_string(&stamp).is_ok_and(|old| old == made_of) {
-        return Ok(Ok(tools));
-    }
-    say(&format!("JavaScript tools: making {}", tools.display()));
-    let failed = || format!("{} cannot be made anew", tools.display());
-    if tools.exists() {
-        fs::remove_dir_all(&tools).with_context(failed)?;
-    }
-    fs::create_dir_all(&tools).with_context(failed)?;
-    for name in NODE_FILES {
-        fs::copy(source.join(name), tools.join(name)).with_context(failed)?;
-    }
-    let mut npm = Command::new("npm");
-    npm.args(["ci", "--no-progress"])
-        // No package runs anything while it is installed.
-        .arg("--ignore-scripts")
-        .current_dir(&tools)
-        .stdin(Stdio::null());
-    run_bounded(&mut npm, INSTALL_TIME_MAX)
-        .map_err(|why| anyhow!("{why}; is the package registry of npm reachable from here?"))?;
-    fs::write(&stamp, made_of).with_context(failed)?;
-    Ok(Ok(tools))
 }

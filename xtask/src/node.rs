@@ -1,4 +1,5 @@
-//! The JavaScript clients of the tests, under `target/`, exactly those of `package-lock.json`.
+//! JavaScript packages of the tests, each set of them in a folder of its own under `target/`, exactly
+//! those of its `package-lock.json`.
 
 use std::env;
 use std::fs;
@@ -11,36 +12,49 @@ use reflex_guest_build::run_bounded;
 
 use crate::workspace::say;
 
-/// What the clients need of Node.js, as their packages state it.
+/// What the packages need of Node.js, as their packages state it.
 const MAJOR_MIN: u32 = 20;
 
-/// A dozen packages, some 30 MB.
+/// At most some 150 packages, 100 MB.
 const INSTALL_TIME_MAX: Duration = Duration::from_secs(600);
 
-/// What npm makes the folder of. The lock has a checksum of each package, and no addresses.
+/// What npm makes the clients' folder of. The lock has a checksum of each package, and no addresses.
 const FILES: [&str; 3] = [".npmrc", "package.json", "package-lock.json"];
 
 /// Says in the folder what it was made of; written last.
 const STAMP: &str = "made-of.txt";
 
-/// Makes the folder of the clients, unless it is there and made of the same, and returns it; none
-/// where this machine has no Node.js, and then a line says what is not tested and how to have it.
+/// Makes the folder of the clients, as [`packages_of`] does; none where this machine has no
+/// Node.js, and then a line says what is not tested and how to have it.
 ///
 /// # Errors
 ///
 /// There is a Node.js, and the packages cannot be had; the text says why.
 pub(crate) fn set_up() -> Result<Option<PathBuf>> {
+    let packages = packages_of("tests/js", &FILES, "js")?;
+    let said = packages.map_err(|why| say(&format!("JavaScript clients: skipped: {why}")));
+    Ok(said.ok())
+}
+
+/// Has npm make the folder of that name under `target/` of these files in `source`, [`FILES`]
+/// among them, unless it is there and made of the same, and returns it; or why this machine can't.
+///
+/// # Errors
+///
+/// There is a Node.js, and the packages cannot be had; the text says why.
+pub(crate) fn packages_of(
+    source: &str,
+    files: &[&str],
+    name: &str,
+) -> Result<Result<PathBuf, String>> {
     let version = match version() {
         Ok(version) => version,
-        Err(why) => {
-            say(&format!("JavaScript clients: skipped: {why}"));
-            return Ok(None);
-        }
+        Err(why) => return Ok(Err(why)),
     };
-    let source = reflex_guest_build::workspace().join("tests/js");
-    let folder = reflex_guest_build::target_dir().join("js");
+    let source = reflex_guest_build::workspace().join(source);
+    let folder = reflex_guest_build::target_dir().join(name);
     let mut made_of = version.clone();
-    for name in FILES {
+    for name in files {
         let path = source.join(name);
         let text = fs::read_to_string(&path)
             .with_context(|| format!("{} cannot be read", path.display()))?;
@@ -48,10 +62,10 @@ pub(crate) fn set_up() -> Result<Option<PathBuf>> {
         made_of.push_str(&text);
     }
     if fs::read_to_string(folder.join(STAMP)).is_ok_and(|old| old == made_of) {
-        return Ok(Some(folder));
+        return Ok(Ok(folder));
     }
     say(&format!(
-        "JavaScript clients: making {} (Node.js {version})",
+        "JavaScript packages: making {} (Node.js {version})",
         folder.display()
     ));
     let failed = || format!("{} cannot be made anew", folder.display());
@@ -59,7 +73,7 @@ pub(crate) fn set_up() -> Result<Option<PathBuf>> {
         fs::remove_dir_all(&folder).with_context(failed)?;
     }
     fs::create_dir_all(&folder).with_context(failed)?;
-    for name in FILES {
+    for name in files {
         fs::copy(source.join(name), folder.join(name)).with_context(failed)?;
     }
     let mut npm = Command::new("npm");
@@ -70,7 +84,7 @@ pub(crate) fn set_up() -> Result<Option<PathBuf>> {
     run_bounded(&mut npm, INSTALL_TIME_MAX)
         .map_err(|why| anyhow!("{why}; is the package registry of npm reachable from here?"))?;
     fs::write(folder.join(STAMP), made_of).with_context(failed)?;
-    Ok(Some(folder))
+    Ok(Ok(folder))
 }
 
 /// What `node` and `npm` in the search path call themselves, or why they are of no use.
