@@ -328,11 +328,9 @@ fn inspect(shared: &Shared, mut request: Request) -> Result<Reading, Bypass> {
         path: &request.path,
         headers: &headers,
     };
-    let mut candidate = reflex_llm::candidate(&head, &config.policy())?;
+    let candidate = reflex_llm::candidate(&head, &config.policy())?;
     let group = config.groups.of(candidate.tenant());
-    if group != candidate.tenant() {
-        candidate = candidate.as_tenant(group, config.tenant_header.as_deref());
-    }
+    let candidate = candidate.as_tenant(group, config.tenant_header.as_deref());
     if request
         .length
         .is_some_and(|length| length > config.request_bytes_max as u64)

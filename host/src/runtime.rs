@@ -51,8 +51,6 @@ pub use bindings::cache as cache_bindings;
 pub use bindings::embeddings as embeddings_bindings;
 #[cfg(feature = "http")]
 pub use bindings::http as http_bindings;
-#[cfg(feature = "http")]
-pub use bindings::http::ClientControl;
 #[cfg(feature = "serve")]
 pub(crate) use body::Prefixed;
 pub use cache_host::{Reflex, ReflexCtx, ReflexCtxView, add_to_linker};
@@ -77,7 +75,7 @@ pub use pace::Replay;
 pub use policy::{Asking, Decision, PolicyGuest, Question};
 #[cfg(feature = "http")]
 pub use recording::{NoObserver, Outcome, RecordingObserver};
-pub use reflex_llm::{Api, Life, LifeRule, Lifetimes, PathRule};
+pub use reflex_llm::{Api, ClientControl, Life, LifeRule, Lifetimes, PathRule};
 #[cfg(feature = "http")]
 pub use samples::Samples;
 #[cfg(feature = "http")]

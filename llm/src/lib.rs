@@ -231,8 +231,12 @@ impl<'a> Candidate<'a> {
 
     /// The same request as one of another tenant's: that of a group, whose members share their
     /// answers because the operator says so. `named_by` is the [trusted header](Policy) that may
-    /// have named the member: members differ in it, and their answers don't.
+    /// have named the member: members differ in it, and their answers don't. As its own tenant's it
+    /// stays what it is.
     pub fn as_tenant(self, tenant: Tenant, named_by: Option<&'a str>) -> Self {
+        if tenant == self.tenant {
+            return self;
+        }
         Self {
             tenant,
             named_by,

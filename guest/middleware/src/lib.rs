@@ -54,9 +54,7 @@ impl Guest for Middleware {
             let group = http::group_of(&candidate.tenant().0);
             // The host answers with 32 bytes for 32 bytes.
             let group = group.try_into().map_or(candidate.tenant(), Tenant);
-            if group != candidate.tenant() {
-                candidate = candidate.as_tenant(group, policy.tenant_header.as_deref());
-            }
+            candidate = candidate.as_tenant(group, policy.tenant_header.as_deref());
         }
         let peeked = http::peek(request, policy.request_bytes_max).await?;
         let Some(body) = peeked.body else {

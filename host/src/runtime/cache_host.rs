@@ -168,10 +168,7 @@ impl ReflexCtx {
         }
         let candidate = reflex_llm::candidate(head, &policy).map_err(bypass)?;
         let group = tenant.unwrap_or_else(|| self.grant.group_of(candidate.tenant()));
-        let candidate = match group == candidate.tenant() {
-            true => candidate,
-            false => candidate.as_tenant(group, self.grant.tenant_header.as_deref()),
-        };
+        let candidate = candidate.as_tenant(group, self.grant.tenant_header.as_deref());
         let examined = candidate.examine(body).map_err(bypass)?;
         Ok(Named {
             key: examined.exchange.key,

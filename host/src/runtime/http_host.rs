@@ -1,7 +1,7 @@
 //! `reflex:cache/http` for guests, and the import of the next `wasi:http` handler.
 
 use super::bindings::http::{
-    self as bindings, ClientControl, Head, Header, Host, HostFill, HostWithStore, Peeked,
+    self as bindings, Head, Header, Host, HostFill, HostWithStore, Peeked,
 };
 use super::bindings::{cache, embeddings, handler};
 use super::body::{HostBody, Prefixed};
@@ -20,7 +20,7 @@ use http::{StatusCode, uri::Scheme};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full};
 use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
-use reflex_llm::{Anonymous, Api, PathRule, Tenant};
+use reflex_llm::{Anonymous, Api, ClientControl, PathRule, Tenant};
 use std::collections::VecDeque;
 use std::future::ready;
 use std::sync::Arc;
@@ -157,7 +157,11 @@ impl Host for ReflexHttpCtxView<'_> {
             share_anonymous: grant.anonymous() == Anonymous::Share,
             tenant_header: grant.tenant_header.clone(),
             request_bytes_max: grant.request_bytes_max,
-            client_control: self.policy.client_control,
+            client_control: match self.policy.client_control {
+                ClientControl::Obey => bindings::ClientControl::Obey,
+                ClientControl::NoRefresh => bindings::ClientControl::NoRefresh,
+                ClientControl::Ignore => bindings::ClientControl::Ignore,
+            },
             temperature_max: grant.temperature_max,
             samples: self.policy.samples.count(),
             has_groups: grant.has_groups(),

@@ -10,7 +10,7 @@
 //! The middleware component does the same in front of a handler; this is for what a guest calls.
 
 use super::bindings::cache::Key as CacheName;
-use super::bindings::http::{ClientControl, Header, Recording};
+use super::bindings::http::{Header, Recording};
 use super::cache_host::ReflexCtx;
 use super::fills::{Lead, Turn};
 use super::http_host::{HttpPolicy, apply, read_ahead, replayed};
@@ -18,11 +18,11 @@ use super::misses::{Watch, fails, target};
 use super::state::{ResponseFuture, SendRequest, Sent, Transmission};
 use crate::cache::Entry;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap, HeaderValue, PRAGMA};
+use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use reflex_llm::status::{self, Status};
-use reflex_llm::{Bypass, Control, Examined, Head, Key, Shape, X_REFLEX_TTL};
+use reflex_llm::{Bypass, Control, Examined, Head, Key, Policy, Shape, X_REFLEX_TTL};
 use std::fmt;
 use std::future::ready;
 use std::sync::Arc;
@@ -95,14 +95,9 @@ impl Transparent {
         let grant = &self.ctx.grant;
         let (mut parts, body) = request.into_parts();
         let (method, upstream, path) = named(&parts);
-        let obeyed = |name: &http::HeaderName| {
-            self.policy.client_control != ClientControl::Ignore
-                || !(name == CACHE_CONTROL || name == PRAGMA || name == X_REFLEX_TTL)
-        };
         let sent = parts.headers.clone();
         let headers: Vec<(&str, &[u8])> = sent
             .iter()
-            .filter(|(name, _)| obeyed(name))
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
             .collect();
         let head = Head {
@@ -114,30 +109,23 @@ impl Transparent {
         if let Some(name) = &grant.tenant_header {
             parts.headers.remove(name.as_str());
         }
-        let candidate = match reflex_llm::candidate(&head, &grant.policy()) {
+        let policy = Policy {
+            client_control: self.policy.client_control,
+            ..grant.policy()
+        };
+        let candidate = match reflex_llm::candidate(&head, &policy) {
             Ok(candidate) => candidate,
             Err(reason) => return self.pass(Request::from_parts(parts, body), reason).await,
         };
         let group = grant.group_of(candidate.tenant());
-        let candidate = match group == candidate.tenant() {
-            true => candidate,
-            false => candidate.as_tenant(group, grant.tenant_header.as_deref()),
-        };
+        let candidate = candidate.as_tenant(group, grant.tenant_header.as_deref());
         let (whole, body) = read_ahead(body, grant.request_bytes_max).await?;
         let request = Request::from_parts(parts, body);
         let Some(whole) = whole else {
             return self.pass(request, Bypass::BodyTooLarge).await;
         };
         match candidate.examine(&whole) {
-            Ok(mut examined) => {
-                if self.policy.client_control == ClientControl::NoRefresh {
-                    let control = &mut examined.exchange.control;
-                    control.no_cache = false;
-                    control.max_age = None;
-                    control.min_fresh = None;
-                }
-                self.serve(request, path, examined).await
-            }
+            Ok(examined) => self.serve(request, path, examined).await,
             Err(reason) => self.pass(request, reason).await,
         }
     }
