@@ -44,6 +44,8 @@ mod sharing;
 mod state;
 #[cfg(feature = "http")]
 mod transparent;
+#[cfg(feature = "http")]
+mod watched;
 
 pub use allowance::Allowance;
 pub use bindings::cache as cache_bindings;

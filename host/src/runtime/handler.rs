@@ -8,8 +8,8 @@ use super::cache_host::{ReflexCtx, add_to_linker};
 use super::engine::{LoadError, one_line, tick_epoch};
 use super::http_host::{HttpPolicy, add_http_to_linker};
 use super::limits::GuestLimits;
-use super::recording::RecordingObserver;
 use super::state::{GuestState, Progress, SendRequest};
+use super::watched::Watched;
 use http_body_util::BodyExt as _;
 use std::fmt;
 use std::future::poll_fn;
@@ -25,7 +25,7 @@ use wasmtime::{
 use wasmtime_wasi_http::p3::Request;
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
-use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
+use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
 /// Why there is no response from the guest for one request. Nothing has gone to the client.
 #[derive(Debug)]
@@ -245,13 +245,8 @@ impl Handler {
             drop(permit);
         });
         response.map(|inner| {
-            Watched {
-                inner,
-                observer,
-                broken,
-                _open: body_open,
-            }
-            .boxed_unsync()
+            let open = body_open;
+            Watched::new(inner, observer, broken, open).boxed_unsync()
         })
     }
 }
@@ -352,45 +347,6 @@ impl Instance {
             }),
             Err(trap) => Err(Failure::Trapped(trap)),
         }
-    }
-}
-
-/// A body that tells, by dropping its end of a channel, when nobody needs it any more. One whose
-/// guest has failed breaks off; it would else look whole.
-struct Watched {
-    inner: WasiBody,
-    observer: Arc<dyn RecordingObserver>,
-    broken: Arc<AtomicBool>,
-    _open: oneshot::Sender<()>,
-}
-
-impl http_body::Body for Watched {
-    type Data = bytes::Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Error>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        if let Poll::Ready(None) = polled
-            && self.broken.swap(false, Ordering::Acquire)
-        {
-            return Poll::Ready(Some(Err(Error::InternalError(None))));
-        }
-        if let Poll::Ready(Some(Err(error))) = &polled {
-            self.observer.guest_failed("stream-body");
-            tracing::warn!(%error, "the body that a guest streams broke");
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.inner.size_hint()
     }
 }
 
