@@ -8,7 +8,24 @@ use reflex_fuzz::bytes::Bytes;
 use reflex_host::fuzzing::{Record, read_record, write_record};
 
 /// The header's own checksum, as docs/format.md has it.
-const CHECKSUM: std::ops::Range<usize> = 20..24;
+const CHECKSUM: std::ops::Range<usize> = 32..36;
+
+/// So many bits has a sequence, which no store gets to the end of.
+const SEQUENCE_BITS: u32 = 56;
+
+/// So many has a time; as an expiry, all of them set is never.
+const TIME_BITS: u32 = 48;
+
+fn time(number: u64) -> u64 {
+    number >> (u64::BITS - TIME_BITS)
+}
+
+fn expiry(number: u64) -> u64 {
+    match time(number) {
+        0xffff_ffff_ffff => u64::MAX,
+        time => time,
+    }
+}
 
 fuzz_target!(|input: &[u8]| {
     let mut input = Bytes(input);
@@ -24,9 +41,9 @@ fuzz_target!(|input: &[u8]| {
     let (at, cut) = (input.below(1 << 16), input.below(1 << 16));
     let record = Record {
         is_tombstone: input.byte() % 4 == 0,
-        sequence: input.number(),
-        stored_at_ms: input.number(),
-        expires_at_ms: input.number(),
+        sequence: input.number() >> (u64::BITS - SEQUENCE_BITS),
+        stored_at_ms: time(input.number()),
+        expires_at_ms: expiry(input.number()),
         key: std::array::from_fn(|_| input.byte()),
         tenant: std::array::from_fn(|_| input.byte()),
         metadata: {
