@@ -18,6 +18,7 @@ mod memory;
 mod options;
 mod purges;
 mod queue;
+mod readers;
 mod stats;
 mod upkeep;
 mod writer;
@@ -42,6 +43,7 @@ use crate::sync::{Mutex, MutexGuard, thread};
 use flusher::{Bell, Flusher, Told};
 use memory::Memory;
 use queue::{Found, QUEUE_BYTES_MAX, Queue, Wait};
+use readers::Readers;
 use stats::Counters;
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, TryLockError};
@@ -75,6 +77,24 @@ pub enum Lookup {
     Stale(Entry),
     /// Nothing.
     Miss,
+}
+
+impl Lookup {
+    /// The answer, unless it has expired.
+    pub fn hit(self) -> Option<Entry> {
+        match self {
+            Self::Hit(entry) => Some(entry),
+            Self::Stale(_) | Self::Miss => None,
+        }
+    }
+
+    fn of(found: Option<Entry>, now_ms: u64) -> Self {
+        match found {
+            Some(entry) if entry.is_expired(now_ms) => Self::Stale(entry),
+            Some(entry) => Self::Hit(entry),
+            None => Self::Miss,
+        }
+    }
 }
 
 /// An entry to store.
@@ -152,6 +172,7 @@ struct Shared {
     store_stats: Mutex<StoreStats>,
     bell: Arc<Bell>,
     durability: Durability,
+    readers: Readers,
     counters: Counters,
     purges: Arc<Purges>,
     entry_bytes_max: u64,
@@ -237,25 +258,27 @@ impl Cache {
 
     /// The entry for a key.
     pub fn lookup(&self, key: &CacheKey, now_ms: u64) -> Lookup {
-        match self.shared.find(key, Use::Hit) {
-            Some(entry) if entry.is_expired(now_ms) => Lookup::Stale(entry),
-            Some(entry) => Lookup::Hit(entry),
-            None => Lookup::Miss,
-        }
+        Lookup::of(self.shared.find(key, Use::Hit), now_ms)
     }
 
     /// As [`lookup`](Self::lookup), for threads that must not wait for the disk: `None` when the
     /// entry may have to be fetched from it first, which is so once for each entry that an
     /// earlier process has stored. Then [`lookup`](Self::lookup) is to be called where waiting
-    /// is fine.
+    /// is fine, or [`lookup_async`](Self::lookup_async).
     pub fn lookup_now(&self, key: &CacheKey, now_ms: u64) -> Option<Lookup> {
+        (!self.is_cold(key)).then(|| self.lookup(key, now_ms))
+    }
+
+    fn is_cold(&self, key: &CacheKey) -> bool {
         let shared = &*self.shared;
-        match shared.queue.find(key.as_bytes()) {
-            Found::Nothing if shared.index.find(key.as_bytes(), Place::is_cold) == Some(true) => {
-                None
-            }
-            _ => Some(self.lookup(key, now_ms)),
-        }
+        matches!(shared.queue.find(key.as_bytes()), Found::Nothing)
+            && shared.index.find(key.as_bytes(), Place::is_cold) == Some(true)
+    }
+
+    /// As [`contains`](Self::contains), without a wait for the disk: what may have to be fetched
+    /// from it first is taken to be there.
+    pub fn may_contain(&self, key: &CacheKey, now_ms: u64) -> bool {
+        self.is_cold(key) || self.contains(key, now_ms)
     }
 
     /// Whether a lookup would be a hit. Reads the record when it was not read before, but is
@@ -419,6 +442,7 @@ impl Shared {
             store_stats: Mutex::default(),
             bell: Arc::default(),
             durability: options.durability,
+            readers: Readers::default(),
             counters: Counters::default(),
             purges: Arc::default(),
             entry_bytes_max: options.entry_bytes_max,

@@ -20,7 +20,7 @@ pub use answer::{Answer, Fetched, InsertOptions, Origin};
 pub use builder::Builder;
 pub use writer::EntryWriter;
 
-use crate::cache::{self, CacheKey, Entry, InsertError, Lookup, NewEntry, Stats};
+use crate::cache::{self, CacheKey, Entry, InsertError, NewEntry, Stats};
 use crate::clock::Clock;
 use flights::{Flights, Lead, Outcome, Turn};
 use reflex_llm::{Key, Tenant};
@@ -81,6 +81,13 @@ impl Cache {
     /// takes well below a microsecond.
     pub fn lookup(&self, key: &Key) -> Option<Entry> {
         self.find(&self.key(key))
+    }
+
+    /// As [`lookup`](Self::lookup), for async callers: what an earlier process has stored is read by
+    /// another thread. When that takes longer than a quarter of a second, it is not found. Works in
+    /// any async runtime.
+    pub async fn lookup_async(&self, key: &Key) -> Option<Entry> {
+        self.find_async(&self.key(key)).await
     }
 
     /// Whether [`lookup`](Self::lookup) would find an answer. Counts neither as a hit nor as a use.
@@ -191,7 +198,7 @@ impl Cache {
         let mut lead = None;
         for _ in 0..LOOKS_MAX {
             // The second look of a leader: the one before it may just have stored the answer.
-            if let Some(entry) = self.find(&cache_key) {
+            if let Some(entry) = self.find_async(&cache_key).await {
                 return Ok(Answer::stored(entry, Origin::Hit));
             }
             if lead.is_some() {
@@ -318,10 +325,12 @@ impl Cache {
     }
 
     fn find(&self, key: &CacheKey) -> Option<Entry> {
-        match self.core.lookup(key, self.shared.clock.now_ms()) {
-            Lookup::Hit(entry) => Some(entry),
-            Lookup::Stale(_) | Lookup::Miss => None,
-        }
+        self.core.lookup(key, self.shared.clock.now_ms()).hit()
+    }
+
+    async fn find_async(&self, key: &CacheKey) -> Option<Entry> {
+        let now_ms = self.shared.clock.now_ms();
+        self.core.lookup_async(key, now_ms).await.hit()
     }
 
     /// Stores what was fetched, and tells those who wait.

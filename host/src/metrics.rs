@@ -116,6 +116,7 @@ struct CacheGauges {
     inserts: Gauge,
     inserts_in_memory: Gauge,
     inserts_refused: Gauge,
+    lookups_given_up: Gauge,
     evictions: Gauge,
     errors: Gauge,
     corrupt: Gauge,
@@ -270,6 +271,11 @@ impl Metrics {
                 &cache.inserts_refused,
             ),
             (
+                "lookups_given_up",
+                "Lookups that were misses as the disk was too slow to read, since the start",
+                &cache.lookups_given_up,
+            ),
+            (
                 "evictions",
                 "Entries evicted since the start",
                 &cache.evictions,
@@ -400,6 +406,7 @@ impl CacheGauges {
         set(&self.inserts, stats.inserts);
         set(&self.inserts_in_memory, stats.inserts_in_memory);
         set(&self.inserts_refused, stats.inserts_refused);
+        set(&self.lookups_given_up, stats.lookups_given_up);
         set(&self.evictions, stats.evictions);
         set(&self.errors, stats.store_errors);
         set(&self.corrupt, stats.corrupt);

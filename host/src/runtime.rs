@@ -55,7 +55,7 @@ pub use bindings::embeddings as embeddings_bindings;
 pub use bindings::http as http_bindings;
 #[cfg(feature = "serve")]
 pub(crate) use body::Prefixed;
-pub use cache_host::{Reflex, ReflexCtx, ReflexCtxView, add_to_linker};
+pub use cache_host::{Reflex, ReflexCtx, ReflexCtxView, add_to_linker, add_to_linker_async};
 pub use engine::LoadError;
 #[cfg(feature = "http")]
 pub use fills::Fills;
@@ -68,7 +68,7 @@ pub use handler::{Failure, Handler};
 pub use http_host::{
     HttpPolicy, ReflexHttp, ReflexHttpCtxView, ReflexHttpView, add_http_to_linker,
 };
-pub use keyvalue_host::{Bucket, add_keyvalue_to_linker};
+pub use keyvalue_host::{Bucket, add_keyvalue_to_linker, add_keyvalue_to_linker_async};
 pub use limits::GuestLimits;
 #[cfg(feature = "http")]
 pub(crate) use pace::Mark;

@@ -32,6 +32,8 @@ pub struct Stats {
     pub inserts_refused: u64,
     /// Entries that had to make room.
     pub evictions: u64,
+    /// Lookups that were misses because the disk was too slow to read, or hung.
+    pub lookups_given_up: u64,
     /// Failed writes and syncs.
     pub store_errors: u64,
     /// Records that were not as they were written, when opening or reading.
@@ -65,7 +67,9 @@ impl Cache {
         let queue = shared.queue.stats();
         let store = shared.store_stats();
         let trouble = lock(&shared.trouble).as_ref().map(|t| t.reason.clone());
-        let trouble = trouble.or(queue.trouble);
+        let trouble = trouble
+            .or(queue.trouble)
+            .or_else(|| shared.readers.trouble());
         Stats {
             entries,
             payload_bytes,
@@ -79,6 +83,7 @@ impl Cache {
             inserts_in_memory: counters.inserts_in_memory.load(Relaxed),
             inserts_refused: counters.inserts_refused.load(Relaxed),
             evictions: shared.memory.evictions() + store.evicted,
+            lookups_given_up: shared.readers.given_up(),
             store_errors: counters.store_errors.load(Relaxed),
             corrupt: counters.corrupt.load(Relaxed),
             healthy: trouble.is_none(),

@@ -1,6 +1,8 @@
 //! The cache over real files, over a disk with faults, and without a disk.
 
 mod basics;
+#[cfg(not(shuttle))]
+mod cold;
 mod contents;
 mod damage;
 mod durability;

@@ -5,6 +5,7 @@ use super::cache_host::ReflexCtx;
 use crate::answer::{AnswerHead, Notes};
 use crate::cache::Entry;
 use bytes::{Bytes, BytesMut};
+use futures_util::future::join_all;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -121,9 +122,11 @@ impl Batch {
 
     /// Looks up each element. What cannot stand in one answer together is as good as not there, and
     /// so is a part of an answer that would be too long.
-    pub(super) fn find(&mut self, ctx: &ReflexCtx) -> impl Iterator<Item = Option<&Entry>> {
-        let elements = self.texts.elements.iter();
-        let known: Vec<_> = elements.map(|(key, _)| Known::find(ctx, key)).collect();
+    pub(super) async fn find(&mut self, ctx: &ReflexCtx) -> impl Iterator<Item = Option<&Entry>> {
+        let mut known = Vec::with_capacity(self.texts.count());
+        for elements in self.texts.elements.chunks(LOOKUPS_AT_ONCE_MAX) {
+            known.extend(join_all(elements.iter().map(|(key, _)| Known::find(ctx, key))).await);
+        }
         let mut found = known.iter().flatten();
         let first = found.clone().next();
         let fit = first.is_some_and(|first| found.all(|other| first.part.fits(&other.part)));
@@ -192,8 +195,8 @@ impl Batch {
 }
 
 impl Known {
-    fn find(ctx: &ReflexCtx, key: &Key) -> Option<Self> {
-        let entry = ctx.find(&ctx.key(key))?;
+    async fn find(ctx: &ReflexCtx, key: &Key) -> Option<Self> {
+        let entry = ctx.find_async(&ctx.key(key)).await?;
         let AnswerHead { headers, notes, .. } = AnswerHead::decode(entry.metadata())?;
         let part = Arc::new(Part::read(entry.payload(), 1)?);
         Some(Self {
@@ -215,6 +218,10 @@ impl Part {
         self.vectors.fits(&self.text, &other.vectors, &other.text)
     }
 }
+
+/// Texts that are looked up at once: some of them may have to be read from disk, which is quicker
+/// together, and should not take up all that may wait for it.
+const LOOKUPS_AT_ONCE_MAX: usize = 128;
 
 /// How much of an answer is put together at a time, and one vector more.
 const CHUNK_BYTES: usize = 64 << 10;

@@ -38,10 +38,10 @@ impl HostBatch for ReflexHttpCtxView<'_> {
         Ok(self.http.table.push(Batch::new(texts))?)
     }
 
-    fn find(&mut self, batch: Resource<Batch>) -> Result<Vec<Option<Life>>> {
+    async fn find(&mut self, batch: Resource<Batch>) -> Result<Vec<Option<Life>>> {
         let batch = self.http.table.get_mut(&batch)?;
         let now_ms = self.ctx.clock.now_ms();
-        let found = batch.find(self.ctx).map(|entry| {
+        let found = batch.find(self.ctx).await.map(|entry| {
             let entry = entry?;
             Some(Life {
                 age_seconds: entry.age_seconds(now_ms),

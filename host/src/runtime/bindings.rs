@@ -56,9 +56,11 @@ mod http_world {
             "wasi:clocks/types": wasmtime_wasi::p3::bindings::clocks::types,
         },
         imports: {
+            "reflex:cache/http.lookup-stale": async | trappable,
             "reflex:cache/http.peek": store | trappable,
             "reflex:cache/http.join": store | trappable,
             "reflex:cache/http.record-response": store | trappable,
+            "reflex:cache/embeddings.[method]batch.find": async | trappable,
             "reflex:cache/embeddings.complete-batch": store | trappable,
             "reflex:cache/embeddings.record-batch": store | trappable,
             "wasi:http/handler.handle": store | trappable,

@@ -7,8 +7,8 @@ use crate::clock::Clock;
 use reflex_llm::{Anonymous, Bypass, Head, Key, Life, Tenant};
 use std::fmt;
 use std::time::Duration;
-use wasmtime::Result;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
+use wasmtime::{Result, StoreContextMut};
 
 /// The cache, the grant and the time that one component's calls work with.
 #[derive(Debug, Clone)]
@@ -80,6 +80,39 @@ pub fn add_to_linker<T: 'static>(
     cache::add_to_linker::<_, Reflex>(linker, view)
 }
 
+/// As [`add_to_linker`], for hosts that call their guests asynchronously: while what a guest looks
+/// up is fetched from disk, the guest is suspended and its thread is free. A disk that takes longer
+/// than a quarter of a second makes it a miss.
+///
+/// The linker allows no shadowing when this returns.
+///
+/// # Errors
+///
+/// Fails only if the linker has that interface already.
+pub fn add_to_linker_async<T: Send + 'static>(
+    linker: &mut Linker<T>,
+    view: fn(&mut T) -> ReflexCtxView<'_>,
+) -> Result<()> {
+    add_to_linker(linker, view)?;
+    // In place of those that block.
+    linker.allow_shadowing(true);
+    let mut interface = linker.instance("reflex:cache/cache@0.1.0")?;
+    interface.func_wrap_async(
+        "lookup",
+        move |mut store: StoreContextMut<'_, T>, (name,)| {
+            Box::new(async move { Ok((view(store.data_mut()).lookup_async(name).await,)) })
+        },
+    )?;
+    interface.func_wrap_async(
+        "contains",
+        move |mut store: StoreContextMut<'_, T>, (name,)| {
+            Box::new(async move { Ok((view(store.data_mut()).contains_async(name).await,)) })
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
 /// Longest single `entry.read`: what crosses into a guest at once stays well below its memory.
 const READ_BYTES_MAX: u64 = 1 << 20;
 
@@ -99,21 +132,24 @@ const NOT_KEPT: &str = "not-kept";
 impl ReflexCtx {
     /// The entry of that key in this component's namespace, if it may be served now.
     pub(super) fn find(&self, key: &CacheKey) -> Option<Entry> {
-        match self.cache.lookup(key, self.clock.now_ms()) {
-            Lookup::Hit(entry) => Some(entry),
-            Lookup::Stale(_) | Lookup::Miss => None,
-        }
+        self.cache.lookup(key, self.clock.now_ms()).hit()
+    }
+
+    /// The same, for those who must not wait for the disk.
+    pub(super) async fn find_async(&self, key: &CacheKey) -> Option<Entry> {
+        let now_ms = self.clock.now_ms();
+        self.cache.lookup_async(key, now_ms).await.hit()
     }
 
     /// The entry of that key if it has expired, but no longer ago than `most`, and how many
     /// seconds ago that was.
     #[cfg(feature = "http")]
-    pub(super) fn find_stale(&self, key: &CacheKey, most: Duration) -> Option<(Entry, u64)> {
+    pub(super) async fn find_stale(&self, key: &CacheKey, most: Duration) -> Option<(Entry, u64)> {
         if most.is_zero() {
             return None;
         }
         let now_ms = self.clock.now_ms();
-        let Lookup::Stale(entry) = self.cache.lookup(key, now_ms) else {
+        let Lookup::Stale(entry) = self.cache.lookup_async(key, now_ms).await else {
             return None;
         };
         let expired_ms = now_ms.saturating_sub(entry.expires_at_ms()?);
@@ -221,7 +257,7 @@ impl Host for ReflexCtxView<'_> {
             Ok(named) => named.key,
             Err(error) => return Ok(Err(error)),
         };
-        Ok(self.open(&key))
+        Ok(self.open(self.ctx.find(&self.ctx.key(&key))))
     }
 
     fn contains(&mut self, name: Name) -> Result<Result<bool, Error>> {
@@ -315,7 +351,7 @@ impl ReflexCtx {
         let bytes = (metadata.len() + payload.len()) as u64;
         allowance.take_insert(now_ms).map_err(NotStored::Refused)?;
         let before = allowance
-            .reserve(&cache_key, bytes, |key| self.cache.contains(key, now_ms))
+            .reserve(&cache_key, bytes, |key| self.cache.may_contain(key, now_ms))
             .map_err(NotStored::Refused)?;
         let stored = self.cache.insert_now(NewEntry {
             key: &cache_key,
@@ -366,9 +402,25 @@ impl fmt::Display for NotStored {
 }
 
 impl ReflexCtxView<'_> {
-    /// The entry of that key, as a handle for the guest.
-    pub(super) fn open(&mut self, key: &Key) -> Result<Option<Resource<Entry>>, Error> {
-        let Some(entry) = self.ctx.find(&self.ctx.key(key)) else {
+    async fn lookup_async(&mut self, name: Name) -> Result<Option<Resource<Entry>>, Error> {
+        let key = self.ctx.resolve(name)?.key;
+        let found = self.ctx.find_async(&self.ctx.key(&key)).await;
+        self.open(found)
+    }
+
+    async fn contains_async(&mut self, name: Name) -> Result<bool, Error> {
+        let key = self.ctx.resolve(name)?.key;
+        let now_ms = self.ctx.clock.now_ms();
+        Ok(self
+            .ctx
+            .cache
+            .contains_async(&self.ctx.key(&key), now_ms)
+            .await)
+    }
+
+    /// What was found, as a handle for the guest.
+    pub(super) fn open(&mut self, found: Option<Entry>) -> Result<Option<Resource<Entry>>, Error> {
+        let Some(entry) = found else {
             return Ok(None);
         };
         // A full table is the guest's doing, and an error that it can handle.

@@ -4,7 +4,7 @@
 //! wrong then costs that request and no other. After any fault the instance is dropped.
 
 use super::body::is_host_made;
-use super::cache_host::{ReflexCtx, add_to_linker};
+use super::cache_host::{ReflexCtx, add_to_linker_async};
 use super::engine::{LoadError, one_line, tick_epoch};
 use super::http_host::{HttpPolicy, add_http_to_linker};
 use super::limits::GuestLimits;
@@ -358,7 +358,7 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
     wasmtime_wasi::p3::random::add_to_linker(&mut linker)?;
     wasmtime_wasi::p3::cli::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
-    add_to_linker(&mut linker, GuestState::reflex)?;
+    add_to_linker_async(&mut linker, GuestState::reflex)?;
     add_http_to_linker(&mut linker)?;
     Ok(linker)
 }

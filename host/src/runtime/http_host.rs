@@ -247,14 +247,14 @@ impl Host for ReflexHttpCtxView<'_> {
         self.respond_with(status, headers, body).map(Ok)
     }
 
-    fn lookup_stale(&mut self, key: cache::Key) -> Result<Option<bindings::Stale>> {
+    async fn lookup_stale(&mut self, key: cache::Key) -> Result<Option<bindings::Stale>> {
         // A key that is not the component's to name is one that has no entry.
         let Ok(named) = self.ctx.resolve(cache::Name::Key(key)) else {
             return Ok(None);
         };
         let most = self.policy.stale_if_error_max;
-        let Some((entry, expired_seconds)) = self.ctx.find_stale(&self.ctx.key(&named.key), most)
-        else {
+        let key = self.ctx.key(&named.key);
+        let Some((entry, expired_seconds)) = self.ctx.find_stale(&key, most).await else {
             return Ok(None);
         };
         // So is one for whose entry the guest has no room.

@@ -9,8 +9,8 @@ use super::bindings::keyvalue::{self, Error, Host, HostBucket, KeyResponse};
 use super::cache_host::{Named, Reflex, ReflexCtx, ReflexCtxView};
 use super::grant::Tenants;
 use reflex_llm::{Key, Tenant};
-use wasmtime::Result;
 use wasmtime::component::{Linker, Resource};
+use wasmtime::{Result, StoreContextMut};
 
 /// Longest name of a bucket, in bytes: as for files.
 const BUCKET_BYTES_MAX: usize = 255;
@@ -36,6 +36,37 @@ pub fn add_keyvalue_to_linker<T: 'static>(
     keyvalue::add_to_linker::<_, Reflex>(linker, view)
 }
 
+/// As [`add_keyvalue_to_linker`], in the manner of
+/// [`add_to_linker_async`](super::add_to_linker_async).
+///
+/// # Errors
+///
+/// Fails only if the linker has that interface already.
+pub fn add_keyvalue_to_linker_async<T: Send + 'static>(
+    linker: &mut Linker<T>,
+    view: fn(&mut T) -> ReflexCtxView<'_>,
+) -> Result<()> {
+    type Item = (Resource<Bucket>, String);
+    add_keyvalue_to_linker(linker, view)?;
+    // In place of those that block.
+    linker.allow_shadowing(true);
+    let mut interface = linker.instance("wasi:keyvalue/store@0.2.0-draft")?;
+    interface.func_wrap_async(
+        "[method]bucket.get",
+        move |mut store: StoreContextMut<'_, T>, (bucket, key): Item| {
+            Box::new(async move { Ok((view(store.data_mut()).get_async(bucket, key).await?,)) })
+        },
+    )?;
+    interface.func_wrap_async(
+        "[method]bucket.exists",
+        move |mut store: StoreContextMut<'_, T>, (bucket, key): Item| {
+            Box::new(async move { Ok((view(store.data_mut()).exists_async(bucket, key).await?,)) })
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
 impl ReflexCtx {
     fn item(&self, bucket: &Bucket, key: &str) -> Result<Key, Error> {
         self.check_length("key", key.len()).map_err(error)?;
@@ -50,6 +81,35 @@ impl ReflexCtx {
 impl ReflexCtxView<'_> {
     fn item(&self, bucket: &Resource<Bucket>, key: &str) -> Result<Result<Key, Error>> {
         Ok(self.ctx.item(self.table.get(bucket)?, key))
+    }
+
+    async fn get_async(
+        &mut self,
+        bucket: Resource<Bucket>,
+        key: String,
+    ) -> Result<Result<Option<Vec<u8>>, Error>> {
+        Ok(match self.item(&bucket, &key)? {
+            Ok(key) => {
+                let found = self.ctx.find_async(&self.ctx.key(&key)).await;
+                Ok(found.map(|entry| entry.payload().to_vec()))
+            }
+            Err(error) => Err(error),
+        })
+    }
+
+    async fn exists_async(
+        &mut self,
+        bucket: Resource<Bucket>,
+        key: String,
+    ) -> Result<Result<bool, Error>> {
+        let now_ms = self.ctx.clock.now_ms();
+        Ok(match self.item(&bucket, &key)? {
+            Ok(key) => {
+                let key = self.ctx.key(&key);
+                Ok(self.ctx.cache.contains_async(&key, now_ms).await)
+            }
+            Err(error) => Err(error),
+        })
     }
 }
 

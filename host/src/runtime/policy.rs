@@ -418,7 +418,10 @@ impl requests::HostRequest for State {
 
     fn lookup(&mut self, _: Resource<Question>) -> Result<Result<Option<Resource<Entry>>, Error>> {
         let named = self.named()?;
-        Ok(named.and_then(|named| self.reflex().open(&named.key)))
+        Ok(named.and_then(|named| {
+            let found = self.reflex.find(&self.reflex.key(&named.key));
+            self.reflex().open(found)
+        }))
     }
 
     fn drop(&mut self, _: Resource<Question>) -> Result<()> {

@@ -231,7 +231,7 @@ impl Target {
     /// Removes the entry of a whole batch, if there is one: a removal is told to all edges.
     fn replace_whole(&self) {
         let key = self.ctx.key(&self.key);
-        if self.ctx.cache.contains(&key, self.ctx.clock.now_ms()) {
+        if self.ctx.cache.may_contain(&key, self.ctx.clock.now_ms()) {
             self.remove();
         }
     }

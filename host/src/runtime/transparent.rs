@@ -157,7 +157,7 @@ impl Transparent {
         let mut fill = None;
         if !control.no_cache {
             for _ in 0..LOOKS_MAX {
-                if let Some(response) = self.look_up(&key, control) {
+                if let Some(response) = self.look_up(&key, control).await {
                     return Ok(response);
                 }
                 if control.only_if_cached || fill.is_some() || target().is_none() {
@@ -175,7 +175,7 @@ impl Transparent {
                     Turn::Follow(shared) => {
                         let (status, headers) = (shared.status, shared.headers.clone());
                         if fails(status)
-                            && let Some(stale) = self.stale(&key, control, Some(status))
+                            && let Some(stale) = self.stale(&key, control, Some(status)).await
                         {
                             return Ok(stale);
                         }
@@ -183,7 +183,7 @@ impl Transparent {
                         return Ok(told(response, Status::Collapsed));
                     }
                     Turn::Failed(error) => {
-                        let stale = self.stale(&key, control, None);
+                        let stale = self.stale(&key, control, None).await;
                         return stale.ok_or_else(|| error.into());
                     }
                     Turn::Again => {}
@@ -193,9 +193,13 @@ impl Transparent {
         }
         if control.only_if_cached {
             // Any of them will do.
-            let mut others = (1..samples.count()).map(|_| samples.next(&exchange.key));
-            let found = others.find_map(|key| self.look_up(&key, control));
-            return Ok(found.unwrap_or_else(|| not_cached(exchange.shape)));
+            for _ in 1..samples.count() {
+                let key = samples.next(&exchange.key);
+                if let Some(response) = self.look_up(&key, control).await {
+                    return Ok(response);
+                }
+            }
+            return Ok(not_cached(exchange.shape));
         }
 
         let headers = request.headers_mut();
@@ -208,7 +212,7 @@ impl Transparent {
                 if let Some(lead) = fill {
                     Lead::fail(lead, error_code(&error));
                 }
-                return self.stale(&key, control, None).ok_or(error);
+                return self.stale(&key, control, None).await.ok_or(error);
             }
         };
         let (parts, body) = response.into_parts();
@@ -218,7 +222,7 @@ impl Transparent {
             None => body,
         };
         if fails(parts.status)
-            && let Some(stale) = self.stale(&key, control, Some(parts.status))
+            && let Some(stale) = self.stale(&key, control, Some(parts.status)).await
         {
             return Ok(stale);
         }
@@ -229,8 +233,8 @@ impl Transparent {
         Ok(told(Response::from_parts(parts, body), status))
     }
 
-    fn look_up(&self, key: &Key, control: &Control) -> Option<Response<WasiBody>> {
-        let entry = self.ctx.find(&self.ctx.key(key))?;
+    async fn look_up(&self, key: &Key, control: &Control) -> Option<Response<WasiBody>> {
+        let entry = self.ctx.find_async(&self.ctx.key(key)).await?;
         let now_ms = self.ctx.clock.now_ms();
         let (age, ttl) = (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
         if !control.accepts(age, ttl) {
@@ -240,7 +244,7 @@ impl Transparent {
     }
 
     /// What has expired, for a client whose request the provider has failed.
-    fn stale(
+    async fn stale(
         &self,
         key: &Key,
         control: &Control,
@@ -250,7 +254,8 @@ impl Transparent {
             return None;
         }
         let most = self.policy.stale_if_error_max;
-        let (entry, expired_seconds) = self.ctx.find_stale(&self.ctx.key(key), most)?;
+        let key = self.ctx.key(key);
+        let (entry, expired_seconds) = self.ctx.find_stale(&key, most).await?;
         let age = entry.age_seconds(self.ctx.clock.now_ms());
         let status = Status::Stale {
             fwd_status: fwd_status.map(|status| status.as_u16()),

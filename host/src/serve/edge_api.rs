@@ -14,7 +14,7 @@ pub(crate) mod socket;
 
 use super::listen::Streams;
 use crate::answer::AnswerHead;
-use crate::cache::{Cache, CacheKey, Entry, Lookup, Purges};
+use crate::cache::{Cache, CacheKey, Entry, Purges};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -111,15 +111,13 @@ impl EdgeApi {
     }
 
     /// The answer, if there is one, and the epoch that it has at least survived.
-    fn find(&self, name: &Name, digest: &str) -> (String, Option<Response>) {
+    async fn find(&self, name: &Name, digest: &str) -> (String, Option<Response>) {
         // It is read before anything is looked up: a reply that a purge overtakes then tells the
         // epoch before it.
         let epoch = self.epoch.now();
         let now_ms = self.clock.now_ms();
-        let found = match self.cache.lookup(&name.key, now_ms) {
-            Lookup::Hit(entry) => self.replay(&entry, now_ms),
-            _ => None,
-        };
+        let found = self.cache.lookup_async(&name.key, now_ms).await.hit();
+        let found = found.and_then(|entry| self.replay(&entry, now_ms));
         let found = found.map(|mut response| {
             set(response.headers_mut(), ENTRY, digest);
             response
@@ -279,7 +277,7 @@ async fn look_up(
     let key = &name.key;
 
     // What is there already is not waited for.
-    let (mut epoch, mut found) = api.find(name, digest);
+    let (mut epoch, mut found) = api.find(name, digest).await;
     let mut said = None;
     if found.is_none()
         && let Some(wait) = wait
@@ -289,7 +287,7 @@ async fn look_up(
             Waited::Ended => said = Some("collapsed"),
             Waited::StillRuns => said = Some("busy"),
         }
-        (epoch, found) = api.find(name, digest);
+        (epoch, found) = api.find(name, digest).await;
     }
     if found.is_none()
         && let Some(fill) = fill
@@ -301,7 +299,7 @@ async fn look_up(
         };
         if said == Some("leader") {
             // A fill may have ended well since the look. It is not begun again.
-            (epoch, found) = api.find(name, digest);
+            (epoch, found) = api.find(name, digest).await;
         }
     }
     let mut response = match found {

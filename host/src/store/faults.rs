@@ -66,6 +66,8 @@ pub(crate) struct Faults {
     pub(crate) keeps_files: AtomicBool,
     /// Reading fails wherever this block is concerned; 0 is none.
     pub(crate) bad_block: AtomicU64,
+    /// Reads hang.
+    pub(crate) reads: Gate,
     /// Writes hang.
     pub(crate) writes: Gate,
     /// Syncs hang.
@@ -186,6 +188,7 @@ impl DiskFile for FaultFile {
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.faults.reads.pass();
         let bad = self.faults.bad_block.load(Relaxed) * 4096;
         if bad > 0 && offset < bad + 4096 && bad < offset + bytes.len() as u64 {
             return Err(io::Error::other("bad block on purpose"));

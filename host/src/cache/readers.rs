@@ -1,0 +1,309 @@
+//! Lookups of those who must not wait for the disk: what an earlier process has stored is read by
+//! a thread that may.
+//!
+//! ```text
+//! lookup_async ─► in memory, or nowhere ─► at once
+//!                    └ cold ─► a reader, of a few ─► read with its checksum ─► hit
+//!                                 └ the disk takes too long, or hangs ─► miss
+//! ```
+//!
+//! An entry is cold once in a process, so threads are started when they are wanted and leave when
+//! they are not. One of them never reads: it sees to it that nobody waits for too long.
+
+use super::{Cache, CacheKey, Entry, Lookup, Use, lock};
+use crate::sync::{Condvar, Mutex, MutexGuard, thread};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+use std::{io, mem};
+
+/// The longest that a lookup waits for the disk. A provider is asked in less time than a disk
+/// needs that is slower than this.
+const WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// Reads at once: as many as keep a disk busy.
+const READS_MAX: usize = 16;
+
+/// Those, and the one that looks at the clock.
+const THREADS_MAX: usize = READS_MAX + 1;
+
+/// Lookups that wait at once. Further ones are misses.
+pub(super) const WAITING_MAX: usize = 1024;
+
+/// After so long without a read a thread ends.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+
+impl Cache {
+    /// As [`lookup`](Self::lookup), for async callers: what has to be fetched from disk first is
+    /// fetched by another thread. When that takes longer than a quarter of a second, or another
+    /// one that did still hangs, it is a miss. Works in any async runtime.
+    pub async fn lookup_async(&self, key: &CacheKey, now_ms: u64) -> Lookup {
+        match self.lookup_now(key, now_ms) {
+            Some(found) => found,
+            None => Lookup::of(self.read_elsewhere(key, Use::Hit).await, now_ms),
+        }
+    }
+
+    /// As [`contains`](Self::contains), in the manner of [`lookup_async`](Self::lookup_async).
+    pub async fn contains_async(&self, key: &CacheKey, now_ms: u64) -> bool {
+        let entry = match self.is_cold(key) {
+            false => self.shared.find(key, Use::None),
+            true => self.read_elsewhere(key, Use::None).await,
+        };
+        entry.is_some_and(|entry| !entry.is_expired(now_ms))
+    }
+
+    async fn read_elsewhere(&self, key: &CacheKey, counts_as: Use) -> Option<Entry> {
+        let (shared, key) = (Arc::clone(&self.shared), *key);
+        let read = Box::new(move || shared.find(&key, counts_as));
+        let waiting = self.shared.readers.begin(read)?;
+        poll_fn(|context| waiting.poll(context.waker())).await
+    }
+}
+
+/// The threads that read. They end when this is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Readers(Arc<Room>);
+
+#[derive(Debug, Default)]
+struct Room {
+    desk: Mutex<Desk>,
+    called: Condvar,
+}
+
+#[derive(Default)]
+struct Desk {
+    /// What is to be read; at most [`WAITING_MAX`].
+    reads: VecDeque<Read>,
+    /// Who waits until when, in this order; at most [`WAITING_MAX`].
+    waiting: VecDeque<(Instant, Arc<Waiting>)>,
+    threads: usize,
+    /// Those of them that read.
+    busy: usize,
+    /// Those of them whose read took too long and still does.
+    hanging: usize,
+    /// Reads that took too long, or were not begun because others did.
+    given_up: u64,
+    is_over: bool,
+}
+
+struct Read {
+    what: Box<dyn FnOnce() -> Option<Entry> + Send>,
+    waiting: Arc<Waiting>,
+}
+
+/// A lookup that waits for its read.
+#[derive(Debug, Default)]
+struct Waiting(Mutex<State>);
+
+#[derive(Debug)]
+enum State {
+    /// Nobody reads yet.
+    Queued(Option<Waker>),
+    /// Somebody reads.
+    Begun(Option<Waker>),
+    Done(Option<Entry>),
+    /// It took too long.
+    GivenUp,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Queued(None)
+    }
+}
+
+impl Waiting {
+    fn poll(&self, by: &Waker) -> Poll<Option<Entry>> {
+        match &mut *lock(&self.0) {
+            State::Queued(waker) | State::Begun(waker) => {
+                *waker = Some(by.clone());
+                Poll::Pending
+            }
+            State::Done(entry) => Poll::Ready(entry.take()),
+            State::GivenUp => Poll::Ready(None),
+        }
+    }
+
+    /// Whether somebody still waits.
+    fn begin(&self) -> bool {
+        let mut state = lock(&self.0);
+        let State::Queued(waker) = &mut *state else {
+            return false;
+        };
+        *state = State::Begun(waker.take());
+        true
+    }
+
+    fn is_settled(&self) -> bool {
+        matches!(*lock(&self.0), State::Done(_) | State::GivenUp)
+    }
+}
+
+impl Readers {
+    /// Has something read. `None` when it is not worth waiting for.
+    fn begin(&self, what: Box<dyn FnOnce() -> Option<Entry> + Send>) -> Option<Arc<Waiting>> {
+        let mut desk = lock(&self.0.desk);
+        desk.forget_settled();
+        let is_full = desk.waiting.len().max(desk.reads.len()) >= WAITING_MAX;
+        if desk.hanging > 0 || is_full || !self.has_hands(&mut desk) {
+            desk.given_up += 1;
+            return None;
+        }
+        let waiting = Arc::<Waiting>::default();
+        let until = Instant::now() + WAIT_MAX;
+        desk.waiting.push_back((until, Arc::clone(&waiting)));
+        desk.reads.push_back(Read {
+            what,
+            waiting: Arc::clone(&waiting),
+        });
+        drop(desk);
+        self.0.called.notify_one();
+        Some(waiting)
+    }
+
+    /// Sees to it that there is a thread for one more read, and one for the clock, as far as there
+    /// may be. Whether there are enough for any read at all.
+    fn has_hands(&self, desk: &mut Desk) -> bool {
+        let wanted = (desk.busy + desk.reads.len() + 2).min(THREADS_MAX);
+        while desk.threads < wanted && self.start_thread().is_ok() {
+            desk.threads += 1;
+        }
+        desk.threads >= 2
+    }
+
+    fn start_thread(&self) -> io::Result<()> {
+        let room = Arc::clone(&self.0);
+        let thread = thread::Builder::new().name("reflex-reader".into());
+        thread.spawn(move || room.work()).map(drop)
+    }
+
+    /// Lookups that were misses because the disk took too long.
+    pub(super) fn given_up(&self) -> u64 {
+        lock(&self.0.desk).given_up
+    }
+
+    /// What there is to be said about the disk.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let hanging = lock(&self.0.desk).hanging;
+        (hanging > 0).then(|| "the disk hangs: a read does not come back".into())
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        lock(&self.0.desk).is_over = true;
+        self.0.called.notify_all();
+    }
+}
+
+impl Room {
+    /// What a thread does.
+    fn work(&self) {
+        let mut desk = lock(&self.desk);
+        while !desk.is_over {
+            desk = self.give_up_overdue(desk);
+            if desk.threads - desk.busy > 1
+                && let Some(read) = desk.reads.pop_front()
+            {
+                desk.busy += 1;
+                drop(desk);
+                let hung = read.run();
+                desk = lock(&self.desk);
+                desk.busy -= 1;
+                desk.hanging -= usize::from(hung);
+                continue;
+            }
+            let until = desk.waiting.front().map(|(until, _)| *until);
+            let wait = until.map_or(IDLE_MAX, |it| it.saturating_duration_since(Instant::now()));
+            let woken = self.called.wait_timeout(desk, wait);
+            let (woken, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
+            desk = woken;
+            if timeout.timed_out() && until.is_none() && desk.waiting.is_empty() {
+                break;
+            }
+        }
+        desk.threads -= 1;
+    }
+
+    /// Ends the wait of those who have waited for too long.
+    fn give_up_overdue<'a>(&'a self, mut desk: MutexGuard<'a, Desk>) -> MutexGuard<'a, Desk> {
+        let now = Instant::now();
+        loop {
+            desk.forget_settled();
+            let overdue = desk.waiting.pop_front_if(|(until, _)| *until <= now);
+            let Some((_, waiting)) = overdue else {
+                return desk;
+            };
+            let waker = {
+                let mut state = lock(&waiting.0);
+                match mem::replace(&mut *state, State::GivenUp) {
+                    State::Queued(waker) => waker,
+                    State::Begun(waker) => {
+                        desk.hanging += 1;
+                        waker
+                    }
+                    // It came back in the last moment.
+                    settled => {
+                        *state = settled;
+                        continue;
+                    }
+                }
+            };
+            desk.given_up += 1;
+            // It may do anything.
+            drop(desk);
+            wake(waker);
+            desk = lock(&self.desk);
+        }
+    }
+}
+
+impl Desk {
+    fn forget_settled(&mut self) {
+        while self
+            .waiting
+            .pop_front_if(|(_, waiting)| waiting.is_settled())
+            .is_some()
+        {}
+    }
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk")
+            .field("threads", &self.threads)
+            .field("busy", &self.busy)
+            .field("hanging", &self.hanging)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Read {
+    /// Reads, unless nobody waits any more; whether it came back too late.
+    fn run(self) -> bool {
+        let Self { what, waiting } = self;
+        if !waiting.begin() {
+            return false;
+        }
+        // What it holds of the cache is let go before anybody learns that it is done.
+        let entry = what();
+        let mut state = lock(&waiting.0);
+        let State::Begun(waker) = &mut *state else {
+            return true;
+        };
+        let waker = waker.take();
+        *state = State::Done(entry);
+        drop(state);
+        wake(waker);
+        false
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}

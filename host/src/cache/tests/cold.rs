@@ -1,0 +1,136 @@
+//! Whoever must not wait for the disk does not, and still gets what an earlier process has stored.
+
+use super::*;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use tokio::runtime::{Builder, Runtime};
+
+/// One thread: whatever blocks it holds up everybody.
+fn runtime() -> Runtime {
+    Builder::new_current_thread().build().unwrap()
+}
+
+/// A cache that has read none of its entries yet.
+fn cold(props: &Props, entries: u64) -> Cache {
+    let cache = props.open();
+    for number in 0..entries {
+        put(&cache, number, 0, 100);
+    }
+    cache.sync().unwrap();
+    drop(cache);
+    props.open()
+}
+
+async fn find(cache: &Cache, number: u64) -> Option<u64> {
+    match cache.lookup_async(&key(number), NOW).await {
+        Lookup::Hit(entry) => Some(check(&entry, number)),
+        Lookup::Stale(_) | Lookup::Miss => None,
+    }
+}
+
+fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn a_cold_lookup_waits_for_the_disk_and_its_thread_does_not() {
+    let props = Props::new();
+    let cache = cold(&props, 3);
+    assert_eq!(version(&cache, 2), Some(0));
+    props.faults.reads.close();
+    let others = async {
+        props.faults.reads.wait_for_one();
+        assert_eq!(find(&cache, 2).await, Some(0), "read before");
+        assert_eq!(find(&cache, 3).await, None, "nowhere");
+        assert!(cache.may_contain(&key(1), NOW) && !cache.may_contain(&key(3), NOW));
+        props.faults.reads.open();
+    };
+    let (found, ()) = runtime().block_on(async { tokio::join!(find(&cache, 0), others) });
+    assert_eq!(found, Some(0));
+    assert!(cache.lookup_now(&key(0), NOW).is_some(), "it is cold once");
+    assert_eq!(cache.stats().lookups_given_up, 0);
+}
+
+#[test]
+fn a_read_that_hangs_is_a_miss_and_further_ones_are_not_begun() {
+    let props = Props::new();
+    let cache = cold(&props, 3);
+    props.faults.reads.close();
+    assert_eq!(runtime().block_on(find(&cache, 0)), None);
+    let stats = cache.stats();
+    assert_eq!((stats.lookups_given_up, stats.healthy), (1, false));
+    assert!(stats.trouble.unwrap().contains("hangs"));
+
+    // At once: without being woken.
+    assert!(poll(pin!(find(&cache, 1))).is_ready());
+    assert!(matches!(
+        poll(pin!(cache.contains_async(&key(2), NOW))),
+        Poll::Ready(false)
+    ));
+    assert_eq!(cache.stats().lookups_given_up, 3);
+
+    props.faults.reads.open();
+    while !cache.stats().healthy {
+        thread::yield_now();
+    }
+    let runtime = runtime();
+    for number in 0..3 {
+        assert_eq!(runtime.block_on(find(&cache, number)), Some(0));
+    }
+    assert_eq!(cache.stats().lookups_given_up, 3);
+}
+
+#[test]
+fn of_many_that_wait_at_once_all_are_answered_or_told_at_once() {
+    const MORE: usize = 50;
+    let props = Props::new();
+    let cache = cold(&props, 2000);
+    props.faults.reads.close();
+    let mut finds: Vec<_> = (0..(readers::WAITING_MAX + MORE) as u64)
+        .map(|number| Box::pin(find(&cache, number)))
+        .collect();
+    let told = finds.iter_mut().map(|find| poll(find.as_mut()));
+    let told = told.filter(|found| *found == Poll::Ready(None)).count();
+    assert_eq!(told, MORE);
+    props.faults.reads.open();
+    let runtime = runtime();
+    let waited = finds.into_iter().take(readers::WAITING_MAX);
+    let answered = waited.filter_map(|find| runtime.block_on(find)).count();
+    let given_up = cache.stats().lookups_given_up as usize;
+    assert_eq!(answered + given_up, readers::WAITING_MAX + MORE);
+    assert!(answered > 0);
+}
+
+/// What reads keeps no cache open that nobody uses any more.
+#[test]
+fn a_folder_is_free_when_its_last_cold_lookup_is_answered() {
+    let props = Props::new();
+    let runtime = runtime();
+    for _ in 0..20 {
+        let cache = cold(&props, 30);
+        for number in 0..30 {
+            assert_eq!(runtime.block_on(find(&cache, number)), Some(0));
+        }
+        drop(cache);
+    }
+}
+
+#[test]
+fn a_damaged_entry_and_an_expired_one_are_what_they_are_to_everybody() {
+    let props = Props::new();
+    let cache = props.open();
+    put(&cache, 0, 0, 1000);
+    put_until(&cache, 1, 0, 1000, Some(1));
+    cache.sync().unwrap();
+    drop(cache);
+    props.flip(FIRST_RECORD + 500, 1);
+    let cache = props.open();
+    let runtime = runtime();
+    assert_eq!(runtime.block_on(find(&cache, 0)), None);
+    let later = runtime.block_on(cache.lookup_async(&key(1), NOW + 2));
+    assert!(matches!(later, Lookup::Stale(_)));
+    assert!(!runtime.block_on(cache.contains_async(&key(1), NOW + 2)));
+    assert!(runtime.block_on(cache.contains_async(&key(1), NOW)));
+    assert_eq!(cache.stats().corrupt, 1);
+}
