@@ -10,11 +10,13 @@
 //! HTTP nor wasm. Time is a parameter everywhere. Trouble with the disk is never the caller's:
 //! it is counted, shown by [`Cache::stats`], and the cache goes on in memory.
 
+mod absence;
 mod entry;
 mod flusher;
 mod key;
 mod l1;
 mod memory;
+mod new_entry;
 mod options;
 mod purges;
 mod queue;
@@ -29,6 +31,7 @@ pub use key::CacheKey;
 pub use l1::{
     L1Bound, L1Cache, L1CacheHandle, L1LookupResult, ReflexStatus, hash_prompt, hash_tenant_prompt,
 };
+pub use new_entry::{InsertError, METADATA_BYTES_MAX, NewEntry};
 pub use options::{CacheOptions, Durability};
 pub use purges::{Held, Mark, PurgeListener, Purged, Purges};
 pub use stats::Stats;
@@ -40,19 +43,17 @@ use crate::store::{
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::atomic::{AtomicBool, AtomicUsize};
 use crate::sync::{Mutex, MutexGuard, thread};
+use absence::Absence;
 use flusher::{Bell, Flusher, Told};
 use memory::Memory;
 use queue::{Found, QUEUE_BYTES_MAX, Queue, Wait};
 use readers::Readers;
 use stats::Counters;
-use std::collections::HashSet;
-use std::sync::{Arc, PoisonError, TryLockError};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
-use std::{error, fmt, io};
 use writer::{Trouble, Writer, WriterThread};
-
-/// Metadata is status and headers; whoever needs more than this has a payload.
-pub const METADATA_BYTES_MAX: usize = 64 << 10;
 
 /// After the disk failed, inserts go to memory for this long before one tries it again.
 const RETRY_AFTER_MS: u64 = 1000;
@@ -97,48 +98,6 @@ impl Lookup {
     }
 }
 
-/// An entry to store.
-#[derive(Clone, Copy, Debug)]
-pub struct NewEntry<'a> {
-    /// Its key; an entry of the same key is superseded.
-    pub key: &'a CacheKey,
-    /// Whose it is; stored with it, not looked at.
-    pub tenant: &'a [u8; 32],
-    /// Stored with the payload, not looked at; at most [`METADATA_BYTES_MAX`].
-    pub metadata: &'a [u8],
-    /// At most [`CacheOptions::entry_bytes_max`].
-    pub payload: &'a [u8],
-    /// Milliseconds since 1970.
-    pub now_ms: u64,
-    /// How long it is an answer; `None` is for ever.
-    pub ttl_ms: Option<u64>,
-}
-
-/// Why an entry was not stored. It never is stored in part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum InsertError {
-    /// The payload is longer than this limit.
-    PayloadTooLarge(u64),
-    /// The metadata is longer than this limit.
-    MetadataTooLarge(u64),
-    /// The disk does not keep up: as much waits to be written as may. Trying again later may
-    /// help; the answer is no worse for not being kept.
-    QueueFull,
-}
-
-impl fmt::Display for InsertError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PayloadTooLarge(max) => write!(f, "payload longer than {max} bytes"),
-            Self::MetadataTooLarge(max) => write!(f, "metadata longer than {max} bytes"),
-            Self::QueueFull => f.write_str("the disk does not keep up"),
-        }
-    }
-}
-
-impl error::Error for InsertError {}
-
 /// The cache. A clone is the same cache.
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -158,8 +117,11 @@ struct Shared {
     memory: Memory,
     /// Who was purged.
     epochs: Arc<Epochs>,
-    /// `None`: in memory only. Held while the disk is waited for; [`Self::writer`] takes it.
-    writer: Option<Mutex<Writer>>,
+    /// Empty: in memory only, for good or for now. Held while the disk is waited for;
+    /// [`Self::writer`] takes it.
+    writer: OnceLock<Mutex<Writer>>,
+    /// The disk that has not been there from the beginning.
+    absence: Option<Absence>,
     /// How many wait for it.
     wanted: AtomicUsize,
     /// Somebody writes what is put into the queue; otherwise whoever puts it there.
@@ -188,11 +150,13 @@ impl Cache {
     /// it was.
     pub fn open(options: &CacheOptions) -> Result<Self, OpenError> {
         let mut cache = Self::open_on(Arc::new(RealDisk), options)?;
-        cache
-            .start_flusher()
-            .and_then(|()| cache.start_writer())
-            .map_err(OpenError::io("start a thread for", &options.data_dir))?;
+        cache.start_threads(&options.data_dir)?;
         Ok(cache)
+    }
+
+    fn start_threads(&mut self, dir: &Path) -> Result<(), OpenError> {
+        let started = self.start_flusher().and_then(|()| self.start_writer());
+        started.map_err(OpenError::io("start a thread for", dir))
     }
 
     fn start_writer(&mut self) -> io::Result<()> {
@@ -237,18 +201,6 @@ impl Cache {
             flusher: None,
             shared: Arc::new(Shared::new(options, Arc::default(), Arc::default(), None)),
         }
-    }
-
-    /// As [`in_memory`](Self::in_memory), in place of a cache whose folder the system does not
-    /// let be used, which [`stats`](Self::stats) then tells. `None` when `error` is about
-    /// something else, which an operator has to put right.
-    pub fn without_disk(options: &CacheOptions, error: &OpenError) -> Option<Self> {
-        if !error.is_of_the_disk() {
-            return None;
-        }
-        let cache = Self::in_memory(options);
-        cache.shared.note_trouble(error.to_string(), None);
-        Some(cache)
     }
 
     /// The longest payload that [`insert`](Self::insert) takes.
@@ -334,7 +286,8 @@ impl Cache {
             expires_at_ms,
         );
         let entry = Entry::in_memory(&record);
-        if shared.writer.is_none() {
+        if let Some(mut without_disk) = shared.without_disk() {
+            without_disk.misses(new.key);
             shared.memory.insert(new.key.as_bytes(), entry.clone());
         } else {
             let stored = shared
@@ -365,10 +318,11 @@ impl Cache {
 
     fn remove_entry(&self, key: &CacheKey) -> bool {
         let shared = &*self.shared;
-        let in_memory = shared.memory.remove(key.as_bytes());
-        if shared.writer.is_none() {
-            return in_memory;
+        if let Some(mut without_disk) = shared.without_disk() {
+            without_disk.misses(key);
+            return shared.memory.remove(key.as_bytes());
         }
+        let in_memory = shared.memory.remove(key.as_bytes());
         let is_on_disk = || shared.index.find(key.as_bytes(), |_| ()).is_some();
         let removed = shared.queue.remove(key, is_on_disk);
         removed.map_or(in_memory, |(was_there, ticket)| {
@@ -422,18 +376,14 @@ impl Shared {
         epochs: Arc<Epochs>,
         store: Option<Store>,
     ) -> Self {
-        let writer = |store| {
-            Mutex::new(Writer {
-                store,
-                owed_tombstones: HashSet::new(),
-            })
-        };
+        let writer = store.map(|store| Mutex::new(Writer::new(store)));
         Self {
             queue: Queue::new(QUEUE_BYTES_MAX),
             index,
             memory: Memory::new(options.memory_bytes_max, options.entries_max),
             epochs,
-            writer: store.map(writer),
+            writer: writer.map(OnceLock::from).unwrap_or_default(),
+            absence: None,
             wanted: AtomicUsize::new(0),
             has_thread: AtomicBool::new(false),
             syncing: Mutex::default(),
@@ -508,7 +458,7 @@ impl Shared {
 
     /// Of the store, or what was last known while it waits for the disk.
     fn store_stats(&self) -> StoreStats {
-        let Some(writer) = &self.writer else {
+        let Some(writer) = self.writer.get() else {
             return StoreStats::default();
         };
         for _ in 0..STATS_WAITS_MAX {
@@ -533,8 +483,11 @@ impl Shared {
             Whose::Everybody => true,
             Whose::Tenant(tenant) => entry.tenant() == *tenant,
         };
-        let Some(mut writer) = self.writer() else {
+        if let Some(mut without_disk) = self.without_disk() {
             self.memory.remove_where(is_meant);
+            return without_disk.misses_purge(whose);
+        }
+        let Some(mut writer) = self.writer() else {
             return Ok(());
         };
         // Nothing is written meanwhile. What waits to be was stored before.

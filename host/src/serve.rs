@@ -76,9 +76,8 @@ impl Server {
             None => None,
         };
         let admin = bind("--admin", config.admin).await?;
-        let cache = Cache::open(&config.cache).or_else(|error| {
-            Cache::without_disk(&config.cache, &error).ok_or(format!("--data-dir: {error}"))
-        })?;
+        let cache = Cache::open_even_without_disk(&config.cache)
+            .map_err(|error| format!("--data-dir: {error}"))?;
         // Only now, for a second daemon on the same folder must leave the first one's socket be.
         let edge = config.edge.as_ref().map(bind_edge).transpose()?;
 

@@ -123,6 +123,24 @@ impl fmt::Display for StoreError {
     }
 }
 
+impl StoreError {
+    /// The same of a store that is being opened.
+    pub(crate) fn into_open_error(self) -> OpenError {
+        match self {
+            Self::Pinned(_) => OpenError::Quota(self.to_string()),
+            Self::Io {
+                doing,
+                path,
+                source,
+            } => OpenError::Io {
+                doing,
+                path,
+                source,
+            },
+        }
+    }
+}
+
 impl From<StoreError> for io::Error {
     fn from(error: StoreError) -> Self {
         let kind = match &error {
@@ -257,6 +275,15 @@ impl Store {
     /// For readers: where each key lies.
     pub(crate) fn index(&self) -> Arc<Index> {
         Arc::clone(&self.index)
+    }
+
+    /// Puts all that is in here into an index and epochs that readers have already. They must be
+    /// empty, and are this store's from now on.
+    pub(crate) fn publish(&mut self, index: &Arc<Index>, epochs: &Arc<Epochs>) {
+        epochs.take(&self.epochs);
+        index.take(&self.index);
+        self.epochs = Arc::clone(epochs);
+        self.index = Arc::clone(index);
     }
 
     /// For readers: who was purged.

@@ -3,7 +3,7 @@
 
 mod hosts;
 mod keyvalue;
-mod languages;
+pub(crate) mod languages;
 mod package;
 mod service;
 mod tool;

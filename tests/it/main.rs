@@ -18,6 +18,7 @@ mod samples;
 mod savings;
 mod stale;
 
+mod cold;
 mod compose;
 mod edge_api;
 mod embedding;

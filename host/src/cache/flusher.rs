@@ -1,8 +1,9 @@
 //! Makes durable what was stored, in its own time: after an interval, or when the bell rings
-//! because much has come together.
+//! because much has come together. Until there is a disk, looks whether it has come.
 //!
 //! One thread for each cache on a disk; it ends with the last clone of the cache.
 
+use super::absence::REOPEN_AFTER;
 use super::queue::Ticket;
 use super::{Durability, Shared, lock};
 use crate::store::Store;
@@ -82,7 +83,12 @@ impl Flusher {
         let bell = Arc::clone(&shared.bell);
         let shared = Arc::clone(shared);
         let flush = move || {
-            while !shared.bell.wait(interval) {
+            let until_next = || match shared.is_disk_awaited() {
+                true => Some(REOPEN_AFTER),
+                false => interval,
+            };
+            while !shared.bell.wait(until_next()) {
+                shared.try_disk();
                 // Noted as trouble, and told to whoever syncs next.
                 let _ = shared.flush(None, Told::Nobody);
             }

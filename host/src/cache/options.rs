@@ -105,7 +105,7 @@ impl CacheOptions {
             )));
         }
         if segment_bytes * 2 > self.disk_bytes_max {
-            return Err(OpenError::Sizes(format!(
+            return Err(OpenError::Quota(format!(
                 "disk_bytes_max = {} is too small for entry_bytes_max = {}; it takes at least {}",
                 self.disk_bytes_max,
                 self.entry_bytes_max,

@@ -1,5 +1,6 @@
 //! The cache over real files, over a disk with faults, and without a disk.
 
+mod absence;
 mod basics;
 #[cfg(not(shuttle))]
 mod cold;

@@ -33,6 +33,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    pub(super) fn new(store: Store) -> Self {
+        Self {
+            store,
+            owed_tombstones: HashSet::new(),
+        }
+    }
+
     pub(super) fn owe_tombstone(&mut self, key: &CacheKey) {
         if self.owed_tombstones.len() >= OWED_TOMBSTONES_MAX {
             tracing::warn!("too much was removed while the disk is in trouble; it is given up");
@@ -40,6 +47,13 @@ impl Writer {
             self.store.purge(Whose::Everybody);
         }
         self.owed_tombstones.insert(*key);
+    }
+
+    /// Nothing of what is on disk is to be found again.
+    pub(super) fn give_up_all(&mut self) {
+        self.owed_tombstones.clear();
+        self.store.purge(Whose::Everybody);
+        self.store.index().remove_where(|_| true);
     }
 
     /// Writes what is owed, at the first opportunity.
@@ -102,7 +116,7 @@ impl Drop for WriterThread {
 impl Shared {
     /// The store, for whoever may wait for the disk. The writer steps aside.
     pub(super) fn writer(&self) -> Option<MutexGuard<'_, Writer>> {
-        let writer = self.writer.as_ref()?;
+        let writer = self.writer.get()?;
         self.wanted.fetch_add(1, Relaxed);
         let writer = lock(writer);
         self.wanted.fetch_sub(1, Relaxed);
@@ -120,7 +134,7 @@ impl Shared {
 
     /// Writes what waits, at most so many operations.
     pub(super) fn write_some(&self, operations_max: usize) {
-        if let Some(writer) = &self.writer {
+        if let Some(writer) = self.writer.get() {
             self.write_with(&mut lock(writer), operations_max);
         }
     }
@@ -132,9 +146,7 @@ impl Shared {
 
     fn write_with(&self, writer: &mut Writer, operations_max: usize) {
         if self.queue.is_forgotten() {
-            writer.owed_tombstones.clear();
-            writer.store.purge(Whose::Everybody);
-            self.index.remove_where(|_| true);
+            writer.give_up_all();
             self.queue.has_forgotten();
         }
         let mut written = 0;

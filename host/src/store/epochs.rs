@@ -30,6 +30,11 @@ impl Epochs {
         file.covers(&tenant_of(record), sequence_of(record))
     }
 
+    /// All of another one.
+    pub(super) fn take(&self, other: &Self) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = other.file();
+    }
+
     /// What is to be written to disk.
     pub(super) fn file(&self) -> EpochsFile {
         let file = self.0.read().unwrap_or_else(PoisonError::into_inner);

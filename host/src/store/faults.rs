@@ -53,6 +53,8 @@ impl Gate {
 /// What goes wrong just now, and what was tried.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
+    /// No folder or file can be made, nor the lock be had.
+    pub(crate) is_read_only: AtomicBool,
     /// No new file finds space.
     pub(crate) is_full: AtomicBool,
     /// A write leaves half of its bytes and fails.
@@ -97,6 +99,11 @@ pub(crate) struct FaultDisk {
 }
 
 impl FaultDisk {
+    fn check_writable(&self) -> io::Result<()> {
+        let faults = &self.faults;
+        faults.check(&faults.is_read_only, io::ErrorKind::ReadOnlyFilesystem)
+    }
+
     fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
         let faults = Arc::clone(&self.faults);
         let bytes_written = AtomicU64::new(0);
@@ -110,6 +117,7 @@ impl FaultDisk {
 
 impl Disk for FaultDisk {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.check_writable()?;
         RealDisk.create_dir(dir)
     }
 
@@ -123,10 +131,12 @@ impl Disk for FaultDisk {
 
     fn lock(&self, path: &Path) -> Result<DirLock, TryLockError> {
         let _nobody_spawns = SPAWNING.read().unwrap_or_else(PoisonError::into_inner);
+        self.check_writable().map_err(TryLockError::Error)?;
         RealDisk.lock(path)
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.check_writable()?;
         Ok(self.file(RealDisk.create(path)?))
     }
 

@@ -43,6 +43,8 @@ pub enum OpenError {
     Newer(PathBuf, u32),
     /// The sizes asked for contradict each other.
     Sizes(String),
+    /// The quota has no room for an entry of the size that is allowed.
+    Quota(String),
     /// The operating system refused something.
     Io {
         /// What was being done, as in "cannot read".
@@ -55,15 +57,23 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether it is the disk that fails, is full or read-only, rather than what was asked for.
+    /// Whether there is no disk to be had: it fails, is full, read-only or too small. With the rest
+    /// an operator has to put something right.
     pub(crate) fn is_of_the_disk(&self) -> bool {
         const EIO: i32 = 5;
-        matches!(self, Self::Io { source, .. } if matches!(
-            source.kind(),
-            io::ErrorKind::ReadOnlyFilesystem
-                | io::ErrorKind::StorageFull
-                | io::ErrorKind::QuotaExceeded
-        ) || source.raw_os_error() == Some(EIO))
+        match self {
+            Self::Quota(_) => true,
+            Self::Io { source, .. } => {
+                let no_room = matches!(
+                    source.kind(),
+                    io::ErrorKind::ReadOnlyFilesystem
+                        | io::ErrorKind::StorageFull
+                        | io::ErrorKind::QuotaExceeded
+                );
+                no_room || source.raw_os_error() == Some(EIO)
+            }
+            _ => false,
+        }
     }
 
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
@@ -104,7 +114,7 @@ impl fmt::Display for OpenError {
                  {FORMAT_VERSION}); left as it is",
                 path.display()
             ),
-            Self::Sizes(why) => f.write_str(why),
+            Self::Sizes(why) | Self::Quota(why) => f.write_str(why),
             Self::Io {
                 doing,
                 path,

@@ -38,6 +38,13 @@ impl Index {
         }
     }
 
+    /// All places of another index, in which nobody looks any more.
+    pub(crate) fn take(&self, other: &Self) {
+        for (key, place) in &other.places.pin() {
+            self.insert(key, place.clone());
+        }
+    }
+
     /// Takes out the place of a key, which is dead from now on; whether there was one.
     pub(crate) fn remove(&self, key: &[u8; 32]) -> bool {
         let places = self.places.pin();

@@ -246,7 +246,7 @@ fuzz_target!(|input: &[u8]| {
         Ok(cache) => cache,
         Err(error) => {
             assert!(
-                !matches!(error, OpenError::Locked(_) | OpenError::Sizes(_)),
+                !matches!(error, OpenError::Locked(_) | OpenError::Sizes(_) | OpenError::Quota(_)),
                 "{error}"
             );
             let mut after = files_of(&dir);

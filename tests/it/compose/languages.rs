@@ -9,17 +9,17 @@ use wasmtime::component::{Component, ComponentType, Lift, Linker, ResourceTable,
 use wasmtime::{Config, Engine, OptLevel, Store};
 
 /// The guest in Rust.
-pub(super) const RUST: &str = env!("REFLEX_TEST_ASK_WASM");
+pub(crate) const RUST: &str = env!("REFLEX_TEST_ASK_WASM");
 
 /// What the guest answers.
 #[derive(ComponentType, Debug, Lift, PartialEq)]
 #[component(record)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     text: String,
     cached: bool,
 }
 
-pub(super) fn answer(text: &str, cached: bool) -> Answer {
+pub(crate) fn answer(text: &str, cached: bool) -> Answer {
     Answer {
         text: text.into(),
         cached,

@@ -14,7 +14,7 @@ fn open(props: &Props) -> (Cache, Receiver<()>) {
 }
 
 fn is_clean(cache: &Cache) -> bool {
-    let writer = lock(cache.shared.writer.as_ref().unwrap());
+    let writer = lock(cache.shared.writer.get().unwrap());
     writer.store.is_clean()
 }
 

@@ -5,7 +5,7 @@ use std::io;
 
 /// Does by hand what [`Cache::sync`] does, with something in between.
 fn sync_failing(props: &Props, cache: &Cache, meanwhile: impl FnOnce()) -> io::Result<()> {
-    let writer = cache.shared.writer.as_ref().unwrap();
+    let writer = cache.shared.writer.get().unwrap();
     let (unsynced, lost) = lock(writer).store.take_unsynced();
     lost?;
     meanwhile();

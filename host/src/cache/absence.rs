@@ -1,0 +1,200 @@
+//! A disk that was not there when the cache was opened: what it misses, and how it is taken in use
+//! when it comes.
+//!
+//! ```text
+//! insert, remove, purge ─► memory, and noted as missed
+//! each REOPEN_AFTER     ─► open the folder ─► what it missed is superseded and purged there
+//!                              └ refused: memory goes on     └► its entries are found, inserts reach it
+//! ```
+
+use super::writer::Writer;
+use super::{Cache, CacheKey, CacheOptions, Shared, lock};
+use crate::store::{Disk, OpenError, Opened, RealDisk, Store, StoreError, StoreOptions, Whose};
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::{Mutex, MutexGuard};
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// So long after the folder was tried in vain it is tried again.
+pub(super) const REOPEN_AFTER: Duration = Duration::from_secs(2);
+
+/// So many keys, and so many tenants, are remembered: some 4 MiB. When there are more, everything
+/// on disk is given up, for none of what is superseded or purged may come back.
+const MISSED_MAX: usize = 1 << 16;
+
+impl Cache {
+    /// As [`open`](Self::open), but a folder that the system does not let be used is no error: the
+    /// cache begins in memory, which [`stats`](Self::stats) tells, and takes the folder in use as
+    /// soon as it can be. Where the quota has no room for one entry, it stays in memory.
+    ///
+    /// # Errors
+    ///
+    /// As of [`open`](Self::open), as far as an operator has to put something right.
+    pub fn open_even_without_disk(options: &CacheOptions) -> Result<Self, OpenError> {
+        Self::open(options).or_else(|error| {
+            let mut cache = Self::without_disk(Arc::new(RealDisk), options, error)?;
+            cache.start_threads(&options.data_dir)?;
+            Ok(cache)
+        })
+    }
+
+    /// A cache in memory for now, if that is what `error` calls for.
+    pub(super) fn without_disk(
+        disk: Arc<dyn Disk>,
+        options: &CacheOptions,
+        error: OpenError,
+    ) -> Result<Self, OpenError> {
+        if !error.is_of_the_disk() {
+            return Err(error);
+        }
+        let mut shared = Shared::new(options, Arc::default(), Arc::default(), None);
+        // Without sizes there is nothing to wait for.
+        let sizes = options.store().ok();
+        shared.absence = sizes.map(|sizes| Absence::new(disk, sizes));
+        shared.note_trouble(error.to_string(), None);
+        Ok(Self {
+            writer: None,
+            flusher: None,
+            shared: Arc::new(shared),
+        })
+    }
+}
+
+/// The disk that is not there.
+#[derive(Debug)]
+pub(super) struct Absence {
+    disk: Arc<dyn Disk>,
+    options: StoreOptions,
+    missed: Mutex<Missed>,
+}
+
+/// What is to be made up for.
+#[derive(Clone, Debug, Default)]
+struct Missed {
+    /// Stored or removed.
+    keys: HashSet<CacheKey>,
+    /// Purged.
+    tenants: HashSet<[u8; 32]>,
+    everybody: bool,
+}
+
+impl Missed {
+    fn note_everybody(&mut self) {
+        *self = Self {
+            everybody: true,
+            ..Self::default()
+        };
+    }
+
+    fn note<T: Eq + std::hash::Hash>(&mut self, what: T, among: fn(&mut Self) -> &mut HashSet<T>) {
+        if self.everybody {
+            return;
+        }
+        let set = among(self);
+        set.insert(what);
+        if set.len() > MISSED_MAX {
+            self.note_everybody();
+        }
+    }
+
+    /// Supersedes and purges in a store that nobody looks into yet. Once more does no harm.
+    fn make_up(&self, writer: &mut Writer) {
+        if self.everybody {
+            writer.give_up_all();
+        }
+        for tenant in &self.tenants {
+            writer.store.purge(Whose::Tenant(tenant));
+        }
+        let index = writer.store.index();
+        for key in &self.keys {
+            if index.remove(key.as_bytes()) {
+                writer.owe_tombstone(key);
+            }
+        }
+    }
+}
+
+/// A cache without a disk. While this is held, none comes.
+pub(super) struct WithoutDisk<'a>(Option<MutexGuard<'a, Missed>>);
+
+impl WithoutDisk<'_> {
+    /// An entry is stored or removed.
+    pub(super) fn misses(&mut self, key: &CacheKey) {
+        if let Some(missed) = &mut self.0 {
+            missed.note(*key, |missed| &mut missed.keys);
+        }
+    }
+
+    /// Somebody is purged. Fails where there is a disk that does not hear of it yet.
+    pub(super) fn misses_purge(&mut self, whose: Whose<'_>) -> io::Result<()> {
+        let Some(missed) = &mut self.0 else {
+            return Ok(());
+        };
+        match whose {
+            Whose::Everybody => missed.note_everybody(),
+            Whose::Tenant(tenant) => missed.note(*tenant, |missed| &mut missed.tenants),
+        }
+        Err(io::Error::other("the data folder cannot be used yet"))
+    }
+}
+
+impl Absence {
+    pub(super) fn new(disk: Arc<dyn Disk>, options: StoreOptions) -> Self {
+        Self {
+            disk,
+            options,
+            missed: Mutex::default(),
+        }
+    }
+}
+
+impl Shared {
+    /// `None` when there is a disk.
+    pub(super) fn without_disk(&self) -> Option<WithoutDisk<'_>> {
+        if self.writer.get().is_some() {
+            return None;
+        }
+        let missed = self.absence.as_ref().map(|absence| lock(&absence.missed));
+        // It may have come meanwhile.
+        self.writer.get().is_none().then_some(WithoutDisk(missed))
+    }
+
+    /// Whether a disk is missing that may come.
+    pub(super) fn is_disk_awaited(&self) -> bool {
+        self.absence.is_some() && self.writer.get().is_none()
+    }
+
+    /// Takes the folder in use, if it can be by now.
+    pub(super) fn try_disk(&self) {
+        if let Some(absence) = &self.absence
+            && self.writer.get().is_none()
+            && let Err(error) = self.take_in_use(absence)
+        {
+            // It was said when it began.
+            tracing::debug!(%error, "the data folder still cannot be used");
+        }
+    }
+
+    fn take_in_use(&self, absence: &Absence) -> Result<(), OpenError> {
+        let Opened { store, damaged } = Store::open(Arc::clone(&absence.disk), &absence.options)?;
+        let mut writer = Writer::new(store);
+        // Most of it while nobody waits, and durable before anybody relies on it.
+        let so_far = lock(&absence.missed).clone();
+        so_far.make_up(&mut writer);
+        writer.settle().map_err(StoreError::into_open_error)?;
+
+        let mut missed = lock(&absence.missed);
+        missed.make_up(&mut writer);
+        writer.store.publish(&self.index, &self.epochs);
+        if self.writer.set(Mutex::new(writer)).is_ok() {
+            *missed = Missed::default();
+            self.counters.corrupt.fetch_add(damaged, Relaxed);
+            self.is_in_trouble.store(false, Relaxed);
+            *lock(&self.trouble) = None;
+            tracing::info!("the data folder is in use: the disk takes entries");
+        }
+        Ok(())
+    }
+}

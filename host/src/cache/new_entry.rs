@@ -1,0 +1,49 @@
+//! An entry to store, and why it may not be.
+
+use super::CacheKey;
+use std::{error, fmt};
+
+/// Metadata is status and headers; whoever needs more than this has a payload.
+pub const METADATA_BYTES_MAX: usize = 64 << 10;
+
+/// An entry to store.
+#[derive(Clone, Copy, Debug)]
+pub struct NewEntry<'a> {
+    /// Its key; an entry of the same key is superseded.
+    pub key: &'a CacheKey,
+    /// Whose it is; stored with it, not looked at.
+    pub tenant: &'a [u8; 32],
+    /// Stored with the payload, not looked at; at most [`METADATA_BYTES_MAX`].
+    pub metadata: &'a [u8],
+    /// At most [`CacheOptions::entry_bytes_max`](super::CacheOptions::entry_bytes_max).
+    pub payload: &'a [u8],
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
+    /// How long it is an answer; `None` is for ever.
+    pub ttl_ms: Option<u64>,
+}
+
+/// Why an entry was not stored. It never is stored in part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InsertError {
+    /// The payload is longer than this limit.
+    PayloadTooLarge(u64),
+    /// The metadata is longer than this limit.
+    MetadataTooLarge(u64),
+    /// The disk does not keep up: as much waits to be written as may. Trying again later may
+    /// help; the answer is no worse for not being kept.
+    QueueFull,
+}
+
+impl fmt::Display for InsertError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PayloadTooLarge(max) => write!(f, "payload longer than {max} bytes"),
+            Self::MetadataTooLarge(max) => write!(f, "metadata longer than {max} bytes"),
+            Self::QueueFull => f.write_str("the disk does not keep up"),
+        }
+    }
+}
+
+impl error::Error for InsertError {}

@@ -1,0 +1,197 @@
+//! A disk that is not there when the cache is opened, and comes later.
+
+use super::*;
+
+const OTHER: [u8; 32] = [8; 32];
+
+fn open(props: &Props) -> Cache {
+    let faults = Arc::clone(&props.faults);
+    let disk = Arc::new(FaultDisk { faults });
+    let error = Cache::open_on(Arc::clone(&disk) as _, &props.options).unwrap_err();
+    Cache::without_disk(disk, &props.options, error).unwrap()
+}
+
+fn key_of_other(number: u64) -> CacheKey {
+    CacheKey::new("test", &OTHER, &[number as u8; 32])
+}
+
+fn put_other(cache: &Cache, number: u64) {
+    let new = NewEntry {
+        key: &key_of_other(number),
+        tenant: &OTHER,
+        metadata: b"",
+        payload: b"other",
+        now_ms: NOW,
+        ttl_ms: None,
+    };
+    cache.insert(new).unwrap();
+}
+
+/// A folder with entries, and a cache that cannot use it.
+fn absent(entries: u64) -> (Props, Cache) {
+    let mut props = Props::new();
+    props.options.disk_bytes_max = 64 << 20;
+    props.options.memory_bytes_max = 64 << 20;
+    let cache = props.open();
+    for number in 0..entries {
+        put(&cache, number, 0, 100);
+        if number < 10 {
+            put_other(&cache, number);
+        }
+    }
+    cache.sync().unwrap();
+    drop(cache);
+    props.faults.is_read_only.store(true, Relaxed);
+    let cache = open(&props);
+    let stats = cache.stats();
+    assert!(!stats.healthy && stats.trouble.unwrap().contains("cannot"));
+    (props, cache)
+}
+
+fn has_other(cache: &Cache, number: u64) -> bool {
+    cache.contains(&key_of_other(number), NOW)
+}
+
+#[test]
+fn a_disk_that_comes_late_is_used_and_has_missed_nothing() {
+    let (props, cache) = absent(20);
+    assert_eq!(version(&cache, 0), None);
+    put(&cache, 1, 1, 100);
+    cache.remove(&key(2));
+    put(&cache, 3, 1, 100);
+    cache.remove(&key(3));
+    put(&cache, 50, 0, 100);
+    put_other(&cache, 11);
+    assert!(cache.purge_tenant(&OTHER).is_err(), "it is not durable yet");
+    put_other(&cache, 12);
+
+    cache.shared.try_disk();
+    assert!(!cache.stats().healthy);
+    assert_eq!(version(&cache, 0), None);
+
+    // Whatever cannot be made durable is no reason to begin.
+    props.faults.is_read_only.store(false, Relaxed);
+    props.faults.fails_syncs.store(true, Relaxed);
+    cache.shared.try_disk();
+    assert!(!cache.stats().healthy);
+    assert_eq!(version(&cache, 1), Some(1));
+
+    props.faults.fails_syncs.store(false, Relaxed);
+    cache.shared.try_disk();
+    let stats = cache.stats();
+    assert!(stats.healthy && stats.trouble.is_none(), "{stats:?}");
+    let check = |cache: &Cache, in_memory: Option<u64>| {
+        assert_eq!(version(cache, 0), Some(0));
+        assert_eq!(version(cache, 1), in_memory);
+        assert_eq!(version(cache, 2), None);
+        assert_eq!(version(cache, 3), None);
+        assert_eq!(version(cache, 50), in_memory.map(|_| 0));
+        assert!((0..12).all(|number| !has_other(cache, number)));
+        assert_eq!(has_other(cache, 12), in_memory.is_some());
+    };
+    check(&cache, Some(1));
+    // From now on it is a cache like any other.
+    put(&cache, 51, 0, 100);
+    assert!(cache.remove(&key(4)));
+    assert!(cache.purge_tenant(&OTHER).is_ok());
+    assert!(!has_other(&cache, 12));
+    put_other(&cache, 13);
+    cache.sync().unwrap();
+    drop(cache);
+    let cache = props.open();
+    check(&cache, None);
+    assert_eq!(version(&cache, 51), Some(0));
+    assert_eq!(version(&cache, 4), None);
+    assert!(has_other(&cache, 13));
+}
+
+#[test]
+fn a_purge_of_everything_is_not_forgotten_until_the_disk_comes() {
+    let (props, cache) = absent(20);
+    put(&cache, 1, 1, 100);
+    assert!(cache.purge_all().is_err());
+    put(&cache, 2, 1, 100);
+    props.faults.is_read_only.store(false, Relaxed);
+    cache.shared.try_disk();
+    assert!(cache.stats().healthy);
+    let found = |cache: &Cache| {
+        (0..20)
+            .filter(|number| version(cache, *number).is_some())
+            .count()
+    };
+    assert_eq!(found(&cache), 1);
+    assert_eq!(version(&cache, 2), Some(1));
+    drop(cache);
+    assert_eq!(found(&props.open()), 0);
+}
+
+/// More than is remembered: then it is better to have nothing than what was superseded.
+#[test]
+fn however_much_the_disk_misses_nothing_comes_back() {
+    let (props, cache) = absent(100);
+    for number in 0..70_000 {
+        put(&cache, number, 1, 1);
+    }
+    props.faults.is_read_only.store(false, Relaxed);
+    cache.shared.try_disk();
+    assert!(cache.stats().healthy);
+    assert!((0..100).all(|number| version(&cache, number) != Some(0)));
+    put(&cache, 1, 2, 100);
+    drop(cache);
+    let cache = props.open();
+    assert_eq!(version(&cache, 1), Some(2));
+    assert!((2..100).all(|number| version(&cache, number).is_none()));
+}
+
+#[cfg(not(shuttle))]
+#[test]
+fn whoever_stores_while_the_disk_comes_finds_what_was_stored() {
+    const KEYS: u64 = 200;
+    for _ in 0..20 {
+        let (props, cache) = absent(KEYS);
+        let storing = |first: u64| {
+            let cache = cache.clone();
+            move || {
+                for number in (first..KEYS).step_by(2) {
+                    put(&cache, number, 1, 100);
+                    assert_eq!(version(&cache, number), Some(1));
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for first in 0..2 {
+                scope.spawn(storing(first));
+            }
+            props.faults.is_read_only.store(false, Relaxed);
+            cache.shared.try_disk();
+        });
+        assert!(cache.stats().healthy);
+        assert!((0..KEYS).all(|number| version(&cache, number) == Some(1)));
+        drop(cache);
+        let cache = props.open();
+        assert!((0..KEYS).all(|number| version(&cache, number) != Some(0)));
+    }
+}
+
+#[test]
+fn a_quota_without_room_for_an_entry_means_memory() {
+    let mut props = Props::new();
+    props.options.disk_bytes_max = 4096;
+    assert!(matches!(props.try_open(), Err(OpenError::Quota(_))));
+    let cache = Cache::open_even_without_disk(&props.options).unwrap();
+    put(&cache, 1, 0, 10_000);
+    assert_eq!(version(&cache, 1), Some(0));
+    let stats = cache.stats();
+    assert!(!stats.healthy && stats.trouble.unwrap().contains("disk_bytes_max"));
+    assert!(!cache.shared.is_disk_awaited() && !props.data_dir().exists());
+}
+
+/// What an operator has to put right is no reason to go on without.
+#[test]
+fn a_folder_of_somebody_elses_is_an_error() {
+    let props = Props::new();
+    fs::create_dir(props.data_dir()).unwrap();
+    fs::write(props.data_dir().join("thesis.txt"), "irreplaceable").unwrap();
+    let opened = Cache::open_even_without_disk(&props.options);
+    assert!(matches!(opened, Err(OpenError::Foreign(..))));
+}
