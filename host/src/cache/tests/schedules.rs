@@ -60,7 +60,7 @@ impl Place {
         }
     }
 
-    fn open(&self) -> Cache {
+    fn options(&self) -> (CacheOptions, StoreOptions) {
         let options = CacheOptions {
             memory_bytes_max: 1 << 20,
             entry_bytes_max: 4096,
@@ -74,7 +74,26 @@ impl Place {
             segment_bytes: SEGMENT_BYTES,
             entries_max: 1 << 20,
         };
+        (options, store)
+    }
+
+    fn open(&self) -> Cache {
+        let (options, store) = self.options();
         Cache::open_sized(self.disk.handle(), &options, &store).unwrap()
+    }
+
+    /// Without its disk, but with its writer.
+    fn start_without_disk(&self) -> Cache {
+        let (options, store) = self.options();
+        let mut shared = Shared::new(&options, Arc::default(), Arc::default(), None);
+        shared.absence = Some(Absence::new(self.disk.handle(), store));
+        let mut cache = Cache {
+            writer: None,
+            flusher: None,
+            shared: Arc::new(shared),
+        };
+        cache.start_writer().unwrap();
+        cache
     }
 
     /// With its writer.
@@ -366,5 +385,53 @@ fn the_flusher_hears_the_bell_and_ends() {
         drop(cache);
         let cache = place.open();
         assert_eq!((version(&cache, 1), version(&cache, 2)), (Some(1), Some(1)));
+    });
+}
+
+/// Nothing that is stored, removed or purged while the disk comes is undone by what is on it.
+#[test]
+fn whatever_happens_while_the_disk_comes_holds() {
+    try_schedules(|| {
+        let place = Place::new(8, Durability::Os);
+        let cache = place.open();
+        for number in 1..4 {
+            put(&cache, number, 0, 100);
+        }
+        put_others(&cache, 5);
+        cache.sync().unwrap();
+        drop(cache);
+        let cache = place.start_without_disk();
+        let with = |what: fn(&Cache)| {
+            let cache = cache.clone();
+            Box::new(move || what(&cache)) as Box<dyn FnOnce() + Send>
+        };
+        run_all(vec![
+            with(|cache| cache.shared.try_disk()),
+            with(|cache| {
+                put(cache, 1, 1, 100);
+                assert_eq!(version(cache, 1), Some(1));
+                put(cache, 1, 2, 100);
+                assert_eq!(version(cache, 1), Some(2));
+            }),
+            with(|cache| {
+                cache.remove(&key(2));
+                assert_eq!(version(cache, 2), None);
+                // It fails where the disk has not heard of it yet.
+                let _ = cache.purge_tenant(&OTHER);
+                assert!(!is_others_there(cache, 5));
+            }),
+        ]);
+        let check = |cache: &Cache| {
+            assert_eq!(version(cache, 2), None);
+            assert_eq!(version(cache, 3), Some(0));
+            assert!(!is_others_there(cache, 5));
+        };
+        check(&cache);
+        assert_eq!(version(&cache, 1), Some(2));
+        cache.sync().unwrap();
+        drop(cache);
+        let cache = place.open();
+        check(&cache);
+        assert!(matches!(version(&cache, 1), None | Some(2)));
     });
 }
