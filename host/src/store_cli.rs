@@ -37,6 +37,10 @@ enum Command {
     Compact {
         /// The data folder
         dir: PathBuf,
+        /// Keep what has expired for so many seconds; as `stale_if_error_seconds_max` says in the
+        /// configuration
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        stale_seconds_max: u64,
     },
 }
 
@@ -45,7 +49,10 @@ impl Store {
         let done = match &self.command {
             Command::Check { dir } => check(dir),
             Command::Stats { dir } => stats(dir),
-            Command::Compact { dir } => compact(dir),
+            Command::Compact {
+                dir,
+                stale_seconds_max,
+            } => compact(dir, *stale_seconds_max),
         };
         done.unwrap_or_else(|error| {
             eprintln!("reflex-edge: {error}");
@@ -97,7 +104,7 @@ fn stats(dir: &Path) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn compact(dir: &Path) -> Result<ExitCode, String> {
+fn compact(dir: &Path, stale_seconds_max: u64) -> Result<ExitCode, String> {
     // What is no data folder yet must not become one, and the sizes are those it has.
     let report = report(dir)?;
     let largest = report.segments.iter().map(|segment| segment.bytes).max();
@@ -110,6 +117,7 @@ fn compact(dir: &Path) -> Result<ExitCode, String> {
         entry_bytes_max: segment_bytes / 4,
         segment_bytes,
         entries_max: u64::MAX,
+        stale_seconds_max,
         durability: Durability::Os,
         ..defaults
     };

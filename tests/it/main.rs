@@ -17,6 +17,7 @@ mod refusals;
 mod samples;
 mod savings;
 mod stale;
+mod store_cli;
 
 mod cold;
 mod compose;
