@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use reflex_tests::client::{Ask, CHAT};
-use reflex_tests::edge::Edge;
+use reflex_tests::edge::{Edge, Plan};
+use reflex_tests::metrics::Metrics;
 use reflex_tests::upstream::Upstream;
 use reflex_tests::within;
 
@@ -226,4 +228,71 @@ async fn neither_prompts_nor_credentials_are_logged() {
     assert!(!log.contains("private"), "{log}");
     let in_answer = edge.client.fetch(Ask::get(CHAT)).await;
     assert!(!String::from_utf8_lossy(&in_answer.body).contains("private"));
+}
+
+const HEALTHY: &str = "reflex_store_healthy";
+
+/// Its own answers are served, and everybody can see how it is.
+async fn check_serves(edge: &Edge, health: &str, prompt: &str) {
+    assert_eq!(edge.health().await["status"], health, "{}", edge.log());
+    let healthy = edge.metrics().await.sum(HEALTHY, &[]);
+    assert_eq!(healthy > 0.5, health == "green");
+    let first = edge.client.fetch(Ask::chat(prompt)).await;
+    assert_eq!((first.status.as_u16(), first.reflex()), (200, "MISS"));
+    edge.recorded(1, 0).await;
+    let again = edge.client.fetch(Ask::chat(prompt)).await;
+    assert_eq!((again.reflex(), &again.body), ("HIT_L1_EXACT", &first.body));
+}
+
+#[tokio::test]
+async fn a_quota_without_room_for_an_entry_means_memory() {
+    let upstream = Upstream::start().await;
+    let plan = Plan::new(&upstream.url()).config("disk_bytes_max = 1000");
+    let edge = plan.start().await;
+    check_serves(&edge, "yellow", "in memory").await;
+    assert!(edge.log().contains("disk_bytes_max = 1000 is too small"));
+}
+
+#[tokio::test]
+async fn a_disk_that_is_read_only_at_first_is_used_as_soon_as_it_is_not() {
+    let mount = tempfile::tempdir().expect("a folder");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new("mount");
+        let ended = command.args(arguments).arg(mount.path()).output();
+        ended.is_ok_and(|output| output.status.success())
+    };
+    if !run(&["-t", "tmpfs", "-o", "ro,size=64m", "tmpfs"]) {
+        eprintln!("skipped: mounting is not allowed here");
+        return;
+    }
+    let _unmount = Unmount(mount.path());
+    let upstream = Upstream::start().await;
+    let plan = Plan::new(&upstream.url()).data_dir(&mount.path().join("data"));
+    let edge = plan.start().await;
+    check_serves(&edge, "yellow", "before the disk").await;
+
+    assert!(run(&["-o", "remount,rw"]));
+    let is_healthy = |metrics: &Metrics| metrics.sum(HEALTHY, &[]) > 0.5;
+    edge.until("the disk in use", is_healthy).await;
+    let kept = edge.client.fetch(Ask::chat("on the disk")).await;
+    edge.recorded(2, 0).await;
+    let before = edge.client.fetch(Ask::chat("before the disk")).await;
+    assert_eq!(before.reflex(), "HIT_L1_EXACT");
+
+    let mut edge = edge.restart().await;
+    let again = edge.client.fetch(Ask::chat("on the disk")).await;
+    assert_eq!((again.reflex(), &again.body), ("HIT_L1_EXACT", &kept.body));
+    edge.terminate();
+    assert_eq!(edge.ended().await, Some(0));
+}
+
+/// Unmounts, also when the test fails.
+struct Unmount<'a>(&'a Path);
+
+impl Drop for Unmount<'_> {
+    fn drop(&mut self) {
+        // Lazily: a daemon of a test that failed may still be there.
+        let ended = Command::new("umount").arg("-l").arg(self.0).status();
+        assert!(ended.is_ok_and(|status| status.success()), "not unmounted");
+    }
 }
