@@ -253,20 +253,22 @@ impl Cache {
     /// The entry is too large, or the disk does not keep up; nothing was stored, and an older
     /// entry is still there.
     pub fn insert(&self, new: NewEntry<'_>) -> Result<Entry, InsertError> {
-        self.insert_and(new, Wait::ForRoom)
+        let entry = self.put(new, Wait::ForRoom)?;
+        self.wait_until_durable();
+        Ok(entry)
     }
 
     /// As [`insert`](Self::insert), for threads that must not wait for the disk: where it does
-    /// not keep up, the entry is refused at once.
+    /// not keep up, the entry is refused at once, and nobody waits until it is durable.
     ///
     /// # Errors
     ///
     /// As of [`insert`](Self::insert).
     pub fn insert_now(&self, new: NewEntry<'_>) -> Result<Entry, InsertError> {
-        self.insert_and(new, Wait::No)
+        self.put(new, Wait::No)
     }
 
-    fn insert_and(&self, new: NewEntry<'_>, wait: Wait) -> Result<Entry, InsertError> {
+    fn put(&self, new: NewEntry<'_>, wait: Wait) -> Result<Entry, InsertError> {
         let shared = &*self.shared;
         if new.payload.len() as u64 > shared.entry_bytes_max {
             return Err(InsertError::PayloadTooLarge(shared.entry_bytes_max));
@@ -293,11 +295,11 @@ impl Cache {
             let stored = shared
                 .queue
                 .store(new.key, &entry, record.body_checksum(), wait);
-            let ticket = stored.map_err(|queue::Full| {
+            stored.map_err(|queue::Full| {
                 shared.counters.inserts_refused.fetch_add(1, Relaxed);
                 InsertError::QueueFull
             })?;
-            shared.settle_durability(ticket);
+            shared.write_without_thread();
         }
         shared.counters.inserts.fetch_add(1, Relaxed);
         Ok(entry)
@@ -312,8 +314,28 @@ impl Cache {
     /// Removes the entry for a key, for good: it does not come back with a restart, unless the
     /// disk is in trouble from now until then. Returns whether there was one to be found.
     pub fn remove(&self, key: &CacheKey) -> bool {
+        let was_there = self.remove_now(key);
+        self.wait_until_durable();
+        was_there
+    }
+
+    /// As [`remove`](Self::remove), for threads that must not wait for the disk.
+    pub fn remove_now(&self, key: &CacheKey) -> bool {
         let purged = Purged::Entry(*key);
         self.shared.purges.note(purged, || self.remove_entry(key))
+    }
+
+    /// Whether [`wait_until_durable`](Self::wait_until_durable) waits.
+    pub fn has_to_be_durable(&self) -> bool {
+        self.shared.durability == Durability::EveryInsert
+    }
+
+    /// With [`Durability::EveryInsert`], waits until all that was stored and removed before is
+    /// durable, at most a second. Otherwise nobody has to be sure of that, and this does nothing.
+    pub fn wait_until_durable(&self) {
+        if self.has_to_be_durable() {
+            self.shared.wait_until_durable();
+        }
     }
 
     fn remove_entry(&self, key: &CacheKey) -> bool {
@@ -325,8 +347,8 @@ impl Cache {
         let in_memory = shared.memory.remove(key.as_bytes());
         let is_on_disk = || shared.index.find(key.as_bytes(), |_| ()).is_some();
         let removed = shared.queue.remove(key, is_on_disk);
-        removed.map_or(in_memory, |(was_there, ticket)| {
-            shared.settle_durability(ticket);
+        removed.map_or(in_memory, |was_there| {
+            shared.write_without_thread();
             in_memory || was_there
         })
     }

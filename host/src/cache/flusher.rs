@@ -5,7 +5,7 @@
 
 use super::absence::REOPEN_AFTER;
 use super::queue::Ticket;
-use super::{Durability, Shared, lock};
+use super::{Shared, lock};
 use crate::store::Store;
 use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::sync::thread::{self, JoinHandle};
@@ -166,17 +166,20 @@ impl Shared {
         }
     }
 
-    /// After an operation was put into the queue: writes it where no thread does, and waits for
-    /// it to be durable where that is asked for.
-    pub(super) fn settle_durability(&self, ticket: Ticket) {
-        let is_every = self.durability == Durability::EveryInsert;
+    /// After an operation was put into the queue: writes it where no thread does.
+    pub(super) fn write_without_thread(&self) {
         if !self.has_thread.load(Relaxed) {
             self.write_some(usize::MAX);
-            if is_every {
-                // Noted as trouble, which it is; what was stored can still be served.
-                let _ = self.flush(Some(ticket), Told::Nobody);
-            }
-        } else if is_every && !self.queue.wait_synced(ticket) {
+        }
+    }
+
+    /// Waits until all that is in the queue or was written is durable; at most a second.
+    pub(super) fn wait_until_durable(&self) {
+        let last = self.queue.last();
+        if !self.has_thread.load(Relaxed) {
+            // Noted as trouble, which it is; what was stored can still be served.
+            let _ = self.flush(Some(last), Told::Nobody);
+        } else if !self.queue.wait_synced(last) {
             self.counters.store_errors.fetch_add(1, Relaxed);
         }
     }

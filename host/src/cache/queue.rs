@@ -182,14 +182,15 @@ impl Queue {
         entry: &Entry,
         body_checksum: u64,
         wait: Wait,
-    ) -> Result<Ticket, Full> {
+    ) -> Result<(), Full> {
         let what = What::Store {
             entry: entry.clone(),
             body_checksum,
         };
         let bytes = OPERATION_BYTES + entry.record_bytes();
         let mut state = self.room_for(bytes, wait)?;
-        Ok(self.push(&mut state, key, what))
+        self.push(&mut state, key, what);
+        Ok(())
     }
 
     /// Waits for room, if that is wanted and worth it.
@@ -237,11 +238,7 @@ impl Queue {
 
     /// Removes a key, for all from now on. `is_on_disk` is asked where nothing is pending. `None`
     /// when there is nothing to be removed.
-    pub(super) fn remove(
-        &self,
-        key: &CacheKey,
-        is_on_disk: impl FnOnce() -> bool,
-    ) -> Option<(bool, Ticket)> {
+    pub(super) fn remove(&self, key: &CacheKey, is_on_disk: impl FnOnce() -> bool) -> Option<bool> {
         let mut state = lock(&self.state);
         let pending = self.pending.pin();
         let is_there = match pending.get(key.as_bytes()) {
@@ -252,9 +249,10 @@ impl Queue {
         if state.removals >= REMOVALS_MAX {
             self.forget(&state);
             self.leaves(pending.remove(key.as_bytes()));
-            return Some((is_there, state.last));
+            return Some(is_there);
         }
-        Some((is_there, self.push(&mut state, key, What::Remove)))
+        self.push(&mut state, key, What::Remove);
+        Some(is_there)
     }
 
     /// Owes a tombstone for a key whose record is damaged, unless something newer is on its way.
@@ -267,11 +265,11 @@ impl Queue {
         }
         match state.removals >= REMOVALS_MAX {
             true => self.forget(&state),
-            false => drop(self.push(&mut state, key, What::Bury)),
+            false => self.push(&mut state, key, What::Bury),
         }
     }
 
-    fn push(&self, state: &mut State, key: &CacheKey, what: What) -> Ticket {
+    fn push(&self, state: &mut State, key: &CacheKey, what: What) {
         state.last += 1;
         let ticket = state.last;
         let operation = Operation {
@@ -295,7 +293,6 @@ impl Queue {
         if std::mem::take(&mut state.is_asleep) {
             self.called.notify_one();
         }
-        ticket
     }
 
     fn leaves(&self, old: Option<&Pending>) {
@@ -413,6 +410,11 @@ impl Queue {
         let mut state = lock(&self.state);
         state.synced = state.synced.max(up_to);
         self.goes_on(&mut state, true);
+    }
+
+    /// The newest operation.
+    pub(super) fn last(&self) -> Ticket {
+        lock(&self.state).last
     }
 
     /// Waits until an operation was synced, or failed to be; false when that takes too long.

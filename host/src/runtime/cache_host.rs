@@ -318,7 +318,9 @@ impl ReflexCtx {
             Life::Forever => None,
         };
         let stored = self.store(key, metadata, payload, ttl);
-        stored.map_err(|refused| self.error(refused))
+        stored.map_err(|refused| self.error(refused))?;
+        self.cache.wait_until_durable();
+        Ok(())
     }
 
     /// What an entry that was not stored is to a guest.
@@ -337,7 +339,8 @@ impl ReflexCtx {
         }
     }
 
-    /// Stores an entry, if the grant has room for it.
+    /// Stores an entry, if the grant has room for it. Whoever tells somebody that it is stored waits
+    /// until it is durable.
     pub(super) fn store(
         &self,
         key: &Key,
@@ -373,13 +376,15 @@ impl ReflexCtx {
     fn remove(&self, name: Name) -> Result<bool, Error> {
         self.grant.check_write()?;
         let key = self.resolve(name)?.key;
-        Ok(self.forget(&key))
+        let was_there = self.forget(&key);
+        self.cache.wait_until_durable();
+        Ok(was_there)
     }
 
-    /// Removes an entry, and makes room for others.
+    /// Removes an entry, and makes room for others. As for [`store`](Self::store).
     pub(super) fn forget(&self, key: &Key) -> bool {
         let key = self.key(key);
-        let was_there = self.cache.remove(&key);
+        let was_there = self.cache.remove_now(&key);
         self.grant.allowance.set(&key, 0);
         was_there
     }

@@ -164,6 +164,7 @@ impl HostBucket for ReflexCtxView<'_> {
         Ok(key.and_then(|key| {
             self.ctx.grant.check_write().map_err(error)?;
             self.ctx.forget(&key);
+            self.ctx.cache.wait_until_durable();
             Ok(())
         }))
     }

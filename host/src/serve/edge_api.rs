@@ -34,6 +34,7 @@ use refusal::Refusal;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinError;
 
 /// Requests of one HTTP/2 connection at once. An Envoy worker has one connection, and requests
 /// that wait for a fill are among them.
@@ -241,7 +242,7 @@ async fn route(api: Arc<EdgeApi>, head: &Parts, body: &mut Body) -> Result<Respo
             match *method {
                 Method::GET => look_up(&api, &name, digest, &head.headers).await,
                 Method::PUT => insert::insert(&api, name, &head.headers, body).await,
-                Method::DELETE => remove(&api, &name),
+                Method::DELETE => remove(api, name).await,
                 _ => Err(Refusal::method("GET, PUT, DELETE")),
             }
         }
@@ -328,10 +329,12 @@ async fn look_up(
     Ok(response)
 }
 
-fn remove(api: &EdgeApi, name: &Name) -> Result<Response, Refusal> {
-    match api.cache.remove(&name.key) {
-        true => Ok(StatusCode::NO_CONTENT.into_response()),
-        false => Err(Refusal::miss()),
+async fn remove(api: Arc<EdgeApi>, name: Name) -> Result<Response, Refusal> {
+    let removal = tokio::task::spawn_blocking(move || api.cache.remove(&name.key));
+    match removal.await {
+        Ok(true) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Ok(false) => Err(Refusal::miss()),
+        Err(error) => Err(failed(&error)),
     }
 }
 
@@ -343,7 +346,6 @@ async fn purge(
     if method != Method::DELETE {
         return Err(Refusal::method("DELETE"));
     }
-    let failed = |reason, why| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, reason, why);
     // To its end, also when nobody waits for it any more.
     let purge = tokio::task::spawn_blocking(move || what(&api.cache));
     match purge.await {
@@ -351,13 +353,19 @@ async fn purge(
         Ok(Err(error)) => {
             tracing::warn!(%error, "a purge is not durable yet");
             let why = "purged, but not durable yet: the disk is in trouble";
-            Err(failed("not-durable", why))
+            Err(Refusal::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "not-durable",
+                why,
+            ))
         }
-        Err(error) => {
-            tracing::warn!(%error, "a purge failed");
-            Err(failed("purge", "it failed"))
-        }
+        Err(error) => Err(failed(&error)),
     }
+}
+
+fn failed(error: &JoinError) -> Refusal {
+    tracing::warn!(%error, "a purge failed");
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "purge", "it failed")
 }
 
 fn release(

@@ -157,6 +157,32 @@ fn whoever_waits_for_an_entry_to_be_durable_does_not_wait_for_ever() {
     assert!((1..=100).all(|number| version(&cache, number) == Some(0)));
 }
 
+/// Recordings end on threads that others need: they do not wait even for what has to be durable.
+#[test]
+fn whoever_must_not_wait_does_not_wait_for_an_entry_to_be_durable() {
+    let mut props = props();
+    props.options.durability = Durability::EveryInsert;
+    let cache = open(&props);
+    props.faults.waits.close();
+    try_put(&cache, 0, Wait::No).unwrap();
+    props.faults.waits.wait_for_one();
+    for number in 1..100 {
+        try_put(&cache, number, Wait::No).unwrap();
+        assert_eq!(version(&cache, number), Some(0));
+    }
+    assert!(cache.remove_now(&key(1)));
+    // Nobody has given up waiting.
+    assert_eq!(cache.stats().store_errors, 0);
+    props.faults.waits.open();
+    cache.wait_until_durable();
+    let stats = cache.stats();
+    assert!(stats.healthy && stats.store_errors == 0, "{stats:?}");
+    drop(cache);
+    let cache = props.open();
+    assert_eq!(version(&cache, 1), None);
+    assert!((2..100).all(|number| version(&cache, number) == Some(0)));
+}
+
 /// As many removals wait as have room; then it is better to have nothing than what was removed.
 #[test]
 fn however_much_is_removed_while_the_disk_hangs_nothing_comes_back() {

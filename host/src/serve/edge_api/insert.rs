@@ -13,6 +13,7 @@ use http_body_util::BodyExt as _;
 use reflex_llm::{Limits, MODEL_BYTES_MAX, Recorder, Rejected, Shape, Storable};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinError;
 
 /// Payloads over this length are stored on a blocking thread.
 const INLINE_BYTES_MAX: usize = 256 << 10;
@@ -41,12 +42,19 @@ pub(super) async fn insert(
     match is_long {
         false => store(),
         // To its end, also when nobody waits for it any more: half of it must not be left out.
-        true => tokio::task::spawn_blocking(store).await.map_err(|_| {
-            let why = "storing failed";
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "store", why)
-        })?,
+        true => tokio::task::spawn_blocking(store).await.map_err(failed)?,
     }?;
+    if api.cache.has_to_be_durable() {
+        let cache = api.cache.clone();
+        let wait = tokio::task::spawn_blocking(move || cache.wait_until_durable());
+        wait.await.map_err(failed)?;
+    }
     Ok(StatusCode::CREATED.into_response())
+}
+
+fn failed(_: JoinError) -> Refusal {
+    let why = "storing failed";
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "store", why)
 }
 
 /// A leader's promise. It ends with this, whatever became of it: nobody need wait any longer.
