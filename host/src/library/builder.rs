@@ -117,6 +117,18 @@ impl Builder {
         Ok(self.around(core))
     }
 
+    /// As [`open`](Self::open), but where the disk cannot be used (read-only, full, failing, a quota
+    /// too small for an entry) the cache begins in memory, which [`Cache::stats`] tells, and takes
+    /// the folder in use as soon as it can be.
+    ///
+    /// # Errors
+    ///
+    /// As of [`open`](Self::open), as far as somebody has to put something right.
+    pub fn open_even_without_disk(self) -> Result<Cache, OpenError> {
+        let core = cache::Cache::open_even_without_disk(&self.options)?;
+        Ok(self.around(core))
+    }
+
     /// A cache without a disk: the same within [`memory_bytes_max`](Self::memory_bytes_max), and
     /// gone with the process. The folder is not looked at.
     pub fn in_memory(self) -> Cache {

@@ -1,6 +1,7 @@
 //! The library's promises: one fetch for all, errors once, nothing half-stored.
 
 use super::*;
+use crate::OpenError;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -265,4 +266,16 @@ fn nobody_waits_where_too_many_do_or_for_too_long() {
         poll_once(leader.as_mut()).unwrap().unwrap().payload(),
         "late"
     );
+}
+
+#[test]
+fn a_cache_may_begin_without_a_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let builder = || Cache::builder(folder.path().join("data")).disk_bytes_max(1000);
+    assert!(matches!(builder().open(), Err(OpenError::Quota(_))));
+    let cache = builder().open_even_without_disk().unwrap();
+    let key = key("Hi");
+    cache.insert(&key, "Ho").unwrap();
+    assert_eq!(cache.lookup(&key).unwrap().payload(), "Ho");
+    assert!(!cache.stats().healthy);
 }
