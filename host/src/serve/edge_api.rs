@@ -57,6 +57,9 @@ const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
 /// The longest that a lookup waits for somebody else's fill, whatever it asks.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// The longest that a purge is waited for. It goes on, but a disk that hangs may take for ever.
+const PURGE_WAIT_MAX: Duration = Duration::from_secs(30);
+
 /// What the edge API works with.
 pub(crate) struct EdgeApi {
     pub(crate) cache: Cache,
@@ -348,18 +351,20 @@ async fn purge(
     }
     // To its end, also when nobody waits for it any more.
     let purge = tokio::task::spawn_blocking(move || what(&api.cache));
-    match purge.await {
-        Ok(Ok(())) => Ok(StatusCode::NO_CONTENT.into_response()),
-        Ok(Err(error)) => {
+    let refusal = |reason, why| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, reason, why);
+    match tokio::time::timeout(PURGE_WAIT_MAX, purge).await {
+        Ok(Ok(Ok(()))) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Ok(Ok(Err(error))) => {
             tracing::warn!(%error, "a purge is not durable yet");
             let why = "purged, but not durable yet: the disk is in trouble";
-            Err(Refusal::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "not-durable",
-                why,
-            ))
+            Err(refusal("not-durable", why))
         }
-        Err(error) => Err(failed(&error)),
+        Ok(Err(error)) => Err(failed(&error)),
+        Err(_) => {
+            tracing::warn!("a purge waits for the disk, which hangs");
+            let why = "not purged yet: the disk hangs; it is when the disk goes on";
+            Err(refusal("purge", why))
+        }
     }
 }
 
