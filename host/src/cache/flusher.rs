@@ -129,7 +129,10 @@ impl Shared {
             return Ok(());
         }
         let Some(mut writer) = self.writer() else {
-            return Ok(());
+            // Without a disk for good, nobody expects more than memory.
+            let trouble = lock(&self.trouble);
+            let reason = trouble.as_ref().map(|trouble| trouble.reason.clone());
+            return reason.map_or(Ok(()), |reason| Err(io::Error::other(reason)));
         };
         self.write_all(&mut writer);
         let up_to = self.queue.written();

@@ -65,6 +65,8 @@ fn a_disk_that_comes_late_is_used_and_has_missed_nothing() {
     assert!(cache.purge_tenant(&OTHER).is_err(), "it is not durable yet");
     put_other(&cache, 12);
 
+    assert!(cache.sync().is_err());
+
     cache.shared.try_disk();
     assert!(!cache.stats().healthy);
     assert_eq!(version(&cache, 0), None);
