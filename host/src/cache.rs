@@ -69,6 +69,10 @@ enum Use {
     None,
 }
 
+/// What is there has to be fetched from disk first.
+#[derive(Debug)]
+struct Cold;
+
 /// What a lookup found.
 #[derive(Clone, Debug)]
 pub enum Lookup {
@@ -218,19 +222,17 @@ impl Cache {
     /// earlier process has stored. Then [`lookup`](Self::lookup) is to be called where waiting
     /// is fine, or [`lookup_async`](Self::lookup_async).
     pub fn lookup_now(&self, key: &CacheKey, now_ms: u64) -> Option<Lookup> {
-        (!self.is_cold(key)).then(|| self.lookup(key, now_ms))
-    }
-
-    fn is_cold(&self, key: &CacheKey) -> bool {
-        let shared = &*self.shared;
-        matches!(shared.queue.find(key.as_bytes()), Found::Nothing)
-            && shared.index.find(key.as_bytes(), Place::is_cold) == Some(true)
+        let found = self.shared.find_now(key, Use::Hit).ok()?;
+        Some(Lookup::of(found, now_ms))
     }
 
     /// As [`contains`](Self::contains), without a wait for the disk: what may have to be fetched
     /// from it first is taken to be there.
     pub fn may_contain(&self, key: &CacheKey, now_ms: u64) -> bool {
-        self.is_cold(key) || self.contains(key, now_ms)
+        match self.shared.find_now(key, Use::None) {
+            Ok(found) => found.is_some_and(|entry| !entry.is_expired(now_ms)),
+            Err(Cold) => true,
+        }
     }
 
     /// Whether a lookup would be a hit. Reads the record when it was not read before, but is
@@ -422,19 +424,29 @@ impl Shared {
     }
 
     fn find(&self, key: &CacheKey, counts_as: Use) -> Option<Entry> {
-        let key_bytes = key.as_bytes();
-        match self.queue.find(key_bytes) {
-            Found::Nothing => self.find_written(key, counts_as),
-            Found::Entry(entry) => Some(entry),
-            Found::Removed => None,
-            Found::Forgotten => self.find_in_memory(key_bytes, counts_as),
-        }
+        // That is never cold.
+        self.find_by(Place::read, key, counts_as).ok().flatten()
     }
 
-    fn find_written(&self, key: &CacheKey, counts_as: Use) -> Option<Entry> {
+    fn find_now(&self, key: &CacheKey, counts_as: Use) -> Result<Option<Entry>, Cold> {
+        self.find_by(Place::read_now, key, counts_as)
+    }
+
+    fn find_by(
+        &self,
+        read: impl Fn(&Place, &[u8; 32], &Epochs) -> Read,
+        key: &CacheKey,
+        counts_as: Use,
+    ) -> Result<Option<Entry>, Cold> {
         let key_bytes = key.as_bytes();
+        match self.queue.find(key_bytes) {
+            Found::Nothing => {}
+            Found::Entry(entry) => return Ok(Some(entry)),
+            Found::Removed => return Ok(None),
+            Found::Forgotten => return Ok(self.find_in_memory(key_bytes, counts_as)),
+        }
         let read = self.index.find(key_bytes, |place| {
-            match place.read(key_bytes, &self.epochs) {
+            match read(place, key_bytes, &self.epochs) {
                 Read::Sound(record) => {
                     if counts_as == Use::Hit {
                         place.hit();
@@ -445,11 +457,12 @@ impl Shared {
             }
         });
         match read {
-            Some(Ok(entry)) => return Some(entry),
+            Some(Ok(entry)) => return Ok(Some(entry)),
+            Some(Err((Read::Cold, _))) => return Err(Cold),
             Some(Err((read, place))) => self.give_up(key, &place, matches!(read, Read::Damaged)),
             None => {}
         }
-        self.find_in_memory(key_bytes, counts_as)
+        Ok(self.find_in_memory(key_bytes, counts_as))
     }
 
     fn find_in_memory(&self, key: &[u8; 32], counts_as: Use) -> Option<Entry> {

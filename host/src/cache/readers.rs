@@ -40,22 +40,19 @@ impl Cache {
     /// fetched by another thread. When that takes longer than a quarter of a second, or another
     /// one that did still hangs, it is a miss. Works in any async runtime.
     pub async fn lookup_async(&self, key: &CacheKey, now_ms: u64) -> Lookup {
-        match self.lookup_now(key, now_ms) {
-            Some(found) => found,
-            None => Lookup::of(self.read_elsewhere(key, Use::Hit).await, now_ms),
-        }
+        Lookup::of(self.find_async(key, Use::Hit).await, now_ms)
     }
 
     /// As [`contains`](Self::contains), in the manner of [`lookup_async`](Self::lookup_async).
     pub async fn contains_async(&self, key: &CacheKey, now_ms: u64) -> bool {
-        let entry = match self.is_cold(key) {
-            false => self.shared.find(key, Use::None),
-            true => self.read_elsewhere(key, Use::None).await,
-        };
-        entry.is_some_and(|entry| !entry.is_expired(now_ms))
+        let found = self.find_async(key, Use::None).await;
+        found.is_some_and(|entry| !entry.is_expired(now_ms))
     }
 
-    async fn read_elsewhere(&self, key: &CacheKey, counts_as: Use) -> Option<Entry> {
+    async fn find_async(&self, key: &CacheKey, counts_as: Use) -> Option<Entry> {
+        if let Ok(found) = self.shared.find_now(key, counts_as) {
+            return found;
+        }
         let (shared, key) = (Arc::clone(&self.shared), *key);
         let read = Box::new(move || shared.find(&key, counts_as));
         let waiting = self.shared.readers.begin(read)?;

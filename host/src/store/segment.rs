@@ -180,6 +180,8 @@ pub(crate) enum Read {
     Damaged,
     /// The segment was reclaimed, or the record purged.
     Gone,
+    /// It was not read yet, and may have to be fetched from the medium first.
+    Cold,
 }
 
 impl Place {
@@ -277,12 +279,14 @@ impl Place {
         Read::Sound(record)
     }
 
-    /// Whether reading it may have to wait for the medium, as far as is known: it was not read
-    /// yet, and not written by this process either.
-    pub(crate) fn is_cold(&self) -> bool {
-        self.segment
-            .upgrade()
-            .is_some_and(|segment| segment.is_old && !self.is_verified())
+    /// As [`read`](Self::read), without a wait for the medium, as far as is known: what was read
+    /// before, or written by this process, need not be waited for.
+    pub(crate) fn read_now(&self, key: &[u8; 32], epochs: &Epochs) -> Read {
+        let is_old = |segment: Arc<Segment>| segment.is_old;
+        match !self.is_verified() && self.segment.upgrade().is_some_and(is_old) {
+            true => Read::Cold,
+            false => self.read(key, epochs),
+        }
     }
 
     /// Brings the record into the page cache, where the mapping then finds it.
