@@ -22,6 +22,7 @@ mod compose;
 mod edge_api;
 mod embedding;
 mod one_cache;
+mod transparent;
 
 mod envoy;
 
