@@ -23,6 +23,7 @@ mod edge_api;
 mod embedding;
 mod one_cache;
 mod transparent;
+mod wasi02;
 
 mod envoy;
 
