@@ -37,6 +37,8 @@ mod policy;
 #[cfg(feature = "http")]
 mod recording;
 #[cfg(feature = "http")]
+mod rest;
+#[cfg(feature = "http")]
 mod samples;
 #[cfg(feature = "http")]
 mod sharing;

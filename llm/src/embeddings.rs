@@ -11,8 +11,10 @@
 //! batch is one entry, like any other request.
 
 mod batch;
+mod found;
 mod spans;
 mod vectors;
 
 pub use batch::{Batch, ELEMENTS_MAX, Element};
+pub use found::Found;
 pub use vectors::{Frame, Tokens, Vectors, shares};

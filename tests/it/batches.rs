@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use crate::envoy::patient;
 
-const PARTIAL: &str = "reflex; fwd=partial";
-const MISS: &str = "reflex; fwd=miss";
+pub(crate) const PARTIAL: &str = "reflex; fwd=partial";
+pub(crate) const MISS: &str = "reflex; fwd=miss";
 
-fn ask(input: impl Into<Value>) -> Ask {
+pub(crate) fn ask(input: impl Into<Value>) -> Ask {
     let body = json!({"model": "mock", "user": "u", "input": input.into()});
     Ask::to("/v1/embeddings", &body)
 }
@@ -23,14 +23,14 @@ async fn fetch(edge: &Edge, input: impl Into<Value>) -> Answer {
 }
 
 /// What the provider was asked for by each call.
-fn inputs(upstream: &Upstream) -> Vec<Value> {
+pub(crate) fn inputs(upstream: &Upstream) -> Vec<Value> {
     let calls = upstream.calls();
     let input = |body: &[u8]| serde_json::from_slice::<Value>(body).expect("JSON")["input"].clone();
     calls.iter().map(|call| input(&call.body)).collect()
 }
 
 /// The vectors of an answer, whose indexes are right.
-fn vectors(answer: &Answer) -> Vec<Value> {
+pub(crate) fn vectors(answer: &Answer) -> Vec<Value> {
     assert_eq!(answer.status, 200, "{answer:?}");
     let body = answer.json();
     let items = body["data"].as_array().expect("data");
@@ -43,7 +43,7 @@ fn vectors(answer: &Answer) -> Vec<Value> {
 }
 
 /// Each vector is that of its text, whichever call made it.
-fn check(answer: &Answer, texts: &[&str]) {
+pub(crate) fn check(answer: &Answer, texts: &[&str]) {
     let own = |vector: &Value| [vector[0].clone(), vector[1].clone()];
     let told: Vec<_> = vectors(answer).iter().map(own).collect();
     let mixed = |text: &str, seed: u64| {

@@ -24,6 +24,8 @@ mod compose;
 mod edge_api;
 mod embedding;
 mod one_cache;
+mod transparent;
+mod wasi02;
 
 mod envoy;
 

@@ -121,7 +121,7 @@ impl Ask {
     /// # Panics
     ///
     /// If the test has made something up that is not a request.
-    pub(crate) fn into_request<B>(self, base: &str, body: B) -> Request<B> {
+    pub fn into_request<B>(self, base: &str, body: B) -> Request<B> {
         let mut request = Request::builder()
             .method(self.method)
             .uri(format!("{base}{}", self.path));

@@ -5,7 +5,8 @@ use crate::bindings::reflex::cache::http::Recording;
 use crate::bindings::wasi::http::handler;
 use crate::bindings::wasi::http::types::{ErrorCode, Request, Response};
 use crate::{hit_headers, status_headers};
-use reflex_llm::{Candidate, Control, Status, embeddings as llm};
+use reflex_llm::embeddings::{self as llm, Found};
+use reflex_llm::{Candidate, Control, Status};
 
 /// The texts of a request, here and with the host.
 pub(crate) struct Batch<'b> {
@@ -41,25 +42,16 @@ impl<'b> Batch<'b> {
     }
 
     pub(crate) fn look_up(&self, control: &Control) -> Look {
-        let accepted = |life: &Life| control.accepts(life.age_seconds, life.ttl_seconds);
-        let found: Vec<_> = self
-            .host
-            .find()
-            .into_iter()
-            .map(|life| life.filter(accepted))
-            .collect();
-        let missing = (0..).zip(&found).filter(|(_, life)| life.is_none());
-        let missing: Vec<u32> = missing.map(|(number, _)| number).collect();
-        if missing.len() == found.len() {
-            return Look::Nothing;
-        }
-        if !missing.is_empty() {
-            return Look::AllBut(missing);
-        }
-        // As old as the oldest part, and good for as long as the first to expire.
-        let known = || found.iter().flatten();
-        let age = known().map(|life| life.age_seconds).max().unwrap_or(0);
-        let ttl = known().filter_map(|life| life.ttl_seconds).min();
+        let life = |life: Life| (life.age_seconds, life.ttl_seconds);
+        let answers = self.host.find().into_iter();
+        let (age, ttl) = match Found::of(control, answers.map(|found| found.map(life))) {
+            Found::All {
+                age_seconds,
+                ttl_seconds,
+            } => (age_seconds, ttl_seconds),
+            Found::AllBut(missing) => return Look::AllBut(missing),
+            Found::Nothing => return Look::Nothing,
+        };
         match embeddings::replay_batch(&self.host, &hit_headers(age, ttl)) {
             Ok(response) => Look::All(response),
             // An error of the cache is a miss: the provider can still answer.

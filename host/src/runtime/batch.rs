@@ -1,15 +1,19 @@
 //! The answer to a batch of embeddings: put together of entries and of what the provider has said
 //! to the rest, and taken apart to be stored.
 
+use super::bindings::http::Header;
 use super::cache_host::ReflexCtx;
+use super::http_host::{HttpPolicy, apply};
 use crate::answer::{AnswerHead, Notes};
 use crate::cache::Entry;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
-use http::HeaderMap;
+use http::StatusCode;
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use reflex_llm::embeddings::{Frame as Around, Tokens, Vectors, shares};
+use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
 use reflex_llm::{Key, Usage};
 use std::fmt;
 use std::pin::Pin;
@@ -50,12 +54,15 @@ struct Part {
 
 /// An answer to a whole batch, and what of it came from the cache.
 pub(super) struct Made {
-    pub(super) body: WasiBody,
+    body: WasiBody,
     /// Of the first known element.
-    pub(super) headers: HeaderMap,
+    headers: HeaderMap,
     /// What the known part cost when it was new.
-    pub(super) saved: Option<Usage>,
-    pub(super) model: Option<String>,
+    saved: Option<Usage>,
+    model: Option<String>,
+    /// How many elements were known, and how many the provider was asked for.
+    known: usize,
+    asked: usize,
 }
 
 impl Texts {
@@ -190,7 +197,49 @@ impl Batch {
             headers: first.headers.clone(),
             saved,
             model: first.notes.model.clone(),
+            known: self.texts.count().saturating_sub(asked.len()),
+            asked: asked.len(),
         })
+    }
+}
+
+impl Made {
+    /// The answer under the stored headers, with `set` on top and what is saved; and counts it.
+    pub(super) fn replayed(
+        mut self,
+        set: &[Header],
+        policy: &HttpPolicy,
+    ) -> (StatusCode, HeaderMap, WasiBody) {
+        let headers = std::mem::take(&mut self.headers);
+        self.under(StatusCode::OK, headers, set, policy)
+    }
+
+    /// The same under the head of the provider's answer to the rest.
+    pub(super) fn completed(
+        self,
+        (status, mut headers): (StatusCode, HeaderMap),
+        set: &[Header],
+        policy: &HttpPolicy,
+    ) -> (StatusCode, HeaderMap, WasiBody) {
+        headers.remove(CONTENT_LENGTH);
+        self.under(status, headers, set, policy)
+    }
+
+    fn under(
+        self,
+        status: StatusCode,
+        mut headers: HeaderMap,
+        set: &[Header],
+        policy: &HttpPolicy,
+    ) -> (StatusCode, HeaderMap, WasiBody) {
+        apply(&mut headers, &[], set);
+        policy.observer.batch(self.known, self.asked);
+        if let Some(usage) = &self.saved {
+            policy.observer.saved(usage, self.model.as_deref());
+            let tokens = HeaderValue::from(usage.total_tokens);
+            headers.insert(HeaderName::from_static(X_REFLEX_SAVED_TOKENS), tokens);
+        }
+        (status, headers, self.body)
     }
 }
 

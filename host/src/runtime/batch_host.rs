@@ -1,30 +1,25 @@
 //! `reflex:cache/embeddings` for guests.
 
-use super::batch::{Batch, Made, Texts};
+use super::batch::{Batch, Texts};
 use super::bindings::embeddings::{Completed, Element, Host, HostBatch, HostWithStore, Life};
 use super::bindings::{cache, http as bindings};
 use super::fills::Lead;
 use super::grant::Grant;
-use super::http_host::{ReflexHttp, ReflexHttpCtxView, ReflexHttpView, apply};
+use super::http_host::{ReflexHttp, ReflexHttpCtxView, ReflexHttpView};
 use super::misses::{self, fails};
-use super::recording::Target;
+use super::rest::Rest;
 use super::state::Progress;
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, Full};
-use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
-use reflex_llm::{Key, Limits, Recorder, Shape, Storable};
+use reflex_llm::{Key, Shape};
 use std::future::ready;
 use std::sync::Arc;
 use wasmtime::Result;
 use wasmtime::component::{Access, Accessor, Resource};
 use wasmtime_wasi_http::p3::{Request, Response};
 use wasmtime_wasi_http::{Error, FieldMap, WasiBody};
-
-/// Answers up to this length are taken apart on the thread that has read them. Longer ones would
-/// hold up other requests for too long.
-const INLINE_BYTES_MAX: usize = 256 << 10;
 
 impl HostBatch for ReflexHttpCtxView<'_> {
     fn new(
@@ -63,17 +58,13 @@ impl Host for ReflexHttpCtxView<'_> {
         batch: Resource<Batch>,
         set: Vec<bindings::Header>,
     ) -> Result<Result<Resource<Response>, cache::Error>> {
-        let batch = self.http.table.get(&batch)?;
-        let Some(mut made) = batch.replay() else {
+        let Some(made) = self.http.table.get(&batch)?.replay() else {
             return Ok(Err(cache::Error::Invalid(
                 "batch: not all of it was found".into(),
             )));
         };
-        self.policy.observer.batch(batch.texts.count(), 0);
-        let mut headers = std::mem::take(&mut made.headers);
-        self.finish(&made, &mut headers, &set);
-        self.respond_with(StatusCode::OK, headers, made.body)
-            .map(Ok)
+        let (status, headers, body) = made.replayed(&set, self.policy);
+        self.respond_with(status, headers, body).map(Ok)
     }
 
     fn with_body(
@@ -100,18 +91,6 @@ impl Host for ReflexHttpCtxView<'_> {
     }
 }
 
-impl ReflexHttpCtxView<'_> {
-    /// Puts what the guest wants into the headers, and what is saved.
-    fn finish(&self, made: &Made, headers: &mut HeaderMap, set: &[bindings::Header]) {
-        apply(headers, &[], set);
-        if let Some(usage) = &made.saved {
-            self.policy.observer.saved(usage, made.model.as_deref());
-            let tokens = HeaderValue::from(usage.total_tokens);
-            headers.insert(HeaderName::from_static(X_REFLEX_SAVED_TOKENS), tokens);
-        }
-    }
-}
-
 impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
     async fn complete_batch(
         store: &Accessor<T, Self>,
@@ -123,31 +102,18 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
     ) -> Result<Completed> {
         let begun =
             store.with(|mut store| begin(&mut store, &batch, &asked, response, &recording))?;
-        let Reads {
-            batch,
-            target,
-            parts,
-            body,
-            recorder,
-            progress,
-        } = match begun {
-            Begun::Reads(reads) => *reads,
+        let (rest, head, body, progress) = match begun {
+            Begun::Reads {
+                rest,
+                head,
+                body,
+                progress,
+            } => (rest, head, body, progress),
             Begun::Over(completed) => return Ok(completed),
         };
 
         let waiting = progress.wait();
-        let answer = read(body, recorder).await;
-        let made = match answer {
-            None => None,
-            Some(answer) if answer.body.len() <= INLINE_BYTES_MAX => {
-                complete(&batch, &asked, answer, target)
-            }
-            Some(answer) => {
-                let (batch, asked) = (batch.clone(), asked.clone());
-                let work = move || complete(&batch, &asked, answer, target);
-                tokio::task::spawn_blocking(work).await.ok().flatten()
-            }
-        };
+        let made = rest.read(body).await;
         drop(waiting);
         let Some(made) = made else {
             return Ok(Completed::Apart);
@@ -155,12 +121,8 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
 
         store.with(|mut store| {
             let mut view = store.get();
-            let known = batch.texts.count().saturating_sub(asked.len());
-            view.policy.observer.batch(known, asked.len());
-            let mut headers = parts.headers;
-            headers.remove(CONTENT_LENGTH);
-            view.finish(&made, &mut headers, &set);
-            let response = view.respond_with(parts.status, headers, made.body)?;
+            let (status, headers, body) = made.completed(head, &set, view.policy);
+            let response = view.respond_with(status, headers, body)?;
             Ok(Completed::Whole(response))
         })
     }
@@ -193,17 +155,12 @@ fn named(grant: &Grant, tenant: &[u8], elements: Vec<Element>) -> Option<Vec<(Ke
 /// How the completion of a batch begins.
 enum Begun {
     Over(Completed),
-    Reads(Box<Reads>),
-}
-
-struct Reads {
-    batch: Batch,
-    /// Where the rest is stored, if it is to be.
-    target: Option<Target>,
-    parts: http::response::Parts,
-    body: WasiBody,
-    recorder: Recorder,
-    progress: Arc<Progress>,
+    Reads {
+        rest: Box<Rest>,
+        head: (StatusCode, HeaderMap),
+        body: WasiBody,
+        progress: Arc<Progress>,
+    },
 }
 
 fn begin<T: ReflexHttpView + 'static>(
@@ -214,71 +171,29 @@ fn begin<T: ReflexHttpView + 'static>(
     recording: &bindings::Recording,
 ) -> Result<Begun> {
     let view = store.get();
-    let batch = view.http.table.get(batch)?.clone();
+    let batch = view.http.table.get(batch)?;
     let wanted = view.http.table.get(&response)?;
     if fails(wanted.status) {
         return Ok(Begun::Over(Completed::Failed(response)));
     }
-    let limits = Limits {
-        body_bytes_max: usize::try_from(view.ctx.cache.entry_bytes_max()).unwrap_or(usize::MAX),
-        allow_length: view.policy.allow_length,
-    };
-    let recorder = Shape::from_name(&recording.shape).and_then(|shape| {
-        let headers = wanted.headers.iter();
-        let headers: Vec<(&str, &[u8])> = headers
-            .map(|(name, value)| (name.as_str(), value.as_bytes()))
-            .collect();
-        let mut recorder = Recorder::new(shape, limits);
-        recorder.head(wanted.status.as_u16(), &headers).ok()?;
-        Some(recorder)
-    });
+    let head = (wanted.status, &*wanted.headers);
     let since = view.progress.since(&view.ctx.cache);
-    let mut target = misses::target(view.ctx, view.policy, since, recording);
-    if let Some(target) = &mut target {
-        target.texts = Some(batch.texts.only(asked));
-    }
+    let target = misses::target(view.ctx, view.policy, since, recording);
+    let limits = view.policy.limits(&view.ctx.cache);
+    let rest = Shape::from_name(&recording.shape)
+        .and_then(|shape| Rest::new(batch, asked, shape, head, limits, target));
     let progress = Arc::clone(&view.progress);
     let response = view.http.table.delete(response)?;
-    let Some(recorder) = recorder else {
+    let Some(rest) = rest else {
         return Ok(Begun::Over(Completed::Apart));
     };
-    let (parts, body) = response.into_http(store, ready(Ok(())))?.into_parts();
-    Ok(Begun::Reads(Box::new(Reads {
-        batch,
-        target,
-        parts,
+    let (head, body) = response.into_http(store, ready(Ok(())))?.into_parts();
+    Ok(Begun::Reads {
+        rest: Box::new(rest),
+        head: (head.status, head.headers),
         body,
-        recorder,
         progress,
-    })))
-}
-
-/// The whole answer, if it is a good one.
-async fn read(mut body: WasiBody, mut recorder: Recorder) -> Option<Storable> {
-    while let Some(frame) = body.frame().await {
-        if let Some(data) = frame.ok()?.data_ref() {
-            recorder.feed(data);
-        }
-        // Nor is a longer one read on.
-        if recorder.rejected().is_some() {
-            return None;
-        }
-    }
-    recorder.finish().ok()
-}
-
-/// Puts the answer together, and stores what is new of it.
-fn complete(
-    batch: &Batch,
-    asked: &[u32],
-    answer: Storable,
-    target: Option<Target>,
-) -> Option<Made> {
-    let made = batch.complete(asked, Bytes::copy_from_slice(&answer.body))?;
-    if let Some(target) = target {
-        target.store(&answer, Vec::new());
-    }
-    Some(made)
+    })
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use http::{StatusCode, uri::Scheme};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full};
 use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
-use reflex_llm::{Anonymous, Api, ClientControl, PathRule, Tenant};
+use reflex_llm::{Anonymous, Api, ClientControl, Limits, PathRule, Tenant};
 use std::collections::VecDeque;
 use std::future::ready;
 use std::sync::Arc;
@@ -72,6 +72,14 @@ impl HttpPolicy {
             stale_if_error_max: Duration::ZERO,
             fills: Fills::new(cache),
             observer: Arc::new(NoObserver),
+        }
+    }
+
+    /// What is recorded of an answer.
+    pub(super) fn limits(&self, cache: &Cache) -> Limits {
+        Limits {
+            body_bytes_max: usize::try_from(cache.entry_bytes_max()).unwrap_or(usize::MAX),
+            allow_length: self.allow_length,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::sharing::Shared;
 use crate::cache::Mark;
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, HeaderMap};
-use reflex_llm::{Key, Life, Limits, Recorder, Shape, Tenant, is_kept};
+use reflex_llm::{Key, Life, Limits, Recorder, Rejected, Shape, Tenant, is_kept};
 use std::future::ready;
 use std::sync::Arc;
 use wasmtime::Result;
@@ -121,12 +121,7 @@ impl Watch {
         if let Some(lead) = &lead {
             target.since = lead.since();
         }
-        let entry_bytes_max = target.ctx.cache.entry_bytes_max();
-        let body_bytes_max = usize::try_from(entry_bytes_max).unwrap_or(usize::MAX);
-        let limits = Limits {
-            body_bytes_max,
-            allow_length: policy.allow_length,
-        };
+        let limits = policy.limits(&target.ctx.cache);
         let fill = lead.as_ref().map(Lead::fill);
         let recording = begin(target, limits, (status, headers), |recorder, target| {
             Recording::new(recorder, target, policy.replay, fill)
@@ -146,7 +141,7 @@ impl Watch {
             seen,
             recording,
             lead,
-            body_bytes_max,
+            body_bytes_max: limits.body_bytes_max,
         })
     }
 
@@ -184,21 +179,31 @@ pub(super) fn fails(status: StatusCode) -> bool {
 fn begin(
     target: Target,
     limits: Limits,
-    (status, headers): (StatusCode, &HeaderMap),
+    head: (StatusCode, &HeaderMap),
     recording: impl FnOnce(Recorder, Target) -> Recording,
 ) -> Option<Recording> {
-    let mut recorder = Recorder::new(target.shape, limits);
-    let headers: Vec<(&str, &[u8])> = headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_bytes()))
-        .collect();
-    match recorder.head(status.as_u16(), &headers) {
-        Ok(()) => Some(recording(recorder, target)),
+    match recorder(target.shape, limits, head) {
+        Ok(recorder) => Some(recording(recorder, target)),
         Err(rejected) => {
             target.reject(rejected);
             None
         }
     }
+}
+
+/// A recorder that has seen the head of an answer.
+pub(super) fn recorder(
+    shape: Shape,
+    limits: Limits,
+    (status, headers): (StatusCode, &HeaderMap),
+) -> Result<Recorder, Rejected> {
+    let mut recorder = Recorder::new(shape, limits);
+    let headers: Vec<(&str, &[u8])> = headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .collect();
+    recorder.head(status.as_u16(), &headers)?;
+    Ok(recorder)
 }
 
 /// What a guest wants recorded, if that can be. `since` is from before the cache was looked at.

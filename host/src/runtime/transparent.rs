@@ -9,18 +9,22 @@
 //!
 //! The middleware component does the same in front of a handler; this is for what a guest calls.
 
+use super::batch::{self, Batch};
 use super::bindings::cache::Key as CacheName;
 use super::bindings::http::{Header, Recording};
 use super::cache_host::ReflexCtx;
 use super::fills::{Lead, Turn};
 use super::http_host::{HttpPolicy, apply, read_ahead, replayed};
 use super::misses::{Watch, fails, target};
+use super::recording::Target;
+use super::rest::Rest;
 use super::state::{ResponseFuture, SendRequest, Sent, Transmission};
 use crate::cache::Entry;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use reflex_llm::embeddings::{self, Found};
 use reflex_llm::status::{self, Status};
 use reflex_llm::{Bypass, Control, Examined, Head, Key, Policy, Shape, X_REFLEX_TTL};
 use std::fmt;
@@ -124,10 +128,16 @@ impl Transparent {
         let Some(whole) = whole else {
             return self.pass(request, Bypass::BodyTooLarge).await;
         };
-        match candidate.examine(&whole) {
-            Ok(examined) => self.serve(request, path, examined).await,
-            Err(reason) => self.pass(request, reason).await,
-        }
+        let examined = match candidate.examine(&whole) {
+            Ok(examined) => examined,
+            Err(reason) => return self.pass(request, reason).await,
+        };
+        // Of several answers to one request, each is an answer to the whole.
+        let batch = match self.policy.samples.count() {
+            1 => candidate.batch(&whole).map(Texts::of),
+            _ => None,
+        };
+        self.serve(request, path, examined, batch).await
     }
 
     /// From the cache if it is there; else from the provider, recorded on its way.
@@ -136,6 +146,7 @@ impl Transparent {
         mut request: Request<WasiBody>,
         path: String,
         examined: Examined,
+        mut batch: Option<Texts<'_>>,
     ) -> Result<Response<WasiBody>, Error> {
         let Examined { exchange, model } = examined;
         let control = &exchange.control;
@@ -155,10 +166,18 @@ impl Transparent {
         let target = || target(&self.ctx, &self.policy, since, &recording);
 
         let mut fill = None;
+        let mut missing = None;
         if !control.no_cache {
             for _ in 0..LOOKS_MAX {
                 if let Some(response) = self.look_up(&key, control).await {
                     return Ok(response);
+                }
+                if let Some(batch) = &mut batch {
+                    missing = match self.look_up_texts(batch, control).await {
+                        Look::All(response) => return Ok(response),
+                        Look::AllBut(missing) => Some(missing),
+                        Look::Nothing => None,
+                    };
                 }
                 if control.only_if_cached || fill.is_some() || target().is_none() {
                     break;
@@ -206,7 +225,22 @@ impl Transparent {
         headers.remove(X_REFLEX_TTL);
         // Everyone must be able to read the replay, so what is recorded is not compressed.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let response = match self.sender.send(request).await {
+        let part = match (&batch, missing) {
+            (Some(batch), Some(missing)) => {
+                let rest = with_body(&request, batch.spelled.asking(&missing));
+                self.complete(rest, &batch.cached, &missing, exchange.shape, target())
+                    .await
+            }
+            _ => Ok(Part::Apart),
+        };
+        let asked = match part {
+            // Those who wait find its parts in the cache.
+            Ok(Part::Whole(response)) => return Ok(response),
+            Ok(Part::Failed(response)) => Ok(response),
+            Ok(Part::Apart) => self.sender.send(request).await,
+            Err(error) => Err(error),
+        };
+        let response = match asked {
             Ok(response) => response,
             Err(error) => {
                 if let Some(lead) = fill {
@@ -216,7 +250,12 @@ impl Transparent {
             }
         };
         let (parts, body) = response.into_parts();
-        let watch = Watch::new(target(), &self.policy, (parts.status, &parts.headers), fill);
+        let texts = batch.map(|batch| batch.cached.texts);
+        if let Some(texts) = &texts {
+            self.policy.observer.batch(0, texts.count());
+        }
+        let target = target().map(|target| Target { texts, ..target });
+        let watch = Watch::new(target, &self.policy, (parts.status, &parts.headers), fill);
         let body = match watch {
             Some(watch) => watch.body(body),
             None => body,
@@ -243,6 +282,55 @@ impl Transparent {
         self.replay(&entry, age, Status::Hit { ttl_seconds: ttl })
     }
 
+    async fn look_up_texts(&self, batch: &mut Texts<'_>, control: &Control) -> Look {
+        let now_ms = self.ctx.clock.now_ms();
+        let life = |entry: &Entry| (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
+        let answers = batch.cached.find(&self.ctx).await;
+        let (age, ttl_seconds) = match Found::of(control, answers.map(|found| found.map(life))) {
+            Found::All {
+                age_seconds,
+                ttl_seconds,
+            } => (age_seconds, ttl_seconds),
+            Found::AllBut(missing) => return Look::AllBut(missing),
+            Found::Nothing => return Look::Nothing,
+        };
+        let Some(made) = batch.cached.replay() else {
+            return Look::Nothing;
+        };
+        let set = aged(Status::Hit { ttl_seconds }, age);
+        let (status, headers, body) = made.replayed(&set, &self.policy);
+        Look::All(response(status, headers, body))
+    }
+
+    /// Asks the provider for these elements of a batch only.
+    async fn complete(
+        &self,
+        rest: Request<WasiBody>,
+        batch: &Batch,
+        missing: &[u32],
+        shape: Shape,
+        target: Option<Target>,
+    ) -> Result<Part, Error> {
+        let answer = self.sender.send(rest).await?;
+        if fails(answer.status()) {
+            return Ok(Part::Failed(answer));
+        }
+        let (head, body) = answer.into_parts();
+        let seen = (head.status, &head.headers);
+        let limits = self.policy.limits(&self.ctx.cache);
+        let rest = Rest::new(batch, missing, shape, seen, limits, target);
+        let made = match rest {
+            Some(rest) => rest.read(body).await,
+            None => None,
+        };
+        Ok(made.map_or(Part::Apart, |made| {
+            let set = status_headers(Status::Partial);
+            let head = (head.status, head.headers);
+            let (status, headers, body) = made.completed(head, &set, &self.policy);
+            Part::Whole(response(status, headers, body))
+        }))
+    }
+
     /// What has expired, for a client whose request the provider has failed.
     async fn stale(
         &self,
@@ -265,9 +353,7 @@ impl Transparent {
     }
 
     fn replay(&self, entry: &Entry, age: u64, status: Status) -> Option<Response<WasiBody>> {
-        let mut set = status_headers(status);
-        set.push((status::AGE.into(), age.to_string().into_bytes()));
-        let (status, headers, body) = replayed(entry, &set, &self.policy)?;
+        let (status, headers, body) = replayed(entry, &aged(status, age), &self.policy)?;
         Some(response(status, headers, body))
     }
 
@@ -280,6 +366,39 @@ impl Transparent {
         let response = self.sender.send(request).await?;
         Ok(told(response, Status::Bypass(reason)))
     }
+}
+
+/// The texts of a batch, as the client spells them and as the cache has them.
+struct Texts<'b> {
+    spelled: embeddings::Batch<'b>,
+    cached: Batch,
+}
+
+impl<'b> Texts<'b> {
+    fn of(spelled: embeddings::Batch<'b>) -> Self {
+        let element = |element: &embeddings::Element| (element.key, element.bytes.into());
+        let elements = spelled.elements().iter().map(element).collect();
+        let cached = Batch::new(batch::Texts::new(elements, spelled.places().to_vec()));
+        Self { spelled, cached }
+    }
+}
+
+/// What the cache has of a batch.
+enum Look {
+    All(Response<WasiBody>),
+    /// All but these elements, by number.
+    AllBut(Vec<u32>),
+    Nothing,
+}
+
+/// What the provider has said to the rest of a batch.
+enum Part {
+    /// It makes a whole with what was known, which is this.
+    Whole(Response<WasiBody>),
+    /// It fails.
+    Failed(Response<WasiBody>),
+    /// It does not certainly make a whole: it is to be asked for all.
+    Apart,
 }
 
 /// Method, `scheme://authority`, and path with query.
@@ -319,15 +438,37 @@ fn status_headers(status: Status) -> Vec<Header> {
     ]
 }
 
+fn aged(status: Status, age_seconds: u64) -> Vec<Header> {
+    let mut set = status_headers(status);
+    set.push((status::AGE.into(), age_seconds.to_string().into_bytes()));
+    set
+}
+
 /// `only-if-cached` and nothing cached: 504, in the API's error shape.
 fn not_cached(shape: Shape) -> Response<WasiBody> {
     let mut headers = HeaderMap::new();
     let mut set = status_headers(Status::Absent);
     set.push(("content-type".into(), b"application/json".to_vec()));
     apply(&mut headers, &[], &set);
-    let error = Bytes::from(shape.error_body(504, status::NOT_CACHED));
-    let body = Full::new(error).map_err(Error::from).boxed_unsync();
-    response(StatusCode::GATEWAY_TIMEOUT, headers, body)
+    let error = shape.error_body(504, status::NOT_CACHED);
+    response(StatusCode::GATEWAY_TIMEOUT, headers, full(error.into()))
+}
+
+/// The same request with another body and its length.
+fn with_body(request: &Request<WasiBody>, body: Vec<u8>) -> Request<WasiBody> {
+    let mut other = Request::new(());
+    *other.method_mut() = request.method().clone();
+    *other.uri_mut() = request.uri().clone();
+    *other.version_mut() = request.version();
+    *other.headers_mut() = request.headers().clone();
+    *other.extensions_mut() = request.extensions().clone();
+    let length = HeaderValue::from(body.len());
+    other.headers_mut().insert(CONTENT_LENGTH, length);
+    other.map(|()| full(body.into()))
+}
+
+fn full(body: Bytes) -> WasiBody {
+    Full::new(body).map_err(Error::from).boxed_unsync()
 }
 
 /// What those hear who waited. The one who asked gets the error itself.

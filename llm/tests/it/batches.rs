@@ -1,8 +1,8 @@
 //! Batches of embeddings: which are taken apart, and that what is put together again is what the
 //! provider would have said.
 
-use reflex_llm::embeddings::{ELEMENTS_MAX, Frame, Tokens, Vectors, shares};
-use reflex_llm::{Api, Key};
+use reflex_llm::embeddings::{ELEMENTS_MAX, Found, Frame, Tokens, Vectors, shares};
+use reflex_llm::{Api, Control, Key};
 use serde_json::{Value, json};
 
 use crate::embeddings::embedding;
@@ -280,6 +280,30 @@ fn what_is_taken_apart_and_put_together_is_what_the_provider_says() {
             assert_eq!(told["usage"], usage);
         }
     }
+}
+
+#[test]
+fn what_is_found_is_as_old_as_its_oldest_part_and_stays_as_long_as_the_first_to_go() {
+    let check = |control: &str, answers: &[Option<(u64, Option<u64>)>], expected| {
+        let control = Control::of(&[("cache-control", control.as_bytes())]);
+        let found = Found::of(&control, answers.iter().copied());
+        assert_eq!(found, expected, "{control:?} {answers:?}");
+    };
+    let all = |age_seconds, ttl_seconds| Found::All {
+        age_seconds,
+        ttl_seconds,
+    };
+    let (old, young, lasting) = (Some((90, Some(10))), Some((5, Some(95))), Some((20, None)));
+    check("", &[young, old, lasting], all(90, Some(10)));
+    check("", &[lasting, young], all(20, Some(95)));
+    check("", &[lasting], all(20, None));
+    check("", &[None, old, None], Found::AllBut(vec![0, 2]));
+    check("max-age=50", &[young, old], Found::AllBut(vec![1]));
+    check("min-fresh=50", &[old, lasting], Found::AllBut(vec![0]));
+    check("max-age=50", &[old, None], Found::Nothing);
+    check("no-cache", &[young, lasting], Found::Nothing);
+    check("", &[None, None], Found::Nothing);
+    check("", &[], Found::Nothing);
 }
 
 #[test]

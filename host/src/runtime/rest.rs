@@ -1,0 +1,96 @@
+//! The provider's answer to the rest of a batch of embeddings: read to its end, put together with
+//! what the cache knows, and stored text by text.
+
+use super::batch::{Batch, Made};
+use super::misses::recorder;
+use super::recording::Target;
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::HeaderMap;
+use http_body_util::BodyExt as _;
+use reflex_llm::{Limits, Recorder, Shape, Storable};
+use wasmtime_wasi_http::WasiBody;
+
+/// Answers up to this length are taken apart on the thread that has read them. Longer ones would
+/// hold up other requests for too long.
+const INLINE_BYTES_MAX: usize = 256 << 10;
+
+/// An answer that is about to be read.
+pub(super) struct Rest {
+    batch: Batch,
+    asked: Vec<u32>,
+    recorder: Recorder,
+    /// Where it is stored, if it is to be.
+    target: Option<Target>,
+}
+
+impl Rest {
+    /// The answer to these elements, by number, and where it is stored, if anywhere. None if already
+    /// its head says that it is no good.
+    pub(super) fn new(
+        batch: &Batch,
+        asked: &[u32],
+        shape: Shape,
+        head: (StatusCode, &HeaderMap),
+        limits: Limits,
+        target: Option<Target>,
+    ) -> Option<Self> {
+        let texts = batch.texts.only(asked);
+        let target = target.map(|target| Target {
+            texts: Some(texts),
+            ..target
+        });
+        Some(Self {
+            batch: batch.clone(),
+            asked: asked.to_vec(),
+            recorder: recorder(shape, limits, head).ok()?,
+            target,
+        })
+    }
+
+    /// The answer to the whole batch. None if this one does not certainly make a whole with what is
+    /// known; then nothing is stored.
+    pub(super) async fn read(mut self, body: WasiBody) -> Option<Made> {
+        self.feed(body).await?;
+        let Self {
+            batch,
+            asked,
+            recorder,
+            target,
+        } = self;
+        let answer = recorder.finish().ok()?;
+        let is_short = answer.body.len() <= INLINE_BYTES_MAX;
+        let complete = move || complete(&batch, &asked, &answer, target);
+        match is_short {
+            true => complete(),
+            false => tokio::task::spawn_blocking(complete).await.ok().flatten(),
+        }
+    }
+
+    async fn feed(&mut self, mut body: WasiBody) -> Option<()> {
+        while let Some(frame) = body.frame().await {
+            if let Some(data) = frame.ok()?.data_ref() {
+                self.recorder.feed(data);
+            }
+            // Nor is a longer one read on.
+            if self.recorder.rejected().is_some() {
+                return None;
+            }
+        }
+        Some(())
+    }
+}
+
+/// Puts the answer together, and stores what is new of it.
+fn complete(
+    batch: &Batch,
+    asked: &[u32],
+    answer: &Storable,
+    target: Option<Target>,
+) -> Option<Made> {
+    let made = batch.complete(asked, Bytes::copy_from_slice(&answer.body))?;
+    if let Some(target) = target {
+        target.store(answer, Vec::new());
+    }
+    Some(made)
+}
