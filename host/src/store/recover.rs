@@ -162,7 +162,9 @@ pub(crate) fn recover(
         }
         segment.set_keys(keys);
         // Without contents nobody knows whether it ever was made durable; with empty ones it is
-        // known that it was not, and a sync that succeeds now would say nothing.
+        // known that it was not, and a sync that succeeds now would say nothing. Perhaps nobody has
+        // been told yet: then whoever syncs next is.
+        recovered.is_unsynced |= segment.is_poisoned() && !scan.records.is_empty();
         if !is_listed && !segment.is_poisoned() {
             match found.file.sync_data() {
                 Ok(()) if is_intact => write_contents(disk, folder, &segment, &scan),
