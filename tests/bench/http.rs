@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -87,6 +87,8 @@ pub(crate) fn bare_server() -> ExitCode {
 /// A child that serves, ended by its own id when dropped.
 pub(crate) struct Server {
     pub(crate) child: Child,
+    /// Open for as long as it runs: it may have more to say.
+    _out: BufReader<ChildStdout>,
     pub(crate) address: String,
 }
 
@@ -94,17 +96,19 @@ impl Server {
     pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("starts");
         let mut line = String::new();
-        let out = child.stdout.take().expect("piped");
-        BufReader::new(out)
-            .read_line(&mut line)
-            .expect("its first line");
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        out.read_line(&mut line).expect("its first line");
         let address = line
             .trim()
             .rsplit_once("//")
             .expect("an address")
             .1
             .to_owned();
-        Self { child, address }
+        Self {
+            child,
+            _out: out,
+            address,
+        }
     }
 }
 

@@ -6,12 +6,13 @@
 
 mod batch;
 pub mod bindings;
+mod told;
 
 use batch::{Batch, Look};
 use bindings::exports::wasi::http::handler::Guest;
-use bindings::reflex::cache::cache::{self, Entry, Name};
+use bindings::reflex::cache::cache;
 use bindings::reflex::cache::embeddings::{self, Completed};
-use bindings::reflex::cache::http::{self, Recording, Turn};
+use bindings::reflex::cache::http::{self, Fresh, Recording, Turn};
 use bindings::wasi::http::handler;
 use bindings::wasi::http::types::{ErrorCode, Request, Response};
 use reflex_llm::status::{self, Status};
@@ -20,6 +21,9 @@ use reflex_llm::{
     Tenant, X_REFLEX_TTL,
 };
 use std::slice;
+use std::sync::OnceLock;
+
+pub use told::Told;
 
 /// The handler; what a crate that builds on this one calls for the rest.
 #[derive(Debug)]
@@ -27,17 +31,14 @@ pub struct Middleware;
 
 impl Guest for Middleware {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
-        let policy = http::get_policy();
-        let head = http::inspect(&request);
-        let headers: Vec<(&str, &[u8])> = head
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_slice()))
-            .collect();
+        let operator = Operator::get();
+        let policy = &operator.policy;
+        let told = Told::of(&request);
+        let headers: Vec<(&str, &[u8])> = told.headers().collect();
         let head = Head {
-            method: &head.method,
-            upstream: &head.upstream,
-            path: &head.path,
+            method: told.method(),
+            upstream: told.upstream(),
+            path: told.path(),
             headers: &headers,
         };
 
@@ -45,8 +46,7 @@ impl Guest for Middleware {
         if let Some(name) = &policy.tenant_header {
             http::edit_request(&request, slice::from_ref(name), &[]);
         }
-        let paths = path_rules(&policy);
-        let mut candidate = match reflex_llm::candidate(&head, &rules(&policy, &paths)) {
+        let mut candidate = match reflex_llm::candidate(&head, &operator.rules()) {
             Ok(candidate) => candidate,
             Err(reason) => return bypass(request, reason).await,
         };
@@ -88,11 +88,12 @@ async fn answer(
     };
     let key = sample(&request_key, samples);
     let control = &exchange.control;
-    let recording = Recording {
+    // Of no use to a hit.
+    let recording = || Recording {
         key: key.clone(),
         shape: exchange.shape.name().into(),
         path: path.into(),
-        model,
+        model: model.clone(),
         ttl_seconds: control.ttl_seconds,
     };
 
@@ -112,7 +113,7 @@ async fn answer(
             if control.only_if_cached || fill.is_some() {
                 break;
             }
-            match http::join(recording.clone()).await {
+            match http::join(recording()).await {
                 Turn::Lead(lead) => fill = Some(lead),
                 Turn::Follow(response) => {
                     edit(&response, Status::Collapsed);
@@ -131,6 +132,7 @@ async fn answer(
         return Ok(found.next().unwrap_or_else(|| not_cached(exchange.shape)));
     }
 
+    let recording = recording();
     // Everyone must be able to read the replay, so what is recorded is not compressed.
     http::edit_request(
         &request,
@@ -185,10 +187,16 @@ const LOOKS_MAX: usize = 4;
 
 /// What the cache has for this client.
 fn look_up(key: &cache::Key, control: &Control) -> Option<Response> {
+    let Fresh {
+        entry,
+        age_seconds,
+        ttl_seconds,
+    } = http::lookup_fresh(key)?;
+    if !control.accepts(age_seconds, ttl_seconds) {
+        return None;
+    }
     // An error of the cache is a miss: the provider can still answer.
-    let entry = cache::lookup(&Name::Key(key.clone())).unwrap_or_default()?;
-    let accepted = control.accepts(entry.age_seconds(), entry.ttl_seconds());
-    accepted.then(|| replay(&entry).ok()).flatten()
+    http::replay(entry, &hit_headers(age_seconds, ttl_seconds)).ok()
 }
 
 /// What the provider says, or what there is in place of its failure.
@@ -214,14 +222,7 @@ fn stale(key: &cache::Key, control: &Control, fwd_status: Option<u16>) -> Option
         expired_seconds,
     });
     headers.push(age(entry.age_seconds()));
-    http::replay(&entry, &headers).ok()
-}
-
-fn replay(entry: &Entry) -> Result<Response, cache::Error> {
-    http::replay(
-        entry,
-        &hit_headers(entry.age_seconds(), entry.ttl_seconds()),
-    )
+    http::replay(entry, &headers).ok()
 }
 
 fn hit_headers(age_seconds: u64, ttl_seconds: Option<u64>) -> Vec<http::Header> {
@@ -266,28 +267,43 @@ fn not_cached(shape: Shape) -> Response {
     http::respond(504, &headers, error.as_bytes())
 }
 
-fn rules<'a>(policy: &'a http::Policy, paths: &'a [PathRule]) -> Policy<'a> {
-    Policy {
-        anonymous: if policy.share_anonymous {
-            Anonymous::Share
-        } else {
-            Anonymous::Bypass
-        },
-        tenant_header: policy.tenant_header.as_deref(),
-        temperature_max: policy.temperature_max,
-        client_control: match policy.client_control {
-            http::ClientControl::Obey => ClientControl::Obey,
-            http::ClientControl::NoRefresh => ClientControl::NoRefresh,
-            http::ClientControl::Ignore => ClientControl::Ignore,
-        },
-        paths,
-    }
+/// What the operator has decided.
+struct Operator {
+    policy: http::Policy,
+    paths: Vec<PathRule>,
 }
 
-fn path_rules(policy: &http::Policy) -> Vec<PathRule> {
-    let rule = |rule: &http::PathRule| PathRule {
-        path: rule.path.clone(),
-        api: Api::from_name(&rule.api),
-    };
-    policy.paths.iter().map(rule).collect()
+impl Operator {
+    /// Asked once: it does not change while the component runs.
+    fn get() -> &'static Self {
+        static OPERATOR: OnceLock<Operator> = OnceLock::new();
+        OPERATOR.get_or_init(|| {
+            let policy = http::get_policy();
+            let rule = |rule: &http::PathRule| PathRule {
+                path: rule.path.clone(),
+                api: Api::from_name(&rule.api),
+            };
+            let paths = policy.paths.iter().map(rule).collect();
+            Self { policy, paths }
+        })
+    }
+
+    fn rules(&self) -> Policy<'_> {
+        let policy = &self.policy;
+        Policy {
+            anonymous: if policy.share_anonymous {
+                Anonymous::Share
+            } else {
+                Anonymous::Bypass
+            },
+            tenant_header: policy.tenant_header.as_deref(),
+            temperature_max: policy.temperature_max,
+            client_control: match policy.client_control {
+                http::ClientControl::Obey => ClientControl::Obey,
+                http::ClientControl::NoRefresh => ClientControl::NoRefresh,
+                http::ClientControl::Ignore => ClientControl::Ignore,
+            },
+            paths: &self.paths,
+        }
+    }
 }

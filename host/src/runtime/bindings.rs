@@ -56,6 +56,7 @@ mod http_world {
             "wasi:clocks/types": wasmtime_wasi::p3::bindings::clocks::types,
         },
         imports: {
+            "reflex:cache/http.lookup-fresh": async | trappable,
             "reflex:cache/http.lookup-stale": async | trappable,
             "reflex:cache/http.peek": store | trappable,
             "reflex:cache/http.join": store | trappable,

@@ -156,6 +156,9 @@ impl Handler {
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(permit);
+        }
         let acquire = Arc::clone(&self.permits).acquire_owned();
         match tokio::time::timeout(self.limits.instance_wait_max, acquire).await {
             Ok(Ok(permit)) => Ok(permit),

@@ -5,7 +5,7 @@ use super::bindings::http::{
 };
 use super::bindings::{cache, embeddings, handler};
 use super::body::{HostBody, Prefixed};
-use super::cache_host::ReflexCtx;
+use super::cache_host::{ReflexCtx, ReflexCtxView};
 use super::fills::{Fills, Lead};
 use super::misses::{self, key_of};
 use super::pace::{PacedBody, Replay};
@@ -137,6 +137,9 @@ pub fn add_http_to_linker<T: ReflexHttpView + 'static>(linker: &mut Linker<T>) -
     handler::add_to_linker::<_, ReflexHttp>(linker, T::reflex_http)
 }
 
+/// The heads of most requests fit.
+const HEAD_BYTES: usize = 1024;
+
 impl handler::Host for ReflexHttpCtxView<'_> {}
 
 fn path_rule(rule: &PathRule) -> bindings::PathRule {
@@ -204,19 +207,25 @@ impl Host for ReflexHttpCtxView<'_> {
         let request = self.http.table.get(&request)?;
         let scheme = request.scheme.as_ref().map_or("", Scheme::as_str);
         let authority = request.authority.as_ref().map_or("", |it| it.as_str());
-        let header = |(name, value): (&HeaderName, &HeaderValue)| {
-            (name.as_str().to_owned(), value.as_bytes().to_vec())
+        let path = request.path_with_query.as_ref();
+        let mut text = Vec::with_capacity(HEAD_BYTES);
+        let mut ends = Vec::with_capacity(3 + 2 * request.headers.len());
+        let mut add = |parts: &[&str], last: &[u8]| {
+            for part in parts {
+                text.extend_from_slice(part.as_bytes());
+            }
+            text.extend_from_slice(last);
+            // No head is so long; a guest that is told of one finds that a part is not there.
+            ends.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
         };
-        Ok(Head {
-            method: request.method.to_string(),
-            upstream: format!("{scheme}://{authority}"),
-            path: request
-                .path_with_query
-                .as_ref()
-                .map_or("", |it| it.as_str())
-                .to_owned(),
-            headers: request.headers.iter().map(header).collect(),
-        })
+        add(&[], request.method.as_str().as_bytes());
+        add(&[scheme, "://"], authority.as_bytes());
+        add(&[], path.map_or("", |it| it.as_str()).as_bytes());
+        for (name, value) in request.headers.iter() {
+            add(&[], name.as_str().as_bytes());
+            add(&[], value.as_bytes());
+        }
+        Ok(Head { text, ends })
     }
 
     fn edit_request(
@@ -246,13 +255,36 @@ impl Host for ReflexHttpCtxView<'_> {
         entry: Resource<Entry>,
         set: Vec<Header>,
     ) -> Result<Result<Resource<Response>, cache::Error>> {
-        let entry = self.http.table.get(&entry)?;
-        let Some((status, headers, body)) = replayed(entry, &set, self.policy) else {
+        let entry = self.http.table.delete(entry)?;
+        let Some((status, headers, body)) = replayed(&entry, &set, self.policy) else {
             return Ok(Err(cache::Error::Invalid(
                 "entry: not stored by record-response".into(),
             )));
         };
         self.respond_with(status, headers, body).map(Ok)
+    }
+
+    async fn lookup_fresh(&mut self, key: cache::Key) -> Result<Option<bindings::Fresh>> {
+        // A key that is not the component's to name is one that has no entry.
+        let Ok(named) = self.ctx.resolve(cache::Name::Key(key)) else {
+            return Ok(None);
+        };
+        let Some(entry) = self.ctx.find_async(&self.ctx.key(&named.key)).await else {
+            return Ok(None);
+        };
+        let now_ms = self.ctx.clock.now_ms();
+        let (age_seconds, ttl_seconds) = (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
+        let mut view = ReflexCtxView {
+            ctx: self.ctx,
+            table: self.http.table,
+        };
+        // So is one for whose entry the guest has no room.
+        let opened = view.open(Some(entry)).unwrap_or(None);
+        Ok(opened.map(|entry| bindings::Fresh {
+            entry,
+            age_seconds,
+            ttl_seconds,
+        }))
     }
 
     async fn lookup_stale(&mut self, key: cache::Key) -> Result<Option<bindings::Stale>> {

@@ -6,6 +6,7 @@ use super::fills::Audience;
 use super::http_host::{HttpPolicy, ReflexHttpCtxView, ReflexHttpView};
 use super::limits::GuestLimits;
 use crate::cache::{Cache, Mark};
+use http::HeaderName;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,7 +15,8 @@ use wasmtime::component::ResourceTable;
 use wasmtime::{StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
-    Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+    DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView,
+    WasiHttpHooks, WasiHttpView,
 };
 
 /// A response on its way.
@@ -127,6 +129,12 @@ struct Hooks {
 }
 
 impl WasiHttpHooks for Hooks {
+    // As it is by default, but for an allocation and a copy of the list for each header.
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        static FORBIDDEN: [HeaderName; 9] = DEFAULT_FORBIDDEN_HEADERS;
+        FORBIDDEN.contains(name)
+    }
+
     // The client writes `Host` from the target; a second one would be an error there.
     fn set_host_header(&mut self) -> bool {
         false

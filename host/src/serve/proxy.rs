@@ -8,8 +8,7 @@ use crate::metrics::Metrics;
 use crate::runtime::{Failure, Handler, SendRequest as _};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS};
@@ -74,13 +73,9 @@ impl Proxy {
                 "this is not a forward proxy",
             )));
         }
-        let upstream = self.upstream.upstream();
-        let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        let uri = Uri::builder()
-            .scheme(upstream.scheme.clone())
-            .authority(upstream.authority.clone())
-            .path_and_query(format!("{}{path}", upstream.prefix))
-            .build()
+        let uri = self
+            .upstream
+            .target(parts.uri.path_and_query())
             .map_err(|_| {
                 Box::new(error(
                     StatusCode::BAD_REQUEST,

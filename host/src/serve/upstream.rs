@@ -5,7 +5,8 @@ use crate::config::{NetLimits, Upstream};
 use crate::metrics::Metrics;
 use crate::runtime::{ResponseFuture, SendRequest};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -73,9 +74,28 @@ impl UpstreamClient {
         })
     }
 
-    /// The provider that every request goes to.
-    pub(crate) fn upstream(&self) -> &Upstream {
-        &self.upstream
+    /// Where a request for this path goes.
+    ///
+    /// # Errors
+    ///
+    /// Together with the provider's prefix it is no path.
+    pub(crate) fn target(&self, path: Option<&PathAndQuery>) -> Result<Uri, http::Error> {
+        let Upstream {
+            scheme,
+            authority,
+            prefix,
+        } = &self.upstream;
+        let uri = Uri::builder()
+            .scheme(scheme.clone())
+            .authority(authority.clone());
+        let uri = match path {
+            Some(path) if prefix.is_empty() => uri.path_and_query(path.clone()),
+            path => {
+                let path = path.map_or("/", PathAndQuery::as_str);
+                uri.path_and_query(format!("{prefix}{path}"))
+            }
+        };
+        uri.build()
     }
 }
 

@@ -6,7 +6,6 @@
 
 mod excess;
 
-use reflex_middleware::Middleware;
 use reflex_middleware::bindings::exports::wasi::http::handler::Guest;
 use reflex_middleware::bindings::reflex::cache::cache::{
     self, Entry, InsertOptions, Key, Name, Prompt,
@@ -15,6 +14,7 @@ use reflex_middleware::bindings::reflex::cache::http::{self, Recording};
 use reflex_middleware::bindings::wasi::http::handler;
 use reflex_middleware::bindings::wasi::http::types::{ErrorCode, Fields, Request, Response};
 use reflex_middleware::bindings::{wit_future, wit_stream};
+use reflex_middleware::{Middleware, Told};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use wit_bindgen::spawn_local;
@@ -32,9 +32,9 @@ const OPEN: u64 = 1_000_000;
 impl Guest for Hostile {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
         let served = SERVED.fetch_add(1, Ordering::Relaxed) + 1;
-        let head = http::inspect(&request);
-        let switch = head.headers.iter().find(|(name, _)| name == "x-test-guest");
-        match switch.map(|(_, value)| value.as_slice()) {
+        let told = Told::of(&request);
+        let switch = told.headers().find(|(name, _)| *name == "x-test-guest");
+        match switch.map(|(_, value)| value) {
             None => Middleware::handle(request).await,
             Some(b"count") => Ok(text(served)),
             Some(b"trap") => panic!("told to"),

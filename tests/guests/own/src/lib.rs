@@ -4,10 +4,10 @@
 // Native linkers take no symbol of the names that components export.
 #![cfg(target_arch = "wasm32")]
 
-use reflex_middleware::Middleware;
 use reflex_middleware::bindings::exports::wasi::http::handler::Guest;
 use reflex_middleware::bindings::reflex::cache::http;
 use reflex_middleware::bindings::wasi::http::types::{ErrorCode, Request, Response};
+use reflex_middleware::{Middleware, Told};
 
 struct Own;
 
@@ -15,8 +15,7 @@ reflex_middleware::bindings::export!(Own with_types_in reflex_middleware::bindin
 
 impl Guest for Own {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
-        let head = http::inspect(&request);
-        if !head.path.starts_with("/v1/") {
+        if !Told::of(&request).path().starts_with("/v1/") {
             return Ok(http::respond(404, &[], b"not here"));
         }
         let response = Middleware::handle(request).await?;
