@@ -221,10 +221,10 @@ impl Handler {
                 poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
             });
             let rest = tokio::time::timeout(stream_time_max, rest).await;
+            let is_done = matches!(rest, Ok(Ok(())));
             // Before the instance is dropped, for then the body ends.
-            breaks.store(!matches!(rest, Ok(Ok(()))), Ordering::Release);
+            breaks.store(!is_done, Ordering::Release);
             match rest {
-                Ok(Ok(())) if reusable => lock(&idle).push(instance),
                 Ok(Ok(())) => {}
                 Ok(Err(trap)) => {
                     ended.guest_failed("stream-trap");
@@ -234,6 +234,11 @@ impl Handler {
                     ended.guest_failed("stream-timeout");
                     tracing::warn!("guest stopped: it streamed for too long");
                 }
+            }
+            // Whoever gets the permit must find room for an instance.
+            match is_done && reusable {
+                true => lock(&idle).push(instance),
+                false => drop(instance),
             }
             drop(permit);
         });

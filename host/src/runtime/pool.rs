@@ -20,17 +20,22 @@ pub(super) fn pooled_engine(limits: &GuestLimits) -> wasmtime::Result<Engine> {
 /// Core instances, memories and tables that one component may be made of.
 const CORE_PARTS_MAX: u32 = 16;
 
+/// So many memories there are room for in each of all instances. A component has one, as a rule, and
+/// so has each of those that it is composed of. It costs addresses, of which a memory takes 4 GiB.
+const MEMORIES_USUAL: u32 = 4;
+
 fn config(limits: &GuestLimits, pooling: bool) -> Config {
     let mut config = Config::new();
     config.wasm_component_model_async(true);
     config.epoch_interruption(true);
     if pooling {
         let mut pool = PoolingAllocationConfig::new();
-        // A memory and a table for each instance; composed components take more from the same.
+        let each = |parts: u32| limits.instances_max.saturating_mul(parts);
         pool.total_component_instances(limits.instances_max)
-            .total_core_instances(limits.instances_max.saturating_mul(4))
-            .total_memories(limits.instances_max)
-            .total_tables(limits.instances_max.saturating_mul(2))
+            .total_core_instances(each(CORE_PARTS_MAX))
+            .total_memories(each(MEMORIES_USUAL))
+            // One of its own, and one for what it imports.
+            .total_tables(each(2 * MEMORIES_USUAL))
             .total_stacks(limits.instances_max.saturating_mul(2))
             .max_core_instances_per_component(CORE_PARTS_MAX)
             .max_memories_per_component(CORE_PARTS_MAX)
