@@ -13,8 +13,8 @@ use http_body_util::{BodyExt as _, Full};
 use reflex_host::cache::{Cache, CacheOptions};
 use reflex_host::clock::Clock;
 use reflex_host::runtime::{
-    Failure, Grant, GuestLimits, Handler, HttpPolicy, ReflexCtx, ResponseFuture, SendRequest,
-    Service02, WasiBody,
+    Failure, Grant, GuestLimits, Handler, HttpPolicy, NoObserver, Outcome, RecordingObserver,
+    ReflexCtx, ResponseFuture, SendRequest, Service02, WasiBody,
 };
 use reflex_tests::PATIENCE;
 use reflex_tests::client::Ask;
@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -81,19 +82,30 @@ pub(super) fn origin02(limits: GuestLimits) -> (Service02, Arc<Pace>) {
 
 impl Host {
     fn composed() -> Self {
+        Self::composed_with(limits(), Arc::new(NoObserver))
+    }
+
+    fn composed_with(limits: GuestLimits, observer: Arc<dyn RecordingObserver>) -> Self {
         let (_folder, component) = composed();
         let component = std::fs::read(component).expect("the component");
         let pace = Arc::new(Pace(Semaphore::new(0)));
         let sender = Arc::new(Sender(Arc::clone(&pace)));
-        Self::of(&component, sender, pace)
+        Self::of(&component, sender, pace, limits, observer)
     }
 
     fn before_02() -> Self {
         let (service, pace) = origin02(limits());
-        Self::of(reflex_host::serve::MIDDLEWARE, Arc::new(service), pace)
+        let (component, observer) = (reflex_host::serve::MIDDLEWARE, Arc::new(NoObserver));
+        Self::of(component, Arc::new(service), pace, limits(), observer)
     }
 
-    fn of(component: &[u8], sender: Arc<dyn SendRequest>, pace: Arc<Pace>) -> Self {
+    fn of(
+        component: &[u8],
+        sender: Arc<dyn SendRequest>,
+        pace: Arc<Pace>,
+        limits: GuestLimits,
+        observer: Arc<dyn RecordingObserver>,
+    ) -> Self {
         let reflex = ReflexCtx {
             cache: Cache::in_memory(&CacheOptions::default()),
             grant: Grant {
@@ -102,8 +114,11 @@ impl Host {
             },
             clock: Clock::system(),
         };
-        let policy = HttpPolicy::new(&reflex.cache);
-        let handler = Handler::new(component, reflex, policy, sender, limits());
+        let policy = HttpPolicy {
+            observer,
+            ..HttpPolicy::new(&reflex.cache)
+        };
+        let handler = Handler::new(component, reflex, policy, sender, limits);
         Self {
             handler: handler.expect("the component fits our host"),
             pace,
@@ -191,6 +206,12 @@ impl Answer {
                 String::from_utf8(data.into()).expect("text")
             }
         }
+    }
+
+    /// Whether the rest of the body breaks off before its end.
+    async fn breaks(self) -> bool {
+        let rest = within("the end of the body", self.body.collect()).await;
+        rest.is_err()
     }
 
     pub(super) async fn rest(&mut self) -> String {
@@ -285,8 +306,27 @@ async fn a_stream_that_its_client_leaves_is_not_stored() {
     }
 }
 
+/// Passes on how guests fail.
+pub(super) struct Told(mpsc::UnboundedSender<&'static str>);
+
+impl Told {
+    pub(super) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<&'static str>) {
+        let (tell, failures) = mpsc::unbounded_channel();
+        (Arc::new(Self(tell)), failures)
+    }
+}
+
+impl RecordingObserver for Told {
+    fn guest_failed(&self, reason: &'static str) {
+        // The test may be over.
+        let _ = self.0.send(reason);
+    }
+
+    fn ended(&self, _: Outcome) {}
+}
+
 /// A body of no length known beforehand, in parts that a test sends when it likes.
-struct Parts(mpsc::Receiver<Bytes>);
+pub(super) struct Parts(pub(super) mpsc::Receiver<Bytes>);
 
 impl http_body::Body for Parts {
     type Data = Bytes;
@@ -349,6 +389,31 @@ async fn an_error_of_the_service_is_the_clients_and_is_not_stored() {
             assert_eq!(error.to_string(), "ErrorCode::DestinationUnavailable");
         }
     }
+}
+
+/// Its client waits for the body, and it for somebody who never answers.
+#[tokio::test]
+async fn a_service_that_streams_for_too_long_is_stopped_and_counted() {
+    let limits = GuestLimits {
+        stream_time_max: Duration::from_secs(2),
+        instances_max: 1,
+        instance_wait_max: PATIENCE,
+        ..limits()
+    };
+    let (observer, mut failures) = Told::new();
+    let host = Host::composed_with(limits, observer);
+    let mut answer = host.send(CHAT, chat("Slowly", true)).await;
+    assert_eq!(answer.origin(), ("MISS", true));
+    assert!(answer.part().await.contains("On"));
+    assert!(answer.breaks().await, "it passes for a whole body");
+    let failure = within("a count", failures.recv()).await;
+    assert_eq!(failure, Some("stream-timeout"));
+
+    // Its instance has gone with it.
+    let mut other = host.send(CHAT, chat("At once", false)).await;
+    assert_eq!(other.origin(), ("MISS", true));
+    assert!(other.rest().await.contains("bytes"));
+    assert_eq!(failures.try_recv().ok(), None);
 }
 
 #[tokio::test]
