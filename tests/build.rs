@@ -1,6 +1,6 @@
 //! Builds the guests of the tests: those that misbehave on request, one that only classifies, one
-//! that asks the cache, a service to be composed with, a caller of WASI 0.2, and those of the examples
-//! of `reflex-host`.
+//! that asks the cache, a service to be composed with, a service and a caller of WASI 0.2, and those of
+//! the examples of `reflex-host`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     reflex_guest_build::embed("reflex-test-ask", "REFLEX_TEST_ASK_WASM")?;
     reflex_guest_build::embed("reflex-test-origin", "REFLEX_TEST_ORIGIN_WASM")?;
     println!("cargo::rerun-if-changed=wit");
+    reflex_guest_build::embed("reflex-test-origin02", "REFLEX_TEST_ORIGIN02_WASM")?;
     reflex_guest_build::embed("reflex-test-caller02", "REFLEX_TEST_CALLER02_WASM")?;
     reflex_guest_build::embed("reflex-policy", "REFLEX_POLICY_WASM")?;
     reflex_guest_build::embed("reflex-test-app", "REFLEX_TEST_APP_WASM")?;

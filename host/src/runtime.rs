@@ -2,13 +2,14 @@
 //!
 //! Any wasmtime host adds to its own linker what its guests use: [`add_to_linker`] (plain functions,
 //! no WASI), [`add_keyvalue_to_linker`] (`wasi:keyvalue`) and, with feature `http`,
-//! `add_http_to_linker` (the bridge to `wasi:http` 0.3). A [`Grant`] says what each may do. Three
+//! `add_http_to_linker` (the bridge to `wasi:http` 0.3). A [`Grant`] says what each may do. Four
 //! things go further:
 //!
 //! - [`PolicyGuest`] asks a component what becomes of a request, by a plain function call;
 //! - `Transparent` is a host's outgoing HTTP, and answers LLM calls of guests that know of no cache;
 //! - `Handler` runs a `wasi:http` handler component for each request, within limits. That is what
-//!   `reflex-edge serve` is made of.
+//!   `reflex-edge serve` is made of;
+//! - `Service02` is what may stand behind it: a service that was written for `wasi:http` 0.2.
 
 mod allowance;
 #[cfg(feature = "http")]
@@ -35,11 +36,15 @@ mod misses;
 mod pace;
 mod policy;
 #[cfg(feature = "http")]
+mod pool;
+#[cfg(feature = "http")]
 mod recording;
 #[cfg(feature = "http")]
 mod rest;
 #[cfg(feature = "http")]
 mod samples;
+#[cfg(feature = "http")]
+mod service02;
 #[cfg(feature = "http")]
 mod sharing;
 #[cfg(feature = "http")]
@@ -82,6 +87,8 @@ pub use recording::{NoObserver, Outcome, RecordingObserver};
 pub use reflex_llm::{Api, ClientControl, Life, LifeRule, Lifetimes, PathRule};
 #[cfg(feature = "http")]
 pub use samples::Samples;
+#[cfg(feature = "http")]
+pub use service02::Service02;
 #[cfg(feature = "http")]
 pub use state::{Progress, ResponseFuture, SendRequest};
 #[cfg(feature = "http")]

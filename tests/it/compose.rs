@@ -1,9 +1,11 @@
 //! The middleware as a component among components: composed with a service that somebody else
-//! wrote, as `wac plug` does it, and our guests in other languages and on other hosts.
+//! wrote, as `wac plug` does it, or before one of WASI 0.2; and our guests in other languages and on
+//! other hosts.
 
 mod hosts;
 mod keyvalue;
 pub(crate) mod languages;
 mod package;
 mod service;
+mod service02;
 mod tool;

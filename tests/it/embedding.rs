@@ -102,6 +102,23 @@ async fn a_middleware_of_ones_own_stands_around_ours() {
     assert_eq!(lines, expected);
 }
 
+#[tokio::test]
+async fn a_service_of_wasi_02_stands_behind_the_middleware() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let middleware = folder.path().join("middleware.wasm");
+    std::fs::write(&middleware, reflex_host::serve::MIDDLEWARE).expect("written");
+    let service = env!("REFLEX_TEST_ORIGIN02_WASM");
+    let middleware = middleware.to_str().expect("text");
+    let lines = example("service02", &[middleware, service, "hi", "hi", "ho"]).await;
+    let bytes = lines[0].rsplit(", ").next().expect("a length");
+    let expected = [
+        format!("hi: 200 OK, MISS, {bytes}"),
+        format!("hi: 200 OK, HIT_L1_EXACT, {bytes}"),
+        format!("ho: 200 OK, MISS, {bytes}"),
+    ];
+    assert_eq!(lines, expected);
+}
+
 fn policy(ctx: ReflexCtx) -> PolicyGuest {
     let component = std::fs::read(env!("REFLEX_POLICY_WASM")).expect("the guest is built");
     PolicyGuest::new(&component, ctx, GuestLimits::default()).expect("it fits")

@@ -2,7 +2,7 @@
 
 use super::bindings::cache::{self, Error, Host, HostEntry, InsertOptions, Limits, Name};
 use super::grant::{Grant, Refusal, bytes32};
-use crate::cache::{Cache, CacheKey, Entry, InsertError, Lookup, METADATA_BYTES_MAX, NewEntry};
+use crate::cache::{Cache, CacheKey, Entry, InsertError, METADATA_BYTES_MAX, NewEntry};
 use crate::clock::Clock;
 use reflex_llm::{Anonymous, Bypass, Head, Key, Life, Tenant};
 use std::fmt;
@@ -149,7 +149,8 @@ impl ReflexCtx {
             return None;
         }
         let now_ms = self.clock.now_ms();
-        let Lookup::Stale(entry) = self.cache.lookup_async(key, now_ms).await else {
+        let looked_up = self.cache.lookup_async(key, now_ms).await;
+        let crate::cache::Lookup::Stale(entry) = looked_up else {
             return None;
         };
         let expired_ms = now_ms.saturating_sub(entry.expires_at_ms()?);

@@ -13,7 +13,7 @@ pub enum LoadError {
     Engine(String),
     /// The bytes are not a WebAssembly component, or use features that are off.
     NotAComponent(String),
-    /// It imports something that is not offered, or does not export `wasi:http/handler@0.3.0`.
+    /// It imports something that is not offered, or does not export what it is to be called by.
     Mismatch(String),
 }
 

@@ -15,7 +15,7 @@
 //! before a purge.
 
 #[cfg_attr(
-    not(feature = "serve"),
+    not(any(feature = "serve", test)),
     expect(dead_code, reason = "only the daemon has edges")
 )]
 mod edges;

@@ -5,9 +5,10 @@
 
 use super::body::is_host_made;
 use super::cache_host::{ReflexCtx, add_to_linker_async};
-use super::engine::{LoadError, one_line, tick_epoch};
+use super::engine::{LoadError, one_line};
 use super::http_host::{HttpPolicy, add_http_to_linker};
 use super::limits::GuestLimits;
+use super::pool::{bound, pooled_engine};
 use super::state::{GuestState, Progress, SendRequest};
 use super::watched::Watched;
 use http_body_util::BodyExt as _;
@@ -19,9 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use wasmtime::component::{Component, Linker};
-use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, UpdateDeadline,
-};
+use wasmtime::{Engine, Store};
 use wasmtime_wasi_http::p3::Request;
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
@@ -92,7 +91,7 @@ impl Handler {
         sender: Arc<dyn SendRequest>,
         limits: GuestLimits,
     ) -> Result<Self, LoadError> {
-        let engine = engine(&limits).map_err(|error| LoadError::Engine(one_line(&error)))?;
+        let engine = pooled_engine(&limits).map_err(|error| LoadError::Engine(one_line(&error)))?;
         let component = Component::from_binary(&engine, component)
             .map_err(|error| LoadError::NotAComponent(one_line(&error)))?;
         let pre = linker(&engine)
@@ -183,13 +182,7 @@ impl Handler {
         );
         let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| &mut state.limits);
-        store.set_hostcall_fuel(self.limits.hostcall_bytes_max);
-        if let Some(table) = store.concurrent_resource_table() {
-            table.set_max_capacity(self.limits.handles_max);
-        }
-        // A guest that runs on is made to yield; whether it may go on is decided by time, outside.
-        store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));
-        store.set_epoch_deadline(1);
+        bound(&mut store, &self.limits);
         let service = self
             .pre
             .instantiate_async(&mut store)
@@ -231,10 +224,10 @@ impl Handler {
                 poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
             });
             let rest = tokio::time::timeout(stream_time_max, rest).await;
+            let is_done = matches!(rest, Ok(Ok(())));
             // Before the instance is dropped, for then the body ends.
-            breaks.store(!matches!(rest, Ok(Ok(()))), Ordering::Release);
+            breaks.store(!is_done, Ordering::Release);
             match rest {
-                Ok(Ok(())) if reusable => lock(&idle).push(instance),
                 Ok(Ok(())) => {}
                 Ok(Err(trap)) => {
                     ended.guest_failed("stream-trap");
@@ -244,6 +237,11 @@ impl Handler {
                     ended.guest_failed("stream-timeout");
                     tracing::warn!("guest stopped: it streamed for too long");
                 }
+            }
+            // Whoever gets the permit must find room for an instance.
+            match is_done && reusable {
+                true => lock(&idle).push(instance),
+                false => drop(instance),
             }
             drop(permit);
         });
@@ -364,42 +362,6 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
     add_to_linker_async(&mut linker, GuestState::reflex)?;
     add_http_to_linker(&mut linker)?;
     Ok(linker)
-}
-
-/// The engine, with the pooling allocator where the machine has the address space for it, and a
-/// thread that advances its epoch for as long as it lives.
-fn engine(limits: &GuestLimits) -> wasmtime::Result<Engine> {
-    let engine = Engine::new(&config(limits, true)).or_else(|error| {
-        tracing::warn!(error = one_line(&error), "no pooling of guest memories");
-        Engine::new(&config(limits, false))
-    })?;
-    tick_epoch(&engine)?;
-    Ok(engine)
-}
-
-/// Core instances, memories and tables that one component may be made of.
-const CORE_PARTS_MAX: u32 = 16;
-
-fn config(limits: &GuestLimits, pooling: bool) -> Config {
-    let mut config = Config::new();
-    config.wasm_component_model_async(true);
-    config.epoch_interruption(true);
-    if pooling {
-        let mut pool = PoolingAllocationConfig::new();
-        // A memory and a table for each instance; composed components take more from the same.
-        pool.total_component_instances(limits.instances_max)
-            .total_core_instances(limits.instances_max.saturating_mul(4))
-            .total_memories(limits.instances_max)
-            .total_tables(limits.instances_max.saturating_mul(2))
-            .total_stacks(limits.instances_max.saturating_mul(2))
-            .max_core_instances_per_component(CORE_PARTS_MAX)
-            .max_memories_per_component(CORE_PARTS_MAX)
-            .max_tables_per_component(CORE_PARTS_MAX)
-            .max_memory_size(limits.memory_bytes_max)
-            .table_elements(limits.table_elements_max);
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    }
-    config
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

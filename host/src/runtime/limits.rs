@@ -1,6 +1,7 @@
 //! What one guest instance may use, and how many there may be.
 
 use std::time::Duration;
+use wasmtime::{StoreLimits, StoreLimitsBuilder};
 
 /// Bounds on guests. Each has a default that the middleware stays far below.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +41,16 @@ impl Default for GuestLimits {
             stream_time_max: Duration::from_secs(600),
             requests_per_instance_max: 10_000,
         }
+    }
+}
+
+impl GuestLimits {
+    /// Those of what lives in a store.
+    pub(super) fn of_store(&self) -> StoreLimits {
+        StoreLimitsBuilder::new()
+            .memory_size(self.memory_bytes_max)
+            .table_elements(self.table_elements_max)
+            .build()
     }
 }
 

@@ -22,7 +22,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use wasmtime::component::{Component, HasSelf, Linker, Resource, ResourceTable};
-use wasmtime::{Config, Engine, Result, Store, StoreLimits, StoreLimitsBuilder};
+use wasmtime::{Config, Engine, Result, Store, StoreLimits};
 
 /// A request that a policy is asked about. A clone copies its head.
 #[derive(Clone)]
@@ -272,10 +272,7 @@ impl PolicyGuest {
         let state = State {
             reflex: self.reflex.clone(),
             table,
-            limits: StoreLimitsBuilder::new()
-                .memory_size(limits.memory_bytes_max)
-                .table_elements(limits.table_elements_max)
-                .build(),
+            limits: limits.of_store(),
             question: None,
         };
         let mut store = Store::new(self.pre.engine(), state);

@@ -11,8 +11,8 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use wasmtime::StoreLimits;
 use wasmtime::component::ResourceTable;
-use wasmtime::{StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView,
@@ -26,6 +26,10 @@ pub type ResponseFuture =
 /// How the requests of guests leave the host.
 pub trait SendRequest: Send + Sync + 'static {
     /// Sends a request and resolves once the response's head is there.
+    ///
+    /// The future is polled while an instance of a guest runs, and wasmtime runs none within
+    /// another: whoever has a guest answer runs that on a task of its own, as
+    /// [`Service02`](super::Service02) does.
     ///
     /// # Errors
     ///
@@ -64,10 +68,7 @@ impl GuestState {
             },
             reflex,
             policy,
-            limits: StoreLimitsBuilder::new()
-                .memory_size(limits.memory_bytes_max)
-                .table_elements(limits.table_elements_max)
-                .build(),
+            limits: limits.of_store(),
         }
     }
 
@@ -148,20 +149,30 @@ impl WasiHttpHooks for Hooks {
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
         let progress = Arc::clone(&self.progress);
         let response = self.sender.send(request);
-        Box::new(async move {
+        sent(async move {
             let waiting = progress.wait();
             progress.call_upstream();
             let response = response.await?;
             drop(waiting);
-            let response = response.map(|body| HostBody::boxed(body, &progress));
-            let done: Transmission = Box::new(std::future::ready(Ok(())));
-            Ok((response, done))
+            Ok(response.map(|body| HostBody::boxed(body, &progress)))
         })
     }
 }
 
-pub(super) type Transmission = Box<dyn Future<Output = Result<(), Error>> + Send>;
+type Transmission = Box<dyn Future<Output = Result<(), Error>> + Send>;
+
+/// What wasmtime-wasi-http's hooks resolve to: a response, and what becomes of its request.
 pub(super) type Sent = (http::Response<WasiBody>, Transmission);
+
+/// A response on its way, as those hooks want it. A request whose response is there is sent.
+pub(super) fn sent(
+    response: impl Future<Output = Result<http::Response<WasiBody>, Error>> + Send + 'static,
+) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
+    Box::new(async move {
+        let done: Transmission = Box::new(std::future::ready(Ok(())));
+        Ok((response.await?, done))
+    })
+}
 
 /// How far one request has come. Shared by the guest's store and whoever waits for the response.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use super::http_host::{HttpPolicy, apply, read_ahead, replayed};
 use super::misses::{Watch, fails, target};
 use super::recording::Target;
 use super::rest::Rest;
-use super::state::{ResponseFuture, SendRequest, Sent, Transmission};
+use super::state::{ResponseFuture, SendRequest, Sent, sent};
 use crate::cache::Entry;
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
@@ -28,7 +28,6 @@ use reflex_llm::embeddings::{self, Found};
 use reflex_llm::status::{self, Status};
 use reflex_llm::{Bypass, Control, Examined, Head, Key, Policy, Shape, X_REFLEX_TTL};
 use std::fmt;
-use std::future::ready;
 use std::sync::Arc;
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
@@ -77,11 +76,7 @@ impl WasiHttpHooks for Transparent {
         _options: Option<RequestOptions>,
         _transmitted: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
-        let response = self.send(request);
-        Box::new(async move {
-            let done: Transmission = Box::new(ready(Ok(())));
-            Ok((response.await?, done))
-        })
+        sent(self.send(request))
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 const USAGE: &str = "usage:
   reflex-compose plug SOCKET.wasm PLUG.wasm OUT.wasm      as `wac plug` does
-  reflex-compose wit FOLDER OUT.wasm                      as `wkg wit build` does
+  reflex-compose wit FOLDER OUT.wasm                      as `wkg build` does
   reflex-compose c FOLDER WORLD OUT-FOLDER                as `wit-bindgen c` does
   reflex-compose new CORE.wasm OUT.wasm                   as `wasm-tools component new` does";
 

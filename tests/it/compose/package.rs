@@ -3,7 +3,7 @@
 use super::tool;
 use std::path::Path;
 
-/// What `wkg wit build` makes: the package in its binary form, with all that it depends on.
+/// What `wkg build` makes: the package in its binary form, with all that it depends on.
 #[test]
 fn the_wit_is_a_package() {
     let folder = tempfile::tempdir().expect("a folder");

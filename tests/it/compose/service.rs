@@ -1,8 +1,9 @@
-//! Our middleware in front of a `wasi:http` 0.3 service, as one component: misses and what is not
-//! ours to answer go to the service, hits come from the cache, and bodies stream both ways.
+//! Our middleware in front of a service: of WASI 0.3, as one component with it, and of WASI 0.2, run
+//! by the host. Misses and what is not ours to answer go to the service, hits come from the cache, and
+//! bodies stream both ways.
 //!
-//! The service (`tests/guests/origin`) makes its bodies itself, and asks before each part of a
-//! stream whether to go on; the tests are who it asks.
+//! The services (`tests/guests/origin` and `origin02`) make their bodies themselves, and ask before
+//! each part of a stream whether to go on; the tests are who they ask.
 
 use super::tool;
 use bytes::Bytes;
@@ -12,9 +13,10 @@ use http_body_util::{BodyExt as _, Full};
 use reflex_host::cache::{Cache, CacheOptions};
 use reflex_host::clock::Clock;
 use reflex_host::runtime::{
-    Failure, Grant, GuestLimits, Handler, HttpPolicy, ReflexCtx, ResponseFuture, SendRequest,
-    WasiBody,
+    Failure, Grant, GuestLimits, Handler, HttpPolicy, NoObserver, Outcome, RecordingObserver,
+    ReflexCtx, ResponseFuture, SendRequest, Service02, WasiBody,
 };
+use reflex_tests::PATIENCE;
 use reflex_tests::client::Ask;
 use reflex_tests::edge::Plan;
 use reflex_tests::upstream::Upstream;
@@ -43,17 +45,67 @@ fn composed() -> (TempDir, PathBuf) {
     (folder, component)
 }
 
-/// A host of the composed component.
+/// A host of the middleware and a service.
 struct Host {
     handler: Handler,
     pace: Arc<Pace>,
 }
 
+/// One of each kind.
+fn hosts() -> impl Iterator<Item = Host> {
+    ["0.3", "0.2"].into_iter().map(|version| {
+        println!("a service of WASI {version}");
+        match version {
+            "0.2" => Host::before_02(),
+            _ => Host::composed(),
+        }
+    })
+}
+
+/// The machine may be busy with a build.
+fn limits() -> GuestLimits {
+    GuestLimits {
+        instances_max: 8,
+        guest_time_max: PATIENCE,
+        ..GuestLimits::default()
+    }
+}
+
+/// The service of WASI 0.2, and who sets its pace.
+pub(super) fn origin02(limits: GuestLimits) -> (Service02, Arc<Pace>) {
+    let pace = Arc::new(Pace(Semaphore::new(0)));
+    let sender = Arc::new(Sender(Arc::clone(&pace)));
+    let component = include_bytes!(env!("REFLEX_TEST_ORIGIN02_WASM"));
+    let service = Service02::new(component, sender, limits);
+    (service.expect("it is a service"), pace)
+}
+
 impl Host {
-    fn new() -> Self {
+    fn composed() -> Self {
+        Self::composed_with(limits(), Arc::new(NoObserver))
+    }
+
+    fn composed_with(limits: GuestLimits, observer: Arc<dyn RecordingObserver>) -> Self {
         let (_folder, component) = composed();
         let component = std::fs::read(component).expect("the component");
         let pace = Arc::new(Pace(Semaphore::new(0)));
+        let sender = Arc::new(Sender(Arc::clone(&pace)));
+        Self::of(&component, sender, pace, limits, observer)
+    }
+
+    fn before_02() -> Self {
+        let (service, pace) = origin02(limits());
+        let (component, observer) = (reflex_host::serve::MIDDLEWARE, Arc::new(NoObserver));
+        Self::of(component, Arc::new(service), pace, limits(), observer)
+    }
+
+    fn of(
+        component: &[u8],
+        sender: Arc<dyn SendRequest>,
+        pace: Arc<Pace>,
+        limits: GuestLimits,
+        observer: Arc<dyn RecordingObserver>,
+    ) -> Self {
         let reflex = ReflexCtx {
             cache: Cache::in_memory(&CacheOptions::default()),
             grant: Grant {
@@ -62,17 +114,15 @@ impl Host {
             },
             clock: Clock::system(),
         };
-        let policy = HttpPolicy::new(&reflex.cache);
-        let limits = GuestLimits {
-            instances_max: 8,
-            // The machine may be busy with a build.
-            guest_time_max: Duration::from_secs(60),
-            ..GuestLimits::default()
+        let policy = HttpPolicy {
+            observer,
+            ..HttpPolicy::new(&reflex.cache)
         };
-        let sender = Sender(Arc::clone(&pace));
-        let handler = Handler::new(&component, reflex, policy, Arc::new(sender), limits)
-            .expect("the composed component fits our host");
-        Self { handler, pace }
+        let handler = Handler::new(component, reflex, policy, sender, limits);
+        Self {
+            handler: handler.expect("the component fits our host"),
+            pace,
+        }
     }
 
     async fn try_send(&self, path: &str, body: WasiBody) -> Result<Response<WasiBody>, Failure> {
@@ -93,7 +143,7 @@ impl Host {
 }
 
 /// Whom the service asks whether to go on: yes, as often as the test has said so.
-struct Pace(Semaphore);
+pub(super) struct Pace(pub(super) Semaphore);
 
 /// The only place that the component reaches.
 struct Sender(Arc<Pace>);
@@ -109,25 +159,25 @@ impl SendRequest for Sender {
     }
 }
 
-fn full(body: impl Into<Bytes>) -> WasiBody {
+pub(super) fn full(body: impl Into<Bytes>) -> WasiBody {
     boxed(Full::new(body.into()))
 }
 
-fn boxed(
+pub(super) fn boxed(
     body: impl http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
 ) -> WasiBody {
     body.map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A response whose body comes bit by bit.
-struct Answer {
+pub(super) struct Answer {
     status: StatusCode,
     headers: HeaderMap,
     body: WasiBody,
 }
 
 impl Answer {
-    fn new(response: Response<WasiBody>) -> Self {
+    pub(super) fn new(response: Response<WasiBody>) -> Self {
         let (head, body) = response.into_parts();
         Self {
             status: head.status,
@@ -148,7 +198,7 @@ impl Answer {
     }
 
     /// The next part of the body, as text; nothing at its end.
-    async fn part(&mut self) -> String {
+    pub(super) async fn part(&mut self) -> String {
         match within("a part of the body", self.body.frame()).await {
             None => String::new(),
             Some(frame) => {
@@ -158,7 +208,13 @@ impl Answer {
         }
     }
 
-    async fn rest(&mut self) -> String {
+    /// Whether the rest of the body breaks off before its end.
+    async fn breaks(self) -> bool {
+        let rest = within("the end of the body", self.body.collect()).await;
+        rest.is_err()
+    }
+
+    pub(super) async fn rest(&mut self) -> String {
         let mut text = String::new();
         loop {
             let part = self.part().await;
@@ -170,7 +226,7 @@ impl Answer {
     }
 }
 
-fn chat(prompt: &str, stream: bool) -> String {
+pub(super) fn chat(prompt: &str, stream: bool) -> String {
     format!(
         r#"{{"model":"m","stream":{stream},"messages":[{{"role":"user","content":"{prompt}"}}]}}"#
     )
@@ -178,76 +234,99 @@ fn chat(prompt: &str, stream: bool) -> String {
 
 #[tokio::test]
 async fn a_miss_is_answered_by_the_service_and_a_hit_by_us() {
-    let host = Host::new();
-    let mut miss = host.send(CHAT, chat("Hello", false)).await;
-    assert_eq!(
-        (miss.status, miss.origin()),
-        (StatusCode::OK, ("MISS", true))
-    );
-    let body = miss.rest().await;
-    assert!(body.contains("bytes"), "{body}");
+    for host in hosts() {
+        let mut miss = host.send(CHAT, chat("Hello", false)).await;
+        assert_eq!(
+            (miss.status, miss.origin()),
+            (StatusCode::OK, ("MISS", true))
+        );
+        let body = miss.rest().await;
+        assert!(body.contains("bytes"), "{body}");
 
-    let mut hit = host.send(CHAT, chat("Hello", false)).await;
-    assert_eq!(hit.origin(), ("HIT_L1_EXACT", false));
-    assert_eq!(hit.rest().await, body);
+        let mut hit = host.send(CHAT, chat("Hello", false)).await;
+        assert_eq!(hit.origin(), ("HIT_L1_EXACT", false));
+        assert_eq!(hit.rest().await, body);
 
-    let other = host.send(CHAT, chat("Good bye", false)).await;
-    assert_eq!(other.origin(), ("MISS", true));
+        let other = host.send(CHAT, chat("Good bye", false)).await;
+        assert_eq!(other.origin(), ("MISS", true));
+    }
 }
 
 #[tokio::test]
 async fn a_stream_reaches_the_client_as_it_is_made_and_is_replayed() {
-    let host = Host::new();
-    let mut miss = host.send(CHAT, chat("Tell me", true)).await;
-    assert_eq!(miss.origin(), ("MISS", true));
-    // The service waits to be told to go on, and the first part is here all the same.
-    let mut body = miss.part().await;
-    assert!(body.contains("On"), "{body}");
-    for _ in 0..3 {
-        host.pace.0.add_permits(1);
-        body.push_str(&miss.part().await);
-    }
-    assert_eq!(miss.part().await, "");
-    assert!(body.ends_with("data: [DONE]\n\n"), "{body}");
+    for host in hosts() {
+        let mut miss = host.send(CHAT, chat("Tell me", true)).await;
+        assert_eq!(miss.origin(), ("MISS", true));
+        // The service waits to be told to go on, and the first part is here all the same.
+        let mut body = miss.part().await;
+        assert!(body.contains("On"), "{body}");
+        for _ in 0..3 {
+            host.pace.0.add_permits(1);
+            body.push_str(&miss.part().await);
+        }
+        assert_eq!(miss.part().await, "");
+        assert!(body.ends_with("data: [DONE]\n\n"), "{body}");
 
-    let mut hit = host.send(CHAT, chat("Tell me", true)).await;
-    assert_eq!(hit.origin(), ("HIT_L1_EXACT", false));
-    assert_eq!(hit.rest().await, body);
+        let mut hit = host.send(CHAT, chat("Tell me", true)).await;
+        assert_eq!(hit.origin(), ("HIT_L1_EXACT", false));
+        assert_eq!(hit.rest().await, body);
+    }
 }
 
 #[tokio::test]
 async fn who_asks_the_same_meanwhile_reads_along_also_when_the_first_has_left() {
-    let host = Host::new();
-    let mut first = host.send(CHAT, chat("Together", true)).await;
-    let begin = first.part().await;
-    let mut second = host.send(CHAT, chat("Together", true)).await;
-    assert_eq!(second.header("cache-status"), "reflex; fwd=miss; collapsed");
-    assert_eq!(second.part().await, begin);
+    for host in hosts() {
+        let mut first = host.send(CHAT, chat("Together", true)).await;
+        let begin = first.part().await;
+        let mut second = host.send(CHAT, chat("Together", true)).await;
+        assert_eq!(second.header("cache-status"), "reflex; fwd=miss; collapsed");
+        assert_eq!(second.part().await, begin);
 
-    drop(first);
-    host.pace.0.add_permits(3);
-    let rest = second.rest().await;
-    assert!(rest.ends_with("data: [DONE]\n\n"), "{rest}");
-    let mut hit = host.send(CHAT, chat("Together", true)).await;
-    assert_eq!(hit.origin(), ("HIT_L1_EXACT", false));
-    assert_eq!(hit.rest().await, format!("{begin}{rest}"));
+        drop(first);
+        host.pace.0.add_permits(3);
+        let rest = second.rest().await;
+        assert!(rest.ends_with("data: [DONE]\n\n"), "{rest}");
+        let mut hit = host.send(CHAT, chat("Together", true)).await;
+        assert_eq!(hit.origin(), ("HIT_L1_EXACT", false));
+        assert_eq!(hit.rest().await, format!("{begin}{rest}"));
+    }
 }
 
 #[tokio::test]
 async fn a_stream_that_its_client_leaves_is_not_stored() {
-    let host = Host::new();
-    let mut left = host.send(CHAT, chat("Never mind", true)).await;
-    left.part().await;
-    drop(left);
-    host.pace.0.add_permits(6);
-    let mut again = host.send(CHAT, chat("Never mind", true)).await;
-    assert_eq!(again.origin(), ("MISS", true));
-    let body = again.rest().await;
-    assert!(body.ends_with("data: [DONE]\n\n"), "{body}");
+    for host in hosts() {
+        let mut left = host.send(CHAT, chat("Never mind", true)).await;
+        left.part().await;
+        drop(left);
+        host.pace.0.add_permits(6);
+        let mut again = host.send(CHAT, chat("Never mind", true)).await;
+        assert_eq!(again.origin(), ("MISS", true));
+        let body = again.rest().await;
+        assert!(body.ends_with("data: [DONE]\n\n"), "{body}");
+    }
+}
+
+/// Passes on how guests fail.
+pub(super) struct Told(mpsc::UnboundedSender<&'static str>);
+
+impl Told {
+    pub(super) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<&'static str>) {
+        let (tell, failures) = mpsc::unbounded_channel();
+        (Arc::new(Self(tell)), failures)
+    }
+}
+
+impl RecordingObserver for Told {
+    fn guest_failed(&self, reason: &'static str) {
+        // The test may be over.
+        let _ = self.0.send(reason);
+    }
+
+    fn ended(&self, _: Outcome) {}
 }
 
 /// A body of no length known beforehand, in parts that a test sends when it likes.
-struct Parts(mpsc::Receiver<Bytes>);
+pub(super) struct Parts(pub(super) mpsc::Receiver<Bytes>);
 
 impl http_body::Body for Parts {
     type Data = Bytes;
@@ -267,23 +346,24 @@ impl http_body::Body for Parts {
 /// comes after the last.
 async fn check_streams_through(path: &str, bypass: &str) {
     const PARTS: usize = 16;
-    let host = Host::new();
-    let (parts, body) = mpsc::channel(1);
-    let sending = async move {
-        for _ in 0..PARTS {
-            let part = Bytes::from(vec![b' '; 16 << 10]);
-            within("room for a part", parts.send(part))
-                .await
-                .expect("it is read");
-        }
-    };
-    let (response, ()) = tokio::join!(host.try_send(path, boxed(Parts(body))), sending);
-    let mut answer = Answer::new(response.expect("a response"));
-    assert_eq!(answer.origin(), ("BYPASS", true));
-    let why = format!("reflex; fwd=bypass; detail=\"{bypass}\"");
-    assert_eq!(answer.header("cache-status"), why);
-    let said = answer.rest().await;
-    assert!(said.contains(&(PARTS * (16 << 10)).to_string()), "{said}");
+    for host in hosts() {
+        let (parts, body) = mpsc::channel(1);
+        let sending = async move {
+            for _ in 0..PARTS {
+                let part = Bytes::from(vec![b' '; 16 << 10]);
+                within("room for a part", parts.send(part))
+                    .await
+                    .expect("it is read");
+            }
+        };
+        let (response, ()) = tokio::join!(host.try_send(path, boxed(Parts(body))), sending);
+        let mut answer = Answer::new(response.expect("a response"));
+        assert_eq!(answer.origin(), ("BYPASS", true));
+        let why = format!("reflex; fwd=bypass; detail=\"{bypass}\"");
+        assert_eq!(answer.header("cache-status"), why);
+        let said = answer.rest().await;
+        assert!(said.contains(&(PARTS * (16 << 10)).to_string()), "{said}");
+    }
 }
 
 #[tokio::test]
@@ -299,15 +379,41 @@ async fn what_is_too_long_to_look_at_streams_through_to_the_service() {
 
 #[tokio::test]
 async fn an_error_of_the_service_is_the_clients_and_is_not_stored() {
-    let host = Host::new();
-    let body = chat("Hello", false).replace("\"m\"", "\"none\"");
-    for _ in 0..2 {
-        let Err(Failure::Refused { error, .. }) = host.try_send(CHAT, full(body.clone())).await
-        else {
-            panic!("an error of the service");
-        };
-        assert_eq!(error.to_string(), "ErrorCode::DestinationUnavailable");
+    for host in hosts() {
+        let body = chat("Hello", false).replace("\"m\"", "\"none\"");
+        for _ in 0..2 {
+            let Err(Failure::Refused { error, .. }) = host.try_send(CHAT, full(body.clone())).await
+            else {
+                panic!("an error of the service");
+            };
+            assert_eq!(error.to_string(), "ErrorCode::DestinationUnavailable");
+        }
     }
+}
+
+/// Its client waits for the body, and it for somebody who never answers.
+#[tokio::test]
+async fn a_service_that_streams_for_too_long_is_stopped_and_counted() {
+    let limits = GuestLimits {
+        stream_time_max: Duration::from_secs(2),
+        instances_max: 1,
+        instance_wait_max: PATIENCE,
+        ..limits()
+    };
+    let (observer, mut failures) = Told::new();
+    let host = Host::composed_with(limits, observer);
+    let mut answer = host.send(CHAT, chat("Slowly", true)).await;
+    assert_eq!(answer.origin(), ("MISS", true));
+    assert!(answer.part().await.contains("On"));
+    assert!(answer.breaks().await, "it passes for a whole body");
+    let failure = within("a count", failures.recv()).await;
+    assert_eq!(failure, Some("stream-timeout"));
+
+    // Its instance has gone with it.
+    let mut other = host.send(CHAT, chat("At once", false)).await;
+    assert_eq!(other.origin(), ("MISS", true));
+    assert!(other.rest().await.contains("bytes"));
+    assert_eq!(failures.try_recv().ok(), None);
 }
 
 #[tokio::test]

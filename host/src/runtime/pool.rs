@@ -1,0 +1,59 @@
+//! The engine of guests that come in numbers, each with a store of its own.
+
+use super::engine::{one_line, tick_epoch};
+use super::limits::GuestLimits;
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, UpdateDeadline,
+};
+
+/// An engine, with the pooling allocator where the machine has the address space for it, and a
+/// thread that advances its epoch for as long as it lives.
+pub(super) fn pooled_engine(limits: &GuestLimits) -> wasmtime::Result<Engine> {
+    let engine = Engine::new(&config(limits, true)).or_else(|error| {
+        tracing::warn!(error = one_line(&error), "no pooling of guest memories");
+        Engine::new(&config(limits, false))
+    })?;
+    tick_epoch(&engine)?;
+    Ok(engine)
+}
+
+/// Core instances, memories and tables that one component may be made of.
+const CORE_PARTS_MAX: u32 = 16;
+
+/// So many memories there are room for in each of all instances. A component has one, as a rule, and
+/// so has each of those that it is composed of. It costs addresses, of which a memory takes 4 GiB.
+const MEMORIES_USUAL: u32 = 4;
+
+fn config(limits: &GuestLimits, pooling: bool) -> Config {
+    let mut config = Config::new();
+    config.wasm_component_model_async(true);
+    config.epoch_interruption(true);
+    if pooling {
+        let mut pool = PoolingAllocationConfig::new();
+        let each = |parts: u32| limits.instances_max.saturating_mul(parts);
+        pool.total_component_instances(limits.instances_max)
+            .total_core_instances(each(CORE_PARTS_MAX))
+            .total_memories(each(MEMORIES_USUAL))
+            // One of its own, and one for what it imports.
+            .total_tables(each(2 * MEMORIES_USUAL))
+            .total_stacks(limits.instances_max.saturating_mul(2))
+            .max_core_instances_per_component(CORE_PARTS_MAX)
+            .max_memories_per_component(CORE_PARTS_MAX)
+            .max_tables_per_component(CORE_PARTS_MAX)
+            .max_memory_size(limits.memory_bytes_max)
+            .table_elements(limits.table_elements_max);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    }
+    config
+}
+
+/// Bounds what a store's guest may do, but for its memories. One that runs on is made to yield;
+/// whether it may go on is decided by time, outside.
+pub(super) fn bound<T>(store: &mut Store<T>, limits: &GuestLimits) {
+    store.set_hostcall_fuel(limits.hostcall_bytes_max);
+    if let Some(table) = store.concurrent_resource_table() {
+        table.set_max_capacity(limits.handles_max);
+    }
+    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));
+    store.set_epoch_deadline(1);
+}
