@@ -101,6 +101,7 @@ pub(crate) fn set_up(compose: &Path) -> Result<()> {
                     .arg(out);
                 vec![command]
             })?;
+            node::set_up_suspending()?;
         }
         Err(why) => guest.skip("js", &why)?,
     }

@@ -18,7 +18,7 @@ const MAJOR_MIN: u32 = 20;
 /// At most some 150 packages, 100 MB.
 const INSTALL_TIME_MAX: Duration = Duration::from_secs(600);
 
-/// What npm makes the clients' folder of. The lock has a checksum of each package, and no addresses.
+/// What npm makes a folder of. The lock has a checksum of each package, and no addresses.
 const FILES: [&str; 3] = [".npmrc", "package.json", "package-lock.json"];
 
 /// Says in the folder what it was made of; written last.
@@ -34,6 +34,30 @@ pub(crate) fn set_up() -> Result<Option<PathBuf>> {
     let packages = packages_of("tests/js", &FILES, "js")?;
     let said = packages.map_err(|why| say(&format!("JavaScript clients: skipped: {why}")));
     Ok(said.ok())
+}
+
+/// Gets a Node.js in which WebAssembly can wait for promises (`WebAssembly.Suspending`), unless the
+/// one in the search path is one. Components with async functions need it. Where npm has none for
+/// this machine, nothing is got.
+///
+/// # Errors
+///
+/// As of [`packages_of`].
+pub(crate) fn set_up_suspending() -> Result<()> {
+    let can_suspend = Command::new("node")
+        .args(["-e", "process.exit('Suspending' in WebAssembly ? 0 : 1)"])
+        .stdin(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !can_suspend {
+        let got = packages_of("tests/hosts", &FILES, "hosts")?;
+        if let Err(why) = got {
+            say(&format!(
+                "Node.js with WebAssembly.Suspending: skipped: {why}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Has npm make the folder of that name under `target/` of these files in `source`, [`FILES`]

@@ -11,7 +11,7 @@
 
 use exports::reflex::cache::decider::{Decision, Guest, Keeping};
 use reflex::cache::cache::Error;
-use reflex::cache::requests::Request;
+use reflex::cache::request;
 
 wit_bindgen::generate!({
     path: "../../wit",
@@ -24,8 +24,8 @@ struct Policy;
 export!(Policy);
 
 impl Guest for Policy {
-    fn decide(request: &Request) -> Decision {
-        match request.lookup() {
+    fn decide() -> Decision {
+        match request::lookup() {
             Ok(Some(entry)) => Decision::Serve(entry),
             Ok(None) => Decision::Ask(Keeping { ttl_seconds: None }),
             Err(Error::Bypass(reason)) => Decision::Pass(reason),

@@ -11,14 +11,13 @@ mod cache_world {
     });
 }
 
-/// `reflex:cache/requests`, and what a policy component exports.
+/// `reflex:cache/request`, and what a policy component exports.
 mod policy_world {
     wasmtime::component::bindgen!({
         path: "../wit",
         world: "reflex:cache/policy",
         with: {
             "reflex:cache/cache": super::cache_world::reflex::cache::cache,
-            "reflex:cache/requests.request": crate::runtime::policy::Question,
         },
         imports: { default: trappable },
     });
@@ -78,5 +77,5 @@ pub use http_world::reflex::cache::{embeddings, http};
 pub(super) use http_world::wasi::http::handler;
 pub(super) use keyvalue_world::wasi::keyvalue::store as keyvalue;
 pub(super) use policy_world::exports::reflex::cache::decider;
-pub(super) use policy_world::reflex::cache::requests;
+pub(super) use policy_world::reflex::cache::request;
 pub(super) use policy_world::{Policy as PolicyInstance, PolicyPre};

@@ -6,11 +6,11 @@
 //!                └► Decision: serve this entry | ask, and keep | pass | refuse
 //! ```
 //!
-//! The request stays here, and the guest gets a handle: a decision costs the same for any length.
-//! An instance is asked again and again, by one caller at a time; after any fault it is dropped.
+//! The request stays here, and nothing of it is copied for a guest that does not read it: a decision
+//! costs the same for any length. An instance is asked again and again, by one caller at a time; after any fault it is dropped.
 
 use super::bindings::cache::{self, Error};
-use super::bindings::{PolicyInstance, PolicyPre, decider, requests};
+use super::bindings::{PolicyInstance, PolicyPre, decider, request};
 use super::cache_host::{Named, ReflexCtx, ReflexCtxView, add_to_linker, part};
 use super::engine::{LoadError, one_line, tick_epoch};
 use super::grant::bytes32;
@@ -20,29 +20,26 @@ use bytes::Bytes;
 use reflex_llm::{Head, Key, Tenant};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wasmtime::component::{Component, HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Config, Engine, Result, Store, StoreLimits};
 
-/// A request that a policy is asked about. A clone copies its head.
+/// A request that a policy is asked about. A clone shares it.
 #[derive(Clone)]
 pub struct Question {
-    what: What,
+    what: Arc<What>,
     /// On whose behalf, if it was said.
     tenant: Option<Tenant>,
-    /// The request's headers.
-    headers: Vec<(String, Vec<u8>)>,
-    /// The request's body, or the prompt.
-    body: Bytes,
 }
 
-#[derive(Clone)]
 enum What {
-    Prompt,
+    Prompt(String),
     Request {
         method: String,
         upstream: String,
         path: String,
+        headers: Vec<(String, Vec<u8>)>,
+        body: Bytes,
     },
 }
 
@@ -50,10 +47,8 @@ impl Question {
     /// A bare prompt of a tenant's; what it is hashed to is [`Key::for_prompt`].
     pub fn prompt(tenant: Tenant, text: impl Into<String>) -> Self {
         Self {
-            what: What::Prompt,
+            what: Arc::new(What::Prompt(text.into())),
             tenant: Some(tenant),
-            headers: Vec::new(),
-            body: text.into().into(),
         }
     }
 
@@ -67,35 +62,35 @@ impl Question {
         headers: Vec<(String, Vec<u8>)>,
         body: impl Into<Bytes>,
     ) -> Self {
-        Self {
-            what: What::Request {
-                method: method.into(),
-                upstream: upstream.into(),
-                path: path.into(),
-            },
-            tenant: None,
+        let what = What::Request {
+            method: method.into(),
+            upstream: upstream.into(),
+            path: path.into(),
             headers,
             body: body.into(),
+        };
+        Self {
+            what: Arc::new(what),
+            tenant: None,
         }
     }
 
     fn named(&self, ctx: &ReflexCtx) -> Result<Named, Error> {
-        match &self.what {
-            What::Prompt => {
-                ctx.check_length("prompt", self.body.len())?;
+        match &*self.what {
+            What::Prompt(text) => {
+                ctx.check_length("prompt", text.len())?;
                 let tenant = self.tenant.ok_or_else(no_tenant)?;
                 let tenant = ctx.grant.tenant(&tenant.0)?;
-                // It was text when it was asked.
-                let text = std::str::from_utf8(&self.body).map_err(|_| no_text())?;
                 Ok(Named::bare(Key::for_prompt(&tenant, text)))
             }
             What::Request {
                 method,
                 upstream,
                 path,
+                headers,
+                body,
             } => {
-                let headers: Vec<(&str, &[u8])> = self
-                    .headers
+                let headers: Vec<(&str, &[u8])> = headers
                     .iter()
                     .map(|(name, value)| (name.as_str(), value.as_slice()))
                     .collect();
@@ -105,19 +100,34 @@ impl Question {
                     path,
                     headers: &headers,
                 };
-                ctx.classify(&head, &self.body, self.tenant)
+                ctx.classify(&head, body, self.tenant)
             }
         }
     }
 
     fn head(&self) -> [&str; 3] {
-        match &self.what {
-            What::Prompt => [""; 3],
+        match &*self.what {
+            What::Prompt(_) => [""; 3],
             What::Request {
                 method,
                 upstream,
                 path,
+                ..
             } => [method, upstream, path],
+        }
+    }
+
+    fn headers(&self) -> &[(String, Vec<u8>)] {
+        match &*self.what {
+            What::Prompt(_) => &[],
+            What::Request { headers, .. } => headers,
+        }
+    }
+
+    fn body(&self) -> &[u8] {
+        match &*self.what {
+            What::Prompt(text) => text.as_bytes(),
+            What::Request { body, .. } => body,
         }
     }
 }
@@ -126,14 +136,10 @@ fn no_tenant() -> Error {
     Error::Invalid("tenant: none".into())
 }
 
-fn no_text() -> Error {
-    Error::Invalid("prompt: not UTF-8".into())
-}
-
 /// Without contents: credentials stand there.
 impl fmt::Debug for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Question({} bytes)", self.body.len())
+        write!(f, "Question({} bytes)", self.body().len())
     }
 }
 
@@ -190,8 +196,36 @@ struct State {
     reflex: ReflexCtx,
     table: ResourceTable,
     limits: StoreLimits,
-    /// What the guest is asked about. Its handle lives only for as long as this is here.
-    question: Option<Question>,
+    /// What the guest is asked about, while it is.
+    asked: Option<Asked>,
+}
+
+/// What a guest is asked about.
+struct Asked {
+    question: Question,
+    /// What it was found to stand for. To find that out is most of what a decision costs.
+    named: Option<Named>,
+}
+
+impl Asked {
+    fn named(&mut self, ctx: &ReflexCtx) -> Result<&Named, Error> {
+        let named = match self.named.take() {
+            Some(named) => named,
+            None => self.question.named(ctx)?,
+        };
+        Ok(self.named.insert(named))
+    }
+
+    fn into_named(mut self, ctx: &ReflexCtx) -> Result<Named, Error> {
+        let named = self.named.take();
+        named.map_or_else(|| self.question.named(ctx), Ok)
+    }
+
+    /// The same question on behalf of another.
+    fn act_for(&mut self, tenant: Tenant) {
+        self.question.tenant = Some(tenant);
+        self.named = None;
+    }
 }
 
 impl PolicyGuest {
@@ -273,7 +307,7 @@ impl PolicyGuest {
             reflex: self.reflex.clone(),
             table,
             limits: limits.of_store(),
-            question: None,
+            asked: None,
         };
         let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| &mut state.limits);
@@ -299,16 +333,18 @@ impl fmt::Debug for PolicyGuest {
 impl Instance {
     fn decide(&mut self, question: Question, limits: &GuestLimits) -> Result<Decision> {
         self.store.set_epoch_deadline(ticks(limits));
-        self.store.data_mut().question = Some(question);
-        let handle = Resource::new_borrow(0);
+        self.store.data_mut().asked = Some(Asked {
+            question,
+            named: None,
+        });
         let decider = self.policy.reflex_cache_decider();
-        let decision = decider.call_decide(&mut self.store, handle)?;
+        let decision = decider.call_decide(&mut self.store)?;
         let state = self.store.data_mut();
-        let question = state.question.take();
+        let asked = state.asked.take();
         Ok(match decision {
             decider::Decision::Serve(entry) => Decision::Serve(state.table.delete(entry)?),
             decider::Decision::Ask(decider::Keeping { ttl_seconds }) => {
-                let named = question.as_ref().map(|it| it.named(&state.reflex));
+                let named = asked.map(|it| it.into_named(&state.reflex));
                 match named {
                     Some(Ok(named)) => Decision::Ask(Asking { named, ttl_seconds }),
                     // The guest wants it kept, but there is no key for it.
@@ -331,7 +367,7 @@ fn ticks(limits: &GuestLimits) -> u64 {
 fn linker(engine: &Engine) -> Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     add_to_linker(&mut linker, State::reflex)?;
-    requests::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    request::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     Ok(linker)
 }
 
@@ -353,76 +389,70 @@ impl State {
         }
     }
 
-    /// A guest has a handle only while there is a question.
-    fn question(&self) -> Result<&Question> {
-        self.question
-            .as_ref()
-            .ok_or_else(|| wasmtime::Error::msg("no request is being decided about"))
+    /// None once the guest has answered, and before it is asked.
+    fn asked(&self) -> Result<&Asked> {
+        self.asked.as_ref().ok_or_else(nothing_asked)
     }
 
-    fn named(&self) -> Result<Result<Named, Error>> {
-        Ok(self.question()?.named(&self.reflex))
+    fn question(&self) -> Result<&Question> {
+        Ok(&self.asked()?.question)
+    }
+
+    fn key(&mut self) -> Result<Result<Key, Error>> {
+        let asked = self.asked.as_mut().ok_or_else(nothing_asked)?;
+        Ok(asked.named(&self.reflex).map(|named| named.key))
     }
 }
 
-impl requests::Host for State {}
+fn nothing_asked() -> wasmtime::Error {
+    wasmtime::Error::msg("no request is being decided about")
+}
 
-impl requests::HostRequest for State {
-    fn method(&mut self, _: Resource<Question>) -> Result<String> {
+impl request::Host for State {
+    fn method(&mut self) -> Result<String> {
         Ok(self.question()?.head()[0].into())
     }
 
-    fn upstream(&mut self, _: Resource<Question>) -> Result<String> {
+    fn upstream(&mut self) -> Result<String> {
         Ok(self.question()?.head()[1].into())
     }
 
-    fn path(&mut self, _: Resource<Question>) -> Result<String> {
+    fn path(&mut self) -> Result<String> {
         Ok(self.question()?.head()[2].into())
     }
 
-    fn header(&mut self, _: Resource<Question>, name: String) -> Result<Vec<Vec<u8>>> {
-        let headers = self.question()?.headers.iter();
+    fn header(&mut self, name: String) -> Result<Vec<Vec<u8>>> {
+        let headers = self.question()?.headers().iter();
         let values = headers.filter(|(other, _)| *other == name);
         Ok(values.map(|(_, value)| value.clone()).collect())
     }
 
-    fn size(&mut self, _: Resource<Question>) -> Result<u64> {
-        Ok(self.question()?.body.len() as u64)
+    fn size(&mut self) -> Result<u64> {
+        Ok(self.question()?.body().len() as u64)
     }
 
-    fn read(&mut self, _: Resource<Question>, offset: u64, length: u64) -> Result<Vec<u8>> {
-        Ok(part(&self.question()?.body, offset, length))
+    fn read(&mut self, offset: u64, length: u64) -> Result<Vec<u8>> {
+        Ok(part(self.question()?.body(), offset, length))
     }
 
-    fn classify(&mut self, _: Resource<Question>) -> Result<Result<cache::Key, Error>> {
-        let named = self.named()?;
-        Ok(named.map(|named| cache::Key {
-            tenant: named.key.tenant.0.to_vec(),
-            digest: named.key.digest.to_vec(),
+    fn classify(&mut self) -> Result<Result<cache::Key, Error>> {
+        Ok(self.key()?.map(|key| cache::Key {
+            tenant: key.tenant.0.to_vec(),
+            digest: key.digest.to_vec(),
         }))
     }
 
-    fn act_for(&mut self, _: Resource<Question>, tenant: Vec<u8>) -> Result<Result<(), Error>> {
-        let tenant = match bytes32(&tenant, "tenant").and_then(|it| self.reflex.grant.tenant(&it)) {
-            Ok(tenant) => tenant,
-            Err(error) => return Ok(Err(error)),
-        };
-        if let Some(question) = &mut self.question {
-            question.tenant = Some(tenant);
-        }
-        Ok(Ok(()))
+    fn act_for(&mut self, tenant: Vec<u8>) -> Result<Result<(), Error>> {
+        let asked = self.asked.as_mut().ok_or_else(nothing_asked)?;
+        let tenant = bytes32(&tenant, "tenant").and_then(|it| self.reflex.grant.tenant(&it));
+        Ok(tenant.map(|tenant| asked.act_for(tenant)))
     }
 
-    fn lookup(&mut self, _: Resource<Question>) -> Result<Result<Option<Resource<Entry>>, Error>> {
-        let named = self.named()?;
-        Ok(named.and_then(|named| {
-            let found = self.reflex.find(&self.reflex.key(&named.key));
+    fn lookup(&mut self) -> Result<Result<Option<Resource<Entry>>, Error>> {
+        Ok(self.key()?.and_then(|key| {
+            let found = self.reflex.find(&self.reflex.key(&key));
             self.reflex().open(found)
         }))
-    }
-
-    fn drop(&mut self, _: Resource<Question>) -> Result<()> {
-        Ok(())
     }
 }
 

@@ -109,6 +109,25 @@ fn a_policy_that_names_another_tenant_is_refused() {
     beside.others_are_unharmed();
 }
 
+/// What the host knows of a question, it knows of it on behalf of one tenant.
+#[test]
+fn a_policy_that_acts_for_two_tenants_has_what_is_the_second_ones() {
+    let mut beside = Beside::new();
+    let grant = Grant::new("unruly");
+    beside.unruly = guest(&beside.cache, &grant, GuestLimits::default());
+    let [first, second] = [beside.tenant, Tenant([9; 32])].map(|it| Key::for_prompt(&it, "as-two"));
+    beside.cache.insert(&first, "the first's").expect("room");
+    match beside.ask("as-two").expect("no trap") {
+        Decision::Ask(asking) => assert!(asking.key() == second),
+        other => panic!("{other:?}"),
+    }
+    beside.cache.insert(&second, "the second's").expect("room");
+    match beside.ask("as-two").expect("no trap") {
+        Decision::Serve(entry) => assert_eq!(entry.payload(), "the second's"),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_policy_that_opens_a_million_entries_is_refused_most() {
     let beside = Beside::new();
