@@ -32,6 +32,7 @@ mod segment;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 pub(crate) mod sim_disk;
+mod trouble;
 mod unsynced;
 
 pub(crate) use disk::{Disk, RealDisk};
@@ -45,6 +46,7 @@ pub(crate) use index::Index;
 pub(crate) use inspect::inspect;
 pub use inspect::{SegmentReport, StoreReport};
 pub(crate) use segment::{NewRecord, Place, Read};
+pub(crate) use trouble::StoreError;
 pub(crate) use unsynced::Unsynced;
 
 use folder::Folder;
@@ -55,9 +57,9 @@ use replay::{Last, Replayed};
 use segment::{Active, DiskUse, Segment, allocated_for};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{fmt, io};
 use unsynced::ContentsFile;
 
 /// So many sealed segments may wait for [`Store::take_unsynced`], each with its file open and its
@@ -82,73 +84,6 @@ pub(crate) struct StoreOptions {
     pub(crate) entries_max: u64,
     /// For how long after its expiry an entry is worth as much as before.
     pub(crate) stale_ms_max: u64,
-}
-
-/// Why a record could not be written. The caller goes on without the disk.
-#[derive(Debug)]
-pub(crate) enum StoreError {
-    /// So many bytes of reclaimed segments are still being read. Trying again costs nothing.
-    Pinned(u64),
-    /// The disk is in trouble. Trying again at once would only add to it.
-    Io {
-        doing: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-}
-
-impl StoreError {
-    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io {
-            doing,
-            path,
-            source,
-        }
-    }
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pinned(bytes) => {
-                write!(f, "quota used up: slow readers still hold {bytes} bytes")
-            }
-            Self::Io {
-                doing,
-                path,
-                source,
-            } => write!(f, "cannot {doing} {}: {source}", path.display()),
-        }
-    }
-}
-
-impl StoreError {
-    /// The same of a store that is being opened.
-    pub(crate) fn into_open_error(self) -> OpenError {
-        match self {
-            Self::Pinned(_) => OpenError::Quota(self.to_string()),
-            Self::Io {
-                doing,
-                path,
-                source,
-            } => OpenError::Io {
-                doing,
-                path,
-                source,
-            },
-        }
-    }
-}
-
-impl From<StoreError> for io::Error {
-    fn from(error: StoreError) -> Self {
-        let kind = match &error {
-            StoreError::Pinned(_) => io::ErrorKind::QuotaExceeded,
-            StoreError::Io { source, .. } => source.kind(),
-        };
-        Self::new(kind, error.to_string())
-    }
 }
 
 /// Counts for the operator.
