@@ -1,4 +1,4 @@
-//! The cache: read this first.
+//! The cache itself, whose callers say the time and make the keys: read this first.
 //!
 //! ```text
 //! lookup ─► queue: not written yet ─► index (key ─► place, no lock) ─► record in a mapped segment

@@ -36,21 +36,22 @@
 //! ```
 //!
 //! Go on with [`Cache::get_or_fetch`] for async programs, [`Cache::writer`] for answers that come
-//! piece by piece, [`Cache::purge_tenant`] and [`Cache::stats`].
+//! piece by piece, [`Cache::purge_tenant`] and [`Cache::stats`]. [`L1Cache`] is for memory alone and
+//! payloads of any type, as they are.
 //!
 //! # In a wasmtime host
 //!
-//! The module `runtime` lends the cache to components, within what a `Grant` allows each: a
-//! namespace, one tenant or any, read-only, a quota, a rate. What goes beyond is an error that the
-//! guest can handle.
+//! The module [`runtime`] lends the cache to components, within what a [`runtime::Grant`] allows
+//! each: a namespace, one tenant or any, read-only, a quota, a rate. What goes beyond is an error that
+//! the guest can handle.
 //!
 //! | a guest that | is given |
 //! |---|---|
-//! | calls `reflex:cache` | `runtime::add_to_linker` |
-//! | was written for `wasi:keyvalue` | `runtime::add_keyvalue_to_linker` |
-//! | makes LLM calls over HTTP, and knows of no cache | `runtime::Transparent`, the hooks of its outgoing HTTP |
-//! | decides what becomes of requests | `runtime::PolicyGuest`, a plain function call |
-//! | is a `wasi:http` handler in front of another | `runtime::Handler`, a pool of instances |
+//! | calls `reflex:cache` | [`runtime::add_to_linker`] |
+//! | was written for `wasi:keyvalue` | [`runtime::add_keyvalue_to_linker`] |
+//! | makes LLM calls over HTTP, and knows of no cache | [`runtime::Transparent`], the hooks of its outgoing HTTP |
+//! | decides what becomes of requests | [`runtime::PolicyGuest`], a plain function call |
+//! | is a `wasi:http` handler in front of another | [`runtime::Handler`], a pool of instances |
 //!
 //! `host/examples/` has a program for each; the smallest has less than 60 lines.
 //!
@@ -62,9 +63,9 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | – | [`Cache`], [`cache`] |
-//! | `component` | `runtime`: `reflex:cache/cache` and `wasi:keyvalue` for any wasmtime store, policy components |
-//! | `http` | the bridge to `wasi:http` 0.3: `Handler`, `Transparent` |
-//! | `serve` (the default) | the daemon: `serve`, `config`, `metrics` |
+//! | `component` | [`runtime`]: `reflex:cache/cache` and `wasi:keyvalue` for any wasmtime store, policy components |
+//! | `http` | the bridge to `wasi:http` 0.3: [`runtime::Handler`], [`runtime::Transparent`] |
+//! | `serve` (the default) | the daemon: [`serve`], [`config`], [`metrics`] |
 //!
 //! # The way of a request
 //!
@@ -76,6 +77,33 @@
 //! ```
 //!
 //! Underneath everything is [`cache`], whose callers say the time and make the keys.
+
+// What a feature that is off would have added: links to it lead to the table of features.
+#![cfg_attr(
+    not(feature = "component"),
+    doc = "
+
+[`runtime`]: #features
+[`runtime::Grant`]: #features
+[`runtime::add_to_linker`]: #features
+[`runtime::add_keyvalue_to_linker`]: #features
+[`runtime::PolicyGuest`]: #features"
+)]
+#![cfg_attr(
+    not(feature = "http"),
+    doc = "
+
+[`runtime::Handler`]: #features
+[`runtime::Transparent`]: #features"
+)]
+#![cfg_attr(
+    not(feature = "serve"),
+    doc = "
+
+[`serve`]: #features
+[`config`]: #features
+[`metrics`]: #features"
+)]
 
 #[cfg(feature = "serve")]
 pub mod config;
@@ -90,7 +118,6 @@ pub mod tenants;
 mod answer;
 pub mod clock;
 #[cfg(feature = "component")]
-#[cfg(feature = "component")]
 pub mod runtime;
 
 mod library;
@@ -99,6 +126,7 @@ pub mod cache;
 mod store;
 mod sync;
 
+#[doc(inline)]
 pub use cache::{Durability, Entry, InsertError, OpenError, Stats};
 pub use library::{Answer, Builder, Cache, EntryWriter, Fetched, InsertOptions, Origin};
 pub use reflex_llm::{Key, Tenant};
@@ -107,6 +135,7 @@ pub use reflex_llm::{Key, Tenant};
 #[doc(hidden)]
 pub use store::fuzzing;
 
+#[doc(inline)]
 pub use cache::{
     L1Bound, L1Cache, L1CacheHandle, L1LookupResult, ReflexStatus, hash_prompt, hash_tenant_prompt,
 };

@@ -26,7 +26,7 @@ enum Command {
     /// Run as an HTTP reverse proxy in front of a provider, as the cache of edges, or as both
     Serve(Serve),
     Store(store_cli::Store),
-    /// Print whom a configuration's [[group]] knows a client as; reads its headers, such as
+    /// Print whom a configuration's `[[group]]` knows a client as; reads its headers, such as
     /// `authorization: Bearer KEY`, from standard input, one a line
     Tenant(WhoIs),
 }
@@ -40,7 +40,7 @@ struct WhoIs {
 
 #[derive(Debug, Args)]
 struct Serve {
-    /// The provider's URL, such as https://api.openai.com
+    /// The provider's URL, such as `https://api.openai.com`
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
     /// A Unix socket for edges such as the Envoy filter; with it, there may be no provider

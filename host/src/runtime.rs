@@ -2,14 +2,23 @@
 //!
 //! Any wasmtime host adds to its own linker what its guests use: [`add_to_linker`] (plain functions,
 //! no WASI), [`add_keyvalue_to_linker`] (`wasi:keyvalue`) and, with feature `http`,
-//! `add_http_to_linker` (the bridge to `wasi:http` 0.3). A [`Grant`] says what each may do. Four
-//! things go further:
+//! [`add_http_to_linker`] (the bridge to `wasi:http` 0.3). A [`Grant`] says what each may do. Four
+//! things go further, the last three with feature `http`:
 //!
 //! - [`PolicyGuest`] asks a component what becomes of a request, by a plain function call;
-//! - `Transparent` is a host's outgoing HTTP, and answers LLM calls of guests that know of no cache;
-//! - `Handler` runs a `wasi:http` handler component for each request, within limits. That is what
+//! - [`Transparent`] is a host's outgoing HTTP, and answers LLM calls of guests that know of no cache;
+//! - [`Handler`] runs a `wasi:http` handler component for each request, within limits. That is what
 //!   `reflex-edge serve` is made of;
-//! - `Service02` is what may stand behind it: a service that was written for `wasi:http` 0.2.
+//! - [`Service02`] is what may stand behind it: a service that was written for `wasi:http` 0.2.
+#![cfg_attr(
+    not(feature = "http"),
+    doc = "
+
+[`add_http_to_linker`]: crate#features
+[`Transparent`]: crate#features
+[`Handler`]: crate#features
+[`Service02`]: crate#features"
+)]
 
 mod allowance;
 #[cfg(feature = "http")]
@@ -55,9 +64,12 @@ mod transparent;
 mod watched;
 
 pub use allowance::Allowance;
+/// `reflex:cache/cache` as `bindgen!` makes it of the WIT, which is where these docs come from.
 pub use bindings::cache as cache_bindings;
+/// `reflex:cache/embeddings`, likewise.
 #[cfg(feature = "http")]
 pub use bindings::embeddings as embeddings_bindings;
+/// `reflex:cache/http`, likewise.
 #[cfg(feature = "http")]
 pub use bindings::http as http_bindings;
 #[cfg(feature = "serve")]

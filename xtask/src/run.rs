@@ -21,7 +21,7 @@ const START_TIME_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The provider, such as https://api.openai.com; without it a demo provider is started
+    /// The provider, such as `https://api.openai.com`; without it a demo provider is started
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
     /// Where clients connect

@@ -1,5 +1,7 @@
 //! Every check that there is. CI runs this and nothing else.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::workspace::{binary, cargo, step};
@@ -28,6 +30,7 @@ pub(crate) fn test() -> Result<()> {
         "warnings",
     ];
     step(&mut cargo(&clippy))?;
+    docs()?;
     // All targets, because the tests run the binary and cargo would build it for them with
     // other features of its dependencies: everything would be compiled twice.
     step(&mut cargo(&[
@@ -51,4 +54,21 @@ pub(crate) fn test() -> Result<()> {
     )?;
     schedules::try_them()?;
     fuzz::fuzz_if_able()
+}
+
+/// Makes the documentation, in which every link leads somewhere. Of what it is about, clippy has
+/// checked nearly all just now, so it takes seconds.
+fn docs() -> Result<()> {
+    // The page of the cache alone has links to what is not there then. It is not the one to read,
+    // so it goes elsewhere.
+    let alone = ["-p", "reflex-host", "--lib", "--no-default-features"];
+    let elsewhere = reflex_guest_build::target_dir().join("doc-of-the-cache-alone");
+    step(doc(&alone).env("CARGO_TARGET_DIR", elsewhere))?;
+    step(&mut doc(&["--workspace"]))
+}
+
+fn doc(what: &[&str]) -> Command {
+    let mut command = cargo(&["doc", "--release", "--no-deps", "--locked"]);
+    command.args(what).env("RUSTDOCFLAGS", "-D warnings");
+    command
 }

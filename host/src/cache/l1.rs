@@ -176,7 +176,7 @@ impl<H> fmt::Debug for L1Bound<H> {
 
 /// An exact-match cache in memory: 32-byte hash to payload handle.
 ///
-/// A handle is anything that is cheap to clone; plain [`Bytes`] unless told otherwise, and
+/// A handle is anything that is cheap to clone; plain `Bytes` unless told otherwise, and
 /// [`Entry`] works too. Shared between threads by reference, or as an [`L1CacheHandle`].
 ///
 /// ```

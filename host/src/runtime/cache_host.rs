@@ -30,7 +30,7 @@ pub struct ReflexCtxView<'a> {
     pub table: &'a mut ResourceTable,
 }
 
-/// Marker for [`HasData`]: what [`add_to_linker`] lends to the generated functions.
+/// Marker for wasmtime's `HasData`: what [`add_to_linker`] lends to the generated functions.
 #[derive(Debug)]
 pub struct Reflex;
 

@@ -115,7 +115,7 @@ pub trait ReflexHttpView: WasiHttpView {
     fn reflex_http(&mut self) -> ReflexHttpCtxView<'_>;
 }
 
-/// Marker for [`HasData`]: what [`add_http_to_linker`] lends to the generated functions.
+/// Marker for wasmtime's `HasData`: what [`add_http_to_linker`] lends to the generated functions.
 #[derive(Debug)]
 pub struct ReflexHttp;
 
@@ -123,10 +123,10 @@ impl HasData for ReflexHttp {
     type Data<'a> = ReflexHttpCtxView<'a>;
 }
 
-/// Adds `reflex:cache/http` and `embeddings`, and `wasi:http/handler` as an import: what a middleware component
-/// takes for the handler behind it is the host's own client, through
-/// [`WasiHttpHooks::send_request`]. `wasi:http/types` comes from
-/// [`wasmtime_wasi_http::p3::add_to_linker`].
+/// Adds `reflex:cache/http` and `embeddings`, and `wasi:http/handler` as an import: what a middleware
+/// component takes for the handler behind it is the host's own client, through
+/// `WasiHttpHooks::send_request`. `wasi:http/types` comes from
+/// `wasmtime_wasi_http::p3::add_to_linker`.
 ///
 /// # Errors
 ///

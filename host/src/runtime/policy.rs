@@ -176,6 +176,32 @@ impl Asking {
 }
 
 /// A loaded policy component with its instances. Share it between threads.
+///
+/// ```no_run
+/// use reflex_host::runtime::{Decision, Grant, GuestLimits, PolicyGuest, Question};
+/// use reflex_host::{Cache, Tenant};
+///
+/// # fn main() -> wasmtime::Result<()> {
+/// let tenant = Tenant::of_group("research");
+/// let cache = Cache::builder("").in_memory();
+/// let ctx = cache.granted(Grant::new("policy").for_tenant(tenant));
+/// let component = std::fs::read("reflex-policy.wasm")?;
+/// let policy = PolicyGuest::new(&component, ctx, GuestLimits::default())?;
+///
+/// match policy.decide(Question::prompt(tenant, "Why is the sky blue?"))? {
+///     Decision::Serve(entry) => println!("{:?}", entry.payload()),
+///     Decision::Ask(asking) => {
+///         let answer = "Rayleigh scattering.";
+///         println!("{answer}");
+///         // An answer that could not be kept is an answer all the same.
+///         let _ = policy.keep(&asking, b"text/plain", answer.as_bytes());
+///     }
+///     Decision::Pass(reason) => println!("asked without the cache: {reason}"),
+///     Decision::Refuse { status, text } => println!("{status} {text}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct PolicyGuest {
     pre: PolicyPre<State>,
     reflex: ReflexCtx,

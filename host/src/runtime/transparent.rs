@@ -37,7 +37,7 @@ const LOOKS_MAX: usize = 4;
 
 /// A way out for the requests of guests that answers LLM calls from the cache. A clone is the same.
 ///
-/// It is [`SendRequest`] around another one, and [`WasiHttpHooks`] for the `hooks` of a host's
+/// It is [`SendRequest`] around another one, and `WasiHttpHooks` for the `hooks` of a host's
 /// `WasiHttpCtxView`, in WASI 0.3 and 0.2 alike. Every response to a guest says in its
 /// `x-reflex-status` and `cache-status` what happened.
 ///
