@@ -185,16 +185,21 @@ impl Shared {
         so_far.make_up(&mut writer);
         writer.settle().map_err(StoreError::into_open_error)?;
 
-        let mut missed = lock(&absence.missed);
-        missed.make_up(&mut writer);
-        writer.store.publish(&self.index, &self.epochs);
-        if self.writer.set(Mutex::new(writer)).is_ok() {
+        {
+            let mut missed = lock(&absence.missed);
+            missed.make_up(&mut writer);
+            writer.store.publish(&self.index, &self.epochs);
+            if self.writer.set(Mutex::new(writer)).is_err() {
+                return Ok(());
+            }
             *missed = Missed::default();
-            self.counters.corrupt.fetch_add(damaged, Relaxed);
-            self.is_in_trouble.store(false, Relaxed);
-            *lock(&self.trouble) = None;
-            tracing::info!("the data folder is in use: the disk takes entries");
         }
-        Ok(())
+        self.counters.corrupt.fetch_add(damaged, Relaxed);
+        self.is_in_trouble.store(false, Relaxed);
+        *lock(&self.trouble) = None;
+        tracing::info!("the data folder is in use: the disk takes entries");
+        // What came in the last moments; should it fail, the next write tries again.
+        let settled = self.writer().map_or(Ok(()), |mut writer| writer.settle());
+        settled.map_err(StoreError::into_open_error)
     }
 }
