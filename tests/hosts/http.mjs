@@ -89,12 +89,13 @@ const http = {
   }),
   groupOf: (tenant) => tenant,
   sample: (key) => key,
-  inspect: ({ method, path, headers }) => ({
-    method,
-    upstream: "https://api.example.com",
-    path,
-    headers,
-  }),
+  inspect({ method, path, headers }) {
+    const texts = [method, "https://api.example.com", path].map(encode);
+    const parts = [...texts, ...headers.flatMap(([name, value]) => [encode(name), value])];
+    let end = 0;
+    const ends = parts.map((part) => (end += part.length));
+    return { text: Buffer.concat(parts), ends: Uint32Array.from(ends) };
+  },
   async peek(request, bytesMax) {
     // A body that is still on its way would be waited for here.
     await Promise.resolve();
@@ -103,6 +104,12 @@ const http = {
   },
   editRequest: (request, remove, set) => request.edit(remove, set),
   editResponse: (response, remove, set) => response.edit(remove, set),
+  lookupFresh(key) {
+    const entry = cache.lookup({ tag: "key", val: key });
+    return (
+      entry && { entry, ageSeconds: entry.ageSeconds(), ttlSeconds: entry.ttlSeconds() }
+    );
+  },
   replay(entry, set) {
     const headers = [["content-type", entry.metadata()]];
     const response = new Response(200, headers, entry.read(0n, entry.size()));
