@@ -1,9 +1,10 @@
-//! What all engines of ours have in common: an epoch that advances, and why a component does not
-//! fit.
+//! What all engines of ours have in common: an epoch that advances, how a component is loaded, and
+//! why one does not fit.
 
 use super::limits::EPOCH_TICK;
 use std::fmt;
 use wasmtime::Engine;
+use wasmtime::component::{Component, InstancePre, Linker};
 
 /// Why a component cannot be used at all. The text is one line that says what is wrong with it.
 #[derive(Debug)]
@@ -30,6 +31,23 @@ impl fmt::Display for LoadError {
 }
 
 impl std::error::Error for LoadError {}
+
+/// Compiles a component (its binary form), and checks that it imports what the linker has and is
+/// what `fit` takes it for.
+pub(super) fn load<T: 'static, Pre>(
+    engine: wasmtime::Result<Engine>,
+    component: &[u8],
+    linker: fn(&Engine) -> wasmtime::Result<Linker<T>>,
+    fit: fn(InstancePre<T>) -> wasmtime::Result<Pre>,
+) -> Result<Pre, LoadError> {
+    let engine = engine.map_err(|error| LoadError::Engine(one_line(&error)))?;
+    let component = Component::from_binary(&engine, component)
+        .map_err(|error| LoadError::NotAComponent(one_line(&error)))?;
+    linker(&engine)
+        .and_then(|linker| linker.instantiate_pre(&component))
+        .and_then(fit)
+        .map_err(|error| LoadError::Mismatch(one_line(&error)))
+}
 
 /// Advances the engine's epoch for as long as it lives, so that guests can be made to yield or to
 /// end.

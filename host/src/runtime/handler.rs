@@ -5,7 +5,7 @@
 
 use super::body::is_host_made;
 use super::cache_host::{ReflexCtx, add_to_linker_async};
-use super::engine::{LoadError, one_line};
+use super::engine::{LoadError, load, one_line};
 use super::http_host::{HttpPolicy, add_http_to_linker};
 use super::limits::GuestLimits;
 use super::pool::{bound, pooled_engine};
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Linker;
 use wasmtime::{Engine, Store};
 use wasmtime_wasi_http::p3::Request;
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
@@ -91,13 +91,7 @@ impl Handler {
         sender: Arc<dyn SendRequest>,
         limits: GuestLimits,
     ) -> Result<Self, LoadError> {
-        let engine = pooled_engine(&limits).map_err(|error| LoadError::Engine(one_line(&error)))?;
-        let component = Component::from_binary(&engine, component)
-            .map_err(|error| LoadError::NotAComponent(one_line(&error)))?;
-        let pre = linker(&engine)
-            .and_then(|linker| linker.instantiate_pre(&component))
-            .and_then(ServicePre::new)
-            .map_err(|error| LoadError::Mismatch(one_line(&error)))?;
+        let pre = load(pooled_engine(&limits), component, linker, ServicePre::new)?;
         Ok(Self {
             pre,
             parts: Parts {

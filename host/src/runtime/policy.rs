@@ -12,7 +12,7 @@
 use super::bindings::cache::{self, Error};
 use super::bindings::{PolicyInstance, PolicyPre, decider, request};
 use super::cache_host::{Named, ReflexCtx, ReflexCtxView, add_to_linker, part};
-use super::engine::{LoadError, one_line, tick_epoch};
+use super::engine::{LoadError, load, one_line, tick_epoch};
 use super::grant::bytes32;
 use super::limits::{EPOCH_TICK, GuestLimits};
 use crate::cache::Entry;
@@ -21,7 +21,7 @@ use reflex_llm::{Head, Key, Tenant};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use wasmtime::component::{Component, HasSelf, Linker, Resource, ResourceTable};
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Config, Engine, Result, Store, StoreLimits};
 
 /// A request that a policy is asked about. A clone shares it.
@@ -265,13 +265,7 @@ impl PolicyGuest {
         reflex: ReflexCtx,
         limits: GuestLimits,
     ) -> Result<Self, LoadError> {
-        let engine = engine().map_err(|error| LoadError::Engine(one_line(&error)))?;
-        let component = Component::from_binary(&engine, component)
-            .map_err(|error| LoadError::NotAComponent(one_line(&error)))?;
-        let pre = linker(&engine)
-            .and_then(|linker| linker.instantiate_pre(&component))
-            .and_then(PolicyPre::new)
-            .map_err(|error| LoadError::Mismatch(one_line(&error)))?;
+        let pre = load(engine(), component, linker, PolicyPre::new)?;
         Ok(Self {
             pre,
             reflex,

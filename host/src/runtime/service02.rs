@@ -9,7 +9,7 @@
 //! No component can do that: in 0.2 only a host makes requests for a service, and sees what it
 //! answers. Each request has an instance of its own, as such services expect, and none is kept.
 
-use super::engine::{LoadError, one_line};
+use super::engine::{LoadError, load, one_line};
 use super::limits::GuestLimits;
 use super::pool::{bound, pooled_engine};
 use super::recording::{NoObserver, RecordingObserver};
@@ -25,7 +25,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
-use wasmtime::component::{Component, Linker, Resource, ResourceTable};
+use wasmtime::component::{Linker, Resource, ResourceTable};
 use wasmtime::{Engine, Store, StoreLimits};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -78,13 +78,7 @@ impl Service02 {
         sender: Arc<dyn SendRequest>,
         limits: GuestLimits,
     ) -> Result<Self, LoadError> {
-        let engine = pooled_engine(&limits).map_err(|error| LoadError::Engine(one_line(&error)))?;
-        let component = Component::from_binary(&engine, component)
-            .map_err(|error| LoadError::NotAComponent(one_line(&error)))?;
-        let pre = linker(&engine)
-            .and_then(|linker| linker.instantiate_pre(&component))
-            .and_then(ProxyPre::new)
-            .map_err(|error| LoadError::Mismatch(one_line(&error)))?;
+        let pre = load(pooled_engine(&limits), component, linker, ProxyPre::new)?;
         Ok(Self {
             pre,
             sender,
