@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The request stays here, and nothing of it is copied for a guest that does not read it: a decision
-//! costs the same for any length. An instance is asked again and again, by one caller at a time; after any fault it is dropped.
+//! costs the same for any length. An instance is asked again and again, by one caller at a time;
+//! after any fault it is dropped.
 
 use super::bindings::cache::{self, Error};
 use super::bindings::{PolicyInstance, PolicyPre, decider, request};
