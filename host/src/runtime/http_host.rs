@@ -269,7 +269,7 @@ impl Host for ReflexHttpCtxView<'_> {
         let Ok(named) = self.ctx.resolve(cache::Name::Key(key)) else {
             return Ok(None);
         };
-        let Some(entry) = self.ctx.find_async(&self.ctx.key(&named.key)).await else {
+        let Some(entry) = self.ctx.look_up_async(&named.key).await else {
             return Ok(None);
         };
         let now_ms = self.ctx.clock.now_ms();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::{AnswerHead, Notes};
-use crate::cache::Mark as Begun;
+use crate::cache::{InsertError, Mark as Begun};
 
 /// How a recording ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,14 +210,9 @@ impl Target {
             pace,
         };
         let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
-        let cache_key = self.ctx.key(key);
-        // No purge begins between the look and the insert.
-        let held = self.ctx.cache.purges().hold();
-        if held.has_met(&cache_key, &key.tenant.0, self.since) {
-            return Outcome::Rejected(PURGED);
-        }
-        match self.ctx.store(key, &metadata, body, self.ttl) {
+        match self.ctx.store(key, &metadata, body, self.ttl, self.since) {
             Ok(()) => Outcome::Stored,
+            Err(NotStored::Cache(InsertError::Purged)) => Outcome::Rejected(PURGED),
             Err(error) => {
                 if let NotStored::Refused(refusal) = error {
                     self.ctx.grant.allowance.count(refusal);
