@@ -11,6 +11,7 @@ mod edge_api;
 mod held;
 mod listen;
 mod proxy;
+mod reasons;
 mod timed;
 mod upstream;
 
@@ -25,6 +26,7 @@ use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use listen::Streams;
 use proxy::Proxy;
+use reasons::Reasons;
 use reflex_llm::Anonymous;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -223,6 +225,11 @@ fn proxy(
         },
         clock: Clock::system(),
     };
+    let reasons = Reasons::new(
+        reflex.grant.clone(),
+        config.client_control,
+        Arc::clone(metrics),
+    );
     let policy = HttpPolicy {
         allow_length: config.allow_length,
         client_control: config.client_control,
@@ -246,6 +253,7 @@ fn proxy(
         handler,
         upstream,
         metrics: Arc::clone(metrics),
+        reasons,
         held_bytes_max: config.request_bytes_max,
         idle_max: config.net.idle_max,
     }))

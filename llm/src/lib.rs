@@ -37,6 +37,7 @@ mod outline;
 mod prepared;
 mod query;
 mod reason;
+mod splits;
 mod tenant;
 mod tools;
 
@@ -60,7 +61,7 @@ pub mod fuzzing;
 
 pub use api::{Api, Representation, Shape};
 pub use body::BODY_BYTES_MAX;
-pub use control::{ClientControl, Control, X_REFLEX_TTL};
+pub use control::{ClientControl, Control, Directive, X_REFLEX_TTL};
 pub use group::Groups;
 pub use key::{Key, KeyHasher};
 pub use life::{Life, LifeRule, Lifetimes};
@@ -68,8 +69,9 @@ pub use model::MODEL_BYTES_MAX;
 pub use path::{PathRule, check_path_pattern, normal_path};
 pub use pattern::is_like;
 pub use prepared::Prepared;
-pub use reason::{Bypass, Rejected};
-pub use recorder::{Limits, Recorder, Storable, is_kept};
+pub use reason::{Bypass, Dropped, Rejected};
+pub use recorder::{Limits, Recorder, Storable, is_event_stream, is_kept};
+pub use splits::{By, Split, Splits, Traits};
 pub use status::Status;
 pub use tenant::Tenant;
 pub use usage::Usage;

@@ -6,6 +6,7 @@ mod batches;
 mod cases;
 mod coalescing;
 mod control;
+mod explained;
 mod flow;
 mod not_stored;
 mod passing;
@@ -34,6 +35,7 @@ mod envoy_deploy;
 mod sdk;
 mod sdk_js;
 
+mod reasons;
 mod same_keys;
 mod tidy;
 mod vectors;

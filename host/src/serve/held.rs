@@ -57,6 +57,18 @@ impl Held {
     }
 }
 
+impl Held {
+    /// The head, and what the guest has read of the body, unless that was more than is kept.
+    pub(crate) fn seen(&self) -> Option<(&Parts, Vec<u8>)> {
+        let shared = lock(&self.shared);
+        shared.room?;
+        let data = shared.read.iter().filter_map(Frame::data_ref);
+        let mut read = Vec::with_capacity(data.clone().map(Bytes::len).sum());
+        data.for_each(|data| read.extend_from_slice(data));
+        Some((&self.parts, read))
+    }
+}
+
 /// The guest's side of the body.
 struct Lent(Arc<Mutex<Shared>>);
 

@@ -1,7 +1,8 @@
 //! One request through the daemon, as one straight line: to the guest, and whatever becomes of
 //! that, to an answer.
 
-use super::held::hold;
+use super::held::{Held, hold};
+use super::reasons::Reasons;
 use super::timed::Timed;
 use super::upstream::{UpstreamClient, strip_hop_by_hop};
 use crate::metrics::Metrics;
@@ -12,7 +13,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS};
-use reflex_llm::{Bypass, Status};
+use reflex_llm::{Bypass, Status, is_event_stream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
@@ -24,6 +25,7 @@ pub(crate) struct Proxy {
     pub(crate) handler: Handler,
     pub(crate) upstream: Arc<UpstreamClient>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) reasons: Reasons,
     /// How much of a request is kept, so that it can go to the provider when the guest fails.
     pub(crate) held_bytes_max: u64,
     /// Longest pause in a client's body.
@@ -41,7 +43,10 @@ impl Proxy {
         };
         let (held, lent) = hold(request, self.held_bytes_max);
         let response = match self.handler.handle(lent).await {
-            Ok(response) => response,
+            Ok(response) => {
+                self.explain(&held, &response);
+                response
+            }
             Err(failure) => {
                 self.metrics.no_answer_of_guest(&failure);
                 log(&failure);
@@ -103,6 +108,27 @@ impl Proxy {
                 response
             }
             Err(error) => gateway_error(&error_code(&error)),
+        }
+    }
+
+    /// Notes what a response that is no hit says about its request.
+    fn explain(&self, held: &Held, response: &Response<WasiBody>) {
+        let headers = response.headers();
+        let value = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let told = |status: Status| value(CACHE_STATUS) == Some(&*status.cache_status());
+        // Both are said of a miss by the same header, which a batch or a follower says otherwise.
+        if told(Status::Miss) {
+            if let Some((parts, body)) = held.seen() {
+                self.reasons.miss(parts, &body);
+            }
+            return;
+        }
+        let controlled = [Status::Refresh, Status::Bypass(Bypass::NoStore)];
+        let directive = controlled.into_iter().find(|status| told(*status));
+        if let Some(directive) = directive.and_then(Status::directive) {
+            let content_type = headers.get(header::CONTENT_TYPE);
+            let is_stream = content_type.is_some_and(|it| is_event_stream(it.as_bytes()));
+            self.reasons.controlled(directive, is_stream);
         }
     }
 
