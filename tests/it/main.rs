@@ -9,6 +9,8 @@ mod control;
 mod flow;
 mod not_stored;
 mod passing;
+mod provider;
+mod websocket;
 
 mod daemon;
 mod guest;
