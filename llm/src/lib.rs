@@ -68,7 +68,7 @@ pub use group::Groups;
 pub use key::{Key, KeyHasher};
 pub use life::{Life, LifeRule, Lifetimes};
 pub use model::MODEL_BYTES_MAX;
-pub use path::PathRule;
+pub use path::{PathRule, check_path_pattern, normal_path};
 pub use pattern::is_like;
 pub use prepared::Prepared;
 pub use reason::{Bypass, Rejected};

@@ -79,8 +79,7 @@ pub(crate) async fn answer<L, S, B>(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(net.header_read_max)
-        .pipeline_flush(true);
+        .header_read_timeout(net.header_read_max);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -107,7 +106,7 @@ pub(crate) async fn answer<L, S, B>(
             }
         };
         let connection = builder
-            .serve_connection(TokioIo::new(stream), service.clone())
+            .serve_connection_with_upgrades(TokioIo::new(stream), service.clone())
             .into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
