@@ -10,6 +10,7 @@ mod admin;
 mod edge_api;
 mod held;
 mod listen;
+mod own_error;
 mod proxy;
 mod timed;
 mod upstream;
@@ -246,6 +247,7 @@ fn proxy(
         handler,
         upstream,
         metrics: Arc::clone(metrics),
+        paths: Arc::clone(&config.paths),
         held_bytes_max: config.request_bytes_max,
         idle_max: config.net.idle_max,
     }))

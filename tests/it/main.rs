@@ -3,12 +3,15 @@
 
 mod apis;
 mod batches;
+mod browser;
 mod cases;
 mod coalescing;
 mod control;
 mod flow;
 mod not_stored;
+mod own_errors;
 mod passing;
+mod same_head;
 
 mod daemon;
 mod guest;

@@ -2,17 +2,17 @@
 //! that, to an answer.
 
 use super::held::hold;
+use super::own_error::ErrorVoice;
 use super::timed::Timed;
 use super::upstream::{UpstreamClient, strip_hop_by_hop};
 use crate::metrics::Metrics;
-use crate::runtime::{Failure, Handler, SendRequest as _};
-use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use crate::runtime::{Failure, Handler, SendRequest as _, mark};
+use http::header;
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS};
-use reflex_llm::{Bypass, Status};
+use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS, last_cache_status};
+use reflex_llm::{Bypass, PathRule, Status};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
@@ -24,6 +24,8 @@ pub(crate) struct Proxy {
     pub(crate) handler: Handler,
     pub(crate) upstream: Arc<UpstreamClient>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Which API answers at paths that do not tell, for the shape of an error.
+    pub(crate) paths: Arc<[PathRule]>,
     /// How much of a request is kept, so that it can go to the provider when the guest fails.
     pub(crate) held_bytes_max: u64,
     /// Longest pause in a client's body.
@@ -35,8 +37,8 @@ impl Proxy {
     /// or, where neither could, we ourselves, shows in its status headers.
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<WasiBody> {
         let began = Instant::now();
-        let request = match self.aim(request) {
-            Ok(request) => request,
+        let (request, voice) = match self.aim(request) {
+            Ok(aimed) => aimed,
             Err(refused) => return *refused,
         };
         let (held, lent) = hold(request, self.held_bytes_max);
@@ -49,10 +51,10 @@ impl Proxy {
                     Failure::Refused {
                         error,
                         upstream_called: true,
-                    } => gateway_error(&error),
+                    } => voice.gateway_error(&error),
                     _ => match held.take_back() {
-                        Some(request) => self.pass(request).await,
-                        None => gateway_error(&ErrorCode::InternalError(None)),
+                        Some(request) => self.pass(request, &voice).await,
+                        None => voice.gateway_error(&ErrorCode::InternalError(None)),
                     },
                 }
             }
@@ -65,23 +67,20 @@ impl Proxy {
     fn aim(
         &self,
         request: Request<Incoming>,
-    ) -> Result<Request<WasiBody>, Box<Response<WasiBody>>> {
+    ) -> Result<(Request<WasiBody>, ErrorVoice), Box<Response<WasiBody>>> {
         let (parts, body) = request.into_parts();
+        let voice = |target: &Uri| ErrorVoice::of(target, &parts, &self.paths);
+        let refused = |status, why| Box::new(voice(&parts.uri).error(status, why));
         if parts.method == Method::CONNECT {
-            return Err(Box::new(error(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "this is not a forward proxy",
-            )));
+            let why = "this is not a forward proxy";
+            return Err(refused(StatusCode::METHOD_NOT_ALLOWED, why));
         }
         let uri = self
             .upstream
             .target(parts.uri.path_and_query())
-            .map_err(|_| {
-                Box::new(error(
-                    StatusCode::BAD_REQUEST,
-                    "the request's path is not one",
-                ))
-            })?;
+            .map_err(|_| refused(StatusCode::BAD_REQUEST, "the request's path is not one"))?;
+        // Rules are about the path that the provider gets.
+        let voice = voice(&uri);
 
         let body = Timed::new(body, self.idle_max).boxed_unsync();
         let mut request = Request::new(body);
@@ -92,27 +91,28 @@ impl Proxy {
         // The client's connection is ours to answer, and the provider's host has its own name.
         request.headers_mut().remove(header::EXPECT);
         request.headers_mut().remove(header::HOST);
-        Ok(request)
+        Ok((request, voice))
     }
 
     /// To the provider without the guest.
-    async fn pass(&self, request: Request<WasiBody>) -> Response<WasiBody> {
+    async fn pass(&self, request: Request<WasiBody>, voice: &ErrorVoice) -> Response<WasiBody> {
         match self.upstream.send(request).await {
             Ok(mut response) => {
-                mark(&mut response, Status::Bypass(Bypass::Unavailable));
+                let status = Status::Bypass(Bypass::Unavailable);
+                mark(response.headers_mut(), status);
                 response
             }
-            Err(error) => gateway_error(&error_code(&error)),
+            Err(error) => voice.gateway_error(&error_code(&error)),
         }
     }
 
     fn count(&self, response: &Response<WasiBody>, took: Duration) {
+        // Of a list, the last one is ours.
         let value = |name| {
-            response
-                .headers()
-                .get(name)
-                .and_then(|value| value.to_str().ok())
+            let values = response.headers().get_all(name);
+            values.iter().next_back()?.to_str().ok()
         };
+        let cache_status = value(CACHE_STATUS).map_or("", last_cache_status);
         match value(X_REFLEX_STATUS) {
             Some("HIT_L1_EXACT") => self.metrics.hit(took),
             Some("HIT_STALE") => self.metrics.stale(),
@@ -121,13 +121,11 @@ impl Proxy {
                     (Status::Collapsed, "collapsed"),
                     (Status::Partial, "partial"),
                 ];
-                let told = |(status, _): &(Status, _)| {
-                    value(CACHE_STATUS) == Some(&*status.cache_status())
-                };
+                let told = |(status, _): &(Status, _)| cache_status == status.cache_status();
                 let detail = details.into_iter().find(told).map_or("", |found| found.1);
                 self.metrics.miss(detail, took);
             }
-            Some("BYPASS") => self.metrics.bypass(value(CACHE_STATUS).map_or("", detail)),
+            Some("BYPASS") => self.metrics.bypass(detail(cache_status)),
             _ => self.metrics.error(),
         }
     }
@@ -158,17 +156,6 @@ fn log(failure: &Failure) {
     }
 }
 
-fn mark(response: &mut Response<WasiBody>, status: Status) {
-    let headers = response.headers_mut();
-    headers.insert(
-        X_REFLEX_STATUS,
-        HeaderValue::from_static(status.x_reflex_status()),
-    );
-    if let Ok(value) = HeaderValue::try_from(&*status.cache_status()) {
-        headers.insert(CACHE_STATUS, value);
-    }
-}
-
 /// The reason in a `Cache-Status` of ours. A label of a metric must be one of a known few, and a
 /// component of somebody else's may say anything.
 fn detail(cache_status: &str) -> &'static str {
@@ -177,26 +164,6 @@ fn detail(cache_status: &str) -> &'static str {
         .and_then(|(_, rest)| rest.split_once('"'));
     let known = detail.and_then(|(detail, _)| Bypass::from_detail(detail));
     known.map_or("other", Bypass::detail)
-}
-
-/// What the client gets when the provider could not be reached: the status of a gateway, in the
-/// shape of the API's own errors, so that SDKs raise what they always do.
-fn gateway_error(code: &ErrorCode) -> Response<WasiBody> {
-    let (status, reason) = match code {
-        ErrorCode::ConnectionRefused => (StatusCode::BAD_GATEWAY, "it refused the connection"),
-        ErrorCode::ConnectionTimeout => (StatusCode::GATEWAY_TIMEOUT, "connecting took too long"),
-        ErrorCode::HttpResponseTimeout => {
-            (StatusCode::GATEWAY_TIMEOUT, "its response took too long")
-        }
-        ErrorCode::TlsProtocolError => (StatusCode::BAD_GATEWAY, "TLS with it failed"),
-        ErrorCode::ConnectionTerminated => (StatusCode::BAD_GATEWAY, "it closed the connection"),
-        ErrorCode::HttpRequestDenied => (
-            StatusCode::BAD_GATEWAY,
-            "the component asked for another place",
-        ),
-        _ => (StatusCode::BAD_GATEWAY, "it could not be reached"),
-    };
-    error(status, &format!("no answer from the provider: {reason}"))
 }
 
 fn error_code(error: &Error) -> ErrorCode {
@@ -208,22 +175,4 @@ fn error_code(error: &Error) -> ErrorCode {
         Error::ConnectionTerminated => ErrorCode::ConnectionTerminated,
         _ => ErrorCode::DestinationUnavailable,
     }
-}
-
-/// An error of ours. `message` is ours too and needs no escaping.
-fn error(status: StatusCode, message: &str) -> Response<WasiBody> {
-    let body = format!(
-        r#"{{"error":{{"message":"reflex-edge: {message}","type":"gateway_error","param":null,"code":"{}"}}}}"#,
-        status.as_str()
-    );
-    let body = Full::new(Bytes::from(body))
-        .map_err(Error::from)
-        .boxed_unsync();
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    response
 }
