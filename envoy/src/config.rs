@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use reflex_llm::{Anonymous, ClientControl, Groups, Lifetimes, Limits, PathRule, Policy};
+use reflex_llm::{
+    Anonymous, ClientControl, Groups, Lifetimes, Limits, PathRule, Policy, normal_path,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -188,6 +190,12 @@ impl Config {
         if let Some(path) = paths.iter().find(|path| !path.starts_with('/')) {
             return Err(format!("paths: `{path}` does not begin with a slash"));
         }
+        if let Some(path) = paths.iter().find(|path| normal_path(path) != **path) {
+            let normal = normal_path(path);
+            return Err(format!(
+                "paths: `{path}`: paths are compared in normal form; write `{normal}`"
+            ));
+        }
         let milliseconds = |name, value, default| bounded(name, value, default, MILLISECONDS_LIMIT);
         let entry_bytes_max = bounded(
             "entry_bytes_max",
@@ -290,9 +298,13 @@ impl Config {
         }
     }
 
-    /// Whether requests with this path are looked at.
+    /// Whether requests with this path, as sent, are looked at.
     pub fn looks_at(&self, path: &str) -> bool {
-        self.paths.is_empty() || self.paths.iter().any(|start| path.starts_with(start))
+        if self.paths.is_empty() {
+            return true;
+        }
+        let path = normal_path(path);
+        self.paths.iter().any(|start| path.starts_with(start))
     }
 }
 
@@ -404,6 +416,7 @@ mod tests {
         assert_eq!(life("gpt", Some(99)), Life::For(Duration::from_secs(9)));
         assert!(!config.groups.is_empty());
         assert!(config.looks_at("/v1/chat") && !config.looks_at("/v2/chat"));
+        assert!(config.looks_at("//v1/chat") && !config.looks_at("/v1/../v2/chat"));
     }
 
     #[test]
@@ -423,6 +436,7 @@ mod tests {
         check(r#""tenant_header": "X-Team""#, "tenant_header");
         check(r#""anonymous": "yes""#, "anonymous");
         check(r#""paths": ["v1"]"#, "paths");
+        check(r#""paths": ["/v1//a"]"#, "write `/v1/a`");
         check(r#""path": [{"path": "v1", "api": "none"}]"#, "path: `v1`");
         check(r#""path": [{"path": "/v1", "api": "chat"}]"#, "path: `/v1`");
         check(r#""path": [{"path": "/v1"}]"#, "`api`");
@@ -436,6 +450,10 @@ mod tests {
         check(r#""ttl": [{"seconds": -1}]"#, "ttl: seconds");
         check(r#""ttl": [{"seconds": 9999999999}]"#, "ttl: seconds");
         check(r#""ttl": [{"modle": "m", "seconds": 1}]"#, "`modle`");
+        check(
+            r#""ttl": [{"path": "/a//b", "seconds": 1}]"#,
+            "write `/a/b`",
+        );
         check(r#""group": [{"name": ""}]"#, "group");
         check(
             r#""group": [{"name": "a", "trusted": ["x"]}]"#,

@@ -525,6 +525,7 @@ mod tests {
         check("[[path]]\npath = \"/v1\"\napi = \"chat\"", "path: `/v1`");
         check("[[path]]\npath = \"/v1\"", "`api`");
         check("[[ttl]]\nroute = \"a\"\nseconds = 1", "route");
+        check("[[ttl]]\npath = \"/a//b\"\nseconds = 1", "write `/a/b`");
         check("samples = 0", "samples");
         check("samples = 100000", "samples");
         check("stale_if_error_seconds_max = 9999999", "stale_if_error");

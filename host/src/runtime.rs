@@ -38,6 +38,8 @@ mod grant;
 #[cfg(feature = "http")]
 mod handler;
 #[cfg(feature = "http")]
+mod heads;
+#[cfg(feature = "http")]
 mod http_host;
 mod keyvalue_host;
 mod limits;
@@ -87,6 +89,8 @@ pub(crate) use fills::{Claim, Waited};
 pub use grant::{Access, Grant, Refusal, Tenants};
 #[cfg(feature = "http")]
 pub use handler::{Failure, Handler};
+#[cfg(feature = "serve")]
+pub(crate) use heads::mark;
 #[cfg(feature = "http")]
 pub use http_host::{
     HttpPolicy, ReflexHttp, ReflexHttpCtxView, ReflexHttpView, add_http_to_linker,

@@ -11,6 +11,7 @@ mod edge_api;
 mod held;
 mod hop;
 mod listen;
+mod own_error;
 mod proxy;
 mod timed;
 mod tunnel;
@@ -261,6 +262,7 @@ fn proxy(
         handler,
         upstream,
         metrics: Arc::clone(metrics),
+        paths: Arc::clone(&config.paths),
         held_bytes_max: config.request_bytes_max,
         // The configuration takes only names of headers.
         tenant_header: config

@@ -5,8 +5,6 @@
 
 mod table;
 
-use crate::query;
-
 pub(crate) use table::{Answer, Content, ErrorShape, Field, Pieces, Query, Row, VectorsAt};
 
 /// An LLM API whose exchanges we understand.
@@ -102,13 +100,11 @@ impl Api {
         matches!(self.row().place, table::Place::Method(_))
     }
 
-    /// The API that answers at a path (with or without query).
+    /// The API that answers at a path in [normal form](crate::normal_path).
     ///
     /// Only the last segments are looked at, so that a provider's or gateway's prefix does not
-    /// matter: it is part of the key. Nothing is decoded or tidied; a path in an unusual
-    /// spelling passes by.
+    /// matter: it is part of the key.
     pub(crate) fn of_path(path: &str) -> Option<Self> {
-        let (path, _) = query::split(path);
         if !path.starts_with('/') {
             return None;
         }

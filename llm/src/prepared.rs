@@ -59,7 +59,7 @@ impl Prepared {
             tenant: candidate.tenant,
             control: candidate.control,
             temperature_max: candidate.temperature_max,
-            model: model::in_path(head.path).map(String::from),
+            model: model::in_path(head.path),
             fields,
             shape_at,
         }

@@ -229,6 +229,17 @@ fn tests_wait_for_events_and_not_for_time() {
     });
 }
 
+/// A part that is skipped with a message of its own is skipped where nothing may be.
+#[test]
+fn every_skip_fails_where_nothing_may_be_skipped() {
+    let word = concat!("skip", "ped:");
+    check(&rust_files(), "skips by itself", |path, line| {
+        line.contains(word)
+            && path != "tests/skip/src/lib.rs"
+            && path != "tests/compare/src/stores.rs"
+    });
+}
+
 #[test]
 fn nothing_speaks_of_the_machine_that_it_was_written_on() {
     let folders = [

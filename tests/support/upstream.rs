@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -21,7 +22,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::behaviour::Behaviour;
 use crate::completion;
-use crate::reply::{Reply, events, gzip, json, json_of, models, refuse, set};
+use crate::reply::{Reply, events, gzip, json, json_of, models, preflight, refuse, set};
 use crate::spoken::{self, Asked, Ending, Wish};
 use crate::within;
 
@@ -67,6 +68,8 @@ struct Shared {
     /// Makes ids differ from those of other providers, and of this one before a restart.
     started: u64,
     behaviour: Mutex<Behaviour>,
+    /// Headers of every answer, on top of the usual ones.
+    headers: Mutex<Vec<(HeaderName, HeaderValue)>>,
     calls: watch::Sender<Vec<Call>>,
     /// How many bodies lost their reader before their end.
     abandoned: watch::Sender<usize>,
@@ -105,6 +108,7 @@ impl Upstream {
         let shared = Arc::new(Shared {
             started: since.as_secs(),
             behaviour: Mutex::new(behaviour),
+            headers: Mutex::default(),
             calls: watch::Sender::new(Vec::new()),
             abandoned: watch::Sender::new(0),
             gate: Semaphore::new(0),
@@ -132,6 +136,19 @@ impl Upstream {
     /// What to do with the requests from now on.
     pub fn behave(&self, behaviour: Behaviour) {
         *self.shared.behaviour() = behaviour;
+    }
+
+    /// Which headers every answer has from now on, errors too, beside the usual ones.
+    ///
+    /// # Panics
+    ///
+    /// If the test has made something up that is no header.
+    pub fn also_send(&self, headers: &[(&str, &str)]) {
+        let header = |(name, value): &(&str, &str)| {
+            let name = name.parse().expect("a header's name");
+            (name, value.parse().expect("a header's value"))
+        };
+        *lock(&self.shared.headers) = headers.iter().map(header).collect();
     }
 
     /// All requests so far.
@@ -199,9 +216,7 @@ impl Drop for Upstream {
 
 impl Shared {
     fn behaviour(&self) -> MutexGuard<'_, Behaviour> {
-        self.behaviour
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.behaviour)
     }
 
     /// Records a request and returns its number, from 1.
@@ -213,6 +228,10 @@ impl Shared {
         });
         number
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn listen(
@@ -273,11 +292,18 @@ async fn answer(
         permit.forget();
     }
     let route = call.path.split('?').next().unwrap_or_default();
-    Ok(match (&call.method, route) {
+    let headers = lock(&shared.headers).clone();
+    let mut response = match (&call.method, route) {
+        // What a browser asks before it lets a page ask.
+        (&Method::OPTIONS, _) => preflight(&call),
         (&Method::GET, "/v1/models") => json(StatusCode::OK, models()),
         (&Method::POST, path) if spoken::speaks(path) => complete(shared, &call, number).await,
         _ => refuse(404, "no such route"),
-    })
+    };
+    for (name, value) in headers {
+        response.headers_mut().append(name, value);
+    }
+    Ok(response)
 }
 
 async fn complete(shared: Arc<Shared>, call: &Call, number: u64) -> Response<Reply> {

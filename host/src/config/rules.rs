@@ -2,7 +2,7 @@
 //! tenants, prices.
 
 use crate::metrics::Price;
-use reflex_llm::{Groups, Life, LifeRule, PathRule, Tenant};
+use reflex_llm::{Groups, Life, LifeRule, PathRule, Tenant, check_path_pattern};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -63,16 +63,21 @@ pub(super) struct PriceTable {
 
 pub(super) fn lives(tables: Vec<TtlTable>) -> Result<Vec<LifeRule>, String> {
     check_count("ttl", tables.len())?;
-    let rule = |table: TtlTable| LifeRule {
-        path: table.path,
-        model: table.model,
-        life: match table.seconds {
-            Seconds::Number(0) => Life::NotKept,
-            Seconds::Number(seconds) => Life::For(Duration::from_secs(seconds)),
-            Seconds::Word(Never::Never) => Life::Forever,
-        },
+    let rule = |table: TtlTable| {
+        let path = table.path.as_deref();
+        path.map_or(Ok(()), check_path_pattern)
+            .map_err(|error| format!("ttl: {error}"))?;
+        Ok(LifeRule {
+            path: table.path,
+            model: table.model,
+            life: match table.seconds {
+                Seconds::Number(0) => Life::NotKept,
+                Seconds::Number(seconds) => Life::For(Duration::from_secs(seconds)),
+                Seconds::Word(Never::Never) => Life::Forever,
+            },
+        })
     };
-    Ok(tables.into_iter().map(rule).collect())
+    tables.into_iter().map(rule).collect()
 }
 
 pub(super) fn paths(tables: &[PathTable]) -> Result<Vec<PathRule>, String> {

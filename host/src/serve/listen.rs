@@ -97,8 +97,7 @@ pub(crate) async fn answer<L, S, B>(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(net.header_read_max)
-        .pipeline_flush(true);
+        .header_read_timeout(net.header_read_max);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -4,19 +4,19 @@
 use super::held::{Held, hold};
 use super::hop::strip_hop_by_hop;
 use super::listen::OpenConnection;
+use super::own_error::ErrorVoice;
 use super::timed::Timed;
 use super::tunnel;
 use super::upstream::UpstreamClient;
 use crate::metrics::Metrics;
-use crate::runtime::{Failure, Handler, Lost, SendRequest as _};
-use bytes::Bytes;
+use crate::runtime::{Failure, Handler, Lost, SendRequest as _, mark};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Empty, Full};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade;
-use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS};
-use reflex_llm::{Bypass, Status};
+use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS, last_cache_status};
+use reflex_llm::{Bypass, PathRule, Status};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
@@ -28,6 +28,8 @@ pub(crate) struct Proxy {
     pub(crate) handler: Handler,
     pub(crate) upstream: Arc<UpstreamClient>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Which API answers at paths that do not tell, for the shape of an error.
+    pub(crate) paths: Arc<[PathRule]>,
     /// How much of a request is kept, so that it can go to the provider when the guest fails.
     pub(crate) held_bytes_max: u64,
     /// Names the tenant. For the component only: the provider learns nothing of our tenants.
@@ -51,8 +53,8 @@ impl Proxy {
 
     /// Has the guest answer; the provider, where the guest fails.
     async fn handle(&self, request: Request<Incoming>) -> Response<WasiBody> {
-        let request = match self.aim(request) {
-            Ok(request) => request,
+        let (request, voice) = match self.aim(request) {
+            Ok(aimed) => aimed,
             Err(refused) => return *refused,
         };
         let (held, lent) = hold(request, self.held_bytes_max);
@@ -66,19 +68,19 @@ impl Proxy {
             Failure::Refused {
                 error,
                 upstream_called: true,
-            } => gateway_error(&error),
+            } => voice.gateway_error(&error),
             // The provider is asked once: it may have acted already.
             Failure::AfterSending { rest, .. } => match rest.answer().await {
                 Ok(response) => bypassed(response),
-                Err(Lost::NotSent) => self.pass(held).await,
-                Err(Lost::TimedOut) => gateway_error(&ErrorCode::HttpResponseTimeout),
-                Err(Lost::Closed) => gateway_error(&ErrorCode::ConnectionTerminated),
-                Err(_) => error(
+                Err(Lost::NotSent) => self.pass(held, &voice).await,
+                Err(Lost::TimedOut) => voice.gateway_error(&ErrorCode::HttpResponseTimeout),
+                Err(Lost::Closed) => voice.gateway_error(&ErrorCode::ConnectionTerminated),
+                Err(_) => voice.error(
                     StatusCode::BAD_GATEWAY,
                     "the component failed after it had sent the request",
                 ),
             },
-            _ => self.pass(held).await,
+            _ => self.pass(held, &voice).await,
         }
     }
 
@@ -86,9 +88,10 @@ impl Proxy {
     fn aim(
         &self,
         request: Request<Incoming>,
-    ) -> Result<Request<WasiBody>, Box<Response<WasiBody>>> {
+    ) -> Result<(Request<WasiBody>, ErrorVoice), Box<Response<WasiBody>>> {
         let (parts, body) = request.into_parts();
-        let refused = |status, message| Err(Box::new(error(status, message)));
+        let voice = |target: &Uri| ErrorVoice::of(target, &parts, &self.paths);
+        let refused = |status, why| Err(Box::new(voice(&parts.uri).error(status, why)));
         if parts.method == Method::CONNECT {
             return refused(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -107,6 +110,8 @@ impl Proxy {
                 "the request's path does not lead to the provider",
             );
         };
+        // Rules are about the path that the provider gets.
+        let voice = voice(&uri);
 
         let body = Timed::new(body, self.idle_max).boxed_unsync();
         let mut request = Request::new(body);
@@ -120,18 +125,18 @@ impl Proxy {
         headers.remove(header::EXPECT);
         headers.remove(header::HOST);
         join_cookies(headers);
-        Ok(request)
+        Ok((request, voice))
     }
 
     /// To the provider without the guest.
-    async fn pass(&self, held: Held) -> Response<WasiBody> {
+    async fn pass(&self, held: Held, voice: &ErrorVoice) -> Response<WasiBody> {
         let Some(mut request) = held.take_back() else {
-            return gateway_error(&ErrorCode::InternalError(None));
+            return voice.gateway_error(&ErrorCode::InternalError(None));
         };
         self.hide_tenant(request.headers_mut());
         match self.upstream.send(request).await {
             Ok(response) => bypassed(response),
-            Err(error) => gateway_error(&error_code(&error)),
+            Err(error) => voice.gateway_error(&error_code(&error)),
         }
     }
 
@@ -144,8 +149,8 @@ impl Proxy {
     ) -> Response<WasiBody> {
         let client = upgrade::on(&mut request);
         let open = request.extensions_mut().remove::<Arc<OpenConnection>>();
-        let mut request = match self.aim(request) {
-            Ok(request) => request,
+        let (mut request, voice) = match self.aim(request) {
+            Ok(aimed) => aimed,
             Err(refused) => return *refused,
         };
         let headers = request.headers_mut();
@@ -154,7 +159,7 @@ impl Proxy {
         headers.insert(header::UPGRADE, protocols);
         let mut response = match self.upstream.upgrade(request).await {
             Ok(response) => response,
-            Err(error) => return gateway_error(&error_code(&error)),
+            Err(error) => return voice.gateway_error(&error_code(&error)),
         };
         let provider = upgrade::on(&mut response);
         let (mut parts, body) = response.into_parts();
@@ -166,7 +171,7 @@ impl Proxy {
             return bypassed(Response::from_parts(parts, body));
         }
         let Some(open) = open else {
-            return error(
+            return voice.error(
                 StatusCode::BAD_GATEWAY,
                 "the connection cannot become a tunnel",
             );
@@ -187,12 +192,12 @@ impl Proxy {
     }
 
     fn count(&self, response: &Response<WasiBody>, took: Duration) {
+        // Of a list, the last one is ours.
         let value = |name| {
-            response
-                .headers()
-                .get(name)
-                .and_then(|value| value.to_str().ok())
+            let values = response.headers().get_all(name);
+            values.iter().next_back()?.to_str().ok()
         };
+        let cache_status = value(CACHE_STATUS).map_or("", last_cache_status);
         match value(X_REFLEX_STATUS) {
             Some("HIT_L1_EXACT") => self.metrics.hit(took),
             Some("HIT_STALE") => self.metrics.stale(),
@@ -201,13 +206,11 @@ impl Proxy {
                     (Status::Collapsed, "collapsed"),
                     (Status::Partial, "partial"),
                 ];
-                let told = |(status, _): &(Status, _)| {
-                    value(CACHE_STATUS) == Some(&*status.cache_status())
-                };
+                let told = |(status, _): &(Status, _)| cache_status == status.cache_status();
                 let detail = details.into_iter().find(told).map_or("", |found| found.1);
                 self.metrics.miss(detail, took);
             }
-            Some("BYPASS") => self.metrics.bypass(value(CACHE_STATUS).map_or("", detail)),
+            Some("BYPASS") => self.metrics.bypass(detail(cache_status)),
             _ => self.metrics.error(),
         }
     }
@@ -267,14 +270,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 /// The provider's answer to a request that the guest had no part in.
 fn bypassed(mut response: Response<WasiBody>) -> Response<WasiBody> {
     let status = Status::Bypass(Bypass::Unavailable);
-    let headers = response.headers_mut();
-    headers.insert(
-        X_REFLEX_STATUS,
-        HeaderValue::from_static(status.x_reflex_status()),
-    );
-    if let Ok(value) = HeaderValue::try_from(&*status.cache_status()) {
-        headers.insert(CACHE_STATUS, value);
-    }
+    mark(response.headers_mut(), status);
     response
 }
 
@@ -286,34 +282,6 @@ fn detail(cache_status: &str) -> &'static str {
         .and_then(|(_, rest)| rest.split_once('"'));
     let known = detail.and_then(|(detail, _)| Bypass::from_detail(detail));
     known.map_or("other", Bypass::detail)
-}
-
-/// What the client gets when the provider could not be reached: the status of a gateway, in the
-/// shape of the API's own errors, so that SDKs raise what they always do.
-fn gateway_error(code: &ErrorCode) -> Response<WasiBody> {
-    let (status, reason) = match code {
-        ErrorCode::ConnectionRefused => (StatusCode::BAD_GATEWAY, "it refused the connection"),
-        ErrorCode::ConnectionTimeout => (StatusCode::GATEWAY_TIMEOUT, "connecting took too long"),
-        ErrorCode::HttpResponseTimeout => {
-            (StatusCode::GATEWAY_TIMEOUT, "its response took too long")
-        }
-        ErrorCode::TlsProtocolError => (StatusCode::BAD_GATEWAY, "TLS with it failed"),
-        ErrorCode::ConnectionTerminated => (StatusCode::BAD_GATEWAY, "it closed the connection"),
-        ErrorCode::DnsError(_) | ErrorCode::DnsTimeout => {
-            (StatusCode::BAD_GATEWAY, "its name could not be resolved")
-        }
-        ErrorCode::ConnectionLimitReached => (
-            StatusCode::BAD_GATEWAY,
-            "no file descriptor is left for a connection",
-        ),
-        ErrorCode::HttpProtocolError => (StatusCode::BAD_GATEWAY, "its response is not HTTP"),
-        ErrorCode::HttpRequestDenied => (
-            StatusCode::BAD_GATEWAY,
-            "the component asked for another place",
-        ),
-        _ => (StatusCode::BAD_GATEWAY, "it could not be reached"),
-    };
-    error(status, &format!("no answer from the provider: {reason}"))
 }
 
 fn error_code(error: &Error) -> ErrorCode {
@@ -328,22 +296,4 @@ fn error_code(error: &Error) -> ErrorCode {
         Error::HttpProtocolError => ErrorCode::HttpProtocolError,
         _ => ErrorCode::DestinationUnavailable,
     }
-}
-
-/// An error of ours. `message` is ours too and needs no escaping.
-fn error(status: StatusCode, message: &str) -> Response<WasiBody> {
-    let body = format!(
-        r#"{{"error":{{"message":"reflex-edge: {message}","type":"gateway_error","param":null,"code":"{}"}}}}"#,
-        status.as_str()
-    );
-    let body = Full::new(Bytes::from(body))
-        .map_err(Error::from)
-        .boxed_unsync();
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    response
 }
