@@ -31,6 +31,8 @@ mod body;
 mod cache_host;
 mod engine;
 #[cfg(feature = "http")]
+mod exchange;
+#[cfg(feature = "http")]
 mod fills;
 mod grant;
 #[cfg(feature = "http")]
@@ -78,6 +80,8 @@ pub use bindings::http as http_bindings;
 pub(crate) use body::Prefixed;
 pub use cache_host::{Reflex, ReflexCtx, ReflexCtxView, add_to_linker, add_to_linker_async};
 pub use engine::LoadError;
+#[cfg(feature = "http")]
+pub use exchange::{Lost, Rest};
 #[cfg(feature = "http")]
 pub use fills::Fills;
 #[cfg(feature = "serve")]

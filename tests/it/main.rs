@@ -11,7 +11,9 @@ mod flow;
 mod not_stored;
 mod own_errors;
 mod passing;
+mod provider;
 mod same_head;
+mod websocket;
 
 mod daemon;
 mod guest;

@@ -89,6 +89,15 @@ impl Upstream {
     ///
     /// If no port can be had.
     pub async fn start_with(behaviour: Behaviour) -> Self {
+        Self::start_allowing(behaviour, None).await
+    }
+
+    /// Starts a provider that takes so many requests at once on one connection of HTTP/2.
+    ///
+    /// # Panics
+    ///
+    /// If no port can be had.
+    pub async fn start_allowing(behaviour: Behaviour, streams: Option<u32>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .expect("a free loopback port");
@@ -105,13 +114,18 @@ impl Upstream {
             gate: Semaphore::new(0),
         });
         let (draining, drain) = watch::channel(());
-        let listening = tokio::spawn(listen(listener, Arc::clone(&shared), drain));
+        let listening = tokio::spawn(listen(listener, Arc::clone(&shared), drain, streams));
         Self {
             address,
             shared,
             draining,
             listening,
         }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// What `--upstream` is to be.
@@ -220,7 +234,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn listen(listener: TcpListener, shared: Arc<Shared>, mut drain: watch::Receiver<()>) {
+async fn listen(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    mut drain: watch::Receiver<()>,
+    streams: Option<u32>,
+) {
     // Dropped with this task, and the connections with it.
     let mut connections = JoinSet::new();
     let graceful = GracefulShutdown::new();
@@ -233,7 +252,11 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>, mut drain: watch::Re
         let Ok((stream, _)) = accepted else { continue };
         let shared = Arc::clone(&shared);
         let service = service_fn(move |request| answer(Arc::clone(&shared), request));
-        let connection = Builder::new(TokioExecutor::new())
+        let mut builder = Builder::new(TokioExecutor::new());
+        if streams.is_some() {
+            builder.http2().max_concurrent_streams(streams);
+        }
+        let connection = builder
             .serve_connection(TokioIo::new(stream), service)
             .into_owned();
         // A connection that ends badly is what some tests are about.

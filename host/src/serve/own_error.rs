@@ -81,6 +81,14 @@ impl ErrorVoice {
             ErrorCode::ConnectionTerminated => {
                 (StatusCode::BAD_GATEWAY, "it closed the connection")
             }
+            ErrorCode::DnsError(_) | ErrorCode::DnsTimeout => {
+                (StatusCode::BAD_GATEWAY, "its name could not be resolved")
+            }
+            ErrorCode::ConnectionLimitReached => (
+                StatusCode::BAD_GATEWAY,
+                "no file descriptor is left for a connection",
+            ),
+            ErrorCode::HttpProtocolError => (StatusCode::BAD_GATEWAY, "its response is not HTTP"),
             ErrorCode::HttpRequestDenied => (
                 StatusCode::BAD_GATEWAY,
                 "the component asked for another place",

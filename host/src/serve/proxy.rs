@@ -1,16 +1,20 @@
 //! One request through the daemon, as one straight line: to the guest, and whatever becomes of
 //! that, to an answer.
 
-use super::held::hold;
+use super::held::{Held, hold};
+use super::hop::strip_hop_by_hop;
+use super::listen::OpenConnection;
 use super::own_error::ErrorVoice;
 use super::timed::Timed;
-use super::upstream::{UpstreamClient, strip_hop_by_hop};
+use super::tunnel;
+use super::upstream::UpstreamClient;
 use crate::metrics::Metrics;
-use crate::runtime::{Failure, Handler, SendRequest as _, mark};
-use http::header;
+use crate::runtime::{Failure, Handler, Lost, SendRequest as _, mark};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
+use hyper::upgrade;
 use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS, last_cache_status};
 use reflex_llm::{Bypass, PathRule, Status};
 use std::sync::Arc;
@@ -28,6 +32,8 @@ pub(crate) struct Proxy {
     pub(crate) paths: Arc<[PathRule]>,
     /// How much of a request is kept, so that it can go to the provider when the guest fails.
     pub(crate) held_bytes_max: u64,
+    /// Names the tenant. For the component only: the provider learns nothing of our tenants.
+    pub(crate) tenant_header: Option<HeaderName>,
     /// Longest pause in a client's body.
     pub(crate) idle_max: Duration,
 }
@@ -37,30 +43,45 @@ impl Proxy {
     /// or, where neither could, we ourselves, shows in its status headers.
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<WasiBody> {
         let began = Instant::now();
+        let response = match tunnel::wanted(&request) {
+            Some(protocols) => self.tunnel(request, protocols).await,
+            None => self.handle(request).await,
+        };
+        self.count(&response, began.elapsed());
+        response
+    }
+
+    /// Has the guest answer; the provider, where the guest fails.
+    async fn handle(&self, request: Request<Incoming>) -> Response<WasiBody> {
         let (request, voice) = match self.aim(request) {
             Ok(aimed) => aimed,
             Err(refused) => return *refused,
         };
         let (held, lent) = hold(request, self.held_bytes_max);
-        let response = match self.handler.handle(lent).await {
-            Ok(response) => response,
-            Err(failure) => {
-                self.metrics.no_answer_of_guest(&failure);
-                log(&failure);
-                match failure {
-                    Failure::Refused {
-                        error,
-                        upstream_called: true,
-                    } => voice.gateway_error(&error),
-                    _ => match held.take_back() {
-                        Some(request) => self.pass(request, &voice).await,
-                        None => voice.gateway_error(&ErrorCode::InternalError(None)),
-                    },
-                }
-            }
+        let failure = match self.handler.handle(lent).await {
+            Ok(response) => return response,
+            Err(failure) => failure,
         };
-        self.count(&response, began.elapsed());
-        response
+        self.metrics.no_answer_of_guest(&failure);
+        log(&failure);
+        match failure {
+            Failure::Refused {
+                error,
+                upstream_called: true,
+            } => voice.gateway_error(&error),
+            // The provider is asked once: it may have acted already.
+            Failure::AfterSending { rest, .. } => match rest.answer().await {
+                Ok(response) => bypassed(response),
+                Err(Lost::NotSent) => self.pass(held, &voice).await,
+                Err(Lost::TimedOut) => voice.gateway_error(&ErrorCode::HttpResponseTimeout),
+                Err(Lost::Closed) => voice.gateway_error(&ErrorCode::ConnectionTerminated),
+                Err(_) => voice.error(
+                    StatusCode::BAD_GATEWAY,
+                    "the component failed after it had sent the request",
+                ),
+            },
+            _ => self.pass(held, &voice).await,
+        }
     }
 
     /// Turns the client's request into the one that the provider is to get.
@@ -70,15 +91,25 @@ impl Proxy {
     ) -> Result<(Request<WasiBody>, ErrorVoice), Box<Response<WasiBody>>> {
         let (parts, body) = request.into_parts();
         let voice = |target: &Uri| ErrorVoice::of(target, &parts, &self.paths);
-        let refused = |status, why| Box::new(voice(&parts.uri).error(status, why));
+        let refused = |status, why| Err(Box::new(voice(&parts.uri).error(status, why)));
         if parts.method == Method::CONNECT {
-            let why = "this is not a forward proxy";
-            return Err(refused(StatusCode::METHOD_NOT_ALLOWED, why));
+            return refused(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this is not a forward proxy, and WebSockets need HTTP/1.1 here",
+            );
         }
-        let uri = self
-            .upstream
-            .target(parts.uri.path_and_query())
-            .map_err(|_| refused(StatusCode::BAD_REQUEST, "the request's path is not one"))?;
+        if self.upstream.has_passed(&parts.headers) {
+            return refused(
+                StatusCode::LOOP_DETECTED,
+                "this request has come through here before: the address of the provider leads back",
+            );
+        }
+        let Ok(uri) = self.upstream.target(parts.uri.path_and_query()) else {
+            return refused(
+                StatusCode::BAD_REQUEST,
+                "the request's path does not lead to the provider",
+            );
+        };
         // Rules are about the path that the provider gets.
         let voice = voice(&uri);
 
@@ -87,22 +118,76 @@ impl Proxy {
         *request.method_mut() = parts.method;
         *request.uri_mut() = uri;
         *request.headers_mut() = parts.headers;
-        strip_hop_by_hop(request.headers_mut());
+        let headers = request.headers_mut();
+        // What an operator's gateway has set, a client does not take away.
+        strip_hop_by_hop(headers, self.tenant_header.as_slice());
         // The client's connection is ours to answer, and the provider's host has its own name.
-        request.headers_mut().remove(header::EXPECT);
-        request.headers_mut().remove(header::HOST);
+        headers.remove(header::EXPECT);
+        headers.remove(header::HOST);
+        join_cookies(headers);
         Ok((request, voice))
     }
 
     /// To the provider without the guest.
-    async fn pass(&self, request: Request<WasiBody>, voice: &ErrorVoice) -> Response<WasiBody> {
+    async fn pass(&self, held: Held, voice: &ErrorVoice) -> Response<WasiBody> {
+        let Some(mut request) = held.take_back() else {
+            return voice.gateway_error(&ErrorCode::InternalError(None));
+        };
+        self.hide_tenant(request.headers_mut());
         match self.upstream.send(request).await {
-            Ok(mut response) => {
-                let status = Status::Bypass(Bypass::Unavailable);
-                mark(response.headers_mut(), status);
-                response
-            }
+            Ok(response) => bypassed(response),
             Err(error) => voice.gateway_error(&error_code(&error)),
+        }
+    }
+
+    /// Has the client and the provider speak another protocol with each other, if the provider
+    /// wants to; hands its answer on if not.
+    async fn tunnel(
+        &self,
+        mut request: Request<Incoming>,
+        protocols: HeaderValue,
+    ) -> Response<WasiBody> {
+        let client = upgrade::on(&mut request);
+        let open = request.extensions_mut().remove::<Arc<OpenConnection>>();
+        let (mut request, voice) = match self.aim(request) {
+            Ok(aimed) => aimed,
+            Err(refused) => return *refused,
+        };
+        let headers = request.headers_mut();
+        self.hide_tenant(headers);
+        headers.insert(header::CONNECTION, UPGRADE);
+        headers.insert(header::UPGRADE, protocols);
+        let mut response = match self.upstream.upgrade(request).await {
+            Ok(response) => response,
+            Err(error) => return voice.gateway_error(&error_code(&error)),
+        };
+        let provider = upgrade::on(&mut response);
+        let (mut parts, body) = response.into_parts();
+        let protocol = parts.headers.get(header::UPGRADE).cloned();
+        strip_hop_by_hop(&mut parts.headers, &[]);
+        if parts.status != StatusCode::SWITCHING_PROTOCOLS {
+            parts.headers.remove(header::CONTENT_LENGTH);
+            let body = Timed::new(body, self.idle_max).boxed_unsync();
+            return bypassed(Response::from_parts(parts, body));
+        }
+        let Some(open) = open else {
+            return voice.error(
+                StatusCode::BAD_GATEWAY,
+                "the connection cannot become a tunnel",
+            );
+        };
+        parts.headers.insert(header::CONNECTION, UPGRADE);
+        if let Some(protocol) = protocol {
+            parts.headers.insert(header::UPGRADE, protocol);
+        }
+        tunnel::pass(client, provider, self.idle_max, open);
+        let body = Empty::new().map_err(Error::from).boxed_unsync();
+        bypassed(Response::from_parts(parts, body))
+    }
+
+    fn hide_tenant(&self, headers: &mut HeaderMap) {
+        if let Some(name) = &self.tenant_header {
+            headers.remove(name);
         }
     }
 
@@ -140,6 +225,7 @@ impl Failure {
             Self::Trapped(_) => "trap",
             Self::TimedOut => "timeout",
             Self::Refused { .. } => "refused",
+            Self::AfterSending { cause, .. } => cause.detail(),
         }
     }
 }
@@ -149,11 +235,43 @@ fn log(failure: &Failure) {
         Failure::Busy | Failure::Refused { .. } => {
             tracing::debug!(?failure, "not handled by the guest")
         }
+        Failure::AfterSending { cause, .. } => tracing::warn!(
+            failure = ?cause,
+            "guest failed after it had sent the request: the provider's answer goes to the client \
+             without it"
+        ),
         failure => tracing::warn!(
             ?failure,
             "guest failed: the request goes to the provider without it"
         ),
     }
+}
+
+/// What `Connection` says of a request or response that changes the protocol.
+const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
+
+/// HTTP/2 lets a client send a cookie in parts, for the sake of compression. They are one header
+/// to everybody else: RFC 9113, section 8.2.3.
+fn join_cookies(headers: &mut HeaderMap) {
+    let parts: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if parts.len() > 1
+        // What was valid in parts is valid joined.
+        && let Ok(mut joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..]))
+    {
+        joined.set_sensitive(true);
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// The provider's answer to a request that the guest had no part in.
+fn bypassed(mut response: Response<WasiBody>) -> Response<WasiBody> {
+    let status = Status::Bypass(Bypass::Unavailable);
+    mark(response.headers_mut(), status);
+    response
 }
 
 /// The reason in a `Cache-Status` of ours. A label of a metric must be one of a known few, and a
@@ -173,6 +291,9 @@ fn error_code(error: &Error) -> ErrorCode {
         Error::HttpResponseTimeout => ErrorCode::HttpResponseTimeout,
         Error::TlsProtocolError => ErrorCode::TlsProtocolError,
         Error::ConnectionTerminated => ErrorCode::ConnectionTerminated,
+        Error::DnsError { .. } => ErrorCode::DnsTimeout,
+        Error::ConnectionLimitReached => ErrorCode::ConnectionLimitReached,
+        Error::HttpProtocolError => ErrorCode::HttpProtocolError,
         _ => ErrorCode::DestinationUnavailable,
     }
 }
