@@ -42,6 +42,7 @@ mod tenant;
 mod tools;
 
 mod answer;
+mod answer_head;
 pub mod embeddings;
 mod recorder;
 mod sse;
@@ -59,9 +60,11 @@ pub mod status;
 #[doc(hidden)]
 pub mod fuzzing;
 
+pub use answer_head::{KEPT_BYTES_MAX, Part, is_kept};
 pub use api::{Api, Representation, Shape};
 pub use body::BODY_BYTES_MAX;
 pub use control::{ClientControl, Control, Directive, X_REFLEX_TTL};
+pub use error::{ERROR_HEADERS, VENDOR_HEADERS};
 pub use group::Groups;
 pub use key::{Key, KeyHasher};
 pub use life::{Life, LifeRule, Lifetimes};
@@ -70,8 +73,8 @@ pub use path::{PathRule, check_path_pattern, normal_path};
 pub use pattern::is_like;
 pub use prepared::Prepared;
 pub use reason::{Bypass, Dropped, Rejected};
-pub use recorder::{Limits, Recorder, Storable, is_event_stream, is_kept};
-pub use splits::{By, Split, Splits, Traits};
+pub use recorder::{Limits, Recorder, Storable, is_event_stream};
+pub use splits::{By, COMPARED_BYTES_MAX, Split, Splits, Traits};
 pub use status::Status;
 pub use tenant::Tenant;
 pub use usage::Usage;

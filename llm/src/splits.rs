@@ -21,7 +21,7 @@ use crate::api::Field;
 use crate::embeddings::spans;
 
 /// Bodies over this length are not compared: hashing takes about 1 µs for each KiB.
-const BODY_BYTES_MAX: usize = 64 << 10;
+pub const COMPARED_BYTES_MAX: usize = 64 << 10;
 
 /// Requests with more parts are not compared.
 const PARTS_MAX: usize = 64;
@@ -203,11 +203,11 @@ impl fmt::Debug for Traits {
 
 impl Prepared {
     /// The traits of a request with this body, of which the key is made. None if the body is longer
-    /// than 64 KiB or no JSON object, or if there are too many parts.
+    /// than [`COMPARED_BYTES_MAX`] or no JSON object, or if there are too many parts.
     ///
     /// `seed` should be random and the same for all requests that are to be compared.
     pub fn traits(&self, body: &[u8], seed: &impl BuildHasher) -> Option<Traits> {
-        if body.len() > BODY_BYTES_MAX {
+        if body.len() > COMPARED_BYTES_MAX {
             return None;
         }
         let members = spans::members(body, spans::root(body)?)?;

@@ -2,6 +2,7 @@
 
 mod explained;
 mod flow;
+mod heads;
 mod not_stored;
 mod passing;
 mod rules;
