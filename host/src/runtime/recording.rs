@@ -4,23 +4,22 @@ use super::batch::Texts;
 use super::cache_host::{NotStored, ReflexCtx};
 use super::fills::{Fill, Fills};
 use super::pace::{Mark, Pace, Replay};
-use reflex_llm::{Key, Part, Recorder, Rejected, Representation, Shape, Storable, Usage};
+use reflex_llm::{Dropped, Key, Part, Recorder, Rejected, Representation, Shape, Storable, Usage};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::{AnswerHead, Notes};
-use crate::cache::Mark as Begun;
+use crate::cache::{InsertError, Mark as Begun};
 
 /// How a recording ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The answer is in the cache.
     Stored,
-    /// The answer must not be served again. The reason is one of `reflex-llm`'s, or `purged`:
-    /// there was a purge since the provider was asked.
-    Rejected(&'static str),
-    /// The answer was good, but the cache did not take it.
-    Failed,
+    /// The answer must not be served again.
+    Rejected(Rejected),
+    /// The answer was good, and is not in the cache all the same.
+    Dropped(Dropped),
 }
 
 /// Told how each recording ended, for metrics.
@@ -174,9 +173,6 @@ impl Recording {
     }
 }
 
-/// Why an answer was not stored: there was a purge since.
-const PURGED: &str = "purged";
-
 fn marks(pace: &Option<Pace>) -> Vec<Mark> {
     pace.as_ref().map(Pace::marks).unwrap_or_default()
 }
@@ -231,7 +227,7 @@ impl Target {
         // No purge begins between the look and the insert.
         let held = self.ctx.cache.purges().hold();
         if held.has_met(&cache_key, &key.tenant.0, self.since) {
-            return Outcome::Rejected(PURGED);
+            return Outcome::Dropped(Dropped::Purged);
         }
         match self.ctx.store(key, &metadata, body, self.ttl) {
             Ok(()) => Outcome::Stored,
@@ -240,7 +236,7 @@ impl Target {
                     self.ctx.grant.allowance.count(refusal);
                 }
                 tracing::debug!(%error, "answer not stored");
-                Outcome::Failed
+                error.outcome()
             }
         }
     }
@@ -258,6 +254,20 @@ impl Target {
     }
 
     pub(super) fn reject(&self, reason: Rejected) {
-        self.observer.ended(Outcome::Rejected(reason.detail()));
+        self.observer.ended(Outcome::Rejected(reason));
+    }
+}
+
+impl NotStored {
+    /// What a recording came to that was not stored for this reason.
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Refused(_) => Outcome::Dropped(Dropped::Quota),
+            Self::Cache(InsertError::PayloadTooLarge(_)) => Outcome::Rejected(Rejected::TooLarge),
+            Self::Cache(InsertError::MetadataTooLarge(_)) => {
+                Outcome::Dropped(Dropped::HeadersTooLarge)
+            }
+            Self::Cache(InsertError::QueueFull) => Outcome::Dropped(Dropped::Busy),
+        }
     }
 }
