@@ -59,6 +59,8 @@ reasons! {
         BodyTooLarge = "body-too-large",
         /// Trailers follow the body: no client of an LLM sends any, and no key covers them.
         Trailers = "trailers",
+        /// The request asks for a WebSocket or another protocol: the connection becomes a tunnel.
+        Upgrade = "upgrade",
         /// The body is not UTF-8.
         NotUtf8 = "not-utf8",
         /// The body begins with a byte order mark: some readers take it, others don't.

@@ -76,7 +76,7 @@ impl Proxy {
             } => voice.gateway_error(&error),
             // The provider is asked once: it may have acted already.
             Failure::AfterSending { rest, .. } => match rest.answer().await {
-                Ok(response) => bypassed(response),
+                Ok(response) => bypassed(response, Bypass::Unavailable),
                 Err(Lost::NotSent) => self.pass(held, &voice).await,
                 Err(Lost::TimedOut) => voice.gateway_error(&ErrorCode::HttpResponseTimeout),
                 Err(Lost::Closed) => voice.gateway_error(&ErrorCode::ConnectionTerminated),
@@ -140,7 +140,7 @@ impl Proxy {
         };
         self.hide_tenant(request.headers_mut());
         match self.upstream.send(request).await {
-            Ok(response) => bypassed(response),
+            Ok(response) => bypassed(response, Bypass::Unavailable),
             Err(error) => voice.gateway_error(&error_code(&error)),
         }
     }
@@ -173,7 +173,7 @@ impl Proxy {
         if parts.status != StatusCode::SWITCHING_PROTOCOLS {
             parts.headers.remove(header::CONTENT_LENGTH);
             let body = Timed::new(body, self.idle_max).boxed_unsync();
-            return bypassed(Response::from_parts(parts, body));
+            return bypassed(Response::from_parts(parts, body), Bypass::Upgrade);
         }
         let Some(open) = open else {
             return voice.error(
@@ -187,7 +187,7 @@ impl Proxy {
         }
         tunnel::pass(client, provider, self.idle_max, open);
         let body = Empty::new().map_err(Error::from).boxed_unsync();
-        bypassed(Response::from_parts(parts, body))
+        bypassed(Response::from_parts(parts, body), Bypass::Upgrade)
     }
 
     fn hide_tenant(&self, headers: &mut HeaderMap) {
@@ -299,9 +299,8 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// The provider's answer to a request that the guest had no part in.
-fn bypassed(mut response: Response<WasiBody>) -> Response<WasiBody> {
-    let status = Status::Bypass(Bypass::Unavailable);
-    mark(response.headers_mut(), status);
+fn bypassed(mut response: Response<WasiBody>, why: Bypass) -> Response<WasiBody> {
+    mark(response.headers_mut(), Status::Bypass(why));
     response
 }
 
