@@ -69,7 +69,7 @@ pub use path::{PathRule, check_path_pattern, normal_path};
 pub use pattern::is_like;
 pub use prepared::Prepared;
 pub use reason::{Bypass, Rejected};
-pub use recorder::{Limits, Recorder, Storable, is_kept};
+pub use recorder::{Limits, Recorder, Storable, Validator, is_kept};
 pub use status::Status;
 pub use tenant::Tenant;
 pub use usage::Usage;
