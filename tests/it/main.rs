@@ -7,6 +7,7 @@ mod cases;
 mod coalescing;
 mod control;
 mod flow;
+mod memory;
 mod not_stored;
 mod passing;
 

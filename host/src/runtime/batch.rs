@@ -2,6 +2,7 @@
 //! to the rest, and taken apart to be stored.
 
 use super::bindings::http::Header;
+use super::budget::Budget;
 use super::cache_host::ReflexCtx;
 use super::http_host::{HttpPolicy, apply};
 use crate::answer::{AnswerHead, Notes};
@@ -19,6 +20,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use tokio::sync::Semaphore;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 /// The texts of a batch, and what the cache has for them. A clone costs some reference counts.
@@ -129,10 +131,19 @@ impl Batch {
 
     /// Looks up each element. What cannot stand in one answer together is as good as not there, and
     /// so is a part of an answer that would be too long.
-    pub(super) async fn find(&mut self, ctx: &ReflexCtx) -> impl Iterator<Item = Option<&Entry>> {
+    pub(super) async fn find(
+        &mut self,
+        ctx: &ReflexCtx,
+        budget: &Budget,
+    ) -> impl Iterator<Item = Option<&Entry>> {
         let mut known = Vec::with_capacity(self.texts.count());
         for elements in self.texts.elements.chunks(LOOKUPS_AT_ONCE_MAX) {
-            known.extend(join_all(elements.iter().map(|(key, _)| Known::find(ctx, key))).await);
+            let find = |(key, _): &(Key, u64)| {
+                let key = ctx.key(key);
+                async move { ctx.find_async(&key).await }
+            };
+            let found = join_all(elements.iter().map(find)).await;
+            known.extend(Known::read_all(found).await);
         }
         let mut found = known.iter().flatten();
         let first = found.clone().next();
@@ -140,7 +151,8 @@ impl Batch {
         let item_bytes = |known: &Known| known.part.text.len() as u64;
         let longest = known.iter().flatten().map(item_bytes).max().unwrap_or(0);
         let missing = known.iter().filter(|known| known.is_none()).count() as u64;
-        let is_short = longest.saturating_mul(missing) <= ctx.cache.entry_bytes_max();
+        let rest = longest.saturating_mul(missing);
+        let is_short = rest <= ctx.cache.entry_bytes_max() && budget.has_room(rest);
         self.known = match fit && is_short {
             true => known.into(),
             false => known.iter().map(|_| None).collect(),
@@ -244,8 +256,24 @@ impl Made {
 }
 
 impl Known {
-    async fn find(ctx: &ReflexCtx, key: &Key) -> Option<Self> {
-        let entry = ctx.find_async(&ctx.key(key)).await?;
+    /// Reads what was found: a few short ones here, more of them on a thread that may block, for a
+    /// full batch is tens of megabytes of numbers.
+    async fn read_all(found: Vec<Option<Entry>>) -> Vec<Option<Self>> {
+        let bytes = found.iter().flatten().map(|entry| entry.payload().len());
+        if bytes.sum::<usize>() <= INLINE_BYTES_MAX {
+            return found.into_iter().map(Self::read).collect();
+        }
+        let count = found.len();
+        // The semaphore is never closed; were it, there would be nothing left to bound.
+        let _permit = READERS.acquire().await.ok();
+        let read = move || found.into_iter().map(Self::read).collect();
+        let known = tokio::task::spawn_blocking(read).await;
+        // What cannot be read is not known, and the provider is asked.
+        known.unwrap_or_else(|_| std::iter::repeat_with(|| None).take(count).collect())
+    }
+
+    fn read(entry: Option<Entry>) -> Option<Self> {
+        let entry = entry?;
         let AnswerHead { headers, notes, .. } = AnswerHead::decode(entry.metadata())?;
         let part = Arc::new(Part::read(entry.payload(), 1)?);
         Some(Self {
@@ -267,6 +295,16 @@ impl Part {
         self.vectors.fits(&self.text, &other.vectors, &other.text)
     }
 }
+
+/// Vectors of this length together are read on the thread that has looked them up, within a tenth of
+/// a millisecond or so. More would hold up other requests.
+const INLINE_BYTES_MAX: usize = 256 << 10;
+
+/// Threads that read vectors at once, of all batches together. It is work for the processor: more
+/// of them would only take it from each other.
+const READERS_MAX: usize = 4;
+
+static READERS: Semaphore = Semaphore::const_new(READERS_MAX);
 
 /// Texts that are looked up at once: some of them may have to be read from disk, which is quicker
 /// together, and should not take up all that may wait for it.

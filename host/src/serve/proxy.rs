@@ -1,14 +1,15 @@
 //! One request through the daemon, as one straight line: to the guest, and whatever becomes of
 //! that, to an answer.
 
-use super::held::hold;
+use super::held::{Lost, hold};
 use super::timed::Timed;
 use super::upstream::{UpstreamClient, strip_hop_by_hop};
 use crate::metrics::Metrics;
-use crate::runtime::{Failure, Handler, SendRequest as _};
+use crate::runtime::{Budget, Failure, Handler, SendRequest as _};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS};
@@ -26,9 +27,14 @@ pub(crate) struct Proxy {
     pub(crate) metrics: Arc<Metrics>,
     /// How much of a request is kept, so that it can go to the provider when the guest fails.
     pub(crate) held_bytes_max: u64,
+    /// What all requests together may hold in memory.
+    pub(crate) budget: Arc<Budget>,
     /// Longest pause in a client's body.
     pub(crate) idle_max: Duration,
 }
+
+/// What a request is taken to hold that does not say how long it is. Most are shorter.
+const UNKNOWN_BYTES: u64 = 64 << 10;
 
 impl Proxy {
     /// Answers one request. There is always a response; whether the provider gave it, the cache
@@ -39,7 +45,13 @@ impl Proxy {
             Ok(request) => request,
             Err(refused) => return *refused,
         };
-        let (held, lent) = hold(request, self.held_bytes_max);
+        if !self.has_room(&request) {
+            // Without the guest, nothing of it is held.
+            let response = self.pass(request, Bypass::NoMemory).await;
+            self.count(&response, began.elapsed());
+            return response;
+        }
+        let (held, lent) = hold(request, self.held_bytes_max, &self.budget);
         let response = match self.handler.handle(lent).await {
             Ok(response) => response,
             Err(failure) => {
@@ -51,8 +63,9 @@ impl Proxy {
                         upstream_called: true,
                     } => gateway_error(&error),
                     _ => match held.take_back() {
-                        Some(request) => self.pass(request).await,
-                        None => gateway_error(&ErrorCode::InternalError(None)),
+                        Ok(request) => self.pass(request, Bypass::Unavailable).await,
+                        Err(Lost::TooLong) => gateway_error(&ErrorCode::InternalError(None)),
+                        Err(Lost::NoMemory) => out_of_memory(),
                     },
                 }
             }
@@ -95,11 +108,23 @@ impl Proxy {
         Ok(request)
     }
 
+    /// Whether there is memory for what will be held of a request, as far as that is known.
+    fn has_room(&self, request: &Request<WasiBody>) -> bool {
+        let body = request.body();
+        let expected = match body.size_hint().exact() {
+            _ if body.is_end_stream() => return true,
+            // Once to be sent again, and once for the guest to read.
+            Some(length) => 2 * length.min(self.held_bytes_max),
+            None => 2 * UNKNOWN_BYTES,
+        };
+        self.budget.has_room(expected)
+    }
+
     /// To the provider without the guest.
-    async fn pass(&self, request: Request<WasiBody>) -> Response<WasiBody> {
+    async fn pass(&self, request: Request<WasiBody>, why: Bypass) -> Response<WasiBody> {
         match self.upstream.send(request).await {
             Ok(mut response) => {
-                mark(&mut response, Status::Bypass(Bypass::Unavailable));
+                mark(&mut response, Status::Bypass(why));
                 response
             }
             Err(error) => gateway_error(&error_code(&error)),
@@ -197,6 +222,13 @@ fn gateway_error(code: &ErrorCode) -> Response<WasiBody> {
         _ => (StatusCode::BAD_GATEWAY, "it could not be reached"),
     };
     error(status, &format!("no answer from the provider: {reason}"))
+}
+
+/// The guest has failed, and what it has read of the request is gone, as there was no memory to keep
+/// it.
+fn out_of_memory() -> Response<WasiBody> {
+    let why = "the requests under way hold all the memory that they may (inflight_bytes_max)";
+    error(StatusCode::SERVICE_UNAVAILABLE, why)
 }
 
 fn error_code(error: &Error) -> ErrorCode {
