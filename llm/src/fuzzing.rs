@@ -11,7 +11,7 @@ use crate::sse::{Flow, Frames};
 ///
 /// # Errors
 ///
-/// A frame is too long.
+/// None: these frames do not end the stream.
 #[expect(
     clippy::type_complexity,
     reason = "one caller, which takes it apart at once"
@@ -21,11 +21,13 @@ pub fn frames<'c>(
 ) -> Result<(Vec<(Vec<u8>, Option<Vec<u8>>)>, bool), Rejected> {
     let mut frames = Frames::default();
     let mut found = Vec::new();
+    let mut stream = Vec::new();
     for chunk in chunks {
-        frames.feed(chunk, |frame| {
+        stream.extend_from_slice(chunk);
+        frames.feed(&stream, |frame| {
             found.push((frame.event.to_vec(), frame.data.map(<[u8]>::to_vec)));
             Ok(Flow::More)
         })?;
     }
-    Ok((found, frames.is_between_frames()))
+    Ok((found, frames.is_between_frames(&stream)))
 }

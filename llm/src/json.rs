@@ -4,6 +4,10 @@
 //! surrogate pair, a byte order mark) is refused, because the provider's reader may be the
 //! other one. It neither recurses nor allocates per token: nodes are spans of the text, and
 //! only strings in an unusual spelling are copied out.
+//!
+//! Answers are read by the same grammar, with two differences ([`read_answer`]). Half a surrogate
+//! pair is accepted: a stream that splits an emoji has one, and a replay has the same bytes. An
+//! array of numbers is one node: vectors are long, and no reader of answers looks at one number.
 
 mod reader;
 mod string;
@@ -11,7 +15,8 @@ mod string;
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-pub(crate) use reader::read;
+pub(crate) use reader::{read, read_answer};
+use string::Halves;
 pub(crate) use string::run;
 
 /// Arrays and objects inside each other. Real requests stay below 20, and the readers of
@@ -79,6 +84,8 @@ pub(crate) enum Kind {
     Decoded,
     /// An array.
     Array,
+    /// An array of one number or more, of an answer. Its elements were checked and dropped.
+    Numbers,
     /// An object.
     Object,
 }
@@ -112,7 +119,7 @@ impl<'t> Document<'t> {
     fn bytes(&self, at: u32) -> &[u8] {
         let node = self.node(at);
         let source = match node.kind {
-            Kind::Array | Kind::Object => return &[],
+            Kind::Array | Kind::Numbers | Kind::Object => return &[],
             Kind::Decoded => &self.decoded,
             _ => self.text,
         };
@@ -141,14 +148,14 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// A string's value. Always valid UTF-8.
+    /// A string's value. Valid UTF-8, unless half a surrogate pair of an answer is in it.
     pub(crate) fn string(self) -> Option<Cow<'d, [u8]>> {
         let bytes = self.spelling();
         match self.kind() {
             Kind::Spelled if bytes.contains(&b'\\') => {
                 let mut value = Vec::with_capacity(bytes.len());
                 // It was read without fault, so it is decoded without.
-                string::unescape(bytes, &mut value).ok()?;
+                string::unescape(bytes, &mut value, Halves::Kept).ok()?;
                 Some(Cow::Owned(value))
             }
             Kind::Spelled | Kind::Decoded => Some(Cow::Borrowed(bytes)),

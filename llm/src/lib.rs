@@ -25,6 +25,7 @@ use alloc::string::String;
 use core::fmt;
 
 mod api;
+mod asked;
 mod body;
 mod canonical;
 mod control;
@@ -41,9 +42,11 @@ mod tenant;
 mod tools;
 
 mod answer;
+mod date;
 pub mod embeddings;
 mod recorder;
 mod sse;
+mod stated;
 mod usage;
 
 mod group;
@@ -70,6 +73,7 @@ pub use pattern::is_like;
 pub use prepared::Prepared;
 pub use reason::{Bypass, Rejected};
 pub use recorder::{Limits, Recorder, Storable, is_kept};
+pub use stated::{ProviderControl, Stated, Term};
 pub use status::Status;
 pub use tenant::Tenant;
 pub use usage::Usage;

@@ -10,7 +10,7 @@ use core::fmt;
 
 use crate::answer::{Judge, Stream};
 use crate::sse::Frames;
-use crate::{Rejected, Representation, Shape};
+use crate::{ProviderControl, Rejected, Representation, Shape, Stated};
 
 /// What the operator allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// Whether an answer that ran into its length limit is kept.
     pub allow_length: bool,
+    /// How much of what the provider says about caches is obeyed.
+    pub provider_control: ProviderControl,
 }
 
 /// An answer that may be served again.
@@ -30,6 +32,8 @@ pub struct Storable {
     pub headers: Vec<(String, Vec<u8>)>,
     /// The body, byte for byte.
     pub body: Vec<u8>,
+    /// How old it is already, and until when it may be served.
+    pub stated: Stated,
 }
 
 /// Judges one answer: [`head`](Self::head), then [`feed`](Self::feed) for each chunk, then
@@ -54,6 +58,8 @@ struct Recording {
     /// What `content-length` promised.
     length: Option<usize>,
     body: Vec<u8>,
+    /// What the head states.
+    stated: Stated,
     judging: Judging,
 }
 
@@ -131,7 +137,9 @@ impl Recorder {
     pub fn complete(&self) -> Option<usize> {
         match &self.state {
             State::Recording(recording) => match &recording.judging {
-                Judging::Frames(frames, _) if frames.is_complete() => Some(recording.body.len()),
+                Judging::Frames(frames, _) if frames.is_complete(&recording.body) => {
+                    Some(recording.body.len())
+                }
                 Judging::Frames(..) | Judging::Whole(_) => None,
             },
             State::Waiting | State::Rejected(_) => None,
@@ -144,11 +152,18 @@ impl Recorder {
     /// [`finish`](Self::finish) tells.
     pub fn so_far(&self) -> Option<Storable> {
         match &self.state {
-            State::Recording(recording) if self.complete().is_some() => Some(Storable {
-                status: 200,
-                headers: recording.headers.clone(),
-                body: recording.body.clone(),
-            }),
+            State::Recording(recording) if self.complete().is_some() => {
+                let expires_at = match &recording.judging {
+                    Judging::Frames(_, stream) => stream.expires_at(),
+                    Judging::Whole(_) => None,
+                };
+                Some(Storable {
+                    status: 200,
+                    headers: recording.headers.clone(),
+                    body: recording.body.clone(),
+                    stated: recording.stated.ending_at(expires_at),
+                })
+            }
             _ => None,
         }
     }
@@ -193,13 +208,15 @@ impl Recorder {
         if !content_type.is_some_and(|value| fits(value, self.shape.representation)) {
             return Err(Rejected::ContentType);
         }
+        let stated = Stated::of(headers, self.limits.provider_control)?;
         let kept = headers.iter().filter(|(name, _)| is_kept(name));
-        let judge = Judge::new(self.shape.api, self.limits.allow_length);
+        let judge = Judge::new(self.shape, self.limits.allow_length);
         Ok(Recording {
             headers: kept
                 .map(|&(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             length,
+            stated,
             body: Vec::with_capacity(length.unwrap_or(0).min(RESERVED_BYTES_MAX)),
             judging: match self.shape.representation {
                 Representation::Json => Judging::Whole(judge),
@@ -217,7 +234,7 @@ impl Recording {
         self.body.extend_from_slice(chunk);
         match &mut self.judging {
             Judging::Whole(_) => Ok(()),
-            Judging::Frames(frames, stream) => frames.feed(chunk, |frame| stream.frame(frame)),
+            Judging::Frames(frames, stream) => frames.feed(&self.body, |frame| stream.frame(frame)),
         }
     }
 
@@ -225,16 +242,23 @@ impl Recording {
         if self.length.is_some_and(|length| length != self.body.len()) {
             return Err(Rejected::Cut);
         }
-        match self.judging {
+        let expires_at = match self.judging {
             Judging::Whole(judge) => judge.json(&self.body)?,
-            Judging::Frames(frames, _) if frames.is_complete() => {}
-            Judging::Frames(frames, stream) if frames.is_between_frames() => stream.clean_end()?,
-            Judging::Frames(..) => return Err(Rejected::Cut),
-        }
+            Judging::Frames(frames, stream) => {
+                if !frames.is_complete(&self.body) {
+                    if !frames.is_between_frames(&self.body) {
+                        return Err(Rejected::Cut);
+                    }
+                    stream.clean_end()?;
+                }
+                stream.expires_at()
+            }
+        };
         Ok(Storable {
             status: 200,
             headers: self.headers,
             body: self.body,
+            stated: self.stated.ending_at(expires_at),
         })
     }
 }

@@ -4,8 +4,9 @@ use super::bindings::cache::{self, Error, Host, HostEntry, InsertOptions, Limits
 use super::grant::{Grant, Refusal, bytes32};
 use crate::cache::{Cache, CacheKey, Entry, InsertError, METADATA_BYTES_MAX, NewEntry};
 use crate::clock::Clock;
-use reflex_llm::{Anonymous, Bypass, Head, Key, Life, Tenant};
+use reflex_llm::{Anonymous, Bypass, Head, Key, Life, Stated, Tenant, Term};
 use std::fmt;
+#[cfg(feature = "http")]
 use std::time::Duration;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime::{Result, StoreContextMut};
@@ -318,7 +319,10 @@ impl ReflexCtx {
             Life::For(ttl) => Some(ttl),
             Life::Forever => None,
         };
-        let stored = self.store(key, metadata, payload, ttl);
+        // A ttl of 0 was refused: this cannot be over already.
+        let term = Stated::default().within(ttl, self.clock.now_ms());
+        let term = term.map_err(|_| Error::Bypass(NOT_KEPT.into()))?;
+        let stored = self.store(key, metadata, payload, term);
         stored.map_err(|refused| self.error(refused))?;
         self.cache.wait_until_durable();
         Ok(())
@@ -340,14 +344,14 @@ impl ReflexCtx {
         }
     }
 
-    /// Stores an entry, if the grant has room for it. Whoever tells somebody that it is stored waits
-    /// until it is durable.
+    /// Stores an entry for this term, if the grant has room for it. Whoever tells somebody that it is
+    /// stored waits until it is durable.
     pub(super) fn store(
         &self,
         key: &Key,
         metadata: &[u8],
         payload: &[u8],
-        ttl: Option<Duration>,
+        term: Term,
     ) -> Result<(), NotStored> {
         let now_ms = self.clock.now_ms();
         let allowance = &self.grant.allowance;
@@ -362,8 +366,8 @@ impl ReflexCtx {
             tenant: &key.tenant.0,
             metadata,
             payload,
-            now_ms,
-            ttl_ms: ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            now_ms: term.stored_at_ms,
+            ttl_ms: term.ttl_ms(),
         });
         match stored {
             Ok(_) => Ok(()),

@@ -4,12 +4,13 @@ use super::batch::Texts;
 use super::cache_host::{NotStored, ReflexCtx};
 use super::fills::{Fill, Fills};
 use super::pace::{Mark, Pace, Replay};
-use reflex_llm::{Key, Recorder, Rejected, Representation, Shape, Storable, Usage};
+use crate::revealed;
+use reflex_llm::{Key, Recorder, Rejected, Representation, Shape, Storable, Term, Usage};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::{AnswerHead, Notes};
-use crate::cache::Mark as Begun;
+use crate::cache::{InsertError, Mark as Begun};
 
 /// How a recording ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +56,8 @@ impl RecordingObserver for NoObserver {
     fn ended(&self, _: Outcome) {}
 }
 
-/// Payloads up to this length are stored on the thread that polls the body, which is then done
-/// before the client has the last byte, so that its next request is a hit. Longer ones would
+/// Payloads up to this length are judged and stored on the thread that polls the body, which is then
+/// done before the client has the last byte, so that its next request is a hit. Longer ones would
 /// hold up other requests for too long.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
@@ -131,7 +132,8 @@ impl Recording {
                 .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX)
             && let Some(answer) = self.recorder.so_far()
         {
-            self.target.store(&answer, marks(&self.pace));
+            let pace = marks(&self.pace);
+            self.target.store(&answer, &answer.body, pace);
             self.stored = Some(answer.body.len());
         }
         true
@@ -139,6 +141,14 @@ impl Recording {
 
     /// The body has come to its proper end, or is known to be no good.
     pub(super) fn finish(self) {
+        match self.bytes <= INLINE_BYTES_MAX || self.recorder.rejected().is_some() {
+            true => self.end(),
+            // A long one is also long to judge.
+            false => drop(tokio::task::spawn_blocking(move || self.end())),
+        }
+    }
+
+    fn end(self) {
         let Self {
             recorder,
             target,
@@ -147,16 +157,9 @@ impl Recording {
             fill,
             ..
         } = self;
-        let pace = marks(&pace);
         match (recorder.finish(), stored) {
             (Ok(answer), Some(length)) if answer.body.len() == length => {}
-            (Ok(answer), _) if answer.body.len() <= INLINE_BYTES_MAX => target.store(&answer, pace),
-            (Ok(answer), _) => {
-                tokio::task::spawn_blocking(move || {
-                    target.store(&answer, pace);
-                    drop(fill);
-                });
-            }
+            (Ok(answer), _) => target.store(&answer, &answer.body, marks(&pace)),
             (Err(rejected), stored) => {
                 if stored.is_some() {
                     target.remove();
@@ -164,6 +167,7 @@ impl Recording {
                 target.reject(rejected);
             }
         }
+        drop(fill);
     }
 
     /// The body has ended before its time. What was stored at the terminal event is whole.
@@ -181,20 +185,48 @@ fn marks(pace: &Option<Pace>) -> Vec<Mark> {
     pace.as_ref().map(Pace::marks).unwrap_or_default()
 }
 
+/// What is stored as one entry.
+struct Part<'a> {
+    key: &'a Key,
+    body: &'a [u8],
+    term: Term,
+}
+
 impl Target {
-    pub(super) fn store(&self, answer: &Storable, pace: Vec<Mark>) {
+    /// Stores an answer with this body, which stands beside its head: a batch's is not copied for
+    /// that.
+    pub(super) fn store(&self, answer: &Storable, body: &[u8], pace: Vec<Mark>) {
+        let now_ms = self.ctx.clock.now_ms();
+        let term = match answer.stated.within(self.ttl, now_ms) {
+            Ok(term) => term,
+            Err(rejected) => return self.reject(rejected),
+        };
         let texts = self.texts.as_ref();
-        let outcome = match texts.and_then(|texts| texts.split(&answer.body)) {
+        let outcome = match texts.and_then(|texts| texts.split(body)) {
             Some(mut parts) => {
                 // What was kept as one before would be found first.
                 self.replace_whole();
+                // A whole batch is more than the queue to the disk may hold.
+                let may_wait = body.len() > INLINE_BYTES_MAX;
                 let mut put = |(key, body): (Key, Vec<u8>)| {
-                    let outcome = self.put(&key, answer, &body, Vec::new());
+                    let part = Part {
+                        key: &key,
+                        body: &body,
+                        term,
+                    };
+                    let outcome = self.put(answer, part, Vec::new(), may_wait);
                     (outcome != Outcome::Stored).then_some(outcome)
                 };
                 parts.find_map(&mut put).unwrap_or(Outcome::Stored)
             }
-            None => self.put(&self.key, answer, &answer.body, pace),
+            None => {
+                let whole = Part {
+                    key: &self.key,
+                    body,
+                    term,
+                };
+                self.put(answer, whole, pace, false)
+            }
         };
         if outcome == Outcome::Stored {
             self.fills.answered(&self.ctx.key(&self.key));
@@ -202,8 +234,10 @@ impl Target {
         self.observer.ended(outcome);
     }
 
-    /// Stores an answer, or a part of one, unless there was a purge since it was begun.
-    fn put(&self, key: &Key, answer: &Storable, body: &[u8], pace: Vec<Mark>) -> Outcome {
+    /// Stores an answer, or a part of one, unless there was a purge since it was begun. `may_wait`
+    /// is for threads that may wait for room in the queue to the disk.
+    fn put(&self, answer: &Storable, part: Part<'_>, pace: Vec<Mark>, may_wait: bool) -> Outcome {
+        let Part { key, body, term } = part;
         let notes = Notes {
             usage: self.shape.usage(body),
             model: self.model.clone(),
@@ -211,14 +245,28 @@ impl Target {
         };
         let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
         let cache_key = self.ctx.key(key);
-        // No purge begins between the look and the insert.
-        let held = self.ctx.cache.purges().hold();
-        if held.has_met(&cache_key, &key.tenant.0, self.since) {
-            return Outcome::Rejected(PURGED);
+        let store = || {
+            // No purge begins between the look and the insert.
+            let held = self.ctx.cache.purges().hold();
+            if held.has_met(&cache_key, &key.tenant.0, self.since) {
+                return None;
+            }
+            Some(self.ctx.store(key, &metadata, body, term))
+        };
+        let mut stored = store();
+        if may_wait
+            && let Some(Err(NotStored::Cache(InsertError::QueueFull))) = stored
+            && self
+                .ctx
+                .cache
+                .wait_for_room((metadata.len() + body.len()) as u64)
+        {
+            stored = store();
         }
-        match self.ctx.store(key, &metadata, body, self.ttl) {
-            Ok(()) => Outcome::Stored,
-            Err(error) => {
+        match stored {
+            None => Outcome::Rejected(PURGED),
+            Some(Ok(())) => Outcome::Stored,
+            Some(Err(error)) => {
                 if let NotStored::Refused(refusal) = error {
                     self.ctx.grant.allowance.count(refusal);
                 }
@@ -241,6 +289,7 @@ impl Target {
     }
 
     pub(super) fn reject(&self, reason: Rejected) {
+        revealed::note(self.shape.api, reason);
         self.observer.ended(Outcome::Rejected(reason.detail()));
     }
 }

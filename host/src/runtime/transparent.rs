@@ -152,7 +152,7 @@ impl Transparent {
                 tenant: key.tenant.0.to_vec(),
                 digest: key.digest.to_vec(),
             },
-            shape: exchange.shape.name().into(),
+            shape: exchange.shape.token().into(),
             path,
             model,
             ttl_seconds: control.ttl_seconds,
@@ -312,7 +312,7 @@ impl Transparent {
         }
         let (head, body) = answer.into_parts();
         let seen = (head.status, &head.headers);
-        let limits = self.policy.limits(&self.ctx.cache);
+        let limits = self.policy.limits(&self.ctx.cache, Some(&batch.texts));
         let rest = Rest::new(batch, missing, shape, seen, limits, target);
         let made = match rest {
             Some(rest) => rest.read(body).await,

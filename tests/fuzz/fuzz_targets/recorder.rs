@@ -1,7 +1,7 @@
 //! Any bytes as the answer of an API: the verdict does not depend on how they are cut, what is kept
 //! is what was sent, and no part of a stream is kept that lacks its end.
 //!
-//! Input: the shape's name, a line feed, the body.
+//! Input: the shape's token, a line feed, the body.
 
 #![no_main]
 
@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use reflex_fuzz::bytes::Bytes;
 use reflex_fuzz::events;
 use reflex_fuzz::json::{self, Json};
-use reflex_llm::{Api, Limits, Recorder, Rejected, Representation, Shape};
+use reflex_llm::{Api, Limits, ProviderControl, Recorder, Rejected, Representation, Shape};
 
 /// More places than this are not tried in one body.
 const CUTS_MAX: usize = 40;
@@ -17,6 +17,7 @@ const CUTS_MAX: usize = 40;
 const ROOMY: Limits = Limits {
     body_bytes_max: 1 << 20,
     allow_length: false,
+    provider_control: ProviderControl::Ignore,
 };
 
 fn begin(shape: Shape, limits: Limits, length: Option<usize>) -> Recorder {
@@ -81,7 +82,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let (name, body) = (&input[..at], &input[at + 1..]);
-    let Some(shape) = std::str::from_utf8(name).ok().and_then(Shape::from_name) else {
+    let Some(shape) = std::str::from_utf8(name).ok().and_then(Shape::from_token) else {
         return;
     };
     let allowing = Limits {
