@@ -11,7 +11,7 @@ use crate::runtime::{ClientControl, GuestLimits, Lifetimes, Replay};
 use http::Uri;
 use http::uri::{Authority, Scheme};
 use reflex_llm::{PathRule, ProviderControl, Tenant};
-use rules::{GroupTable, PathTable, PriceTable, ProviderControlMode, TtlTable};
+use rules::{ControlMode, GroupTable, PathTable, PriceTable, ProviderControlMode, TtlTable};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -239,14 +239,6 @@ enum DurabilityMode {
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-enum ControlMode {
-    Obey,
-    NoRefresh,
-    Ignore,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum ReplayMode {
     Instant,
@@ -387,11 +379,7 @@ impl Config {
             ttl,
             lifetimes: Arc::new(lifetimes),
             provider_control: rules::provider_control(file.provider_control),
-            client_control: match file.client_control {
-                None | Some(ControlMode::Obey) => ClientControl::Obey,
-                Some(ControlMode::NoRefresh) => ClientControl::NoRefresh,
-                Some(ControlMode::Ignore) => ClientControl::Ignore,
-            },
+            client_control: rules::client_control(file.client_control),
             temperature_max: file.temperature_max,
             paths: rules::paths(&file.path.unwrap_or_default())?.into(),
             groups: Arc::new(groups),

@@ -18,9 +18,9 @@ pub(crate) fn note(api: Api, reason: Rejected) {
             api = api.name(),
             reason = reason.detail(),
             "an answer shows that the provider searched or ran something that its request does not \
-             name, and is not kept; requests like it go to the provider each time. To have them \
-             pass by, name the field, the model or the path in the configuration (README, \
-             \"What is never cached\")"
+             name, and is not kept; requests like it go to the provider each time. Name the field \
+             that asks for it in `bypass_fields`, the model in `bypass_models`, or the path in a \
+             `[[path]]` rule with `api = \"none\"`"
         );
     }
 }

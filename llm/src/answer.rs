@@ -26,8 +26,8 @@ use said::Said;
 
 use crate::api::{Answer, Pieces};
 use crate::json::{self, Kind, Value};
-use crate::sse::{DONE, Flow, Frame};
-use crate::{Rejected, Shape};
+use crate::sse::{DONE, Flow, Frame, Frames};
+use crate::{Rejected, Representation, Shape, Stated};
 
 /// Judges answers of one shape.
 #[derive(Clone, Copy)]
@@ -254,6 +254,29 @@ impl Rules {
         } else {
             Err(Rejected::FinishReason)
         }
+    }
+}
+
+impl Shape {
+    /// When an answer of this shape ends by what it states, for callers that have judged it by
+    /// themselves. What is no answer of this shape states nothing.
+    ///
+    /// # Errors
+    ///
+    /// It states an end that is not understood: [`Rejected::Expired`].
+    pub fn stated(self, body: &[u8]) -> Result<Stated, Rejected> {
+        let mut expiry = Expiry::default();
+        let mut read = |text: &[u8]| match json::read_answer(text) {
+            Ok(document) => expiry::look(document.root(), &mut expiry),
+            Err(_) => Ok(()),
+        };
+        match self.representation {
+            Representation::Json => read(body)?,
+            Representation::Sse => Frames::default().feed(body, |frame| {
+                read(frame.data.unwrap_or_default()).map(|()| Flow::More)
+            })?,
+        }
+        Ok(Stated::default().ending_at(expiry.at()))
     }
 }
 

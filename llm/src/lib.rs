@@ -42,6 +42,7 @@ mod tenant;
 mod tools;
 
 mod answer;
+mod answer_head;
 mod date;
 pub mod embeddings;
 mod recorder;
@@ -61,9 +62,11 @@ pub mod status;
 #[doc(hidden)]
 pub mod fuzzing;
 
+pub use answer_head::{KEPT_BYTES_MAX, Part, is_kept};
 pub use api::{Api, Representation, Shape};
 pub use body::BODY_BYTES_MAX;
 pub use control::{ClientControl, Control, X_REFLEX_TTL};
+pub use error::{ERROR_HEADERS, VENDOR_HEADERS};
 pub use group::Groups;
 pub use key::{Key, KeyHasher};
 pub use life::{Life, LifeRule, Lifetimes};
@@ -72,7 +75,7 @@ pub use path::{PathRule, check_path_pattern, normal_path};
 pub use pattern::is_like;
 pub use prepared::Prepared;
 pub use reason::{Bypass, Rejected};
-pub use recorder::{Limits, Recorder, Storable, is_kept};
+pub use recorder::{Limits, Recorder, Storable};
 pub use stated::{ProviderControl, Stated, Term};
 pub use status::Status;
 pub use tenant::Tenant;

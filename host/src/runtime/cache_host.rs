@@ -4,7 +4,7 @@ use super::bindings::cache::{self, Error, Host, HostEntry, InsertOptions, Limits
 use super::grant::{Grant, Refusal, bytes32};
 use crate::cache::{Cache, CacheKey, Entry, InsertError, METADATA_BYTES_MAX, NewEntry};
 use crate::clock::Clock;
-use reflex_llm::{Anonymous, Bypass, Head, Key, Life, Stated, Tenant, Term};
+use reflex_llm::{Anonymous, Bypass, Head, Key, Life, Shape, Stated, Tenant, Term};
 use std::fmt;
 #[cfg(feature = "http")]
 use std::time::Duration;
@@ -210,6 +210,7 @@ impl ReflexCtx {
         let examined = candidate.examine(body).map_err(bypass)?;
         Ok(Named {
             key: examined.exchange.key,
+            shape: Some(examined.exchange.shape),
             path: head.path.into(),
             model: examined.model,
         })
@@ -230,6 +231,8 @@ impl ReflexCtx {
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) key: Key,
+    /// Of the answer to a request.
+    shape: Option<Shape>,
     path: String,
     model: Option<String>,
 }
@@ -238,6 +241,7 @@ impl Named {
     pub(super) fn bare(key: Key) -> Self {
         Self {
             key,
+            shape: None,
             path: String::new(),
             model: None,
         }
@@ -312,16 +316,21 @@ impl ReflexCtx {
         if ttl_seconds == Some(0) {
             return Err(Error::Invalid("ttl-seconds: 0 would store nothing".into()));
         }
-        let Named { key, path, model } = named;
+        let Named {
+            key,
+            shape,
+            path,
+            model,
+        } = named;
         let lifetimes = &self.grant.lifetimes;
         let ttl = match lifetimes.of(path, model.as_deref(), ttl_seconds) {
             Life::NotKept => return Err(Error::Bypass(NOT_KEPT.into())),
             Life::For(ttl) => Some(ttl),
             Life::Forever => None,
         };
-        // A ttl of 0 was refused: this cannot be over already.
-        let term = Stated::default().within(ttl, self.clock.now_ms());
-        let term = term.map_err(|_| Error::Bypass(NOT_KEPT.into()))?;
+        let stated = shape.map_or(Ok(Stated::default()), |shape| shape.stated(payload));
+        let term = stated.and_then(|stated| stated.within(ttl, self.clock.now_ms()));
+        let term = term.map_err(|rejected| Error::Bypass(rejected.detail().into()))?;
         let stored = self.store(key, metadata, payload, term);
         stored.map_err(|refused| self.error(refused))?;
         self.cache.wait_until_durable();

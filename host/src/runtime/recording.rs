@@ -5,7 +5,9 @@ use super::cache_host::{NotStored, ReflexCtx};
 use super::fills::{Fill, Fills};
 use super::pace::{Mark, Pace, Replay};
 use crate::revealed;
-use reflex_llm::{Key, Recorder, Rejected, Representation, Shape, Storable, Term, Usage};
+use reflex_llm::{
+    Key, Part as HeaderPart, Recorder, Rejected, Representation, Shape, Storable, Term, Usage,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -206,6 +208,14 @@ impl Target {
             Some(mut parts) => {
                 // What was kept as one before would be found first.
                 self.replace_whole();
+                // A part of it is other bytes than those that its headers may describe.
+                let headers: Vec<_> = answer
+                    .headers
+                    .iter()
+                    .filter(|(name, _)| HeaderPart::of(name).survives_other_bytes())
+                    .cloned()
+                    .collect();
+                let head = (answer.status, &*headers);
                 // A whole batch is more than the queue to the disk may hold.
                 let may_wait = body.len() > INLINE_BYTES_MAX;
                 let mut put = |(key, body): (Key, Vec<u8>)| {
@@ -214,18 +224,19 @@ impl Target {
                         body: &body,
                         term,
                     };
-                    let outcome = self.put(answer, part, Vec::new(), may_wait);
+                    let outcome = self.put(head, part, Vec::new(), may_wait);
                     (outcome != Outcome::Stored).then_some(outcome)
                 };
                 parts.find_map(&mut put).unwrap_or(Outcome::Stored)
             }
             None => {
+                let head = (answer.status, &*answer.headers);
                 let whole = Part {
                     key: &self.key,
                     body,
                     term,
                 };
-                self.put(answer, whole, pace, false)
+                self.put(head, whole, pace, false)
             }
         };
         if outcome == Outcome::Stored {
@@ -236,14 +247,20 @@ impl Target {
 
     /// Stores an answer, or a part of one, unless there was a purge since it was begun. `may_wait`
     /// is for threads that may wait for room in the queue to the disk.
-    fn put(&self, answer: &Storable, part: Part<'_>, pace: Vec<Mark>, may_wait: bool) -> Outcome {
+    fn put(
+        &self,
+        (status, headers): (u16, &[(String, Vec<u8>)]),
+        part: Part<'_>,
+        pace: Vec<Mark>,
+        may_wait: bool,
+    ) -> Outcome {
         let Part { key, body, term } = part;
         let notes = Notes {
             usage: self.shape.usage(body),
             model: self.model.clone(),
             pace,
         };
-        let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
+        let metadata = AnswerHead::encode_noting(status, headers, &notes);
         let cache_key = self.ctx.key(key);
         let store = || {
             // No purge begins between the look and the insert.

@@ -1,6 +1,7 @@
 //! When an answer, or something that it refers to, is over by its own word: a spoken answer's id that
 //! the next request wants to name, a picture behind a link that is signed until some time.
 
+use super::traces::OPAQUE;
 use crate::Rejected;
 use crate::date;
 use crate::json::{Kind, Value};
@@ -18,6 +19,22 @@ impl Expiry {
     fn take(&mut self, at: u64) {
         self.0 = Some(self.0.map_or(at, |earlier| earlier.min(at)));
     }
+}
+
+/// Looks for ends in a document, and in all that is in it.
+pub(super) fn look(value: Value<'_>, expiry: &mut Expiry) -> Result<(), Rejected> {
+    for (key, inside) in value.members() {
+        if let Some(key) = key {
+            if OPAQUE.contains(&key.spelling()) {
+                continue;
+            }
+            note(key.spelling(), inside, expiry)?;
+        }
+        if matches!(inside.kind(), Kind::Array | Kind::Object) {
+            look(inside, expiry)?;
+        }
+    }
+    Ok(())
 }
 
 /// Milliseconds since 1970 were more than this many after three months; seconds are after the year

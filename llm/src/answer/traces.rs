@@ -51,7 +51,7 @@ pub(super) fn holds(value: Value<'_>) -> bool {
 
 /// Where the client's own names stand: arguments of its tools, its schemas and notes, which some
 /// APIs repeat in the answer. Log-probabilities are long and hold no names.
-const OPAQUE: [&[u8]; 11] = [
+pub(super) const OPAQUE: [&[u8]; 11] = [
     b"args",
     b"arguments",
     b"input",
