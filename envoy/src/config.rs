@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use reflex_llm::{Anonymous, ClientControl, Groups, Lifetimes, Limits, PathRule, Policy};
+use reflex_llm::{
+    Anonymous, ClientControl, Groups, Lifetimes, Limits, PathRule, Policy, ProviderControl,
+    normal_path,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -93,6 +96,7 @@ struct File {
     anonymous: Option<AnonymousMode>,
     group: Option<Vec<rules::Group>>,
     client_control: Option<ControlMode>,
+    provider_control: Option<ProviderControlMode>,
     allow_length: Option<bool>,
     temperature_max: Option<f64>,
     paths: Option<Vec<String>>,
@@ -104,6 +108,13 @@ struct File {
 enum AnonymousMode {
     Bypass,
     Share,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ProviderControlMode {
+    Ignore,
+    Obey,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
@@ -188,6 +199,12 @@ impl Config {
         if let Some(path) = paths.iter().find(|path| !path.starts_with('/')) {
             return Err(format!("paths: `{path}` does not begin with a slash"));
         }
+        if let Some(path) = paths.iter().find(|path| normal_path(path) != **path) {
+            let normal = normal_path(path);
+            return Err(format!(
+                "paths: `{path}`: paths are compared in normal form; write `{normal}`"
+            ));
+        }
         let milliseconds = |name, value, default| bounded(name, value, default, MILLISECONDS_LIMIT);
         let entry_bytes_max = bounded(
             "entry_bytes_max",
@@ -261,6 +278,10 @@ impl Config {
             limits: Limits {
                 body_bytes_max: entry_bytes_max as usize,
                 allow_length: file.allow_length.unwrap_or(false),
+                provider_control: match file.provider_control {
+                    Some(ProviderControlMode::Ignore) | None => ProviderControl::Ignore,
+                    Some(ProviderControlMode::Obey) => ProviderControl::Obey,
+                },
             },
             tenant_header: file.tenant_header,
             anonymous: match file.anonymous {
@@ -290,9 +311,13 @@ impl Config {
         }
     }
 
-    /// Whether requests with this path are looked at.
+    /// Whether requests with this path, as sent, are looked at.
     pub fn looks_at(&self, path: &str) -> bool {
-        self.paths.is_empty() || self.paths.iter().any(|start| path.starts_with(start))
+        if self.paths.is_empty() {
+            return true;
+        }
+        let path = normal_path(path);
+        self.paths.iter().any(|start| path.starts_with(start))
     }
 }
 
@@ -387,6 +412,7 @@ mod tests {
             "daemon_cluster": "", "fill_wait_ms": 0, "hot_bytes_max": 0, "anonymous": "share",
             "tenant_header": "x-team", "paths": ["/v1/"], "allow_length": true,
             "temperature_max": 0, "samples": 3, "client_control": "no-refresh",
+            "provider_control": "obey",
             "ttl_seconds_max": 9, "ttl": [{"model": "live-*", "seconds": 0}],
             "group": [{"name": "us", "trusted": ["red"]}]
         }"#;
@@ -397,6 +423,7 @@ mod tests {
         assert_eq!(config.policy().tenant_header, Some("x-team"));
         assert_eq!(config.policy().temperature_max, Some(0.0));
         assert!(config.limits.allow_length);
+        assert_eq!(config.limits.provider_control, ProviderControl::Obey);
         assert_eq!(config.samples, 3);
         assert_eq!(config.policy().client_control, ClientControl::NoRefresh);
         let life = |model, asked| config.lifetimes.of("/v1/responses", Some(model), asked);
@@ -404,6 +431,7 @@ mod tests {
         assert_eq!(life("gpt", Some(99)), Life::For(Duration::from_secs(9)));
         assert!(!config.groups.is_empty());
         assert!(config.looks_at("/v1/chat") && !config.looks_at("/v2/chat"));
+        assert!(config.looks_at("//v1/chat") && !config.looks_at("/v1/../v2/chat"));
     }
 
     #[test]
@@ -423,6 +451,7 @@ mod tests {
         check(r#""tenant_header": "X-Team""#, "tenant_header");
         check(r#""anonymous": "yes""#, "anonymous");
         check(r#""paths": ["v1"]"#, "paths");
+        check(r#""paths": ["/v1//a"]"#, "write `/v1/a`");
         check(r#""path": [{"path": "v1", "api": "none"}]"#, "path: `v1`");
         check(r#""path": [{"path": "/v1", "api": "chat"}]"#, "path: `/v1`");
         check(r#""path": [{"path": "/v1"}]"#, "`api`");
@@ -431,11 +460,16 @@ mod tests {
         check(r#""temperature_max": "low""#, "temperature_max");
         check(r#""samples": 0"#, "samples: 0");
         check(r#""client_control": "some""#, "client_control");
+        check(r#""provider_control": "some""#, "provider_control");
         check(r#""ttl_seconds_max": 0"#, "ttl_seconds_max: 0");
         check(r#""ttl": [{"seconds": "soon"}]"#, "ttl: seconds");
         check(r#""ttl": [{"seconds": -1}]"#, "ttl: seconds");
         check(r#""ttl": [{"seconds": 9999999999}]"#, "ttl: seconds");
         check(r#""ttl": [{"modle": "m", "seconds": 1}]"#, "`modle`");
+        check(
+            r#""ttl": [{"path": "/a//b", "seconds": 1}]"#,
+            "write `/a/b`",
+        );
         check(r#""group": [{"name": ""}]"#, "group");
         check(
             r#""group": [{"name": "a", "trusted": ["x"]}]"#,

@@ -34,6 +34,8 @@ pub struct Insert<'a> {
     pub model: Option<&'a str>,
     /// How long it lives; none is for ever.
     pub ttl_seconds: Option<u64>,
+    /// How old it is already: another cache on the way had it.
+    pub age_seconds: u64,
     /// It is refused if there was a purge since.
     pub epoch: Option<&'a Epoch>,
     /// The fill that ends with it.
@@ -143,8 +145,11 @@ impl Request {
         let ttl = insert.ttl_seconds.map(|ttl| ttl.to_string());
         let mut headers = vec![
             (TTL, ttl.unwrap_or_else(|| "never".into())),
-            (SHAPE, insert.shape.name().to_owned()),
+            (SHAPE, insert.shape.token().into_owned()),
         ];
+        if insert.age_seconds > 0 {
+            headers.push((status::AGE, insert.age_seconds.to_string()));
+        }
         // The daemon refuses a name that no header can have, and the answer with it.
         let model = insert.model.filter(|model| is_visible(model));
         headers.extend(model.map(|model| (MODEL, model.to_owned())));
@@ -204,6 +209,11 @@ pub fn reply(
             // It says whose answer it is, so that a mistake on the way is not ours.
             if value(headers, ENTRY) != Some(&hex(&key.digest)) {
                 return Reply::Failed;
+            }
+            // What is no text cannot be handed to Envoy. The daemon is well all the same.
+            let is_text = |value: &[u8]| std::str::from_utf8(value).is_ok();
+            if !kept(headers).all(|(_, value)| is_text(value)) {
+                return Reply::Absent;
             }
             let found = answer(headers, now_ms, body);
             found.map_or(Reply::Failed, |answer| {
@@ -282,9 +292,7 @@ fn answer(
     };
     let age_ms = seconds(status::AGE)??.saturating_mul(1000);
     let expires_at_ms = seconds(TTL)?.map(|ttl| now_ms.saturating_add(ttl.saturating_mul(1000)));
-    let kept = headers
-        .iter()
-        .filter(|(name, _)| reflex_llm::is_kept(name) || name == status::X_REFLEX_SAVED_TOKENS)
+    let kept = kept(headers)
         .map(|(name, value)| {
             let value = String::from_utf8(value.clone()).ok()?;
             Some((name.clone(), value))
@@ -296,6 +304,12 @@ fn answer(
         stored_at_ms: now_ms.saturating_sub(age_ms),
         expires_at_ms,
     })
+}
+
+/// The headers that belong to an answer.
+fn kept(headers: &Headers) -> impl Iterator<Item = &(String, Vec<u8>)> {
+    let all = headers.iter();
+    all.filter(|(name, _)| reflex_llm::is_kept(name) || name == status::X_REFLEX_SAVED_TOKENS)
 }
 
 fn value<'h>(headers: &'h Headers, name: &str) -> Option<&'h str> {
@@ -367,6 +381,18 @@ mod tests {
         assert_eq!(found.answer.stored_at_ms, 93_000);
         assert_eq!(found.answer.expires_at_ms, Some(160_000));
         assert!(!found.collapsed);
+    }
+
+    #[test]
+    fn a_header_that_is_no_text_is_no_failure_of_the_daemon() {
+        let mut all = headers(&hit());
+        all.push(("content-disposition".into(), b"\xe4".to_vec()));
+        let said = reply(&key(), &all, 0, || Some(Vec::new()));
+        assert!(matches!(said, Reply::Absent), "{said:?}");
+        all.pop();
+        all.push(("x-request-id".into(), b"\xe4".to_vec()));
+        let said = reply(&key(), &all, 0, || Some(Vec::new()));
+        assert!(matches!(said, Reply::Found(_)), "{said:?}");
     }
 
     #[test]
@@ -478,9 +504,10 @@ mod tests {
         let named = |model: Option<&str>| {
             let insert = Insert {
                 key: &key(),
-                shape: Shape::from_name("chat-completions").expect("a shape"),
+                shape: Shape::from_token("chat-completions").expect("a shape"),
                 model,
                 ttl_seconds: None,
+                age_seconds: 0,
                 epoch: None,
                 fill: None,
             };

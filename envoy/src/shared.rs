@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use reflex_llm::Key;
+use reflex_llm::{Key, Traits};
 
 use crate::breaker::Breaker;
 use crate::config::Config;
@@ -12,6 +12,7 @@ use crate::counts::Counts;
 use crate::daemon::{Epoch, Purged, Told};
 use crate::flights::Flights;
 use crate::hot::Hot;
+use crate::splits::KeySplits;
 
 /// What recordings under way may take in one worker. A module that runs into Envoy's 1 GiB ends,
 /// and takes every request in it along.
@@ -41,6 +42,8 @@ pub struct Shared {
     pub breaker: Breaker,
     /// For Envoy's statistics.
     pub counts: Counts,
+    /// For the log.
+    splits: KeySplits,
     epoch: Option<Epoch>,
     /// The newest purges, and how many there ever were.
     purged: VecDeque<Purged>,
@@ -71,6 +74,7 @@ impl Shared {
             flights: Flights::default(),
             breaker: Breaker::default(),
             counts: Counts::default(),
+            splits: KeySplits::new(seed),
             epoch: None,
             purged: VecDeque::new(),
             purges: 0,
@@ -81,6 +85,18 @@ impl Shared {
             sending: Budget::new(SENDING_BYTES_MAX),
             seed,
             fills: 0,
+        }
+    }
+
+    /// What remembers misses.
+    pub fn splits(&mut self) -> &mut KeySplits {
+        &mut self.splits
+    }
+
+    /// A miss with these traits.
+    pub fn missed(&mut self, traits: &Traits) {
+        for split in self.splits.note(traits) {
+            self.counts.key_split(split.by);
         }
     }
 

@@ -287,8 +287,7 @@ impl Cache {
     /// entry.
     pub fn insert_since(&self, new: NewEntry<'_>, since: Mark) -> Result<Entry, InsertError> {
         // Waited for in advance: purges wait for what comes now.
-        let bytes = new.metadata.len() as u64 + new.payload.len() as u64;
-        self.shared.queue.wait_for_room(bytes);
+        self.wait_for_room(new.metadata.len() as u64 + new.payload.len() as u64);
         let entry = self.insert_now_since(new, since)?;
         self.wait_until_durable();
         Ok(entry)
@@ -306,6 +305,13 @@ impl Cache {
             return Err(InsertError::Purged);
         }
         self.put(new, Wait::No)
+    }
+
+    /// Waits until an entry of about this length is not refused for want of room, up to a second,
+    /// for callers that insert with [`insert_now`](Self::insert_now) on a thread that may wait.
+    /// Whether there was room then: another thread may take it.
+    pub(crate) fn wait_for_room(&self, bytes: u64) -> bool {
+        self.shared.queue.wait_for_room(bytes)
     }
 
     fn put(&self, new: NewEntry<'_>, wait: Wait) -> Result<Entry, InsertError> {

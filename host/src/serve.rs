@@ -9,22 +9,27 @@
 mod admin;
 mod edge_api;
 mod held;
+mod hop;
 mod listen;
+mod own_error;
 mod proxy;
+mod reasons;
 mod timed;
+mod tunnel;
 mod upstream;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{Config, EdgeSocket, NetLimits, Upstream};
 use crate::metrics::Metrics;
-use crate::runtime::{Fills, Grant, Handler, HttpPolicy, ReflexCtx, Samples};
+use crate::runtime::{Budget, Fills, Grant, Handler, HttpPolicy, ReflexCtx, Samples};
 use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use listen::Streams;
 use proxy::Proxy;
+use reasons::Reasons;
 use reflex_llm::Anonymous;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -53,6 +58,8 @@ pub struct Server {
     cache: Cache,
     /// Shared by the proxy and the edges.
     fills: Arc<Fills>,
+    /// What the requests of both hold in memory.
+    budget: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
 
@@ -75,6 +82,14 @@ impl Server {
             Some(upstream) => Some((upstream, bind("--listen", config.listen).await?)),
             None => None,
         };
+        if let Some((upstream, listener)) = &listener
+            && let Ok(listens) = listener.local_addr()
+            && upstream::is_own(upstream, listens)
+        {
+            return Err(format!(
+                "--upstream: {listens} is where this daemon itself listens (--listen)"
+            ));
+        }
         let admin = bind("--admin", config.admin).await?;
         let cache = Cache::open_even_without_disk(&config.cache)
             .map_err(|error| format!("--data-dir: {error}"))?;
@@ -82,15 +97,17 @@ impl Server {
         let edge = config.edge.as_ref().map(bind_edge).transpose()?;
 
         let fills = Fills::new(&cache);
+        let budget = Budget::new(config.inflight_bytes_max);
         let metrics = Arc::new(Metrics::new(
             config.prices.clone(),
             Arc::clone(&fills),
+            Arc::clone(&budget),
             Arc::default(),
         ));
         let front = match listener {
             Some((upstream, listener)) => Some(Front {
                 listener,
-                proxy: proxy(&config, upstream, &cache, &fills, &metrics)?,
+                proxy: proxy(&config, upstream, &cache, &fills, &budget, &metrics)?,
             }),
             None => None,
         };
@@ -101,6 +118,7 @@ impl Server {
             config,
             cache,
             fills,
+            budget,
             metrics,
         })
     }
@@ -143,7 +161,13 @@ impl Server {
         let listener = self.edge.as_mut().and_then(|edge| edge.listener.take());
         let edges = listener.map(|listener| {
             let metrics = Arc::clone(&self.metrics);
-            let api = EdgeApi::new(self.cache.clone(), self.fills, &self.config, metrics);
+            let api = EdgeApi::new(
+                self.cache.clone(),
+                self.fills,
+                self.budget,
+                &self.config,
+                metrics,
+            );
             serve_edges(listener, api, net, stopped)
         });
         let edges = async {
@@ -189,10 +213,17 @@ fn proxy(
     upstream: &Upstream,
     cache: &Cache,
     fills: &Arc<Fills>,
+    budget: &Arc<Budget>,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Proxy>, String> {
-    let upstream = UpstreamClient::new(upstream.clone(), config.net.clone(), Arc::clone(metrics));
-    let upstream = Arc::new(upstream.map_err(|error| format!("--upstream: TLS: {error}"))?);
+    let upstream = UpstreamClient::new(
+        upstream.clone(),
+        config.net.clone(),
+        config.request_bytes_max,
+        Arc::clone(budget),
+        Arc::clone(metrics),
+    );
+    let upstream = Arc::new(upstream.map_err(|error| format!("--upstream: {error}"))?);
 
     let (name, component) = match &config.component {
         None => ("the built-in component".to_owned(), MIDDLEWARE.to_vec()),
@@ -223,14 +254,21 @@ fn proxy(
         },
         clock: Clock::system(),
     };
+    let reasons = Reasons::new(
+        reflex.grant.clone(),
+        config.client_control,
+        Arc::clone(metrics),
+    );
     let policy = HttpPolicy {
         allow_length: config.allow_length,
         client_control: config.client_control,
+        provider_control: config.provider_control,
         replay: config.replay,
         samples: Samples::new(config.samples),
         fill_wait_max: config.fill_wait_max,
         stale_if_error_max: config.stale_if_error_max,
         fills: Arc::clone(fills),
+        budget: Arc::clone(budget),
         observer: Arc::clone(metrics) as _,
     };
     let handler = Handler::new(
@@ -246,7 +284,15 @@ fn proxy(
         handler,
         upstream,
         metrics: Arc::clone(metrics),
+        reasons,
+        paths: Arc::clone(&config.paths),
         held_bytes_max: config.request_bytes_max,
+        budget: Arc::clone(budget),
+        // The configuration takes only names of headers.
+        tenant_header: config
+            .tenant_header
+            .as_deref()
+            .and_then(|name| name.parse().ok()),
         idle_max: config.net.idle_max,
     }))
 }

@@ -4,7 +4,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::{is_like, query};
+use crate::path::Readings;
+use crate::pattern::is_like_in_any_case;
 
 /// The operator's rules, and what holds where none applies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,7 +22,8 @@ pub struct Lifetimes {
 /// One rule of the operator's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LifeRule {
-    /// The path that it is for, without query; `*` stands for any text. `None`: any path.
+    /// The path that it is for, in [normal form](crate::normal_path); `*` stands for any text.
+    /// Letters match in either case. `None`: any path.
     pub path: Option<String>,
     /// The model that it is for, in the same way. `None`: any model, and requests without one.
     pub model: Option<String>,
@@ -29,8 +31,8 @@ pub struct LifeRule {
     pub life: Life,
 }
 
-/// How long an answer lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How long an answer lives. A shorter life is less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Life {
     /// It is not kept at all.
     NotKept,
@@ -43,12 +45,12 @@ pub enum Life {
 impl Lifetimes {
     /// How long an answer from there lives, if the client asks for so many seconds. What the
     /// operator does not keep, nobody has kept by asking.
+    ///
+    /// The path is the one that was sent, with or without query. A rule for a path applies to each
+    /// of its spellings; where servers read a path in different ways, the shortest life counts, and
+    /// an answer from a path that has no certain reading is not kept.
     pub fn of(&self, path: &str, model: Option<&str>, asked: Option<u64>) -> Life {
-        let rule = self.rules.iter().find(|rule| rule.applies(path, model));
-        let usual = rule.map_or_else(
-            || self.usual.map_or(Life::Forever, Life::For),
-            |rule| rule.life,
-        );
+        let usual = self.usual(path, model);
         match (usual, asked.map(Duration::from_secs)) {
             (Life::NotKept, _) | (_, Some(Duration::ZERO)) => Life::NotKept,
             (usual, None) => usual,
@@ -57,16 +59,33 @@ impl Lifetimes {
     }
 }
 
+impl Lifetimes {
+    fn usual(&self, path: &str, model: Option<&str>) -> Life {
+        let of = |path: &str| {
+            let rule = self.rules.iter().find(|rule| rule.applies(path, model));
+            rule.map(|rule| rule.life)
+        };
+        let without_rule = self.usual.map_or(Life::Forever, Life::For);
+        if self.rules.iter().all(|rule| rule.path.is_none()) {
+            return of(path).unwrap_or(without_rule);
+        }
+        let Some(readings) = Readings::of(path) else {
+            return Life::NotKept;
+        };
+        readings.each().filter_map(of).min().unwrap_or(without_rule)
+    }
+}
+
 impl LifeRule {
     fn applies(&self, path: &str, model: Option<&str>) -> bool {
-        let (path, _) = query::split(path);
-        self.path
+        let is_like = |wanted: &str, text: Option<&str>| {
+            text.is_some_and(|text| is_like_in_any_case(wanted, text))
+        };
+        let path = self
+            .path
             .as_deref()
-            .is_none_or(|wanted| is_like(wanted, path))
-            && self
-                .model
-                .as_deref()
-                .is_none_or(|wanted| model.is_some_and(|model| is_like(wanted, model)))
+            .is_none_or(|it| is_like(it, Some(path)));
+        path && self.model.as_deref().is_none_or(|it| is_like(it, model))
     }
 }
 
@@ -106,5 +125,40 @@ mod tests {
         check("/v1/responses", Some("gpt-5"), Some(0), Life::NotKept);
         check("/v2/responses", Some("gpt-5"), None, seconds(60));
         check("/v1/responses", None, None, seconds(60));
+    }
+
+    #[test]
+    fn no_spelling_of_a_path_evades_a_rule() {
+        let lifetimes = Lifetimes {
+            rules: vec![LifeRule {
+                path: Some("/private/*".to_owned()),
+                model: None,
+                life: Life::NotKept,
+            }],
+            usual: Some(Duration::from_secs(60)),
+            asked_max: None,
+        };
+        for path in [
+            "/private/x",
+            "//private/x",
+            "/./private/x",
+            "/private//x?a=b",
+            "/%70rivate/x",
+            "/%2570rivate/x",
+            "/private%2fx",
+            "/private%2Fx/",
+            "/PRIVATE/x",
+            "/a/../private/x",
+            "/a/%2e%2e/private/x",
+            "/a/..;/private/x",
+            "/a\\..\\private\\x",
+        ] {
+            assert_eq!(lifetimes.of(path, None, None), Life::NotKept, "{path}");
+            assert_eq!(lifetimes.of(path, None, Some(9)), Life::NotKept, "{path}");
+        }
+        for path in ["/public/x", "/v1/private/x", "/a?/private/x", "/private"] {
+            let usual = Life::For(Duration::from_secs(60));
+            assert_eq!(lifetimes.of(path, None, None), usual, "{path}");
+        }
     }
 }

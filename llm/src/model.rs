@@ -1,10 +1,11 @@
 //! Which model a request asks for, for operators' rules about models. Keys have it anyway: path
 //! and body are in them.
 
+use alloc::borrow::Cow;
 use alloc::string::String;
 
 use crate::json::Value;
-use crate::query;
+use crate::path::Readings;
 
 /// The longest name that is told. Providers' own stay below 100.
 pub const MODEL_BYTES_MAX: usize = 256;
@@ -21,13 +22,14 @@ pub(crate) fn named(in_path: Option<&str>, body: Value<'_>) -> Option<String> {
     (!name.is_empty() && name.len() <= MODEL_BYTES_MAX).then_some(name)
 }
 
-/// What follows `deployments`, as at Azure, or stands before a method, as at Google.
-pub(crate) fn in_path(path: &str) -> Option<&str> {
-    let (path, _) = query::split(path);
-    let mut segments = path.split('/');
-    if segments.any(|segment| segment == "deployments") {
-        return segments.next();
+/// What follows `deployments`, as at Azure, or stands before a method, as at Google. In any spelling
+/// of the path it is the same name.
+pub(crate) fn in_path(path: &str) -> Option<String> {
+    let readings = Readings::of(path)?;
+    let mut segments = readings.segments();
+    if segments.any(|segment| segment.eq_ignore_ascii_case("deployments")) {
+        return segments.next().map(Cow::into_owned);
     }
-    let last = path.rsplit('/').next()?;
-    last.split_once(':').map(|(name, _)| name)
+    let last = readings.segments().next_back()?;
+    last.split_once(':').map(|(name, _)| name.into())
 }

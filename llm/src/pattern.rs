@@ -22,6 +22,16 @@ pub fn is_like(pattern: &str, text: &str) -> bool {
     text.ends_with(last)
 }
 
+/// The same without regard to the case of ASCII letters, for what decides whether a request is
+/// cached: some servers do not tell `/Private` from `/private`, nor one model name from another.
+pub(crate) fn is_like_in_any_case(pattern: &str, text: &str) -> bool {
+    if pattern == "*" {
+        return true;
+    }
+    let [pattern, text] = [pattern, text].map(str::to_ascii_lowercase);
+    is_like(&pattern, &text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,5 +52,7 @@ mod tests {
         check("a*a", "a", false);
         check("*/embeddings", "/v1/embeddings", true);
         check("g?t", "gpt", false);
+        check("/Private/*", "/private/a", false);
+        assert!(is_like_in_any_case("/Private/*", "/pRIVATE/a"));
     }
 }

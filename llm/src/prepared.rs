@@ -4,11 +4,12 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::api::Field;
 use crate::body::Body;
-use crate::key::write_field;
+use crate::key::{read_fields, write_field};
 use crate::{
     Api, Bypass, Candidate, Classified, Control, Examined, Exchange, Key, KeyHasher,
-    Representation, Shape, Tenant, headers, model, query,
+    Representation, Shape, Tenant, asked, headers, model, query,
 };
 
 /// A [`Candidate`] that owns what it needs, for those who have to wait for the body.
@@ -59,7 +60,7 @@ impl Prepared {
             tenant: candidate.tenant,
             control: candidate.control,
             temperature_max: candidate.temperature_max,
-            model: model::in_path(head.path).map(String::from),
+            model: model::in_path(head.path),
             fields,
             shape_at,
         }
@@ -94,6 +95,21 @@ impl Prepared {
         })
     }
 
+    /// Whose answer it is.
+    pub(crate) fn tenant(&self) -> Tenant {
+        self.tenant
+    }
+
+    /// How a top-level field of the body is treated; none if it simply counts.
+    pub(crate) fn field(&self, name: &str) -> Option<Field> {
+        self.api.field(name.as_bytes())
+    }
+
+    /// The fields of the key that come from the head, by name, in their order.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        read_fields(&self.fields)
+    }
+
     pub(crate) fn read<'b>(&self, body: &'b [u8]) -> Result<Body<'b>, Bypass> {
         let body = Body::read(self.api, self.representation, body)?;
         if let Some(most) = self.temperature_max {
@@ -106,6 +122,7 @@ impl Prepared {
         let shape = Shape {
             api: self.api,
             representation: body.representation(),
+            parts: asked::parts(self.api, body.root()),
         };
         let (before, after) = self.fields.split_at(self.shape_at);
         let expected = self.fields.len() + SHAPE_BYTES + body.expected_bytes();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use reflex_llm::{Groups, Life, LifeRule, PathRule};
+use reflex_llm::{Groups, Life, LifeRule, PathRule, check_path_pattern};
 use serde::Deserialize;
 
 use super::SECONDS_LIMIT;
@@ -68,6 +68,9 @@ pub(super) fn lives(rules: Vec<Rule>) -> Result<Vec<LifeRule>, String> {
         Seconds::Word(Never::Never) => Ok(Life::Forever),
     };
     let rule = |rule: Rule| {
+        let path = rule.path.as_deref();
+        path.map_or(Ok(()), check_path_pattern)
+            .map_err(|error| format!("ttl: {error}"))?;
         Ok(LifeRule {
             path: rule.path,
             model: rule.model,

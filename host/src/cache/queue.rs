@@ -10,7 +10,7 @@
 
 use super::entry::Entry;
 use super::{CacheKey, lock};
-use crate::store::{ALIGN, HEADER_BYTES, KeyState};
+use crate::store::KeyState;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
@@ -205,13 +205,10 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits until there is room for an entry with so many bytes of content, or it is not worth
-    /// waiting any longer.
-    pub(super) fn wait_for_room(&self, content_bytes: u64) {
-        let bytes = OPERATION_BYTES + HEADER_BYTES as u64 + ALIGN + content_bytes;
-        let state = lock(&self.state);
-        let is_full = |state: &State| state.bytes > 0 && state.bytes + bytes > self.bytes_max;
-        drop(self.wait_while(state, is_full));
+    /// Waits for room for an entry of this length, within bounds; whether there was some then.
+    pub(super) fn wait_for_room(&self, record_bytes: u64) -> bool {
+        let bytes = OPERATION_BYTES.saturating_add(record_bytes);
+        self.room_for(bytes, Wait::ForRoom).is_ok()
     }
 
     /// Waits for room, if that is wanted and worth it.

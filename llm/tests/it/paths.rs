@@ -58,6 +58,89 @@ fn the_first_rule_that_applies_tells_the_api() {
 }
 
 #[test]
+fn no_spelling_of_a_path_evades_a_rule() {
+    let rules = rules(&[
+        ("/private/*", "none"),
+        ("/closed", "none"),
+        ("/llm/v2/chat", "chat-completions"),
+    ]);
+    let api = |path: &str| at(path, &rules, CHAT).map(|it| it.shape.api);
+    for path in [
+        "/private/v1/chat/completions",
+        "//private/v1/chat/completions",
+        "///private//v1/chat/completions",
+        "/./private/v1/chat/completions",
+        "/././/private/v1/chat/completions",
+        "/%70rivate/v1/chat/completions",
+        "/%50rivate/v1/chat/completions",
+        "/PRIVATE/v1/chat/completions",
+        "/%2570rivate/v1/chat/completions",
+        "/%2e/private/v1/chat/completions",
+        "/%2fprivate/v1/chat/completions",
+        "/private%2Fv1/chat/completions",
+        "/private%252fv1/chat/completions",
+        "/private%5cv1/chat/completions",
+        "/private\\v1/chat/completions",
+        "/a/../private/v1/chat/completions",
+        "/a/%2e%2E/private/v1/chat/completions",
+        "/a/..%2fprivate/v1/chat/completions",
+        "/private/../v1/chat/completions",
+        "/private;a=b/v1/chat/completions",
+        "/v1/..;/private/v1/chat/completions",
+        "/%u0070rivate/v1/chat/completions",
+        "/private/v1/chat/completions?/v1/chat/completions",
+        "/closed",
+        "/closed/",
+        "/closed//",
+    ] {
+        assert_eq!(api(path), Err(Bypass::Path), "{path}");
+    }
+    // A rule for an API is not evaded either, nor is what the path itself tells.
+    for path in [
+        "//llm/v2/chat",
+        "/llm/./v2/chat",
+        "/llm/v2/%63hat?a=b",
+        "//v1/chat/completions",
+        "/v1//chat/completions",
+        "/v1/chat/./completions",
+        "/v1/chat/%63ompletions",
+        "/openai/deployments/azure%2Fgpt-4o/chat/completions",
+    ] {
+        assert_eq!(api(path), Ok(Api::ChatCompletions), "{path}");
+    }
+}
+
+/// Readers of an escaped slash differ: where the path's readings do not agree, it passes by.
+#[test]
+fn an_allowed_path_cannot_be_stretched() {
+    let rules = rules(&[("/public/*", "chat-completions"), ("*", "none")]);
+    let api = |path: &str| at(path, &rules, CHAT).map(|it| it.shape.api);
+    assert_eq!(api("/public/x"), Ok(Api::ChatCompletions));
+    assert_eq!(api("/public/x%2fy"), Ok(Api::ChatCompletions));
+    for path in [
+        "/public/../private/x",
+        "/public/..%2fprivate/x",
+        "/public%2fx/../../private",
+        "/x%2fpublic/y",
+        "/public%2fx",
+    ] {
+        assert_eq!(api(path), Err(Bypass::Path), "{path}");
+    }
+    assert_eq!(
+        at("/v1/chat%2fcompletions", &[], CHAT).map(|it| it.shape),
+        Err(Bypass::Path)
+    );
+}
+
+/// Rules see the normal form; the provider gets the path as sent, and may tell spellings apart.
+#[test]
+fn the_key_has_the_path_as_sent() {
+    let key = |path: &str| at(path, &[], CHAT).expect("cacheable").key;
+    assert_ne!(key("/v1/chat/completions"), key("//v1/chat/completions"));
+    assert_ne!(key("/v1/chat/completions"), key("/v1/%63hat/completions"));
+}
+
+#[test]
 fn what_is_no_path_passes_by_whatever_the_rules_say() {
     let rules = rules(&[("*", "chat-completions")]);
     assert_eq!(at("*", &rules, CHAT), Err(Bypass::Path));
@@ -94,6 +177,10 @@ fn mistakes_in_a_rule_are_named() {
     check("v1/chat", "none", "`v1/chat`");
     check("", "none", "slash");
     check("/v1?a=b", "none", "query");
+    check("//v1/*", "none", "write `/v1/*`");
+    check("/%76%31", "none", "write `/v1`");
+    check("/v1/%2f", "none", "write `/v1/`");
+    check("/v1/../a", "none", "`..`");
     check("/v1", "chat", "`chat`");
     check("/v1", "chat-completions+sse", "`chat-completions+sse`");
     check("/v1", "", "``");

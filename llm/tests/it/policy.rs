@@ -82,6 +82,22 @@ fn the_model_is_told_for_operators_rules() {
         &chat().path("/openai/deployments/mine/chat/completions?api-version=1"),
         Some("mine"),
     );
+    // In whatever spelling.
+    for path in [
+        "/openai//deployments/./mine/chat/completions",
+        "/openai/%64eployments/m%69ne/chat/completions",
+        "/openai/Deployments/mine/chat/completions",
+    ] {
+        check(&chat().path(path), Some("mine"));
+    }
+    check(
+        &chat().path("/openai/deployments/azure%2fmine/chat/completions"),
+        Some("azure/mine"),
+    );
+    check(
+        &generate().path("/v1/models/%6D:generateContent"),
+        Some("m"),
+    );
     let named = |model: &str| chat().body(format!(r#"{{"model":{model}}}"#));
     check(&named(r#""a\u002f\"b""#), Some("a/\"b"));
     check(&named(r#""""#), None);

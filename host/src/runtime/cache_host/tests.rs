@@ -336,7 +336,9 @@ fn nothing_that_a_guest_begins_before_a_purge_is_stored_after_it() {
         }),
         ("a recording", asked, none, |component, since| {
             let key = Key::for_prompt(&ALICE, "a");
-            component.ctx.store(&key, b"", b"old", None, since).is_ok()
+            let now_ms = component.ctx.clock.now_ms();
+            let term = Stated::default().within(None, now_ms).expect("a term");
+            component.ctx.store(&key, b"", b"old", term, since).is_ok()
         }),
     ];
     type Purge = fn(&Cache, &CacheKey);
@@ -410,4 +412,33 @@ fn block_on<F: Future>(future: F) -> F::Output {
         }
         std::thread::yield_now();
     }
+}
+
+/// A component, a policy too, stores what it has judged by itself. No life makes it outlive that.
+#[test]
+fn an_answer_to_a_request_lives_no_longer_than_it_states() {
+    let mut component = Component::new(Grant::new("n"));
+    let name = || request(Some("Bearer one"));
+    let mut insert = |component: &mut Component, expires_at: &str, ttl_seconds| {
+        let payload = format!(
+            r#"{{"choices":[{{"message":{{"audio":{{"id":"a","expires_at":{expires_at}}}}}}}]}}"#
+        );
+        let options = InsertOptions { ttl_seconds };
+        let mut view = component.view();
+        let inserted = view.insert(name(), Vec::new(), payload.into_bytes(), options);
+        inserted.expect("no trap")
+    };
+    // The clock says 1,000 s.
+    same(insert(&mut component, "1060", None), Ok(()));
+    component.now_ms.store(1_059_999, Ordering::Relaxed);
+    same(component.finds(name()), Ok(true));
+    component.now_ms.store(1_060_000, Ordering::Relaxed);
+    same(component.finds(name()), Ok(false));
+    let expired = || Err(Error::Bypass("expired".into()));
+    same(insert(&mut component, "1060", None), expired());
+    same(insert(&mut component, "\"soon\"", Some(60)), expired());
+    // A shorter life counts.
+    same(insert(&mut component, "9000", Some(60)), Ok(()));
+    component.now_ms.store(1_120_000, Ordering::Relaxed);
+    same(component.finds(name()), Ok(false));
 }
