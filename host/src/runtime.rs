@@ -25,6 +25,7 @@ mod allowance;
 mod batch;
 #[cfg(feature = "http")]
 mod batch_host;
+mod begun;
 mod bindings;
 #[cfg(feature = "http")]
 mod body;

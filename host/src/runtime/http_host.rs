@@ -288,7 +288,7 @@ impl Host for ReflexHttpCtxView<'_> {
             return Ok(None);
         };
         let waiting = self.progress.wait();
-        let found = self.ctx.find_async(&self.ctx.key(&named.key)).await;
+        let found = self.ctx.look_up_async(&named.key).await;
         drop(waiting);
         let Some(entry) = found else {
             return Ok(None);
