@@ -30,8 +30,12 @@ mod bindings;
 mod body;
 #[cfg(feature = "http")]
 mod budget;
+#[cfg(feature = "http")]
+mod buffer;
 mod cache_host;
 mod engine;
+#[cfg(feature = "http")]
+mod exchange;
 #[cfg(feature = "http")]
 mod fills;
 mod grant;
@@ -39,6 +43,8 @@ mod grant;
 mod guest_time;
 #[cfg(feature = "http")]
 mod handler;
+#[cfg(feature = "http")]
+mod heads;
 #[cfg(feature = "http")]
 mod http_host;
 mod keyvalue_host;
@@ -87,12 +93,16 @@ pub use budget::Budget;
 pub use cache_host::{Reflex, ReflexCtx, ReflexCtxView, add_to_linker, add_to_linker_async};
 pub use engine::LoadError;
 #[cfg(feature = "http")]
+pub use exchange::{Lost, Rest};
+#[cfg(feature = "http")]
 pub use fills::Fills;
 #[cfg(feature = "serve")]
 pub(crate) use fills::{Claim, Waited};
 pub use grant::{Access, Grant, Refusal, Tenants};
 #[cfg(feature = "http")]
 pub use handler::{Failure, Handler};
+#[cfg(feature = "serve")]
+pub(crate) use heads::mark;
 #[cfg(feature = "serve")]
 pub(crate) use http_host::INFLIGHT_BYTES_MAX;
 #[cfg(feature = "http")]

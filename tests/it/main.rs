@@ -3,13 +3,19 @@
 
 mod apis;
 mod batches;
+mod browser;
 mod cases;
 mod coalescing;
 mod control;
+mod explained;
 mod flow;
 mod memory;
 mod not_stored;
+mod own_errors;
 mod passing;
+mod provider;
+mod same_head;
+mod websocket;
 
 mod daemon;
 mod guest;
@@ -35,6 +41,7 @@ mod envoy_deploy;
 mod sdk;
 mod sdk_js;
 
+mod reasons;
 mod same_keys;
 mod tidy;
 mod vectors;

@@ -4,22 +4,24 @@
 use super::bindings::http::Header;
 use super::budget::Budget;
 use super::cache_host::ReflexCtx;
-use super::http_host::{HttpPolicy, apply};
+use super::heads::{apply, only};
+use super::http_host::HttpPolicy;
 use crate::answer::{AnswerHead, Notes};
 use crate::cache::Entry;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use reflex_llm::embeddings::{Frame as Around, Tokens, Vectors, shares};
 use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
-use reflex_llm::{Key, Usage};
+use reflex_llm::{Key, Part as Belongs, Usage};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use wasmtime_wasi_http::{Error, WasiBody};
 
@@ -52,6 +54,14 @@ struct Known {
 struct Part {
     text: Bytes,
     vectors: Vectors,
+}
+
+/// How late the answer to a whole batch is that was put together of what has expired.
+pub(super) struct Overdue {
+    /// Whole seconds since the oldest of its parts was stored.
+    pub(super) age_seconds: u64,
+    /// Whole seconds since the first of its parts expired.
+    pub(super) expired_seconds: u64,
 }
 
 /// An answer to a whole batch, and what of it came from the cache.
@@ -161,6 +171,44 @@ impl Batch {
         known.map(|known| known.as_ref().map(|known| &known.entry))
     }
 
+    /// Looks up each element once more, and takes what has expired where nothing else is there, for
+    /// at most so long. Nothing if that does not make a whole; else how old the oldest is, and for
+    /// how many seconds the first to expire has expired.
+    pub(super) async fn find_stale(&mut self, ctx: &ReflexCtx, most: Duration) -> Option<Overdue> {
+        // None is asked for where the operator has none served.
+        if most.is_zero() {
+            return None;
+        }
+        let mut known = Vec::with_capacity(self.texts.count());
+        let mut expired_seconds = 0;
+        for elements in self.texts.elements.chunks(LOOKUPS_AT_ONCE_MAX) {
+            let found = elements
+                .iter()
+                .map(|(key, _)| Known::find_even_stale(ctx, key, most));
+            let mut entries = Vec::with_capacity(elements.len());
+            for found in join_all(found).await {
+                let (entry, expired) = found?;
+                expired_seconds = expired_seconds.max(expired);
+                entries.push(Some(entry));
+            }
+            for found in Known::read_all(entries).await {
+                known.push(found?);
+            }
+        }
+        let first = known.first()?;
+        if !known.iter().all(|other| first.part.fits(&other.part)) {
+            return None;
+        }
+        let now_ms = ctx.clock.now_ms();
+        let ages = known.iter().map(|known| known.entry.age_seconds(now_ms));
+        let age_seconds = ages.max().unwrap_or(0);
+        self.known = known.into_iter().map(Some).collect();
+        Some(Overdue {
+            age_seconds,
+            expired_seconds,
+        })
+    }
+
     /// The answer made of what is known, if that is all.
     pub(super) fn replay(&self) -> Option<Made> {
         self.make(None, &[])
@@ -229,21 +277,22 @@ impl Made {
     /// The same under the head of the provider's answer to the rest.
     pub(super) fn completed(
         self,
-        (status, mut headers): (StatusCode, HeaderMap),
+        (status, headers): (StatusCode, HeaderMap),
         set: &[Header],
         policy: &HttpPolicy,
     ) -> (StatusCode, HeaderMap, WasiBody) {
-        headers.remove(CONTENT_LENGTH);
         self.under(status, headers, set, policy)
     }
 
     fn under(
         self,
         status: StatusCode,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
         set: &[Header],
         policy: &HttpPolicy,
     ) -> (StatusCode, HeaderMap, WasiBody) {
+        // Whosever head it is, it was another body's.
+        let mut headers = only(&headers, Belongs::survives_other_bytes);
         apply(&mut headers, &[], set);
         policy.observer.batch(self.known, self.asked);
         if let Some(usage) = &self.saved {
@@ -256,24 +305,33 @@ impl Made {
 }
 
 impl Known {
+    /// What was found for one element, fresh or not, and for how many seconds it has expired.
+    async fn find_even_stale(ctx: &ReflexCtx, key: &Key, most: Duration) -> Option<(Entry, u64)> {
+        let key = ctx.key(key);
+        if let Some(fresh) = ctx.find_async(&key).await {
+            return Some((fresh, 0));
+        }
+        ctx.find_stale(&key, most).await
+    }
+
     /// Reads what was found: a few short ones here, more of them on a thread that may block, for a
     /// full batch is tens of megabytes of numbers.
     async fn read_all(found: Vec<Option<Entry>>) -> Vec<Option<Self>> {
         let bytes = found.iter().flatten().map(|entry| entry.payload().len());
+        let read = |entry: Option<Entry>| entry.and_then(Self::read);
         if bytes.sum::<usize>() <= INLINE_BYTES_MAX {
-            return found.into_iter().map(Self::read).collect();
+            return found.into_iter().map(read).collect();
         }
         let count = found.len();
         // The semaphore is never closed; were it, there would be nothing left to bound.
         let _permit = READERS.acquire().await.ok();
-        let read = move || found.into_iter().map(Self::read).collect();
-        let known = tokio::task::spawn_blocking(read).await;
+        let read_here = move || found.into_iter().map(read).collect();
+        let known = tokio::task::spawn_blocking(read_here).await;
         // What cannot be read is not known, and the provider is asked.
         known.unwrap_or_else(|_| std::iter::repeat_with(|| None).take(count).collect())
     }
 
-    fn read(entry: Option<Entry>) -> Option<Self> {
-        let entry = entry?;
+    fn read(entry: Entry) -> Option<Self> {
         let AnswerHead { headers, notes, .. } = AnswerHead::decode(entry.metadata())?;
         let part = Arc::new(Part::read(entry.payload(), 1)?);
         Some(Self {

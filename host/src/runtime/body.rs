@@ -80,9 +80,17 @@ impl Gathered {
         }
     }
 
+    /// What has come so far.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self.all.is_empty() {
+            true => &self.only,
+            false => &self.all,
+        }
+    }
+
     /// Bytes so far.
     pub(crate) fn len(&self) -> usize {
-        self.only.len() + self.all.len()
+        self.bytes().len()
     }
 
     /// Takes in the next part, if the budget has room for it. Whether it did.

@@ -8,6 +8,7 @@ use super::body::{Gathered, HostBody, Prefixed};
 use super::budget::Budget;
 use super::cache_host::{ReflexCtx, ReflexCtxView};
 use super::fills::{Fills, Lead};
+use super::heads::apply;
 use super::misses::{self, key_of};
 use super::pace::{PacedBody, Replay};
 use super::recording::{NoObserver, RecordingObserver};
@@ -380,9 +381,7 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
         };
         let (parts, body) = request.into_parts();
 
-        let waiting = progress.wait();
-        let read = read_ahead(body, bytes_max, &budget).await;
-        drop(waiting);
+        let read = progress.host(read_ahead(body, bytes_max, &budget)).await;
 
         let (whole, body) = match read {
             Ok(read) => read,
@@ -463,7 +462,7 @@ pub(super) async fn read_ahead(
             },
             Ok(data) => {
                 read.push_beyond(&data);
-                (Bypass::NoMemory, None)
+                (Bypass::Memory, None)
             }
             Err(frame) => (Bypass::Trailers, frame.into_trailers().ok()),
         };
@@ -492,18 +491,4 @@ fn edited(
     let mut map = HeaderMap::clone(headers);
     apply(&mut map, remove, set);
     FieldMap::new_immutable(hooks, map)
-}
-
-pub(super) fn apply(map: &mut HeaderMap, remove: &[String], set: &[Header]) {
-    for name in remove {
-        map.remove(name.as_str());
-    }
-    for (name, value) in set {
-        if let (Ok(name), Ok(value)) = (
-            HeaderName::from_bytes(name.as_bytes()),
-            HeaderValue::from_bytes(value),
-        ) {
-            map.insert(name, value);
-        }
-    }
 }

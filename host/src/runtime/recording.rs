@@ -6,24 +6,22 @@ use super::cache_host::{NotStored, ReflexCtx};
 use super::fills::{Fill, Fills};
 use super::pace::{Mark, Pace, Replay};
 use super::window::Whole;
-use reflex_llm::{Key, Rejected, Representation, Shape, Storable, Usage, Validator};
+use reflex_llm::{Dropped, Key, Part, Rejected, Representation, Shape, Storable, Usage, Validator};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::{AnswerHead, Notes};
-use crate::cache::Mark as Begun;
+use crate::cache::{InsertError, Mark as Begun};
 
 /// How a recording ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The answer is in the cache.
     Stored,
-    /// The answer must not be served again. The reason is one of `reflex-llm`'s; or `purged`: there
-    /// was a purge since the provider was asked; or `no-memory`: all requests together hold as much
-    /// as [`Budget`](super::Budget) lets them.
-    Rejected(&'static str),
-    /// The answer was good, but the cache did not take it.
-    Failed,
+    /// The answer must not be served again.
+    Rejected(Rejected),
+    /// The answer was good, and is not in the cache all the same.
+    Dropped(Dropped),
 }
 
 /// Told how each recording ended, for metrics.
@@ -168,7 +166,7 @@ impl Recording {
                 if stored.is_some() {
                     target.remove();
                 }
-                target.reject(rejected.detail());
+                target.reject(rejected);
             }
         }
     }
@@ -176,36 +174,30 @@ impl Recording {
     /// The answer is known to be no good. Whether it is only too long.
     pub(super) fn reject(self) -> bool {
         let rejected = self.validator.rejected().unwrap_or(Rejected::Unexpected);
-        self.give_up(rejected.detail());
+        self.give_up(Outcome::Rejected(rejected));
         rejected == Rejected::TooLarge
     }
 
     /// There is no memory for the answer.
     pub(super) fn abandon(self) {
-        self.give_up(NO_MEMORY);
+        self.give_up(Outcome::Dropped(Dropped::Memory));
     }
 
-    fn give_up(self, reason: &'static str) {
+    fn give_up(self, outcome: Outcome) {
         // What goes on after its end may undo what was stored.
         if self.stored.is_some() {
             self.target.remove();
         }
-        self.target.reject(reason);
+        self.target.observer.ended(outcome);
     }
 
     /// The body has ended before its time. What was stored at the terminal event is whole.
     pub(super) fn cut(self) {
         if self.stored.is_none() {
-            self.target.reject(Rejected::Cut.detail());
+            self.target.reject(Rejected::Cut);
         }
     }
 }
-
-/// Why an answer was not stored: there was a purge since.
-const PURGED: &str = "purged";
-
-/// Why an answer was not stored: all requests together hold as much as they may.
-const NO_MEMORY: &str = "no-memory";
 
 /// A whole body as the store takes it.
 struct Body(Arc<Whole>);
@@ -228,13 +220,24 @@ impl Target {
             Some(mut parts) => {
                 // What was kept as one before would be found first.
                 self.replace_whole();
+                // A part of it is other bytes than those that its headers may describe.
+                let headers: Vec<_> = answer
+                    .headers
+                    .iter()
+                    .filter(|(name, _)| Part::of(name).survives_other_bytes())
+                    .cloned()
+                    .collect();
+                let head = (answer.status, &*headers);
                 let mut put = |(key, body): (Key, Vec<u8>)| {
-                    let outcome = self.put(&key, answer, &body, Vec::new());
+                    let outcome = self.put(&key, head, &body, Vec::new());
                     (outcome != Outcome::Stored).then_some(outcome)
                 };
                 parts.find_map(&mut put).unwrap_or(Outcome::Stored)
             }
-            None => self.put(&self.key, answer, whole, pace),
+            None => {
+                let head = (answer.status, &*answer.headers);
+                self.put(&self.key, head, whole, pace)
+            }
         };
         if outcome == Outcome::Stored {
             self.fills.answered(&self.ctx.key(&self.key));
@@ -243,18 +246,24 @@ impl Target {
     }
 
     /// Stores an answer, or a part of one, unless there was a purge since it was begun.
-    fn put<B>(&self, key: &Key, answer: &Storable<B>, body: &[u8], pace: Vec<Mark>) -> Outcome {
+    fn put(
+        &self,
+        key: &Key,
+        (status, headers): (u16, &[(String, Vec<u8>)]),
+        body: &[u8],
+        pace: Vec<Mark>,
+    ) -> Outcome {
         let notes = Notes {
             usage: self.shape.usage(body),
             model: self.model.clone(),
             pace,
         };
-        let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
+        let metadata = AnswerHead::encode_noting(status, headers, &notes);
         let cache_key = self.ctx.key(key);
         // No purge begins between the look and the insert.
         let held = self.ctx.cache.purges().hold();
         if held.has_met(&cache_key, &key.tenant.0, self.since) {
-            return Outcome::Rejected(PURGED);
+            return Outcome::Dropped(Dropped::Purged);
         }
         match self.ctx.store(key, &metadata, body, self.ttl) {
             Ok(()) => Outcome::Stored,
@@ -263,7 +272,7 @@ impl Target {
                     self.ctx.grant.allowance.count(refusal);
                 }
                 tracing::debug!(%error, "answer not stored");
-                Outcome::Failed
+                error.outcome()
             }
         }
     }
@@ -280,7 +289,21 @@ impl Target {
         self.ctx.forget(&self.key);
     }
 
-    pub(super) fn reject(&self, reason: &'static str) {
+    pub(super) fn reject(&self, reason: Rejected) {
         self.observer.ended(Outcome::Rejected(reason));
+    }
+}
+
+impl NotStored {
+    /// What a recording came to that was not stored for this reason.
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Refused(_) => Outcome::Dropped(Dropped::Quota),
+            Self::Cache(InsertError::PayloadTooLarge(_)) => Outcome::Rejected(Rejected::TooLarge),
+            Self::Cache(InsertError::MetadataTooLarge(_)) => {
+                Outcome::Dropped(Dropped::HeadersTooLarge)
+            }
+            Self::Cache(InsertError::QueueFull) => Outcome::Dropped(Dropped::Busy),
+        }
     }
 }

@@ -2,14 +2,18 @@
 
 use super::body::HostBody;
 use super::cache_host::{ReflexCtx, ReflexCtxView};
+use super::engine::thread_time;
+use super::exchange::Errand;
 use super::fills::Audience;
 use super::http_host::{HttpPolicy, ReflexHttpCtxView, ReflexHttpView};
 use super::limits::{GuestLimits, Measured};
 use crate::cache::{Cache, Mark};
 use http::HeaderName;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
@@ -146,7 +150,10 @@ impl WasiHttpHooks for Hooks {
         _transmitted: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
         let progress = Arc::clone(&self.progress);
-        let response = self.sender.send(request);
+        let response = match progress.errand() {
+            Some(errand) => errand.send(request, |request| self.sender.send(request)),
+            None => self.sender.send(request),
+        };
         sent(async move {
             let waiting = progress.wait();
             progress.call_upstream();
@@ -177,11 +184,15 @@ pub(super) fn sent(
 pub struct Progress {
     /// Calls in flight in which the guest waits for the client, the provider or the disk.
     waiting: AtomicU32,
+    /// What the host has computed for the guest within its polls, in nanoseconds.
+    host_ns: AtomicU64,
     upstream_called: AtomicBool,
     /// When it began, among purges.
     since: OnceLock<Mark>,
     /// Those who wait for the answer that this request fetches.
     audience: Mutex<Option<Arc<Audience>>>,
+    /// The client's request, where the host has one to answer.
+    errand: OnceLock<Arc<Errand>>,
     /// Set when the body that the host made is asked for its size: see [`HostBody`].
     pub(super) host_body_asked: AtomicBool,
 }
@@ -215,6 +226,19 @@ impl Progress {
         self.audience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The request that is to be answered, watched from now on.
+    pub(super) fn watch(&self, request: http::Request<WasiBody>) -> http::Request<WasiBody> {
+        let (errand, request) = Errand::watch(request);
+        // Set once: each request begins with a progress of its own.
+        let _ = self.errand.set(errand);
+        request
+    }
+
+    /// The request that is to be answered, if it is watched.
+    pub(super) fn errand(&self) -> Option<&Arc<Errand>> {
+        self.errand.get()
+    }
+
     /// The provider was called, for this request or another one that wants the same.
     pub(super) fn call_upstream(&self) {
         self.upstream_called.store(true, Ordering::Relaxed);
@@ -223,6 +247,26 @@ impl Progress {
     /// Whether the provider was called for this request, with whatever success.
     pub(super) fn upstream_called(&self) -> bool {
         self.upstream_called.load(Ordering::Relaxed)
+    }
+
+    /// Does work of the host for the guest. Neither that nor its waits are the guest's time.
+    pub(super) async fn host<F: Future>(self: &Arc<Self>, work: F) -> F::Output {
+        let _waiting = self.wait();
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            let began = thread_time();
+            let polled = work.as_mut().poll(cx);
+            let used = thread_time().saturating_sub(began).as_nanos();
+            let used = u64::try_from(used).unwrap_or(u64::MAX);
+            self.host_ns.fetch_add(used, Ordering::Relaxed);
+            polled
+        })
+        .await
+    }
+
+    /// What the host has computed for the guest so far.
+    pub(super) fn host_time(&self) -> Duration {
+        Duration::from_nanos(self.host_ns.load(Ordering::Relaxed))
     }
 
     /// Whether the guest waits for the host.

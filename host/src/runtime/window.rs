@@ -2,15 +2,13 @@
 //! last that has come, in one buffer, however small the frames were that it came in.
 
 use super::budget::{Budget, Reservation};
+use super::buffer::Buffer;
 use bytes::Bytes;
 use std::ops::Deref;
 use std::sync::Arc;
 
 /// The most that a reader gets at a time. A copy of so much takes microseconds.
 const PIECE_BYTES_MAX: usize = 64 << 10;
-
-/// The room that an empty window keeps for the next frames.
-const SPARE_BYTES_MAX: usize = 4 << 10;
 
 /// The bytes of a body from `start` on, counted in a [`Budget`].
 #[derive(Debug)]
@@ -24,7 +22,7 @@ pub(super) struct Window {
 enum Kept {
     /// More may come. Of the bytes, the first `dropped` are wanted no more.
     Open {
-        bytes: Vec<u8>,
+        bytes: Buffer,
         dropped: usize,
         reserved: Reservation,
     },
@@ -35,7 +33,7 @@ enum Kept {
 /// A whole body, counted for as long as it is there.
 #[derive(Debug)]
 pub(super) struct Whole {
-    bytes: Vec<u8>,
+    bytes: Buffer,
     _reserved: Reservation,
 }
 
@@ -59,7 +57,7 @@ impl Window {
         Self {
             start: 0,
             kept: Kept::Open {
-                bytes: Vec::new(),
+                bytes: Buffer::default(),
                 dropped: 0,
                 reserved: budget.reserve(),
             },
@@ -116,7 +114,7 @@ impl Window {
         };
         let has_room = reserve(reserved);
         if has_room {
-            bytes.extend_from_slice(data);
+            bytes.push(data);
         }
         has_room
     }
@@ -146,11 +144,8 @@ impl Window {
         *dropped += count as usize;
         // Moved only when the rest is the smaller part: each byte is moved once, on average.
         if *dropped * 2 >= bytes.len() {
-            bytes.drain(..*dropped);
+            bytes.drop_first(*dropped);
             *dropped = 0;
-            if bytes.capacity() > SPARE_BYTES_MAX + 4 * bytes.len() {
-                bytes.shrink_to(SPARE_BYTES_MAX);
-            }
             reserved.shrink_to(bytes.len());
         }
     }
@@ -224,10 +219,6 @@ mod tests {
             assert!(window.push(b"x"));
         }
         assert_eq!(budget.held(), 1 << 20);
-        let Kept::Open { bytes, .. } = &window.kept else {
-            panic!("nothing has ended");
-        };
-        assert!(bytes.capacity() <= 2 << 20, "{}", bytes.capacity());
         assert_eq!(window.piece(0).map(|it| it.len()), Some(PIECE_BYTES_MAX));
     }
 
@@ -241,10 +232,6 @@ mod tests {
             assert!(budget.held() <= 200_020, "{}", budget.held());
         }
         window.drop_to(u64::MAX);
-        let Kept::Open { bytes, .. } = &window.kept else {
-            panic!("nothing has ended");
-        };
-        assert!(bytes.capacity() <= SPARE_BYTES_MAX);
         assert_eq!(budget.held(), 0);
     }
 

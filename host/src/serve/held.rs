@@ -24,7 +24,7 @@ struct Shared {
     /// Gone once it has been taken back.
     body: Option<WasiBody>,
     /// What the guest has read, if that was not too much to keep.
-    read: Result<Gathered, Lost>,
+    read: Result<Gathered, NotHeld>,
     /// The most that is kept.
     bytes_max: u64,
 }
@@ -54,24 +54,31 @@ impl Held {
     /// # Errors
     ///
     /// The guest has read more of it than was kept.
-    pub(crate) fn take_back(self) -> Result<Request<WasiBody>, Lost> {
+    pub(crate) fn take_back(self) -> Result<Request<WasiBody>, NotHeld> {
         let mut shared = lock(&self.shared);
         let read = match &mut shared.read {
             Ok(read) => read.take(),
             Err(lost) => return Err(*lost),
         };
         let Some(rest) = shared.body.take() else {
-            return Err(Lost::TooLong);
+            return Err(NotHeld::TooLong);
         };
         drop(shared);
         let body = Prefixed::boxed(read.into_bytes(), rest);
         Ok(Request::from_parts(self.parts, body))
     }
+
+    /// The head, and what the guest has read of the body, unless that is more than `bytes_max`.
+    pub(crate) fn seen(&self, bytes_max: usize) -> Option<(&Parts, Vec<u8>)> {
+        let shared = lock(&self.shared);
+        let read = shared.read.as_ref().ok()?.bytes();
+        (read.len() <= bytes_max).then(|| (&self.parts, read.to_vec()))
+    }
 }
 
 /// Why a request cannot be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lost {
+pub(crate) enum NotHeld {
     /// It is longer than what is kept of a request.
     TooLong,
     /// All requests together hold as much as they may.
@@ -118,9 +125,9 @@ impl Shared {
         let Some(data) = frame.data_ref() else { return };
         let Ok(read) = &mut self.read else { return };
         if (read.len() + data.len()) as u64 > self.bytes_max {
-            self.read = Err(Lost::TooLong);
+            self.read = Err(NotHeld::TooLong);
         } else if !read.push(data) {
-            self.read = Err(Lost::NoMemory);
+            self.read = Err(NotHeld::NoMemory);
         }
     }
 }
@@ -173,7 +180,7 @@ mod tests {
     async fn more_than_the_bound_is_not_kept() {
         let (held, lent) = hold(request(&["12345", "67890"]), 9, &roomy());
         assert_eq!(text(lent).await, "1234567890");
-        assert_eq!(held.take_back().err(), Some(Lost::TooLong));
+        assert_eq!(held.take_back().err(), Some(NotHeld::TooLong));
     }
 
     /// It goes to the guest all the same, and to the provider.
@@ -193,7 +200,7 @@ mod tests {
         );
         assert_eq!(text(lent).await, "67890");
         assert_eq!(budget.held(), 0);
-        assert_eq!(held.take_back().err(), Some(Lost::NoMemory));
+        assert_eq!(held.take_back().err(), Some(NotHeld::NoMemory));
     }
 
     #[tokio::test]
