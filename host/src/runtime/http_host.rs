@@ -392,9 +392,7 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
         };
         let (parts, body) = request.into_parts();
 
-        let waiting = progress.wait();
-        let read = read_ahead(body, bytes_max, &budget).await;
-        drop(waiting);
+        let read = progress.host(read_ahead(body, bytes_max, &budget)).await;
 
         let (whole, body) = match read {
             Ok(read) => read,
