@@ -13,6 +13,7 @@ mod hop;
 mod listen;
 mod own_error;
 mod proxy;
+mod reasons;
 mod timed;
 mod tunnel;
 mod upstream;
@@ -28,6 +29,7 @@ use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use listen::Streams;
 use proxy::Proxy;
+use reasons::Reasons;
 use reflex_llm::Anonymous;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -239,6 +241,11 @@ fn proxy(
         },
         clock: Clock::system(),
     };
+    let reasons = Reasons::new(
+        reflex.grant.clone(),
+        config.client_control,
+        Arc::clone(metrics),
+    );
     let policy = HttpPolicy {
         allow_length: config.allow_length,
         client_control: config.client_control,
@@ -263,6 +270,7 @@ fn proxy(
         handler,
         upstream,
         metrics: Arc::clone(metrics),
+        reasons,
         paths: Arc::clone(&config.paths),
         held_bytes_max: config.request_bytes_max,
         // The configuration takes only names of headers.

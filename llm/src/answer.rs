@@ -109,9 +109,7 @@ impl Judge {
 
     /// Judges an answer in one piece. When it expires by what it states, in seconds since 1970.
     pub(crate) fn json(self, text: &[u8]) -> Result<Option<u64>, Rejected> {
-        // Some servers begin with a byte order mark, which clients' readers skip.
-        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-        let document = json::read_answer(text).map_err(|_| Rejected::NotJson)?;
+        let document = json::read_answer(without_mark(text)).map_err(|_| Rejected::NotJson)?;
         let root = document.root();
         let mut expiry = Expiry::default();
         // Vectors hold nothing to look for, and are long.
@@ -271,13 +269,20 @@ impl Shape {
             Err(_) => Ok(()),
         };
         match self.representation {
-            Representation::Json => read(body)?,
+            // Vectors state nothing, and are long.
+            _ if matches!(self.api.row().answer, Answer::Vectors(_)) => {}
+            Representation::Json => read(without_mark(body))?,
             Representation::Sse => Frames::default().feed(body, |frame| {
                 read(frame.data.unwrap_or_default()).map(|()| Flow::More)
             })?,
         }
         Ok(Stated::default().ending_at(expiry.at()))
     }
+}
+
+/// A text without the byte order mark that some servers begin with, and that clients skip.
+fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 /// An object that reports no error.

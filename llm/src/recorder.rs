@@ -273,6 +273,11 @@ impl fmt::Debug for Storable {
     }
 }
 
+/// Whether the value of a `content-type` header names a stream of events.
+pub fn is_event_stream(content_type: &[u8]) -> bool {
+    fits(content_type, Representation::Sse)
+}
+
 fn fits(content_type: &[u8], representation: Representation) -> bool {
     let media_type = content_type.split(|&byte| byte == b';').next();
     let wanted: &[u8] = match representation {

@@ -7,6 +7,7 @@ mod browser;
 mod cases;
 mod coalescing;
 mod control;
+mod explained;
 mod flow;
 mod not_stored;
 mod own_errors;
@@ -40,6 +41,7 @@ mod envoy_deploy;
 mod sdk;
 mod sdk_js;
 
+mod reasons;
 mod same_keys;
 mod tidy;
 mod vectors;

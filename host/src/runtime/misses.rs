@@ -7,12 +7,12 @@ use super::cache_host::ReflexCtx;
 use super::fills::{Lead, Turn};
 use super::heads::only;
 use super::http_host::{HttpPolicy, ReflexHttp, ReflexHttpView};
-use super::recording::{Recording, Target};
+use super::recording::{Outcome, Recording, Target};
 use super::sharing::Shared;
 use crate::cache::Mark;
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, HeaderMap};
-use reflex_llm::{Key, Life, Limits, Part, Recorder, Rejected, Shape, Tenant};
+use reflex_llm::{Dropped, Key, Life, Limits, Part, Recorder, Rejected, Shape, Tenant};
 use std::future::ready;
 use std::sync::Arc;
 use wasmtime::Result;
@@ -78,7 +78,7 @@ pub(super) fn record<T: ReflexHttpView + 'static>(
     let wanted = view.http.table.get(&response)?;
     let (status, headers) = (wanted.status, HeaderMap::clone(&wanted.headers));
     let since = view.progress.since(&view.ctx.cache);
-    let target = target(view.ctx, view.policy, since, &recording);
+    let target = target_or_count(view.ctx, view.policy, since, &recording);
     let target = target.map(|target| Target { texts, ..target });
     let Some(watch) = Watch::new(target, view.policy, (status, &headers), lead) else {
         return Ok(response);
@@ -240,6 +240,24 @@ pub(super) fn target(
         since,
         fills: Arc::clone(&policy.fills),
     })
+}
+
+/// The same, where the answer is there. One that is to live for no time is counted as such.
+pub(super) fn target_or_count(
+    ctx: &ReflexCtx,
+    policy: &HttpPolicy,
+    since: Mark,
+    recording: &bindings::Recording,
+) -> Option<Target> {
+    let target = target(ctx, policy, since, recording);
+    let life = || {
+        let (path, model) = (&recording.path, recording.model.as_deref());
+        ctx.grant.lifetimes.of(path, model, recording.ttl_seconds)
+    };
+    if target.is_none() && life() == Life::NotKept {
+        policy.observer.ended(Outcome::Dropped(Dropped::Ttl));
+    }
+    target
 }
 
 pub(super) fn key_of(key: &cache::Key) -> Option<Key> {

@@ -6,7 +6,8 @@ use super::fills::{Fill, Fills};
 use super::pace::{Mark, Pace, Replay};
 use crate::revealed;
 use reflex_llm::{
-    Key, Part as HeaderPart, Recorder, Rejected, Representation, Shape, Storable, Term, Usage,
+    Dropped, Key, Part as HeaderPart, Recorder, Rejected, Representation, Shape, Storable, Term,
+    Usage,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +20,10 @@ use crate::cache::{InsertError, Mark as Begun};
 pub enum Outcome {
     /// The answer is in the cache.
     Stored,
-    /// The answer must not be served again. The reason is one of `reflex-llm`'s, or `purged`:
-    /// there was a purge since the provider was asked.
-    Rejected(&'static str),
-    /// The answer was good, but the cache did not take it.
-    Failed,
+    /// The answer must not be served again.
+    Rejected(Rejected),
+    /// The answer was good, and is not in the cache all the same.
+    Dropped(Dropped),
 }
 
 /// Told how each recording ended, for metrics.
@@ -180,9 +180,6 @@ impl Recording {
     }
 }
 
-/// Why an answer was not stored: there was a purge since.
-const PURGED: &str = "purged";
-
 fn marks(pace: &Option<Pace>) -> Vec<Mark> {
     pace.as_ref().map(Pace::marks).unwrap_or_default()
 }
@@ -281,14 +278,14 @@ impl Target {
             stored = store();
         }
         match stored {
-            None => Outcome::Rejected(PURGED),
+            None => Outcome::Dropped(Dropped::Purged),
             Some(Ok(())) => Outcome::Stored,
             Some(Err(error)) => {
                 if let NotStored::Refused(refusal) = error {
                     self.ctx.grant.allowance.count(refusal);
                 }
                 tracing::debug!(%error, "answer not stored");
-                Outcome::Failed
+                error.outcome()
             }
         }
     }
@@ -307,6 +304,20 @@ impl Target {
 
     pub(super) fn reject(&self, reason: Rejected) {
         revealed::note(self.shape.api, reason);
-        self.observer.ended(Outcome::Rejected(reason.detail()));
+        self.observer.ended(Outcome::Rejected(reason));
+    }
+}
+
+impl NotStored {
+    /// What a recording came to that was not stored for this reason.
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Refused(_) => Outcome::Dropped(Dropped::Quota),
+            Self::Cache(InsertError::PayloadTooLarge(_)) => Outcome::Rejected(Rejected::TooLarge),
+            Self::Cache(InsertError::MetadataTooLarge(_)) => {
+                Outcome::Dropped(Dropped::HeadersTooLarge)
+            }
+            Self::Cache(InsertError::QueueFull) => Outcome::Dropped(Dropped::Busy),
+        }
     }
 }

@@ -16,7 +16,7 @@ use super::cache_host::ReflexCtx;
 use super::fills::{Lead, Turn};
 use super::heads::{apply, status_headers};
 use super::http_host::{HttpPolicy, read_ahead, replayed};
-use super::misses::{Watch, fails, target};
+use super::misses::{Watch, fails, target, target_or_count};
 use super::recording::Target;
 use super::rest::Rest;
 use super::state::{ResponseFuture, SendRequest, Sent, sent};
@@ -255,7 +255,8 @@ impl Transparent {
         if let Some(texts) = &texts {
             self.policy.observer.batch(0, texts.count());
         }
-        let target = target().map(|target| Target { texts, ..target });
+        let target = target_or_count(&self.ctx, &self.policy, since, &recording);
+        let target = target.map(|target| Target { texts, ..target });
         let watch = Watch::new(target, &self.policy, (parts.status, &parts.headers), fill);
         let body = match watch {
             Some(watch) => watch.body(body),

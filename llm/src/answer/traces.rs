@@ -110,6 +110,9 @@ const TRACES: &[&[u8]] = &[
     b"thumbnail_url",
     // xAI.
     b"num_sources_used",
+    // What the provider holds: an answer that builds on it, though the request does not.
+    b"previous_response_id",
+    b"conversation",
     // Anthropic.
     b"container",
     // Gemini, in its own spelling and in that of gateways.
@@ -194,8 +197,14 @@ fn is_hosted(kind: &[u8]) -> bool {
         || has_any(kind, PARTS)
 }
 
+/// Whether any of these parts, none of which is empty, stands somewhere in a name. Nearly all names
+/// are shorter than the shortest part.
 fn has_any(name: &[u8], parts: &[&[u8]]) -> bool {
-    let has = |part: &&[u8]| name.windows(part.len()).any(|window| window == *part);
+    let has = |part: &&[u8]| {
+        let last = name.len().checked_sub(part.len());
+        let mut places = last.map_or(0..0, |last| 0..last + 1);
+        places.any(|at| name[at] == part[0] && name[at..].starts_with(part))
+    };
     parts.iter().any(has)
 }
 

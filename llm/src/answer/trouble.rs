@@ -13,41 +13,29 @@ pub(super) fn is_named(event: &[u8]) -> bool {
     ends(b"error") || ends(b"exception")
 }
 
-/// Whether a document of an answer reports an error.
+/// Whether a document of an answer reports an error. One pass: each chunk of a stream is asked.
 pub(super) fn is_reported(document: Value<'_>) -> bool {
-    let text = |name: &str| document.get_some(name).and_then(Value::string);
-    let is = |name: &str, value: &[u8]| text(name).is_some_and(|it| *it == *value);
-    let any = |names: &[&str]| {
-        let mut found = names.iter().filter_map(|name| document.get_some(name));
-        found.any(holds)
-    };
-    // OpenAI and all who speak like it, Anthropic, Google.
-    document.get_some("error").is_some()
-        || document.get_some("moderation").is_some_and(has_failed)
-        // vLLM, FastChat, LMDeploy; Anthropic.
-        || is("object", b"error")
-        || is("type", b"error")
-        // FastAPI; Cloudflare; Apigee; Lambda; Baidu.
-        || any(&[
-            "detail",
-            "errors",
-            "fault",
-            "errorMessage",
-            "error_message",
-            "error_msg",
-            "errorCode",
-            "error_code",
-        ])
-        || document.get("success").map(Value::kind) == Some(Kind::False)
-        // DashScope, and gateways: a code, and a message that is a text. No answer has that at its
-        // root: a message of Anthropic's events is an object.
-        || text("message").is_some_and(|it| !it.is_empty())
-        || document.get_some("code").is_some_and(is_bad_code)
-        // MiniMax.
-        || document
-            .get_some("base_resp")
-            .and_then(|it| it.get_some("status_code"))
-            .is_some_and(is_bad_code)
+    document.members().any(|(key, value)| {
+        let is = |wanted: &[u8]| value.string().is_some_and(|it| *it == *wanted);
+        match key.map(Value::spelling).unwrap_or_default() {
+            // OpenAI and all who speak like it, Anthropic, Google.
+            b"error" => value.kind() != Kind::Null,
+            b"moderation" => has_failed(value),
+            // vLLM, FastChat, LMDeploy; Anthropic.
+            b"object" | b"type" => is(b"error"),
+            // FastAPI; Cloudflare; Apigee; Lambda; Baidu.
+            b"detail" | b"errors" | b"fault" | b"errorMessage" | b"error_message"
+            | b"error_msg" | b"errorCode" | b"error_code" => holds(value),
+            b"success" => value.kind() == Kind::False,
+            // DashScope, and gateways: a code, and a message that is a text. No answer has that at
+            // its root: a message of Anthropic's events is an object.
+            b"message" => value.string().is_some_and(|it| !it.is_empty()),
+            b"code" => value.kind() != Kind::Null && is_bad_code(value),
+            // MiniMax.
+            b"base_resp" => value.get_some("status_code").is_some_and(is_bad_code),
+            _ => false,
+        }
+    })
 }
 
 /// Whether a code is none of those that say that all is well.

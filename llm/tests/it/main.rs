@@ -33,6 +33,7 @@ mod respelling;
 mod responses;
 mod samples;
 mod spelling;
+mod splits;
 mod stated;
 mod status;
 mod tenants;

@@ -57,6 +57,8 @@ fn case_an_answer_that_lists_what_it_found_on_the_web() {
         r#""vertex_ai_grounding_metadata":[{"webSearchQueries":["a"]}]"#,
         r#""provider_specific_fields":{"groundingMetadata":{"groundingChunks":[{"web":{}},{"web":{"uri":"u"}}]}}"#,
         r#""usage_breakdown":{"models":[{"model":"m"}]}"#,
+        r#""previous_response_id":"resp_1""#,
+        r#""conversation":{"id":"conv_1"}"#,
         r#""something":{"deep":[{"down":{"search_results":[1]}}]}"#,
         r#""next_web_search_2":{"hits":1}"#,
     ] {
@@ -101,6 +103,7 @@ fn members_without_anything_in_them_are_no_trace() {
         r#""vertex_ai_grounding_metadata":[{}]"#,
         r#""images":[]"#,
         r#""x_groq":{"id":"req_1"}"#,
+        r#""previous_response_id":null"#,
     ] {
         check(&chat(root, "", ""), Ok(()));
     }
