@@ -89,6 +89,8 @@ reasons! {
         WebSearch = "web-search",
         /// The provider runs a tool of its own on the way to the answer.
         HostedTool = "hosted-tool",
+        /// The operator has this model, or a request with this field, pass by.
+        Rule = "rule",
         /// The cache is in trouble or switched off; that is never the client's trouble.
         Unavailable = "unavailable",
     }
