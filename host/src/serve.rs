@@ -9,9 +9,13 @@
 mod admin;
 mod edge_api;
 mod held;
+mod hop;
 mod listen;
+mod own_error;
 mod proxy;
+mod reasons;
 mod timed;
+mod tunnel;
 mod upstream;
 
 use crate::cache::Cache;
@@ -25,6 +29,7 @@ use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use listen::Streams;
 use proxy::Proxy;
+use reasons::Reasons;
 use reflex_llm::Anonymous;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -75,6 +80,14 @@ impl Server {
             Some(upstream) => Some((upstream, bind("--listen", config.listen).await?)),
             None => None,
         };
+        if let Some((upstream, listener)) = &listener
+            && let Ok(listens) = listener.local_addr()
+            && upstream::is_own(upstream, listens)
+        {
+            return Err(format!(
+                "--upstream: {listens} is where this daemon itself listens (--listen)"
+            ));
+        }
         let admin = bind("--admin", config.admin).await?;
         let cache = Cache::open_even_without_disk(&config.cache)
             .map_err(|error| format!("--data-dir: {error}"))?;
@@ -191,8 +204,13 @@ fn proxy(
     fills: &Arc<Fills>,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Proxy>, String> {
-    let upstream = UpstreamClient::new(upstream.clone(), config.net.clone(), Arc::clone(metrics));
-    let upstream = Arc::new(upstream.map_err(|error| format!("--upstream: TLS: {error}"))?);
+    let upstream = UpstreamClient::new(
+        upstream.clone(),
+        config.net.clone(),
+        config.request_bytes_max,
+        Arc::clone(metrics),
+    );
+    let upstream = Arc::new(upstream.map_err(|error| format!("--upstream: {error}"))?);
 
     let (name, component) = match &config.component {
         None => ("the built-in component".to_owned(), MIDDLEWARE.to_vec()),
@@ -224,6 +242,11 @@ fn proxy(
         },
         clock: Clock::system(),
     };
+    let reasons = Reasons::new(
+        reflex.grant.clone(),
+        config.client_control,
+        Arc::clone(metrics),
+    );
     let policy = HttpPolicy {
         allow_length: config.allow_length,
         client_control: config.client_control,
@@ -247,7 +270,14 @@ fn proxy(
         handler,
         upstream,
         metrics: Arc::clone(metrics),
+        reasons,
+        paths: Arc::clone(&config.paths),
         held_bytes_max: config.request_bytes_max,
+        // The configuration takes only names of headers.
+        tenant_header: config
+            .tenant_header
+            .as_deref()
+            .and_then(|name| name.parse().ok()),
         idle_max: config.net.idle_max,
     }))
 }

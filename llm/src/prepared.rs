@@ -6,9 +6,11 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::api::Field;
 use crate::body::Body;
 use crate::headers::{self, Counting};
-use crate::key::write_field;
+use crate::key::{read_fields, write_field};
+use crate::outline::Outline;
 use crate::{
     Api, Bypass, Candidate, Classified, Control, Examined, Exchange, Key, KeyHasher, Origin,
     Representation, Rules, Shape, Tenant, model, outside, query,
@@ -106,6 +108,27 @@ impl Prepared {
             exchange: self.exchange(&body),
             model: model::named(self.model.as_deref(), body.root()),
         })
+    }
+
+    /// Whose answer it is.
+    pub(crate) fn tenant(&self) -> Tenant {
+        self.tenant
+    }
+
+    /// How a top-level field of the body is treated; none if it simply counts.
+    pub(crate) fn field(&self, name: &str) -> Option<Field> {
+        self.api.field(name.as_bytes())
+    }
+
+    /// Whether a top-level field of the body is out of the key, whatever it says.
+    pub(crate) fn ignores_field(&self, name: &str) -> bool {
+        let outline = Outline::of(self.api, self.origin, self.rules.as_deref());
+        outline.omits_name(name.as_bytes())
+    }
+
+    /// The fields of the key that come from the head, by name, in their order.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        read_fields(&self.fields)
     }
 
     pub(crate) fn read<'b>(&self, body: &'b [u8]) -> Result<Body<'b>, Bypass> {

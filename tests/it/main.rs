@@ -3,12 +3,18 @@
 
 mod apis;
 mod batches;
+mod browser;
 mod cases;
 mod coalescing;
 mod control;
+mod explained;
 mod flow;
 mod not_stored;
+mod own_errors;
 mod passing;
+mod provider;
+mod same_head;
+mod websocket;
 
 mod daemon;
 mod guest;
@@ -34,6 +40,7 @@ mod envoy_deploy;
 mod sdk;
 mod sdk_js;
 
+mod reasons;
 mod same_keys;
 mod tidy;
 mod vectors;

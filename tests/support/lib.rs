@@ -11,6 +11,9 @@ pub mod behaviour;
 mod reply;
 pub mod upstream;
 
+pub mod forward;
+pub mod raw;
+pub mod tls;
 pub mod unix;
 
 pub mod edge;

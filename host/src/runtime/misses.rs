@@ -5,13 +5,14 @@ use super::bindings::{cache, http as bindings};
 use super::body::HostBody;
 use super::cache_host::ReflexCtx;
 use super::fills::{Lead, Turn};
+use super::heads::only;
 use super::http_host::{HttpPolicy, ReflexHttp, ReflexHttpView};
-use super::recording::{Recording, Target};
+use super::recording::{Outcome, Recording, Target};
 use super::sharing::Shared;
 use crate::cache::Mark;
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, HeaderMap};
-use reflex_llm::{Key, Life, Limits, Recorder, Rejected, Shape, Tenant, is_kept};
+use reflex_llm::{Dropped, Key, Life, Limits, Part, Recorder, Rejected, Shape, Tenant};
 use std::future::ready;
 use std::sync::Arc;
 use wasmtime::Result;
@@ -77,7 +78,7 @@ pub(super) fn record<T: ReflexHttpView + 'static>(
     let wanted = view.http.table.get(&response)?;
     let (status, headers) = (wanted.status, HeaderMap::clone(&wanted.headers));
     let since = view.progress.since(&view.ctx.cache);
-    let target = target(view.ctx, view.policy, since, &recording);
+    let target = target_or_count(view.ctx, view.policy, since, &recording);
     let target = target.map(|target| Target { texts, ..target });
     let Some(watch) = Watch::new(target, view.policy, (status, &headers), lead) else {
         return Ok(response);
@@ -131,11 +132,11 @@ impl Watch {
             keep(lead);
             return None;
         }
-        let seen = headers
-            .iter()
-            .filter(|(name, _)| is_kept(name.as_str()) || RETRIES.contains(&name.as_str()))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+        // A failure is as much theirs who wait, with when to try again and what is left of a limit.
+        let seen = match recording {
+            Some(_) => only(headers, Part::is_kept),
+            None => only(headers, Part::is_followed),
+        };
         Some(Self {
             status,
             seen,
@@ -161,9 +162,6 @@ impl Watch {
         body
     }
 }
-
-/// What an error says about when to try again. Its SDK is to hear that for each who waited.
-const RETRIES: [&str; 3] = ["retry-after", "retry-after-ms", "x-should-retry"];
 
 /// Whether the provider says that it fails, in a way that everybody can read.
 fn is_failure(status: StatusCode, headers: &HeaderMap) -> bool {
@@ -242,6 +240,24 @@ pub(super) fn target(
         since,
         fills: Arc::clone(&policy.fills),
     })
+}
+
+/// The same, where the answer is there. One that is to live for no time is counted as such.
+pub(super) fn target_or_count(
+    ctx: &ReflexCtx,
+    policy: &HttpPolicy,
+    since: Mark,
+    recording: &bindings::Recording,
+) -> Option<Target> {
+    let target = target(ctx, policy, since, recording);
+    let life = || {
+        let (path, model) = (&recording.path, recording.model.as_deref());
+        ctx.grant.lifetimes.of(path, model, recording.ttl_seconds)
+    };
+    if target.is_none() && life() == Life::NotKept {
+        policy.observer.ended(Outcome::Dropped(Dropped::Ttl));
+    }
+    target
 }
 
 pub(super) fn key_of(key: &cache::Key) -> Option<Key> {

@@ -4,23 +4,22 @@ use super::batch::Texts;
 use super::cache_host::{NotStored, ReflexCtx};
 use super::fills::{Fill, Fills};
 use super::pace::{Mark, Pace, Replay};
-use reflex_llm::{Key, Recorder, Rejected, Representation, Shape, Storable, Usage};
+use reflex_llm::{Dropped, Key, Part, Recorder, Rejected, Representation, Shape, Storable, Usage};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::{AnswerHead, Notes};
-use crate::cache::Mark as Begun;
+use crate::cache::{InsertError, Mark as Begun};
 
 /// How a recording ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The answer is in the cache.
     Stored,
-    /// The answer must not be served again. The reason is one of `reflex-llm`'s, or `purged`:
-    /// there was a purge since the provider was asked.
-    Rejected(&'static str),
-    /// The answer was good, but the cache did not take it.
-    Failed,
+    /// The answer must not be served again.
+    Rejected(Rejected),
+    /// The answer was good, and is not in the cache all the same.
+    Dropped(Dropped),
 }
 
 /// Told how each recording ended, for metrics.
@@ -174,9 +173,6 @@ impl Recording {
     }
 }
 
-/// Why an answer was not stored: there was a purge since.
-const PURGED: &str = "purged";
-
 fn marks(pace: &Option<Pace>) -> Vec<Mark> {
     pace.as_ref().map(Pace::marks).unwrap_or_default()
 }
@@ -188,13 +184,24 @@ impl Target {
             Some(mut parts) => {
                 // What was kept as one before would be found first.
                 self.replace_whole();
+                // A part of it is other bytes than those that its headers may describe.
+                let headers: Vec<_> = answer
+                    .headers
+                    .iter()
+                    .filter(|(name, _)| Part::of(name).survives_other_bytes())
+                    .cloned()
+                    .collect();
+                let head = (answer.status, &*headers);
                 let mut put = |(key, body): (Key, Vec<u8>)| {
-                    let outcome = self.put(&key, answer, &body, Vec::new());
+                    let outcome = self.put(&key, head, &body, Vec::new());
                     (outcome != Outcome::Stored).then_some(outcome)
                 };
                 parts.find_map(&mut put).unwrap_or(Outcome::Stored)
             }
-            None => self.put(&self.key, answer, &answer.body, pace),
+            None => {
+                let head = (answer.status, &*answer.headers);
+                self.put(&self.key, head, &answer.body, pace)
+            }
         };
         if outcome == Outcome::Stored {
             self.fills.answered(&self.ctx.key(&self.key));
@@ -203,18 +210,24 @@ impl Target {
     }
 
     /// Stores an answer, or a part of one, unless there was a purge since it was begun.
-    fn put(&self, key: &Key, answer: &Storable, body: &[u8], pace: Vec<Mark>) -> Outcome {
+    fn put(
+        &self,
+        key: &Key,
+        (status, headers): (u16, &[(String, Vec<u8>)]),
+        body: &[u8],
+        pace: Vec<Mark>,
+    ) -> Outcome {
         let notes = Notes {
             usage: self.shape.usage(body),
             model: self.model.clone(),
             pace,
         };
-        let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
+        let metadata = AnswerHead::encode_noting(status, headers, &notes);
         let cache_key = self.ctx.key(key);
         // No purge begins between the look and the insert.
         let held = self.ctx.cache.purges().hold();
         if held.has_met(&cache_key, &key.tenant.0, self.since) {
-            return Outcome::Rejected(PURGED);
+            return Outcome::Dropped(Dropped::Purged);
         }
         match self.ctx.store(key, &metadata, body, self.ttl) {
             Ok(()) => Outcome::Stored,
@@ -223,7 +236,7 @@ impl Target {
                     self.ctx.grant.allowance.count(refusal);
                 }
                 tracing::debug!(%error, "answer not stored");
-                Outcome::Failed
+                error.outcome()
             }
         }
     }
@@ -241,6 +254,20 @@ impl Target {
     }
 
     pub(super) fn reject(&self, reason: Rejected) {
-        self.observer.ended(Outcome::Rejected(reason.detail()));
+        self.observer.ended(Outcome::Rejected(reason));
+    }
+}
+
+impl NotStored {
+    /// What a recording came to that was not stored for this reason.
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Refused(_) => Outcome::Dropped(Dropped::Quota),
+            Self::Cache(InsertError::PayloadTooLarge(_)) => Outcome::Rejected(Rejected::TooLarge),
+            Self::Cache(InsertError::MetadataTooLarge(_)) => {
+                Outcome::Dropped(Dropped::HeadersTooLarge)
+            }
+            Self::Cache(InsertError::QueueFull) => Outcome::Dropped(Dropped::Busy),
+        }
     }
 }

@@ -57,6 +57,22 @@ impl Held {
     }
 }
 
+impl Held {
+    /// The head, and what the guest has read of the body, unless that is more than `bytes_max`.
+    pub(crate) fn seen(&self, bytes_max: usize) -> Option<(&Parts, Vec<u8>)> {
+        let shared = lock(&self.shared);
+        shared.room?;
+        let data = shared.read.iter().filter_map(Frame::data_ref);
+        let length = data.clone().map(Bytes::len).sum();
+        if length > bytes_max {
+            return None;
+        }
+        let mut read = Vec::with_capacity(length);
+        data.for_each(|data| read.extend_from_slice(data));
+        Some((&self.parts, read))
+    }
+}
+
 /// The guest's side of the body.
 struct Lent(Arc<Mutex<Shared>>);
 

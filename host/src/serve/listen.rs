@@ -1,9 +1,9 @@
 //! Accepting connections: so many at once, until told to stop, and then to their end.
 
 use crate::config::NetLimits;
-use http::{Request, Response};
+use http::{Request, Response, header};
 use hyper::body::{Body, Incoming};
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Something that connections come from.
 pub(crate) trait Listen {
@@ -54,6 +54,23 @@ pub(crate) struct Streams {
     pub(crate) reset_max: usize,
 }
 
+/// A connection that counts as open until this is dropped. A request that asks for another protocol
+/// carries it as an extension, for the connection outlives HTTP on it.
+#[derive(Debug)]
+pub(crate) struct OpenConnection {
+    _permit: Option<OwnedSemaphorePermit>,
+    /// Closed when the time to stop is up.
+    cut: watch::Receiver<()>,
+}
+
+impl OpenConnection {
+    /// Resolves when the connection may stay open no longer.
+    pub(crate) async fn cut(&self) {
+        // Nothing is ever sent.
+        let _ = self.cut.clone().changed().await;
+    }
+}
+
 /// Answers the requests of all connections until `stopped`; then lets those that run come to
 /// their end. HTTP/1.1, and HTTP/2 with at most so many `streams` on one connection.
 pub(crate) async fn answer<L, S, B>(
@@ -75,12 +92,12 @@ pub(crate) async fn answer<L, S, B>(
 {
     let connections = Arc::new(Semaphore::new(net.connections_max));
     let graceful = GracefulShutdown::new();
+    let (running, cut) = watch::channel(());
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(net.header_read_max)
-        .pipeline_flush(true);
+        .header_read_timeout(net.header_read_max);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -106,23 +123,36 @@ pub(crate) async fn answer<L, S, B>(
                 continue;
             }
         };
+        let open = Arc::new(OpenConnection {
+            _permit: permit,
+            cut: cut.clone(),
+        });
+        let (inner, of_request) = (service.clone(), Arc::clone(&open));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            if request.headers().contains_key(header::UPGRADE) {
+                request.extensions_mut().insert(Arc::clone(&of_request));
+            }
+            inner.call(request)
+        });
         let connection = builder
-            .serve_connection(TokioIo::new(stream), service.clone())
+            .serve_connection_with_upgrades(TokioIo::new(stream), service)
             .into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error, "connection ended");
             }
-            drop(permit);
+            drop(open);
         });
     }
 
     drop(listener);
-    if tokio::time::timeout(net.drain_max, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    drop(cut);
+    let drained = async {
+        graceful.shutdown().await;
+        running.closed().await;
+    };
+    if tokio::time::timeout(net.drain_max, drained).await.is_err() {
         tracing::warn!("stopping: some requests took too long and were cut");
     }
 }

@@ -5,6 +5,7 @@
     reason = "a test that is wrong about its input should stop"
 )]
 
+mod answer_heads;
 mod answers;
 mod batches;
 mod bodies;
@@ -32,6 +33,7 @@ mod request;
 mod respelling;
 mod responses;
 mod samples;
+mod splits;
 mod status;
 mod tenants;
 mod usage;

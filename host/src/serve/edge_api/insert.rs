@@ -18,8 +18,22 @@ use tokio::task::JoinError;
 /// Payloads over this length are stored on a blocking thread.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// Stores the answer that a request brings, and lets go on who has waited for it.
+/// Stores the answer that a request brings, and lets go on who has waited for it. One that is not
+/// kept is counted.
 pub(super) async fn insert(
+    api: &Arc<EdgeApi>,
+    name: Name,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<Response, Refusal> {
+    let inserted = try_insert(api, name, headers, body).await;
+    if let Some(reason) = inserted.as_ref().err().and_then(Refusal::not_kept) {
+        api.metrics.not_kept(reason);
+    }
+    inserted
+}
+
+async fn try_insert(
     api: &Arc<EdgeApi>,
     name: Name,
     headers: &HeaderMap,
@@ -94,7 +108,11 @@ impl Arrival {
         if !headers.get_all(CONTENT_ENCODING).iter().all(identity) {
             let why = "bodies are kept as they are read, not compressed";
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            return Err(Refusal::new(status, "content-encoding", why));
+            return Err(Refusal::new(
+                status,
+                Rejected::ContentEncoding.detail(),
+                why,
+            ));
         }
         let ttl = match text(headers, &TTL, "number")? {
             Some("never") => None,
