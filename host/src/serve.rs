@@ -247,6 +247,7 @@ fn proxy(
             request_bytes_max: config.request_bytes_max,
             temperature_max: config.temperature_max,
             paths: Arc::clone(&config.paths),
+            rules: Arc::clone(&config.rules),
             groups: Arc::clone(&config.groups),
             lifetimes: Arc::clone(&config.lifetimes),
             allowance: metrics.allowance(),

@@ -23,7 +23,7 @@ use http::{StatusCode, uri::Scheme};
 use http_body_util::{BodyExt as _, Full};
 use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
 use reflex_llm::{
-    Anonymous, Api, Bypass, ClientControl, Limits, PathRule, ProviderControl, Tenant,
+    Anonymous, Api, Bypass, ClientControl, Limits, PathRule, ProviderControl, Rules, Tenant,
 };
 use std::future::ready;
 use std::sync::Arc;
@@ -167,6 +167,25 @@ fn path_rule(rule: &PathRule) -> bindings::PathRule {
     }
 }
 
+fn rules(rules: &Rules) -> bindings::Rules {
+    let Rules {
+        ignored_headers,
+        ignored_cookies,
+        ignored_fields,
+        keyed_fields,
+        bypass_fields,
+        bypass_models,
+    } = rules.clone();
+    bindings::Rules {
+        ignored_headers,
+        ignored_cookies,
+        ignored_fields,
+        keyed_fields,
+        bypass_fields,
+        bypass_models,
+    }
+}
+
 type TrappableResult<T> = Result<T, TrappableError<ErrorCode>>;
 
 impl<T: ReflexHttpView + 'static> handler::HostWithStore<T> for ReflexHttp {
@@ -195,6 +214,7 @@ impl Host for ReflexHttpCtxView<'_> {
             samples: self.policy.samples.count(),
             has_groups: grant.has_groups(),
             paths: grant.paths.iter().map(path_rule).collect(),
+            rules: rules(&grant.rules),
         })
     }
 
