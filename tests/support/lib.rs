@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod completion;
+pub mod raw;
 mod spoken;
 
 pub mod behaviour;

@@ -1,7 +1,7 @@
 //! `reflex:cache/http` for guests, and the import of the next `wasi:http` handler.
 
 use super::bindings::http::{
-    self as bindings, Head, Header, Host, HostFill, HostWithStore, Peeked,
+    self as bindings, Head, Header, Host, HostFill, HostWithStore, Peeked, Unread,
 };
 use super::bindings::{cache, embeddings, handler};
 use super::body::{HostBody, Prefixed};
@@ -431,11 +431,12 @@ pub(super) fn replayed(
     Some((status, headers, body))
 }
 
-/// The whole body if it is at most `bytes_max` long, and in any case a body to send on.
+/// The whole body if it is at most `bytes_max` long and without trailers, and in any case a body to
+/// send on.
 pub(super) async fn read_ahead(
     mut body: WasiBody,
     bytes_max: u64,
-) -> Result<(Option<Bytes>, WasiBody), Error> {
+) -> Result<(Result<Bytes, Unread>, WasiBody), Error> {
     let mut read = VecDeque::new();
     let mut length = 0;
     while let Some(frame) = body.frame().await {
@@ -445,12 +446,16 @@ pub(super) async fn read_ahead(
         length += frame.data_ref().map_or(0, |data| data.len() as u64);
         read.push_back(frame);
         if trailers || length > bytes_max {
-            return Ok((None, Prefixed::boxed(read, body)));
+            let why = match trailers {
+                true => Unread::Trailers,
+                false => Unread::TooLong,
+            };
+            return Ok((Err(why), Prefixed::boxed(read, body)));
         }
     }
     let whole = joined(read);
     let body = Full::new(whole.clone()).map_err(Error::from).boxed_unsync();
-    Ok((Some(whole), body))
+    Ok((Ok(whole), body))
 }
 
 fn joined(read: VecDeque<Frame<Bytes>>) -> Bytes {

@@ -11,7 +11,7 @@
 
 use super::batch::{self, Batch};
 use super::bindings::cache::Key as CacheName;
-use super::bindings::http::{Header, Recording};
+use super::bindings::http::{Header, Recording, Unread};
 use super::cache_host::ReflexCtx;
 use super::fills::{Lead, Turn};
 use super::http_host::{HttpPolicy, apply, read_ahead, replayed};
@@ -120,8 +120,10 @@ impl Transparent {
         let candidate = candidate.as_tenant(group, grant.tenant_header.as_deref());
         let (whole, body) = read_ahead(body, grant.request_bytes_max).await?;
         let request = Request::from_parts(parts, body);
-        let Some(whole) = whole else {
-            return self.pass(request, Bypass::BodyTooLarge).await;
+        let whole = match whole {
+            Ok(whole) => whole,
+            Err(Unread::TooLong) => return self.pass(request, Bypass::BodyTooLarge).await,
+            Err(Unread::Trailers) => return self.pass(request, Bypass::Trailers).await,
         };
         let examined = match candidate.examine(&whole) {
             Ok(examined) => examined,
