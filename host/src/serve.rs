@@ -6,13 +6,21 @@
 //!                └─► upstream ◄──────┘ miss, bypass, or the guest has failed
 //! ```
 
-mod admin;
-mod edge_api;
-mod held;
+mod connection;
+mod delivery;
+mod heads;
+mod line;
 mod listen;
+mod wire;
+
+mod held;
 mod proxy;
 mod timed;
 mod upstream;
+
+mod edge_api;
+
+mod admin;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -23,7 +31,7 @@ use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
-use listen::Streams;
+use listen::StreamLimits;
 use proxy::Proxy;
 use reflex_llm::Anonymous;
 use std::convert::Infallible;
@@ -38,8 +46,15 @@ use upstream::UpstreamClient;
 pub const MIDDLEWARE: &[u8] = include_bytes!(env!("REFLEX_MIDDLEWARE_WASM"));
 
 /// Of one client. Anybody may be one, so that what is taken back is bounded as hyper does.
-const CLIENT_STREAMS: Streams = Streams {
+const CLIENT_STREAMS: StreamLimits = StreamLimits {
     max: 256,
+    reset_max: 20,
+};
+
+/// Operators at once: probes and scrapers. Both have a connection or two.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+const ADMIN_STREAMS: StreamLimits = StreamLimits {
+    max: 16,
     reset_max: 20,
 };
 
@@ -132,13 +147,9 @@ impl Server {
     /// Answers requests until `stop` resolves, then lets those that run come to their end.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(());
-        let admin = tokio::spawn(run_admin(
-            self.admin,
-            admin::router(self.cache.clone(), Arc::clone(&self.metrics)),
-            stopped.clone(),
-        ));
-
         let net = &self.config.net;
+        let router = admin::router(self.cache.clone(), Arc::clone(&self.metrics));
+        let admin = serve_admin(self.admin, router, net, stopped.clone());
         let clients = serve_clients(self.front, net, stopped.clone());
         let listener = self.edge.as_mut().and_then(|edge| edge.listener.take());
         let edges = listener.map(|listener| {
@@ -156,9 +167,7 @@ impl Server {
             tracing::info!("stopping: running requests come to their end");
             drop(stopping);
         };
-        tokio::join!(clients, edges, stop);
-
-        let _ = admin.await;
+        tokio::join!(clients, edges, admin, stop);
         sync_now(&self.cache).await;
     }
 }
@@ -169,7 +178,12 @@ async fn serve_clients(front: Option<Front>, net: &NetLimits, stopped: watch::Re
     };
     let service = service_fn(move |request| {
         let proxy = Arc::clone(&proxy);
-        async move { Ok::<_, Infallible>(proxy.answer(request).await) }
+        async move {
+            Ok::<_, Infallible>(match heads::fits(&request) {
+                true => proxy.answer(request).await,
+                false => proxy::head_too_large(),
+            })
+        }
     });
     listen::answer(listener, service, net, CLIENT_STREAMS, stopped).await;
 }
@@ -262,16 +276,18 @@ fn bind_edge(edge: &EdgeSocket) -> Result<Socket, String> {
         .map_err(|error| format!("--edge-socket {}: {error}", edge.path.display()))
 }
 
-async fn run_admin(listener: TcpListener, router: axum::Router, mut stopped: watch::Receiver<()>) {
-    let stop = async move {
-        let _ = stopped.changed().await;
+async fn serve_admin(
+    listener: TcpListener,
+    router: axum::Router,
+    net: &NetLimits,
+    stopped: watch::Receiver<()>,
+) {
+    let net = NetLimits {
+        connections_max: ADMIN_CONNECTIONS_MAX,
+        ..net.clone()
     };
-    if let Err(error) = axum::serve(listener, router)
-        .with_graceful_shutdown(stop)
-        .await
-    {
-        tracing::warn!(%error, "the admin address is out of order");
-    }
+    let service = TowerToHyperService::new(router);
+    listen::answer(listener, service, &net, ADMIN_STREAMS, stopped).await;
 }
 
 async fn sync_now(cache: &Cache) {

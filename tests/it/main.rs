@@ -10,6 +10,9 @@ mod flow;
 mod not_stored;
 mod passing;
 
+mod backpressure;
+mod connections;
+
 mod daemon;
 mod guest;
 mod hostile;

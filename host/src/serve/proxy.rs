@@ -210,6 +210,12 @@ fn error_code(error: &Error) -> ErrorCode {
     }
 }
 
+/// What a client gets whose request has a head beyond the bounds of `heads.rs`.
+pub(super) fn head_too_large() -> Response<WasiBody> {
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    error(status, "the head of the request is too large")
+}
+
 /// An error of ours. `message` is ours too and needs no escaping.
 fn error(status: StatusCode, message: &str) -> Response<WasiBody> {
     let body = format!(
