@@ -163,6 +163,11 @@ pub fn reply(
             if value(headers, ENTRY) != Some(&hex(&key.digest)) {
                 return Reply::Failed;
             }
+            // What is no text cannot be handed to Envoy. The daemon is well all the same.
+            let is_text = |value: &[u8]| std::str::from_utf8(value).is_ok();
+            if !kept(headers).all(|(_, value)| is_text(value)) {
+                return Reply::Absent;
+            }
             let found = answer(headers, now_ms, body);
             found.map_or(Reply::Failed, |answer| {
                 Reply::Found(Found {
@@ -203,9 +208,7 @@ fn answer(
     };
     let age_ms = seconds(status::AGE)??.saturating_mul(1000);
     let expires_at_ms = seconds(TTL)?.map(|ttl| now_ms.saturating_add(ttl.saturating_mul(1000)));
-    let kept = headers
-        .iter()
-        .filter(|(name, _)| reflex_llm::is_kept(name) || name == status::X_REFLEX_SAVED_TOKENS)
+    let kept = kept(headers)
         .map(|(name, value)| {
             let value = String::from_utf8(value.clone()).ok()?;
             Some((name.clone(), value))
@@ -217,6 +220,12 @@ fn answer(
         stored_at_ms: now_ms.saturating_sub(age_ms),
         expires_at_ms,
     })
+}
+
+/// The headers that belong to an answer.
+fn kept(headers: &Headers) -> impl Iterator<Item = &(String, Vec<u8>)> {
+    let all = headers.iter();
+    all.filter(|(name, _)| reflex_llm::is_kept(name) || name == status::X_REFLEX_SAVED_TOKENS)
 }
 
 fn value<'h>(headers: &'h Headers, name: &str) -> Option<&'h str> {
@@ -288,6 +297,18 @@ mod tests {
         assert_eq!(found.answer.stored_at_ms, 93_000);
         assert_eq!(found.answer.expires_at_ms, Some(160_000));
         assert!(!found.collapsed);
+    }
+
+    #[test]
+    fn a_header_that_is_no_text_is_no_failure_of_the_daemon() {
+        let mut all = headers(&hit());
+        all.push(("content-disposition".into(), b"\xe4".to_vec()));
+        let said = reply(&key(), &all, 0, || Some(Vec::new()));
+        assert!(matches!(said, Reply::Absent), "{said:?}");
+        all.pop();
+        all.push(("x-request-id".into(), b"\xe4".to_vec()));
+        let said = reply(&key(), &all, 0, || Some(Vec::new()));
+        assert!(matches!(said, Reply::Found(_)), "{said:?}");
     }
 
     #[test]

@@ -9,7 +9,8 @@ use std::rc::Rc;
 /// An answer as it is served again.
 #[derive(Debug, PartialEq)]
 pub struct Answer {
-    /// The few headers that it cannot be read without, names in lower case.
+    /// Those that go along with it ([`reflex_llm::is_kept`]), and `x-reflex-saved-tokens`; names in
+    /// lower case.
     pub headers: Vec<(String, String)>,
     /// The body, byte for byte.
     pub body: Vec<u8>,

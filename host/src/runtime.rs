@@ -31,10 +31,14 @@ mod body;
 mod cache_host;
 mod engine;
 #[cfg(feature = "http")]
+mod exchange;
+#[cfg(feature = "http")]
 mod fills;
 mod grant;
 #[cfg(feature = "http")]
 mod handler;
+#[cfg(feature = "http")]
+mod heads;
 #[cfg(feature = "http")]
 mod http_host;
 mod keyvalue_host;
@@ -77,12 +81,16 @@ pub(crate) use body::Prefixed;
 pub use cache_host::{Reflex, ReflexCtx, ReflexCtxView, add_to_linker, add_to_linker_async};
 pub use engine::LoadError;
 #[cfg(feature = "http")]
+pub use exchange::{Lost, Rest};
+#[cfg(feature = "http")]
 pub use fills::Fills;
 #[cfg(feature = "serve")]
 pub(crate) use fills::{Claim, Waited};
 pub use grant::{Access, Grant, Refusal, Tenants};
 #[cfg(feature = "http")]
 pub use handler::{Failure, Handler};
+#[cfg(feature = "serve")]
+pub(crate) use heads::mark;
 #[cfg(feature = "http")]
 pub use http_host::{
     HttpPolicy, ReflexHttp, ReflexHttpCtxView, ReflexHttpView, add_http_to_linker,

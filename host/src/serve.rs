@@ -8,14 +8,17 @@
 
 mod connection;
 mod delivery;
-mod heads;
 mod line;
 mod listen;
 mod wire;
 
+mod heads;
 mod held;
+mod hop;
+mod own_error;
 mod proxy;
 mod timed;
+mod tunnel;
 mod upstream;
 
 mod edge_api;
@@ -90,6 +93,14 @@ impl Server {
             Some(upstream) => Some((upstream, bind("--listen", config.listen).await?)),
             None => None,
         };
+        if let Some((upstream, listener)) = &listener
+            && let Ok(listens) = listener.local_addr()
+            && upstream::is_own(upstream, listens)
+        {
+            return Err(format!(
+                "--upstream: {listens} is where this daemon itself listens (--listen)"
+            ));
+        }
         let admin = bind("--admin", config.admin).await?;
         let cache = Cache::open_even_without_disk(&config.cache)
             .map_err(|error| format!("--data-dir: {error}"))?;
@@ -178,12 +189,7 @@ async fn serve_clients(front: Option<Front>, net: &NetLimits, stopped: watch::Re
     };
     let service = service_fn(move |request| {
         let proxy = Arc::clone(&proxy);
-        async move {
-            Ok::<_, Infallible>(match heads::fits(&request) {
-                true => proxy.answer(request).await,
-                false => proxy::head_too_large(),
-            })
-        }
+        async move { Ok::<_, Infallible>(proxy.answer(request).await) }
     });
     listen::answer(listener, service, net, CLIENT_STREAMS, stopped).await;
 }
@@ -205,8 +211,13 @@ fn proxy(
     fills: &Arc<Fills>,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Proxy>, String> {
-    let upstream = UpstreamClient::new(upstream.clone(), config.net.clone(), Arc::clone(metrics));
-    let upstream = Arc::new(upstream.map_err(|error| format!("--upstream: TLS: {error}"))?);
+    let upstream = UpstreamClient::new(
+        upstream.clone(),
+        config.net.clone(),
+        config.request_bytes_max,
+        Arc::clone(metrics),
+    );
+    let upstream = Arc::new(upstream.map_err(|error| format!("--upstream: {error}"))?);
 
     let (name, component) = match &config.component {
         None => ("the built-in component".to_owned(), MIDDLEWARE.to_vec()),
@@ -260,7 +271,13 @@ fn proxy(
         handler,
         upstream,
         metrics: Arc::clone(metrics),
+        paths: Arc::clone(&config.paths),
         held_bytes_max: config.request_bytes_max,
+        // The configuration takes only names of headers.
+        tenant_header: config
+            .tenant_header
+            .as_deref()
+            .and_then(|name| name.parse().ok()),
         idle_max: config.net.idle_max,
     }))
 }

@@ -163,7 +163,7 @@ fn seconds(digits: &[u8]) -> Option<u64> {
 }
 
 /// The text up to the next comma outside of quotes, and what follows the comma.
-fn split_directive(text: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn split_directive(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut quoted = false;
     let mut escaped = false;
     for (at, &byte) in text.iter().enumerate() {

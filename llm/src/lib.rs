@@ -41,6 +41,7 @@ mod tenant;
 mod tools;
 
 mod answer;
+mod answer_head;
 pub mod embeddings;
 mod recorder;
 mod sse;
@@ -58,9 +59,11 @@ pub mod status;
 #[doc(hidden)]
 pub mod fuzzing;
 
+pub use answer_head::{KEPT_BYTES_MAX, Part, is_kept};
 pub use api::{Api, Representation, Shape};
 pub use body::BODY_BYTES_MAX;
 pub use control::{ClientControl, Control, X_REFLEX_TTL};
+pub use error::{ERROR_HEADERS, VENDOR_HEADERS};
 pub use group::Groups;
 pub use key::{Key, KeyHasher};
 pub use life::{Life, LifeRule, Lifetimes};
@@ -69,7 +72,7 @@ pub use path::{PathRule, check_path_pattern, normal_path};
 pub use pattern::is_like;
 pub use prepared::Prepared;
 pub use reason::{Bypass, Rejected};
-pub use recorder::{Limits, Recorder, Storable, is_kept};
+pub use recorder::{Limits, Recorder, Storable};
 pub use status::Status;
 pub use tenant::Tenant;
 pub use usage::Usage;

@@ -99,6 +99,8 @@ reasons! {
     Rejected {
         /// The status is not 200.
         Status = "status",
+        /// The headers that would go along with it are over their bound.
+        HeadTooLarge = "head-too-large",
         /// The body is compressed: we cannot judge it, and not every client could read it.
         ContentEncoding = "content-encoding",
         /// The content type is not that of the representation asked for.

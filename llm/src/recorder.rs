@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::answer::{Judge, Stream};
+use crate::answer_head::{KEPT_BYTES_MAX, is_kept};
 use crate::sse::Frames;
 use crate::{Rejected, Representation, Shape};
 
@@ -26,7 +27,8 @@ pub struct Limits {
 pub struct Storable {
     /// Always 200.
     pub status: u16,
-    /// The few headers that the answer cannot be read without, names in lower case.
+    /// Those that go along with it ([`is_kept`]), names in lower case; at most [`KEPT_BYTES_MAX`]
+    /// bytes.
     pub headers: Vec<(String, Vec<u8>)>,
     /// The body, byte for byte.
     pub body: Vec<u8>,
@@ -62,16 +64,6 @@ enum Judging {
     Whole(Judge),
     /// Frame by frame.
     Frames(Frames, Stream),
-}
-
-/// Headers that go along with a stored answer. Everything else is about this one exchange (ids,
-/// dates, timings, rate limits, cookies), about the connection, or derived from the body.
-/// `openai-version` tells an SDK which version of the API wrote it.
-const KEPT: &[&str] = &["content-language", "content-type", "openai-version"];
-
-/// Whether a header, its name in lower case, goes along with a stored answer.
-pub fn is_kept(name: &str) -> bool {
-    KEPT.contains(&name)
 }
 
 /// Memory taken on the word of `content-length`, before any of the body is there.
@@ -193,10 +185,14 @@ impl Recorder {
         if !content_type.is_some_and(|value| fits(value, self.shape.representation)) {
             return Err(Rejected::ContentType);
         }
-        let kept = headers.iter().filter(|(name, _)| is_kept(name));
+        let kept = || headers.iter().filter(|(name, _)| is_kept(name));
+        let bytes = |(name, value): &(&str, &[u8])| name.len() + value.len();
+        if kept().map(bytes).sum::<usize>() > KEPT_BYTES_MAX {
+            return Err(Rejected::HeadTooLarge);
+        }
         let judge = Judge::new(self.shape.api, self.limits.allow_length);
         Ok(Recording {
-            headers: kept
+            headers: kept()
                 .map(|&(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             length,

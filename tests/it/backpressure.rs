@@ -7,7 +7,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use reflex_tests::client::Ask;
 use reflex_tests::edge::{Edge, Plan};
-use reflex_tests::raw::{Raw, http1};
+use reflex_tests::raw_client::{RawClient, http1};
 use reflex_tests::unix::Unix;
 use reflex_tests::upstream::Upstream;
 
@@ -36,7 +36,7 @@ async fn what_follows_a_request_does_not_hold_its_answer_back() {
         &next[..20],
         &next,
     ] {
-        let mut raw = Raw::connect(&edge.url).await;
+        let mut raw = RawClient::connect(&edge.url).await;
         let ask = Ask::chat("and something behind it");
         raw.send([&http1(&ask)[..], behind].concat()).await;
         let (head, body) = raw.answer().await;
@@ -53,7 +53,7 @@ async fn what_follows_a_request_does_not_hold_its_answer_back() {
 async fn a_stream_is_not_held_up_by_a_request_behind_it() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
-    let mut raw = Raw::connect(&edge.url).await;
+    let mut raw = RawClient::connect(&edge.url).await;
     let stream = http1(&Ask::stream("first").mock("gated"));
     let held = http1(&Ask::chat("second").header("x-hold", "1"));
     raw.send([stream, held].concat()).await;
@@ -74,7 +74,7 @@ async fn pipelined_requests_are_answered_in_order() {
     let edge = Edge::before(&upstream).await;
     let prompts: Vec<String> = (0..40).map(|index| format!("pipelined {index}.")).collect();
     let all = prompts.iter().flat_map(|prompt| http1(&Ask::chat(prompt)));
-    let mut raw = Raw::connect(&edge.url).await;
+    let mut raw = RawClient::connect(&edge.url).await;
     raw.send(all.collect::<Vec<u8>>()).await;
     for prompt in &prompts {
         let (_, body) = raw.answer().await;
@@ -98,7 +98,7 @@ async fn a_client_that_asks_and_never_reads_costs_no_memory() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
     let ask = http1(&large(&edge).await);
-    let mut raw = Raw::connect(&edge.url).await;
+    let mut raw = RawClient::connect(&edge.url).await;
     let grown = grown(&edge, async || {
         let sent = raw.send_while_taken(&ask, 200_000).await;
         assert!(sent < 200_000, "it was never held up");
@@ -117,7 +117,7 @@ async fn many_slow_readers_of_one_answer_share_it() {
     let mut readers = Vec::new();
     let grown = grown(&edge, async || {
         for _ in 0..count {
-            let mut raw = Raw::connect(&edge.url).await;
+            let mut raw = RawClient::connect(&edge.url).await;
             raw.send(&ask).await;
             raw.until("\r\n\r\n").await;
             readers.push(raw);
@@ -172,7 +172,7 @@ async fn an_edge_that_asks_and_never_reads_costs_no_memory() {
     let unix = Unix::http1(&daemon.socket());
     assert_eq!(unix.fetch(put).await.status, 201);
     assert_eq!(unix.fetch(Ask::get(&path)).await.status, 200);
-    let mut raw = Raw::connect_unix(&daemon.socket()).await;
+    let mut raw = RawClient::connect_unix(&daemon.socket()).await;
     let grown = grown(&daemon, async || {
         raw.send_while_taken(&http1(&Ask::get(&path)), 10_000).await;
     })

@@ -9,7 +9,7 @@ mod stop;
 
 use reflex_tests::client::Ask;
 use reflex_tests::edge::{Edge, Plan};
-use reflex_tests::raw::{HTTP2_PREFACE, Raw, frame, http1, http2};
+use reflex_tests::raw_client::{HTTP2_PREFACE, RawClient, frame, http1, http2};
 use reflex_tests::upstream::Upstream;
 
 /// An edge with this configuration, the edge API, and a provider.
@@ -19,16 +19,16 @@ async fn edge(upstream: &Upstream, config: &str) -> Edge {
 }
 
 /// A connection to each of the three listeners.
-async fn each(edge: &Edge) -> [(&'static str, Raw); 3] {
+async fn each(edge: &Edge) -> [(&'static str, RawClient); 3] {
     [
-        ("clients", Raw::connect(&edge.url).await),
-        ("operators", Raw::connect(&edge.admin_url).await),
-        ("edges", Raw::connect_unix(&edge.socket()).await),
+        ("clients", RawClient::connect(&edge.url).await),
+        ("operators", RawClient::connect(&edge.admin_url).await),
+        ("edges", RawClient::connect_unix(&edge.socket()).await),
     ]
 }
 
 /// Lets at least `header_read_seconds_max` pass: the time that a silent connection has.
 async fn a_while(edge: &Edge) {
-    let silent = Raw::connect(&edge.url).await.rest().await;
+    let silent = RawClient::connect(&edge.url).await.rest().await;
     assert!(silent.is_empty());
 }

@@ -1,6 +1,7 @@
 //! The filter in the real, unmodified Envoy, with the real daemon behind it.
 
 mod flow;
+mod heads;
 mod not_stored;
 mod passing;
 mod rules;

@@ -9,8 +9,9 @@ use serde_json::json;
 
 /// Everything that a hit may tell: what is needed to read it, and what we say about it. Request
 /// ids, rate limits and cookies belong to the first exchange, and the key itself to nobody.
-const HIT_HEADERS: [&str; 8] = [
+const HIT_HEADERS: [&str; 9] = [
     "age",
+    "cache-control",
     "cache-status",
     "content-length",
     "content-type",

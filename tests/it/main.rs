@@ -3,12 +3,17 @@
 
 mod apis;
 mod batches;
+mod browser;
 mod cases;
 mod coalescing;
 mod control;
 mod flow;
 mod not_stored;
+mod own_errors;
 mod passing;
+mod provider;
+mod same_head;
+mod websocket;
 
 mod backpressure;
 mod connections;

@@ -2,7 +2,7 @@
 
 use reflex_tests::client::{Ask, CHAT};
 use reflex_tests::edge::{Edge, Plan};
-use reflex_tests::raw::Raw;
+use reflex_tests::raw_client::RawClient;
 use reflex_tests::upstream::Upstream;
 
 /// Sends a body that must arrive byte for byte, and expects a bypass for this reason.
@@ -60,7 +60,7 @@ async fn a_body_with_trailers_passes_with_them() {
     let edge = Edge::before(&upstream).await;
     let ask = Ask::chat("with trailers");
     let body = String::from_utf8(ask.sent().to_vec()).expect("text");
-    let mut raw = Raw::connect(&edge.url).await;
+    let mut raw = RawClient::connect(&edge.url).await;
     raw.send(format!(
         "POST {CHAT} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer test\r\n\
          content-type: application/json\r\ntransfer-encoding: chunked\r\n\

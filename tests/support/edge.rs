@@ -77,6 +77,7 @@ pub struct Plan {
     data_dir: Option<PathBuf>,
     component: Option<PathBuf>,
     config: String,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Plan {
@@ -99,6 +100,7 @@ impl Plan {
             data_dir: None,
             component: None,
             config: String::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -125,6 +127,12 @@ impl Plan {
     /// With these lines in the configuration file.
     pub fn config(mut self, toml: &str) -> Self {
         self.config = toml.into();
+        self
+    }
+
+    /// With this variable in its environment.
+    pub fn environment(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.into()));
         self
     }
 
@@ -193,7 +201,14 @@ impl Plan {
     fn command(&self, folder: &Path) -> Command {
         let data_dir = self.data_dir.clone().unwrap_or_else(|| folder.join("data"));
         let mut command = Command::new(binary());
+        // Those of the machine that the tests run on are not for them.
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
+            command
+                .env_remove(name)
+                .env_remove(name.to_ascii_lowercase());
+        }
         command
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["serve", "--admin", "127.0.0.1:0"])
             .arg("--data-dir")
             .arg(data_dir);

@@ -13,11 +13,15 @@ use crate::workspace::say;
 pub(crate) const CXX: [&str; 3] = ["c++", "g++", "clang++"];
 
 /// Programs, any of which will do, with the Debian package that has one.
-const PROGRAMS: [(&[&str], &str); 4] = [
+const PROGRAMS: [(&[&str], &str); 5] = [
     (&CXX, "g++"),
     (&["mount"], "mount"),
     (&["mkfs.ext4"], "e2fsprogs"),
     (&["systemd-analyze"], "systemd"),
+    (
+        &["chromium", "chromium-browser", "google-chrome"],
+        "chromium",
+    ),
 ];
 
 /// Installs what is missing where skips are refused; otherwise does nothing.

@@ -62,6 +62,8 @@ struct Client {
     set: Vec<(&'static str, Option<String>)>,
     /// What the provider's answer says of us.
     marked: Option<Status>,
+    /// The headers of an answer of ours that the provider has given once.
+    head: Vec<(String, String)>,
 }
 
 /// What became of a request, as its client sees it.
@@ -197,6 +199,7 @@ impl Play {
             saw: Saw::Held,
             set: Vec::new(),
             marked: None,
+            head: Vec::new(),
         };
         self.clients.insert(id, client);
         self.worker.begin(id, ask.head(), ask.body.is_empty());
@@ -383,7 +386,10 @@ impl Play {
                         matches!(served.status, Status::Hit { .. }),
                         served.age_seconds.is_some()
                     );
-                    self.saw(id.expect("a request's"), Saw::Ours(served.status, body));
+                    let id = id.expect("a request's");
+                    let head = served.answer.map(|answer| answer.headers.clone());
+                    self.client(id).head = head.unwrap_or_default();
+                    self.saw(id, Saw::Ours(served.status, body));
                 }
                 Effect::Mark(status) => {
                     let client = self.client(id.expect("a request's"));

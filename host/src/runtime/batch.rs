@@ -3,22 +3,24 @@
 
 use super::bindings::http::Header;
 use super::cache_host::ReflexCtx;
-use super::http_host::{HttpPolicy, apply};
+use super::heads::{apply, only};
+use super::http_host::HttpPolicy;
 use crate::answer::{AnswerHead, Notes};
 use crate::cache::Entry;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use reflex_llm::embeddings::{Frame as Around, Tokens, Vectors, shares};
 use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
-use reflex_llm::{Key, Usage};
+use reflex_llm::{Key, Part as Belongs, Usage};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 /// The texts of a batch, and what the cache has for them. A clone costs some reference counts.
@@ -50,6 +52,14 @@ struct Known {
 struct Part {
     text: Bytes,
     vectors: Vectors,
+}
+
+/// How late the answer to a whole batch is that was put together of what has expired.
+pub(super) struct Overdue {
+    /// Whole seconds since the oldest of its parts was stored.
+    pub(super) age_seconds: u64,
+    /// Whole seconds since the first of its parts expired.
+    pub(super) expired_seconds: u64,
 }
 
 /// An answer to a whole batch, and what of it came from the cache.
@@ -149,6 +159,40 @@ impl Batch {
         known.map(|known| known.as_ref().map(|known| &known.entry))
     }
 
+    /// Looks up each element once more, and takes what has expired where nothing else is there, for
+    /// at most so long. Nothing if that does not make a whole; else how old the oldest is, and for
+    /// how many seconds the first to expire has expired.
+    pub(super) async fn find_stale(&mut self, ctx: &ReflexCtx, most: Duration) -> Option<Overdue> {
+        // None is asked for where the operator has none served.
+        if most.is_zero() {
+            return None;
+        }
+        let mut known = Vec::with_capacity(self.texts.count());
+        let mut expired_seconds = 0;
+        for elements in self.texts.elements.chunks(LOOKUPS_AT_ONCE_MAX) {
+            let found = elements
+                .iter()
+                .map(|(key, _)| Known::find_even_stale(ctx, key, most));
+            for found in join_all(found).await {
+                let (found, expired) = found?;
+                expired_seconds = expired_seconds.max(expired);
+                known.push(found);
+            }
+        }
+        let first = known.first()?;
+        if !known.iter().all(|other| first.part.fits(&other.part)) {
+            return None;
+        }
+        let now_ms = ctx.clock.now_ms();
+        let ages = known.iter().map(|known| known.entry.age_seconds(now_ms));
+        let age_seconds = ages.max().unwrap_or(0);
+        self.known = known.into_iter().map(Some).collect();
+        Some(Overdue {
+            age_seconds,
+            expired_seconds,
+        })
+    }
+
     /// The answer made of what is known, if that is all.
     pub(super) fn replay(&self) -> Option<Made> {
         self.make(None, &[])
@@ -217,21 +261,22 @@ impl Made {
     /// The same under the head of the provider's answer to the rest.
     pub(super) fn completed(
         self,
-        (status, mut headers): (StatusCode, HeaderMap),
+        (status, headers): (StatusCode, HeaderMap),
         set: &[Header],
         policy: &HttpPolicy,
     ) -> (StatusCode, HeaderMap, WasiBody) {
-        headers.remove(CONTENT_LENGTH);
         self.under(status, headers, set, policy)
     }
 
     fn under(
         self,
         status: StatusCode,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
         set: &[Header],
         policy: &HttpPolicy,
     ) -> (StatusCode, HeaderMap, WasiBody) {
+        // Whosever head it is, it was another body's.
+        let mut headers = only(&headers, Belongs::survives_other_bytes);
         apply(&mut headers, &[], set);
         policy.observer.batch(self.known, self.asked);
         if let Some(usage) = &self.saved {
@@ -245,7 +290,19 @@ impl Made {
 
 impl Known {
     async fn find(ctx: &ReflexCtx, key: &Key) -> Option<Self> {
-        let entry = ctx.find_async(&ctx.key(key)).await?;
+        Self::read(ctx.find_async(&ctx.key(key)).await?)
+    }
+
+    /// And for how many seconds it has expired.
+    async fn find_even_stale(ctx: &ReflexCtx, key: &Key, most: Duration) -> Option<(Self, u64)> {
+        if let Some(fresh) = Self::find(ctx, key).await {
+            return Some((fresh, 0));
+        }
+        let (entry, expired_seconds) = ctx.find_stale(&ctx.key(key), most).await?;
+        Some((Self::read(entry)?, expired_seconds))
+    }
+
+    fn read(entry: Entry) -> Option<Self> {
         let AnswerHead { headers, notes, .. } = AnswerHead::decode(entry.metadata())?;
         let part = Arc::new(Part::read(entry.payload(), 1)?);
         Some(Self {

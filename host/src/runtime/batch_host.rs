@@ -1,7 +1,9 @@
 //! `reflex:cache/embeddings` for guests.
 
 use super::batch::{Batch, Texts};
-use super::bindings::embeddings::{Completed, Element, Host, HostBatch, HostWithStore, Life};
+use super::bindings::embeddings::{
+    Completed, Element, Host, HostBatch, HostWithStore, Life, Overdue,
+};
 use super::bindings::{cache, http as bindings};
 use super::fills::Lead;
 use super::grant::Grant;
@@ -44,6 +46,16 @@ impl HostBatch for ReflexHttpCtxView<'_> {
             })
         });
         Ok(found.collect())
+    }
+
+    async fn find_stale(&mut self, batch: Resource<Batch>) -> Result<Option<Overdue>> {
+        let batch = self.http.table.get_mut(&batch)?;
+        let most = self.policy.stale_if_error_max;
+        let found = batch.find_stale(self.ctx, most).await;
+        Ok(found.map(|found| Overdue {
+            age_seconds: found.age_seconds,
+            expired_seconds: found.expired_seconds,
+        }))
     }
 
     fn drop(&mut self, batch: Resource<Batch>) -> Result<()> {

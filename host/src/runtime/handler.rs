@@ -6,6 +6,7 @@
 use super::body::is_host_made;
 use super::cache_host::{ReflexCtx, add_to_linker_async};
 use super::engine::{LoadError, load, one_line};
+use super::exchange::Rest;
 use super::http_host::{HttpPolicy, add_http_to_linker};
 use super::limits::GuestLimits;
 use super::pool::{bound, pooled_engine};
@@ -44,6 +45,13 @@ pub enum Failure {
         error: ErrorCode,
         /// Whether the provider was called, so that the error is likely the provider's.
         upstream_called: bool,
+    },
+    /// The guest failed, and before that it had sent the request that it was given.
+    AfterSending {
+        /// How it failed.
+        cause: Box<Self>,
+        /// The provider's answer, if it can still be had.
+        rest: Rest,
     },
 }
 
@@ -124,6 +132,7 @@ impl Handler {
         let permit = self.permit().await?;
         let mut instance = self.instance().await?;
         let progress = instance.store.data_mut().begin();
+        let request = progress.watch(request);
         let guest_time_max = self.limits.guest_time_max;
 
         let work = {
@@ -138,7 +147,17 @@ impl Handler {
                 Ok((handled, instance, permit))
             }
         };
-        let (handled, instance, permit) = Outliving::new(work, progress).await?;
+        let handled = Outliving::new(work, Arc::clone(&progress)).await;
+        let (handled, instance, permit) = match (handled, progress.errand()) {
+            (Ok(handled), errand) => {
+                if let Some(errand) = errand {
+                    errand.is_done();
+                }
+                handled
+            }
+            (Err(failure), Some(errand)) => return Err(Arc::clone(errand).failed(failure)),
+            (Err(failure), None) => return Err(failure),
+        };
         match handled.needs_guest {
             false => {
                 self.give_back(instance);

@@ -7,6 +7,7 @@ use super::bindings::{cache, embeddings, handler};
 use super::body::{HostBody, Prefixed};
 use super::cache_host::{ReflexCtx, ReflexCtxView};
 use super::fills::{Fills, Lead};
+use super::heads::apply;
 use super::misses::{self, key_of};
 use super::pace::{PacedBody, Replay};
 use super::recording::{NoObserver, RecordingObserver};
@@ -487,18 +488,4 @@ fn edited(
     let mut map = HeaderMap::clone(headers);
     apply(&mut map, remove, set);
     FieldMap::new_immutable(hooks, map)
-}
-
-pub(super) fn apply(map: &mut HeaderMap, remove: &[String], set: &[Header]) {
-    for name in remove {
-        map.remove(name.as_str());
-    }
-    for (name, value) in set {
-        if let (Ok(name), Ok(value)) = (
-            HeaderName::from_bytes(name.as_bytes()),
-            HeaderValue::from_bytes(value),
-        ) {
-            map.insert(name, value);
-        }
-    }
 }

@@ -5,13 +5,14 @@ use super::bindings::{cache, http as bindings};
 use super::body::HostBody;
 use super::cache_host::ReflexCtx;
 use super::fills::{Lead, Turn};
+use super::heads::only;
 use super::http_host::{HttpPolicy, ReflexHttp, ReflexHttpView};
 use super::recording::{Recording, Target};
 use super::sharing::Shared;
 use crate::cache::Mark;
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, HeaderMap};
-use reflex_llm::{Key, Life, Limits, Recorder, Rejected, Shape, Tenant, is_kept};
+use reflex_llm::{Key, Life, Limits, Part, Recorder, Rejected, Shape, Tenant};
 use std::future::ready;
 use std::sync::Arc;
 use wasmtime::Result;
@@ -131,11 +132,11 @@ impl Watch {
             keep(lead);
             return None;
         }
-        let seen = headers
-            .iter()
-            .filter(|(name, _)| is_kept(name.as_str()) || RETRIES.contains(&name.as_str()))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+        // A failure is as much theirs who wait, with when to try again and what is left of a limit.
+        let seen = match recording {
+            Some(_) => only(headers, Part::is_kept),
+            None => only(headers, Part::is_followed),
+        };
         Some(Self {
             status,
             seen,
@@ -161,9 +162,6 @@ impl Watch {
         body
     }
 }
-
-/// What an error says about when to try again. Its SDK is to hear that for each who waited.
-const RETRIES: [&str; 3] = ["retry-after", "retry-after-ms", "x-should-retry"];
 
 /// Whether the provider says that it fails, in a way that everybody can read.
 fn is_failure(status: StatusCode, headers: &HeaderMap) -> bool {

@@ -4,7 +4,7 @@ use super::batch::Texts;
 use super::cache_host::{NotStored, ReflexCtx};
 use super::fills::{Fill, Fills};
 use super::pace::{Mark, Pace, Replay};
-use reflex_llm::{Key, Recorder, Rejected, Representation, Shape, Storable, Usage};
+use reflex_llm::{Key, Part, Recorder, Rejected, Representation, Shape, Storable, Usage};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -188,13 +188,24 @@ impl Target {
             Some(mut parts) => {
                 // What was kept as one before would be found first.
                 self.replace_whole();
+                // A part of it is other bytes than those that its headers may describe.
+                let headers: Vec<_> = answer
+                    .headers
+                    .iter()
+                    .filter(|(name, _)| Part::of(name).survives_other_bytes())
+                    .cloned()
+                    .collect();
+                let head = (answer.status, &*headers);
                 let mut put = |(key, body): (Key, Vec<u8>)| {
-                    let outcome = self.put(&key, answer, &body, Vec::new());
+                    let outcome = self.put(&key, head, &body, Vec::new());
                     (outcome != Outcome::Stored).then_some(outcome)
                 };
                 parts.find_map(&mut put).unwrap_or(Outcome::Stored)
             }
-            None => self.put(&self.key, answer, &answer.body, pace),
+            None => {
+                let head = (answer.status, &*answer.headers);
+                self.put(&self.key, head, &answer.body, pace)
+            }
         };
         if outcome == Outcome::Stored {
             self.fills.answered(&self.ctx.key(&self.key));
@@ -203,13 +214,19 @@ impl Target {
     }
 
     /// Stores an answer, or a part of one, unless there was a purge since it was begun.
-    fn put(&self, key: &Key, answer: &Storable, body: &[u8], pace: Vec<Mark>) -> Outcome {
+    fn put(
+        &self,
+        key: &Key,
+        (status, headers): (u16, &[(String, Vec<u8>)]),
+        body: &[u8],
+        pace: Vec<Mark>,
+    ) -> Outcome {
         let notes = Notes {
             usage: self.shape.usage(body),
             model: self.model.clone(),
             pace,
         };
-        let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
+        let metadata = AnswerHead::encode_noting(status, headers, &notes);
         let cache_key = self.ctx.key(key);
         // No purge begins between the look and the insert.
         let held = self.ctx.cache.purges().hold();

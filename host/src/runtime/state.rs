@@ -2,6 +2,7 @@
 
 use super::body::HostBody;
 use super::cache_host::{ReflexCtx, ReflexCtxView};
+use super::exchange::Errand;
 use super::fills::Audience;
 use super::http_host::{HttpPolicy, ReflexHttpCtxView, ReflexHttpView};
 use super::limits::GuestLimits;
@@ -148,7 +149,10 @@ impl WasiHttpHooks for Hooks {
         _transmitted: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
         let progress = Arc::clone(&self.progress);
-        let response = self.sender.send(request);
+        let response = match progress.errand() {
+            Some(errand) => errand.send(request, |request| self.sender.send(request)),
+            None => self.sender.send(request),
+        };
         sent(async move {
             let waiting = progress.wait();
             progress.call_upstream();
@@ -187,6 +191,8 @@ pub struct Progress {
     since: OnceLock<Mark>,
     /// Those who wait for the answer that this request fetches.
     audience: Mutex<Option<Arc<Audience>>>,
+    /// The client's request, where the host has one to answer.
+    errand: OnceLock<Arc<Errand>>,
     /// Set when the body that the host made is asked for its size: see [`HostBody`].
     pub(super) host_body_asked: AtomicBool,
 }
@@ -200,6 +206,7 @@ impl Default for Progress {
             upstream_called: AtomicBool::new(false),
             since: OnceLock::new(),
             audience: Mutex::default(),
+            errand: OnceLock::new(),
             host_body_asked: AtomicBool::new(false),
         }
     }
@@ -231,6 +238,19 @@ impl Progress {
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Audience>>> {
         // Nothing that runs under this lock can panic half-way through a change.
         self.audience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The request that is to be answered, watched from now on.
+    pub(super) fn watch(&self, request: http::Request<WasiBody>) -> http::Request<WasiBody> {
+        let (errand, request) = Errand::watch(request);
+        // Set once: each request begins with a progress of its own.
+        let _ = self.errand.set(errand);
+        request
+    }
+
+    /// The request that is to be answered, if it is watched.
+    pub(super) fn errand(&self) -> Option<&Arc<Errand>> {
+        self.errand.get()
     }
 
     /// The provider was called, for this request or another one that wants the same.

@@ -14,7 +14,8 @@ use super::bindings::cache::Key as CacheName;
 use super::bindings::http::{Header, Recording, Unread};
 use super::cache_host::ReflexCtx;
 use super::fills::{Lead, Turn};
-use super::http_host::{HttpPolicy, apply, read_ahead, replayed};
+use super::heads::{apply, status_headers};
+use super::http_host::{HttpPolicy, read_ahead, replayed};
 use super::misses::{Watch, fails, target};
 use super::recording::Target;
 use super::rest::Rest;
@@ -26,7 +27,9 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use reflex_llm::embeddings::{self, Found};
 use reflex_llm::status::{self, Status};
-use reflex_llm::{Bypass, Control, Examined, Head, Key, Policy, Shape, X_REFLEX_TTL};
+use reflex_llm::{
+    Bypass, Control, ERROR_HEADERS, Examined, Head, Key, Policy, Shape, X_REFLEX_TTL,
+};
 use std::fmt;
 use std::sync::Arc;
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
@@ -191,7 +194,9 @@ impl Transparent {
                     Turn::Follow(shared) => {
                         let (status, headers) = (shared.status, shared.headers.clone());
                         if fails(status)
-                            && let Some(stale) = self.stale(&key, control, Some(status)).await
+                            && let Some(stale) = self
+                                .stale(&key, batch.as_ref(), control, Some(status))
+                                .await
                         {
                             return Ok(stale);
                         }
@@ -199,7 +204,7 @@ impl Transparent {
                         return Ok(told(response, Status::Collapsed));
                     }
                     Turn::Failed(error) => {
-                        let stale = self.stale(&key, control, None).await;
+                        let stale = self.stale(&key, batch.as_ref(), control, None).await;
                         return stale.ok_or_else(|| error.into());
                     }
                     Turn::Again => {}
@@ -243,11 +248,12 @@ impl Transparent {
                 if let Some(lead) = fill {
                     Lead::fail(lead, error_code(&error));
                 }
-                return self.stale(&key, control, None).await.ok_or(error);
+                let stale = self.stale(&key, batch.as_ref(), control, None).await;
+                return stale.ok_or(error);
             }
         };
         let (parts, body) = response.into_parts();
-        let texts = batch.map(|batch| batch.cached.texts);
+        let texts = batch.as_ref().map(|batch| batch.cached.texts.clone());
         if let Some(texts) = &texts {
             self.policy.observer.batch(0, texts.count());
         }
@@ -258,7 +264,9 @@ impl Transparent {
             None => body,
         };
         if fails(parts.status)
-            && let Some(stale) = self.stale(&key, control, Some(parts.status)).await
+            && let Some(stale) = self
+                .stale(&key, batch.as_ref(), control, Some(parts.status))
+                .await
         {
             return Ok(stale);
         }
@@ -332,6 +340,7 @@ impl Transparent {
     async fn stale(
         &self,
         key: &Key,
+        batch: Option<&Texts<'_>>,
         control: &Control,
         fwd_status: Option<StatusCode>,
     ) -> Option<Response<WasiBody>> {
@@ -340,13 +349,20 @@ impl Transparent {
         }
         let most = self.policy.stale_if_error_max;
         let key = self.ctx.key(key);
-        let (entry, expired_seconds) = self.ctx.find_stale(&key, most).await?;
-        let age = entry.age_seconds(self.ctx.clock.now_ms());
-        let status = Status::Stale {
+        let status = |expired_seconds| Status::Stale {
             fwd_status: fwd_status.map(|status| status.as_u16()),
             expired_seconds,
         };
-        self.replay(&entry, age, status)
+        if let Some((entry, expired_seconds)) = self.ctx.find_stale(&key, most).await {
+            let age = entry.age_seconds(self.ctx.clock.now_ms());
+            return self.replay(&entry, age, status(expired_seconds));
+        }
+        // A batch is kept text by text, as a rule.
+        let mut batch = batch?.cached.clone();
+        let found = batch.find_stale(&self.ctx, most).await?;
+        let set = aged(status(found.expired_seconds), found.age_seconds);
+        let (status, headers, body) = batch.replay()?.replayed(&set, &self.policy);
+        Some(response(status, headers, body))
     }
 
     fn replay(&self, entry: &Entry, age: u64, status: Status) -> Option<Response<WasiBody>> {
@@ -422,19 +438,6 @@ fn told(mut response: Response<WasiBody>, status: Status) -> Response<WasiBody> 
     response
 }
 
-fn status_headers(status: Status) -> Vec<Header> {
-    vec![
-        (
-            status::X_REFLEX_STATUS.into(),
-            status.x_reflex_status().as_bytes().to_vec(),
-        ),
-        (
-            status::CACHE_STATUS.into(),
-            status.cache_status().into_owned().into_bytes(),
-        ),
-    ]
-}
-
 fn aged(status: Status, age_seconds: u64) -> Vec<Header> {
     let mut set = status_headers(status);
     set.push((status::AGE.into(), age_seconds.to_string().into_bytes()));
@@ -445,7 +448,8 @@ fn aged(status: Status, age_seconds: u64) -> Vec<Header> {
 fn not_cached(shape: Shape) -> Response<WasiBody> {
     let mut headers = HeaderMap::new();
     let mut set = status_headers(Status::Absent);
-    set.push(("content-type".into(), b"application/json".to_vec()));
+    let header = |(name, value): (&str, &str)| (name.into(), value.as_bytes().to_vec());
+    set.extend(ERROR_HEADERS.map(header));
     apply(&mut headers, &[], &set);
     let error = shape.error_body(504, status::NOT_CACHED);
     response(StatusCode::GATEWAY_TIMEOUT, headers, full(error.into()))

@@ -13,7 +13,7 @@
 
 use super::delivery::{Delivery, Streams};
 use super::line::{Line, Lines, Overdue};
-use super::listen::StreamLimits;
+use super::listen::{OpenConnection, StreamLimits};
 use super::wire::{Socket, Wire};
 use crate::config::NetLimits;
 use bytes::Bytes;
@@ -46,13 +46,15 @@ const LEAVE_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Server {
     builder: auto::Builder<Streams>,
     net: NetLimits,
+    /// Closed when the time to stop is up.
+    cut: watch::Receiver<()>,
 }
 
 /// A connection's error, in hyper-util's words.
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 impl Server {
-    pub(super) fn new(net: &NetLimits, streams: StreamLimits) -> Self {
+    pub(super) fn new(net: &NetLimits, streams: StreamLimits, cut: watch::Receiver<()>) -> Self {
         let idle_max = net.idle_max;
         let mut builder = auto::Builder::new(Streams { idle_max });
         builder
@@ -75,6 +77,7 @@ impl Server {
         Self {
             builder,
             net: net.clone(),
+            cut,
         }
     }
 
@@ -97,6 +100,7 @@ impl Server {
         let attended = Attended {
             service,
             line: Arc::clone(&line),
+            cut: self.cut.clone(),
         };
         let io = TokioIo::new(wire.clone());
         let mut connection = pin!(self.builder.serve_connection_with_upgrades(io, attended));
@@ -191,6 +195,7 @@ fn timed_out(what: &'static str) -> Error {
 struct Attended<S> {
     service: S,
     line: Arc<Line>,
+    cut: watch::Receiver<()>,
 }
 
 /// The head of a response, then its body.
@@ -206,7 +211,11 @@ where
     type Error = Infallible;
     type Future = Attending<B>;
 
-    fn call(&self, request: Request<Incoming>) -> Attending<B> {
+    fn call(&self, mut request: Request<Incoming>) -> Attending<B> {
+        if request.headers().contains_key(header::UPGRADE) {
+            let open = OpenConnection::new(self.cut.clone());
+            request.extensions_mut().insert(Arc::new(open));
+        }
         let running = self.line.begin(request.version());
         let is_http11 = request.version() == Version::HTTP_11;
         let is_head = *request.method() == Method::HEAD;

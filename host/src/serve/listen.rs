@@ -94,6 +94,26 @@ pub(super) struct Place {
     _open: mpsc::Sender<Infallible>,
 }
 
+/// When a connection that outlives HTTP on it has to end. A request that asks for another protocol
+/// carries it as an extension.
+#[derive(Debug)]
+pub(crate) struct OpenConnection {
+    /// Closed when the time to stop is up.
+    cut: watch::Receiver<()>,
+}
+
+impl OpenConnection {
+    pub(super) fn new(cut: watch::Receiver<()>) -> Self {
+        Self { cut }
+    }
+
+    /// Resolves when the connection may stay open no longer.
+    pub(crate) async fn cut(&self) {
+        // Nothing is ever sent.
+        let _ = self.cut.clone().changed().await;
+    }
+}
+
 /// Answers the requests of all connections until `stopped`; then lets those that run come to
 /// their end. HTTP/1.1, and HTTP/2 with at most so many `streams` on one connection.
 pub(crate) async fn answer<L, S, B>(
@@ -113,7 +133,8 @@ pub(crate) async fn answer<L, S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let places = Arc::new(Semaphore::new(net.connections_max));
-    let server = Arc::new(Server::new(net, streams));
+    let (running, cut) = watch::channel(());
+    let server = Arc::new(Server::new(net, streams, cut));
     let lines = Arc::new(Lines::default());
     let (open, mut all_closed) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
@@ -150,6 +171,7 @@ pub(crate) async fn answer<L, S, B>(
     {
         tracing::warn!("stopping: some requests took too long and were cut");
     }
+    drop(running);
     tasks.shutdown().await;
 }
 

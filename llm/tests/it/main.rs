@@ -5,6 +5,7 @@
     reason = "a test that is wrong about its input should stop"
 )]
 
+mod answer_heads;
 mod answers;
 mod batches;
 mod bodies;

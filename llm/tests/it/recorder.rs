@@ -203,6 +203,7 @@ fn only_headers_that_the_answer_needs_are_kept() {
                 b"application/json; charset=utf-8".to_vec()
             ),
             ("openai-version".to_owned(), b"2020-10-01".to_vec()),
+            ("cache-control".to_owned(), b"no-store".to_vec()),
             ("content-language".to_owned(), b"en".to_vec()),
         ]
     );

@@ -1,5 +1,6 @@
 //! What the client is told, and the names that cross borders.
 
+use reflex_llm::status::{cache_status_after, last_cache_status};
 use reflex_llm::{Api, Bypass, Rejected, Representation, Shape, Status};
 
 #[test]
@@ -75,5 +76,55 @@ fn shapes_and_reasons_have_names_that_lead_back() {
             bypass.detail().bytes().all(plain),
             "it stands in a quoted string"
         );
+    }
+}
+
+/// RFC 9211 defines a list: the cache nearest the client stands last.
+#[test]
+fn what_others_say_of_their_caches_stays_and_ours_stands_last() {
+    const OURS: &str = "reflex; fwd=miss";
+    let check = |others: &[&[u8]], list: &str| {
+        let said = cache_status_after(others.iter().copied(), OURS);
+        assert_eq!(said, list, "{others:?}");
+        assert_eq!(last_cache_status(&said), OURS, "{others:?}");
+    };
+    check(&[], OURS);
+    check(&[b""], OURS);
+    check(&[b"cdn; hit"], "cdn; hit, reflex; fwd=miss");
+    check(
+        &[b" a; hit ,b; fwd=miss ", b"\"c, d\"; hit"],
+        "a; hit ,b; fwd=miss, \"c, d\"; hit, reflex; fwd=miss",
+    );
+    check(
+        &[br#"a; detail="x\",y""#],
+        r#"a; detail="x\",y", reflex; fwd=miss"#,
+    );
+    // One of ours in front of another.
+    check(
+        &[b"reflex; hit; ttl=9"],
+        "reflex; hit; ttl=9, reflex; fwd=miss",
+    );
+    // Behind these no reader would find ours.
+    for broken in [
+        &b"a; detail=\"x"[..],
+        b"a; detail=\"x\\\"",
+        b"a,",
+        b"a; \xff",
+        "a; detail=\"é\"".as_bytes(),
+        b"a\x01",
+        &[b'a'; 4097],
+    ] {
+        check(&[broken], OURS);
+        check(&[b"b; hit", broken], OURS);
+    }
+    for (value, last) in [
+        ("", ""),
+        ("a", "a"),
+        ("a, b; hit", "b; hit"),
+        (r#"a; detail=", b""#, r#"a; detail=", b""#),
+        (r#"a; detail=", b"#, ""),
+        ("é, ü", "ü"),
+    ] {
+        assert_eq!(last_cache_status(value), last, "{value}");
     }
 }

@@ -77,7 +77,7 @@ async fn a_client_that_sends_no_whole_head_is_cut() {
 async fn a_head_that_drips_is_cut() {
     let upstream = Upstream::start().await;
     let edge = edge(&upstream, SHORT_HEADS).await;
-    let mut raw = Raw::connect(&edge.url).await;
+    let mut raw = RawClient::connect(&edge.url).await;
     raw.send("GET /v1/models HTTP/1.1\r\nx: ").await;
     let drips = async {
         while raw.try_send("a").await.is_ok() {
@@ -95,8 +95,8 @@ async fn an_idle_connection_outlives_the_time_for_a_head() {
     let upstream = Upstream::start().await;
     let edge = edge(&upstream, SHORT_HEADS).await;
     let ask = Ask::get("/health");
-    let mut one = Raw::connect(&edge.admin_url).await;
-    let mut two = Raw::connect(&edge.url).await;
+    let mut one = RawClient::connect(&edge.admin_url).await;
+    let mut two = RawClient::connect(&edge.url).await;
     let two_asks = http1(&Ask::get("/v1/models").key(Some("k")));
     for _ in 0..2 {
         one.send(http1(&ask)).await;
@@ -121,7 +121,7 @@ async fn an_idle_connection_closes_in_the_end() {
         assert!(head.starts_with("HTTP/1.1 "), "{who}");
         assert_eq!(raw.rest_text().await, "", "{who}");
     }
-    let mut http2_client = Raw::connect(&edge.url).await;
+    let mut http2_client = RawClient::connect(&edge.url).await;
     let ask = Ask::get("/v1/models").key(Some("k"));
     http2_client
         .send([HTTP2_PREFACE, &http2(&ask, 1)].concat())
@@ -139,7 +139,7 @@ async fn a_request_that_waits_for_the_provider_is_not_cut() {
     let config = "header_read_seconds_max = 1\nkeep_alive_seconds_max = 1\nidle_seconds_max = 60";
     let edge = edge(&upstream, config).await;
     let ask = Ask::chat("slow").header("x-hold", "1");
-    let mut raw = Raw::connect(&edge.url).await;
+    let mut raw = RawClient::connect(&edge.url).await;
     raw.send(http1(&ask)).await;
     let http2_client = reflex_tests::client::Client::http2(&edge.url);
     let other = tokio::spawn(async move {
@@ -161,7 +161,7 @@ async fn an_http2_client_that_answers_no_ping_lets_the_provider_go() {
     let upstream = Upstream::start().await;
     let config = "header_read_seconds_max = 1\nkeep_alive_seconds_max = 2";
     let edge = edge(&upstream, config).await;
-    let mut raw = Raw::connect(&edge.url).await;
+    let mut raw = RawClient::connect(&edge.url).await;
     let ask = Ask::chat("left").header("x-hold", "1");
     raw.send([HTTP2_PREFACE, &http2(&ask, 1)].concat()).await;
     upstream.called(1).await;
@@ -182,12 +182,12 @@ async fn a_body_that_pauses_for_too_long_is_cut() {
         &whole[..whole.len() - 1],
         &whole[..whole.len() - Ask::chat("half a body").sent().len()],
     ] {
-        let mut raw = Raw::connect(&edge.url).await;
+        let mut raw = RawClient::connect(&edge.url).await;
         raw.send(sent).await;
         let said = raw.rest_text().await;
         assert!(!said.starts_with("HTTP/1.1 2"), "{said}");
     }
-    let mut raw = Raw::connect_unix(&edge.socket()).await;
+    let mut raw = RawClient::connect_unix(&edge.socket()).await;
     raw.send(format!("{put}content-length: 10\r\n\r\n12345"))
         .await;
     let said = raw.rest_text().await;
@@ -213,7 +213,7 @@ async fn a_client_that_takes_nothing_is_cut() {
     let config = "idle_seconds_max = 1\nheader_read_seconds_max = 3";
     let edge = edge(&upstream, config).await;
     let ask = large(&edge).await;
-    let mut slow = Raw::connect(&edge.url).await;
+    let mut slow = RawClient::connect(&edge.url).await;
     slow.send(http1(&ask)).await;
     slow.until("\r\n\r\n").await;
     a_while(&edge).await;

@@ -4,7 +4,7 @@
 use super::*;
 
 /// Sends `sent`, ends its side, and returns everything that comes, less what differs each time.
-async fn half_closed(mut raw: Raw, sent: &[u8]) -> String {
+async fn half_closed(mut raw: RawClient, sent: &[u8]) -> String {
     raw.send(sent).await;
     raw.end().await;
     raw.rest_text().await
@@ -24,13 +24,13 @@ async fn a_client_that_ends_its_side_gets_its_answer() {
         Ask::chat("an error").mock("status=500"),
     ] {
         let direct = edge.client.fetch(ask.clone()).await;
-        let said = half_closed(Raw::connect(&edge.url).await, &http1(&ask)).await;
+        let said = half_closed(RawClient::connect(&edge.url).await, &http1(&ask)).await;
         let status = format!("HTTP/1.1 {} ", direct.status.as_u16());
         assert!(said.starts_with(&status), "{said}");
         assert!(!said.contains("HHTTP"), "{said}");
     }
     let health = half_closed(
-        Raw::connect(&edge.admin_url).await,
+        RawClient::connect(&edge.admin_url).await,
         &http1(&Ask::get("/health")),
     )
     .await;
@@ -39,7 +39,7 @@ async fn a_client_that_ends_its_side_gets_its_answer() {
         "{health}"
     );
     let epoch = http1(&Ask::get("/v1/epoch"));
-    let epoch = half_closed(Raw::connect_unix(&edge.socket()).await, &epoch).await;
+    let epoch = half_closed(RawClient::connect_unix(&edge.socket()).await, &epoch).await;
     assert!(epoch.starts_with("HTTP/1.1 200"), "{epoch}");
 }
 
@@ -51,7 +51,7 @@ async fn a_client_that_ends_its_side_waits_as_long_as_any_other() {
     for (turn, version) in ["1.1", "1.0"].into_iter().enumerate() {
         let ask = Ask::stream(version).header("x-hold", "1").mock("gated");
         let text = String::from_utf8(http1(&ask)).expect("text");
-        let mut raw = Raw::connect(&edge.url).await;
+        let mut raw = RawClient::connect(&edge.url).await;
         raw.send(text.replace("HTTP/1.1", &format!("HTTP/{version}")))
             .await;
         upstream.called(turn + 1).await;
@@ -91,7 +91,7 @@ async fn a_client_that_is_gone_lets_the_provider_go() {
     let mut abandoned = 0;
     for (index, behind) in [&b""[..], b"\r\n", b"GET", &next].into_iter().enumerate() {
         let ask = Ask::chat(&format!("gone {index}")).header("x-hold", "1");
-        let mut raw = Raw::connect(&edge.url).await;
+        let mut raw = RawClient::connect(&edge.url).await;
         raw.send([&http1(&ask)[..], behind].concat()).await;
         upstream.called(2 * index + 1).await;
         drop(raw);
@@ -99,7 +99,7 @@ async fn a_client_that_is_gone_lets_the_provider_go() {
         upstream.abandoned(abandoned).await;
 
         let ask = Ask::stream(&format!("gone {index}")).mock("gated");
-        let mut raw = Raw::connect(&edge.url).await;
+        let mut raw = RawClient::connect(&edge.url).await;
         raw.send([&http1(&ask)[..], behind].concat()).await;
         upstream.called(2 * index + 2).await;
         upstream.release(1);
@@ -116,7 +116,7 @@ async fn a_client_that_is_gone_lets_the_provider_go() {
 async fn a_client_that_goes_after_all_lets_the_provider_go() {
     let upstream = Upstream::start().await;
     let edge = edge(&upstream, "header_read_seconds_max = 1").await;
-    let mut raw = Raw::connect(&edge.url).await;
+    let mut raw = RawClient::connect(&edge.url).await;
     raw.send(http1(&Ask::chat("gone").header("x-hold", "1")))
         .await;
     upstream.called(1).await;

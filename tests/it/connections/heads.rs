@@ -79,7 +79,7 @@ async fn heads_without_a_bound_are_refused_and_not_read() {
     let many: String = (0..3000).map(|index| format!("x-{index}: 1\r\n")).collect();
     let long = format!("x: {}\r\n", "a".repeat(4 << 20));
     for headers in [many, long] {
-        let mut raw = Raw::connect(&edge.url).await;
+        let mut raw = RawClient::connect(&edge.url).await;
         raw.send(format!(
             "GET /v1/models HTTP/1.1\r\nhost: a\r\n{headers}\r\n"
         ))
@@ -87,7 +87,7 @@ async fn heads_without_a_bound_are_refused_and_not_read() {
         let said = raw.rest_text().await;
         assert!(said.starts_with("HTTP/1.1 431 "), "{said}");
     }
-    let mut raw = Raw::connect(&edge.url).await;
+    let mut raw = RawClient::connect(&edge.url).await;
     raw.send(format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100_000)))
         .await;
     assert!(raw.rest_text().await.starts_with("HTTP/1.1 414 "));

@@ -11,7 +11,7 @@ fn models() -> Vec<u8> {
 }
 
 async fn check_served(edge: &Edge) {
-    let mut raw = Raw::connect(&edge.url).await;
+    let mut raw = RawClient::connect(&edge.url).await;
     raw.send(models()).await;
     let (head, _) = raw.answer().await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
@@ -37,7 +37,7 @@ async fn connections_without_a_request_keep_no_client_out() {
     ] {
         let mut others = Vec::new();
         for _ in 0..8 {
-            let mut raw = Raw::connect(&edge.url).await;
+            let mut raw = RawClient::connect(&edge.url).await;
             raw.send(held).await;
             others.push(raw);
         }
@@ -54,7 +54,7 @@ async fn a_place_is_given_back() {
     let edge = edge(&upstream, &format!("{PATIENT}connections_max = 1")).await;
     let whole = http1(&Ask::chat("cut").header("x-hold", "1"));
     for cut in [0, 1, 20, whole.len() - 1, whole.len()] {
-        let mut raw = Raw::connect(&edge.url).await;
+        let mut raw = RawClient::connect(&edge.url).await;
         raw.send(&whole[..cut]).await;
         drop(raw);
         check_served(&edge).await;
@@ -68,7 +68,7 @@ async fn so_many_requests_run_at_once_and_others_wait() {
     let edge = edge(&upstream, &format!("{PATIENT}connections_max = 2")).await;
     let mut running = Vec::new();
     for index in 0..4 {
-        let mut raw = Raw::connect(&edge.url).await;
+        let mut raw = RawClient::connect(&edge.url).await;
         raw.send(http1(
             &Ask::chat(&format!("held {index}")).header("x-hold", "1"),
         ))
@@ -99,7 +99,7 @@ async fn without_descriptors_the_log_says_so_once_and_clients_are_served() {
     edge.limit_descriptors(edge.descriptors() as u64 + 8);
     let mut others = Vec::new();
     for _ in 0..40 {
-        others.push(Raw::connect(&edge.url).await);
+        others.push(RawClient::connect(&edge.url).await);
     }
     let said = async {
         while !edge.log().contains("cannot accept connections") {
