@@ -3,7 +3,10 @@
 //! Everything has a default, so an empty file is a valid one. Unknown keys are errors: a
 //! misspelt bound must not be a missing one.
 
+mod net;
 mod rules;
+
+pub use net::NetLimits;
 
 use crate::cache::{CacheOptions, Durability};
 use crate::metrics::Price;
@@ -87,37 +90,6 @@ pub struct EdgeSocket {
     pub path: PathBuf,
     /// Who may connect: the bits of a file's mode.
     pub mode: u32,
-}
-
-/// Bounds on connections and waits.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NetLimits {
-    /// Client connections at once; further ones wait in the listen queue.
-    pub connections_max: usize,
-    /// How long a client may take for a request's head, or to open the next one's.
-    pub header_read_max: Duration,
-    /// Longest pause within a body, either way.
-    pub idle_max: Duration,
-    /// How long connecting to the provider may take, TLS included.
-    pub connect_max: Duration,
-    /// How long the provider may take until its response begins.
-    pub response_max: Duration,
-    /// How long running requests may go on after SIGTERM.
-    pub drain_max: Duration,
-}
-
-impl Default for NetLimits {
-    fn default() -> Self {
-        Self {
-            connections_max: 4096,
-            header_read_max: Duration::from_secs(60),
-            // The SDKs' own default is 600 s. Ours must not be the first to give up.
-            idle_max: Duration::from_secs(600),
-            connect_max: Duration::from_secs(10),
-            response_max: Duration::from_secs(600),
-            drain_max: Duration::from_secs(30),
-        }
-    }
 }
 
 /// Where the provider is: scheme, authority, and a path that goes before each request's.
@@ -229,6 +201,7 @@ struct File {
     guest_milliseconds_max: Option<NonZeroU64>,
     connections_max: Option<NonZeroU64>,
     header_read_seconds_max: Option<NonZeroU64>,
+    keep_alive_seconds_max: Option<NonZeroU64>,
     idle_seconds_max: Option<NonZeroU64>,
     connect_seconds_max: Option<NonZeroU64>,
     response_seconds_max: Option<NonZeroU64>,
@@ -297,6 +270,7 @@ impl Config {
     }
 
     fn from_parts(file: File, flags: Flags) -> Result<Self, String> {
+        let net = net::limits(&file)?;
         let mode = match &file.edge_socket_mode {
             Some(digits) => mode(digits)?,
             None => EDGE_SOCKET_MODE,
@@ -377,7 +351,6 @@ impl Config {
             value.map_or(default, |value| Duration::from_secs(value.get()))
         };
         let guest = GuestLimits::default();
-        let net = NetLimits::default();
         Ok(Self {
             listen: flags
                 .listen
@@ -440,19 +413,7 @@ impl Config {
                     .map_or(guest.guest_time_max, |it| Duration::from_millis(it.get())),
                 ..guest
             },
-            net: NetLimits {
-                connections_max: bounded(
-                    "connections_max",
-                    file.connections_max,
-                    net.connections_max as u64,
-                    tokio::sync::Semaphore::MAX_PERMITS as u64,
-                )?,
-                header_read_max: seconds(file.header_read_seconds_max, net.header_read_max),
-                idle_max: seconds(file.idle_seconds_max, net.idle_max),
-                connect_max: seconds(file.connect_seconds_max, net.connect_max),
-                response_max: seconds(file.response_seconds_max, net.response_max),
-                drain_max: seconds(file.drain_seconds_max, net.drain_max),
-            },
+            net,
         })
     }
 }
@@ -549,6 +510,10 @@ mod tests {
         check("[[ttl]]\nroute = \"a\"\nseconds = 1", "route");
         check("[[ttl]]\npath = \"/a//b\"\nseconds = 1", "write `/a/b`");
         check("samples = 0", "samples");
+        check(
+            "idle_seconds_max = 18446744073709551615",
+            "idle_seconds_max",
+        );
         check("samples = 100000", "samples");
         check("stale_if_error_seconds_max = 9999999", "stale_if_error");
         check("client_control = \"yes\"", "client_control");

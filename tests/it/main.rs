@@ -18,6 +18,9 @@ mod provider;
 mod same_head;
 mod websocket;
 
+mod backpressure;
+mod connections;
+
 mod daemon;
 mod guest;
 mod hostile;

@@ -12,7 +12,7 @@ use batch::{Batch, Look};
 use bindings::exports::wasi::http::handler::Guest;
 use bindings::reflex::cache::cache;
 use bindings::reflex::cache::embeddings::{self, Completed};
-use bindings::reflex::cache::http::{self, Fresh, Recording, Turn};
+use bindings::reflex::cache::http::{self, Fresh, Recording, Turn, Unread};
 use bindings::wasi::http::handler;
 use bindings::wasi::http::types::{ErrorCode, Request, Response};
 use reflex_llm::status::{self, Status};
@@ -57,8 +57,9 @@ impl Guest for Middleware {
             candidate = candidate.as_tenant(group, policy.tenant_header.as_deref());
         }
         let peeked = http::peek(request, policy.request_bytes_max).await?;
-        let Some(body) = peeked.body else {
-            return bypass(peeked.request, Bypass::BodyTooLarge).await;
+        let body = match peeked.body {
+            Ok(body) => body,
+            Err(why) => return bypass(peeked.request, reason(why)).await,
         };
         let examined = match candidate.examine(&body) {
             Ok(examined) => examined,
@@ -70,6 +71,15 @@ impl Guest for Middleware {
             _ => None,
         };
         answer(peeked.request, head.path, examined, batch, policy.samples).await
+    }
+}
+
+/// Why there is no body to look at.
+fn reason(why: Unread) -> Bypass {
+    match why {
+        Unread::TooLong => Bypass::BodyTooLarge,
+        Unread::Trailers => Bypass::Trailers,
+        Unread::Memory => Bypass::Memory,
     }
 }
 
