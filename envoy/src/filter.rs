@@ -8,6 +8,7 @@
 //! what concerns others is done later, in a callback of the plugin's own, for which Envoy is
 //! woken by a queue.
 
+mod answers;
 mod turns;
 
 use std::cell::{Cell, RefCell};
@@ -17,14 +18,15 @@ use std::time::{Duration, UNIX_EPOCH};
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType, MetricType};
-use reflex_llm::{Bypass, Status, status};
+use reflex_llm::{Bypass, status};
 
 use crate::config::Config;
 use crate::counts::Counts;
 use crate::daemon;
-use crate::exchange::{Effect, Event, Purpose, Request, Served};
+use crate::exchange::{Effect, Event, Purpose, Request};
 use crate::flights::Id;
 use crate::worker::{Work, Worker};
+use answers::{answer, mark};
 
 /// How often waits are looked at and statistics handed over.
 const TICK: Duration = Duration::from_millis(50);
@@ -196,6 +198,9 @@ impl Metrics {
 
     fn hand_over(&self, worker: &mut Worker) {
         let shared = worker.shared();
+        for line in shared.splits().take_lines() {
+            log(LogLevel::Warn, &format!("reflex: {line}"));
+        }
         let (counts, times) = shared.counts.take();
         // A statistic that Envoy does not take is no reason to fail.
         for (at, count) in counts {
@@ -543,39 +548,6 @@ fn forward(set: &[(&'static str, Option<String>)], by_return: bool) {
     }
     if !by_return {
         let _ = hostcalls::resume_http_request();
-    }
-}
-
-fn answer(served: &Served) {
-    let status = served.status;
-    let cache_status = status.cache_status();
-    let age = served.age_seconds.map(|age| age.to_string());
-    let mut headers: Vec<(&str, &str)> = Vec::with_capacity(8);
-    let absent;
-    let (code, body) = match &served.answer {
-        Some(answer) => {
-            let kept = answer.headers.iter();
-            headers.extend(kept.map(|(name, value)| (name.as_str(), value.as_str())));
-            (200, answer.body.as_slice())
-        }
-        None => {
-            headers.push(("content-type", "application/json"));
-            absent = served.shape.error_body(504, status::NOT_CACHED);
-            (504, absent.as_bytes())
-        }
-    };
-    headers.push((status::X_REFLEX_STATUS, status.x_reflex_status()));
-    headers.push((status::CACHE_STATUS, &cache_status));
-    headers.extend(age.as_deref().map(|age| (status::AGE, age)));
-    let _ = hostcalls::send_http_response(code, headers, Some(body));
-}
-
-fn mark(status: Status) {
-    for (name, value) in [
-        (status::X_REFLEX_STATUS, status.x_reflex_status()),
-        (status::CACHE_STATUS, &status.cache_status()),
-    ] {
-        let _ = hostcalls::set_map_value(MapType::HttpResponseHeaders, name, Some(value));
     }
 }
 

@@ -6,10 +6,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use reflex_llm::Key;
+use reflex_llm::{Dropped, Key};
 
 use crate::config::Config;
-use crate::counts::Drop;
 use crate::daemon::{self, Headers, Reply};
 use crate::exchange::{Effect, Event, Exchange, Landing, Lead, Purpose, Request};
 use crate::flights::{Id, Name};
@@ -153,7 +152,7 @@ impl Worker {
             },
             Purpose::Insert(bytes) => {
                 self.shared.sending().give_back(bytes);
-                self.shared.counts.drop(Drop::Failed);
+                self.shared.counts.dropped(Dropped::Failed);
                 Work::new()
             }
             Purpose::Note | Purpose::Epoch => Work::new(),
@@ -174,11 +173,11 @@ impl Worker {
         };
         let shared = &mut self.shared;
         // Whatever it is a reply to: what tells no epoch is not the daemon's.
-        let epoch = daemon::epoch(headers);
-        let is_current = epoch
+        let told = daemon::told(headers);
+        let is_current = told
             .as_ref()
-            .is_some_and(|epoch| shared.see_epoch(epoch, call.number));
-        let mut answered = epoch.is_some();
+            .is_some_and(|told| shared.see_epoch(told, call.number));
+        let mut answered = told.is_some();
         let mut reply = None;
         match call.purpose {
             Purpose::Lookup(key) => {
@@ -194,8 +193,8 @@ impl Worker {
                 shared.sending().give_back(bytes);
                 match answered {
                     true if daemon::is_done(headers) => shared.counts.insert(),
-                    true => shared.counts.drop(Drop::Refused),
-                    false => shared.counts.drop(Drop::Failed),
+                    true => shared.counts.dropped(Dropped::Refused),
+                    false => shared.counts.dropped(Dropped::Failed),
                 }
             }
             Purpose::Note | Purpose::Epoch => {}
@@ -273,7 +272,7 @@ impl Worker {
             return Work::new();
         }
         self.polled_at_ms = Some(now_ms);
-        let request = daemon::Request::epoch(every_ms);
+        let request = daemon::Request::epoch(self.shared.epoch(), every_ms);
         vec![(None, Effect::Call(Purpose::Epoch, request))]
     }
 

@@ -31,7 +31,7 @@ const PACE: u8 = 3;
 pub(crate) struct AnswerHead {
     /// `200` for everything that the recorder stores.
     pub(crate) status: StatusCode,
-    /// Only what a client needs to read the body.
+    /// Those that go along with it, as `reflex-llm` has it.
     pub(crate) headers: HeaderMap,
     /// What else is known.
     pub(crate) notes: Notes,

@@ -3,15 +3,18 @@
 //! Everything has a default, so an empty file is a valid one. Unknown keys are errors: a
 //! misspelt bound must not be a missing one.
 
+mod net;
 mod rules;
+
+pub use net::NetLimits;
 
 use crate::cache::{CacheOptions, Durability};
 use crate::metrics::Price;
-use crate::runtime::{ClientControl, GuestLimits, Lifetimes, Replay};
+use crate::runtime::{ClientControl, GuestLimits, INFLIGHT_BYTES_MAX, Lifetimes, Replay};
 use http::Uri;
 use http::uri::{Authority, Scheme};
-use reflex_llm::{PathRule, Rules, Tenant, check_tenant_header};
-use rules::{GroupTable, PathTable, PriceTable, TtlTable};
+use reflex_llm::{PathRule, ProviderControl, Rules, Tenant, check_tenant_header};
+use rules::{ControlMode, GroupTable, PathTable, PriceTable, ProviderControlMode, TtlTable};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -43,6 +46,8 @@ pub struct Config {
     pub lifetimes: Arc<Lifetimes>,
     /// What of a request's `Cache-Control` and `x-reflex-ttl` is obeyed.
     pub client_control: ClientControl,
+    /// What of an answer's `Cache-Control`, `Expires` and `Vary` is obeyed.
+    pub provider_control: ProviderControl,
     /// The greatest temperature that a request may ask for and still be answered from the cache.
     pub temperature_max: Option<f64>,
     /// Which API answers at paths whose end does not tell, or tells wrongly.
@@ -63,6 +68,9 @@ pub struct Config {
     pub prices: Vec<Price>,
     /// Longest request body that may be answered from the cache; longer ones pass through.
     pub request_bytes_max: u64,
+    /// The most that all requests together hold in memory: of their own bodies, and of the answers
+    /// that are recorded or read by several.
+    pub inflight_bytes_max: u64,
     /// Whether requests without a credential share their answers.
     pub share_anonymous: bool,
     /// A header that names the tenant, set by a gateway that clients cannot bypass.
@@ -82,37 +90,6 @@ pub struct EdgeSocket {
     pub path: PathBuf,
     /// Who may connect: the bits of a file's mode.
     pub mode: u32,
-}
-
-/// Bounds on connections and waits.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NetLimits {
-    /// Client connections at once; further ones wait in the listen queue.
-    pub connections_max: usize,
-    /// How long a client may take for a request's head, or to open the next one's.
-    pub header_read_max: Duration,
-    /// Longest pause within a body, either way.
-    pub idle_max: Duration,
-    /// How long connecting to the provider may take, TLS included.
-    pub connect_max: Duration,
-    /// How long the provider may take until its response begins.
-    pub response_max: Duration,
-    /// How long running requests may go on after SIGTERM.
-    pub drain_max: Duration,
-}
-
-impl Default for NetLimits {
-    fn default() -> Self {
-        Self {
-            connections_max: 4096,
-            header_read_max: Duration::from_secs(60),
-            // The SDKs' own default is 600 s. Ours must not be the first to give up.
-            idle_max: Duration::from_secs(600),
-            connect_max: Duration::from_secs(10),
-            response_max: Duration::from_secs(600),
-            drain_max: Duration::from_secs(30),
-        }
-    }
 }
 
 /// Where the provider is: scheme, authority, and a path that goes before each request's.
@@ -196,6 +173,7 @@ struct File {
     ttl: Option<Vec<TtlTable>>,
     ttl_seconds_max: Option<NonZeroU64>,
     client_control: Option<ControlMode>,
+    provider_control: Option<ProviderControlMode>,
     temperature_max: Option<f64>,
     path: Option<Vec<PathTable>>,
     ignored_headers: Option<Vec<String>>,
@@ -214,6 +192,7 @@ struct File {
     durability: Option<DurabilityMode>,
     entry_bytes_max: Option<NonZeroU64>,
     request_bytes_max: Option<NonZeroU64>,
+    inflight_bytes_max: Option<NonZeroU64>,
     anonymous: Option<AnonymousMode>,
     tenant_header: Option<String>,
     allow_length: Option<bool>,
@@ -222,6 +201,7 @@ struct File {
     guest_milliseconds_max: Option<NonZeroU64>,
     connections_max: Option<NonZeroU64>,
     header_read_seconds_max: Option<NonZeroU64>,
+    keep_alive_seconds_max: Option<NonZeroU64>,
     idle_seconds_max: Option<NonZeroU64>,
     connect_seconds_max: Option<NonZeroU64>,
     response_seconds_max: Option<NonZeroU64>,
@@ -241,14 +221,6 @@ enum DurabilityMode {
     Os,
     Interval,
     EveryInsert,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-enum ControlMode {
-    Obey,
-    NoRefresh,
-    Ignore,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
@@ -298,6 +270,7 @@ impl Config {
     }
 
     fn from_parts(file: File, flags: Flags) -> Result<Self, String> {
+        let net = net::limits(&file)?;
         let mode = match &file.edge_socket_mode {
             Some(digits) => mode(digits)?,
             None => EDGE_SOCKET_MODE,
@@ -378,7 +351,6 @@ impl Config {
             value.map_or(default, |value| Duration::from_secs(value.get()))
         };
         let guest = GuestLimits::default();
-        let net = NetLimits::default();
         Ok(Self {
             listen: flags
                 .listen
@@ -395,11 +367,8 @@ impl Config {
             namespace: file.namespace.unwrap_or_else(|| "default".into()),
             ttl,
             lifetimes: Arc::new(lifetimes),
-            client_control: match file.client_control {
-                None | Some(ControlMode::Obey) => ClientControl::Obey,
-                Some(ControlMode::NoRefresh) => ClientControl::NoRefresh,
-                Some(ControlMode::Ignore) => ClientControl::Ignore,
-            },
+            provider_control: rules::provider_control(file.provider_control),
+            client_control: rules::client_control(file.client_control),
             temperature_max: file.temperature_max,
             paths: rules::paths(&file.path.unwrap_or_default())?.into(),
             rules: Arc::new(rules),
@@ -420,6 +389,9 @@ impl Config {
                 REQUEST_BYTES_MAX,
                 64 << 20,
             )?,
+            inflight_bytes_max: file
+                .inflight_bytes_max
+                .map_or(INFLIGHT_BYTES_MAX, NonZeroU64::get),
             share_anonymous: file.anonymous == Some(AnonymousMode::Share),
             tenant_header: file.tenant_header,
             allow_length: file.allow_length.unwrap_or(false),
@@ -441,19 +413,7 @@ impl Config {
                     .map_or(guest.guest_time_max, |it| Duration::from_millis(it.get())),
                 ..guest
             },
-            net: NetLimits {
-                connections_max: bounded(
-                    "connections_max",
-                    file.connections_max,
-                    net.connections_max as u64,
-                    tokio::sync::Semaphore::MAX_PERMITS as u64,
-                )?,
-                header_read_max: seconds(file.header_read_seconds_max, net.header_read_max),
-                idle_max: seconds(file.idle_seconds_max, net.idle_max),
-                connect_max: seconds(file.connect_seconds_max, net.connect_max),
-                response_max: seconds(file.response_seconds_max, net.response_max),
-                drain_max: seconds(file.drain_seconds_max, net.drain_max),
-            },
+            net,
         })
     }
 }
@@ -550,9 +510,14 @@ mod tests {
         check("[[ttl]]\nroute = \"a\"\nseconds = 1", "route");
         check("[[ttl]]\npath = \"/a//b\"\nseconds = 1", "write `/a/b`");
         check("samples = 0", "samples");
+        check(
+            "idle_seconds_max = 18446744073709551615",
+            "idle_seconds_max",
+        );
         check("samples = 100000", "samples");
         check("stale_if_error_seconds_max = 9999999", "stale_if_error");
         check("client_control = \"yes\"", "client_control");
+        check("provider_control = \"yes\"", "provider_control");
         check("temperature_max = -1.0", "temperature_max");
         check("[[group]]\nname = \"\"", "group");
         check(

@@ -25,16 +25,27 @@ mod allowance;
 mod batch;
 #[cfg(feature = "http")]
 mod batch_host;
+mod begun;
 mod bindings;
 #[cfg(feature = "http")]
 mod body;
+#[cfg(feature = "http")]
+mod budget;
+#[cfg(feature = "http")]
+mod buffer;
 mod cache_host;
 mod engine;
+#[cfg(feature = "http")]
+mod exchange;
 #[cfg(feature = "http")]
 mod fills;
 mod grant;
 #[cfg(feature = "http")]
+mod guest_time;
+#[cfg(feature = "http")]
 mod handler;
+#[cfg(feature = "http")]
+mod heads;
 #[cfg(feature = "http")]
 mod http_host;
 mod keyvalue_host;
@@ -61,7 +72,11 @@ mod state;
 #[cfg(feature = "http")]
 mod transparent;
 #[cfg(feature = "http")]
+mod wakers;
+#[cfg(feature = "http")]
 mod watched;
+#[cfg(feature = "http")]
+mod window;
 
 pub use allowance::Allowance;
 /// `reflex:cache/cache` as `bindgen!` makes it of the WIT, which is where these docs come from.
@@ -73,9 +88,13 @@ pub use bindings::embeddings as embeddings_bindings;
 #[cfg(feature = "http")]
 pub use bindings::http as http_bindings;
 #[cfg(feature = "serve")]
-pub(crate) use body::Prefixed;
+pub(crate) use body::{Gathered, Prefixed};
+#[cfg(feature = "http")]
+pub use budget::Budget;
 pub use cache_host::{Reflex, ReflexCtx, ReflexCtxView, add_to_linker, add_to_linker_async};
 pub use engine::LoadError;
+#[cfg(feature = "http")]
+pub use exchange::{Lost, Rest};
 #[cfg(feature = "http")]
 pub use fills::Fills;
 #[cfg(feature = "serve")]
@@ -83,6 +102,10 @@ pub(crate) use fills::{Claim, Waited};
 pub use grant::{Access, Grant, Refusal, Tenants};
 #[cfg(feature = "http")]
 pub use handler::{Failure, Handler};
+#[cfg(feature = "serve")]
+pub(crate) use heads::mark;
+#[cfg(feature = "serve")]
+pub(crate) use http_host::INFLIGHT_BYTES_MAX;
 #[cfg(feature = "http")]
 pub use http_host::{
     HttpPolicy, ReflexHttp, ReflexHttpCtxView, ReflexHttpView, add_http_to_linker,
@@ -96,7 +119,9 @@ pub use pace::Replay;
 pub use policy::{Asking, Decision, PolicyGuest, Question};
 #[cfg(feature = "http")]
 pub use recording::{NoObserver, Outcome, RecordingObserver};
-pub use reflex_llm::{Api, ClientControl, Life, LifeRule, Lifetimes, PathRule, Rules};
+pub use reflex_llm::{
+    Api, ClientControl, Life, LifeRule, Lifetimes, PathRule, ProviderControl, Rules,
+};
 #[cfg(feature = "http")]
 pub use samples::Samples;
 #[cfg(feature = "http")]

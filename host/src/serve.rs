@@ -6,25 +6,38 @@
 //!                └─► upstream ◄──────┘ miss, bypass, or the guest has failed
 //! ```
 
-mod admin;
-mod edge_api;
-mod held;
+mod connection;
+mod delivery;
+mod line;
 mod listen;
+mod wire;
+
+mod heads;
+mod held;
+mod hop;
+mod own_error;
 mod proxy;
+mod reasons;
 mod timed;
+mod tunnel;
 mod upstream;
+
+mod edge_api;
+
+mod admin;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{Config, EdgeSocket, NetLimits, Upstream};
 use crate::metrics::Metrics;
-use crate::runtime::{Fills, Grant, Handler, HttpPolicy, ReflexCtx, Samples};
+use crate::runtime::{Budget, Fills, Grant, Handler, HttpPolicy, ReflexCtx, Samples};
 use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
-use listen::Streams;
+use listen::StreamLimits;
 use proxy::Proxy;
+use reasons::Reasons;
 use reflex_llm::Anonymous;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -38,8 +51,15 @@ use upstream::UpstreamClient;
 pub const MIDDLEWARE: &[u8] = include_bytes!(env!("REFLEX_MIDDLEWARE_WASM"));
 
 /// Of one client. Anybody may be one, so that what is taken back is bounded as hyper does.
-const CLIENT_STREAMS: Streams = Streams {
+const CLIENT_STREAMS: StreamLimits = StreamLimits {
     max: 256,
+    reset_max: 20,
+};
+
+/// Operators at once: probes and scrapers. Both have a connection or two.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+const ADMIN_STREAMS: StreamLimits = StreamLimits {
+    max: 16,
     reset_max: 20,
 };
 
@@ -53,6 +73,8 @@ pub struct Server {
     cache: Cache,
     /// Shared by the proxy and the edges.
     fills: Arc<Fills>,
+    /// What the requests of both hold in memory.
+    budget: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
 
@@ -75,6 +97,14 @@ impl Server {
             Some(upstream) => Some((upstream, bind("--listen", config.listen).await?)),
             None => None,
         };
+        if let Some((upstream, listener)) = &listener
+            && let Ok(listens) = listener.local_addr()
+            && upstream::is_own(upstream, listens)
+        {
+            return Err(format!(
+                "--upstream: {listens} is where this daemon itself listens (--listen)"
+            ));
+        }
         let admin = bind("--admin", config.admin).await?;
         let cache = Cache::open_even_without_disk(&config.cache)
             .map_err(|error| format!("--data-dir: {error}"))?;
@@ -82,15 +112,17 @@ impl Server {
         let edge = config.edge.as_ref().map(bind_edge).transpose()?;
 
         let fills = Fills::new(&cache);
+        let budget = Budget::new(config.inflight_bytes_max);
         let metrics = Arc::new(Metrics::new(
             config.prices.clone(),
             Arc::clone(&fills),
+            Arc::clone(&budget),
             Arc::default(),
         ));
         let front = match listener {
             Some((upstream, listener)) => Some(Front {
                 listener,
-                proxy: proxy(&config, upstream, &cache, &fills, &metrics)?,
+                proxy: proxy(&config, upstream, &cache, &fills, &budget, &metrics)?,
             }),
             None => None,
         };
@@ -101,6 +133,7 @@ impl Server {
             config,
             cache,
             fills,
+            budget,
             metrics,
         })
     }
@@ -132,18 +165,20 @@ impl Server {
     /// Answers requests until `stop` resolves, then lets those that run come to their end.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(());
-        let admin = tokio::spawn(run_admin(
-            self.admin,
-            admin::router(self.cache.clone(), Arc::clone(&self.metrics)),
-            stopped.clone(),
-        ));
-
         let net = &self.config.net;
+        let router = admin::router(self.cache.clone(), Arc::clone(&self.metrics));
+        let admin = serve_admin(self.admin, router, net, stopped.clone());
         let clients = serve_clients(self.front, net, stopped.clone());
         let listener = self.edge.as_mut().and_then(|edge| edge.listener.take());
         let edges = listener.map(|listener| {
             let metrics = Arc::clone(&self.metrics);
-            let api = EdgeApi::new(self.cache.clone(), self.fills, &self.config, metrics);
+            let api = EdgeApi::new(
+                self.cache.clone(),
+                self.fills,
+                self.budget,
+                &self.config,
+                metrics,
+            );
             serve_edges(listener, api, net, stopped)
         });
         let edges = async {
@@ -156,9 +191,7 @@ impl Server {
             tracing::info!("stopping: running requests come to their end");
             drop(stopping);
         };
-        tokio::join!(clients, edges, stop);
-
-        let _ = admin.await;
+        tokio::join!(clients, edges, admin, stop);
         sync_now(&self.cache).await;
     }
 }
@@ -189,10 +222,17 @@ fn proxy(
     upstream: &Upstream,
     cache: &Cache,
     fills: &Arc<Fills>,
+    budget: &Arc<Budget>,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Proxy>, String> {
-    let upstream = UpstreamClient::new(upstream.clone(), config.net.clone(), Arc::clone(metrics));
-    let upstream = Arc::new(upstream.map_err(|error| format!("--upstream: TLS: {error}"))?);
+    let upstream = UpstreamClient::new(
+        upstream.clone(),
+        config.net.clone(),
+        config.request_bytes_max,
+        Arc::clone(budget),
+        Arc::clone(metrics),
+    );
+    let upstream = Arc::new(upstream.map_err(|error| format!("--upstream: {error}"))?);
 
     let (name, component) = match &config.component {
         None => ("the built-in component".to_owned(), MIDDLEWARE.to_vec()),
@@ -224,14 +264,21 @@ fn proxy(
         },
         clock: Clock::system(),
     };
+    let reasons = Reasons::new(
+        reflex.grant.clone(),
+        config.client_control,
+        Arc::clone(metrics),
+    );
     let policy = HttpPolicy {
         allow_length: config.allow_length,
         client_control: config.client_control,
+        provider_control: config.provider_control,
         replay: config.replay,
         samples: Samples::new(config.samples),
         fill_wait_max: config.fill_wait_max,
         stale_if_error_max: config.stale_if_error_max,
         fills: Arc::clone(fills),
+        budget: Arc::clone(budget),
         observer: Arc::clone(metrics) as _,
     };
     let handler = Handler::new(
@@ -247,7 +294,15 @@ fn proxy(
         handler,
         upstream,
         metrics: Arc::clone(metrics),
+        reasons,
+        paths: Arc::clone(&config.paths),
         held_bytes_max: config.request_bytes_max,
+        budget: Arc::clone(budget),
+        // The configuration takes only names of headers.
+        tenant_header: config
+            .tenant_header
+            .as_deref()
+            .and_then(|name| name.parse().ok()),
         idle_max: config.net.idle_max,
     }))
 }
@@ -263,16 +318,18 @@ fn bind_edge(edge: &EdgeSocket) -> Result<Socket, String> {
         .map_err(|error| format!("--edge-socket {}: {error}", edge.path.display()))
 }
 
-async fn run_admin(listener: TcpListener, router: axum::Router, mut stopped: watch::Receiver<()>) {
-    let stop = async move {
-        let _ = stopped.changed().await;
+async fn serve_admin(
+    listener: TcpListener,
+    router: axum::Router,
+    net: &NetLimits,
+    stopped: watch::Receiver<()>,
+) {
+    let net = NetLimits {
+        connections_max: ADMIN_CONNECTIONS_MAX,
+        ..net.clone()
     };
-    if let Err(error) = axum::serve(listener, router)
-        .with_graceful_shutdown(stop)
-        .await
-    {
-        tracing::warn!(%error, "the admin address is out of order");
-    }
+    let service = TowerToHyperService::new(router);
+    listen::answer(listener, service, &net, ADMIN_STREAMS, stopped).await;
 }
 
 async fn sync_now(cache: &Cache) {

@@ -48,7 +48,7 @@ pub(crate) fn write(root: Value<'_>, outline: Outline<'_>, out: &mut KeyHasher) 
                 let name = key.spelling();
                 let omitted = match depth {
                     1 => outline.omits_field(name, next),
-                    _ => outline.omits(known, name, next),
+                    _ => outline.omits_member(known, name, next),
                 };
                 if omitted {
                     continue;

@@ -28,6 +28,25 @@ pub const X_REFLEX_TTL: &str = "x-reflex-ttl";
 /// RFC 9111 has caches take greater numbers for this one: 68 years.
 const SECONDS_MAX: u64 = 1 << 31;
 
+/// By which a client keeps a request from being answered from the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Directive {
+    /// The provider is asked, and its answer kept.
+    NoCache,
+    /// The provider is asked, and nothing is kept.
+    NoStore,
+}
+
+impl Directive {
+    /// As `Cache-Control` spells it, and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoCache => "no-cache",
+            Self::NoStore => "no-store",
+        }
+    }
+}
+
 /// How much of what clients ask of the cache the operator obeys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientControl {
@@ -151,7 +170,7 @@ impl Control {
 }
 
 /// A number of seconds, at most [`SECONDS_MAX`]; none if it is no number.
-fn seconds(digits: &[u8]) -> Option<u64> {
+pub(crate) fn seconds(digits: &[u8]) -> Option<u64> {
     let mut seconds = 0u64;
     for digit in digits {
         if !digit.is_ascii_digit() {
@@ -163,7 +182,7 @@ fn seconds(digits: &[u8]) -> Option<u64> {
 }
 
 /// The text up to the next comma outside of quotes, and what follows the comma.
-fn split_directive(text: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn split_directive(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut quoted = false;
     let mut escaped = false;
     for (at, &byte) in text.iter().enumerate() {

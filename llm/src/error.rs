@@ -6,9 +6,41 @@ use alloc::string::String;
 use core::fmt::Write;
 
 use crate::api::ErrorShape;
-use crate::{Api, Representation, Shape};
+use crate::{Api, Head, PathRule, Representation, Shape, path, query};
+
+/// The headers of an error of ours. A page may read it, as it may read the errors of providers that
+/// speak to pages: who else would know that the provider is down, or that nothing is cached? It says
+/// no more than that, so any origin may; not with `access-control-allow-credentials`, so what a
+/// page asks with another site's cookies it cannot read.
+pub const ERROR_HEADERS: [(&str, &str); 2] = [
+    ("content-type", "application/json"),
+    ("access-control-allow-origin", "*"),
+];
+
+/// Headers that only clients of one vendor send, for paths that are none of the APIs we know:
+/// `/v1/messages/count_tokens`, `/v1beta/models`.
+pub const VENDOR_HEADERS: [(&str, Api); 4] = [
+    ("anthropic-version", Api::AnthropicMessages),
+    ("anthropic-beta", Api::AnthropicMessages),
+    ("x-goog-api-client", Api::GeminiGenerateContent),
+    ("x-goog-api-key", Api::GeminiGenerateContent),
+];
 
 impl Shape {
+    /// Whose error shape a client understands, for a request that need not be cacheable: that of
+    /// the API at its path, or else of the vendor whose headers it has, or else OpenAI's, which
+    /// most clients read. Of the head, path and headers are looked at.
+    pub fn of_errors(head: &Head<'_>, rules: &[PathRule]) -> Self {
+        let has = |name: &str| head.values(name).next().is_some();
+        let vendor = || VENDOR_HEADERS.iter().find(|(name, _)| has(name));
+        let api = path::api_at(head.path, rules)
+            .ok()
+            .or_else(|| vendor().map(|&(_, api)| api))
+            .unwrap_or(Api::ChatCompletions);
+        let representation = query::representation(api, head.path);
+        Self::new(api, representation.unwrap_or(Representation::Json))
+    }
+
     /// The JSON body of an error with this HTTP status. A client that asked for a stream gets the
     /// same: an error before the first event is no stream.
     pub fn error_body(self, status: u16, message: &str) -> String {

@@ -26,6 +26,7 @@ use alloc::sync::Arc;
 use core::fmt;
 
 mod api;
+mod asked;
 mod body;
 mod canonical;
 mod control;
@@ -41,13 +42,17 @@ mod prepared;
 mod query;
 mod reason;
 mod rules;
+mod splits;
 mod tenant;
 mod tools;
 
 mod answer;
+mod answer_head;
+mod date;
 pub mod embeddings;
 mod recorder;
 mod sse;
+mod stated;
 mod usage;
 
 mod group;
@@ -62,9 +67,11 @@ pub mod status;
 #[doc(hidden)]
 pub mod fuzzing;
 
+pub use answer_head::{KEPT_BYTES_MAX, Part, is_kept};
 pub use api::{Api, Representation, Shape};
 pub use body::BODY_BYTES_MAX;
-pub use control::{ClientControl, Control, X_REFLEX_TTL};
+pub use control::{ClientControl, Control, Directive, X_REFLEX_TTL};
+pub use error::{ERROR_HEADERS, VENDOR_HEADERS};
 pub use group::Groups;
 pub use key::{Key, KeyHasher};
 pub use life::{Life, LifeRule, Lifetimes};
@@ -72,9 +79,11 @@ pub use model::MODEL_BYTES_MAX;
 pub use path::{PathRule, check_path_pattern, normal_path};
 pub use pattern::is_like;
 pub use prepared::Prepared;
-pub use reason::{Bypass, Rejected};
-pub use recorder::{Limits, Recorder, Storable, is_kept};
+pub use reason::{Bypass, Dropped, Rejected};
+pub use recorder::{Limits, Recorder, Storable, Validator, is_event_stream};
 pub use rules::{Rules, check_tenant_header};
+pub use splits::{By, COMPARED_BYTES_MAX, Split, Splits, Traits};
+pub use stated::{ProviderControl, Stated, Term};
 pub use status::Status;
 pub use tenant::Tenant;
 pub use usage::Usage;

@@ -29,6 +29,15 @@ impl<'r> Outline<'r> {
 
     /// Whether a member of the outermost object is out of the key.
     pub(crate) fn omits_field(self, name: &[u8], value: Value<'_>) -> bool {
+        self.omits(name, || are_hints(value))
+    }
+
+    /// The same of a member by its name alone.
+    pub(crate) fn omits_name(self, name: &[u8]) -> bool {
+        self.omits(name, || true)
+    }
+
+    fn omits(self, name: &[u8], are_hints: impl FnOnce() -> bool) -> bool {
         let field = self.api.field(name);
         if let Some(Field::Stream | Field::MustBeFalse(_)) = field {
             return true;
@@ -43,14 +52,14 @@ impl<'r> Outline<'r> {
         }
         match field {
             Some(Field::Ignored) => true,
-            Some(Field::CacheOptions) => are_hints(value),
+            Some(Field::CacheOptions) => are_hints(),
             Some(Field::Names) => self.origin.ignores(name),
             _ => false,
         }
     }
 
     /// Whether a member of an object further in is out of the key.
-    pub(crate) fn omits(self, known: &Known, name: &[u8], value: Value<'_>) -> bool {
+    pub(crate) fn omits_member(self, known: &Known, name: &[u8], value: Value<'_>) -> bool {
         // Of another kind it is no hint.
         known.has_hints
             && self.api.row().hint.as_bytes() == name

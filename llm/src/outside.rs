@@ -181,7 +181,7 @@ pub(crate) fn is_off(value: Value<'_>) -> bool {
             .iter()
             .find_map(|name| value.get(name))
             .is_some_and(|switch| switch.kind() != Kind::Object && is_off(switch)),
-        Kind::True => false,
+        Kind::True | Kind::Numbers => false,
     }
 }
 

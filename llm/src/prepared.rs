@@ -6,12 +6,14 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::api::Field;
 use crate::body::Body;
 use crate::headers::{self, Counting};
-use crate::key::write_field;
+use crate::key::{read_fields, write_field};
+use crate::outline::Outline;
 use crate::{
     Api, Bypass, Candidate, Classified, Control, Examined, Exchange, Key, KeyHasher, Origin,
-    Representation, Rules, Shape, Tenant, model, outside, query,
+    Representation, Rules, Shape, Tenant, asked, model, outside, query,
 };
 
 /// A [`Candidate`] that owns what it needs, for those who have to wait for the body.
@@ -108,6 +110,27 @@ impl Prepared {
         })
     }
 
+    /// Whose answer it is.
+    pub(crate) fn tenant(&self) -> Tenant {
+        self.tenant
+    }
+
+    /// How a top-level field of the body is treated; none if it simply counts.
+    pub(crate) fn field(&self, name: &str) -> Option<Field> {
+        self.api.field(name.as_bytes())
+    }
+
+    /// Whether a top-level field of the body is out of the key, whatever it says.
+    pub(crate) fn ignores_field(&self, name: &str) -> bool {
+        let outline = Outline::of(self.api, self.origin, self.rules.as_deref());
+        outline.omits_name(name.as_bytes())
+    }
+
+    /// The fields of the key that come from the head, by name, in their order.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        read_fields(&self.fields)
+    }
+
     pub(crate) fn read<'b>(&self, body: &'b [u8]) -> Result<Body<'b>, Bypass> {
         let in_path = self.model.as_deref().map(str::as_bytes);
         if let Some(bypass) = in_path.and_then(outside::model) {
@@ -142,6 +165,7 @@ impl Prepared {
         let shape = Shape {
             api: self.api,
             representation: body.representation(),
+            parts: asked::parts(self.api, body.root()),
         };
         let (before, after) = self.fields.split_at(self.shape_at);
         let expected = self.fields.len() + SHAPE_BYTES + body.expected_bytes();

@@ -2,13 +2,19 @@
 
 use alloc::borrow::Cow;
 use alloc::format;
+use alloc::string::String;
 
-use crate::Bypass;
+use crate::control::split_directive;
+use crate::{Bypass, Directive};
 
 /// The header with our own short word for what happened.
 pub const X_REFLEX_STATUS: &str = "x-reflex-status";
 /// The header that RFC 9211 defines.
 pub const CACHE_STATUS: &str = "cache-status";
+/// What the provider and the caches before it have said in [`CACHE_STATUS`], in bytes, at most: a
+/// longer list is replaced by ours.
+const OTHERS_BYTES_MAX: usize = 4096;
+
 /// The header that says how many seconds ago a hit was stored.
 pub const AGE: &str = "age";
 
@@ -60,6 +66,15 @@ impl Status {
         }
     }
 
+    /// What the client has said that kept the request from the cache, if it did and was obeyed.
+    pub const fn directive(self) -> Option<Directive> {
+        match self {
+            Self::Refresh => Some(Directive::NoCache),
+            Self::Bypass(Bypass::NoStore) => Some(Directive::NoStore),
+            _ => None,
+        }
+    }
+
     /// The value of [`CACHE_STATUS`].
     pub fn cache_status(self) -> Cow<'static, str> {
         match self {
@@ -89,4 +104,48 @@ impl Status {
             }
         }
     }
+}
+
+/// The value of [`CACHE_STATUS`] of an answer that others have marked already: RFC 9211 has a list,
+/// from the cache nearest the provider to the one nearest the client, which is `own`. `others` are
+/// the values that are there, in order. What no reader could tell apart from `own` (a quote that
+/// never closes, bytes that are no text) is left out, and so is a list over 4096 bytes.
+pub fn cache_status_after<'v>(others: impl Iterator<Item = &'v [u8]>, own: &str) -> String {
+    let mut list = String::new();
+    for value in others {
+        let text = core::str::from_utf8(value).ok().map(str::trim);
+        match text {
+            Some("") => {}
+            Some(text) if is_list(text) && list.len() + text.len() <= OTHERS_BYTES_MAX => {
+                list.push_str(text);
+                list.push_str(", ");
+            }
+            _ => return own.into(),
+        }
+    }
+    list.push_str(own);
+    list
+}
+
+/// The last member of a value of [`CACHE_STATUS`]: ours, where we have marked the answer. Empty if
+/// the value is no list.
+pub fn last_cache_status(value: &str) -> &str {
+    let mut rest = value;
+    while !rest.is_empty() {
+        let Some((member, after)) = split_directive(rest.as_bytes()) else {
+            return "";
+        };
+        // Both ends of a comma are at a character's.
+        let at = rest.len() - after.len();
+        if after.is_empty() {
+            return rest[..member.len()].trim();
+        }
+        rest = &rest[at..];
+    }
+    ""
+}
+
+fn is_list(text: &str) -> bool {
+    let is_field = text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+    is_field && !text.ends_with(',') && !last_cache_status(text).is_empty()
 }

@@ -20,6 +20,14 @@ class Message {
     return found && decode(found[1]);
   }
 
+  /** Of `cache-status`, a list, what is set becomes the last member. */
+  mark(remove, set) {
+    const said = this.header("cache-status");
+    const after = ([name, value]) =>
+      name === "cache-status" && said ? [name, encode(`${said}, ${decode(value)}`)] : [name, value];
+    this.edit(remove, set.map(after));
+  }
+
   edit(remove, set) {
     const gone = new Set([...remove, ...set.map(([name]) => name)]);
     this.headers = this.headers.filter(([name]) => !gone.has(name)).concat(set);
@@ -111,7 +119,7 @@ const http = {
     return { request, body: isWhole ? request.body : undefined };
   },
   editRequest: (request, remove, set) => request.edit(remove, set),
-  editResponse: (response, remove, set) => response.edit(remove, set),
+  editResponse: (response, remove, set) => response.mark(remove, set),
   lookupFresh(key) {
     const entry = cache.lookup({ tag: "key", val: key });
     return (
@@ -155,6 +163,10 @@ class Batch {
 
   find() {
     return new Array(this.#texts).fill(undefined);
+  }
+
+  findStale() {
+    return undefined;
   }
 }
 

@@ -262,7 +262,7 @@ async fn a_disk_that_is_read_only_at_first_is_used_as_soon_as_it_is_not() {
         ended.is_ok_and(|output| output.status.success())
     };
     if !run(&["-t", "tmpfs", "-o", "ro,size=64m", "tmpfs"]) {
-        eprintln!("skipped: mounting is not allowed here");
+        reflex_skip::skip("a read-only disk", "mounting is not allowed: run as root");
         return;
     }
     let _unmount = Unmount(mount.path());

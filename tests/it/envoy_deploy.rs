@@ -345,7 +345,8 @@ async fn systemd_takes_the_unit_of_the_daemon() {
         command
     };
     if analyze(&["--version"]).output().await.is_err() {
-        eprintln!("skipped: systemd-analyze is not installed, so nobody can judge the unit");
+        let how = "install systemd (on Debian: `apt-get install systemd`)";
+        reflex_skip::skip("systemd's judgement of the unit", how);
         return;
     }
     let unit = fs::read_to_string(folder().join("reflex-edge.service")).expect("the unit");

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use http::Method;
 use reflex_tests::client::Ask;
 use reflex_tests::edge::{Edge, Plan};
 use reflex_tests::upstream::Upstream;
@@ -43,13 +44,8 @@ async fn check(behaviour: &str, reason: &str) {
             Some(body)
         );
     }
-    // The guest may have asked before it failed.
-    let per_request = if behaviour == "trap-with-the-answer" {
-        2
-    } else {
-        1
-    };
-    assert_eq!(upstream.call_count(), 3 * per_request, "{behaviour}");
+    // Whether the guest has asked before it failed or not.
+    assert_eq!(upstream.call_count(), 3, "{behaviour}");
     let metrics = edge.metrics().await;
     let failures = metrics.sum("reflex_guest_failures_total", &[("reason", reason)]);
     assert!((failures - 3.0).abs() < 0.5, "{behaviour}: {metrics:#?}");
@@ -99,6 +95,77 @@ async fn a_guest_that_traps_when_others_may_wait_for_it_costs_no_answer() {
 #[tokio::test]
 async fn a_guest_that_traps_with_the_answer_in_hand_costs_no_answer() {
     check("trap-with-the-answer", "trap").await;
+}
+
+#[tokio::test]
+async fn a_guest_that_traps_after_it_has_sent_the_request_costs_no_second_call() {
+    check("trap-after-sending", "trap").await;
+}
+
+#[tokio::test]
+async fn a_guest_that_traps_with_the_answer_dropped_costs_no_second_call() {
+    check("trap-without-the-answer", "trap").await;
+}
+
+#[tokio::test]
+async fn a_guest_that_spins_after_it_has_sent_the_request_costs_no_second_call() {
+    check("spin-after-sending", "timeout").await;
+}
+
+#[tokio::test]
+async fn a_guest_that_traps_with_the_answer_read_costs_no_second_call() {
+    check("read-the-answer", "trap").await;
+}
+
+#[tokio::test]
+async fn a_guest_that_spins_with_the_answer_in_hand_costs_no_second_call() {
+    check("spin-with-the-answer", "timeout").await;
+}
+
+/// An upload is sent once, however large it is and wherever the guest fails.
+#[tokio::test]
+async fn an_upload_reaches_the_provider_once() {
+    let upstream = Upstream::start().await;
+    let edge = edge_with_test_guest(&upstream, PATIENT).await;
+    let file: Vec<u8> = (0_u32..3 << 18).flat_map(u32::to_le_bytes).collect();
+    for (behaviour, calls) in [
+        ("trap-after-sending", 1),
+        ("trap-with-the-answer", 2),
+        ("trap-without-the-answer", 3),
+    ] {
+        for part in [None, Some(1000)] {
+            let mut ask =
+                Ask::new(Method::POST, "/v1/files", file.clone()).header("x-test-guest", behaviour);
+            if let Some(part) = part {
+                ask = ask.chunked(part);
+            }
+            let answer = edge.client.fetch(ask).await;
+            // The provider knows no files, and says so.
+            assert_eq!(answer.status, 404, "{behaviour}");
+            assert_eq!(answer.reflex(), "BYPASS", "{behaviour}");
+        }
+        assert_eq!(upstream.call_count(), 2 * calls, "{behaviour}");
+        let last = upstream.calls().pop().expect("a call");
+        assert!(last.body == file, "{behaviour}: another body arrived");
+    }
+}
+
+/// What a guest does on its own account is its own. The host adds no call to that, and takes no
+/// answer to something else for the client's.
+#[tokio::test]
+async fn a_guest_that_fails_after_calls_of_its_own_costs_no_further_one() {
+    let upstream = Upstream::start().await;
+    let edge = edge_with_test_guest(&upstream, PATIENT).await;
+    for (behaviour, status, calls) in [
+        ("trap-after-sending-twice", 200, 2),
+        ("trap-after-sending-another", 502, 3),
+        ("refuse-the-answer", 502, 4),
+    ] {
+        let ask = Ask::chat("once").header("x-test-guest", behaviour);
+        let answer = edge.client.fetch(ask).await;
+        assert_eq!(answer.status, status, "{behaviour}");
+        assert_eq!(upstream.call_count(), calls, "{behaviour}");
+    }
 }
 
 #[tokio::test]

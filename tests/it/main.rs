@@ -3,12 +3,22 @@
 
 mod apis;
 mod batches;
+mod browser;
 mod cases;
 mod coalescing;
 mod control;
+mod explained;
 mod flow;
+mod memory;
 mod not_stored;
+mod own_errors;
 mod passing;
+mod provider;
+mod same_head;
+mod websocket;
+
+mod backpressure;
+mod connections;
 
 mod daemon;
 mod guest;
@@ -17,6 +27,7 @@ mod refusals;
 mod samples;
 mod savings;
 mod stale;
+mod stated;
 mod store_cli;
 
 mod cold;
@@ -34,6 +45,7 @@ mod envoy_deploy;
 mod sdk;
 mod sdk_js;
 
+mod reasons;
 mod same_keys;
 mod tidy;
 mod vectors;

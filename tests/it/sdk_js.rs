@@ -22,10 +22,7 @@ fn packages() -> Option<PathBuf> {
     );
     let there = folder.join("node_modules/openai").is_dir();
     if !there {
-        eprintln!(
-            "skipped: the JavaScript clients are missing: get Node.js with npm (on Debian: \
-             `apt-get install nodejs npm`) and run `cargo xtask test`"
-        );
+        reflex_skip::skip("the JavaScript clients", "run `cargo xtask test`");
     }
     there.then_some(folder)
 }

@@ -47,7 +47,7 @@ impl SendRequest for Sender {
 
 /// A host's way out, to one provider.
 #[derive(Clone)]
-struct Out {
+pub(crate) struct Out {
     way: Transparent,
     provider: String,
     fills: Arc<Fills>,
@@ -55,7 +55,7 @@ struct Out {
 }
 
 impl Out {
-    fn to(upstream: &Upstream) -> Self {
+    pub(crate) fn to(upstream: &Upstream) -> Self {
         Self::with(upstream, |policy| policy)
     }
 
@@ -104,7 +104,7 @@ impl Out {
         })
     }
 
-    async fn fetch(&self, ask: Ask) -> Answer {
+    pub(crate) async fn fetch(&self, ask: Ask) -> Answer {
         self.try_fetch(ask).await.expect("a response")
     }
 
@@ -126,7 +126,7 @@ impl Out {
     }
 
     /// So many who ask the same, of whom all but one wait for the answer of the provider.
-    async fn herd(
+    pub(crate) async fn herd(
         &self,
         upstream: &Upstream,
         ask: &Ask,
@@ -354,6 +354,39 @@ async fn a_provider_that_is_gone_is_answered_by_a_stale_entry_for_all_who_wait()
     assert!(lost.is_none(), "{lost:?}");
     out.pass(60);
     let lost = out.try_fetch(ask).await;
+    assert!(lost.is_none(), "{lost:?}");
+}
+
+#[tokio::test]
+async fn a_batch_is_filled_with_stale_texts_when_the_provider_fails() {
+    let upstream = Upstream::start().await;
+    let out = Out::stale(&upstream, 60);
+    let old = out.expired(&batches::ask(json!(["a", "b"]))).await;
+    out.embed(json!(["c"])).await;
+    upstream.behave(Behaviour::Status(503));
+    let said = "reflex; fwd=stale; fwd-status=503; ttl=-1";
+    check_stale(&out.embed(json!(["a", "b"])).await, &old, said, "2");
+    let mixed = out.embed(json!(["c", "b", "a"])).await;
+    assert_eq!(
+        (mixed.header("cache-status"), mixed.header("age")),
+        (said, "2")
+    );
+    check(&mixed, &["c", "b", "a"]);
+    assert_eq!(out.embed(json!(["a", "new"])).await.status, 503);
+    let strict = batches::ask(json!(["a", "b"])).header("cache-control", "max-age=9");
+    assert_eq!(out.fetch(strict).await.status, 503);
+    out.pass(59);
+    let said = "reflex; fwd=stale; fwd-status=503; ttl=-60";
+    check_stale(&out.embed(json!(["a", "b"])).await, &old, said, "61");
+    upstream.stop().await;
+    check_stale(
+        &out.embed(json!(["a", "b"])).await,
+        &old,
+        "reflex; fwd=stale; ttl=-60",
+        "61",
+    );
+    out.pass(1);
+    let lost = out.try_fetch(batches::ask(json!(["a", "b"]))).await;
     assert!(lost.is_none(), "{lost:?}");
 }
 

@@ -5,12 +5,16 @@
 
 pub mod client;
 pub mod completion;
+pub mod raw;
+pub mod raw_client;
 mod spoken;
 
 pub mod behaviour;
 mod reply;
 pub mod upstream;
 
+pub mod forward;
+pub mod tls;
 pub mod unix;
 
 pub mod edge;

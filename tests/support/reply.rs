@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use crate::completion;
+use crate::upstream::Call;
 
 /// A response's body: whole, or frame by frame.
 pub(crate) enum Reply {
@@ -69,6 +70,18 @@ pub(crate) fn models() -> Bytes {
     Bytes::from_static(
         br#"{"object":"list","data":[{"id":"mock","object":"model","owned_by":"tests"}]}"#,
     )
+}
+
+/// Lets a page send what it wants to send.
+pub(crate) fn preflight(call: &Call) -> Response<Reply> {
+    let mut response = Response::new(Reply::Whole(None));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let wanted = call.header("access-control-request-headers");
+    set(&mut response, "access-control-allow-headers", wanted);
+    set(&mut response, "access-control-allow-methods", "POST");
+    // A browser remembers it for so many seconds, and does not ask again.
+    set(&mut response, "access-control-max-age", "600");
+    response
 }
 
 pub(crate) fn refuse(status: u16, message: &str) -> Response<Reply> {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -21,7 +22,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::behaviour::Behaviour;
 use crate::completion;
-use crate::reply::{Reply, events, gzip, json, json_of, models, refuse, set};
+use crate::reply::{Reply, events, gzip, json, json_of, models, preflight, refuse, set};
 use crate::spoken::{self, Asked, Ending, Wish};
 use crate::within;
 
@@ -41,6 +42,8 @@ pub struct Call {
     pub headers: HeaderMap,
     /// Its whole body.
     pub body: Bytes,
+    /// What came behind the body.
+    pub trailers: HeaderMap,
 }
 
 impl Call {
@@ -67,8 +70,10 @@ struct Shared {
     /// Makes ids differ from those of other providers, and of this one before a restart.
     started: u64,
     behaviour: Mutex<Behaviour>,
+    /// Headers of every answer, on top of the usual ones.
+    headers: Mutex<Vec<(HeaderName, HeaderValue)>>,
     calls: watch::Sender<Vec<Call>>,
-    /// How many bodies lost their reader before their end.
+    /// How many requests lost their client before the answer's end.
     abandoned: watch::Sender<usize>,
     /// A permit for each frame that a gated answer may send.
     gate: Semaphore,
@@ -86,6 +91,15 @@ impl Upstream {
     ///
     /// If no port can be had.
     pub async fn start_with(behaviour: Behaviour) -> Self {
+        Self::start_allowing(behaviour, None).await
+    }
+
+    /// Starts a provider that takes so many requests at once on one connection of HTTP/2.
+    ///
+    /// # Panics
+    ///
+    /// If no port can be had.
+    pub async fn start_allowing(behaviour: Behaviour, streams: Option<u32>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .expect("a free loopback port");
@@ -96,18 +110,24 @@ impl Upstream {
         let shared = Arc::new(Shared {
             started: since.as_secs(),
             behaviour: Mutex::new(behaviour),
+            headers: Mutex::default(),
             calls: watch::Sender::new(Vec::new()),
             abandoned: watch::Sender::new(0),
             gate: Semaphore::new(0),
         });
         let (draining, drain) = watch::channel(());
-        let listening = tokio::spawn(listen(listener, Arc::clone(&shared), drain));
+        let listening = tokio::spawn(listen(listener, Arc::clone(&shared), drain, streams));
         Self {
             address,
             shared,
             draining,
             listening,
         }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// What `--upstream` is to be.
@@ -118,6 +138,19 @@ impl Upstream {
     /// What to do with the requests from now on.
     pub fn behave(&self, behaviour: Behaviour) {
         *self.shared.behaviour() = behaviour;
+    }
+
+    /// Which headers every answer has from now on, errors too, beside the usual ones.
+    ///
+    /// # Panics
+    ///
+    /// If the test has made something up that is no header.
+    pub fn also_send(&self, headers: &[(&str, &str)]) {
+        let header = |(name, value): &(&str, &str)| {
+            let name = name.parse().expect("a header's name");
+            (name, value.parse().expect("a header's value"))
+        };
+        *lock(&self.shared.headers) = headers.iter().map(header).collect();
     }
 
     /// All requests so far.
@@ -185,9 +218,7 @@ impl Drop for Upstream {
 
 impl Shared {
     fn behaviour(&self) -> MutexGuard<'_, Behaviour> {
-        self.behaviour
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.behaviour)
     }
 
     /// Records a request and returns its number, from 1.
@@ -201,7 +232,16 @@ impl Shared {
     }
 }
 
-async fn listen(listener: TcpListener, shared: Arc<Shared>, mut drain: watch::Receiver<()>) {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn listen(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    mut drain: watch::Receiver<()>,
+    streams: Option<u32>,
+) {
     // Dropped with this task, and the connections with it.
     let mut connections = JoinSet::new();
     let graceful = GracefulShutdown::new();
@@ -214,7 +254,11 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>, mut drain: watch::Re
         let Ok((stream, _)) = accepted else { continue };
         let shared = Arc::clone(&shared);
         let service = service_fn(move |request| answer(Arc::clone(&shared), request));
-        let connection = Builder::new(TokioExecutor::new())
+        let mut builder = Builder::new(TokioExecutor::new());
+        if streams.is_some() {
+            builder.http2().max_concurrent_streams(streams);
+        }
+        let connection = builder
             .serve_connection(TokioIo::new(stream), service)
             .into_owned();
         // A connection that ends badly is what some tests are about.
@@ -241,20 +285,43 @@ async fn answer(
             .to_owned(),
         version: parts.version,
         headers: parts.headers,
+        trailers: body.trailers().cloned().unwrap_or_default(),
         body: body.to_bytes(),
     };
     let number = shared.record(call.clone());
+    let mut unanswered = Unanswered(Some(&shared));
     if !call.header("x-hold").is_empty()
         && let Ok(permit) = shared.gate.acquire().await
     {
         permit.forget();
     }
     let route = call.path.split('?').next().unwrap_or_default();
-    Ok(match (&call.method, route) {
+    let headers = lock(&shared.headers).clone();
+    let mut response = match (&call.method, route) {
+        // What a browser asks before it lets a page ask.
+        (&Method::OPTIONS, _) => preflight(&call),
         (&Method::GET, "/v1/models") => json(StatusCode::OK, models()),
-        (&Method::POST, path) if spoken::speaks(path) => complete(shared, &call, number).await,
+        (&Method::POST, path) if spoken::speaks(path) => {
+            complete(Arc::clone(&shared), &call, number).await
+        }
         _ => refuse(404, "no such route"),
-    })
+    };
+    for (name, value) in headers {
+        response.headers_mut().append(name, value);
+    }
+    unanswered.0 = None;
+    Ok(response)
+}
+
+/// A request whose client may leave before there is an answer.
+struct Unanswered<'a>(Option<&'a Shared>);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0 {
+            shared.abandoned.send_modify(|count| *count += 1);
+        }
+    }
 }
 
 async fn complete(shared: Arc<Shared>, call: &Call, number: u64) -> Response<Reply> {
@@ -314,7 +381,10 @@ async fn complete(shared: Arc<Shared>, call: &Call, number: u64) -> Response<Rep
             response
         }
         false => {
-            let whole = spoken.json;
+            let whole = match call.header("x-mock-body") {
+                "" => spoken.json,
+                body => Bytes::copy_from_slice(body.as_bytes()),
+            };
             match behaviour {
                 Behaviour::Cut => {
                     let half = vec![whole.slice(..whole.len() / 2)];
@@ -336,6 +406,14 @@ async fn complete(shared: Arc<Shared>, call: &Call, number: u64) -> Response<Rep
         ("set-cookie", "__cf_bm=secret; path=/"),
     ] {
         set(&mut response, name, value);
+    }
+    // More of the head, as `NAME: VALUE`.
+    for head in call.headers.get_all("x-mock-head") {
+        let head = head.to_str().ok().and_then(|head| head.split_once(": "));
+        let (name, value) = head.expect("a header that the test spells");
+        let name = http::HeaderName::try_from(name).expect("a name");
+        let value = value.parse().expect("a value");
+        response.headers_mut().append(name, value);
     }
     if behaviour == Behaviour::HopByHop {
         set(&mut response, "connection", "x-only-this-connection");

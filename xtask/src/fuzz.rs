@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
+use reflex_skip::Skips;
 use serde_json::Value;
 
+use crate::machine::{CXX, any_in_path};
 use crate::workspace::{cargo, say, step};
 
 /// Every target, the slow ones first.
@@ -57,14 +59,15 @@ pub(crate) fn fuzz(target: Option<&str>, seconds: u64) -> Result<()> {
     run(target, seconds)
 }
 
-/// The same for the tests: where they cannot be built, a line says so and why.
-pub(crate) fn fuzz_if_able() -> Result<()> {
+/// The same for the tests, which may skip them where they cannot be built.
+///
+/// # Errors
+///
+/// As of [`fuzz`].
+pub(crate) fn fuzz_if_able(skips: Skips) -> Result<()> {
     match able() {
         Ok(()) => run(None, SECONDS),
-        Err(why) => {
-            say(&format!("fuzz targets: skipped: {why}"));
-            Ok(())
-        }
+        Err(why) => skips.skip("fuzz targets", &why).map_err(Error::msg),
     }
 }
 
@@ -92,12 +95,7 @@ fn run(target: Option<&str>, seconds: u64) -> Result<()> {
 
 /// The compiler knows the flags, and there is one for C++, which the fuzzer is written in.
 fn able() -> Result<(), String> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let is_there = |program: &str| {
-        let mut folders = env::split_paths(&path);
-        folders.any(|folder| folder.join(program).is_file())
-    };
-    if env::var_os("CXX").is_none() && !["c++", "g++", "clang++"].into_iter().any(is_there) {
+    if env::var_os("CXX").is_none() && !any_in_path(&CXX) {
         return Err("no C++ compiler: get one (on Debian: `apt-get install g++`)".into());
     }
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;

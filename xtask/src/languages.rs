@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
 use reflex_guest_build::run_bounded;
+use reflex_skip::Skips;
 use sha2::{Digest, Sha256};
 
 use crate::workspace::say;
@@ -38,8 +39,9 @@ const MAKE_TIME_MAX: Duration = Duration::from_secs(900);
 ///
 /// # Errors
 ///
-/// A tool that is there does not do its work, or cannot be had; the text says which.
-pub(crate) fn set_up(compose: &Path) -> Result<()> {
+/// A tool that is there does not do its work, or cannot be had, or is to be skipped and skips are
+/// refused; the text says which.
+pub(crate) fn set_up(compose: &Path, skips: Skips) -> Result<()> {
     let folder = reflex_guest_build::target_dir().join("languages");
     let wit = wit(&folder)?;
     let python = python::environment_of(PYTHON_TOOLS, "python-wasm")?;
@@ -90,20 +92,19 @@ pub(crate) fn set_up(compose: &Path) -> Result<()> {
     })?;
     match node::packages_of(&format!("{SOURCE}/js"), &NODE_FILES, "languages/node")? {
         Ok(tools) => {
+            let mut node = node::command("node")?;
             let lock = format!("{SOURCE}/js/package-lock.json");
             guest.make("js", &source.join("js/ask.js"), &lock, |out| {
-                let mut command = Command::new("node");
-                command
-                    .arg(tools.join("componentize.js"))
+                node.arg(tools.join("componentize.js"))
                     .arg(source.join("js/ask.js"))
                     .arg(&wit)
                     .arg("ask")
                     .arg(out);
-                vec![command]
+                vec![node]
             })?;
-            node::set_up_suspending()?;
+            node::set_up_suspending(skips)?;
         }
-        Err(why) => guest.skip("js", &why)?,
+        Err(why) => guest.skip("js", &why, skips)?,
     }
     Ok(())
 }
@@ -171,8 +172,9 @@ impl Guest<'_> {
     }
 
     /// Leaves word why there is no `ask-<language>.wasm`.
-    fn skip(&self, language: &str, why: &str) -> Result<()> {
-        say(&format!("guest in {language}: skipped: {why}"));
+    fn skip(&self, language: &str, why: &str, skips: Skips) -> Result<()> {
+        let part = format!("guest in {language}");
+        skips.skip(&part, why).map_err(Error::msg)?;
         let _ = fs::remove_file(self.folder.join(format!("ask-{language}.wasm")));
         let path = self.skipped(language);
         fs::write(&path, why).with_context(|| format!("{} cannot be written", path.display()))

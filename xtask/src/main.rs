@@ -1,6 +1,7 @@
 //! `cargo xtask …`: everything a developer, a first-time user or CI types, set-up included.
 //!
-//! It changes the machine only where a build needs a standard library for wasm, and says so.
+//! It changes the machine only where a build needs a standard library for wasm, or where no test may
+//! be skipped, and says so.
 
 mod janitor;
 
@@ -9,6 +10,7 @@ mod workspace;
 mod compose;
 mod envoy;
 mod languages;
+mod machine;
 mod node;
 mod python;
 mod wasm;
@@ -26,6 +28,7 @@ mod run;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use reflex_skip::Skips;
 
 /// Builds, tests and runs reflex-edge.
 #[derive(Debug, Parser)]
@@ -42,7 +45,11 @@ enum Command {
     /// Build the release binary, the component and the filter, and say where they are
     Build,
     /// Run every check: formatting, lints, tests
-    Test,
+    Test {
+        /// Fail where a part cannot run on this machine; missing packages of Debian's are installed
+        #[arg(long)]
+        no_skips: bool,
+    },
     /// Measure; arguments go to the benchmark
     Bench {
         /// Such as the name of one benchmark, or `compare`: ours beside what else there is
@@ -71,11 +78,14 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Build => build::build(),
-        Command::Test => test::test(),
+        Command::Test { no_skips } => test::test(skips(no_skips)),
         Command::Bench { arguments } => build::bench(&arguments),
         Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),
         Command::Wasm => wasm::guests(),
-        Command::Guests => compose::set_up().and_then(|tool| languages::set_up(&tool)),
+        Command::Guests => {
+            let skips = skips(false);
+            compose::set_up().and_then(|tool| languages::set_up(&tool, skips))
+        }
         Command::Envoy => envoy::set_up().map(|path| println!("{}", path.display())),
     };
     match done {
@@ -84,5 +94,14 @@ fn main() -> ExitCode {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Whether parts may be skipped, by the flag or by the environment.
+fn skips(refused: bool) -> Skips {
+    if refused {
+        Skips::Refused
+    } else {
+        Skips::of_environment()
     }
 }

@@ -1,15 +1,20 @@
-//! JavaScript packages of the tests, each set of them in a folder of its own under `target/`, exactly
-//! those of its `package-lock.json`.
+//! Node.js, and JavaScript packages of the tests, each set of them in a folder of its own under
+//! `target/`, exactly those of its `package-lock.json`.
+//!
+//! The Node.js in the search path is used if it is new enough. Otherwise pip gets one.
 
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
 use reflex_guest_build::run_bounded;
+use reflex_skip::Skips;
 
+use crate::python;
 use crate::workspace::say;
 
 /// What the packages need of Node.js, as their packages state it.
@@ -24,37 +29,41 @@ const FILES: [&str; 3] = [".npmrc", "package.json", "package-lock.json"];
 /// Says in the folder what it was made of; written last.
 const STAMP: &str = "made-of.txt";
 
-/// Makes the folder of the clients, as [`packages_of`] does; none where this machine has no
-/// Node.js, and then a line says what is not tested and how to have it.
+/// What pip gets where there is no Node.js.
+const NODE_WHEELS: &str = "tests/node/requirements.txt";
+
+/// Makes the folder of the clients, as [`packages_of`] does; none where they are skipped.
 ///
 /// # Errors
 ///
-/// There is a Node.js, and the packages cannot be had; the text says why.
-pub(crate) fn set_up() -> Result<Option<PathBuf>> {
-    let packages = packages_of("tests/js", &FILES, "js")?;
-    let said = packages.map_err(|why| say(&format!("JavaScript clients: skipped: {why}")));
-    Ok(said.ok())
+/// The packages cannot be had, or there is no Node.js and skips are refused; the text says why.
+pub(crate) fn set_up(skips: Skips) -> Result<Option<PathBuf>> {
+    match packages_of("tests/js", &FILES, "js")? {
+        Ok(packages) => Ok(Some(packages)),
+        Err(why) => {
+            skips.skip("JavaScript clients", &why).map_err(Error::msg)?;
+            Ok(None)
+        }
+    }
 }
 
 /// Gets a Node.js in which WebAssembly can wait for promises (`WebAssembly.Suspending`), unless the
-/// one in the search path is one. Components with async functions need it. Where npm has none for
-/// this machine, nothing is got.
+/// one that is used is one. Components with async functions need it. Where npm has none for this
+/// machine, it is skipped.
 ///
 /// # Errors
 ///
-/// As of [`packages_of`].
-pub(crate) fn set_up_suspending() -> Result<()> {
-    let can_suspend = Command::new("node")
+/// As of [`set_up`].
+pub(crate) fn set_up_suspending(skips: Skips) -> Result<()> {
+    let can_suspend = command("node")?
         .args(["-e", "process.exit('Suspending' in WebAssembly ? 0 : 1)"])
         .stdin(Stdio::null())
         .status()
         .is_ok_and(|status| status.success());
     if !can_suspend {
-        let got = packages_of("tests/hosts", &FILES, "hosts")?;
-        if let Err(why) = got {
-            say(&format!(
-                "Node.js with WebAssembly.Suspending: skipped: {why}"
-            ));
+        if let Err(why) = packages_of("tests/hosts", &FILES, "hosts")? {
+            let part = "Node.js with WebAssembly.Suspending";
+            skips.skip(part, &why).map_err(Error::msg)?;
         }
     }
     Ok(())
@@ -65,13 +74,17 @@ pub(crate) fn set_up_suspending() -> Result<()> {
 ///
 /// # Errors
 ///
-/// There is a Node.js, and the packages cannot be had; the text says why.
+/// There is a Node.js, and the packages cannot be had; or pip fails. The text says why.
 pub(crate) fn packages_of(
     source: &str,
     files: &[&str],
     name: &str,
 ) -> Result<Result<PathBuf, String>> {
-    let version = match version() {
+    let path = match search_path()? {
+        Ok(path) => path,
+        Err(why) => return Ok(Err(why)),
+    };
+    let version = match version_in(&path) {
         Ok(version) => version,
         Err(why) => return Ok(Err(why)),
     };
@@ -102,7 +115,8 @@ pub(crate) fn packages_of(
     }
     let mut npm = Command::new("npm");
     // No package runs anything while it is installed.
-    npm.args(["ci", "--ignore-scripts", "--no-progress"])
+    npm.env("PATH", path)
+        .args(["ci", "--ignore-scripts", "--no-progress"])
         .current_dir(&folder)
         .stdin(Stdio::null());
     run_bounded(&mut npm, INSTALL_TIME_MAX)
@@ -111,19 +125,55 @@ pub(crate) fn packages_of(
     Ok(Ok(folder))
 }
 
-/// What `node` and `npm` in the search path call themselves, or why they are of no use.
-fn version() -> Result<String, String> {
+/// A program of Node.js', found as [`search_path`] says.
+///
+/// # Errors
+///
+/// As of [`search_path`].
+pub(crate) fn command(program: &str) -> Result<Command> {
+    let mut command = Command::new(program);
+    if let Ok(path) = search_path()?
+        && env::var_os("PATH").as_ref() != Some(&path)
+    {
+        command.env("PATH", path);
+    }
+    Ok(command)
+}
+
+/// The search path in which `node` and `npm` are new enough: this process', or with the folder in
+/// front that pip has filled. The inner error says why there is none.
+///
+/// # Errors
+///
+/// There is a wheel for this machine, and pip fails.
+pub(crate) fn search_path() -> Result<Result<OsString, String>> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let Err(why) = version_in(&path) else {
+        return Ok(Ok(path));
+    };
+    if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+        return Ok(Err(why));
+    }
+    let python = python::environment_of(NODE_WHEELS, "node")
+        .with_context(|| format!("{why}; nor has pip one"))?;
+    let folder = python.parent().unwrap_or(&python).to_owned();
+    let folders = [folder].into_iter().chain(env::split_paths(&path));
+    Ok(Ok(env::join_paths(folders)?))
+}
+
+/// What `node` and `npm` of this search path call themselves, or why they are of no use.
+fn version_in(path: &OsStr) -> Result<String, String> {
     let how = format!(
         "get Node.js {MAJOR_MIN} or newer with npm (on Debian: `apt-get install nodejs npm`) and \
          have `node` and `npm` in PATH"
     );
     let ask = |program: &str| {
-        let path = env::var_os("PATH").unwrap_or_default();
-        if !env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
+        if !env::split_paths(path).any(|folder| folder.join(program).is_file()) {
             return Err(format!("{program} is missing: {how}"));
         }
         let output = Command::new(program)
             .arg("--version")
+            .env("PATH", path)
             .stdin(Stdio::null())
             .output()
             .map_err(|error| format!("{program} cannot be run ({error}): {how}"))?;

@@ -3,22 +3,29 @@
 use std::process::Command;
 
 use anyhow::Result;
+use reflex_skip::Skips;
 
 use crate::workspace::{binary, cargo, step};
-use crate::{compose, envoy, fuzz, languages, node, python, schedules, wasm};
+use crate::{compose, envoy, fuzz, languages, machine, node, python, schedules, wasm};
 
 /// Sets up what the tests need, then formatting, lints, tests.
-pub(crate) fn test() -> Result<()> {
+///
+/// # Errors
+///
+/// A check failed, or what it needs cannot be had. A part that cannot run on this machine is an error
+/// if skips are refused.
+pub(crate) fn test(skips: Skips) -> Result<()> {
     // What fails in a second comes before what takes minutes.
     step(&mut cargo(&["fmt", "--all", "--check"]))?;
+    machine::set_up(skips)?;
     let python = python::set_up()?;
-    let node = node::set_up()?;
+    let clients = node::set_up(skips)?;
     let envoy = envoy::set_up()?;
     wasm::set_up()?;
     let filter = wasm::filter()?;
     let panicking_filter = wasm::panicking_filter()?;
     let compose = compose::set_up()?;
-    languages::set_up(&compose)?;
+    languages::set_up(&compose, skips)?;
 
     let clippy = [
         "clippy",
@@ -40,8 +47,14 @@ pub(crate) fn test() -> Result<()> {
         "--all-targets",
     ]))?;
     let mut tests = cargo(&["test", "--release", "--workspace"]);
-    if let Some(packages) = node {
+    if let Some(packages) = clients {
         tests.env("REFLEX_JS", packages);
+    }
+    if let Ok(path) = node::search_path()? {
+        tests.env("PATH", path);
+    }
+    if skips == Skips::Refused {
+        tests.env(reflex_skip::VARIABLE, "1");
     }
     step(
         tests
@@ -53,7 +66,7 @@ pub(crate) fn test() -> Result<()> {
             .env("REFLEX_PYTHON", &python),
     )?;
     schedules::try_them()?;
-    fuzz::fuzz_if_able()
+    fuzz::fuzz_if_able(skips)
 }
 
 /// Makes the documentation, in which every link leads somewhere. Of what it is about, clippy has

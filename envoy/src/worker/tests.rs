@@ -14,6 +14,7 @@ mod purges;
 mod random;
 mod samples;
 mod savings;
+mod splits;
 mod tenants;
 
 use std::collections::BTreeMap;
@@ -62,6 +63,8 @@ struct Client {
     set: Vec<(&'static str, Option<String>)>,
     /// What the provider's answer says of us.
     marked: Option<Status>,
+    /// The headers of an answer of ours that the provider has given once.
+    head: Vec<(String, String)>,
 }
 
 /// What became of a request, as its client sees it.
@@ -197,6 +200,7 @@ impl Play {
             saw: Saw::Held,
             set: Vec::new(),
             marked: None,
+            head: Vec::new(),
         };
         self.clients.insert(id, client);
         self.worker.begin(id, ask.head(), ask.body.is_empty());
@@ -383,7 +387,10 @@ impl Play {
                         matches!(served.status, Status::Hit { .. }),
                         served.age_seconds.is_some()
                     );
-                    self.saw(id.expect("a request's"), Saw::Ours(served.status, body));
+                    let id = id.expect("a request's");
+                    let head = served.answer.map(|answer| answer.headers.clone());
+                    self.client(id).head = head.unwrap_or_default();
+                    self.saw(id, Saw::Ours(served.status, body));
                 }
                 Effect::Mark(status) => {
                     let client = self.client(id.expect("a request's"));
@@ -491,11 +498,11 @@ impl Play {
     }
 
     fn rejected(&mut self, why: Rejected) -> u64 {
-        self.counted(&format!("rejected_{}", why.detail().replace('-', "_")))
+        self.counted(&format!("not_kept_total.{}", why.detail()))
     }
 
     fn bypassed(&mut self, why: Bypass) -> u64 {
-        self.counted(&format!("bypasses_{}", why.detail().replace('-', "_")))
+        self.counted(&format!("bypasses_total.{}", why.detail()))
     }
 
     /// Everyone has gone, and nothing of theirs is left.

@@ -2,12 +2,13 @@
 //! guests of the tests, and core modules for hosts that load no components.
 //!
 //! Build scripts and `cargo xtask` both call this, so a guest is built in one way only. Nothing
-//! in here installs anything unless asked by name ([`WasmStd::install`]): a build script that
-//! installed system packages would be a surprise.
+//! in here installs anything unless asked by name ([`WasmStd::install`], [`install_debian`]): a
+//! build script that installed system packages would be a surprise.
 //!
 //! One environment variable steers it: `REFLEX_WASM_STD=installed|rustup|debian` allows only
 //! that way to a standard library for wasm; see [`WasmStd`].
 
+mod debian;
 mod exports;
 mod nested;
 mod wait;
@@ -17,6 +18,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub use debian::install as install_debian;
 pub use wait::run_bounded;
 pub use wasm_std::{OVERRIDE, WasmStd};
 

@@ -9,11 +9,11 @@
 
 use std::env;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::debian::install as install_debian;
 use crate::wait::run_bounded;
 use crate::workspace;
 
@@ -26,9 +26,6 @@ pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 /// rustup downloads some 20 MB. Where its server cannot be reached it may try for a long time,
 /// and the next way deserves its turn.
 const RUSTUP_TIME_MAX: Duration = Duration::from_secs(120);
-
-/// apt-get downloads some 200 MB in the worst case.
-const APT_TIME_MAX: Duration = Duration::from_secs(900);
 
 /// The oldest compiler that builds the workspace; `rust-version` in `Cargo.toml` says the same.
 const RUSTC_MINOR_MIN: u32 = 95;
@@ -191,36 +188,8 @@ fn with_debian(say: &dyn Fn(&str)) -> Result<WasmStd, String> {
     let Err(absent) = debian() else {
         return debian();
     };
-    let packages = DEBIAN_PACKAGES.join(" ");
-    let by_hand = format!("`apt-get install --no-install-recommends {packages}`");
-    let apt = Path::new("/usr/bin/apt-get");
-    if !apt.exists() {
-        return Err(format!("{absent}, and there is no {}", apt.display()));
-    }
-    if !fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
-        return Err(format!("{absent}; as root, run {by_hand}"));
-    }
-    say(&format!(
-        "installing Debian's {packages}, for at most {} s",
-        APT_TIME_MAX.as_secs()
-    ));
-    // The lists may be missing or old; where updating them fails, they may still do.
-    if let Err(why) = run_bounded(apt_get().arg("update"), APT_TIME_MAX) {
-        say(&format!(
-            "going on with the package lists as they are: {why}"
-        ));
-    }
-    let install = ["install", "--yes", "--no-install-recommends"];
-    run_bounded(apt_get().args(install).args(DEBIAN_PACKAGES), APT_TIME_MAX)?;
+    install_debian(&DEBIAN_PACKAGES, say).map_err(|why| format!("{absent}; {why}"))?;
     debian()
-}
-
-fn apt_get() -> Command {
-    let mut command = Command::new("apt-get");
-    command.arg("-qq").env("DEBIAN_FRONTEND", "noninteractive");
-    // What it prints is of use when it fails, and stdout may belong to whoever runs us.
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    command
 }
 
 /// What is there of Debian's toolchain, installing nothing.

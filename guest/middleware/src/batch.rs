@@ -1,7 +1,7 @@
 //! A batch of embeddings, of which the cache may have all, a part or nothing.
 
-use crate::bindings::reflex::cache::embeddings::{self, Completed, Element, Life};
-use crate::bindings::reflex::cache::http::Recording;
+use crate::bindings::reflex::cache::embeddings::{self, Completed, Element, Life, Overdue};
+use crate::bindings::reflex::cache::http::{Header, Recording};
 use crate::bindings::wasi::http::handler;
 use crate::bindings::wasi::http::types::{ErrorCode, Request, Response};
 use crate::{hit_headers, status_headers};
@@ -57,6 +57,16 @@ impl<'b> Batch<'b> {
             // An error of the cache is a miss: the provider can still answer.
             Err(_) => Look::Nothing,
         }
+    }
+
+    /// The answer made of what is there, expired or not, for a client whose request the provider has
+    /// failed. `headers` are told for how many seconds it has expired, and how old it is.
+    pub(crate) fn stale(&self, headers: impl FnOnce(u64, u64) -> Vec<Header>) -> Option<Response> {
+        let Overdue {
+            age_seconds,
+            expired_seconds,
+        } = self.host.find_stale()?;
+        embeddings::replay_batch(&self.host, &headers(expired_seconds, age_seconds)).ok()
     }
 
     /// Asks the provider for these elements only, with the head of a request for all.

@@ -12,13 +12,13 @@ use batch::{Batch, Look};
 use bindings::exports::wasi::http::handler::Guest;
 use bindings::reflex::cache::cache;
 use bindings::reflex::cache::embeddings::{self, Completed};
-use bindings::reflex::cache::http::{self, Fresh, Recording, Turn};
+use bindings::reflex::cache::http::{self, Fresh, Recording, Turn, Unread};
 use bindings::wasi::http::handler;
 use bindings::wasi::http::types::{ErrorCode, Request, Response};
 use reflex_llm::status::{self, Status};
 use reflex_llm::{
-    Anonymous, Api, Bypass, ClientControl, Control, Examined, Head, PathRule, Policy, Rules, Shape,
-    Tenant, X_REFLEX_TTL,
+    Anonymous, Api, Bypass, ClientControl, Control, ERROR_HEADERS, Examined, Head, PathRule,
+    Policy, Rules, Shape, Tenant, X_REFLEX_TTL,
 };
 use std::sync::{Arc, OnceLock};
 use std::{mem, slice};
@@ -57,8 +57,9 @@ impl Guest for Middleware {
             candidate = candidate.as_tenant(group, policy.tenant_header.as_deref());
         }
         let peeked = http::peek(request, policy.request_bytes_max).await?;
-        let Some(body) = peeked.body else {
-            return bypass(peeked.request, Bypass::BodyTooLarge).await;
+        let body = match peeked.body {
+            Ok(body) => body,
+            Err(why) => return bypass(peeked.request, reason(why)).await,
         };
         let examined = match candidate.examine(&body) {
             Ok(examined) => examined,
@@ -70,6 +71,15 @@ impl Guest for Middleware {
             _ => None,
         };
         answer(peeked.request, head.path, examined, batch, policy.samples).await
+    }
+}
+
+/// Why there is no body to look at.
+fn reason(why: Unread) -> Bypass {
+    match why {
+        Unread::TooLong => Bypass::BodyTooLarge,
+        Unread::Trailers => Bypass::Trailers,
+        Unread::Memory => Bypass::Memory,
     }
 }
 
@@ -91,7 +101,7 @@ async fn answer(
     // Of no use to a hit.
     let recording = || Recording {
         key: key.clone(),
-        shape: exchange.shape.name().into(),
+        shape: exchange.shape.token().into(),
         path: path.into(),
         model: model.clone(),
         ttl_seconds: control.ttl_seconds,
@@ -117,9 +127,11 @@ async fn answer(
                 Turn::Lead(lead) => fill = Some(lead),
                 Turn::Follow(response) => {
                     edit(&response, Status::Collapsed);
-                    return Ok(or_stale(response, &key, control));
+                    return Ok(or_stale(response, &key, batch.as_ref(), control));
                 }
-                Turn::Failed(error) => return stale(&key, control, None).ok_or(error),
+                Turn::Failed(error) => {
+                    return stale(&key, batch.as_ref(), control, None).ok_or(error);
+                }
                 Turn::Again => {}
                 Turn::Alone => break,
             }
@@ -156,7 +168,7 @@ async fn answer(
             if let Some(fill) = fill {
                 http::give_up(fill, &error);
             }
-            return stale(&key, control, None).ok_or(error);
+            return stale(&key, batch.as_ref(), control, None).ok_or(error);
         }
     };
     let status = if control.no_cache {
@@ -166,11 +178,11 @@ async fn answer(
     };
     edit(&response, status);
     // A failure goes to those who wait as well, whatever this client gets.
-    let response = match batch {
+    let response = match &batch {
         Some(batch) => embeddings::record_batch(batch.host(), response, &recording, fill),
         None => http::record_response(response, &recording, fill),
     };
-    Ok(or_stale(response, &key, control))
+    Ok(or_stale(response, &key, batch.as_ref(), control))
 }
 
 /// The key of one of several answers, or of the only one.
@@ -200,28 +212,46 @@ fn look_up(key: &cache::Key, control: &Control) -> Option<Response> {
 }
 
 /// What the provider says, or what there is in place of its failure.
-fn or_stale(response: Response, key: &cache::Key, control: &Control) -> Response {
+fn or_stale(
+    response: Response,
+    key: &cache::Key,
+    batch: Option<&Batch<'_>>,
+    control: &Control,
+) -> Response {
     let status = response.get_status_code();
     if !matches!(status, 429 | 500..=599) {
         return response;
     }
-    stale(key, control, Some(status)).unwrap_or(response)
+    stale(key, batch, control, Some(status)).unwrap_or(response)
 }
 
 /// What the cache has that has expired, for a client whose request the provider has failed.
-fn stale(key: &cache::Key, control: &Control, fwd_status: Option<u16>) -> Option<Response> {
+fn stale(
+    key: &cache::Key,
+    batch: Option<&Batch<'_>>,
+    control: &Control,
+    fwd_status: Option<u16>,
+) -> Option<Response> {
     if !control.accepts_stale() {
         return None;
     }
-    let http::Stale {
+    let headers = |expired_seconds, age_seconds| {
+        let mut headers = status_headers(Status::Stale {
+            fwd_status,
+            expired_seconds,
+        });
+        headers.push(age(age_seconds));
+        headers
+    };
+    let Some(http::Stale {
         entry,
         expired_seconds,
-    } = http::lookup_stale(key)?;
-    let mut headers = status_headers(Status::Stale {
-        fwd_status,
-        expired_seconds,
-    });
-    headers.push(age(entry.age_seconds()));
+    }) = http::lookup_stale(key)
+    else {
+        // A batch is kept text by text, as a rule.
+        return batch?.stale(headers);
+    };
+    let headers = headers(expired_seconds, entry.age_seconds());
     http::replay(entry, &headers).ok()
 }
 
@@ -262,7 +292,8 @@ fn status_headers(status: Status) -> Vec<http::Header> {
 /// `only-if-cached` and nothing cached: 504, as RFC 9111 wants it, in the API's error shape.
 fn not_cached(shape: Shape) -> Response {
     let mut headers = status_headers(Status::Absent);
-    headers.push(("content-type".into(), b"application/json".to_vec()));
+    let header = |(name, value): (&str, &str)| (name.into(), value.as_bytes().to_vec());
+    headers.extend(ERROR_HEADERS.map(header));
     let error = shape.error_body(504, status::NOT_CACHED);
     http::respond(504, &headers, error.as_bytes())
 }

@@ -2,24 +2,34 @@
 //! to the rest, and taken apart to be stored.
 
 use super::bindings::http::Header;
+use super::budget::Budget;
 use super::cache_host::ReflexCtx;
-use super::http_host::{HttpPolicy, apply};
+use super::heads::{apply, only};
+use super::http_host::HttpPolicy;
 use crate::answer::{AnswerHead, Notes};
 use crate::cache::Entry;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use reflex_llm::embeddings::{Frame as Around, Tokens, Vectors, shares};
 use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
-use reflex_llm::{Key, Usage};
+use reflex_llm::{Key, Part as Belongs, Usage};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::Semaphore;
 use wasmtime_wasi_http::{Error, WasiBody};
+
+/// The longest answer to a batch that is taken apart, in bytes. Each of its parts is an entry, and
+/// bounded like one; the whole is held in memory while it comes, once to be read and once for the
+/// requests that share it. OpenAI's longest, 2,048 vectors of 1,536 numbers, has some 45 MB as
+/// numbers and 17 MB in base64.
+pub(super) const BATCH_BYTES_MAX: usize = 64 << 20;
 
 /// The texts of a batch, and what the cache has for them. A clone costs some reference counts.
 #[derive(Clone, Debug)]
@@ -50,6 +60,14 @@ struct Known {
 struct Part {
     text: Bytes,
     vectors: Vectors,
+}
+
+/// How late the answer to a whole batch is that was put together of what has expired.
+pub(super) struct Overdue {
+    /// Whole seconds since the oldest of its parts was stored.
+    pub(super) age_seconds: u64,
+    /// Whole seconds since the first of its parts expired.
+    pub(super) expired_seconds: u64,
 }
 
 /// An answer to a whole batch, and what of it came from the cache.
@@ -129,10 +147,19 @@ impl Batch {
 
     /// Looks up each element. What cannot stand in one answer together is as good as not there, and
     /// so is a part of an answer that would be too long.
-    pub(super) async fn find(&mut self, ctx: &ReflexCtx) -> impl Iterator<Item = Option<&Entry>> {
+    pub(super) async fn find(
+        &mut self,
+        ctx: &ReflexCtx,
+        budget: &Budget,
+    ) -> impl Iterator<Item = Option<&Entry>> {
         let mut known = Vec::with_capacity(self.texts.count());
         for elements in self.texts.elements.chunks(LOOKUPS_AT_ONCE_MAX) {
-            known.extend(join_all(elements.iter().map(|(key, _)| Known::find(ctx, key))).await);
+            let find = |(key, _): &(Key, u64)| {
+                let key = ctx.key(key);
+                async move { ctx.find_async(&key).await }
+            };
+            let found = join_all(elements.iter().map(find)).await;
+            known.extend(Known::read_all(found).await);
         }
         let mut found = known.iter().flatten();
         let first = found.clone().next();
@@ -140,13 +167,52 @@ impl Batch {
         let item_bytes = |known: &Known| known.part.text.len() as u64;
         let longest = known.iter().flatten().map(item_bytes).max().unwrap_or(0);
         let missing = known.iter().filter(|known| known.is_none()).count() as u64;
-        let is_short = longest.saturating_mul(missing) <= ctx.cache.entry_bytes_max();
+        let rest = longest.saturating_mul(missing);
+        let is_short = rest <= BATCH_BYTES_MAX as u64 && budget.has_room(rest);
         self.known = match fit && is_short {
             true => known.into(),
             false => known.iter().map(|_| None).collect(),
         };
         let known = self.known.iter();
         known.map(|known| known.as_ref().map(|known| &known.entry))
+    }
+
+    /// Looks up each element once more, and takes what has expired where nothing else is there, for
+    /// at most so long. Nothing if that does not make a whole; else how old the oldest is, and for
+    /// how many seconds the first to expire has expired.
+    pub(super) async fn find_stale(&mut self, ctx: &ReflexCtx, most: Duration) -> Option<Overdue> {
+        // None is asked for where the operator has none served.
+        if most.is_zero() {
+            return None;
+        }
+        let mut known = Vec::with_capacity(self.texts.count());
+        let mut expired_seconds = 0;
+        for elements in self.texts.elements.chunks(LOOKUPS_AT_ONCE_MAX) {
+            let found = elements
+                .iter()
+                .map(|(key, _)| Known::find_even_stale(ctx, key, most));
+            let mut entries = Vec::with_capacity(elements.len());
+            for found in join_all(found).await {
+                let (entry, expired) = found?;
+                expired_seconds = expired_seconds.max(expired);
+                entries.push(Some(entry));
+            }
+            for found in Known::read_all(entries).await {
+                known.push(found?);
+            }
+        }
+        let first = known.first()?;
+        if !known.iter().all(|other| first.part.fits(&other.part)) {
+            return None;
+        }
+        let now_ms = ctx.clock.now_ms();
+        let ages = known.iter().map(|known| known.entry.age_seconds(now_ms));
+        let age_seconds = ages.max().unwrap_or(0);
+        self.known = known.into_iter().map(Some).collect();
+        Some(Overdue {
+            age_seconds,
+            expired_seconds,
+        })
     }
 
     /// The answer made of what is known, if that is all.
@@ -217,21 +283,22 @@ impl Made {
     /// The same under the head of the provider's answer to the rest.
     pub(super) fn completed(
         self,
-        (status, mut headers): (StatusCode, HeaderMap),
+        (status, headers): (StatusCode, HeaderMap),
         set: &[Header],
         policy: &HttpPolicy,
     ) -> (StatusCode, HeaderMap, WasiBody) {
-        headers.remove(CONTENT_LENGTH);
         self.under(status, headers, set, policy)
     }
 
     fn under(
         self,
         status: StatusCode,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
         set: &[Header],
         policy: &HttpPolicy,
     ) -> (StatusCode, HeaderMap, WasiBody) {
+        // Whosever head it is, it was another body's.
+        let mut headers = only(&headers, Belongs::survives_other_bytes);
         apply(&mut headers, &[], set);
         policy.observer.batch(self.known, self.asked);
         if let Some(usage) = &self.saved {
@@ -244,8 +311,33 @@ impl Made {
 }
 
 impl Known {
-    async fn find(ctx: &ReflexCtx, key: &Key) -> Option<Self> {
-        let entry = ctx.find_async(&ctx.key(key)).await?;
+    /// What was found for one element, fresh or not, and for how many seconds it has expired.
+    async fn find_even_stale(ctx: &ReflexCtx, key: &Key, most: Duration) -> Option<(Entry, u64)> {
+        let key = ctx.key(key);
+        if let Some(fresh) = ctx.find_async(&key).await {
+            return Some((fresh, 0));
+        }
+        ctx.find_stale(&key, most).await
+    }
+
+    /// Reads what was found: a few short ones here, more of them on a thread that may block, for a
+    /// full batch is tens of megabytes of numbers.
+    async fn read_all(found: Vec<Option<Entry>>) -> Vec<Option<Self>> {
+        let bytes = found.iter().flatten().map(|entry| entry.payload().len());
+        let read = |entry: Option<Entry>| entry.and_then(Self::read);
+        if bytes.sum::<usize>() <= INLINE_BYTES_MAX {
+            return found.into_iter().map(read).collect();
+        }
+        let count = found.len();
+        // The semaphore is never closed; were it, there would be nothing left to bound.
+        let _permit = READERS.acquire().await.ok();
+        let read_here = move || found.into_iter().map(read).collect();
+        let known = tokio::task::spawn_blocking(read_here).await;
+        // What cannot be read is not known, and the provider is asked.
+        known.unwrap_or_else(|_| std::iter::repeat_with(|| None).take(count).collect())
+    }
+
+    fn read(entry: Entry) -> Option<Self> {
         let AnswerHead { headers, notes, .. } = AnswerHead::decode(entry.metadata())?;
         let part = Arc::new(Part::read(entry.payload(), 1)?);
         Some(Self {
@@ -267,6 +359,16 @@ impl Part {
         self.vectors.fits(&self.text, &other.vectors, &other.text)
     }
 }
+
+/// Vectors of this length together are read on the thread that has looked them up, within a tenth of
+/// a millisecond or so. More would hold up other requests.
+const INLINE_BYTES_MAX: usize = 256 << 10;
+
+/// Threads that read vectors at once, of all batches together. It is work for the processor: more
+/// of them would only take it from each other.
+const READERS_MAX: usize = 4;
+
+static READERS: Semaphore = Semaphore::const_new(READERS_MAX);
 
 /// Texts that are looked up at once: some of them may have to be read from disk, which is quicker
 /// together, and should not take up all that may wait for it.

@@ -1,7 +1,9 @@
 //! `reflex:cache/embeddings` for guests.
 
 use super::batch::{Batch, Texts};
-use super::bindings::embeddings::{Completed, Element, Host, HostBatch, HostWithStore, Life};
+use super::bindings::embeddings::{
+    Completed, Element, Host, HostBatch, HostWithStore, Life, Overdue,
+};
 use super::bindings::{cache, http as bindings};
 use super::fills::Lead;
 use super::grant::Grant;
@@ -36,7 +38,8 @@ impl HostBatch for ReflexHttpCtxView<'_> {
     async fn find(&mut self, batch: Resource<Batch>) -> Result<Vec<Option<Life>>> {
         let batch = self.http.table.get_mut(&batch)?;
         let now_ms = self.ctx.clock.now_ms();
-        let found = batch.find(self.ctx).await.map(|entry| {
+        let find = batch.find(self.ctx, &self.policy.budget);
+        let found = self.progress.host(find).await.map(|entry| {
             let entry = entry?;
             Some(Life {
                 age_seconds: entry.age_seconds(now_ms),
@@ -44,6 +47,16 @@ impl HostBatch for ReflexHttpCtxView<'_> {
             })
         });
         Ok(found.collect())
+    }
+
+    async fn find_stale(&mut self, batch: Resource<Batch>) -> Result<Option<Overdue>> {
+        let batch = self.http.table.get_mut(&batch)?;
+        let most = self.policy.stale_if_error_max;
+        let found = self.progress.host(batch.find_stale(self.ctx, most)).await;
+        Ok(found.map(|found| Overdue {
+            age_seconds: found.age_seconds,
+            expired_seconds: found.expired_seconds,
+        }))
     }
 
     fn drop(&mut self, batch: Resource<Batch>) -> Result<()> {
@@ -112,9 +125,7 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
             Begun::Over(completed) => return Ok(completed),
         };
 
-        let waiting = progress.wait();
-        let made = rest.read(body).await;
-        drop(waiting);
+        let made = progress.host(rest.read(body)).await;
         let Some(made) = made else {
             return Ok(Completed::Apart);
         };
@@ -179,9 +190,18 @@ fn begin<T: ReflexHttpView + 'static>(
     let head = (wanted.status, &*wanted.headers);
     let since = view.progress.since(&view.ctx.cache);
     let target = misses::target(view.ctx, view.policy, since, recording);
-    let limits = view.policy.limits(&view.ctx.cache);
-    let rest = Shape::from_name(&recording.shape)
-        .and_then(|shape| Rest::new(batch, asked, shape, head, limits, target));
+    let limits = view.policy.limits(&view.ctx.cache, Some(&batch.texts));
+    let rest = Shape::from_token(&recording.shape).and_then(|shape| {
+        Rest::new(
+            batch,
+            asked,
+            shape,
+            head,
+            limits,
+            target,
+            &view.policy.budget,
+        )
+    });
     let progress = Arc::clone(&view.progress);
     let response = view.http.table.delete(response)?;
     let Some(rest) = rest else {

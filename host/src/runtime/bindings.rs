@@ -61,6 +61,7 @@ mod http_world {
             "reflex:cache/http.join": store | trappable,
             "reflex:cache/http.record-response": store | trappable,
             "reflex:cache/embeddings.[method]batch.find": async | trappable,
+            "reflex:cache/embeddings.[method]batch.find-stale": async | trappable,
             "reflex:cache/embeddings.complete-batch": store | trappable,
             "reflex:cache/embeddings.record-batch": store | trappable,
             "wasi:http/handler.handle": store | trappable,

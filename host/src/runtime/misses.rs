@@ -3,15 +3,17 @@
 use super::batch::Texts;
 use super::bindings::{cache, http as bindings};
 use super::body::HostBody;
+use super::budget::Budget;
 use super::cache_host::ReflexCtx;
 use super::fills::{Lead, Turn};
+use super::heads::only;
 use super::http_host::{HttpPolicy, ReflexHttp, ReflexHttpView};
-use super::recording::{Recording, Target};
-use super::sharing::Shared;
+use super::recording::{Outcome, Recording, Target};
+use super::sharing::{Follower, Shared};
 use crate::cache::Mark;
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, HeaderMap};
-use reflex_llm::{Key, Life, Limits, Recorder, Rejected, Shape, Tenant, is_kept};
+use reflex_llm::{Dropped, Key, Life, Limits, Part, Recorder, Rejected, Shape, Tenant, Validator};
 use std::future::ready;
 use std::sync::Arc;
 use wasmtime::Result;
@@ -45,11 +47,14 @@ pub(super) async fn join<T: ReflexHttpView + 'static>(
                 view.progress.lead(lead.audience());
                 bindings::Turn::Lead(view.http.table.push(lead)?)
             }
-            Turn::Follow(shared) => {
-                let body = HostBody::boxed(shared.follower(), &view.progress);
-                let mut response = http::Response::new(body);
-                *response.status_mut() = shared.status;
-                *response.headers_mut() = shared.headers.clone();
+            Turn::Follow(Follower {
+                status,
+                headers,
+                body,
+            }) => {
+                let mut response = http::Response::new(HostBody::boxed(body, &view.progress));
+                *response.status_mut() = status;
+                *response.headers_mut() = headers;
                 let (response, _transmitted) = Response::from_http(view.http.hooks, response);
                 bindings::Turn::Follow(view.http.table.push(response)?)
             }
@@ -77,7 +82,7 @@ pub(super) fn record<T: ReflexHttpView + 'static>(
     let wanted = view.http.table.get(&response)?;
     let (status, headers) = (wanted.status, HeaderMap::clone(&wanted.headers));
     let since = view.progress.since(&view.ctx.cache);
-    let target = target(view.ctx, view.policy, since, &recording);
+    let target = target_or_count(view.ctx, view.policy, since, &recording);
     let target = target.map(|target| Target { texts, ..target });
     let Some(watch) = Watch::new(target, view.policy, (status, &headers), lead) else {
         return Ok(response);
@@ -99,6 +104,7 @@ pub(super) struct Watch {
     recording: Option<Recording>,
     lead: Option<Lead>,
     body_bytes_max: usize,
+    budget: Arc<Budget>,
 }
 
 impl Watch {
@@ -121,27 +127,28 @@ impl Watch {
         if let Some(lead) = &lead {
             target.since = lead.since();
         }
-        let limits = policy.limits(&target.ctx.cache);
+        let limits = policy.limits(&target.ctx.cache, target.texts.as_ref());
         let fill = lead.as_ref().map(Lead::fill);
-        let recording = begin(target, limits, (status, headers), |recorder, target| {
-            Recording::new(recorder, target, policy.replay, fill)
+        let recording = begin(target, limits, (status, headers), |validator, target| {
+            Recording::new(validator, target, policy.replay, fill)
         });
         let is_shared = recording.is_some() || lead.is_some() && is_failure(status, headers);
         if !is_shared {
             keep(lead);
             return None;
         }
-        let seen = headers
-            .iter()
-            .filter(|(name, _)| is_kept(name.as_str()) || RETRIES.contains(&name.as_str()))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+        // A failure is as much theirs who wait, with when to try again and what is left of a limit.
+        let seen = match recording {
+            Some(_) => only(headers, Part::is_kept),
+            None => only(headers, Part::is_followed),
+        };
         Some(Self {
             status,
             seen,
             recording,
             lead,
             body_bytes_max: limits.body_bytes_max,
+            budget: Arc::clone(&policy.budget),
         })
     }
 
@@ -153,6 +160,7 @@ impl Watch {
             body,
             self.recording,
             self.body_bytes_max,
+            &self.budget,
         );
         let body = shared.leader();
         if let Some(lead) = self.lead {
@@ -161,9 +169,6 @@ impl Watch {
         body
     }
 }
-
-/// What an error says about when to try again. Its SDK is to hear that for each who waited.
-const RETRIES: [&str; 3] = ["retry-after", "retry-after-ms", "x-should-retry"];
 
 /// Whether the provider says that it fails, in a way that everybody can read.
 fn is_failure(status: StatusCode, headers: &HeaderMap) -> bool {
@@ -179,11 +184,12 @@ pub(super) fn fails(status: StatusCode) -> bool {
 fn begin(
     target: Target,
     limits: Limits,
-    head: (StatusCode, &HeaderMap),
-    recording: impl FnOnce(Recorder, Target) -> Recording,
+    (status, headers): (StatusCode, &HeaderMap),
+    recording: impl FnOnce(Validator, Target) -> Recording,
 ) -> Option<Recording> {
-    match recorder(target.shape, limits, head) {
-        Ok(recorder) => Some(recording(recorder, target)),
+    let mut validator = Validator::new(target.shape, limits);
+    match validator.head(status.as_u16(), &named(headers)) {
+        Ok(()) => Some(recording(validator, target)),
         Err(rejected) => {
             target.reject(rejected);
             None
@@ -198,12 +204,16 @@ pub(super) fn recorder(
     (status, headers): (StatusCode, &HeaderMap),
 ) -> Result<Recorder, Rejected> {
     let mut recorder = Recorder::new(shape, limits);
-    let headers: Vec<(&str, &[u8])> = headers
+    recorder.head(status.as_u16(), &named(headers))?;
+    Ok(recorder)
+}
+
+/// Headers as `reflex-llm` reads them.
+fn named(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
+    headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_bytes()))
-        .collect();
-    recorder.head(status.as_u16(), &headers)?;
-    Ok(recorder)
+        .collect()
 }
 
 /// What a guest wants recorded, if that can be. `since` is from before the cache was looked at.
@@ -234,7 +244,7 @@ pub(super) fn target(
     Some(Target {
         ctx: ctx.clone(),
         key,
-        shape: Shape::from_name(shape)?,
+        shape: Shape::from_token(shape)?,
         texts: None,
         model: model.clone(),
         ttl,
@@ -242,6 +252,24 @@ pub(super) fn target(
         since,
         fills: Arc::clone(&policy.fills),
     })
+}
+
+/// The same, where the answer is there. One that is to live for no time is counted as such.
+pub(super) fn target_or_count(
+    ctx: &ReflexCtx,
+    policy: &HttpPolicy,
+    since: Mark,
+    recording: &bindings::Recording,
+) -> Option<Target> {
+    let target = target(ctx, policy, since, recording);
+    let life = || {
+        let (path, model) = (&recording.path, recording.model.as_deref());
+        ctx.grant.lifetimes.of(path, model, recording.ttl_seconds)
+    };
+    if target.is_none() && life() == Life::NotKept {
+        policy.observer.ended(Outcome::Dropped(Dropped::Ttl));
+    }
+    target
 }
 
 pub(super) fn key_of(key: &cache::Key) -> Option<Key> {

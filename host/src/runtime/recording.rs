@@ -1,26 +1,31 @@
-//! An answer on its way to the client, watched by a recorder and stored when it proves good.
+//! An answer on its way to the client, judged as it passes and stored when it proves good. The bytes
+//! are `sharing.rs`'s: there is one copy of them, for readers and for the store.
 
 use super::batch::Texts;
 use super::cache_host::{NotStored, ReflexCtx};
 use super::fills::{Fill, Fills};
 use super::pace::{Mark, Pace, Replay};
-use reflex_llm::{Key, Recorder, Rejected, Representation, Shape, Storable, Usage};
+use super::window::Whole;
+use crate::revealed;
+use reflex_llm::{
+    Dropped, Key, Part as HeaderPart, Rejected, Representation, Shape, Storable, Term, Usage,
+    Validator,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::{AnswerHead, Notes};
-use crate::cache::Mark as Begun;
+use crate::cache::{InsertError, Mark as Begun};
 
 /// How a recording ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The answer is in the cache.
     Stored,
-    /// The answer must not be served again. The reason is one of `reflex-llm`'s, or `purged`:
-    /// there was a purge since the provider was asked.
-    Rejected(&'static str),
-    /// The answer was good, but the cache did not take it.
-    Failed,
+    /// The answer must not be served again.
+    Rejected(Rejected),
+    /// The answer was good, and is not in the cache all the same.
+    Dropped(Dropped),
 }
 
 /// Told how each recording ended, for metrics.
@@ -55,15 +60,15 @@ impl RecordingObserver for NoObserver {
     fn ended(&self, _: Outcome) {}
 }
 
-/// Payloads up to this length are stored on the thread that polls the body, which is then done
-/// before the client has the last byte, so that its next request is a hit. Longer ones would
+/// Payloads up to this length are judged and stored on the thread that polls the body, which is then
+/// done before the client has the last byte, so that its next request is a hit. Longer ones would
 /// hold up other requests for too long.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
 /// What is being recorded, and where it goes.
 pub(super) struct Recording {
-    pub(super) recorder: Recorder,
-    pub(super) target: Target,
+    validator: Validator,
+    target: Target,
     /// The length of what was stored at the terminal event, before the end.
     stored: Option<usize>,
     /// If replays are to keep to it.
@@ -94,7 +99,7 @@ pub(super) struct Target {
 impl Recording {
     /// `fill` ends with the recording.
     pub(super) fn new(
-        recorder: Recorder,
+        validator: Validator,
         target: Target,
         replay: Replay,
         fill: Option<Arc<Fill>>,
@@ -104,59 +109,62 @@ impl Recording {
         Self {
             pace: has_pace.then(Pace::begin),
             bytes: 0,
-            recorder,
+            validator,
             target,
             stored: None,
             fill,
         }
     }
 
-    /// A part of the body. Whether there is any use in further ones.
+    /// Judges a part of the body. Whether there is any use in further ones.
     pub(super) fn feed(&mut self, data: &[u8]) -> bool {
-        self.recorder.feed(data);
+        self.validator.feed(data);
         self.bytes += data.len();
         if let Some(pace) = &mut self.pace {
             pace.note(self.bytes);
         }
-        if self.recorder.rejected().is_some() {
-            return false;
-        }
-        // A client may hang up at the terminal event, and its next request may come before the
-        // provider has closed the stream. So it is stored now; what follows may still belong to
-        // it, as the `[DONE]` that some gateways add, or undo it.
-        if self.stored.is_none()
-            && self
-                .recorder
-                .complete()
-                .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX)
-            && let Some(answer) = self.recorder.so_far()
-        {
-            self.target.store(&answer, marks(&self.pace));
-            self.stored = Some(answer.body.len());
-        }
-        true
+        self.validator.rejected().is_none()
     }
 
-    /// The body has come to its proper end, or is known to be no good.
-    pub(super) fn finish(self) {
+    /// Stores the answer, of which this has come, if its terminal event has.
+    ///
+    /// A client may hang up there, and its next request may come before the provider has closed the
+    /// stream. What follows may still belong to it, as the `[DONE]` that some gateways add, or undo
+    /// it.
+    pub(super) fn store_complete(&mut self, body: &[u8]) {
+        if self.stored.is_none()
+            && self
+                .validator
+                .complete()
+                .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX)
+            && let Some(answer) = self.validator.so_far(body)
+        {
+            self.target.store(&answer, body, marks(&self.pace));
+            self.stored = Some(body.len());
+        }
+    }
+
+    /// The body has come to its proper end, and this is all of it.
+    pub(super) fn finish(self, body: Arc<Whole>) {
+        match body.len() <= INLINE_BYTES_MAX || self.validator.rejected().is_some() {
+            true => self.end(body),
+            // A long one is also long to judge.
+            false => drop(tokio::task::spawn_blocking(move || self.end(body))),
+        }
+    }
+
+    fn end(self, body: Arc<Whole>) {
         let Self {
-            recorder,
+            validator,
             target,
             stored,
             pace,
             fill,
             ..
         } = self;
-        let pace = marks(&pace);
-        match (recorder.finish(), stored) {
-            (Ok(answer), Some(length)) if answer.body.len() == length => {}
-            (Ok(answer), _) if answer.body.len() <= INLINE_BYTES_MAX => target.store(&answer, pace),
-            (Ok(answer), _) => {
-                tokio::task::spawn_blocking(move || {
-                    target.store(&answer, pace);
-                    drop(fill);
-                });
-            }
+        match (validator.finish(Body(body)), stored) {
+            (Ok(answer), Some(length)) if answer.body.0.len() == length => {}
+            (Ok(answer), _) => target.store(&answer, answer.body.as_ref(), marks(&pace)),
             (Err(rejected), stored) => {
                 if stored.is_some() {
                     target.remove();
@@ -164,6 +172,27 @@ impl Recording {
                 target.reject(rejected);
             }
         }
+        drop(fill);
+    }
+
+    /// The answer is known to be no good. Whether it is only too long.
+    pub(super) fn reject(self) -> bool {
+        let rejected = self.validator.rejected().unwrap_or(Rejected::Unexpected);
+        self.give_up(|target| target.reject(rejected));
+        rejected == Rejected::TooLarge
+    }
+
+    /// There is no memory for the answer.
+    pub(super) fn abandon(self) {
+        self.give_up(|target| target.observer.ended(Outcome::Dropped(Dropped::Memory)));
+    }
+
+    fn give_up(self, tell: impl FnOnce(&Target)) {
+        // What goes on after its end may undo what was stored.
+        if self.stored.is_some() {
+            self.target.remove();
+        }
+        tell(&self.target);
     }
 
     /// The body has ended before its time. What was stored at the terminal event is whole.
@@ -174,27 +203,70 @@ impl Recording {
     }
 }
 
-/// Why an answer was not stored: there was a purge since.
-const PURGED: &str = "purged";
+/// A whole body as the store takes it.
+struct Body(Arc<Whole>);
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 fn marks(pace: &Option<Pace>) -> Vec<Mark> {
     pace.as_ref().map(Pace::marks).unwrap_or_default()
 }
 
+/// What is stored as one entry.
+struct Part<'a> {
+    key: &'a Key,
+    body: &'a [u8],
+    term: Term,
+}
+
 impl Target {
-    pub(super) fn store(&self, answer: &Storable, pace: Vec<Mark>) {
+    /// Stores an answer with this body, which stands beside its head: a batch's is not copied for
+    /// that.
+    pub(super) fn store<B>(&self, answer: &Storable<B>, body: &[u8], pace: Vec<Mark>) {
+        let now_ms = self.ctx.clock.now_ms();
+        let term = match answer.stated.within(self.ttl, now_ms) {
+            Ok(term) => term,
+            Err(rejected) => return self.reject(rejected),
+        };
         let texts = self.texts.as_ref();
-        let outcome = match texts.and_then(|texts| texts.split(&answer.body)) {
+        let outcome = match texts.and_then(|texts| texts.split(body)) {
             Some(mut parts) => {
                 // What was kept as one before would be found first.
                 self.replace_whole();
+                // A part of it is other bytes than those that its headers may describe.
+                let headers: Vec<_> = answer
+                    .headers
+                    .iter()
+                    .filter(|(name, _)| HeaderPart::of(name).survives_other_bytes())
+                    .cloned()
+                    .collect();
+                let head = (answer.status, &*headers);
+                // A whole batch is more than the queue to the disk may hold.
+                let may_wait = body.len() > INLINE_BYTES_MAX;
                 let mut put = |(key, body): (Key, Vec<u8>)| {
-                    let outcome = self.put(&key, answer, &body, Vec::new());
+                    let part = Part {
+                        key: &key,
+                        body: &body,
+                        term,
+                    };
+                    let outcome = self.put(head, part, Vec::new(), may_wait);
                     (outcome != Outcome::Stored).then_some(outcome)
                 };
                 parts.find_map(&mut put).unwrap_or(Outcome::Stored)
             }
-            None => self.put(&self.key, answer, &answer.body, pace),
+            None => {
+                let head = (answer.status, &*answer.headers);
+                let whole = Part {
+                    key: &self.key,
+                    body,
+                    term,
+                };
+                self.put(head, whole, pace, false)
+            }
         };
         if outcome == Outcome::Stored {
             self.fills.answered(&self.ctx.key(&self.key));
@@ -202,28 +274,43 @@ impl Target {
         self.observer.ended(outcome);
     }
 
-    /// Stores an answer, or a part of one, unless there was a purge since it was begun.
-    fn put(&self, key: &Key, answer: &Storable, body: &[u8], pace: Vec<Mark>) -> Outcome {
+    /// Stores an answer, or a part of one, unless there was a purge since it was begun. `may_wait`
+    /// is for threads that may wait for room in the queue to the disk.
+    fn put(
+        &self,
+        (status, headers): (u16, &[(String, Vec<u8>)]),
+        part: Part<'_>,
+        pace: Vec<Mark>,
+        may_wait: bool,
+    ) -> Outcome {
+        let Part { key, body, term } = part;
         let notes = Notes {
             usage: self.shape.usage(body),
             model: self.model.clone(),
             pace,
         };
-        let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
-        let cache_key = self.ctx.key(key);
-        // No purge begins between the look and the insert.
-        let held = self.ctx.cache.purges().hold();
-        if held.has_met(&cache_key, &key.tenant.0, self.since) {
-            return Outcome::Rejected(PURGED);
+        let metadata = AnswerHead::encode_noting(status, headers, &notes);
+        let store = || self.ctx.store(key, &metadata, body, term, self.since);
+        let mut stored = store();
+        if may_wait
+            && let Err(NotStored::Cache(InsertError::QueueFull)) = stored
+            && self
+                .ctx
+                .cache
+                .wait_for_room((metadata.len() + body.len()) as u64)
+        {
+            stored = store();
         }
-        match self.ctx.store(key, &metadata, body, self.ttl) {
+        match stored {
             Ok(()) => Outcome::Stored,
+            // As many purges, as many such answers: nothing for a log.
+            Err(NotStored::Cache(InsertError::Purged)) => Outcome::Dropped(Dropped::Purged),
             Err(error) => {
                 if let NotStored::Refused(refusal) = error {
                     self.ctx.grant.allowance.count(refusal);
                 }
                 tracing::debug!(%error, "answer not stored");
-                Outcome::Failed
+                error.outcome()
             }
         }
     }
@@ -241,6 +328,22 @@ impl Target {
     }
 
     pub(super) fn reject(&self, reason: Rejected) {
-        self.observer.ended(Outcome::Rejected(reason.detail()));
+        revealed::note(self.shape.api, reason);
+        self.observer.ended(Outcome::Rejected(reason));
+    }
+}
+
+impl NotStored {
+    /// What a recording came to that was not stored for this reason.
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Refused(_) => Outcome::Dropped(Dropped::Quota),
+            Self::Cache(InsertError::PayloadTooLarge(_)) => Outcome::Rejected(Rejected::TooLarge),
+            Self::Cache(InsertError::MetadataTooLarge(_)) => {
+                Outcome::Dropped(Dropped::HeadersTooLarge)
+            }
+            Self::Cache(InsertError::QueueFull) => Outcome::Dropped(Dropped::Busy),
+            Self::Cache(InsertError::Purged) => Outcome::Dropped(Dropped::Purged),
+        }
     }
 }

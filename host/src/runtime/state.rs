@@ -2,16 +2,18 @@
 
 use super::body::HostBody;
 use super::cache_host::{ReflexCtx, ReflexCtxView};
+use super::engine::thread_time;
+use super::exchange::Errand;
 use super::fills::Audience;
 use super::http_host::{HttpPolicy, ReflexHttpCtxView, ReflexHttpView};
-use super::limits::GuestLimits;
+use super::limits::{GuestLimits, Measured};
 use crate::cache::{Cache, Mark};
 use http::HeaderName;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
-use wasmtime::StoreLimits;
+use std::time::Duration;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
@@ -46,7 +48,7 @@ pub(super) struct GuestState {
     hooks: Hooks,
     reflex: ReflexCtx,
     policy: Arc<HttpPolicy>,
-    pub(super) limits: StoreLimits,
+    pub(super) limits: Measured,
 }
 
 impl GuestState {
@@ -68,7 +70,7 @@ impl GuestState {
             },
             reflex,
             policy,
-            limits: limits.of_store(),
+            limits: Measured::new(limits.of_store()),
         }
     }
 
@@ -148,7 +150,10 @@ impl WasiHttpHooks for Hooks {
         _transmitted: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
         let progress = Arc::clone(&self.progress);
-        let response = self.sender.send(request);
+        let response = match progress.errand() {
+            Some(errand) => errand.send(request, |request| self.sender.send(request)),
+            None => self.sender.send(request),
+        };
         sent(async move {
             let waiting = progress.wait();
             progress.call_upstream();
@@ -175,38 +180,26 @@ pub(super) fn sent(
 }
 
 /// How far one request has come. Shared by the guest's store and whoever waits for the response.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Progress {
-    began: Instant,
-    /// Calls in flight in which the guest waits for the client or the provider.
+    /// Calls in flight in which the guest waits for the client, the provider or the disk.
     waiting: AtomicU32,
-    /// When the last of them ended, in milliseconds since `began`.
-    resumed_ms: AtomicU64,
+    /// What the host has computed for the guest within its polls, in nanoseconds.
+    host_ns: AtomicU64,
     upstream_called: AtomicBool,
     /// When it began, among purges.
     since: OnceLock<Mark>,
     /// Those who wait for the answer that this request fetches.
     audience: Mutex<Option<Arc<Audience>>>,
+    /// The client's request, where the host has one to answer.
+    errand: OnceLock<Arc<Errand>>,
     /// Set when the body that the host made is asked for its size: see [`HostBody`].
     pub(super) host_body_asked: AtomicBool,
 }
 
-impl Default for Progress {
-    fn default() -> Self {
-        Self {
-            began: Instant::now(),
-            waiting: AtomicU32::new(0),
-            resumed_ms: AtomicU64::new(0),
-            upstream_called: AtomicBool::new(false),
-            since: OnceLock::new(),
-            audience: Mutex::default(),
-            host_body_asked: AtomicBool::new(false),
-        }
-    }
-}
-
 impl Progress {
-    /// While the result is held, time does not count against the guest.
+    /// While the result is held, the guest waits for the host, which is not its own time
+    /// (`guest_time.rs`).
     pub(super) fn wait(self: &Arc<Self>) -> Waiting {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Waiting(Arc::clone(self))
@@ -233,6 +226,19 @@ impl Progress {
         self.audience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The request that is to be answered, watched from now on.
+    pub(super) fn watch(&self, request: http::Request<WasiBody>) -> http::Request<WasiBody> {
+        let (errand, request) = Errand::watch(request);
+        // Set once: each request begins with a progress of its own.
+        let _ = self.errand.set(errand);
+        request
+    }
+
+    /// The request that is to be answered, if it is watched.
+    pub(super) fn errand(&self) -> Option<&Arc<Errand>> {
+        self.errand.get()
+    }
+
     /// The provider was called, for this request or another one that wants the same.
     pub(super) fn call_upstream(&self) {
         self.upstream_called.store(true, Ordering::Relaxed);
@@ -243,22 +249,29 @@ impl Progress {
         self.upstream_called.load(Ordering::Relaxed)
     }
 
-    /// Resolves when the guest has had `most` of time to itself without an end.
-    pub(super) async fn exhausted(&self, most: Duration) {
-        loop {
-            let resumed =
-                self.began + Duration::from_millis(self.resumed_ms.load(Ordering::Relaxed));
-            tokio::time::sleep_until((resumed + most).into()).await;
-            if self.waiting.load(Ordering::Relaxed) > 0 {
-                tokio::time::sleep(most).await;
-                continue;
-            }
-            let resumed =
-                self.began + Duration::from_millis(self.resumed_ms.load(Ordering::Relaxed));
-            if resumed.elapsed() >= most {
-                return;
-            }
-        }
+    /// Does work of the host for the guest. Neither that nor its waits are the guest's time.
+    pub(super) async fn host<F: Future>(self: &Arc<Self>, work: F) -> F::Output {
+        let _waiting = self.wait();
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            let began = thread_time();
+            let polled = work.as_mut().poll(cx);
+            let used = thread_time().saturating_sub(began).as_nanos();
+            let used = u64::try_from(used).unwrap_or(u64::MAX);
+            self.host_ns.fetch_add(used, Ordering::Relaxed);
+            polled
+        })
+        .await
+    }
+
+    /// What the host has computed for the guest so far.
+    pub(super) fn host_time(&self) -> Duration {
+        Duration::from_nanos(self.host_ns.load(Ordering::Relaxed))
+    }
+
+    /// Whether the guest waits for the host.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -267,8 +280,6 @@ pub(super) struct Waiting(Arc<Progress>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.resumed_ms.store(now, Ordering::Relaxed);
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

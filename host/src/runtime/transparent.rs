@@ -14,10 +14,12 @@ use super::bindings::cache::Key as CacheName;
 use super::bindings::http::{Header, Recording};
 use super::cache_host::ReflexCtx;
 use super::fills::{Lead, Turn};
-use super::http_host::{HttpPolicy, apply, read_ahead, replayed};
-use super::misses::{Watch, fails, target};
+use super::heads::{apply, status_headers};
+use super::http_host::{HttpPolicy, read_ahead, replayed};
+use super::misses::{Watch, fails, target, target_or_count};
 use super::recording::Target;
 use super::rest::Rest;
+use super::sharing::Follower;
 use super::state::{ResponseFuture, SendRequest, Sent, sent};
 use crate::cache::Entry;
 use bytes::Bytes;
@@ -26,7 +28,9 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use reflex_llm::embeddings::{self, Found};
 use reflex_llm::status::{self, Status};
-use reflex_llm::{Bypass, Control, Examined, Head, Key, Policy, Shape, X_REFLEX_TTL};
+use reflex_llm::{
+    Bypass, Control, ERROR_HEADERS, Examined, Head, Key, Policy, Shape, X_REFLEX_TTL,
+};
 use std::fmt;
 use std::sync::Arc;
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
@@ -118,10 +122,11 @@ impl Transparent {
         };
         let group = grant.group_of(candidate.tenant());
         let candidate = candidate.as_tenant(group, grant.tenant_header.as_deref());
-        let (whole, body) = read_ahead(body, grant.request_bytes_max).await?;
+        let (whole, body) = read_ahead(body, grant.request_bytes_max, &self.policy.budget).await?;
         let request = Request::from_parts(parts, body);
-        let Some(whole) = whole else {
-            return self.pass(request, Bypass::BodyTooLarge).await;
+        let whole = match whole {
+            Ok(whole) => whole,
+            Err(reason) => return self.pass(request, reason).await,
         };
         let examined = match candidate.examine(&whole) {
             Ok(examined) => examined,
@@ -152,7 +157,7 @@ impl Transparent {
                 tenant: key.tenant.0.to_vec(),
                 digest: key.digest.to_vec(),
             },
-            shape: exchange.shape.name().into(),
+            shape: exchange.shape.token().into(),
             path,
             model,
             ttl_seconds: control.ttl_seconds,
@@ -186,18 +191,23 @@ impl Transparent {
                     .await
                 {
                     Turn::Lead(lead) => fill = Some(lead),
-                    Turn::Follow(shared) => {
-                        let (status, headers) = (shared.status, shared.headers.clone());
+                    Turn::Follow(Follower {
+                        status,
+                        headers,
+                        body,
+                    }) => {
                         if fails(status)
-                            && let Some(stale) = self.stale(&key, control, Some(status)).await
+                            && let Some(stale) = self
+                                .stale(&key, batch.as_ref(), control, Some(status))
+                                .await
                         {
                             return Ok(stale);
                         }
-                        let response = response(status, headers, shared.follower());
+                        let response = response(status, headers, body);
                         return Ok(told(response, Status::Collapsed));
                     }
                     Turn::Failed(error) => {
-                        let stale = self.stale(&key, control, None).await;
+                        let stale = self.stale(&key, batch.as_ref(), control, None).await;
                         return stale.ok_or_else(|| error.into());
                     }
                     Turn::Again => {}
@@ -241,22 +251,26 @@ impl Transparent {
                 if let Some(lead) = fill {
                     Lead::fail(lead, error_code(&error));
                 }
-                return self.stale(&key, control, None).await.ok_or(error);
+                let stale = self.stale(&key, batch.as_ref(), control, None).await;
+                return stale.ok_or(error);
             }
         };
         let (parts, body) = response.into_parts();
-        let texts = batch.map(|batch| batch.cached.texts);
+        let texts = batch.as_ref().map(|batch| batch.cached.texts.clone());
         if let Some(texts) = &texts {
             self.policy.observer.batch(0, texts.count());
         }
-        let target = target().map(|target| Target { texts, ..target });
+        let target = target_or_count(&self.ctx, &self.policy, since, &recording);
+        let target = target.map(|target| Target { texts, ..target });
         let watch = Watch::new(target, &self.policy, (parts.status, &parts.headers), fill);
         let body = match watch {
             Some(watch) => watch.body(body),
             None => body,
         };
         if fails(parts.status)
-            && let Some(stale) = self.stale(&key, control, Some(parts.status)).await
+            && let Some(stale) = self
+                .stale(&key, batch.as_ref(), control, Some(parts.status))
+                .await
         {
             return Ok(stale);
         }
@@ -280,7 +294,7 @@ impl Transparent {
     async fn look_up_texts(&self, batch: &mut Texts<'_>, control: &Control) -> Look {
         let now_ms = self.ctx.clock.now_ms();
         let life = |entry: &Entry| (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
-        let answers = batch.cached.find(&self.ctx).await;
+        let answers = batch.cached.find(&self.ctx, &self.policy.budget).await;
         let (age, ttl_seconds) = match Found::of(control, answers.map(|found| found.map(life))) {
             Found::All {
                 age_seconds,
@@ -312,8 +326,16 @@ impl Transparent {
         }
         let (head, body) = answer.into_parts();
         let seen = (head.status, &head.headers);
-        let limits = self.policy.limits(&self.ctx.cache);
-        let rest = Rest::new(batch, missing, shape, seen, limits, target);
+        let limits = self.policy.limits(&self.ctx.cache, Some(&batch.texts));
+        let rest = Rest::new(
+            batch,
+            missing,
+            shape,
+            seen,
+            limits,
+            target,
+            &self.policy.budget,
+        );
         let made = match rest {
             Some(rest) => rest.read(body).await,
             None => None,
@@ -330,6 +352,7 @@ impl Transparent {
     async fn stale(
         &self,
         key: &Key,
+        batch: Option<&Texts<'_>>,
         control: &Control,
         fwd_status: Option<StatusCode>,
     ) -> Option<Response<WasiBody>> {
@@ -338,13 +361,20 @@ impl Transparent {
         }
         let most = self.policy.stale_if_error_max;
         let key = self.ctx.key(key);
-        let (entry, expired_seconds) = self.ctx.find_stale(&key, most).await?;
-        let age = entry.age_seconds(self.ctx.clock.now_ms());
-        let status = Status::Stale {
+        let status = |expired_seconds| Status::Stale {
             fwd_status: fwd_status.map(|status| status.as_u16()),
             expired_seconds,
         };
-        self.replay(&entry, age, status)
+        if let Some((entry, expired_seconds)) = self.ctx.find_stale(&key, most).await {
+            let age = entry.age_seconds(self.ctx.clock.now_ms());
+            return self.replay(&entry, age, status(expired_seconds));
+        }
+        // A batch is kept text by text, as a rule.
+        let mut batch = batch?.cached.clone();
+        let found = batch.find_stale(&self.ctx, most).await?;
+        let set = aged(status(found.expired_seconds), found.age_seconds);
+        let (status, headers, body) = batch.replay()?.replayed(&set, &self.policy);
+        Some(response(status, headers, body))
     }
 
     fn replay(&self, entry: &Entry, age: u64, status: Status) -> Option<Response<WasiBody>> {
@@ -420,19 +450,6 @@ fn told(mut response: Response<WasiBody>, status: Status) -> Response<WasiBody> 
     response
 }
 
-fn status_headers(status: Status) -> Vec<Header> {
-    vec![
-        (
-            status::X_REFLEX_STATUS.into(),
-            status.x_reflex_status().as_bytes().to_vec(),
-        ),
-        (
-            status::CACHE_STATUS.into(),
-            status.cache_status().into_owned().into_bytes(),
-        ),
-    ]
-}
-
 fn aged(status: Status, age_seconds: u64) -> Vec<Header> {
     let mut set = status_headers(status);
     set.push((status::AGE.into(), age_seconds.to_string().into_bytes()));
@@ -443,7 +460,8 @@ fn aged(status: Status, age_seconds: u64) -> Vec<Header> {
 fn not_cached(shape: Shape) -> Response<WasiBody> {
     let mut headers = HeaderMap::new();
     let mut set = status_headers(Status::Absent);
-    set.push(("content-type".into(), b"application/json".to_vec()));
+    let header = |(name, value): (&str, &str)| (name.into(), value.as_bytes().to_vec());
+    set.extend(ERROR_HEADERS.map(header));
     apply(&mut headers, &[], &set);
     let error = shape.error_body(504, status::NOT_CACHED);
     response(StatusCode::GATEWAY_TIMEOUT, headers, full(error.into()))

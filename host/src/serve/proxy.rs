@@ -1,18 +1,25 @@
 //! One request through the daemon, as one straight line: to the guest, and whatever becomes of
 //! that, to an answer.
 
-use super::held::hold;
+use super::heads;
+use super::held::{Held, NotHeld, hold};
+use super::hop::strip_hop_by_hop;
+use super::listen::OpenConnection;
+use super::own_error::ErrorVoice;
+use super::reasons::Reasons;
 use super::timed::Timed;
-use super::upstream::{UpstreamClient, strip_hop_by_hop};
+use super::tunnel;
+use super::upstream::UpstreamClient;
 use crate::metrics::Metrics;
-use crate::runtime::{Failure, Handler, SendRequest as _};
-use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use crate::runtime::{Budget, Failure, Handler, Lost, SendRequest as _, mark};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
-use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS};
-use reflex_llm::{Bypass, Status};
+use hyper::upgrade;
+use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS, last_cache_status};
+use reflex_llm::{Bypass, COMPARED_BYTES_MAX, PathRule, Status, is_event_stream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
@@ -24,96 +31,239 @@ pub(crate) struct Proxy {
     pub(crate) handler: Handler,
     pub(crate) upstream: Arc<UpstreamClient>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) reasons: Reasons,
+    /// Which API answers at paths that do not tell, for the shape of an error.
+    pub(crate) paths: Arc<[PathRule]>,
     /// How much of a request is kept, so that it can go to the provider when the guest fails.
     pub(crate) held_bytes_max: u64,
+    /// What all requests together may hold in memory.
+    pub(crate) budget: Arc<Budget>,
+    /// Names the tenant. For the component only: the provider learns nothing of our tenants.
+    pub(crate) tenant_header: Option<HeaderName>,
     /// Longest pause in a client's body.
     pub(crate) idle_max: Duration,
 }
+
+/// What a request is taken to hold that does not say how long it is. Most are shorter.
+const UNKNOWN_BYTES: u64 = 64 << 10;
 
 impl Proxy {
     /// Answers one request. There is always a response; whether the provider gave it, the cache
     /// or, where neither could, we ourselves, shows in its status headers.
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<WasiBody> {
         let began = Instant::now();
-        let request = match self.aim(request) {
-            Ok(request) => request,
-            Err(refused) => return *refused,
-        };
-        let (held, lent) = hold(request, self.held_bytes_max);
-        let response = match self.handler.handle(lent).await {
-            Ok(response) => response,
-            Err(failure) => {
-                self.metrics.no_answer_of_guest(&failure);
-                log(&failure);
-                match failure {
-                    Failure::Refused {
-                        error,
-                        upstream_called: true,
-                    } => gateway_error(&error),
-                    _ => match held.take_back() {
-                        Some(request) => self.pass(request).await,
-                        None => gateway_error(&ErrorCode::InternalError(None)),
-                    },
-                }
-            }
+        let response = match tunnel::wanted(&request) {
+            Some(protocols) => self.tunnel(request, protocols).await,
+            None => self.handle(request).await,
         };
         self.count(&response, began.elapsed());
         response
+    }
+
+    /// Has the guest answer; the provider, where the guest fails.
+    async fn handle(&self, request: Request<Incoming>) -> Response<WasiBody> {
+        let (request, voice) = match self.aim(request) {
+            Ok(aimed) => aimed,
+            Err(refused) => return *refused,
+        };
+        if !self.has_room(&request) {
+            // Without the guest, nothing of it is held.
+            return self.send(request, Bypass::Memory, &voice).await;
+        }
+        let (held, lent) = hold(request, self.held_bytes_max, &self.budget);
+        let failure = match self.handler.handle(lent).await {
+            Ok(response) => {
+                self.explain(&held, &response);
+                return response;
+            }
+            Err(failure) => failure,
+        };
+        self.metrics.no_answer_of_guest(&failure);
+        log(&failure);
+        match failure {
+            Failure::Refused {
+                error,
+                upstream_called: true,
+            } => voice.gateway_error(&error),
+            // The provider is asked once: it may have acted already.
+            Failure::AfterSending { rest, .. } => match rest.answer().await {
+                Ok(response) => bypassed(response, Bypass::Unavailable),
+                Err(Lost::NotSent) => self.pass(held, &voice).await,
+                Err(Lost::TimedOut) => voice.gateway_error(&ErrorCode::HttpResponseTimeout),
+                Err(Lost::Closed) => voice.gateway_error(&ErrorCode::ConnectionTerminated),
+                Err(_) => voice.error(
+                    StatusCode::BAD_GATEWAY,
+                    "the component failed after it had sent the request",
+                ),
+            },
+            _ => self.pass(held, &voice).await,
+        }
     }
 
     /// Turns the client's request into the one that the provider is to get.
     fn aim(
         &self,
         request: Request<Incoming>,
-    ) -> Result<Request<WasiBody>, Box<Response<WasiBody>>> {
+    ) -> Result<(Request<WasiBody>, ErrorVoice), Box<Response<WasiBody>>> {
+        let head_fits = heads::fits(&request);
         let (parts, body) = request.into_parts();
-        if parts.method == Method::CONNECT {
-            return Err(Box::new(error(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "this is not a forward proxy",
-            )));
+        let voice = |target: &Uri| ErrorVoice::of(target, &parts, &self.paths);
+        let refused = |status, why| Err(Box::new(voice(&parts.uri).error(status, why)));
+        if !head_fits {
+            return refused(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the head of the request is too large",
+            );
         }
-        let uri = self
-            .upstream
-            .target(parts.uri.path_and_query())
-            .map_err(|_| {
-                Box::new(error(
-                    StatusCode::BAD_REQUEST,
-                    "the request's path is not one",
-                ))
-            })?;
+        if parts.method == Method::CONNECT {
+            return refused(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this is not a forward proxy, and WebSockets need HTTP/1.1 here",
+            );
+        }
+        if self.upstream.has_passed(&parts.headers) {
+            return refused(
+                StatusCode::LOOP_DETECTED,
+                "this request has come through here before: the address of the provider leads back",
+            );
+        }
+        let Ok(uri) = self.upstream.target(parts.uri.path_and_query()) else {
+            return refused(
+                StatusCode::BAD_REQUEST,
+                "the request's path does not lead to the provider",
+            );
+        };
+        // Rules are about the path that the provider gets.
+        let voice = voice(&uri);
 
         let body = Timed::new(body, self.idle_max).boxed_unsync();
         let mut request = Request::new(body);
         *request.method_mut() = parts.method;
         *request.uri_mut() = uri;
         *request.headers_mut() = parts.headers;
-        strip_hop_by_hop(request.headers_mut());
+        let headers = request.headers_mut();
+        // What an operator's gateway has set, a client does not take away.
+        strip_hop_by_hop(headers, self.tenant_header.as_slice());
         // The client's connection is ours to answer, and the provider's host has its own name.
-        request.headers_mut().remove(header::EXPECT);
-        request.headers_mut().remove(header::HOST);
-        Ok(request)
+        headers.remove(header::EXPECT);
+        headers.remove(header::HOST);
+        join_cookies(headers);
+        Ok((request, voice))
+    }
+
+    /// Whether there is memory for what will be held of a request, as far as that is known.
+    fn has_room(&self, request: &Request<WasiBody>) -> bool {
+        let body = request.body();
+        let expected = match body.size_hint().exact() {
+            _ if body.is_end_stream() => return true,
+            // Once to be sent again, and once for the guest to read.
+            Some(length) => 2 * length.min(self.held_bytes_max),
+            None => 2 * UNKNOWN_BYTES,
+        };
+        self.budget.has_room(expected)
     }
 
     /// To the provider without the guest.
-    async fn pass(&self, request: Request<WasiBody>) -> Response<WasiBody> {
+    async fn pass(&self, held: Held, voice: &ErrorVoice) -> Response<WasiBody> {
+        match held.take_back() {
+            Ok(request) => self.send(request, Bypass::Unavailable, voice).await,
+            Err(NotHeld::TooLong) => voice.gateway_error(&ErrorCode::InternalError(None)),
+            Err(NotHeld::NoMemory) => voice.error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the requests under way hold all the memory that they may (inflight_bytes_max)",
+            ),
+        }
+    }
+
+    async fn send(
+        &self,
+        mut request: Request<WasiBody>,
+        why: Bypass,
+        voice: &ErrorVoice,
+    ) -> Response<WasiBody> {
+        self.hide_tenant(request.headers_mut());
         match self.upstream.send(request).await {
-            Ok(mut response) => {
-                mark(&mut response, Status::Bypass(Bypass::Unavailable));
-                response
+            Ok(response) => bypassed(response, why),
+            Err(error) => voice.gateway_error(&error_code(&error)),
+        }
+    }
+
+    /// Has the client and the provider speak another protocol with each other, if the provider
+    /// wants to; hands its answer on if not.
+    async fn tunnel(
+        &self,
+        mut request: Request<Incoming>,
+        protocols: HeaderValue,
+    ) -> Response<WasiBody> {
+        let client = upgrade::on(&mut request);
+        let open = request.extensions_mut().remove::<Arc<OpenConnection>>();
+        let (mut request, voice) = match self.aim(request) {
+            Ok(aimed) => aimed,
+            Err(refused) => return *refused,
+        };
+        let headers = request.headers_mut();
+        self.hide_tenant(headers);
+        headers.insert(header::CONNECTION, UPGRADE);
+        headers.insert(header::UPGRADE, protocols);
+        let mut response = match self.upstream.upgrade(request).await {
+            Ok(response) => response,
+            Err(error) => return voice.gateway_error(&error_code(&error)),
+        };
+        let provider = upgrade::on(&mut response);
+        let (mut parts, body) = response.into_parts();
+        let protocol = parts.headers.get(header::UPGRADE).cloned();
+        strip_hop_by_hop(&mut parts.headers, &[]);
+        if parts.status != StatusCode::SWITCHING_PROTOCOLS {
+            parts.headers.remove(header::CONTENT_LENGTH);
+            let body = Timed::new(body, self.idle_max).boxed_unsync();
+            return bypassed(Response::from_parts(parts, body), Bypass::Upgrade);
+        }
+        let Some(open) = open else {
+            return voice.error(
+                StatusCode::BAD_GATEWAY,
+                "the connection cannot become a tunnel",
+            );
+        };
+        parts.headers.insert(header::CONNECTION, UPGRADE);
+        if let Some(protocol) = protocol {
+            parts.headers.insert(header::UPGRADE, protocol);
+        }
+        tunnel::pass(client, provider, self.idle_max, open);
+        let body = Empty::new().map_err(Error::from).boxed_unsync();
+        bypassed(Response::from_parts(parts, body), Bypass::Upgrade)
+    }
+
+    fn hide_tenant(&self, headers: &mut HeaderMap) {
+        if let Some(name) = &self.tenant_header {
+            headers.remove(name);
+        }
+    }
+
+    /// Notes what a response that is no hit says about its request.
+    fn explain(&self, held: &Held, response: &Response<WasiBody>) {
+        let headers = response.headers();
+        let told = own_status(headers);
+        let told = |status: Status| told == status.cache_status();
+        // Not of a batch of which part was there, nor of one that joined another: these have found
+        // what they asked for.
+        if told(Status::Miss) {
+            if let Some((parts, body)) = held.seen(COMPARED_BYTES_MAX) {
+                self.reasons.miss(parts, &body);
             }
-            Err(error) => gateway_error(&error_code(&error)),
+            return;
+        }
+        let controlled = [Status::Refresh, Status::Bypass(Bypass::NoStore)];
+        let directive = controlled.into_iter().find(|status| told(*status));
+        if let Some(directive) = directive.and_then(Status::directive) {
+            let content_type = headers.get(header::CONTENT_TYPE);
+            let is_stream = content_type.is_some_and(|it| is_event_stream(it.as_bytes()));
+            self.reasons.controlled(directive, is_stream);
         }
     }
 
     fn count(&self, response: &Response<WasiBody>, took: Duration) {
-        let value = |name| {
-            response
-                .headers()
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-        };
-        match value(X_REFLEX_STATUS) {
+        let cache_status = own_status(response.headers());
+        match last(response.headers(), X_REFLEX_STATUS) {
             Some("HIT_L1_EXACT") => self.metrics.hit(took),
             Some("HIT_STALE") => self.metrics.stale(),
             Some("MISS") => {
@@ -121,16 +271,23 @@ impl Proxy {
                     (Status::Collapsed, "collapsed"),
                     (Status::Partial, "partial"),
                 ];
-                let told = |(status, _): &(Status, _)| {
-                    value(CACHE_STATUS) == Some(&*status.cache_status())
-                };
+                let told = |(status, _): &(Status, _)| cache_status == status.cache_status();
                 let detail = details.into_iter().find(told).map_or("", |found| found.1);
                 self.metrics.miss(detail, took);
             }
-            Some("BYPASS") => self.metrics.bypass(value(CACHE_STATUS).map_or("", detail)),
+            Some("BYPASS") => self.metrics.bypass(detail(cache_status)),
             _ => self.metrics.error(),
         }
     }
+}
+
+/// What we have said of a response. Of a list, the last one is ours.
+fn own_status(headers: &HeaderMap) -> &str {
+    last(headers, CACHE_STATUS).map_or("", last_cache_status)
+}
+
+fn last<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get_all(name).iter().next_back()?.to_str().ok()
 }
 
 impl Failure {
@@ -142,6 +299,7 @@ impl Failure {
             Self::Trapped(_) => "trap",
             Self::TimedOut => "timeout",
             Self::Refused { .. } => "refused",
+            Self::AfterSending { cause, .. } => cause.detail(),
         }
     }
 }
@@ -151,6 +309,11 @@ fn log(failure: &Failure) {
         Failure::Busy | Failure::Refused { .. } => {
             tracing::debug!(?failure, "not handled by the guest")
         }
+        Failure::AfterSending { cause, .. } => tracing::warn!(
+            failure = ?cause,
+            "guest failed after it had sent the request: the provider's answer goes to the client \
+             without it"
+        ),
         failure => tracing::warn!(
             ?failure,
             "guest failed: the request goes to the provider without it"
@@ -158,15 +321,30 @@ fn log(failure: &Failure) {
     }
 }
 
-fn mark(response: &mut Response<WasiBody>, status: Status) {
-    let headers = response.headers_mut();
-    headers.insert(
-        X_REFLEX_STATUS,
-        HeaderValue::from_static(status.x_reflex_status()),
-    );
-    if let Ok(value) = HeaderValue::try_from(&*status.cache_status()) {
-        headers.insert(CACHE_STATUS, value);
+/// What `Connection` says of a request or response that changes the protocol.
+const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
+
+/// HTTP/2 lets a client send a cookie in parts, for the sake of compression. They are one header
+/// to everybody else: RFC 9113, section 8.2.3.
+fn join_cookies(headers: &mut HeaderMap) {
+    let parts: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if parts.len() > 1
+        // What was valid in parts is valid joined.
+        && let Ok(mut joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..]))
+    {
+        joined.set_sensitive(true);
+        headers.insert(header::COOKIE, joined);
     }
+}
+
+/// The provider's answer to a request that the guest had no part in.
+fn bypassed(mut response: Response<WasiBody>, why: Bypass) -> Response<WasiBody> {
+    mark(response.headers_mut(), Status::Bypass(why));
+    response
 }
 
 /// The reason in a `Cache-Status` of ours. A label of a metric must be one of a known few, and a
@@ -179,26 +357,6 @@ fn detail(cache_status: &str) -> &'static str {
     known.map_or("other", Bypass::detail)
 }
 
-/// What the client gets when the provider could not be reached: the status of a gateway, in the
-/// shape of the API's own errors, so that SDKs raise what they always do.
-fn gateway_error(code: &ErrorCode) -> Response<WasiBody> {
-    let (status, reason) = match code {
-        ErrorCode::ConnectionRefused => (StatusCode::BAD_GATEWAY, "it refused the connection"),
-        ErrorCode::ConnectionTimeout => (StatusCode::GATEWAY_TIMEOUT, "connecting took too long"),
-        ErrorCode::HttpResponseTimeout => {
-            (StatusCode::GATEWAY_TIMEOUT, "its response took too long")
-        }
-        ErrorCode::TlsProtocolError => (StatusCode::BAD_GATEWAY, "TLS with it failed"),
-        ErrorCode::ConnectionTerminated => (StatusCode::BAD_GATEWAY, "it closed the connection"),
-        ErrorCode::HttpRequestDenied => (
-            StatusCode::BAD_GATEWAY,
-            "the component asked for another place",
-        ),
-        _ => (StatusCode::BAD_GATEWAY, "it could not be reached"),
-    };
-    error(status, &format!("no answer from the provider: {reason}"))
-}
-
 fn error_code(error: &Error) -> ErrorCode {
     match error {
         Error::ConnectionRefused => ErrorCode::ConnectionRefused,
@@ -206,24 +364,9 @@ fn error_code(error: &Error) -> ErrorCode {
         Error::HttpResponseTimeout => ErrorCode::HttpResponseTimeout,
         Error::TlsProtocolError => ErrorCode::TlsProtocolError,
         Error::ConnectionTerminated => ErrorCode::ConnectionTerminated,
+        Error::DnsError { .. } => ErrorCode::DnsTimeout,
+        Error::ConnectionLimitReached => ErrorCode::ConnectionLimitReached,
+        Error::HttpProtocolError => ErrorCode::HttpProtocolError,
         _ => ErrorCode::DestinationUnavailable,
     }
-}
-
-/// An error of ours. `message` is ours too and needs no escaping.
-fn error(status: StatusCode, message: &str) -> Response<WasiBody> {
-    let body = format!(
-        r#"{{"error":{{"message":"reflex-edge: {message}","type":"gateway_error","param":null,"code":"{}"}}}}"#,
-        status.as_str()
-    );
-    let body = Full::new(Bytes::from(body))
-        .map_err(Error::from)
-        .boxed_unsync();
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    response
 }

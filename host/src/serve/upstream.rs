@@ -1,207 +1,427 @@
-//! The way to the provider: one pooled client, HTTP/1.1 and HTTP/2, TLS by rustls.
+//! The way to the provider: pooled connections, HTTP/1.1 and HTTP/2, TLS by rustls, through the
+//! proxy that the environment names.
 
+mod connect;
+mod environment;
+mod meter;
+mod open;
+mod path;
+mod pool;
+
+use super::held::hold;
+use super::hop::strip_hop_by_hop;
 use super::timed::Timed;
 use crate::config::{NetLimits, Upstream};
 use crate::metrics::Metrics;
-use crate::runtime::{ResponseFuture, SendRequest};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Uri};
-use http_body::Body as _;
+use crate::runtime::{Budget, ResponseFuture, SendRequest};
+use bytes::Bytes;
+use connect::{BoxError, Connector, NameError};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::{PathAndQuery, Scheme};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::body::Incoming;
+use path::stays_below;
+use pool::{Lease, Pool, Stream, Wish};
+use std::collections::hash_map::RandomState;
+use std::error::Error as StdError;
+use std::hash::BuildHasher as _;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::time::Instant;
 use wasmtime_wasi_http::{Error, WasiBody};
 
-/// Idle connections to the provider that are kept for the next request.
-const IDLE_CONNECTIONS_MAX: usize = 256;
-/// How long. Providers close theirs after a minute or more; ours go first.
-const IDLE_SECONDS_MAX: u64 = 50;
+/// How long after a request was sent the end of its connection may mean that both have met on the
+/// way. Later than that the provider has worked on it, and it is not sent again.
+const MEETING_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Sends requests to one provider and to nobody else.
-pub(crate) struct UpstreamClient {
-    client: Client<HttpsConnector<HttpConnector>, WasiBody>,
+/// Sends requests to one provider and to no other place.
+pub(crate) struct UpstreamClient(Arc<Client>);
+
+struct Client {
+    pool: Arc<Pool>,
     upstream: Upstream,
+    /// What `Host` says.
+    host: HeaderValue,
+    /// This process in `Via`. No other has the same, so that a request that comes back is known.
+    via: HeaderValue,
     limits: NetLimits,
+    held_bytes_max: u64,
+    /// What all requests together may hold in memory.
+    budget: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
 
 impl UpstreamClient {
+    /// A client of this provider. Of a request's body, at most `held_bytes_max` are kept to send it
+    /// again.
+    ///
     /// # Errors
     ///
-    /// Fails if TLS cannot be set up.
+    /// TLS cannot be set up, or the environment names a proxy that is none.
     pub(crate) fn new(
         upstream: Upstream,
         limits: NetLimits,
+        held_bytes_max: u64,
+        budget: Arc<Budget>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
-        let mut tcp = HttpConnector::new();
-        tcp.set_nodelay(true);
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(limits.connect_max));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        // The system's trust store lets operators add a CA of their own; a machine without one
-        // still reaches public providers.
-        let tls = match HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(Arc::clone(&provider))
-        {
-            Ok(tls) => tls,
-            Err(error) => {
-                tracing::info!(%error, "no system trust store: using the built-in one");
-                HttpsConnectorBuilder::new()
-                    .with_provider_and_webpki_roots(provider)
-                    .map_err(|error| error.to_string())?
-            }
-        };
-        let connector = tls
-            .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(IDLE_SECONDS_MAX))
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .build(connector);
-        Ok(Self {
-            client,
+        let proxy = environment::proxy(&upstream, |name| std::env::var(name).ok())?;
+        if let Some(proxy) = &proxy {
+            tracing::info!(?proxy, "the provider is reached through a proxy");
+        }
+        let connector = Connector::new(&upstream, proxy, limits.connect_max)?;
+        let id = RandomState::new().hash_one(std::process::id());
+        let text = |text: &str| HeaderValue::try_from(text).map_err(|error| error.to_string());
+        Ok(Self(Arc::new(Client {
+            pool: Pool::new(connector),
+            host: text(host(&upstream))?,
+            via: text(&format!("1.1 reflex-edge-{id:016x}"))?,
             upstream,
             limits,
+            held_bytes_max,
+            budget,
             metrics,
-        })
+        })))
     }
 
     /// Where a request for this path goes.
     ///
     /// # Errors
     ///
-    /// Together with the provider's prefix it is no path.
-    pub(crate) fn target(&self, path: Option<&PathAndQuery>) -> Result<Uri, http::Error> {
+    /// It is no path below the provider's prefix.
+    pub(crate) fn target(&self, path: Option<&PathAndQuery>) -> Result<Uri, NoTarget> {
         let Upstream {
             scheme,
             authority,
             prefix,
-        } = &self.upstream;
+        } = &self.0.upstream;
         let uri = Uri::builder()
             .scheme(scheme.clone())
             .authority(authority.clone());
         let uri = match path {
             Some(path) if prefix.is_empty() => uri.path_and_query(path.clone()),
             path => {
+                if path.is_some_and(|path| !stays_below(path.path())) {
+                    return Err(NoTarget);
+                }
                 let path = path.map_or("/", PathAndQuery::as_str);
                 uri.path_and_query(format!("{prefix}{path}"))
             }
         };
-        uri.build()
+        uri.build().map_err(|_| NoTarget)
+    }
+
+    /// Whether a request has come through this process before: the provider's address leads back
+    /// to it.
+    pub(crate) fn has_passed(&self, headers: &HeaderMap) -> bool {
+        let via = self.0.via.as_bytes();
+        headers
+            .get_all(header::VIA)
+            .iter()
+            .any(|value| value.as_bytes().windows(via.len()).any(|part| part == via))
+    }
+
+    /// Sends a request that asks for another protocol, with the headers that say so, on a
+    /// connection of its own.
+    pub(crate) async fn upgrade(
+        &self,
+        request: Request<WasiBody>,
+    ) -> Result<Response<Incoming>, Error> {
+        let client = &self.0;
+        let limits = &client.limits;
+        let sent = tokio::time::timeout(limits.response_max, client.upgrade(request)).await;
+        let response = sent.unwrap_or(Err(Error::HttpResponseTimeout));
+        response.inspect_err(|_| client.metrics.upstream_failed())
     }
 }
+
+/// A request's path does not lead to the provider.
+#[derive(Debug)]
+pub(crate) struct NoTarget;
 
 impl std::fmt::Debug for UpstreamClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("UpstreamClient")
-            .field("upstream", &self.upstream)
+            .field("upstream", &self.0.upstream)
             .finish_non_exhaustive()
     }
 }
 
-impl SendRequest for UpstreamClient {
-    fn send(&self, mut request: Request<WasiBody>) -> ResponseFuture {
-        let here = (request.uri().scheme(), request.uri().authority());
-        if here != (Some(&self.upstream.scheme), Some(&self.upstream.authority)) {
-            // A guest may talk to the provider, not to the network.
-            return Box::pin(std::future::ready(Err(Error::HttpRequestDenied)));
+/// Whether the provider's address is one that this process itself listens on, as far as its text
+/// tells.
+pub(crate) fn is_own(upstream: &Upstream, listens: SocketAddr) -> bool {
+    let authority = &upstream.authority;
+    let host = authority.host();
+    let ip = host.trim_start_matches('[').trim_end_matches(']');
+    let is_here = match ip.parse::<IpAddr>() {
+        Ok(ip) => ip == listens.ip() || listens.ip().is_unspecified() && ip.is_loopback(),
+        Err(_) => {
+            let ip = listens.ip();
+            host.eq_ignore_ascii_case("localhost") && (ip.is_loopback() || ip.is_unspecified())
         }
-        strip_hop_by_hop(request.headers_mut());
-        request
-            .headers_mut()
-            .append(header::VIA, HeaderValue::from_static("1.1 reflex-edge"));
-        let head = *request.method() == Method::HEAD;
-        let response = self.client.request(request);
-        let NetLimits {
-            response_max,
-            idle_max,
-            ..
-        } = self.limits;
-        let metrics = Arc::clone(&self.metrics);
+    };
+    let port = authority.port_u16().unwrap_or(80);
+    upstream.scheme == Scheme::HTTP && port == listens.port() && is_here
+}
+
+impl SendRequest for UpstreamClient {
+    fn send(&self, request: Request<WasiBody>) -> ResponseFuture {
+        let client = Arc::clone(&self.0);
         Box::pin(async move {
-            let answered = tokio::time::timeout(response_max, response).await;
-            let response = match answered {
-                Ok(Ok(response)) => response,
-                Ok(Err(error)) => {
-                    metrics.upstream_failed();
-                    return Err(failure(&error));
-                }
-                Err(_) => {
-                    metrics.upstream_failed();
-                    return Err(Error::HttpResponseTimeout);
+            let head = *request.method() == Method::HEAD;
+            let sent = client.send(request);
+            let sent = tokio::time::timeout(client.limits.response_max, sent).await;
+            let sent = sent.unwrap_or(Err(Error::HttpResponseTimeout));
+            let (response, stream) = match sent {
+                Ok(sent) => sent,
+                // The guest's fault, and not the provider's.
+                Err(Error::HttpRequestDenied) => return Err(Error::HttpRequestDenied),
+                Err(error) => {
+                    client.metrics.upstream_failed();
+                    return Err(error);
                 }
             };
             let (mut parts, body) = response.into_parts();
-            strip_hop_by_hop(&mut parts.headers);
+            strip_hop_by_hop(&mut parts.headers, &[]);
             // The body knows its own length. Left in place, the header would be checked a second
-            // time on the way, by a layer that hides whose body it is.
-            if !head && body.size_hint().exact().is_some() {
+            // time on the way, by a layer that hides whose body it is; and beside chunks it is
+            // wrong.
+            if !head && parts.status != StatusCode::NOT_MODIFIED {
                 parts.headers.remove(header::CONTENT_LENGTH);
             }
-            let body = Timed::new(body, idle_max)
-                .map_err(Error::from)
-                .boxed_unsync();
+            let body = Timed::new(body, client.limits.idle_max);
+            let body = match stream {
+                Some(stream) => Streamed::new(body, stream).boxed_unsync(),
+                None => body.boxed_unsync(),
+            };
             Ok(Response::from_parts(parts, body))
         })
     }
 }
 
-/// What went wrong before there was a response, in the words of `wasi:http`.
-fn failure(error: &hyper_util::client::legacy::Error) -> Error {
-    let text = causes(error)
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ");
-    tracing::warn!(error = text, "the provider did not answer");
-    let io = causes(error).find_map(|cause| cause.downcast_ref::<std::io::Error>());
-    match io.map(std::io::Error::kind) {
-        Some(std::io::ErrorKind::ConnectionRefused) => Error::ConnectionRefused,
-        Some(std::io::ErrorKind::TimedOut) => Error::ConnectionTimeout,
-        Some(std::io::ErrorKind::InvalidData) => Error::TlsProtocolError,
-        _ if error.is_connect() => Error::DestinationUnavailable,
-        _ => Error::ConnectionTerminated,
+type Sent = (Response<Incoming>, Option<Stream>);
+
+impl Client {
+    async fn send(&self, mut request: Request<WasiBody>) -> Result<Sent, Error> {
+        let here = (request.uri().scheme(), request.uri().authority());
+        if here != (Some(&self.upstream.scheme), Some(&self.upstream.authority)) {
+            // A guest may talk to the provider, not to the network.
+            return Err(Error::HttpRequestDenied);
+        }
+        strip_hop_by_hop(request.headers_mut(), &[]);
+        self.pass_on(&mut request);
+        let is_kept = request.body().size_hint().lower() <= self.held_bytes_max;
+        let wish = match is_kept {
+            true => Wish::Any,
+            false => Wish::NotIdle,
+        };
+        let lease = self.lease(wish).await?;
+        if !lease.is_reused {
+            return self.send_on(lease, request).await.map_err(|it| it.error);
+        }
+        // The provider may be closing the connection just now.
+        let (held, lent) = hold(request, self.held_bytes_max, &self.budget);
+        let began = Instant::now();
+        let failed = match self.send_on(lease, lent).await {
+            Ok(sent) => return Ok(sent),
+            Err(failed) => failed,
+        };
+        let again = match failed.is_unanswered && began.elapsed() < MEETING_TIME_MAX {
+            true => held.take_back().ok(),
+            false => None,
+        };
+        let Some(request) = again else {
+            return Err(failed.error);
+        };
+        tracing::debug!("sent again: the provider had closed the connection");
+        let lease = self.lease(Wish::MadeAfter(began)).await?;
+        self.send_on(lease, request).await.map_err(|it| it.error)
+    }
+
+    /// A connection within `connect_max`, however many steps it takes to have one.
+    async fn lease(&self, wish: Wish) -> Result<Lease, Error> {
+        self.connected(self.pool.lease(wish)).await
+    }
+
+    async fn connected<T>(
+        &self,
+        connecting: impl Future<Output = Result<T, BoxError>>,
+    ) -> Result<T, Error> {
+        match tokio::time::timeout(self.limits.connect_max, connecting).await {
+            Ok(Ok(connected)) => Ok(connected),
+            Ok(Err(error)) => Err(connect_failure(&*error)),
+            Err(_) => {
+                tracing::warn!("the provider cannot be reached: connecting took too long");
+                Err(Error::ConnectionTimeout)
+            }
+        }
+    }
+
+    async fn send_on(&self, lease: Lease, mut request: Request<WasiBody>) -> Result<Sent, Unsent> {
+        match lease.is_http2() {
+            true => *request.version_mut() = Version::HTTP_2,
+            false => self.write_for_http1(&mut request, &self.pool.connector().forwarded),
+        }
+        let (response, stream) = lease.send(request).await.map_err(|failed| Unsent {
+            error: send_failure(&failed.error),
+            is_unanswered: failed.is_unanswered,
+        })?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            tracing::warn!("the provider switched protocols unasked");
+            return Err(Unsent {
+                error: Error::HttpProtocolError,
+                is_unanswered: false,
+            });
+        }
+        Ok((response, stream))
+    }
+
+    async fn upgrade(&self, mut request: Request<WasiBody>) -> Result<Response<Incoming>, Error> {
+        self.pass_on(&mut request);
+        let io = self.connected(self.pool.connector().connect_for_upgrade());
+        let io = io.await?;
+        self.write_for_http1(&mut request, &None);
+        let response = open::upgrade(io, request).await;
+        response.map_err(|error| send_failure(&error))
+    }
+
+    /// Says that the request came through here.
+    fn pass_on(&self, request: &mut Request<WasiBody>) {
+        request.headers_mut().append(header::VIA, self.via.clone());
+    }
+
+    /// HTTP/1.1 names the host in a header, and a proxy that forwards wants the whole URL.
+    fn write_for_http1(
+        &self,
+        request: &mut Request<WasiBody>,
+        forwarded: &Option<Option<HeaderValue>>,
+    ) {
+        *request.version_mut() = Version::HTTP_11;
+        request
+            .headers_mut()
+            .insert(header::HOST, self.host.clone());
+        match forwarded {
+            Some(None) => {}
+            Some(Some(auth)) => {
+                request
+                    .headers_mut()
+                    .insert(header::PROXY_AUTHORIZATION, auth.clone());
+            }
+            None => {
+                let path = request.uri().path_and_query().cloned();
+                *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
+            }
+        }
     }
 }
 
-/// An error and its causes.
-fn causes<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |&cause| cause.source())
+/// A request that got no response.
+struct Unsent {
+    error: Error,
+    is_unanswered: bool,
 }
 
-/// Headers that speak of one connection, RFC 9110 section 7.6.1, and those that `Connection`
-/// names itself.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+/// The provider's host, and its port if that is not its scheme's own.
+fn host(upstream: &Upstream) -> &str {
+    let usual = match upstream.scheme == Scheme::HTTPS {
+        true => ":443",
+        false => ":80",
+    };
+    let authority = upstream.authority.as_str();
+    authority.strip_suffix(usual).unwrap_or(authority)
+}
 
-/// Takes out what must not go past this hop.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
+/// What went wrong before there was a connection, in the words of `wasi:http`.
+fn connect_failure(error: &(dyn StdError + 'static)) -> Error {
+    tracing::warn!(error = text(error), "the provider cannot be reached");
+    if causes(error).any(|cause| cause.is::<NameError>()) {
+        return Error::DnsError {
+            rcode: None,
+            info_code: None,
+        };
+    }
+    if causes(error).any(|cause| cause.is::<rustls::Error>()) {
+        return Error::TlsProtocolError;
+    }
+    let mut io = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
+    io.find_map(|io| match (io.kind(), io.raw_os_error()) {
+        (io::ErrorKind::ConnectionRefused, _) => Some(Error::ConnectionRefused),
+        (io::ErrorKind::TimedOut, _) => Some(Error::ConnectionTimeout),
+        (_, Some(EMFILE | ENFILE)) => Some(Error::ConnectionLimitReached),
+        _ => None,
+    })
+    .unwrap_or(Error::DestinationUnavailable)
+}
+
+/// No file descriptor is left, for the process or for the system.
+const EMFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
+const ENFILE: i32 = rustix::io::Errno::NFILE.raw_os_error();
+
+/// What went wrong after the request was sent.
+fn send_failure(error: &hyper::Error) -> Error {
+    tracing::warn!(error = text(error), "the provider did not answer");
+    match error.is_parse() {
+        true => Error::HttpProtocolError,
+        false => Error::ConnectionTerminated,
+    }
+}
+
+fn text(error: &(dyn StdError + 'static)) -> String {
+    let texts: Vec<_> = causes(error).map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
+/// An error and its causes, those that `io::Error` hides too.
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&cause| {
+        let hidden = cause.downcast_ref().and_then(io::Error::get_ref);
+        hidden.map_or_else(|| cause.source(), |hidden| Some(hidden as _))
+    })
+}
+
+/// A body that holds its stream of a shared connection.
+struct Streamed {
+    inner: Timed,
+    /// Gone at the end.
+    stream: Option<Stream>,
+}
+
+impl Streamed {
+    fn new(inner: Timed, stream: Stream) -> Self {
+        let stream = (!inner.is_end_stream()).then_some(stream);
+        Self { inner, stream }
+    }
+}
+
+impl Body for Streamed {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) || self.inner.is_end_stream() {
+            self.stream = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 
@@ -210,23 +430,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_end_to_end_headers_pass() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "close, X-Private , keep-alive"),
-            ("x-private", "1"),
-            ("keep-alive", "timeout=5"),
-            ("transfer-encoding", "chunked"),
-            ("upgrade", "websocket"),
-            ("te", "trailers"),
-            ("authorization", "Bearer k"),
-            ("x-public", "1"),
-        ] {
-            headers.append(name, HeaderValue::from_static(value));
-        }
-        strip_hop_by_hop(&mut headers);
-        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["authorization", "x-public"]);
+    fn an_upstream_that_is_ourselves_is_known() {
+        let check = |url: &str, listens: &str, expected: bool| {
+            let upstream = url.parse().expect("a URL");
+            let listens = listens.parse().expect("an address");
+            assert_eq!(is_own(&upstream, listens), expected, "{url} {listens}");
+        };
+        check("http://127.0.0.1:8080", "127.0.0.1:8080", true);
+        check("http://127.0.0.1:8080/v1", "0.0.0.0:8080", true);
+        check("http://localhost:8080", "127.0.0.1:8080", true);
+        check("http://LOCALHOST:8080", "[::]:8080", true);
+        check("http://[::1]:8080", "[::1]:8080", true);
+        check("http://127.0.0.1", "127.0.0.1:80", true);
+        check("http://127.0.0.1:8081", "127.0.0.1:8080", false);
+        check("http://127.0.0.2:8080", "127.0.0.1:8080", false);
+        check("https://127.0.0.1:8080", "127.0.0.1:8080", false);
+        check("http://models.test:8080", "0.0.0.0:8080", false);
+        check("http://localhost:8080", "192.0.2.1:8080", false);
     }
 }

@@ -2,33 +2,21 @@
 
 use alloc::vec::Vec;
 
-use super::string::{scan, unescape};
+use super::string::{Halves, scan, unescape};
 use super::{DEPTH_MAX, Document, Invalid, Kind, Node, TEXT_BYTES_MAX};
 
-/// Reads a text that is one JSON value.
+/// Up to here, the list of nodes doubles when it is full.
+const DOUBLED_MAX: usize = 4096;
+
+/// Reads a text of a request, which is one JSON value.
 pub(crate) fn read(text: &[u8]) -> Result<Document<'_>, Invalid> {
-    if text.len() > TEXT_BYTES_MAX {
-        return Err(Invalid::TooLarge);
-    }
-    if text.starts_with(b"\xef\xbb\xbf") {
-        return Err(Invalid::ByteOrderMark);
-    }
-    let mut reader = Reader {
-        document: Document {
-            text,
-            decoded: Vec::new(),
-            nodes: Vec::with_capacity(64),
-            members: Vec::with_capacity(32),
-        },
-        at: 0,
-        open: Vec::with_capacity(16),
-        keys: Vec::with_capacity(32),
-    };
-    match reader.read() {
-        Ok(()) => Ok(reader.document),
-        Err(_) if core::str::from_utf8(text).is_err() => Err(Invalid::NotUtf8),
-        Err(invalid) => Err(invalid),
-    }
+    Reader::read_all(text, Halves::Refused, false)
+}
+
+/// Reads a text of an answer, which is one JSON value. Half a surrogate pair is accepted, and an
+/// array of numbers becomes [`Kind::Numbers`].
+pub(crate) fn read_answer(text: &[u8]) -> Result<Document<'_>, Invalid> {
+    Reader::read_all(text, Halves::Kept, true)
 }
 
 struct Reader<'t> {
@@ -38,9 +26,43 @@ struct Reader<'t> {
     open: Vec<u32>,
     /// Keys of the objects not yet closed, as node numbers.
     keys: Vec<u32>,
+    halves: Halves,
+    /// Whether the elements of an array are dropped if all are numbers.
+    drops_numbers: bool,
 }
 
-impl Reader<'_> {
+impl<'t> Reader<'t> {
+    fn read_all(
+        text: &'t [u8],
+        halves: Halves,
+        drops_numbers: bool,
+    ) -> Result<Document<'t>, Invalid> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(Invalid::TooLarge);
+        }
+        if text.starts_with(b"\xef\xbb\xbf") {
+            return Err(Invalid::ByteOrderMark);
+        }
+        let mut reader = Self {
+            document: Document {
+                text,
+                decoded: Vec::new(),
+                nodes: Vec::with_capacity(64),
+                members: Vec::with_capacity(32),
+            },
+            at: 0,
+            open: Vec::with_capacity(16),
+            keys: Vec::with_capacity(32),
+            halves,
+            drops_numbers,
+        };
+        match reader.read() {
+            Ok(()) => Ok(reader.document),
+            Err(_) if core::str::from_utf8(text).is_err() => Err(Invalid::NotUtf8),
+            Err(invalid) => Err(invalid),
+        }
+    }
+
     fn read(&mut self) -> Result<(), Invalid> {
         loop {
             // A value is due.
@@ -74,7 +96,7 @@ impl Reader<'_> {
                         Some(_) => Err(Invalid::Trailing),
                     };
                 };
-                match (self.document.node(container).kind, self.token()) {
+                match (self.document.node(container).kind(), self.token()) {
                     (Kind::Object, Some(b'}')) | (Kind::Array, Some(b']')) => self.leave()?,
                     (Kind::Array, Some(b',')) => {
                         self.at += 1;
@@ -102,13 +124,19 @@ impl Reader<'_> {
     }
 
     fn push(&mut self, kind: Kind, start: usize, end: usize) -> u32 {
-        let at = self.document.nodes.len() as u32;
-        self.document.nodes.push(Node {
-            kind,
-            start: start as u32,
-            end: end as u32,
-            next: at + 1,
-        });
+        let nodes = &mut self.document.nodes;
+        if nodes.len() == nodes.capacity() && nodes.len() >= DOUBLED_MAX {
+            // Doubled, a document of tiny values takes twice what it needs, and the memory of a
+            // guest never shrinks. But for this node and the first of a container just entered,
+            // each that comes has one of these before it.
+            let is_mark = |byte: &&u8| matches!(byte, b',' | b':' | b'[' | b'{');
+            let rest = self.document.text.get(self.at..).unwrap_or_default();
+            let most = rest.iter().filter(is_mark).count() + 2;
+            // There may be more of them within strings.
+            nodes.reserve_exact(most.min(3 * nodes.len()));
+        }
+        let at = nodes.len() as u32;
+        nodes.push(Node::new(kind, start, end));
         at
     }
 
@@ -129,11 +157,11 @@ impl Reader<'_> {
             return Err(Invalid::Syntax);
         };
         let document = &mut self.document;
-        let next = document.nodes.len() as u32;
-        let mut node = document.node(container);
-        node.next = next;
-        if node.kind == Kind::Object {
-            let keys = &mut self.keys[node.start as usize..];
+        let next = document.nodes.len();
+        let node = document.node(container);
+        let mut closed = Node::new(Kind::Array, 0, next);
+        if node.kind() == Kind::Object {
+            let keys = &mut self.keys[node.start()..];
             let ordered =
                 |keys: &[u32]| keys.is_sorted_by(|&a, &b| document.bytes(a) < document.bytes(b));
             if !ordered(keys) {
@@ -144,12 +172,19 @@ impl Reader<'_> {
                 }
             }
             let start = document.members.len();
+            document.members.push(next as u32);
             document.members.extend_from_slice(keys);
-            self.keys.truncate(node.start as usize);
-            node.start = start as u32;
-            node.end = document.members.len() as u32;
+            self.keys.truncate(node.start());
+            closed = Node::new(Kind::Object, start, document.members.len());
+        } else if self.drops_numbers {
+            let first = container as usize + 1;
+            let elements = &document.nodes[first..];
+            if !elements.is_empty() && elements.iter().all(|it| it.kind() == Kind::Number) {
+                document.nodes.truncate(first);
+                closed = Node::new(Kind::Numbers, 0, 0);
+            }
         }
-        document.nodes[container as usize] = node;
+        document.nodes[container as usize] = closed;
         Ok(())
     }
 
@@ -179,7 +214,7 @@ impl Reader<'_> {
         }
         if span.respelled || (key && span.escaped) {
             let begin = self.document.decoded.len();
-            unescape(raw, &mut self.document.decoded)?;
+            unescape(raw, &mut self.document.decoded, self.halves)?;
             self.push(Kind::Decoded, begin, self.document.decoded.len());
         } else {
             self.push(Kind::Spelled, start, end);

@@ -5,13 +5,17 @@
     reason = "a test that is wrong about its input should stop"
 )]
 
+mod answer_heads;
 mod answers;
 mod batches;
 mod bodies;
 mod cases;
 mod completions;
 mod control;
+mod disguises;
 mod embeddings;
+mod empty;
+mod endings;
 mod errors;
 mod gemini;
 mod gemini_answers;
@@ -32,8 +36,12 @@ mod request;
 mod respelling;
 mod responses;
 mod samples;
+mod spelling;
+mod splits;
+mod stated;
 mod status;
 mod tenants;
+mod traces;
 mod usage;
 mod valid;
 mod vectors;

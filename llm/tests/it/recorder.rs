@@ -1,6 +1,6 @@
 //! What the recorder keeps of an answer, and how much it takes in.
 
-use reflex_llm::{Api, Limits, Recorder, Rejected, Representation};
+use reflex_llm::{Api, Limits, Recorder, Rejected, Representation, Validator};
 
 use crate::answers::{JSON, LIMITS, content_type, record, shape, sse};
 use crate::judging::Judged;
@@ -12,41 +12,30 @@ fn a_stream_cannot_fill_memory() {
         .collect();
     assert_eq!(sse(many.as_bytes()), Err(Rejected::Unexpected));
 
-    let roomy = Limits {
-        body_bytes_max: 1 << 30,
+    let bounded = Limits {
+        body_bytes_max: 4 << 20,
         ..LIMITS
     };
-    let mut recorder = Recorder::new(shape(Representation::Sse), roomy);
-    recorder
-        .head(200, &[content_type(Representation::Sse)])
-        .unwrap();
-    for _ in 0..65 {
-        recorder.feed(&[b'x'; 1 << 16]);
+    for piece in [
+        vec![b'x'; 1 << 16],
+        [b"data: ", &[b'x'; 1 << 16][..], b"\n"].concat(),
+    ] {
+        let mut recorder = Recorder::new(shape(Representation::Sse), bounded);
+        recorder
+            .head(200, &[content_type(Representation::Sse)])
+            .unwrap();
+        for _ in 0..65 {
+            recorder.feed(&piece);
+        }
+        let rejected = recorder.rejected();
+        assert_eq!(rejected, Some(Rejected::TooLarge), "one without end");
     }
-    assert_eq!(
-        recorder.rejected(),
-        Some(Rejected::TooLarge),
-        "one line without end"
-    );
-
-    let mut recorder = Recorder::new(shape(Representation::Sse), roomy);
-    recorder
-        .head(200, &[content_type(Representation::Sse)])
-        .unwrap();
-    for _ in 0..65 {
-        recorder.feed(&[b"data: ", &[b'x'; 1 << 16][..], b"\n"].concat());
-    }
-    assert_eq!(
-        recorder.rejected(),
-        Some(Rejected::TooLarge),
-        "one frame without end"
-    );
 }
 
-/// A picture in base64, 3 million characters of it, in one frame.
+/// A picture in base64, 12 million characters of it, in one frame: as long as an answer may be.
 #[test]
-fn a_frame_may_hold_a_picture() {
-    let picture = "A".repeat(3 << 20);
+fn a_frame_may_be_as_long_as_the_answer() {
+    let picture = "A".repeat(12 << 20);
     let frame = format!(
         "data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"inlineData\":{{\"data\":\"{picture}\"}}}}]}},\"finishReason\":\"STOP\"}}]}}\n\n"
     );
@@ -156,6 +145,34 @@ fn a_body_shorter_or_longer_than_promised_is_refused() {
     }
 }
 
+/// A host keeps the body for its clients anyway. A second copy in the recorder doubled its memory.
+#[test]
+fn a_validator_judges_like_a_recorder_and_takes_the_body_from_its_caller() {
+    let json = content_type(Representation::Json);
+    let validator = |parts: &[&[u8]]| {
+        let mut validator = Validator::new(shape(Representation::Json), LIMITS);
+        validator.head(200, &[json]).unwrap();
+        parts.iter().for_each(|part| validator.feed(part));
+        validator
+    };
+    let (first, second) = JSON.split_at(7);
+    let kept = validator(&[first, second]).finish(JSON).unwrap();
+    let mut recorder = Recorder::new(shape(Representation::Json), LIMITS);
+    recorder.head(200, &[json]).unwrap();
+    recorder.feed(JSON);
+    let recorded = recorder.finish().unwrap();
+    assert_eq!(
+        (kept.body, kept.headers),
+        (&*recorded.body, recorded.headers)
+    );
+
+    // Bytes that were not judged are not kept.
+    assert_eq!(validator(&[first]).finish(JSON), Err(Rejected::Cut));
+    assert_eq!(validator(&[JSON]).finish(first), Err(Rejected::Cut));
+    let long = vec![b' '; LIMITS.body_bytes_max + 1];
+    assert_eq!(validator(&[&long]).rejected(), Some(Rejected::TooLarge));
+}
+
 #[test]
 fn calls_out_of_order_keep_nothing() {
     let recorder = Recorder::new(shape(Representation::Json), LIMITS);
@@ -203,6 +220,7 @@ fn only_headers_that_the_answer_needs_are_kept() {
                 b"application/json; charset=utf-8".to_vec()
             ),
             ("openai-version".to_owned(), b"2020-10-01".to_vec()),
+            ("cache-control".to_owned(), b"no-store".to_vec()),
             ("content-language".to_owned(), b"en".to_vec()),
         ]
     );

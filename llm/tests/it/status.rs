@@ -1,5 +1,6 @@
 //! What the client is told, and the names that cross borders.
 
+use reflex_llm::status::{cache_status_after, last_cache_status};
 use reflex_llm::{Api, Bypass, Rejected, Representation, Shape, Status};
 
 #[test]
@@ -49,22 +50,22 @@ fn each_outcome_has_its_headers() {
 fn shapes_and_reasons_have_names_that_lead_back() {
     for &api in Api::ALL {
         for representation in [Representation::Json, Representation::Sse] {
-            let shape = Shape {
-                api,
-                representation,
-            };
-            assert_eq!(Shape::from_name(shape.name()), Some(shape));
+            let shape = Shape::new(api, representation);
+            assert_eq!(Shape::from_token(shape.name()), Some(shape));
         }
     }
-    assert_eq!(
-        Shape {
-            api: Api::ChatCompletions,
-            representation: Representation::Sse
-        }
-        .name(),
-        "chat-completions+sse"
-    );
-    assert_eq!(Shape::from_name("chat-completions "), None);
+    let stream = Shape::new(Api::ChatCompletions, Representation::Sse);
+    assert_eq!(stream.token(), "chat-completions+sse");
+    let three = Shape {
+        parts: Some(3),
+        ..stream
+    };
+    assert_eq!(three.token(), "chat-completions+sse;parts=3");
+    assert_eq!(three.name(), stream.name());
+    assert_eq!(Shape::from_token(&three.token()), Some(three));
+    for none in ["chat-completions ", "chat-completions;parts=", "x;parts=1"] {
+        assert_eq!(Shape::from_token(none), None, "{none}");
+    }
     for &rejected in Rejected::ALL {
         assert_eq!(Rejected::from_detail(rejected.detail()), Some(rejected));
     }
@@ -75,5 +76,55 @@ fn shapes_and_reasons_have_names_that_lead_back() {
             bypass.detail().bytes().all(plain),
             "it stands in a quoted string"
         );
+    }
+}
+
+/// RFC 9211 defines a list: the cache nearest the client stands last.
+#[test]
+fn what_others_say_of_their_caches_stays_and_ours_stands_last() {
+    const OURS: &str = "reflex; fwd=miss";
+    let check = |others: &[&[u8]], list: &str| {
+        let said = cache_status_after(others.iter().copied(), OURS);
+        assert_eq!(said, list, "{others:?}");
+        assert_eq!(last_cache_status(&said), OURS, "{others:?}");
+    };
+    check(&[], OURS);
+    check(&[b""], OURS);
+    check(&[b"cdn; hit"], "cdn; hit, reflex; fwd=miss");
+    check(
+        &[b" a; hit ,b; fwd=miss ", b"\"c, d\"; hit"],
+        "a; hit ,b; fwd=miss, \"c, d\"; hit, reflex; fwd=miss",
+    );
+    check(
+        &[br#"a; detail="x\",y""#],
+        r#"a; detail="x\",y", reflex; fwd=miss"#,
+    );
+    // One of ours in front of another.
+    check(
+        &[b"reflex; hit; ttl=9"],
+        "reflex; hit; ttl=9, reflex; fwd=miss",
+    );
+    // Behind these no reader would find ours.
+    for broken in [
+        &b"a; detail=\"x"[..],
+        b"a; detail=\"x\\\"",
+        b"a,",
+        b"a; \xff",
+        "a; detail=\"é\"".as_bytes(),
+        b"a\x01",
+        &[b'a'; 4097],
+    ] {
+        check(&[broken], OURS);
+        check(&[b"b; hit", broken], OURS);
+    }
+    for (value, last) in [
+        ("", ""),
+        ("a", "a"),
+        ("a, b; hit", "b; hit"),
+        (r#"a; detail=", b""#, r#"a; detail=", b""#),
+        (r#"a; detail=", b"#, ""),
+        ("é, ü", "ü"),
+    ] {
+        assert_eq!(last_cache_status(value), last, "{value}");
     }
 }

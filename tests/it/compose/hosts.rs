@@ -33,7 +33,8 @@ fn the_middleware_runs_in_node() {
             was_sought.iter().any(|it| tool::target().join(it).exists()),
             "run `cargo xtask guests` first"
         );
-        eprintln!("skipped: the middleware in Node.js: none here has WebAssembly.Suspending");
+        let how = "get Node.js 24 and run `cargo xtask guests`";
+        reflex_skip::skip("the middleware in Node.js", how);
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
@@ -50,7 +51,7 @@ fn in_node(node: impl AsRef<Path>, component: &Path, name: &str) {
     if !jco.exists() {
         let why = std::fs::read_to_string(tool::target().join("languages/ask-js.skipped"));
         let why = why.unwrap_or_else(|_| panic!("jco is missing: run `cargo xtask guests`"));
-        eprintln!("skipped: {name}: {why}");
+        reflex_skip::skip(name, &why);
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");

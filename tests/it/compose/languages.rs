@@ -84,7 +84,7 @@ fn component(language: &str) -> Option<PathBuf> {
             component.display()
         )
     });
-    eprintln!("skipped: the guest in {language}: {why}");
+    reflex_skip::skip(&format!("the guest in {language}"), &why);
     None
 }
 

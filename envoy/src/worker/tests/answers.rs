@@ -84,6 +84,44 @@ fn a_stream_is_kept_byte_for_byte_however_it_is_cut() {
     }
 }
 
+/// A page that has read the miss must be able to read the hit, and whoever waited; and none of them
+/// gets the cookie of another's exchange.
+#[test]
+fn the_head_of_a_hit_is_that_of_its_miss_but_for_what_belongs_to_the_exchange() {
+    let sent: [(&str, &[u8]); 9] = [
+        (":status", b"200"),
+        ("content-type", b"application/json"),
+        ("access-control-allow-origin", b"https://page.example"),
+        ("vary", b"origin"),
+        ("vary", b"accept-encoding"),
+        ("cache-control", b"no-store"),
+        ("content-md5", b"AAAA"),
+        ("set-cookie", b"session=1"),
+        ("x-request-id", b"req_1"),
+    ];
+    let kept = [
+        ("content-type", "application/json"),
+        ("access-control-allow-origin", "https://page.example"),
+        ("vary", "origin"),
+        ("vary", "accept-encoding"),
+        ("cache-control", "no-store"),
+        ("content-md5", "AAAA"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let mut play = Play::new();
+    let id = forwarded(&mut play, &Ask::chat("hello"));
+    let follower = play.asks(&Ask::chat("hello"));
+    play.on(id, Event::Head(200, &sent));
+    play.chunk(id, &json("hi"), true);
+    play.collapsed(follower, &json("hi"));
+    assert_eq!(play.clients[&follower].head, kept);
+    let next = play.asks(&Ask::chat("hello"));
+    play.hit(next, &json("hi"));
+    assert_eq!(play.clients[&next].head, kept);
+    play.settle();
+    play.ends();
+}
+
 #[test]
 fn a_client_may_hang_up_at_the_terminal_event() {
     let mut play = Play::new();
@@ -125,7 +163,7 @@ fn recordings_together_stay_within_their_budget() {
     assert!(play.worker.shared().recording().take(left - 1));
     play.chunk(first, "12", false);
     play.provider(follower);
-    assert_eq!(play.counted("drops_memory"), 1);
+    assert_eq!(play.counted("not_kept_total.memory"), 1);
     let recording = play.worker.shared().recording();
     assert_eq!(recording.left(), 2, "what it had taken is given back");
     recording.give_back(left - 1);
@@ -143,7 +181,7 @@ fn inserts_together_stay_within_their_budget() {
     play.answers(first, &json("hi"));
     play.settle();
     assert_eq!(
-        (play.counted("drops_busy"), play.counted("inserts")),
+        (play.counted("not_kept_total.busy"), play.counted("inserts")),
         (1, 0)
     );
     assert!(play.daemon.entries.is_empty() && play.daemon.fills.is_empty());
@@ -173,7 +211,10 @@ fn an_insert_counts_when_it_is_done() {
     play.daemon.mood = Mood::Nonsense;
     play.settle();
     assert_eq!(
-        (play.counted("inserts"), play.counted("drops_failed")),
+        (
+            play.counted("inserts"),
+            play.counted("not_kept_total.failed")
+        ),
         (0, 1)
     );
     play.ends();
@@ -189,6 +230,7 @@ impl Play {
             saw: Saw::Provider,
             set: Vec::new(),
             marked: None,
+            head: Vec::new(),
         };
         self.clients.insert(id, client);
     }

@@ -247,12 +247,12 @@ fn a_segment_cut_short_underneath_before_the_first_read_is_a_miss() {
 struct Mount(PathBuf);
 
 impl Mount {
-    /// `None` with a message where that is not allowed.
+    /// `None` where that is not allowed, which is a skip.
     fn new(at: &Path, arguments: &[&str]) -> Option<Self> {
         if run(Command::new("mount").args(arguments).arg(at)) {
             return Some(Self(at.to_owned()));
         }
-        println!("skipped: mounting is not allowed here");
+        reflex_skip::skip("a mounted disk", "mounting is not allowed: run as root");
         None
     }
 }
@@ -311,7 +311,8 @@ fn what_was_durable_on_a_real_file_system_is_there_after_the_power_was_lost() {
     image.set_len(24 << 20).unwrap();
     let mut format = Command::new("mkfs.ext4");
     if !run(format.args(["-q", "-F"]).arg(path("image"))) {
-        println!("skipped: no mkfs.ext4 here");
+        let how = "get mkfs.ext4 (on Debian: `apt-get install e2fsprogs`)";
+        reflex_skip::skip("power loss on ext4", how);
         return;
     }
     for name in ["live", "after"] {

@@ -186,7 +186,7 @@ fn a_full_file_system_means_memory_and_what_was_stored_is_served() {
     let mut mount = Command::new("mount");
     mount.args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]);
     if !run(mount.arg(dir.path())) {
-        println!("skipped: mounting is not allowed here");
+        reflex_skip::skip("a full file system", "mounting is not allowed: run as root");
         return;
     }
     let filled = catch_unwind(AssertUnwindSafe(|| {
@@ -214,7 +214,7 @@ fn a_read_only_or_full_file_system_means_memory_until_it_is_neither() {
     let options = options(dir.path());
     let check = |mount: &[&str], remount: &str| {
         if !run(Command::new("mount").args(mount).arg(dir.path())) {
-            println!("skipped: mounting is not allowed here");
+            reflex_skip::skip("a mounted disk", "mounting is not allowed: run as root");
             return;
         }
         let opened = catch_unwind(AssertUnwindSafe(|| {

@@ -1,16 +1,21 @@
 //! `PUT` of an entry: an answer is judged once more, and stored unless there was a purge.
 
-use super::fields::{EPOCH, MODEL, SHAPE, TTL, fill_id, number, text};
+use super::fields::{AGE, EPOCH, MODEL, SHAPE, TTL, fill_id, number, text};
 use super::refusal::Refusal;
 use super::{EdgeApi, Name};
 use crate::answer::{AnswerHead, Notes};
-use crate::cache::{CacheKey, InsertError, NewEntry};
+use crate::cache::{CacheKey, InsertError, Mark, NewEntry};
+use crate::revealed;
+use crate::runtime::Gathered;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use reflex_llm::{Limits, MODEL_BYTES_MAX, Recorder, Rejected, Shape, Storable};
+use reflex_llm::{
+    Limits, MODEL_BYTES_MAX, ProviderControl, Rejected, Shape, Stated, Storable, Term, Validator,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinError;
@@ -18,8 +23,22 @@ use tokio::task::JoinError;
 /// Payloads over this length are stored on a blocking thread.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// Stores the answer that a request brings, and lets go on who has waited for it.
+/// Stores the answer that a request brings, and lets go on who has waited for it. One that is not
+/// kept is counted.
 pub(super) async fn insert(
+    api: &Arc<EdgeApi>,
+    name: Name,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<Response, Refusal> {
+    let inserted = try_insert(api, name, headers, body).await;
+    if let Some(reason) = inserted.as_ref().err().and_then(Refusal::not_kept) {
+        api.metrics.not_kept(reason);
+    }
+    inserted
+}
+
+async fn try_insert(
     api: &Arc<EdgeApi>,
     name: Name,
     headers: &HeaderMap,
@@ -74,14 +93,17 @@ impl Drop for Leading {
 struct Arrival {
     api: Arc<EdgeApi>,
     name: Name,
-    /// None is for ever.
+    /// How long it lives from now on. None is for ever.
     ttl: Option<Duration>,
+    /// How old it is already, in seconds.
+    age_seconds: u64,
     shape: Option<Shape>,
     /// For the operator's prices.
     model: Option<String>,
-    /// The epoch that the answer is of.
-    epoch: Option<String>,
-    answer: Storable,
+    /// When the answer was asked for, or at least begun to arrive. `None` if nobody can tell, for
+    /// the epoch that it is of is not of this daemon.
+    since: Option<Mark>,
+    answer: Storable<Bytes>,
 }
 
 impl Arrival {
@@ -94,8 +116,13 @@ impl Arrival {
         if !headers.get_all(CONTENT_ENCODING).iter().all(identity) {
             let why = "bodies are kept as they are read, not compressed";
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            return Err(Refusal::new(status, "content-encoding", why));
+            return Err(Refusal::new(
+                status,
+                Rejected::ContentEncoding.detail(),
+                why,
+            ));
         }
+        let age_seconds = number(headers, &AGE)?.unwrap_or(0);
         let ttl = match text(headers, &TTL, "number")? {
             Some("never") => None,
             _ => Some(match number(headers, &TTL)? {
@@ -104,12 +131,13 @@ impl Arrival {
                     return Err(Refusal::bad("ttl", why));
                 }
                 Some(seconds) => Duration::from_secs(seconds),
-                None => api.ttl,
+                // The operator's rule counts from when it was new.
+                None => api.ttl.saturating_sub(Duration::from_secs(age_seconds)),
             }),
         };
         let shape = match text(headers, &SHAPE, "shape")? {
             None => None,
-            Some(name) => Some(Shape::from_name(name).ok_or_else(|| {
+            Some(name) => Some(Shape::from_token(name).ok_or_else(|| {
                 let why = "x-reflex-shape is none that is known here";
                 Refusal::bad("shape", why)
             })?),
@@ -123,56 +151,74 @@ impl Arrival {
             api: Arc::clone(api),
             name,
             ttl,
+            age_seconds,
             shape,
             model: model(headers)?,
-            epoch: text(headers, &EPOCH, "epoch")?.map(str::to_owned),
+            since: match text(headers, &EPOCH, "epoch")? {
+                Some(epoch) => api.epoch.mark(epoch),
+                None => Some(api.cache.purges().now()),
+            },
             answer: Storable {
                 status: 200,
                 headers: kept,
-                body: Vec::new(),
+                body: Bytes::new(),
+                stated: Stated::default(),
             },
         })
     }
 
     fn store(&self) -> Result<(), Refusal> {
         let Self { api, answer, .. } = self;
-        if let Some(shape) = self.shape {
-            judge(shape, answer, api.allow_length).map_err(|rejected| {
-                let why = format!("such an answer is not kept: {rejected}");
-                Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, rejected.detail(), why)
-            })?;
-        }
+        let term = self.term().map_err(|rejected| {
+            if let Some(shape) = self.shape {
+                revealed::note(shape.api, rejected);
+            }
+            let why = format!("such an answer is not kept: {rejected}");
+            Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, rejected.detail(), why)
+        })?;
         let notes = Notes {
             usage: self.shape.and_then(|shape| shape.usage(&answer.body)),
             model: self.model.clone(),
             pace: Vec::new(),
         };
         let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
-        // No purge begins between the look and the insert.
-        let held = api.cache.purges().hold();
-        let current = api.epoch.of(held.count());
-        if self.epoch.as_ref().is_some_and(|known| *known != current) {
-            return Err(Refusal::purged());
-        }
-        let stored = api.cache.insert_now(NewEntry {
+        let since = self.since.ok_or_else(Refusal::purged)?;
+        let new = NewEntry {
             key: &self.name.key,
             tenant: &self.name.tenant,
             metadata: &metadata,
             payload: &answer.body,
-            now_ms: api.clock.now_ms(),
-            ttl_ms: self
-                .ttl
-                .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-        });
-        drop(held);
+            now_ms: term.stored_at_ms,
+            ttl_ms: term.ttl_ms(),
+        };
+        let stored = api.cache.insert_now_since(new, since);
         stored.map_err(|error| match error {
             InsertError::PayloadTooLarge(most) => Refusal::too_large(most),
             InsertError::MetadataTooLarge(most) => Refusal::headers_too_large(most),
             InsertError::QueueFull => Refusal::busy(),
+            InsertError::Purged => Refusal::purged(),
         })?;
         // Whoever brought it: this is what all have waited for.
         api.fills.answered(&self.name.key);
         Ok(())
+    }
+}
+
+impl Arrival {
+    /// Judges the answer, if it says of what shape it is, and says how long it is kept.
+    fn term(&self) -> Result<Term, Rejected> {
+        let stated = match self.shape {
+            Some(shape) => judge(shape, &self.answer, self.api.allow_length)?,
+            None => Stated::default(),
+        };
+        let stated = Stated {
+            age_seconds: self.age_seconds,
+            ..stated
+        };
+        // Within counts from when it was new.
+        let aged = Duration::from_secs(self.age_seconds);
+        let ttl = self.ttl.map(|ttl| ttl.saturating_add(aged));
+        stated.within(ttl, self.api.clock.now_ms())
     }
 }
 
@@ -186,16 +232,16 @@ fn model(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 }
 
 /// The whole body.
-async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Vec<u8>, Refusal> {
+async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Bytes, Refusal> {
     let most = api.cache.entry_bytes_max();
-    let mut bytes = Vec::new();
+    let mut bytes = Gathered::new(&api.budget);
     loop {
         let Ok(frame) = tokio::time::timeout(api.idle_max, body.frame()).await else {
             let why = "the body paused for too long";
             return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "body", why));
         };
         match frame {
-            None => return Ok(bytes),
+            None => return Ok(bytes.into_bytes()),
             Some(Err(_)) => {
                 let why = "the body came to no proper end";
                 return Err(Refusal::bad("body", why));
@@ -205,25 +251,30 @@ async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Vec<u8>, Refusal> {
                 if part.len() as u64 > most - bytes.len() as u64 {
                     return Err(Refusal::too_large(most));
                 }
-                bytes.extend_from_slice(&part);
+                if !bytes.push(&part) {
+                    return Err(Refusal::no_memory());
+                }
             }
         }
     }
 }
 
 /// The same judgement that the edge has made: what arrives here may have been altered on the way.
-fn judge(shape: Shape, answer: &Storable, allow_length: bool) -> Result<(), Rejected> {
+/// What the answer states of its own end.
+fn judge(shape: Shape, answer: &Storable<Bytes>, allow_length: bool) -> Result<Stated, Rejected> {
     let limits = Limits {
         body_bytes_max: answer.body.len(),
         allow_length,
+        // Of the provider's head, only what clients read is here. The edge has obeyed the rest.
+        provider_control: ProviderControl::Ignore,
     };
     let headers: Vec<(&str, &[u8])> = answer
         .headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_slice()))
         .collect();
-    let mut recorder = Recorder::new(shape, limits);
-    recorder.head(answer.status, &headers)?;
-    recorder.feed(&answer.body);
-    recorder.finish().map(drop)
+    let mut validator = Validator::new(shape, limits);
+    validator.head(answer.status, &headers)?;
+    validator.feed(&answer.body);
+    validator.finish(&answer.body).map(|answer| answer.stated)
 }

@@ -10,13 +10,16 @@ use reflex_middleware::bindings::exports::wasi::http::handler::Guest;
 use reflex_middleware::bindings::reflex::cache::cache::{
     self, Entry, InsertOptions, Key, Name, Prompt,
 };
+use reflex_middleware::bindings::reflex::cache::embeddings;
 use reflex_middleware::bindings::reflex::cache::http::{self, Recording};
 use reflex_middleware::bindings::wasi::http::handler;
 use reflex_middleware::bindings::wasi::http::types::{ErrorCode, Fields, Request, Response};
 use reflex_middleware::bindings::{wit_future, wit_stream};
 use reflex_middleware::{Middleware, Told};
+use std::future::poll_fn;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use wit_bindgen::spawn_local;
 
 struct Hostile;
@@ -54,6 +57,44 @@ impl Guest for Hostile {
                 let response = handler::handle(request).await;
                 panic!("told to, with the answer in hand: {response:?}")
             }
+            Some(b"trap-after-sending") => {
+                sending(request).await;
+                panic!("told to, before the answer")
+            }
+            Some(b"spin-after-sending") => {
+                sending(request).await;
+                excess::spin()
+            }
+            Some(b"read-the-answer") => {
+                let response = handler::handle(request).await?;
+                let (_received, done) = wit_future::new(|| Ok(()));
+                let (mut body, _trailers) = Response::consume_body(response, done);
+                let (_, read) = body.read(Vec::with_capacity(1 << 16)).await;
+                panic!("told to, with {} bytes read", read.len())
+            }
+            Some(b"spin-with-the-answer") => {
+                let response = handler::handle(request).await;
+                black_box(&response);
+                excess::spin()
+            }
+            Some(b"trap-without-the-answer") => {
+                drop(handler::handle(request).await);
+                panic!("told to, with the answer dropped")
+            }
+            Some(b"trap-after-sending-twice") => {
+                let (first, second) = twice(request).await;
+                let responses = (handler::handle(first).await, handler::handle(second).await);
+                panic!("told to, with both answers in hand: {responses:?}")
+            }
+            Some(b"trap-after-sending-another") => {
+                let another = embeddings::with_body(&request, b"something else");
+                let response = handler::handle(another).await;
+                panic!("told to, with an answer to something else in hand: {response:?}")
+            }
+            Some(b"refuse-the-answer") => {
+                drop(handler::handle(request).await);
+                Err(ErrorCode::InternalError(Some("told to".into())))
+            }
             Some(b"trap-while-streaming") => Ok(streamed(None, Ok(()), true)),
             Some(b"stream-too-short") => Ok(streamed(Some("10"), Ok(()), false)),
             Some(b"stream-too-long") => Ok(streamed(Some("2"), Ok(()), false)),
@@ -82,10 +123,34 @@ impl Guest for Hostile {
                 drop(entry);
                 Ok(text(0))
             }
+            Some(b"peek-all") => {
+                let peeked = http::peek(request, u64::MAX).await?;
+                Ok(text(peeked.body.map_or(0, |body| body.len() as u64)))
+            }
             Some(b"refuse") => Err(ErrorCode::InternalError(Some("told to".into()))),
             Some(_) => Err(ErrorCode::ConfigurationError),
         }
     }
+}
+
+/// Begins to send a request, and does not wait for the answer. What is begun goes on in the host
+/// for as long as the guest lives.
+async fn sending(request: Request) {
+    let mut response = Box::pin(handler::handle(request));
+    poll_fn(|cx| {
+        let _ = response.as_mut().poll(cx);
+        Poll::Ready(())
+    })
+    .await;
+    std::mem::forget(response);
+}
+
+/// The same request two times.
+async fn twice(request: Request) -> (Request, Request) {
+    let peeked = http::peek(request, 1 << 20).await.expect("a body");
+    let body = peeked.body.expect("a short one");
+    let again = embeddings::with_body(&peeked.request, &body);
+    (peeked.request, again)
 }
 
 fn text(number: u64) -> Response {

@@ -1,0 +1,156 @@
+//! Proxies that the environment names are used.
+
+use reflex_tests::client::{Ask, CHAT};
+use reflex_tests::edge::{self, Edge, Plan};
+use reflex_tests::forward::Forward;
+use reflex_tests::raw::header;
+use reflex_tests::tls::{self, CA};
+use reflex_tests::upstream::Upstream;
+
+async fn asks(edge: &Edge, upstream: &Upstream) {
+    let before = upstream.call_count();
+    for (ask, status) in [
+        (Ask::chat("far away"), "MISS"),
+        (Ask::chat("far away"), "HIT_L1_EXACT"),
+        (Ask::get("/v1/models"), "BYPASS"),
+    ] {
+        let answer = edge.client.fetch(ask).await;
+        assert_eq!(
+            answer.status,
+            200,
+            "{}",
+            String::from_utf8_lossy(&answer.body)
+        );
+        assert_eq!(answer.reflex(), status);
+    }
+    let calls = &upstream.calls()[before..];
+    assert_eq!(calls.len(), 2);
+    assert!(calls[0].path.ends_with(CHAT), "{}", calls[0].path);
+    assert_eq!(calls[0].header("proxy-authorization"), "");
+}
+
+/// The name of the provider exists for the proxy alone.
+#[tokio::test]
+async fn a_provider_with_tls_is_reached_through_connect() {
+    let upstream = Upstream::start().await;
+    for protocols in [&["h2"][..], &["http/1.1"]] {
+        let front = tls::in_front_of(upstream.address(), protocols).await;
+        let proxy = Forward::http(front.address()).await;
+        let edge = Plan::new("https://provider.test")
+            .environment("SSL_CERT_FILE", CA)
+            .environment(
+                "HTTPS_PROXY",
+                &format!("http://user:secret@{}", proxy.address()),
+            )
+            .start()
+            .await;
+        asks(&edge, &upstream).await;
+        for head in proxy.asked() {
+            assert!(
+                head.starts_with("CONNECT provider.test:443 HTTP/1.1\r\n"),
+                "{head}"
+            );
+            let credentials = header(&head, "proxy-authorization");
+            assert_eq!(credentials, Some("Basic dXNlcjpzZWNyZXQ="));
+        }
+        assert_eq!(proxy.asked().len(), 1);
+        let log = edge.log();
+        assert!(
+            log.contains(&format!("{}/ of HTTPS_PROXY", proxy.address())),
+            "{log}"
+        );
+        assert!(
+            !log.contains("secret") && !log.contains("dXNlcjpzZWNyZXQ"),
+            "{log}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_provider_without_tls_is_asked_for_through_the_proxy() {
+    let upstream = Upstream::start().await;
+    let proxy = Forward::http(upstream.address()).await;
+    let edge = Plan::new("http://provider.test:8000/base")
+        .environment("http_proxy", &proxy.address().to_string())
+        .start()
+        .await;
+    let answer = edge.client.fetch(Ask::get("/v1/files")).await;
+    // The provider knows no files, and says so.
+    assert_eq!(answer.status, 404);
+    let asked = proxy.asked();
+    let line = "GET http://provider.test:8000/base/v1/files HTTP/1.1\r\n";
+    assert!(asked[0].starts_with(line), "{asked:?}");
+    assert_eq!(header(&asked[0], "host"), Some("provider.test:8000"));
+}
+
+#[tokio::test]
+async fn a_provider_is_reached_through_socks() {
+    let upstream = Upstream::start().await;
+    let proxy = Forward::socks(upstream.address()).await;
+    let socks = format!("socks5h://{}", proxy.address());
+    let edge = Plan::new("http://provider.test")
+        .environment("ALL_PROXY", &socks)
+        .start()
+        .await;
+    asks(&edge, &upstream).await;
+    assert_eq!(proxy.asked(), ["provider.test:80"]);
+
+    let front = tls::in_front_of(upstream.address(), &["h2"]).await;
+    let proxy = Forward::socks(front.address()).await;
+    let edge = Plan::new("https://provider.test")
+        .environment("SSL_CERT_FILE", CA)
+        .environment("all_proxy", &format!("socks5://{}", proxy.address()))
+        .start()
+        .await;
+    asks(&edge, &upstream).await;
+    assert_eq!(proxy.asked(), ["provider.test:443"]);
+}
+
+#[tokio::test]
+async fn a_provider_on_this_machine_needs_no_proxy() {
+    let upstream = Upstream::start().await;
+    let proxy = Forward::refusing().await;
+    let url = format!("http://{}", proxy.address());
+    let edge = Plan::new(&upstream.url())
+        .environment("HTTP_PROXY", &url)
+        .environment("ALL_PROXY", &url)
+        .start()
+        .await;
+    asks(&edge, &upstream).await;
+    assert!(proxy.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_is_a_clear_error() {
+    let proxy = Forward::refusing().await;
+    let edge = Plan::new("https://provider.test")
+        .environment("HTTPS_PROXY", &format!("http://{}", proxy.address()))
+        .start()
+        .await;
+    let answer = edge.client.fetch(Ask::chat("refused")).await;
+    assert_eq!(answer.status, 502);
+    assert!(
+        edge.log().contains("proxy authorization required"),
+        "{}",
+        edge.log()
+    );
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let wrong = "ftp://user:secret@proxy.test";
+    let output = tokio::process::Command::new(edge::binary())
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .args(["--upstream", "https://provider.test", "--data-dir"])
+        .arg(folder.path())
+        .env("HTTPS_PROXY", wrong)
+        .kill_on_drop(true)
+        .output();
+    let output = reflex_tests::within("a refusal", output)
+        .await
+        .expect("it runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("HTTPS_PROXY") && !stderr.contains("secret"),
+        "{stderr}"
+    );
+}
