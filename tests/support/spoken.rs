@@ -8,6 +8,7 @@ mod responses;
 mod text;
 
 use bytes::Bytes;
+use reflex_llm::normal_path;
 
 use crate::behaviour::Oddity;
 use crate::completion::{self, Completion, Prompt};
@@ -75,9 +76,13 @@ pub(crate) fn answer(asked: &Asked<'_>) -> Option<Spoken> {
 type Speaker = fn(&Asked<'_>) -> Option<Spoken>;
 
 fn speaker(route: &str) -> Option<Speaker> {
-    Some(match route {
+    // As most servers do, it takes a path in any spelling.
+    Some(match &*normal_path(route) {
         // The last one as a gateway may have it, which shows no API.
-        "/v1/chat/completions" | "/private/v1/chat/completions" | "/llm/v2/talk" => chat,
+        "/v1/chat/completions"
+        | "/fleeting/v1/chat/completions"
+        | "/private/v1/chat/completions"
+        | "/llm/v2/talk" => chat,
         "/v1/completions" => text::answer,
         "/v1/responses" => responses::answer,
         "/v1/embeddings" => embeddings::answer,
