@@ -1,7 +1,7 @@
 //! Every counter of the daemon, named once. `/metrics` prints them in Prometheus' text format.
 
 use crate::cache::{Cache, Stats};
-use crate::runtime::{Allowance, Failure, Fills, Outcome, RecordingObserver, Refusal};
+use crate::runtime::{Allowance, Budget, Failure, Fills, Outcome, RecordingObserver, Refusal};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -37,6 +37,8 @@ pub struct Metrics {
     fills: Arc<Fills>,
     edge_waiting: Gauge,
     fill_waiters: Gauge,
+    budget: Arc<Budget>,
+    inflight_bytes: Gauge,
     cache: CacheGauges,
 }
 
@@ -154,8 +156,13 @@ const MISS_BUCKETS: [f64; 10] = [1e-3, 1e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.
 
 impl Metrics {
     /// Counters at zero. Of several prices for a model, the first counts. Who waits for fills is
-    /// among what is told, and what the guest was refused.
-    pub fn new(prices: Vec<Price>, fills: Arc<Fills>, allowance: Arc<Allowance>) -> Self {
+    /// among what is told, what requests hold of the budget, and what the guest was refused.
+    pub fn new(
+        prices: Vec<Price>,
+        fills: Arc<Fills>,
+        budget: Arc<Budget>,
+        allowance: Arc<Allowance>,
+    ) -> Self {
         let mut registry = Registry::with_prefix("reflex");
         let requests = Family::default();
         registry.register(
@@ -263,6 +270,13 @@ impl Metrics {
             fill_waiters.clone(),
         );
 
+        let inflight_bytes = Gauge::default();
+        registry.register(
+            "inflight_bytes",
+            "Bytes that the requests under way hold in memory",
+            inflight_bytes.clone(),
+        );
+
         let cache = CacheGauges::default();
         for (name, help, gauge) in [
             ("entries", "Entries in the cache", &cache.entries),
@@ -362,6 +376,8 @@ impl Metrics {
             prices,
             fills,
             fill_waiters,
+            budget,
+            inflight_bytes,
             cache,
         }
     }
@@ -449,6 +465,8 @@ impl Metrics {
         }
         let waiting = i64::try_from(self.fills.waiting()).unwrap_or(i64::MAX);
         self.fill_waiters.set(waiting);
+        let held = i64::try_from(self.budget.held()).unwrap_or(i64::MAX);
+        self.inflight_bytes.set(held);
         let waiting = i64::try_from(self.fills.edges_waiting()).unwrap_or(i64::MAX);
         self.edge_waiting.set(waiting);
         let mut text = String::new();

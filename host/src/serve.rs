@@ -22,7 +22,7 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{Config, EdgeSocket, NetLimits, Upstream};
 use crate::metrics::Metrics;
-use crate::runtime::{Fills, Grant, Handler, HttpPolicy, ReflexCtx, Samples};
+use crate::runtime::{Budget, Fills, Grant, Handler, HttpPolicy, ReflexCtx, Samples};
 use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 use hyper::service::service_fn;
@@ -58,6 +58,8 @@ pub struct Server {
     cache: Cache,
     /// Shared by the proxy and the edges.
     fills: Arc<Fills>,
+    /// What the requests of both hold in memory.
+    budget: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
 
@@ -95,15 +97,17 @@ impl Server {
         let edge = config.edge.as_ref().map(bind_edge).transpose()?;
 
         let fills = Fills::new(&cache);
+        let budget = Budget::new(config.inflight_bytes_max);
         let metrics = Arc::new(Metrics::new(
             config.prices.clone(),
             Arc::clone(&fills),
+            Arc::clone(&budget),
             Arc::default(),
         ));
         let front = match listener {
             Some((upstream, listener)) => Some(Front {
                 listener,
-                proxy: proxy(&config, upstream, &cache, &fills, &metrics)?,
+                proxy: proxy(&config, upstream, &cache, &fills, &budget, &metrics)?,
             }),
             None => None,
         };
@@ -114,6 +118,7 @@ impl Server {
             config,
             cache,
             fills,
+            budget,
             metrics,
         })
     }
@@ -156,7 +161,13 @@ impl Server {
         let listener = self.edge.as_mut().and_then(|edge| edge.listener.take());
         let edges = listener.map(|listener| {
             let metrics = Arc::clone(&self.metrics);
-            let api = EdgeApi::new(self.cache.clone(), self.fills, &self.config, metrics);
+            let api = EdgeApi::new(
+                self.cache.clone(),
+                self.fills,
+                self.budget,
+                &self.config,
+                metrics,
+            );
             serve_edges(listener, api, net, stopped)
         });
         let edges = async {
@@ -202,12 +213,14 @@ fn proxy(
     upstream: &Upstream,
     cache: &Cache,
     fills: &Arc<Fills>,
+    budget: &Arc<Budget>,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Proxy>, String> {
     let upstream = UpstreamClient::new(
         upstream.clone(),
         config.net.clone(),
         config.request_bytes_max,
+        Arc::clone(budget),
         Arc::clone(metrics),
     );
     let upstream = Arc::new(upstream.map_err(|error| format!("--upstream: {error}"))?);
@@ -255,6 +268,7 @@ fn proxy(
         fill_wait_max: config.fill_wait_max,
         stale_if_error_max: config.stale_if_error_max,
         fills: Arc::clone(fills),
+        budget: Arc::clone(budget),
         observer: Arc::clone(metrics) as _,
     };
     let handler = Handler::new(
@@ -273,6 +287,7 @@ fn proxy(
         reasons,
         paths: Arc::clone(&config.paths),
         held_bytes_max: config.request_bytes_max,
+        budget: Arc::clone(budget),
         // The configuration takes only names of headers.
         tenant_header: config
             .tenant_header

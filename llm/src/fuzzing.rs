@@ -21,13 +21,11 @@ pub fn frames<'c>(
 ) -> Result<(Vec<(Vec<u8>, Option<Vec<u8>>)>, bool), Rejected> {
     let mut frames = Frames::default();
     let mut found = Vec::new();
-    let mut stream = Vec::new();
     for chunk in chunks {
-        stream.extend_from_slice(chunk);
-        frames.feed(&stream, |frame| {
+        frames.feed(chunk, |frame| {
             found.push((frame.event.to_vec(), frame.data.map(<[u8]>::to_vec)));
             Ok(Flow::More)
         })?;
     }
-    Ok((found, frames.is_between_frames(&stream)))
+    Ok((found, frames.is_between_frames()))
 }

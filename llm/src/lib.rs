@@ -76,7 +76,7 @@ pub use path::{PathRule, check_path_pattern, normal_path};
 pub use pattern::is_like;
 pub use prepared::Prepared;
 pub use reason::{Bypass, Dropped, Rejected};
-pub use recorder::{Limits, Recorder, Storable, is_event_stream};
+pub use recorder::{Limits, Recorder, Storable, Validator, is_event_stream};
 pub use splits::{By, COMPARED_BYTES_MAX, Split, Splits, Traits};
 pub use stated::{ProviderControl, Stated, Term};
 pub use status::Status;

@@ -94,6 +94,8 @@ reasons! {
         HostedTool = "hosted-tool",
         /// The cache is in trouble or switched off; that is never the client's trouble.
         Unavailable = "unavailable",
+        /// All requests together hold as much as they may: this one is not held, and passes through.
+        Memory = "memory",
     }
 }
 

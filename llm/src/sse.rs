@@ -4,7 +4,6 @@
 //! This knows framing only. What the frames mean is `answer.rs`'s.
 
 use alloc::vec::Vec;
-use core::ops::Range;
 
 use crate::Rejected;
 
@@ -33,16 +32,15 @@ pub(crate) enum Flow {
 /// The data of the frame that ends OpenAI's older streams.
 pub(crate) const DONE: &[u8] = b"[DONE]";
 
-/// Cuts a stream into frames. The stream itself stays with the caller, who bounds it: a frame of
-/// one data line, however long, is a part of it and takes no memory here.
+/// Cuts a stream into frames. It holds what has come of the frame that is not complete: never more
+/// than the stream so far, which the caller bounds.
 #[derive(Default)]
 pub(crate) struct Frames {
-    /// How much of the stream was looked at.
-    at: usize,
-    /// Where the line begins whose end has not come yet.
-    line: usize,
-    event: Range<usize>,
-    data: Data,
+    /// The part of a line whose end has not come yet.
+    line: Vec<u8>,
+    event: Vec<u8>,
+    data: Vec<u8>,
+    has_data: bool,
     /// The first line is past; only it may begin with a byte order mark.
     begun: bool,
     /// The last byte was a carriage return. It ended a line, and a line feed that follows
@@ -54,100 +52,80 @@ pub(crate) struct Frames {
     flow: Flow,
 }
 
-/// The data lines of a frame.
-#[derive(Default)]
-enum Data {
-    #[default]
-    None,
-    /// One, and where it stands in the stream.
-    One(Range<usize>),
-    /// Several, joined. Never longer than the stream.
-    Joined(Vec<u8>),
-}
-
 impl Frames {
-    /// Looks at what has come of the stream since the last call, and calls `each` for every frame
-    /// that it completes. `stream` is everything so far.
+    /// Takes in a chunk and calls `each` for every frame that it completes.
     ///
     /// # Errors
     ///
     /// What `each` says, or [`Rejected::AfterEnd`].
     pub(crate) fn feed(
         &mut self,
-        stream: &[u8],
+        mut chunk: &[u8],
         mut each: impl FnMut(Frame<'_>) -> Result<Flow, Rejected>,
     ) -> Result<(), Rejected> {
-        while let Some(&first) = stream.get(self.at) {
+        while let Some(&first) = chunk.first() {
             if core::mem::take(&mut self.after_return) && first == b'\n' {
                 self.pairs = true;
-                self.at += 1;
-                self.line = self.at;
+                chunk = &chunk[1..];
                 continue;
             }
-            let rest = &stream[self.at..];
-            let Some(end) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
-                self.at = stream.len();
+            let end = chunk.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let part = &chunk[..end.unwrap_or(chunk.len())];
+            let Some(end) = end else {
+                self.line.extend_from_slice(part);
                 return Ok(());
             };
-            let (start, end) = (self.line, self.at + end);
-            self.at = end + 1;
-            self.line = self.at;
-            self.after_return = stream[end] == b'\r';
-            self.end_line(stream, start..end, &mut each)?;
+            if self.line.is_empty() {
+                self.end_line(part, &mut each)?;
+            } else {
+                let mut line = core::mem::take(&mut self.line);
+                line.extend_from_slice(part);
+                self.end_line(&line, &mut each)?;
+                line.clear();
+                self.line = line;
+            }
+            self.after_return = chunk[end] == b'\r';
+            chunk = &chunk[end + 1..];
         }
         Ok(())
     }
 
     /// Whether the last frame has come and the bytes may end here: not inside a line, and not
     /// inside the pair that ends one, in a stream that uses pairs.
-    pub(crate) fn is_complete(&self, stream: &[u8]) -> bool {
-        self.flow != Flow::More && self.is_between_frames(stream)
+    pub(crate) fn is_complete(&self) -> bool {
+        self.flow != Flow::More && self.is_between_frames()
     }
 
     /// Whether nothing has come of a next frame.
-    pub(crate) fn is_between_frames(&self, stream: &[u8]) -> bool {
+    pub(crate) fn is_between_frames(&self) -> bool {
         let cut = self.after_return && self.pairs;
-        let line = self.mark_gone(stream, self.line..stream.len());
-        line.is_empty() && !self.has_data() && self.event.is_empty() && !cut
-    }
-
-    fn has_data(&self) -> bool {
-        !matches!(self.data, Data::None)
+        self.mark_gone(&self.line).is_empty() && !self.has_data && self.event.is_empty() && !cut
     }
 
     /// A line, or what has come of it, without the byte order mark that the first may begin with.
-    fn mark_gone(&self, stream: &[u8], line: Range<usize>) -> Range<usize> {
-        const MARK: &[u8] = b"\xef\xbb\xbf";
-        let is_marked = !self.begun && stream[line.clone()].starts_with(MARK);
-        match is_marked {
-            true => line.start + MARK.len()..line.end,
-            false => line,
-        }
+    fn mark_gone<'l>(&self, line: &'l [u8]) -> &'l [u8] {
+        let marked = line.strip_prefix(b"\xef\xbb\xbf");
+        marked.filter(|_| !self.begun).unwrap_or(line)
     }
 
     fn end_line(
         &mut self,
-        stream: &[u8],
-        line: Range<usize>,
+        line: &[u8],
         each: &mut impl FnMut(Frame<'_>) -> Result<Flow, Rejected>,
     ) -> Result<(), Rejected> {
-        let line = self.mark_gone(stream, line);
+        let line = self.mark_gone(line);
         self.begun = true;
         if line.is_empty() {
-            return self.end_frame(stream, each);
+            return self.end_frame(each);
         }
-        let text = &stream[line.clone()];
-        let colon = text.iter().position(|&byte| byte == b':');
-        let name = &text[..colon.unwrap_or(text.len())];
+        let colon = line.iter().position(|&byte| byte == b':');
+        let (name, value) = line.split_at(colon.unwrap_or(line.len()));
         if name.is_empty() {
             return Ok(());
         }
-        let mut start = line.start + colon.map_or(text.len(), |at| at + 1);
-        if colon.is_some() && stream[start..line.end].first() == Some(&b' ') {
-            start += 1;
-        }
-        let value = start..line.end;
-        let is_done = name == b"data" && &stream[value.clone()] == DONE && !self.has_data();
+        let value = value.strip_prefix(b":").unwrap_or(value);
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        let is_done = name == b"data" && value == DONE && !self.has_data;
         match self.flow {
             Flow::More => {}
             Flow::EndButForDone if is_done => {}
@@ -155,19 +133,15 @@ impl Frames {
         }
         match name {
             b"data" => {
-                self.data = match core::mem::take(&mut self.data) {
-                    Data::None => Data::One(value),
-                    Data::One(first) => {
-                        Data::Joined([&stream[first], b"\n", &stream[value]].concat())
-                    }
-                    Data::Joined(mut lines) => {
-                        lines.push(b'\n');
-                        lines.extend_from_slice(&stream[value]);
-                        Data::Joined(lines)
-                    }
-                };
+                if core::mem::replace(&mut self.has_data, true) {
+                    self.data.push(b'\n');
+                }
+                self.data.extend_from_slice(value);
             }
-            b"event" => self.event = value,
+            b"event" => {
+                self.event.clear();
+                self.event.extend_from_slice(value);
+            }
             // `id` and `retry` are about reconnecting; the rest is to be ignored.
             _ => {}
         }
@@ -176,25 +150,21 @@ impl Frames {
 
     fn end_frame(
         &mut self,
-        stream: &[u8],
         each: &mut impl FnMut(Frame<'_>) -> Result<Flow, Rejected>,
     ) -> Result<(), Rejected> {
-        let data = core::mem::take(&mut self.data);
-        let event = core::mem::take(&mut self.event);
-        let data = match &data {
-            Data::None if event.is_empty() => return Ok(()),
-            Data::None => None,
-            Data::One(line) => Some(&stream[line.clone()]),
-            Data::Joined(lines) => Some(&lines[..]),
-        };
-        self.flow = match self.flow {
-            Flow::More => each(Frame {
-                event: &stream[event],
-                data,
-            })?,
-            // It was the one `[DONE]` that may follow the last event.
-            Flow::End | Flow::EndButForDone => Flow::End,
-        };
+        if self.has_data || !self.event.is_empty() {
+            self.flow = match self.flow {
+                Flow::More => each(Frame {
+                    event: &self.event,
+                    data: self.has_data.then_some(&self.data),
+                })?,
+                // It was the one `[DONE]` that may follow the last event.
+                Flow::End | Flow::EndButForDone => Flow::End,
+            };
+        }
+        self.event.clear();
+        self.data.clear();
+        self.has_data = false;
         Ok(())
     }
 }
@@ -210,9 +180,9 @@ mod tests {
     fn frames(text: &str, cut: usize) -> Vec<(String, Option<String>)> {
         let mut seen = Vec::new();
         let mut frames = Frames::default();
-        let (first, _) = text.as_bytes().split_at(cut);
-        for stream in [first, text.as_bytes()] {
-            let fed = frames.feed(stream, |frame| {
+        let (first, second) = text.as_bytes().split_at(cut);
+        for chunk in [first, second] {
+            let fed = frames.feed(chunk, |frame| {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).to_string();
                 seen.push((text(frame.event), frame.data.map(text)));
                 Ok(Flow::More)
@@ -275,7 +245,7 @@ mod tests {
             let mut frames = Frames::default();
             let fed = frames.feed(text, |_| Ok(Flow::More));
             assert_eq!(fed, Ok(()));
-            frames.is_between_frames(text)
+            frames.is_between_frames()
         };
         assert!(is_between(b"\xef\xbb\xbf"));
         assert!(!is_between(b"\xef\xbb"));

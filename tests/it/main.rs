@@ -9,6 +9,7 @@ mod coalescing;
 mod control;
 mod explained;
 mod flow;
+mod memory;
 mod not_stored;
 mod own_errors;
 mod passing;

@@ -1,13 +1,15 @@
-//! An answer on its way to the client, watched by a recorder and stored when it proves good.
+//! An answer on its way to the client, judged as it passes and stored when it proves good. The bytes
+//! are `sharing.rs`'s: there is one copy of them, for readers and for the store.
 
 use super::batch::Texts;
 use super::cache_host::{NotStored, ReflexCtx};
 use super::fills::{Fill, Fills};
 use super::pace::{Mark, Pace, Replay};
+use super::window::Whole;
 use crate::revealed;
 use reflex_llm::{
-    Dropped, Key, Part as HeaderPart, Recorder, Rejected, Representation, Shape, Storable, Term,
-    Usage,
+    Dropped, Key, Part as HeaderPart, Rejected, Representation, Shape, Storable, Term, Usage,
+    Validator,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,8 +67,8 @@ const INLINE_BYTES_MAX: usize = 256 << 10;
 
 /// What is being recorded, and where it goes.
 pub(super) struct Recording {
-    pub(super) recorder: Recorder,
-    pub(super) target: Target,
+    validator: Validator,
+    target: Target,
     /// The length of what was stored at the terminal event, before the end.
     stored: Option<usize>,
     /// If replays are to keep to it.
@@ -97,7 +99,7 @@ pub(super) struct Target {
 impl Recording {
     /// `fill` ends with the recording.
     pub(super) fn new(
-        recorder: Recorder,
+        validator: Validator,
         target: Target,
         replay: Replay,
         fill: Option<Arc<Fill>>,
@@ -107,61 +109,62 @@ impl Recording {
         Self {
             pace: has_pace.then(Pace::begin),
             bytes: 0,
-            recorder,
+            validator,
             target,
             stored: None,
             fill,
         }
     }
 
-    /// A part of the body. Whether there is any use in further ones.
+    /// Judges a part of the body. Whether there is any use in further ones.
     pub(super) fn feed(&mut self, data: &[u8]) -> bool {
-        self.recorder.feed(data);
+        self.validator.feed(data);
         self.bytes += data.len();
         if let Some(pace) = &mut self.pace {
             pace.note(self.bytes);
         }
-        if self.recorder.rejected().is_some() {
-            return false;
-        }
-        // A client may hang up at the terminal event, and its next request may come before the
-        // provider has closed the stream. So it is stored now; what follows may still belong to
-        // it, as the `[DONE]` that some gateways add, or undo it.
+        self.validator.rejected().is_none()
+    }
+
+    /// Stores the answer, of which this has come, if its terminal event has.
+    ///
+    /// A client may hang up there, and its next request may come before the provider has closed the
+    /// stream. What follows may still belong to it, as the `[DONE]` that some gateways add, or undo
+    /// it.
+    pub(super) fn store_complete(&mut self, body: &[u8]) {
         if self.stored.is_none()
             && self
-                .recorder
+                .validator
                 .complete()
                 .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX)
-            && let Some(answer) = self.recorder.so_far()
+            && let Some(answer) = self.validator.so_far(body)
         {
-            let pace = marks(&self.pace);
-            self.target.store(&answer, &answer.body, pace);
-            self.stored = Some(answer.body.len());
+            self.target.store(&answer, body, marks(&self.pace));
+            self.stored = Some(body.len());
         }
-        true
     }
 
-    /// The body has come to its proper end, or is known to be no good.
-    pub(super) fn finish(self) {
-        match self.bytes <= INLINE_BYTES_MAX || self.recorder.rejected().is_some() {
-            true => self.end(),
+    /// The body has come to its proper end, and this is all of it.
+    pub(super) fn finish(self, body: Arc<Whole>) {
+        match body.len() <= INLINE_BYTES_MAX || self.validator.rejected().is_some() {
+            true => self.end(body),
             // A long one is also long to judge.
-            false => drop(tokio::task::spawn_blocking(move || self.end())),
+            false => drop(tokio::task::spawn_blocking(move || self.end(body))),
         }
     }
 
-    fn end(self) {
+    fn end(self, body: Arc<Whole>) {
         let Self {
-            recorder,
+            validator,
             target,
             stored,
             pace,
             fill,
             ..
         } = self;
-        match (recorder.finish(), stored) {
-            (Ok(answer), Some(length)) if answer.body.len() == length => {}
-            (Ok(answer), _) => target.store(&answer, &answer.body, marks(&pace)),
+        match (validator.finish(Body(body)), stored) {
+            (Ok(answer), Some(length)) if answer.body.0.len() == length => {}
+            (Ok(answer), _) => target.store(&answer, answer.body.as_ref(), marks(&pace)),
             (Err(rejected), stored) => {
                 if stored.is_some() {
                     target.remove();
@@ -172,11 +175,40 @@ impl Recording {
         drop(fill);
     }
 
+    /// The answer is known to be no good. Whether it is only too long.
+    pub(super) fn reject(self) -> bool {
+        let rejected = self.validator.rejected().unwrap_or(Rejected::Unexpected);
+        self.give_up(|target| target.reject(rejected));
+        rejected == Rejected::TooLarge
+    }
+
+    /// There is no memory for the answer.
+    pub(super) fn abandon(self) {
+        self.give_up(|target| target.observer.ended(Outcome::Dropped(Dropped::Memory)));
+    }
+
+    fn give_up(self, tell: impl FnOnce(&Target)) {
+        // What goes on after its end may undo what was stored.
+        if self.stored.is_some() {
+            self.target.remove();
+        }
+        tell(&self.target);
+    }
+
     /// The body has ended before its time. What was stored at the terminal event is whole.
     pub(super) fn cut(self) {
         if self.stored.is_none() {
             self.target.reject(Rejected::Cut);
         }
+    }
+}
+
+/// A whole body as the store takes it.
+struct Body(Arc<Whole>);
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -194,7 +226,7 @@ struct Part<'a> {
 impl Target {
     /// Stores an answer with this body, which stands beside its head: a batch's is not copied for
     /// that.
-    pub(super) fn store(&self, answer: &Storable, body: &[u8], pace: Vec<Mark>) {
+    pub(super) fn store<B>(&self, answer: &Storable<B>, body: &[u8], pace: Vec<Mark>) {
         let now_ms = self.ctx.clock.now_ms();
         let term = match answer.stated.within(self.ttl, now_ms) {
             Ok(term) => term,

@@ -1,7 +1,7 @@
 //! One request through the daemon, as one straight line: to the guest, and whatever becomes of
 //! that, to an answer.
 
-use super::held::{Held, hold};
+use super::held::{Held, NotHeld, hold};
 use super::hop::strip_hop_by_hop;
 use super::listen::OpenConnection;
 use super::own_error::ErrorVoice;
@@ -10,9 +10,10 @@ use super::timed::Timed;
 use super::tunnel;
 use super::upstream::UpstreamClient;
 use crate::metrics::Metrics;
-use crate::runtime::{Failure, Handler, Lost, SendRequest as _, mark};
+use crate::runtime::{Budget, Failure, Handler, Lost, SendRequest as _, mark};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade;
@@ -34,11 +35,16 @@ pub(crate) struct Proxy {
     pub(crate) paths: Arc<[PathRule]>,
     /// How much of a request is kept, so that it can go to the provider when the guest fails.
     pub(crate) held_bytes_max: u64,
+    /// What all requests together may hold in memory.
+    pub(crate) budget: Arc<Budget>,
     /// Names the tenant. For the component only: the provider learns nothing of our tenants.
     pub(crate) tenant_header: Option<HeaderName>,
     /// Longest pause in a client's body.
     pub(crate) idle_max: Duration,
 }
+
+/// What a request is taken to hold that does not say how long it is. Most are shorter.
+const UNKNOWN_BYTES: u64 = 64 << 10;
 
 impl Proxy {
     /// Answers one request. There is always a response; whether the provider gave it, the cache
@@ -59,7 +65,11 @@ impl Proxy {
             Ok(aimed) => aimed,
             Err(refused) => return *refused,
         };
-        let (held, lent) = hold(request, self.held_bytes_max);
+        if !self.has_room(&request) {
+            // Without the guest, nothing of it is held.
+            return self.send(request, Bypass::Memory, &voice).await;
+        }
+        let (held, lent) = hold(request, self.held_bytes_max, &self.budget);
         let failure = match self.handler.handle(lent).await {
             Ok(response) => {
                 self.explain(&held, &response);
@@ -133,14 +143,39 @@ impl Proxy {
         Ok((request, voice))
     }
 
+    /// Whether there is memory for what will be held of a request, as far as that is known.
+    fn has_room(&self, request: &Request<WasiBody>) -> bool {
+        let body = request.body();
+        let expected = match body.size_hint().exact() {
+            _ if body.is_end_stream() => return true,
+            // Once to be sent again, and once for the guest to read.
+            Some(length) => 2 * length.min(self.held_bytes_max),
+            None => 2 * UNKNOWN_BYTES,
+        };
+        self.budget.has_room(expected)
+    }
+
     /// To the provider without the guest.
     async fn pass(&self, held: Held, voice: &ErrorVoice) -> Response<WasiBody> {
-        let Some(mut request) = held.take_back() else {
-            return voice.gateway_error(&ErrorCode::InternalError(None));
-        };
+        match held.take_back() {
+            Ok(request) => self.send(request, Bypass::Unavailable, voice).await,
+            Err(NotHeld::TooLong) => voice.gateway_error(&ErrorCode::InternalError(None)),
+            Err(NotHeld::NoMemory) => voice.error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the requests under way hold all the memory that they may (inflight_bytes_max)",
+            ),
+        }
+    }
+
+    async fn send(
+        &self,
+        mut request: Request<WasiBody>,
+        why: Bypass,
+        voice: &ErrorVoice,
+    ) -> Response<WasiBody> {
         self.hide_tenant(request.headers_mut());
         match self.upstream.send(request).await {
-            Ok(response) => bypassed(response, Bypass::Unavailable),
+            Ok(response) => bypassed(response, why),
             Err(error) => voice.gateway_error(&error_code(&error)),
         }
     }

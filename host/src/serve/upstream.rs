@@ -13,7 +13,7 @@ use super::hop::strip_hop_by_hop;
 use super::timed::Timed;
 use crate::config::{NetLimits, Upstream};
 use crate::metrics::Metrics;
-use crate::runtime::{ResponseFuture, SendRequest};
+use crate::runtime::{Budget, ResponseFuture, SendRequest};
 use bytes::Bytes;
 use connect::{BoxError, Connector, NameError};
 use http::header::{self, HeaderMap, HeaderValue};
@@ -23,7 +23,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use path::stays_below;
-use pool::{Lease, Pool, Stream};
+use pool::{Lease, Pool, Stream, Wish};
 use std::collections::hash_map::RandomState;
 use std::error::Error as StdError;
 use std::hash::BuildHasher as _;
@@ -52,6 +52,8 @@ struct Client {
     via: HeaderValue,
     limits: NetLimits,
     held_bytes_max: u64,
+    /// What all requests together may hold in memory.
+    budget: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
 
@@ -66,6 +68,7 @@ impl UpstreamClient {
         upstream: Upstream,
         limits: NetLimits,
         held_bytes_max: u64,
+        budget: Arc<Budget>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
         let proxy = environment::proxy(&upstream, |name| std::env::var(name).ok())?;
@@ -82,6 +85,7 @@ impl UpstreamClient {
             upstream,
             limits,
             held_bytes_max,
+            budget,
             metrics,
         })))
     }
@@ -212,32 +216,37 @@ impl Client {
         }
         strip_hop_by_hop(request.headers_mut(), &[]);
         self.pass_on(&mut request);
-        let lease = self.lease(None).await?;
+        let is_kept = request.body().size_hint().lower() <= self.held_bytes_max;
+        let wish = match is_kept {
+            true => Wish::Any,
+            false => Wish::NotIdle,
+        };
+        let lease = self.lease(wish).await?;
         if !lease.is_reused {
             return self.send_on(lease, request).await.map_err(|it| it.error);
         }
         // The provider may be closing the connection just now.
-        let (held, lent) = hold(request, self.held_bytes_max);
+        let (held, lent) = hold(request, self.held_bytes_max, &self.budget);
         let began = Instant::now();
         let failed = match self.send_on(lease, lent).await {
             Ok(sent) => return Ok(sent),
             Err(failed) => failed,
         };
         let again = match failed.is_unanswered && began.elapsed() < MEETING_TIME_MAX {
-            true => held.take_back(),
+            true => held.take_back().ok(),
             false => None,
         };
         let Some(request) = again else {
             return Err(failed.error);
         };
         tracing::debug!("sent again: the provider had closed the connection");
-        let lease = self.lease(Some(began)).await?;
+        let lease = self.lease(Wish::MadeAfter(began)).await?;
         self.send_on(lease, request).await.map_err(|it| it.error)
     }
 
     /// A connection within `connect_max`, however many steps it takes to have one.
-    async fn lease(&self, since: Option<Instant>) -> Result<Lease, Error> {
-        self.connected(self.pool.lease(since)).await
+    async fn lease(&self, wish: Wish) -> Result<Lease, Error> {
+        self.connected(self.pool.lease(wish)).await
     }
 
     async fn connected<T>(

@@ -6,13 +6,15 @@ use super::{EdgeApi, Name};
 use crate::answer::{AnswerHead, Notes};
 use crate::cache::{CacheKey, InsertError, NewEntry};
 use crate::revealed;
+use crate::runtime::Gathered;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use reflex_llm::{
-    Limits, MODEL_BYTES_MAX, ProviderControl, Recorder, Rejected, Shape, Stated, Storable, Term,
+    Limits, MODEL_BYTES_MAX, ProviderControl, Rejected, Shape, Stated, Storable, Term, Validator,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,7 +102,7 @@ struct Arrival {
     model: Option<String>,
     /// The epoch that the answer is of.
     epoch: Option<String>,
-    answer: Storable,
+    answer: Storable<Bytes>,
 }
 
 impl Arrival {
@@ -155,7 +157,7 @@ impl Arrival {
             answer: Storable {
                 status: 200,
                 headers: kept,
-                body: Vec::new(),
+                body: Bytes::new(),
                 stated: Stated::default(),
             },
         })
@@ -230,16 +232,16 @@ fn model(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 }
 
 /// The whole body.
-async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Vec<u8>, Refusal> {
+async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Bytes, Refusal> {
     let most = api.cache.entry_bytes_max();
-    let mut bytes = Vec::new();
+    let mut bytes = Gathered::new(&api.budget);
     loop {
         let Ok(frame) = tokio::time::timeout(api.idle_max, body.frame()).await else {
             let why = "the body paused for too long";
             return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "body", why));
         };
         match frame {
-            None => return Ok(bytes),
+            None => return Ok(bytes.into_bytes()),
             Some(Err(_)) => {
                 let why = "the body came to no proper end";
                 return Err(Refusal::bad("body", why));
@@ -249,7 +251,9 @@ async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Vec<u8>, Refusal> {
                 if part.len() as u64 > most - bytes.len() as u64 {
                     return Err(Refusal::too_large(most));
                 }
-                bytes.extend_from_slice(&part);
+                if !bytes.push(&part) {
+                    return Err(Refusal::no_memory());
+                }
             }
         }
     }
@@ -257,7 +261,7 @@ async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Vec<u8>, Refusal> {
 
 /// The same judgement that the edge has made: what arrives here may have been altered on the way.
 /// What the answer states of its own end.
-fn judge(shape: Shape, answer: &Storable, allow_length: bool) -> Result<Stated, Rejected> {
+fn judge(shape: Shape, answer: &Storable<Bytes>, allow_length: bool) -> Result<Stated, Rejected> {
     let limits = Limits {
         body_bytes_max: answer.body.len(),
         allow_length,
@@ -269,8 +273,8 @@ fn judge(shape: Shape, answer: &Storable, allow_length: bool) -> Result<Stated, 
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_slice()))
         .collect();
-    let mut recorder = Recorder::new(shape, limits);
-    recorder.head(answer.status, &headers)?;
-    recorder.feed(&answer.body);
-    recorder.finish().map(|answer| answer.stated)
+    let mut validator = Validator::new(shape, limits);
+    validator.head(answer.status, &headers)?;
+    validator.feed(&answer.body);
+    validator.finish(&answer.body).map(|answer| answer.stated)
 }

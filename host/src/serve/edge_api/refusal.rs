@@ -57,6 +57,11 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, Dropped::Busy.detail(), why)
     }
 
+    pub(crate) fn no_memory() -> Self {
+        let why = "all requests together hold as much as inflight_bytes_max lets them";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "memory", why)
+    }
+
     pub(crate) fn purged() -> Self {
         let why = "there was a purge since that epoch";
         Self::new(StatusCode::CONFLICT, Dropped::Purged.detail(), why)

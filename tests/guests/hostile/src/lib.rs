@@ -61,6 +61,17 @@ impl Guest for Hostile {
                 sending(request).await;
                 panic!("told to, before the answer")
             }
+            Some(b"spin-after-sending") => {
+                sending(request).await;
+                excess::spin()
+            }
+            Some(b"read-the-answer") => {
+                let response = handler::handle(request).await?;
+                let (_received, done) = wit_future::new(|| Ok(()));
+                let (mut body, _trailers) = Response::consume_body(response, done);
+                let (_, read) = body.read(Vec::with_capacity(1 << 16)).await;
+                panic!("told to, with {} bytes read", read.len())
+            }
             Some(b"spin-with-the-answer") => {
                 let response = handler::handle(request).await;
                 black_box(&response);
@@ -111,6 +122,10 @@ impl Guest for Hostile {
                 drop(twin(&entry));
                 drop(entry);
                 Ok(text(0))
+            }
+            Some(b"peek-all") => {
+                let peeked = http::peek(request, u64::MAX).await?;
+                Ok(text(peeked.body.map_or(0, |body| body.len() as u64)))
             }
             Some(b"refuse") => Err(ErrorCode::InternalError(Some("told to".into()))),
             Some(_) => Err(ErrorCode::ConfigurationError),
