@@ -303,6 +303,7 @@ impl Target {
         }
         match stored {
             Ok(()) => Outcome::Stored,
+            // As many purges, as many such answers: nothing for a log.
             Err(NotStored::Cache(InsertError::Purged)) => Outcome::Dropped(Dropped::Purged),
             Err(error) => {
                 if let NotStored::Refused(refusal) = error {
@@ -342,6 +343,7 @@ impl NotStored {
                 Outcome::Dropped(Dropped::HeadersTooLarge)
             }
             Self::Cache(InsertError::QueueFull) => Outcome::Dropped(Dropped::Busy),
+            Self::Cache(InsertError::Purged) => Outcome::Dropped(Dropped::Purged),
         }
     }
 }

@@ -12,7 +12,7 @@ mod insert;
 mod refusal;
 pub(crate) mod socket;
 
-use super::listen::Streams;
+use super::listen::StreamLimits;
 use crate::answer::AnswerHead;
 use crate::cache::{Cache, CacheKey, Entry, Gone, Mark, Purges};
 use crate::clock::Clock;
@@ -44,7 +44,7 @@ const STREAMS_PER_CONNECTION_MAX: u16 = 4096;
 
 /// Of one edge. When this process has slept, it finds all that the edge has asked and given up
 /// on meanwhile: that is no attack.
-pub(crate) const STREAMS: Streams = Streams {
+pub(crate) const STREAMS: StreamLimits = StreamLimits {
     max: STREAMS_PER_CONNECTION_MAX as u32,
     reset_max: STREAMS_PER_CONNECTION_MAX as usize,
 };
