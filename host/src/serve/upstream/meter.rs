@@ -65,9 +65,14 @@ impl Meter {
 }
 
 /// A connection with its meter.
+///
+/// A peer may answer before it has read a request, and close: then writing fails while its answer
+/// is there to be read. So an end that a write meets is told by the next read.
 pub(super) struct Metered {
     io: TokioIo<Box<dyn Io>>,
     meter: Arc<Meter>,
+    /// Whether a write has met the end of the connection. What is written since is dropped.
+    is_closed: bool,
 }
 
 impl Metered {
@@ -75,8 +80,31 @@ impl Metered {
         Self {
             io: TokioIo::new(io),
             meter: Arc::clone(meter),
+            is_closed: false,
         }
     }
+
+    /// The result of a write of so many bytes, with the end of the connection left to be read.
+    fn written<T>(&mut self, polled: Poll<io::Result<T>>, all: T) -> Poll<io::Result<T>> {
+        match polled {
+            Poll::Ready(Err(error)) if is_end(error.kind()) => {
+                self.is_closed = true;
+                Poll::Ready(Ok(all))
+            }
+            polled => polled,
+        }
+    }
+}
+
+/// Whether an error is the end of a connection.
+pub(super) fn is_end(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
+    };
+    matches!(
+        kind,
+        BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof
+    )
 }
 
 impl AsyncRead for Metered {
@@ -102,11 +130,19 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, data)
+        if self.is_closed {
+            return Poll::Ready(Ok(data.len()));
+        }
+        let polled = Pin::new(&mut self.io).poll_write(cx, data);
+        self.written(polled, data.len())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        if self.is_closed {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.written(polled, ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -118,7 +154,12 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, data)
+        let all = data.iter().map(|part| part.len()).sum();
+        if self.is_closed {
+            return Poll::Ready(Ok(all));
+        }
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, data);
+        self.written(polled, all)
     }
 
     fn is_write_vectored(&self) -> bool {

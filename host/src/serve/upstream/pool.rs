@@ -5,7 +5,7 @@
 //! that are on their way, and what is kept beyond by the constants here.
 
 use super::connect::{BoxError, Connector};
-use super::meter::Meter;
+use super::meter::{Meter, is_end};
 use super::open::{Http1, Http2, Opened, StreamLimit, open};
 use http::header::HeaderMap;
 use http::{Request, Response};
@@ -407,16 +407,6 @@ fn ended(error: &hyper::Error) -> bool {
         || io.map(std::io::Error::kind).is_some_and(is_end)
         || h2_error(error)
             .is_some_and(|error| error.get_io().map(|io| io.kind()).is_some_and(is_end))
-}
-
-fn is_end(kind: std::io::ErrorKind) -> bool {
-    use std::io::ErrorKind::{
-        BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
-    };
-    matches!(
-        kind,
-        BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof
-    )
 }
 
 /// Whether the provider says that it has not begun with the request: RFC 9113, section 8.7.
