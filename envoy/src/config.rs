@@ -10,7 +10,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use reflex_llm::{
-    Anonymous, ClientControl, Groups, Lifetimes, Limits, PathRule, Policy, normal_path,
+    Anonymous, ClientControl, Groups, Lifetimes, Limits, PathRule, Policy, ProviderControl,
+    normal_path,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -95,6 +96,7 @@ struct File {
     anonymous: Option<AnonymousMode>,
     group: Option<Vec<rules::Group>>,
     client_control: Option<ControlMode>,
+    provider_control: Option<ProviderControlMode>,
     allow_length: Option<bool>,
     temperature_max: Option<f64>,
     paths: Option<Vec<String>>,
@@ -106,6 +108,13 @@ struct File {
 enum AnonymousMode {
     Bypass,
     Share,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ProviderControlMode {
+    Ignore,
+    Obey,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
@@ -269,6 +278,10 @@ impl Config {
             limits: Limits {
                 body_bytes_max: entry_bytes_max as usize,
                 allow_length: file.allow_length.unwrap_or(false),
+                provider_control: match file.provider_control {
+                    Some(ProviderControlMode::Ignore) | None => ProviderControl::Ignore,
+                    Some(ProviderControlMode::Obey) => ProviderControl::Obey,
+                },
             },
             tenant_header: file.tenant_header,
             anonymous: match file.anonymous {
@@ -399,6 +412,7 @@ mod tests {
             "daemon_cluster": "", "fill_wait_ms": 0, "hot_bytes_max": 0, "anonymous": "share",
             "tenant_header": "x-team", "paths": ["/v1/"], "allow_length": true,
             "temperature_max": 0, "samples": 3, "client_control": "no-refresh",
+            "provider_control": "obey",
             "ttl_seconds_max": 9, "ttl": [{"model": "live-*", "seconds": 0}],
             "group": [{"name": "us", "trusted": ["red"]}]
         }"#;
@@ -409,6 +423,7 @@ mod tests {
         assert_eq!(config.policy().tenant_header, Some("x-team"));
         assert_eq!(config.policy().temperature_max, Some(0.0));
         assert!(config.limits.allow_length);
+        assert_eq!(config.limits.provider_control, ProviderControl::Obey);
         assert_eq!(config.samples, 3);
         assert_eq!(config.policy().client_control, ClientControl::NoRefresh);
         let life = |model, asked| config.lifetimes.of("/v1/responses", Some(model), asked);
@@ -445,6 +460,7 @@ mod tests {
         check(r#""temperature_max": "low""#, "temperature_max");
         check(r#""samples": 0"#, "samples: 0");
         check(r#""client_control": "some""#, "client_control");
+        check(r#""provider_control": "some""#, "provider_control");
         check(r#""ttl_seconds_max": 0"#, "ttl_seconds_max: 0");
         check(r#""ttl": [{"seconds": "soon"}]"#, "ttl: seconds");
         check(r#""ttl": [{"seconds": -1}]"#, "ttl: seconds");

@@ -34,6 +34,8 @@ pub struct Insert<'a> {
     pub model: Option<&'a str>,
     /// How long it lives; none is for ever.
     pub ttl_seconds: Option<u64>,
+    /// How old it is already: another cache on the way had it.
+    pub age_seconds: u64,
     /// It is refused if there was a purge since.
     pub epoch: Option<&'a Epoch>,
     /// The fill that ends with it.
@@ -106,8 +108,11 @@ impl Request {
         let ttl = insert.ttl_seconds.map(|ttl| ttl.to_string());
         let mut headers = vec![
             (TTL, ttl.unwrap_or_else(|| "never".into())),
-            (SHAPE, insert.shape.name().to_owned()),
+            (SHAPE, insert.shape.token().into_owned()),
         ];
+        if insert.age_seconds > 0 {
+            headers.push((status::AGE, insert.age_seconds.to_string()));
+        }
         // The daemon refuses a name that no header can have, and the answer with it.
         let model = insert.model.filter(|model| is_visible(model));
         headers.extend(model.map(|model| (MODEL, model.to_owned())));
@@ -371,9 +376,10 @@ mod tests {
         let named = |model: Option<&str>| {
             let insert = Insert {
                 key: &key(),
-                shape: Shape::from_name("chat-completions").expect("a shape"),
+                shape: Shape::from_token("chat-completions").expect("a shape"),
                 model,
                 ttl_seconds: None,
+                age_seconds: 0,
                 epoch: None,
                 fill: None,
             };

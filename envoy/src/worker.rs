@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use reflex_llm::Key;
+use reflex_llm::{Dropped, Key};
 
 use crate::config::Config;
 use crate::daemon::{self, Headers, Reply};

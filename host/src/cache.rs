@@ -270,6 +270,13 @@ impl Cache {
         self.put(new, Wait::No)
     }
 
+    /// Waits until an entry of about this length is not refused for want of room, up to a second,
+    /// for callers that insert with [`insert_now`](Self::insert_now) on a thread that may wait.
+    /// Whether there was room then: another thread may take it.
+    pub(crate) fn wait_for_room(&self, bytes: u64) -> bool {
+        self.shared.queue.wait_for_room(bytes)
+    }
+
     fn put(&self, new: NewEntry<'_>, wait: Wait) -> Result<Entry, InsertError> {
         let shared = &*self.shared;
         if new.payload.len() as u64 > shared.entry_bytes_max {

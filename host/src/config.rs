@@ -10,8 +10,8 @@ use crate::metrics::Price;
 use crate::runtime::{ClientControl, GuestLimits, INFLIGHT_BYTES_MAX, Lifetimes, Replay};
 use http::Uri;
 use http::uri::{Authority, Scheme};
-use reflex_llm::{PathRule, Tenant};
-use rules::{GroupTable, PathTable, PriceTable, TtlTable};
+use reflex_llm::{PathRule, ProviderControl, Tenant};
+use rules::{ControlMode, GroupTable, PathTable, PriceTable, ProviderControlMode, TtlTable};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -43,6 +43,8 @@ pub struct Config {
     pub lifetimes: Arc<Lifetimes>,
     /// What of a request's `Cache-Control` and `x-reflex-ttl` is obeyed.
     pub client_control: ClientControl,
+    /// What of an answer's `Cache-Control`, `Expires` and `Vary` is obeyed.
+    pub provider_control: ProviderControl,
     /// The greatest temperature that a request may ask for and still be answered from the cache.
     pub temperature_max: Option<f64>,
     /// Which API answers at paths whose end does not tell, or tells wrongly.
@@ -197,6 +199,7 @@ struct File {
     ttl: Option<Vec<TtlTable>>,
     ttl_seconds_max: Option<NonZeroU64>,
     client_control: Option<ControlMode>,
+    provider_control: Option<ProviderControlMode>,
     temperature_max: Option<f64>,
     path: Option<Vec<PathTable>>,
     group: Option<Vec<GroupTable>>,
@@ -237,14 +240,6 @@ enum DurabilityMode {
     Os,
     Interval,
     EveryInsert,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-enum ControlMode {
-    Obey,
-    NoRefresh,
-    Ignore,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
@@ -387,11 +382,8 @@ impl Config {
             namespace: file.namespace.unwrap_or_else(|| "default".into()),
             ttl,
             lifetimes: Arc::new(lifetimes),
-            client_control: match file.client_control {
-                None | Some(ControlMode::Obey) => ClientControl::Obey,
-                Some(ControlMode::NoRefresh) => ClientControl::NoRefresh,
-                Some(ControlMode::Ignore) => ClientControl::Ignore,
-            },
+            provider_control: rules::provider_control(file.provider_control),
+            client_control: rules::client_control(file.client_control),
             temperature_max: file.temperature_max,
             paths: rules::paths(&file.path.unwrap_or_default())?.into(),
             groups: Arc::new(groups),
@@ -537,6 +529,7 @@ mod tests {
         check("samples = 100000", "samples");
         check("stale_if_error_seconds_max = 9999999", "stale_if_error");
         check("client_control = \"yes\"", "client_control");
+        check("provider_control = \"yes\"", "provider_control");
         check("temperature_max = -1.0", "temperature_max");
         check("[[group]]\nname = \"\"", "group");
         check(

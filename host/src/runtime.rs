@@ -118,7 +118,7 @@ pub use pace::Replay;
 pub use policy::{Asking, Decision, PolicyGuest, Question};
 #[cfg(feature = "http")]
 pub use recording::{NoObserver, Outcome, RecordingObserver};
-pub use reflex_llm::{Api, ClientControl, Life, LifeRule, Lifetimes, PathRule};
+pub use reflex_llm::{Api, ClientControl, Life, LifeRule, Lifetimes, PathRule, ProviderControl};
 #[cfg(feature = "http")]
 pub use samples::Samples;
 #[cfg(feature = "http")]

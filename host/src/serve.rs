@@ -262,6 +262,7 @@ fn proxy(
     let policy = HttpPolicy {
         allow_length: config.allow_length,
         client_control: config.client_control,
+        provider_control: config.provider_control,
         replay: config.replay,
         samples: Samples::new(config.samples),
         fill_wait_max: config.fill_wait_max,

@@ -37,10 +37,7 @@ impl Shape {
             .or_else(|| vendor().map(|&(_, api)| api))
             .unwrap_or(Api::ChatCompletions);
         let representation = query::representation(api, head.path);
-        Self {
-            api,
-            representation: representation.unwrap_or(Representation::Json),
-        }
+        Self::new(api, representation.unwrap_or(Representation::Json))
     }
 
     /// The JSON body of an error with this HTTP status. A client that asked for a stream gets the

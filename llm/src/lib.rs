@@ -25,6 +25,7 @@ use alloc::string::String;
 use core::fmt;
 
 mod api;
+mod asked;
 mod body;
 mod canonical;
 mod control;
@@ -43,9 +44,11 @@ mod tools;
 
 mod answer;
 mod answer_head;
+mod date;
 pub mod embeddings;
 mod recorder;
 mod sse;
+mod stated;
 mod usage;
 
 mod group;
@@ -75,6 +78,7 @@ pub use prepared::Prepared;
 pub use reason::{Bypass, Dropped, Rejected};
 pub use recorder::{Limits, Recorder, Storable, Validator, is_event_stream};
 pub use splits::{By, COMPARED_BYTES_MAX, Split, Splits, Traits};
+pub use stated::{ProviderControl, Stated, Term};
 pub use status::Status;
 pub use tenant::Tenant;
 pub use usage::Usage;

@@ -9,7 +9,7 @@ use crate::body::Body;
 use crate::key::{read_fields, write_field};
 use crate::{
     Api, Bypass, Candidate, Classified, Control, Examined, Exchange, Key, KeyHasher,
-    Representation, Shape, Tenant, headers, model, query,
+    Representation, Shape, Tenant, asked, headers, model, query,
 };
 
 /// A [`Candidate`] that owns what it needs, for those who have to wait for the body.
@@ -122,6 +122,7 @@ impl Prepared {
         let shape = Shape {
             api: self.api,
             representation: body.representation(),
+            parts: asked::parts(self.api, body.root()),
         };
         let (before, after) = self.fields.split_at(self.shape_at);
         let expected = self.fields.len() + SHAPE_BYTES + body.expected_bytes();

@@ -24,6 +24,7 @@ mod refusals;
 mod samples;
 mod savings;
 mod stale;
+mod stated;
 mod store_cli;
 
 mod cold;

@@ -91,7 +91,7 @@ async fn answer(
     // Of no use to a hit.
     let recording = || Recording {
         key: key.clone(),
-        shape: exchange.shape.name().into(),
+        shape: exchange.shape.token().into(),
         path: path.into(),
         model: model.clone(),
         ttl_seconds: control.ttl_seconds,

@@ -17,9 +17,10 @@ pub struct NewEntry<'a> {
     pub metadata: &'a [u8],
     /// At most [`CacheOptions::entry_bytes_max`](super::CacheOptions::entry_bytes_max).
     pub payload: &'a [u8],
-    /// Milliseconds since 1970.
+    /// When it was new, in milliseconds since 1970: now, or earlier for what comes from another
+    /// cache.
     pub now_ms: u64,
-    /// How long it is an answer; `None` is for ever.
+    /// How long it is an answer, from then on; `None` is for ever.
     pub ttl_ms: Option<u64>,
 }
 

@@ -193,6 +193,12 @@ impl Queue {
         Ok(())
     }
 
+    /// Waits for room for an entry of this length, within bounds; whether there was some then.
+    pub(super) fn wait_for_room(&self, record_bytes: u64) -> bool {
+        let bytes = OPERATION_BYTES.saturating_add(record_bytes);
+        self.room_for(bytes, Wait::ForRoom).is_ok()
+    }
+
     /// Waits for room, if that is wanted and worth it.
     fn room_for(&self, bytes: u64, wait: Wait) -> Result<MutexGuard<'_, State>, Full> {
         let mut state = lock(&self.state);

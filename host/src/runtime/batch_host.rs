@@ -190,8 +190,8 @@ fn begin<T: ReflexHttpView + 'static>(
     let head = (wanted.status, &*wanted.headers);
     let since = view.progress.since(&view.ctx.cache);
     let target = misses::target(view.ctx, view.policy, since, recording);
-    let limits = view.policy.limits(&view.ctx.cache);
-    let rest = Shape::from_name(&recording.shape).and_then(|shape| {
+    let limits = view.policy.limits(&view.ctx.cache, Some(&batch.texts));
+    let rest = Shape::from_token(&recording.shape).and_then(|shape| {
         Rest::new(
             batch,
             asked,

@@ -4,8 +4,9 @@ use super::bindings::cache::{self, Error, Host, HostEntry, InsertOptions, Limits
 use super::grant::{Grant, Refusal, bytes32};
 use crate::cache::{Cache, CacheKey, Entry, InsertError, METADATA_BYTES_MAX, NewEntry};
 use crate::clock::Clock;
-use reflex_llm::{Anonymous, Bypass, Head, Key, Life, Tenant};
+use reflex_llm::{Anonymous, Bypass, Head, Key, Life, Shape, Stated, Tenant, Term};
 use std::fmt;
+#[cfg(feature = "http")]
 use std::time::Duration;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime::{Result, StoreContextMut};
@@ -209,6 +210,7 @@ impl ReflexCtx {
         let examined = candidate.examine(body).map_err(bypass)?;
         Ok(Named {
             key: examined.exchange.key,
+            shape: Some(examined.exchange.shape),
             path: head.path.into(),
             model: examined.model,
         })
@@ -229,6 +231,8 @@ impl ReflexCtx {
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) key: Key,
+    /// Of the answer to a request.
+    shape: Option<Shape>,
     path: String,
     model: Option<String>,
 }
@@ -237,6 +241,7 @@ impl Named {
     pub(super) fn bare(key: Key) -> Self {
         Self {
             key,
+            shape: None,
             path: String::new(),
             model: None,
         }
@@ -311,14 +316,22 @@ impl ReflexCtx {
         if ttl_seconds == Some(0) {
             return Err(Error::Invalid("ttl-seconds: 0 would store nothing".into()));
         }
-        let Named { key, path, model } = named;
+        let Named {
+            key,
+            shape,
+            path,
+            model,
+        } = named;
         let lifetimes = &self.grant.lifetimes;
         let ttl = match lifetimes.of(path, model.as_deref(), ttl_seconds) {
             Life::NotKept => return Err(Error::Bypass(NOT_KEPT.into())),
             Life::For(ttl) => Some(ttl),
             Life::Forever => None,
         };
-        let stored = self.store(key, metadata, payload, ttl);
+        let stated = shape.map_or(Ok(Stated::default()), |shape| shape.stated(payload));
+        let term = stated.and_then(|stated| stated.within(ttl, self.clock.now_ms()));
+        let term = term.map_err(|rejected| Error::Bypass(rejected.detail().into()))?;
+        let stored = self.store(key, metadata, payload, term);
         stored.map_err(|refused| self.error(refused))?;
         self.cache.wait_until_durable();
         Ok(())
@@ -340,14 +353,14 @@ impl ReflexCtx {
         }
     }
 
-    /// Stores an entry, if the grant has room for it. Whoever tells somebody that it is stored waits
-    /// until it is durable.
+    /// Stores an entry for this term, if the grant has room for it. Whoever tells somebody that it is
+    /// stored waits until it is durable.
     pub(super) fn store(
         &self,
         key: &Key,
         metadata: &[u8],
         payload: &[u8],
-        ttl: Option<Duration>,
+        term: Term,
     ) -> Result<(), NotStored> {
         let now_ms = self.clock.now_ms();
         let allowance = &self.grant.allowance;
@@ -362,8 +375,8 @@ impl ReflexCtx {
             tenant: &key.tenant.0,
             metadata,
             payload,
-            now_ms,
-            ttl_ms: ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            now_ms: term.stored_at_ms,
+            ttl_ms: term.ttl_ms(),
         });
         match stored {
             Ok(_) => Ok(()),

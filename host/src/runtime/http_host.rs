@@ -1,5 +1,6 @@
 //! `reflex:cache/http` for guests, and the import of the next `wasi:http` handler.
 
+use super::batch::{BATCH_BYTES_MAX, Texts};
 use super::bindings::http::{
     self as bindings, Head, Header, Host, HostFill, HostWithStore, Peeked,
 };
@@ -21,10 +22,14 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, uri::Scheme};
 use http_body_util::{BodyExt as _, Full};
 use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
-use reflex_llm::{Anonymous, Api, Bypass, ClientControl, Limits, PathRule, Tenant};
-use std::future::ready;
+use reflex_llm::{
+    Anonymous, Api, Bypass, ClientControl, Limits, PathRule, ProviderControl, Tenant,
+};
+use std::future::{poll_fn, ready};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use wasmtime::Result;
 use wasmtime::component::{Access, Accessor, HasData, Linker, Resource};
 use wasmtime_wasi::TrappableError;
@@ -41,6 +46,8 @@ pub struct HttpPolicy {
     pub allow_length: bool,
     /// What of a request's `Cache-Control` and `x-reflex-ttl` is obeyed.
     pub client_control: ClientControl,
+    /// What of an answer's `Cache-Control`, `Expires` and `Vary` is obeyed.
+    pub provider_control: ProviderControl,
     /// How replays go.
     pub replay: Replay,
     /// How many answers are kept for one request.
@@ -66,6 +73,7 @@ impl HttpPolicy {
     pub fn new(cache: &Cache) -> Self {
         Self {
             allow_length: false,
+            provider_control: ProviderControl::Ignore,
             client_control: ClientControl::Obey,
             replay: Replay::Instant,
             samples: Samples::default(),
@@ -78,11 +86,16 @@ impl HttpPolicy {
         }
     }
 
-    /// What is recorded of an answer.
-    pub(super) fn limits(&self, cache: &Cache) -> Limits {
+    /// What is recorded of an answer: to one text, or to a batch that is stored text by text.
+    pub(super) fn limits(&self, cache: &Cache, texts: Option<&Texts>) -> Limits {
+        let entry_bytes_max = usize::try_from(cache.entry_bytes_max()).unwrap_or(usize::MAX);
         Limits {
-            body_bytes_max: usize::try_from(cache.entry_bytes_max()).unwrap_or(usize::MAX),
+            body_bytes_max: match texts {
+                Some(_) => BATCH_BYTES_MAX.max(entry_bytes_max),
+                None => entry_bytes_max,
+            },
             allow_length: self.allow_length,
+            provider_control: self.provider_control,
         }
     }
 }
@@ -381,7 +394,9 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
         };
         let (parts, body) = request.into_parts();
 
-        let read = progress.host(read_ahead(body, bytes_max, &budget)).await;
+        let reading = async move { read_ahead(body, bytes_max, &budget).await };
+        let read = progress.host(apart(reading)).await;
+        let read = read.unwrap_or(Err(Error::InternalError(None)));
 
         let (whole, body) = match read {
             Ok(read) => read,
@@ -444,6 +459,32 @@ pub(super) fn replayed(
         Replay::Paced | Replay::Instant => Full::new(payload).map_err(Error::from).boxed_unsync(),
     };
     Some((status, headers, body))
+}
+
+/// How often a guest is polled while the host reads a request for it.
+const POLLS_MAX: u32 = 64;
+
+/// Does the work where it is polled, and on a task of its own if that takes many polls: a request in
+/// a million frames would otherwise be a million polls of the guest, which take longer than to read
+/// it. Nothing if that task panicked.
+async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    let mut work = Box::pin(work);
+    let mut polls = 0;
+    let done = poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if polls == POLLS_MAX => Poll::Ready(None),
+        Poll::Pending => {
+            polls += 1;
+            Poll::Pending
+        }
+    });
+    if let Some(output) = done.await {
+        return Some(output);
+    }
+    // Ends with this.
+    let mut task = JoinSet::new();
+    task.spawn(work);
+    task.join_next().await?.ok()
 }
 
 /// The whole body if it is at most `bytes_max` long and the budget has room for it, or why not; and in

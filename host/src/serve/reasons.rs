@@ -39,7 +39,7 @@ impl Reasons {
         }
     }
 
-    /// A request that was a miss. Takes some 2 µs, and 1 more for each KiB of the body; bodies over
+    /// A request that was a miss. Takes some 2 µs, and 0.4 more for each KiB of the body; bodies over
     /// 64 KiB are let be.
     pub(crate) fn miss(&self, parts: &Parts, body: &[u8]) {
         for split in self.splits(parts, body).unwrap_or_default() {

@@ -64,14 +64,16 @@ fn a_completion_is_whole_when_every_choice_is() {
     };
     let stop = r#"{"text":"a \"quote\"","index":0,"logprobs":null,"finish_reason":"stop"}"#;
     check(stop, Ok(()));
-    check(&format!("{stop},{stop}"), Ok(()));
+    let second = stop.replace("\"index\":0", "\"index\":1");
+    check(&format!("{stop},{second}"), Ok(()));
+    check(&format!("{stop},{stop}"), Err(Rejected::Unexpected));
     check(&stop.replace("stop", "length"), Err(Rejected::Length));
     check(
         &stop.replace("stop", "content_filter"),
         Err(Rejected::FinishReason),
     );
     check(
-        &format!("{stop},{}", stop.replace("\"stop\"", "null")),
+        &format!("{stop},{}", second.replace("\"stop\"", "null")),
         Err(Rejected::Unfinished),
     );
     check(&stop.replace("text", "message"), Err(Rejected::Unexpected));

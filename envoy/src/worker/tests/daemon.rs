@@ -180,6 +180,7 @@ impl Daemon {
             ttl => Some(ttl.parse::<u64>().expect("seconds")),
         };
         assert_ne!(ttl_seconds, Some(0), "that would store nothing");
+        let age = header(request, "age").map_or(0, |age| age.parse().expect("seconds"));
         let content_type = answer
             .headers
             .iter()
@@ -187,7 +188,7 @@ impl Daemon {
         let entry = Entry {
             body: answer.body.clone(),
             content_type: content_type.expect("a type").1.clone(),
-            stored_at_ms: now_ms,
+            stored_at_ms: now_ms - age * 1000,
             expires_at_ms: ttl_seconds.map_or(u64::MAX, |ttl| now_ms + ttl * 1000),
         };
         self.entries.insert(path.into(), entry);

@@ -224,3 +224,32 @@ fn instances_of_one_component_share_its_rate() {
     same(second.insert(named("d"), 1), Err(exceeded("inserts")));
     assert_eq!(first.refused(Refusal::Inserts), 3);
 }
+
+/// A component, a policy too, stores what it has judged by itself. No life makes it outlive that.
+#[test]
+fn an_answer_to_a_request_lives_no_longer_than_it_states() {
+    let mut component = Component::new(Grant::new("n"));
+    let name = || request(Some("Bearer one"));
+    let mut insert = |component: &mut Component, expires_at: &str, ttl_seconds| {
+        let payload = format!(
+            r#"{{"choices":[{{"message":{{"audio":{{"id":"a","expires_at":{expires_at}}}}}}}]}}"#
+        );
+        let options = InsertOptions { ttl_seconds };
+        let mut view = component.view();
+        let inserted = view.insert(name(), Vec::new(), payload.into_bytes(), options);
+        inserted.expect("no trap")
+    };
+    // The clock says 1,000 s.
+    same(insert(&mut component, "1060", None), Ok(()));
+    component.now_ms.store(1_059_999, Ordering::Relaxed);
+    same(component.finds(name()), Ok(true));
+    component.now_ms.store(1_060_000, Ordering::Relaxed);
+    same(component.finds(name()), Ok(false));
+    let expired = || Err(Error::Bypass("expired".into()));
+    same(insert(&mut component, "1060", None), expired());
+    same(insert(&mut component, "\"soon\"", Some(60)), expired());
+    // A shorter life counts.
+    same(insert(&mut component, "9000", Some(60)), Ok(()));
+    component.now_ms.store(1_120_000, Ordering::Relaxed);
+    same(component.finds(name()), Ok(false));
+}

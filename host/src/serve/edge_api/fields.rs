@@ -25,7 +25,7 @@ pub(crate) const SHAPE: HeaderName = HeaderName::from_static("x-reflex-shape");
 pub(crate) const MODEL: HeaderName = HeaderName::from_static("x-reflex-model");
 /// How many tokens an answer has cost.
 pub(crate) const SAVED: HeaderName = HeaderName::from_static(status::X_REFLEX_SAVED_TOKENS);
-/// Seconds since an answer was stored.
+/// Seconds since an answer was new: how old a reply is, or what an edge brings.
 pub(crate) const AGE: HeaderName = HeaderName::from_static(status::AGE);
 
 pub(crate) fn fill_id(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
