@@ -25,9 +25,11 @@ use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
 use reflex_llm::{
     Anonymous, Api, Bypass, ClientControl, Limits, PathRule, ProviderControl, Rules, Tenant,
 };
-use std::future::ready;
+use std::future::{poll_fn, ready};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use wasmtime::Result;
 use wasmtime::component::{Access, Accessor, HasData, Linker, Resource};
 use wasmtime_wasi::TrappableError;
@@ -412,7 +414,9 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
         };
         let (parts, body) = request.into_parts();
 
-        let read = progress.host(read_ahead(body, bytes_max, &budget)).await;
+        let reading = async move { read_ahead(body, bytes_max, &budget).await };
+        let read = progress.host(apart(reading)).await;
+        let read = read.unwrap_or(Err(Error::InternalError(None)));
 
         let (whole, body) = match read {
             Ok(read) => read,
@@ -475,6 +479,32 @@ pub(super) fn replayed(
         Replay::Paced | Replay::Instant => Full::new(payload).map_err(Error::from).boxed_unsync(),
     };
     Some((status, headers, body))
+}
+
+/// How often a guest is polled while the host reads a request for it.
+const POLLS_MAX: u32 = 64;
+
+/// Does the work where it is polled, and on a task of its own if that takes many polls: a request in
+/// a million frames would otherwise be a million polls of the guest, which take longer than to read
+/// it. Nothing if that task panicked.
+async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    let mut work = Box::pin(work);
+    let mut polls = 0;
+    let done = poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if polls == POLLS_MAX => Poll::Ready(None),
+        Poll::Pending => {
+            polls += 1;
+            Poll::Pending
+        }
+    });
+    if let Some(output) = done.await {
+        return Some(output);
+    }
+    // Ends with this.
+    let mut task = JoinSet::new();
+    task.spawn(work);
+    task.join_next().await?.ok()
 }
 
 /// The whole body if it is at most `bytes_max` long, without trailers, and the budget has room for
