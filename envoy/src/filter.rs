@@ -315,7 +315,9 @@ impl HttpContext for Http {
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        if self.ask(Worker::records) {
+        let records = self.ask(Worker::records);
+        // What is only marked may still be a stream, which the counts tell apart.
+        if records || self.ask(Worker::marks) {
             let map = hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default();
             let headers: Vec<(&str, &[u8])> = map
                 .iter()
@@ -326,11 +328,9 @@ impl HttpContext for Http {
                 .find(|(name, _)| *name == ":status")
                 .and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
             self.on(Event::Head(status.unwrap_or(0), &headers));
-            if end_of_stream {
+            if records && end_of_stream {
                 self.on(Event::Chunk(b"", true));
             }
-        } else if self.ask(Worker::marks) {
-            self.on(Event::Head(0, &[]));
         }
         Action::Continue
     }

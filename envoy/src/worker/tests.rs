@@ -242,10 +242,8 @@ impl Play {
             ("content-type", content_type.as_bytes()),
             ("x-request-id", b"req_1"),
         ];
-        if self.worker.records(id) {
+        if self.worker.records(id) || self.worker.marks(id) {
             self.on(id, Event::Head(status, &headers));
-        } else if self.worker.marks(id) {
-            self.on(id, Event::Head(0, &[]));
         }
     }
 
