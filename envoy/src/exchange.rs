@@ -62,7 +62,8 @@ pub enum Event<'e> {
     Lead(Lead),
     /// It has waited for another one for as long as it may.
     WaitOver,
-    /// The head of the provider's answer.
+    /// The head of the provider's answer; no more of it than its `content-type`, and no status, where
+    /// the answer is only to be marked.
     Head(u16, &'e [(&'e str, &'e [u8])]),
     /// A part of the provider's answer, and whether it is the last.
     Chunk(&'e [u8], bool),

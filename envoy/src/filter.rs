@@ -330,7 +330,11 @@ impl HttpContext for Http {
                 self.on(Event::Chunk(b"", true));
             }
         } else if self.ask(Worker::marks) {
-            self.on(Event::Head(0, &[]));
+            // The rest of it is none of our business.
+            let map = MapType::HttpResponseHeaders;
+            let value = hostcalls::get_map_value_bytes(map, "content-type");
+            let value = value.ok().flatten().unwrap_or_default();
+            self.on(Event::Head(0, &[("content-type", value.as_slice())]));
         }
         Action::Continue
     }

@@ -245,7 +245,7 @@ impl Play {
         if self.worker.records(id) {
             self.on(id, Event::Head(status, &headers));
         } else if self.worker.marks(id) {
-            self.on(id, Event::Head(0, &[]));
+            self.on(id, Event::Head(0, &headers[..1]));
         }
     }
 

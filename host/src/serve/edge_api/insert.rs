@@ -261,11 +261,7 @@ async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Bytes, Refusal> {
 
 /// The same judgement that the edge has made: what arrives here may have been altered on the way.
 /// What the answer states of its own end.
-fn judge(
-    shape: Shape,
-    answer: &Storable<Bytes>,
-    allow_length: bool,
-) -> Result<Stated, Rejected> {
+fn judge(shape: Shape, answer: &Storable<Bytes>, allow_length: bool) -> Result<Stated, Rejected> {
     let limits = Limits {
         body_bytes_max: answer.body.len(),
         allow_length,
