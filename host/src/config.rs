@@ -3,14 +3,17 @@
 //! Everything has a default, so an empty file is a valid one. Unknown keys are errors: a
 //! misspelt bound must not be a missing one.
 
+mod net;
 mod rules;
+
+pub use net::NetLimits;
 
 use crate::cache::{CacheOptions, Durability};
 use crate::metrics::Price;
 use crate::runtime::{ClientControl, GuestLimits, INFLIGHT_BYTES_MAX, Lifetimes, Replay};
 use http::Uri;
 use http::uri::{Authority, Scheme};
-use reflex_llm::{PathRule, ProviderControl, Tenant};
+use reflex_llm::{PathRule, ProviderControl, Rules, Tenant, check_tenant_header};
 use rules::{ControlMode, GroupTable, PathTable, PriceTable, ProviderControlMode, TtlTable};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -49,6 +52,8 @@ pub struct Config {
     pub temperature_max: Option<f64>,
     /// Which API answers at paths whose end does not tell, or tells wrongly.
     pub paths: Arc<[PathRule]>,
+    /// What of a request does not count, what does, and what passes by.
+    pub rules: Arc<Rules>,
     /// Tenants that share their answers with others, and as whom.
     pub groups: Arc<HashMap<Tenant, Tenant>>,
     /// How streams are replayed.
@@ -85,37 +90,6 @@ pub struct EdgeSocket {
     pub path: PathBuf,
     /// Who may connect: the bits of a file's mode.
     pub mode: u32,
-}
-
-/// Bounds on connections and waits.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NetLimits {
-    /// Client connections at once; further ones wait in the listen queue.
-    pub connections_max: usize,
-    /// How long a client may take for a request's head, or to open the next one's.
-    pub header_read_max: Duration,
-    /// Longest pause within a body, either way.
-    pub idle_max: Duration,
-    /// How long connecting to the provider may take, TLS included.
-    pub connect_max: Duration,
-    /// How long the provider may take until its response begins.
-    pub response_max: Duration,
-    /// How long running requests may go on after SIGTERM.
-    pub drain_max: Duration,
-}
-
-impl Default for NetLimits {
-    fn default() -> Self {
-        Self {
-            connections_max: 4096,
-            header_read_max: Duration::from_secs(60),
-            // The SDKs' own default is 600 s. Ours must not be the first to give up.
-            idle_max: Duration::from_secs(600),
-            connect_max: Duration::from_secs(10),
-            response_max: Duration::from_secs(600),
-            drain_max: Duration::from_secs(30),
-        }
-    }
 }
 
 /// Where the provider is: scheme, authority, and a path that goes before each request's.
@@ -202,6 +176,12 @@ struct File {
     provider_control: Option<ProviderControlMode>,
     temperature_max: Option<f64>,
     path: Option<Vec<PathTable>>,
+    ignored_headers: Option<Vec<String>>,
+    ignored_cookies: Option<Vec<String>>,
+    ignored_fields: Option<Vec<String>>,
+    keyed_fields: Option<Vec<String>>,
+    bypass_fields: Option<Vec<String>>,
+    bypass_models: Option<Vec<String>>,
     group: Option<Vec<GroupTable>>,
     price: Option<Vec<PriceTable>>,
     fill_wait_seconds_max: Option<NonZeroU64>,
@@ -221,6 +201,7 @@ struct File {
     guest_milliseconds_max: Option<NonZeroU64>,
     connections_max: Option<NonZeroU64>,
     header_read_seconds_max: Option<NonZeroU64>,
+    keep_alive_seconds_max: Option<NonZeroU64>,
     idle_seconds_max: Option<NonZeroU64>,
     connect_seconds_max: Option<NonZeroU64>,
     response_seconds_max: Option<NonZeroU64>,
@@ -289,6 +270,7 @@ impl Config {
     }
 
     fn from_parts(file: File, flags: Flags) -> Result<Self, String> {
+        let net = net::limits(&file)?;
         let mode = match &file.edge_socket_mode {
             Some(digits) => mode(digits)?,
             None => EDGE_SOCKET_MODE,
@@ -335,14 +317,18 @@ impl Config {
             ..defaults
         };
 
-        if let Some(name) = &file.tenant_header
-            && (http::HeaderName::from_bytes(name.as_bytes()).is_err()
-                || *name != name.to_ascii_lowercase())
-        {
-            return Err(format!(
-                "tenant_header: `{name}` is not a header name in lower case"
-            ));
+        if let Some(name) = &file.tenant_header {
+            check_tenant_header(name)?;
         }
+        let rules = Rules {
+            ignored_headers: file.ignored_headers.unwrap_or_default(),
+            ignored_cookies: file.ignored_cookies.unwrap_or_default(),
+            ignored_fields: file.ignored_fields.unwrap_or_default(),
+            keyed_fields: file.keyed_fields.unwrap_or_default(),
+            bypass_fields: file.bypass_fields.unwrap_or_default(),
+            bypass_models: file.bypass_models.unwrap_or_default(),
+        };
+        rules.check(file.tenant_header.as_deref())?;
         if let Some(most) = file.temperature_max
             && !(most.is_finite() && most >= 0.0)
         {
@@ -365,7 +351,6 @@ impl Config {
             value.map_or(default, |value| Duration::from_secs(value.get()))
         };
         let guest = GuestLimits::default();
-        let net = NetLimits::default();
         Ok(Self {
             listen: flags
                 .listen
@@ -386,6 +371,7 @@ impl Config {
             client_control: rules::client_control(file.client_control),
             temperature_max: file.temperature_max,
             paths: rules::paths(&file.path.unwrap_or_default())?.into(),
+            rules: Arc::new(rules),
             groups: Arc::new(groups),
             replay: match file.replay {
                 None | Some(ReplayMode::Instant) => Replay::Instant,
@@ -427,19 +413,7 @@ impl Config {
                     .map_or(guest.guest_time_max, |it| Duration::from_millis(it.get())),
                 ..guest
             },
-            net: NetLimits {
-                connections_max: bounded(
-                    "connections_max",
-                    file.connections_max,
-                    net.connections_max as u64,
-                    tokio::sync::Semaphore::MAX_PERMITS as u64,
-                )?,
-                header_read_max: seconds(file.header_read_seconds_max, net.header_read_max),
-                idle_max: seconds(file.idle_seconds_max, net.idle_max),
-                connect_max: seconds(file.connect_seconds_max, net.connect_max),
-                response_max: seconds(file.response_seconds_max, net.response_max),
-                drain_max: seconds(file.drain_seconds_max, net.drain_max),
-            },
+            net,
         })
     }
 }
@@ -514,6 +488,16 @@ mod tests {
         check("listen = \"nowhere\"", "line 1");
         check("\n\nttl_seconds = 0", "line 3");
         check("tenant_header = \"X-Tenant\"", "tenant_header");
+        for name in ["host", "connection", "te", "expect", "content-length"] {
+            check(&format!("tenant_header = \"{name}\""), "names no tenant");
+        }
+        check("ignored_headers = [\"x-api-*\"]", "`x-api-key`");
+        let hidden = "tenant_header = \"x-team\"\nignored_headers = [\"x-t*\"]";
+        check(hidden, "`x-team`");
+        check("ignored_headers = \"x-id\"", "ignored_headers");
+        check("ignored_cookies = [\"*\"]", "ignored_cookies");
+        check("ignored_fields = [\"model\"]", "ignored_fields");
+        check("bypass_models = [\"\"]", "bypass_models");
         check("instances_max = 1000000", "instances_max");
         check("anonymous = \"yes\"", "anonymous");
         check("edge_socket_mode = \"0999\"", "edge_socket_mode");
@@ -526,6 +510,10 @@ mod tests {
         check("[[ttl]]\nroute = \"a\"\nseconds = 1", "route");
         check("[[ttl]]\npath = \"/a//b\"\nseconds = 1", "write `/a/b`");
         check("samples = 0", "samples");
+        check(
+            "idle_seconds_max = 18446744073709551615",
+            "idle_seconds_max",
+        );
         check("samples = 100000", "samples");
         check("stale_if_error_seconds_max = 9999999", "stale_if_error");
         check("client_control = \"yes\"", "client_control");
@@ -548,6 +536,21 @@ mod tests {
         let error = secret.expect_err("a credential is no tenant");
         assert!(error.contains("`reflex-edge tenant`"), "{error}");
         assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn lists_are_read_as_they_are_written() {
+        let text = "ignored_headers = [\"x-id\"]\nignored_cookies = [\"lb_*\"]\n\
+                    ignored_fields = [\"user\"]\nkeyed_fields = [\"metadata\"]\n\
+                    bypass_fields = [\"deep_*\"]\nbypass_models = [\"*-live\"]";
+        let rules = load(text).expect("valid").rules;
+        assert_eq!(rules.ignored_headers, ["x-id"]);
+        assert_eq!(rules.ignored_cookies, ["lb_*"]);
+        assert_eq!(rules.ignored_fields, ["user"]);
+        assert_eq!(rules.keyed_fields, ["metadata"]);
+        assert_eq!(rules.bypass_fields, ["deep_*"]);
+        assert_eq!(rules.bypass_models, ["*-live"]);
+        assert!(load("").expect("valid").rules.is_empty());
     }
 
     #[test]

@@ -127,6 +127,9 @@ async fn run(config: Config) -> ExitCode {
         Ok(listener) => listener,
         Err(error) => return fail(&format!("cannot listen for signals: {error}")),
     };
+    if let Err(error) = ignore_signals() {
+        return fail(&format!("cannot listen for signals: {error}"));
+    }
     let stop = match stop_signal() {
         Ok(stop) => stop,
         Err(error) => return fail(&format!("cannot listen for signals: {error}")),
@@ -153,6 +156,24 @@ fn announce(server: &Server) -> std::io::Result<()> {
         writeln!(out, "edge on {}", path.display())?;
     }
     out.flush()
+}
+
+/// Takes the signals that mean "read your configuration again" or "open your log again" to other
+/// programs. Left alone, each of them would end the process.
+fn ignore_signals() -> std::io::Result<()> {
+    for (name, kind) in [
+        ("SIGHUP", SignalKind::hangup()),
+        ("SIGUSR1", SignalKind::user_defined1()),
+        ("SIGUSR2", SignalKind::user_defined2()),
+    ] {
+        let mut signals = signal(kind)?;
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                tracing::warn!("{name} is ignored: a new configuration needs a restart");
+            }
+        });
+    }
+    Ok(())
 }
 
 /// Resolves at SIGTERM or Ctrl-C.

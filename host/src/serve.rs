@@ -6,17 +6,25 @@
 //!                └─► upstream ◄──────┘ miss, bypass, or the guest has failed
 //! ```
 
-mod admin;
-mod edge_api;
+mod connection;
+mod delivery;
+mod line;
+mod listen;
+mod wire;
+
+mod heads;
 mod held;
 mod hop;
-mod listen;
 mod own_error;
 mod proxy;
 mod reasons;
 mod timed;
 mod tunnel;
 mod upstream;
+
+mod edge_api;
+
+mod admin;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -27,7 +35,7 @@ use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
-use listen::Streams;
+use listen::StreamLimits;
 use proxy::Proxy;
 use reasons::Reasons;
 use reflex_llm::Anonymous;
@@ -43,8 +51,15 @@ use upstream::UpstreamClient;
 pub const MIDDLEWARE: &[u8] = include_bytes!(env!("REFLEX_MIDDLEWARE_WASM"));
 
 /// Of one client. Anybody may be one, so that what is taken back is bounded as hyper does.
-const CLIENT_STREAMS: Streams = Streams {
+const CLIENT_STREAMS: StreamLimits = StreamLimits {
     max: 256,
+    reset_max: 20,
+};
+
+/// Operators at once: probes and scrapers. Both have a connection or two.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+const ADMIN_STREAMS: StreamLimits = StreamLimits {
+    max: 16,
     reset_max: 20,
 };
 
@@ -150,13 +165,9 @@ impl Server {
     /// Answers requests until `stop` resolves, then lets those that run come to their end.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(());
-        let admin = tokio::spawn(run_admin(
-            self.admin,
-            admin::router(self.cache.clone(), Arc::clone(&self.metrics)),
-            stopped.clone(),
-        ));
-
         let net = &self.config.net;
+        let router = admin::router(self.cache.clone(), Arc::clone(&self.metrics));
+        let admin = serve_admin(self.admin, router, net, stopped.clone());
         let clients = serve_clients(self.front, net, stopped.clone());
         let listener = self.edge.as_mut().and_then(|edge| edge.listener.take());
         let edges = listener.map(|listener| {
@@ -180,9 +191,7 @@ impl Server {
             tracing::info!("stopping: running requests come to their end");
             drop(stopping);
         };
-        tokio::join!(clients, edges, stop);
-
-        let _ = admin.await;
+        tokio::join!(clients, edges, admin, stop);
         sync_now(&self.cache).await;
     }
 }
@@ -247,6 +256,7 @@ fn proxy(
             request_bytes_max: config.request_bytes_max,
             temperature_max: config.temperature_max,
             paths: Arc::clone(&config.paths),
+            rules: Arc::clone(&config.rules),
             groups: Arc::clone(&config.groups),
             lifetimes: Arc::clone(&config.lifetimes),
             allowance: metrics.allowance(),
@@ -308,16 +318,18 @@ fn bind_edge(edge: &EdgeSocket) -> Result<Socket, String> {
         .map_err(|error| format!("--edge-socket {}: {error}", edge.path.display()))
 }
 
-async fn run_admin(listener: TcpListener, router: axum::Router, mut stopped: watch::Receiver<()>) {
-    let stop = async move {
-        let _ = stopped.changed().await;
+async fn serve_admin(
+    listener: TcpListener,
+    router: axum::Router,
+    net: &NetLimits,
+    stopped: watch::Receiver<()>,
+) {
+    let net = NetLimits {
+        connections_max: ADMIN_CONNECTIONS_MAX,
+        ..net.clone()
     };
-    if let Err(error) = axum::serve(listener, router)
-        .with_graceful_shutdown(stop)
-        .await
-    {
-        tracing::warn!(%error, "the admin address is out of order");
-    }
+    let service = TowerToHyperService::new(router);
+    listen::answer(listener, service, &net, ADMIN_STREAMS, stopped).await;
 }
 
 async fn sync_now(cache: &Cache) {

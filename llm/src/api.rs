@@ -3,11 +3,13 @@
 //! What is particular to each API stands in `api/table.rs`: another API is another row there,
 //! and a judge of its answers in `answer/` if none fits.
 
+mod objects;
 mod table;
 
 use alloc::borrow::Cow;
 use alloc::format;
 
+pub(crate) use objects::Known;
 pub(crate) use table::{Answer, Content, ErrorShape, Field, Pieces, Query, Row, VectorsAt};
 
 /// An LLM API whose exchanges we understand.
@@ -152,6 +154,11 @@ impl Api {
             }
         }
         None
+    }
+
+    /// Whether answers are made by a model that may look things up on the way.
+    pub(crate) const fn generates(self) -> bool {
+        !matches!(self.row().answer, Answer::Vectors(_))
     }
 
     pub(crate) const fn row(self) -> &'static Row {

@@ -226,7 +226,7 @@ impl<'d> Value<'d> {
         self.get(name).filter(|value| value.kind() != Kind::Null)
     }
 
-    /// What a container holds, with keys if it is an object. A scalar holds nothing.
+    /// What a container holds, with keys if it is an object, in their order. A scalar holds nothing.
     pub(crate) fn members(self) -> Members<'d> {
         Members {
             next: self.at(self.node + 1),
@@ -235,6 +235,17 @@ impl<'d> Value<'d> {
                 _ => self.node + 1,
             },
             keys: self.keys().iter(),
+            is_object: false,
+        }
+    }
+
+    /// The same in the order of the text.
+    pub(crate) fn members_as_written(self) -> Members<'d> {
+        Members {
+            end: self.document.after(self.node),
+            keys: [].iter(),
+            is_object: self.kind() == Kind::Object,
+            ..self.members()
         }
     }
 
@@ -258,11 +269,13 @@ impl<'d> Value<'d> {
     }
 }
 
-/// Walks an array in its order, or an object in the order of its keys.
+/// Walks an array in its order, or an object in the order of its keys or of the text.
 pub(crate) struct Members<'d> {
     next: Value<'d>,
     end: u32,
     keys: core::slice::Iter<'d, u32>,
+    /// Keys stand between the values that are walked.
+    is_object: bool,
 }
 
 impl<'d> Iterator for Members<'d> {
@@ -272,10 +285,15 @@ impl<'d> Iterator for Members<'d> {
         if let Some(&key) = self.keys.next() {
             return Some((Some(self.next.at(key)), self.next.at(key + 1)));
         }
-        let value = self.next;
-        (value.node < self.end).then(|| {
-            self.next.node = value.document.after(value.node);
-            (None, value)
-        })
+        let first = self.next;
+        if first.node >= self.end {
+            return None;
+        }
+        let (key, value) = match self.is_object {
+            true => (Some(first), first.at(first.node + 1)),
+            false => (None, first),
+        };
+        self.next.node = value.document.after(value.node);
+        Some((key, value))
     }
 }

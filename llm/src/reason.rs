@@ -92,6 +92,8 @@ reasons! {
         WebSearch = "web-search",
         /// The provider runs a tool of its own on the way to the answer.
         HostedTool = "hosted-tool",
+        /// The operator has this model, or a request with this field, pass by.
+        Rule = "rule",
         /// The cache is in trouble or switched off; that is never the client's trouble.
         Unavailable = "unavailable",
         /// All requests together hold as much as they may: this one is not held, and passes through.

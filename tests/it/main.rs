@@ -9,6 +9,7 @@ mod coalescing;
 mod control;
 mod explained;
 mod flow;
+mod meaning;
 mod memory;
 mod not_stored;
 mod own_errors;
@@ -16,6 +17,9 @@ mod passing;
 mod provider;
 mod same_head;
 mod websocket;
+
+mod backpressure;
+mod connections;
 
 mod daemon;
 mod guest;

@@ -2,6 +2,7 @@
 
 use reflex_tests::client::{Ask, CHAT};
 use reflex_tests::edge::{Edge, Plan};
+use reflex_tests::raw_client::RawClient;
 use reflex_tests::upstream::Upstream;
 
 /// Sends a body that must arrive byte for byte, and expects a bypass for this reason.
@@ -50,6 +51,29 @@ async fn a_body_over_the_limit_streams_through() {
         r#"{{"model":"mock","messages":[{{"role":"user","content":"long"}}],"x":"{padding}"}}"#
     );
     check(body, "body-too-large").await;
+}
+
+/// They were told to be too large.
+#[tokio::test]
+async fn a_body_with_trailers_passes_with_them() {
+    let upstream = Upstream::start().await;
+    let edge = Edge::before(&upstream).await;
+    let ask = Ask::chat("with trailers");
+    let body = String::from_utf8(ask.sent().to_vec()).expect("text");
+    let mut raw = RawClient::connect(&edge.url).await;
+    raw.send(format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer test\r\n\
+         content-type: application/json\r\ntransfer-encoding: chunked\r\n\
+         trailer: x-checksum\r\n\r\n{:x}\r\n{body}\r\n0\r\nx-checksum: 7\r\n\r\n",
+        body.len()
+    ))
+    .await;
+    let (head, _) = raw.answer().await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(head.contains("detail=\"trailers\""), "{head}");
+    let call = upstream.calls().remove(0);
+    assert_eq!(call.body, body);
+    assert_eq!(call.trailers["x-checksum"], "7");
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ async fn check_not_kept(edge: &Edge, upstream: &Upstream, ask: Ask, reason: &str
         );
     }
     edge.until("two recordings", |metrics| {
-        metrics.sum("reflex_recordings_total", &[("reason", reason)]) >= 2.0
+        metrics.sum("reflex_not_kept_total", &[("reason", reason)]) >= 2.0
     })
     .await;
     assert_eq!(upstream.call_count(), calls + 2, "{reason}");

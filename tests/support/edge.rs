@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -189,6 +189,7 @@ impl Plan {
         Edge {
             client: Client::new(&url),
             admin: Client::new(&admin),
+            admin_url: admin,
             url,
             child,
             log,
@@ -237,6 +238,8 @@ pub struct Edge {
     pub url: String,
     /// A client of it; a daemon without a provider has none to be reached by.
     pub client: Client,
+    /// Where operators connect: `http://ADDRESS`.
+    pub admin_url: String,
     admin: Client,
     child: Child,
     log: PathBuf,
@@ -333,7 +336,53 @@ impl Edge {
     ///
     /// If it has ended by itself.
     pub fn terminate(&self) {
-        kill_process(self.pid(), Signal::TERM).expect("a process that can be told to stop");
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    ///
+    /// If it has ended by itself.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("a process that takes signals");
+    }
+
+    /// Its memory, mapped files not counted, in bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the system does not tell.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a process");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.expect("RssAnon in kB") << 10
+    }
+
+    /// The numbers of its open files and sockets.
+    ///
+    /// # Panics
+    ///
+    /// If the system does not tell.
+    pub fn descriptors(&self) -> usize {
+        let folder = fs::read_dir(format!("/proc/{}/fd", self.id()));
+        folder.expect("a process").count()
+    }
+
+    /// From now on, it may have so many files and sockets.
+    ///
+    /// # Panics
+    ///
+    /// If the system refuses.
+    pub fn limit_descriptors(&self, count: u64) {
+        let limit = Rlimit {
+            current: Some(count),
+            maximum: Some(count),
+        };
+        prlimit(Some(self.pid()), Resource::Nofile, limit).expect("a limit that may be set");
     }
 
     /// Stops its clock: it accepts connections, as far as the system does so for it, and answers

@@ -5,6 +5,8 @@
 
 pub mod client;
 pub mod completion;
+pub mod raw;
+pub mod raw_client;
 mod spoken;
 
 pub mod behaviour;
@@ -12,7 +14,6 @@ mod reply;
 pub mod upstream;
 
 pub mod forward;
-pub mod raw;
 pub mod tls;
 pub mod unix;
 

@@ -42,6 +42,8 @@ pub struct Call {
     pub headers: HeaderMap,
     /// Its whole body.
     pub body: Bytes,
+    /// What came behind the body.
+    pub trailers: HeaderMap,
 }
 
 impl Call {
@@ -71,7 +73,7 @@ struct Shared {
     /// Headers of every answer, on top of the usual ones.
     headers: Mutex<Vec<(HeaderName, HeaderValue)>>,
     calls: watch::Sender<Vec<Call>>,
-    /// How many bodies lost their reader before their end.
+    /// How many requests lost their client before the answer's end.
     abandoned: watch::Sender<usize>,
     /// A permit for each frame that a gated answer may send.
     gate: Semaphore,
@@ -283,9 +285,11 @@ async fn answer(
             .to_owned(),
         version: parts.version,
         headers: parts.headers,
+        trailers: body.trailers().cloned().unwrap_or_default(),
         body: body.to_bytes(),
     };
     let number = shared.record(call.clone());
+    let mut unanswered = Unanswered(Some(&shared));
     if !call.header("x-hold").is_empty()
         && let Ok(permit) = shared.gate.acquire().await
     {
@@ -297,13 +301,27 @@ async fn answer(
         // What a browser asks before it lets a page ask.
         (&Method::OPTIONS, _) => preflight(&call),
         (&Method::GET, "/v1/models") => json(StatusCode::OK, models()),
-        (&Method::POST, path) if spoken::speaks(path) => complete(shared, &call, number).await,
+        (&Method::POST, path) if spoken::speaks(path) => {
+            complete(Arc::clone(&shared), &call, number).await
+        }
         _ => refuse(404, "no such route"),
     };
     for (name, value) in headers {
         response.headers_mut().append(name, value);
     }
+    unanswered.0 = None;
     Ok(response)
+}
+
+/// A request whose client may leave before there is an answer.
+struct Unanswered<'a>(Option<&'a Shared>);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0 {
+            shared.abandoned.send_modify(|count| *count += 1);
+        }
+    }
 }
 
 async fn complete(shared: Arc<Shared>, call: &Call, number: u64) -> Response<Reply> {

@@ -13,7 +13,7 @@ use super::lookup::Pending;
 use super::{Effect, Landing, Lead, Purpose, Stage, Step};
 use crate::daemon::{self, Epoch};
 use crate::hot::Answer;
-use crate::shared::Shared;
+use crate::shared::{Mark, Shared};
 
 /// An answer of the provider that is watched.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub(super) struct Recording {
     status: Status,
     /// What was known of purges when the provider was asked.
     epoch: Option<Epoch>,
+    since: Mark,
     /// Taken from the budget for recordings.
     bytes: usize,
 }
@@ -55,6 +56,7 @@ pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
         recorder: Recorder::new(pending.asked.shape, shared.config.limits),
         status,
         epoch: shared.epoch().cloned(),
+        since: shared.mark(),
         bytes: 0,
         pending,
     };
@@ -126,10 +128,10 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
         Err(rejected) => return given_up(shared, recording, rejected),
     };
     let Asked { key, shape, .. } = recording.pending.asked;
-    // After a purge, what was asked before it is not to be kept.
-    let is_current = recording.epoch.as_ref() == shared.epoch();
+    // After a purge, what was asked before it and is covered is not to be kept.
+    let is_current = !shared.was_purged(&key, recording.since);
     if is_current {
-        shared.hot.insert(key.digest, &answer, now_ms);
+        shared.hot.insert(&key, &answer, now_ms);
     }
     let mut effects = Vec::new();
     if shared.config.daemon_cluster.is_some() {

@@ -12,16 +12,16 @@ use batch::{Batch, Look};
 use bindings::exports::wasi::http::handler::Guest;
 use bindings::reflex::cache::cache;
 use bindings::reflex::cache::embeddings::{self, Completed};
-use bindings::reflex::cache::http::{self, Fresh, Recording, Turn};
+use bindings::reflex::cache::http::{self, Fresh, Recording, Turn, Unread};
 use bindings::wasi::http::handler;
 use bindings::wasi::http::types::{ErrorCode, Request, Response};
 use reflex_llm::status::{self, Status};
 use reflex_llm::{
     Anonymous, Api, Bypass, ClientControl, Control, ERROR_HEADERS, Examined, Head, PathRule,
-    Policy, Shape, Tenant, X_REFLEX_TTL,
+    Policy, Rules, Shape, Tenant, X_REFLEX_TTL,
 };
-use std::slice;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::{mem, slice};
 
 pub use told::Told;
 
@@ -57,8 +57,9 @@ impl Guest for Middleware {
             candidate = candidate.as_tenant(group, policy.tenant_header.as_deref());
         }
         let peeked = http::peek(request, policy.request_bytes_max).await?;
-        let Some(body) = peeked.body else {
-            return bypass(peeked.request, Bypass::BodyTooLarge).await;
+        let body = match peeked.body {
+            Ok(body) => body,
+            Err(why) => return bypass(peeked.request, reason(why)).await,
         };
         let examined = match candidate.examine(&body) {
             Ok(examined) => examined,
@@ -70,6 +71,15 @@ impl Guest for Middleware {
             _ => None,
         };
         answer(peeked.request, head.path, examined, batch, policy.samples).await
+    }
+}
+
+/// Why there is no body to look at.
+fn reason(why: Unread) -> Bypass {
+    match why {
+        Unread::TooLong => Bypass::BodyTooLarge,
+        Unread::Trailers => Bypass::Trailers,
+        Unread::Memory => Bypass::Memory,
     }
 }
 
@@ -292,6 +302,7 @@ fn not_cached(shape: Shape) -> Response {
 struct Operator {
     policy: http::Policy,
     paths: Vec<PathRule>,
+    rules: Arc<Rules>,
 }
 
 impl Operator {
@@ -299,13 +310,26 @@ impl Operator {
     fn get() -> &'static Self {
         static OPERATOR: OnceLock<Operator> = OnceLock::new();
         OPERATOR.get_or_init(|| {
-            let policy = http::get_policy();
+            let mut policy = http::get_policy();
             let rule = |rule: &http::PathRule| PathRule {
                 path: rule.path.clone(),
                 api: Api::from_name(&rule.api),
             };
             let paths = policy.paths.iter().map(rule).collect();
-            Self { policy, paths }
+            let rules = &mut policy.rules;
+            let rules = Rules {
+                ignored_headers: mem::take(&mut rules.ignored_headers),
+                ignored_cookies: mem::take(&mut rules.ignored_cookies),
+                ignored_fields: mem::take(&mut rules.ignored_fields),
+                keyed_fields: mem::take(&mut rules.keyed_fields),
+                bypass_fields: mem::take(&mut rules.bypass_fields),
+                bypass_models: mem::take(&mut rules.bypass_models),
+            };
+            Self {
+                policy,
+                paths,
+                rules: Arc::new(rules),
+            }
         })
     }
 
@@ -325,6 +349,7 @@ impl Operator {
                 http::ClientControl::Ignore => ClientControl::Ignore,
             },
             paths: &self.paths,
+            rules: Some(&self.rules),
         }
     }
 }

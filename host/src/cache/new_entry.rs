@@ -35,6 +35,8 @@ pub enum InsertError {
     /// The disk does not keep up: as much waits to be written as may. Trying again later may
     /// help; the answer is no worse for not being kept.
     QueueFull,
+    /// A purge covers the entry that began after it was asked for.
+    Purged,
 }
 
 impl fmt::Display for InsertError {
@@ -43,6 +45,7 @@ impl fmt::Display for InsertError {
             Self::PayloadTooLarge(max) => write!(f, "payload longer than {max} bytes"),
             Self::MetadataTooLarge(max) => write!(f, "metadata longer than {max} bytes"),
             Self::QueueFull => f.write_str("the disk does not keep up"),
+            Self::Purged => f.write_str("purged since it was asked for"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::batch::{BATCH_BYTES_MAX, Texts};
 use super::bindings::http::{
-    self as bindings, Head, Header, Host, HostFill, HostWithStore, Peeked,
+    self as bindings, Head, Header, Host, HostFill, HostWithStore, Peeked, Unread,
 };
 use super::bindings::{cache, embeddings, handler};
 use super::body::{Gathered, HostBody, Prefixed};
@@ -23,7 +23,7 @@ use http::{StatusCode, uri::Scheme};
 use http_body_util::{BodyExt as _, Full};
 use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
 use reflex_llm::{
-    Anonymous, Api, Bypass, ClientControl, Limits, PathRule, ProviderControl, Tenant,
+    Anonymous, Api, Bypass, ClientControl, Limits, PathRule, ProviderControl, Rules, Tenant,
 };
 use std::future::ready;
 use std::sync::Arc;
@@ -167,6 +167,25 @@ fn path_rule(rule: &PathRule) -> bindings::PathRule {
     }
 }
 
+fn rules(rules: &Rules) -> bindings::Rules {
+    let Rules {
+        ignored_headers,
+        ignored_cookies,
+        ignored_fields,
+        keyed_fields,
+        bypass_fields,
+        bypass_models,
+    } = rules.clone();
+    bindings::Rules {
+        ignored_headers,
+        ignored_cookies,
+        ignored_fields,
+        keyed_fields,
+        bypass_fields,
+        bypass_models,
+    }
+}
+
 type TrappableResult<T> = Result<T, TrappableError<ErrorCode>>;
 
 impl<T: ReflexHttpView + 'static> handler::HostWithStore<T> for ReflexHttp {
@@ -195,6 +214,7 @@ impl Host for ReflexHttpCtxView<'_> {
             samples: self.policy.samples.count(),
             has_groups: grant.has_groups(),
             paths: grant.paths.iter().map(path_rule).collect(),
+            rules: rules(&grant.rules),
         })
     }
 
@@ -288,7 +308,7 @@ impl Host for ReflexHttpCtxView<'_> {
             return Ok(None);
         };
         let waiting = self.progress.wait();
-        let found = self.ctx.find_async(&self.ctx.key(&named.key)).await;
+        let found = self.ctx.look_up_async(&named.key).await;
         drop(waiting);
         let Some(entry) = found else {
             return Ok(None);
@@ -392,9 +412,7 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
         };
         let (parts, body) = request.into_parts();
 
-        let waiting = progress.wait();
-        let read = read_ahead(body, bytes_max, &budget).await;
-        drop(waiting);
+        let read = progress.host(read_ahead(body, bytes_max, &budget)).await;
 
         let (whole, body) = match read {
             Ok(read) => read,
@@ -409,7 +427,7 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
             let request = view.http.table.push(request)?;
             Ok(Ok(Peeked {
                 request,
-                body: whole.ok().map(Vec::from),
+                body: whole.map(Vec::from).map_err(unread),
             }))
         })
     }
@@ -459,8 +477,8 @@ pub(super) fn replayed(
     Some((status, headers, body))
 }
 
-/// The whole body if it is at most `bytes_max` long and the budget has room for it, or why not; and in
-/// any case a body to send on.
+/// The whole body if it is at most `bytes_max` long, without trailers, and the budget has room for
+/// it, or why not; and in any case a body to send on.
 pub(super) async fn read_ahead(
     mut body: WasiBody,
     bytes_max: u64,
@@ -485,6 +503,15 @@ pub(super) async fn read_ahead(
     let whole = read.into_bytes();
     let body = Full::new(whole.clone()).map_err(Error::from).boxed_unsync();
     Ok((Ok(whole), body))
+}
+
+/// Why a body was not read ahead, for the guest.
+fn unread(why: Bypass) -> Unread {
+    match why {
+        Bypass::Trailers => Unread::Trailers,
+        Bypass::Memory => Unread::Memory,
+        _ => Unread::TooLong,
+    }
 }
 
 /// wasmtime-wasi-http has one error for what the guest may see and what ends it.

@@ -290,18 +290,10 @@ impl Target {
             pace,
         };
         let metadata = AnswerHead::encode_noting(status, headers, &notes);
-        let cache_key = self.ctx.key(key);
-        let store = || {
-            // No purge begins between the look and the insert.
-            let held = self.ctx.cache.purges().hold();
-            if held.has_met(&cache_key, &key.tenant.0, self.since) {
-                return None;
-            }
-            Some(self.ctx.store(key, &metadata, body, term))
-        };
+        let store = || self.ctx.store(key, &metadata, body, term, self.since);
         let mut stored = store();
         if may_wait
-            && let Some(Err(NotStored::Cache(InsertError::QueueFull))) = stored
+            && let Err(NotStored::Cache(InsertError::QueueFull)) = stored
             && self
                 .ctx
                 .cache
@@ -310,9 +302,10 @@ impl Target {
             stored = store();
         }
         match stored {
-            None => Outcome::Dropped(Dropped::Purged),
-            Some(Ok(())) => Outcome::Stored,
-            Some(Err(error)) => {
+            Ok(()) => Outcome::Stored,
+            // As many purges, as many such answers: nothing for a log.
+            Err(NotStored::Cache(InsertError::Purged)) => Outcome::Dropped(Dropped::Purged),
+            Err(error) => {
                 if let NotStored::Refused(refusal) = error {
                     self.ctx.grant.allowance.count(refusal);
                 }
@@ -350,6 +343,7 @@ impl NotStored {
                 Outcome::Dropped(Dropped::HeadersTooLarge)
             }
             Self::Cache(InsertError::QueueFull) => Outcome::Dropped(Dropped::Busy),
+            Self::Cache(InsertError::Purged) => Outcome::Dropped(Dropped::Purged),
         }
     }
 }

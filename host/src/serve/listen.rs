@@ -1,24 +1,46 @@
 //! Accepting connections: so many at once, until told to stop, and then to their end.
+//!
+//! When all places are taken, the connection that has had nothing to do for longest makes room for
+//! the next client: clients that hold connections without requests do not keep others out.
 
+use super::connection::Server;
+use super::line::{Line, Lines};
+use super::wire::{Socket, Wire};
 use crate::config::NetLimits;
-use http::{Request, Response, header};
+use bytes::Bytes;
+use http::{Request, Response};
 use hyper::body::{Body, Incoming};
-use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper::service::Service;
+use socket2::{SockRef, TcpKeepalive};
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// A client's system that is gone without a word is found by this: the first probe after a minute,
+/// then one each `KEEPALIVE_INTERVAL`. Its own default is two hours.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// What the system may hold of a connection that it has not sent yet. Slow readers cost memory of
+/// the system, too, and what HTTP/2 says of itself waits behind it.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
+
+/// The pauses after a connection could not be accepted, each twice as long as the one before.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How often the log tells of trouble that goes on, and how long it must be over to be so.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+const TROUBLE_OVER: Duration = Duration::from_secs(10);
 
 /// Something that connections come from.
 pub(crate) trait Listen {
     /// A connection.
-    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Io: Socket;
 
     /// The next connection.
     async fn next(&self) -> io::Result<Self::Io>;
@@ -29,11 +51,23 @@ impl Listen for TcpListener {
 
     async fn next(&self) -> io::Result<TcpStream> {
         let (stream, _) = self.accept().await?;
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection without TCP_NODELAY");
+        if let Err(error) = tune(&stream) {
+            tracing::debug!(%error, "a connection with the system's own settings");
         }
         Ok(stream)
     }
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_INTERVAL);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+    Ok(())
 }
 
 impl Listen for UnixListener {
@@ -46,7 +80,7 @@ impl Listen for UnixListener {
 
 /// What one HTTP/2 connection may have open.
 #[derive(Clone, Copy)]
-pub(crate) struct Streams {
+pub(crate) struct StreamLimits {
     /// Requests at once.
     pub(crate) max: u32,
     /// Requests that were taken back before they were looked at. Past it the connection is
@@ -54,16 +88,25 @@ pub(crate) struct Streams {
     pub(crate) reset_max: usize,
 }
 
-/// A connection that counts as open until this is dropped. A request that asks for another protocol
-/// carries it as an extension, for the connection outlives HTTP on it.
+/// What a connection takes of its listener, as long as its socket is open.
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
+    _open: mpsc::Sender<Infallible>,
+}
+
+/// When a connection that outlives HTTP on it has to end. A request that asks for another protocol
+/// carries it as an extension.
 #[derive(Debug)]
 pub(crate) struct OpenConnection {
-    _permit: Option<OwnedSemaphorePermit>,
     /// Closed when the time to stop is up.
     cut: watch::Receiver<()>,
 }
 
 impl OpenConnection {
+    pub(super) fn new(cut: watch::Receiver<()>) -> Self {
+        Self { cut }
+    }
+
     /// Resolves when the connection may stay open no longer.
     pub(crate) async fn cut(&self) {
         // Nothing is ever sent.
@@ -77,7 +120,7 @@ pub(crate) async fn answer<L, S, B>(
     listener: L,
     service: S,
     net: &NetLimits,
-    streams: Streams,
+    streams: StreamLimits,
     mut stopped: watch::Receiver<()>,
 ) where
     L: Listen,
@@ -86,73 +129,165 @@ pub(crate) async fn answer<L, S, B>(
         + Send
         + 'static,
     S::Future: Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let connections = Arc::new(Semaphore::new(net.connections_max));
-    let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(net.connections_max));
     let (running, cut) = watch::channel(());
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(net.header_read_max);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(streams.max)
-        .max_pending_accept_reset_streams(streams.reset_max);
+    let server = Arc::new(Server::new(net, streams, cut));
+    let lines = Arc::new(Lines::default());
+    let (open, mut all_closed) = mpsc::channel(1);
+    let mut tasks = JoinSet::new();
+    let mut trouble = Trouble::default();
+    let closing = stopped.clone();
 
     loop {
-        let next = async {
-            // The semaphore is never closed; were it, there would be nothing left to bound.
-            let permit = Arc::clone(&connections).acquire_owned().await.ok();
-            (permit, listener.next().await)
-        };
-        let (permit, accepted) = tokio::select! {
+        while tasks.try_join_next().is_some() {}
+        let next = next(&listener, &places, &lines, &mut trouble);
+        let (permit, socket) = tokio::select! {
             next = next => next,
             _ = stopped.changed() => break,
         };
-        let stream = match accepted {
-            Ok(stream) => stream,
-            Err(error) => {
-                // Out of file descriptors, most likely: connections that end give some back.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                continue;
-            }
-        };
-        let open = Arc::new(OpenConnection {
+        let place = Place {
             _permit: permit,
-            cut: cut.clone(),
-        });
-        let (inner, of_request) = (service.clone(), Arc::clone(&open));
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            if request.headers().contains_key(header::UPGRADE) {
-                request.extensions_mut().insert(Arc::clone(&of_request));
-            }
-            inner.call(request)
-        });
-        let connection = builder
-            .serve_connection_with_upgrades(TokioIo::new(stream), service)
-            .into_owned();
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error, "connection ended");
-            }
-            drop(open);
-        });
+            _open: open.clone(),
+        };
+        let line = Line::new();
+        let wire = Wire::new(socket, place, Arc::clone(&line), net.idle_max);
+        tasks.spawn(Arc::clone(&server).serve(
+            service.clone(),
+            wire,
+            line,
+            Arc::clone(&lines),
+            closing.clone(),
+        ));
     }
 
-    drop(listener);
-    drop(cut);
-    let drained = async {
-        graceful.shutdown().await;
-        running.closed().await;
-    };
-    if tokio::time::timeout(net.drain_max, drained).await.is_err() {
+    drop((listener, open));
+    // Connections that were handed on by an upgrade are among them.
+    if tokio::time::timeout(net.drain_max, all_closed.recv())
+        .await
+        .is_err()
+    {
         tracing::warn!("stopping: some requests took too long and were cut");
+    }
+    drop(running);
+    tasks.shutdown().await;
+}
+
+/// The next connection, and a place for it.
+async fn next<L: Listen>(
+    listener: &L,
+    places: &Arc<Semaphore>,
+    lines: &Lines,
+    trouble: &mut Trouble,
+) -> (OwnedSemaphorePermit, L::Io) {
+    let socket = loop {
+        match listener.next().await {
+            Ok(socket) => break socket,
+            // Of that one client.
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                let pause = trouble.failed(&error, Instant::now());
+                // Out of file descriptors, most likely, of which each connection has one.
+                lines.make_room();
+                tokio::time::sleep(pause).await;
+            }
+        }
+    };
+    trouble.succeeded(Instant::now());
+    if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
+        return (permit, socket);
+    }
+    lines.make_room();
+    match Arc::clone(places).acquire_owned().await {
+        Ok(permit) => {
+            lines.has_room();
+            (permit, socket)
+        }
+        // It is never closed.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Whether a connection has failed before it was accepted, which says nothing of the next one.
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}
+
+/// Connections that cannot be accepted: told when it begins, at times while it goes on, and when it
+/// is over.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// When the last attempt failed, and when the log last told of it.
+    failed: Option<(Instant, Instant)>,
+    /// Since the log last told.
+    count: u64,
+    pause: Duration,
+}
+
+impl Trouble {
+    /// Returns how long to wait.
+    fn failed(&mut self, error: &io::Error, now: Instant) -> Duration {
+        self.count += 1;
+        let told = self.failed.map(|(_, told)| told);
+        let told = match told {
+            Some(told) if now < told + TELL_EVERY => told,
+            _ => {
+                let failures = self.count;
+                tracing::warn!(%error, failures, "cannot accept connections: those that are idle close");
+                self.count = 0;
+                now
+            }
+        };
+        self.failed = Some((now, told));
+        self.pause = (self.pause * 2).clamp(ACCEPT_PAUSE, ACCEPT_PAUSE_MAX);
+        self.pause
+    }
+
+    fn succeeded(&mut self, now: Instant) {
+        self.pause = Duration::ZERO;
+        if self
+            .failed
+            .is_some_and(|(last, _)| now >= last + TROUBLE_OVER)
+        {
+            let failures = self.count;
+            tracing::info!(failures, "connections are accepted again");
+            *self = Self::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten thousand failures within a minute, mixed with successes, are told once.
+    #[test]
+    fn trouble_is_told_once_a_minute_and_waits_longer_each_time() {
+        let error = io::Error::from_raw_os_error(24);
+        let start = Instant::now();
+        let mut trouble = Trouble::default();
+        let mut pause = Duration::ZERO;
+        for tick in 0..10_000 {
+            let now = start + Duration::from_millis(tick);
+            let next = trouble.failed(&error, now);
+            assert!(next >= pause && next <= ACCEPT_PAUSE_MAX);
+            pause = next;
+            assert_eq!(trouble.count, tick, "told in between");
+        }
+        assert_eq!(pause, ACCEPT_PAUSE_MAX);
+        let then = start + Duration::from_secs(11);
+        trouble.succeeded(then);
+        assert!(trouble.failed.is_some(), "it may come back at once");
+        assert_eq!(trouble.failed(&error, then), ACCEPT_PAUSE);
+        trouble.failed(&error, start + TELL_EVERY);
+        assert_eq!(trouble.count, 0, "told again");
+        trouble.succeeded(start + TELL_EVERY + TROUBLE_OVER);
+        assert!(trouble.failed.is_none() && trouble.count == 0);
     }
 }

@@ -1,6 +1,7 @@
 //! One request through the daemon, as one straight line: to the guest, and whatever becomes of
 //! that, to an answer.
 
+use super::heads;
 use super::held::{Held, NotHeld, hold};
 use super::hop::strip_hop_by_hop;
 use super::listen::OpenConnection;
@@ -104,9 +105,16 @@ impl Proxy {
         &self,
         request: Request<Incoming>,
     ) -> Result<(Request<WasiBody>, ErrorVoice), Box<Response<WasiBody>>> {
+        let head_fits = heads::fits(&request);
         let (parts, body) = request.into_parts();
         let voice = |target: &Uri| ErrorVoice::of(target, &parts, &self.paths);
         let refused = |status, why| Err(Box::new(voice(&parts.uri).error(status, why)));
+        if !head_fits {
+            return refused(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the head of the request is too large",
+            );
+        }
         if parts.method == Method::CONNECT {
             return refused(
                 StatusCode::METHOD_NOT_ALLOWED,

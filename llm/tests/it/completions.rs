@@ -107,3 +107,17 @@ data: [DONE]
         assert_eq!(COMPLETIONS.sse(&stream.replace(from, to)), Err(expected));
     }
 }
+
+/// Its answers have messages, so it is judged as a chat.
+#[test]
+fn filling_in_the_middle_is_answered_as_a_chat() {
+    let fim = completion()
+        .upstream("https://api.mistral.ai")
+        .body(r#"{"model":"codestral-latest","prompt":"def f(","suffix":"return a"}"#);
+    let shape = fim.clone().path("/v1/fim/completions").exchange().shape;
+    assert_eq!(shape.name(), "chat-completions");
+    let stream = fim.path("/v1/fim/completions").fields(r#""stream":true"#);
+    assert_eq!(stream.exchange().shape.name(), "chat-completions+sse");
+    let other = completion().path("/beta/completions").exchange().shape;
+    assert_eq!(other.name(), "completions");
+}

@@ -15,7 +15,8 @@ pub(crate) fn message() -> Request {
 }
 
 fn body(messages: &str) -> Request {
-    chat().path("/v1/messages").body(format!(
+    let request = chat().upstream("https://api.anthropic.com");
+    request.path("/v1/messages").body(format!(
         r#"{{"model":"claude-sonnet-4-5","max_tokens":64,"messages":[{messages}]}}"#
     ))
 }

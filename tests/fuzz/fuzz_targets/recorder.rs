@@ -82,7 +82,7 @@ fn has_its_end(shape: Shape, body: &[u8]) -> bool {
     let (events, _) = events::read(body);
     let data: Vec<Vec<u8>> = events.into_iter().filter_map(|(_, data)| data).collect();
     let is = |data: &[u8], wanted: &[&str]| match json::read(data) {
-        Some(Json::Object(members)) => match members.get("type") {
+        Some(Json::Object(members)) => match members.iter().find(|(key, _)| key == "type").map(|(_, kind)| kind) {
             Some(Json::Text(found)) => wanted.contains(&found.as_str()),
             _ => false,
         },

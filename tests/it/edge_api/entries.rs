@@ -151,9 +151,7 @@ async fn an_entry_is_as_old_as_its_edge_says_and_ends_when_it_states() {
     let audio = |expires_at: u64| {
         let audio = json!({"id": "a", "data": "AAAA", "expires_at": expires_at});
         let choice = json!({"index": 0, "message": {"audio": audio}, "finish_reason": "stop"});
-        put(&path(4), json!({"choices": [choice]}).to_string())
-            .header("content-type", "application/json")
-            .header("x-reflex-ttl", "never")
+        put(&path(4), json!({"choices": [choice]}).to_string()).header("x-reflex-ttl", "never")
     };
     let shaped = |ask: Ask, shape: &str| ask.header("x-reflex-shape", shape);
     check_stored(

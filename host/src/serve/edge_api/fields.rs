@@ -9,6 +9,10 @@ const FILL_ID_BYTES_MAX: usize = 64;
 
 /// Which purges there were.
 pub(crate) const EPOCH: HeaderName = HeaderName::from_static("x-reflex-epoch");
+/// From which epoch on a reply tells what was purged: the one that the request has told.
+pub(crate) const PURGED_SINCE: HeaderName = HeaderName::from_static("x-reflex-purged-since");
+/// What was purged since then, one by one.
+pub(crate) const PURGED: HeaderName = HeaderName::from_static("x-reflex-purged");
 /// Whose answer a reply is: the digest that was asked for.
 pub(crate) const ENTRY: HeaderName = HeaderName::from_static("x-reflex-entry");
 /// Who fills a miss.
@@ -67,4 +71,9 @@ pub(crate) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::try_from(value) {
         headers.insert(name, value);
     }
+}
+
+/// As paths have it.
+pub(super) fn hex(bytes: &[u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -4,7 +4,7 @@ use super::fields::{AGE, EPOCH, MODEL, SHAPE, TTL, fill_id, number, text};
 use super::refusal::Refusal;
 use super::{EdgeApi, Name};
 use crate::answer::{AnswerHead, Notes};
-use crate::cache::{CacheKey, InsertError, NewEntry};
+use crate::cache::{CacheKey, InsertError, Mark, NewEntry};
 use crate::revealed;
 use crate::runtime::Gathered;
 use axum::body::Body;
@@ -100,8 +100,9 @@ struct Arrival {
     shape: Option<Shape>,
     /// For the operator's prices.
     model: Option<String>,
-    /// The epoch that the answer is of.
-    epoch: Option<String>,
+    /// When the answer was asked for, or at least begun to arrive. `None` if nobody can tell, for
+    /// the epoch that it is of is not of this daemon.
+    since: Option<Mark>,
     answer: Storable<Bytes>,
 }
 
@@ -153,7 +154,10 @@ impl Arrival {
             age_seconds,
             shape,
             model: model(headers)?,
-            epoch: text(headers, &EPOCH, "epoch")?.map(str::to_owned),
+            since: match text(headers, &EPOCH, "epoch")? {
+                Some(epoch) => api.epoch.mark(epoch),
+                None => Some(api.cache.purges().now()),
+            },
             answer: Storable {
                 status: 200,
                 headers: kept,
@@ -178,25 +182,21 @@ impl Arrival {
             pace: Vec::new(),
         };
         let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
-        // No purge begins between the look and the insert.
-        let held = api.cache.purges().hold();
-        let current = api.epoch.of(held.count());
-        if self.epoch.as_ref().is_some_and(|known| *known != current) {
-            return Err(Refusal::purged());
-        }
-        let stored = api.cache.insert_now(NewEntry {
+        let since = self.since.ok_or_else(Refusal::purged)?;
+        let new = NewEntry {
             key: &self.name.key,
             tenant: &self.name.tenant,
             metadata: &metadata,
             payload: &answer.body,
             now_ms: term.stored_at_ms,
             ttl_ms: term.ttl_ms(),
-        });
-        drop(held);
+        };
+        let stored = api.cache.insert_now_since(new, since);
         stored.map_err(|error| match error {
             InsertError::PayloadTooLarge(most) => Refusal::too_large(most),
             InsertError::MetadataTooLarge(most) => Refusal::headers_too_large(most),
             InsertError::QueueFull => Refusal::busy(),
+            InsertError::Purged => Refusal::purged(),
         })?;
         // Whoever brought it: this is what all have waited for.
         api.fills.answered(&self.name.key);

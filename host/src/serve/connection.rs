@@ -1,0 +1,236 @@
+//! One client's connection: HTTP/1.1 or HTTP/2 by what the client says first, with a timer for each
+//! state that it may be in.
+//!
+//! | state | bound |
+//! |---|---|
+//! | nothing has come, or no whole head | `header_read_max` |
+//! | a request's body pauses | `idle_max`, by the service |
+//! | the response is awaited | the provider's bounds, by the service |
+//! | the client does not take the response | `idle_max`, per stream over HTTP/2 |
+//! | no request | `keep_alive_max`, less if another client needs the place |
+//! | HTTP/2, the client is gone without a word | a ping after `PING_AFTER`, `header_read_max` for its answer |
+//! | told to close | `LEAVE_MAX`; after SIGTERM `drain_max` |
+
+use super::delivery::{Delivery, Streams};
+use super::line::{Line, Lines, Overdue};
+use super::listen::{OpenConnection, StreamLimits};
+use super::wire::{Socket, Wire};
+use crate::config::NetLimits;
+use bytes::Bytes;
+use http::{Method, Request, Response, Version, header};
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use std::convert::Infallible;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+/// Headers of a request. Beyond, hyper answers 431 by itself. Under the 24,576 that `http` can hold.
+const HEADERS_MAX: usize = 2 * super::heads::HEADERS_MAX;
+/// What is read of a client before it is parsed, the head of a request above all, and about what is
+/// written before the client takes it.
+const BUFFER_BYTES_MAX: usize = 2 * super::heads::HEAD_BYTES_MAX;
+/// A client that is there answers pings whenever they come. This finds one that is not within two
+/// minutes, while its request still waits for the provider.
+const PING_AFTER: Duration = Duration::from_secs(60);
+/// How long a client that was told to close may take.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
+
+/// How all connections of one listener are served.
+pub(super) struct Server {
+    builder: auto::Builder<Streams>,
+    net: NetLimits,
+    /// Closed when the time to stop is up.
+    cut: watch::Receiver<()>,
+}
+
+/// A connection's error, in hyper-util's words.
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+impl Server {
+    pub(super) fn new(net: &NetLimits, streams: StreamLimits, cut: watch::Receiver<()>) -> Self {
+        let idle_max = net.idle_max;
+        let mut builder = auto::Builder::new(Streams { idle_max });
+        builder
+            .http1()
+            // Its timer knows no difference between an idle connection and half a head. Ours do.
+            .header_read_timeout(None)
+            // A client that has ended its side may still read; `Wire` notices one that is gone.
+            .half_close(true)
+            .max_headers(HEADERS_MAX)
+            .max_buf_size(BUFFER_BYTES_MAX);
+        let header_list_bytes_max = u32::try_from(BUFFER_BYTES_MAX).unwrap_or(u32::MAX);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(header_list_bytes_max)
+            .max_concurrent_streams(streams.max)
+            .max_pending_accept_reset_streams(streams.reset_max)
+            .keep_alive_interval(PING_AFTER.min(net.keep_alive_max / 2))
+            .keep_alive_timeout(net.header_read_max);
+        Self {
+            builder,
+            net: net.clone(),
+            cut,
+        }
+    }
+
+    /// Serves one connection to its end, or until it is handed on by an upgrade.
+    pub(super) async fn serve<S, T, B>(
+        self: Arc<Self>,
+        service: S,
+        wire: Wire<T>,
+        line: Arc<Line>,
+        lines: Arc<Lines>,
+        mut stopped: watch::Receiver<()>,
+    ) where
+        T: Socket,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Error>,
+    {
+        let _listed = lines.add(&line);
+        let attended = Attended {
+            service,
+            line: Arc::clone(&line),
+            cut: self.cut.clone(),
+        };
+        let io = TokioIo::new(wire.clone());
+        let mut connection = pin!(self.builder.serve_connection_with_upgrades(io, attended));
+        let mut stopped = pin!(stopped.changed());
+        let mut is_stopping = false;
+        let mut evicted = pin!(line.evicted.notified());
+        let mut alarm = pin!(sleep_until(Instant::now() + self.net.header_read_max));
+        // When it was told to close, and how long it may take.
+        let mut leaves: Option<(Instant, Duration)> = None;
+
+        let ended = std::future::poll_fn(|cx| {
+            if !is_stopping && stopped.as_mut().poll(cx).is_ready() {
+                is_stopping = true;
+                leaves.get_or_insert((Instant::now(), LEAVE_MAX));
+                connection.as_mut().graceful_shutdown();
+            }
+            loop {
+                if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(ended);
+                }
+                if let Poll::Ready(error) = wire.poll_gone(cx) {
+                    return Poll::Ready(Err(error.into()));
+                }
+                let is_evicted = evicted.as_mut().poll(cx).is_ready();
+                if is_evicted {
+                    evicted.set(line.evicted.notified());
+                }
+                let due = match leaves {
+                    None => line.due(&self.net),
+                    Some((told, max)) => {
+                        let since = line.idle_since();
+                        since.map(|since| (since.max(told) + max, Overdue::Leave))
+                    }
+                };
+                let Some((at, why)) = due else {
+                    if is_evicted {
+                        // A request has come meanwhile.
+                        lines.make_room();
+                    }
+                    return Poll::Pending;
+                };
+                let now = Instant::now();
+                let why = match leaves {
+                    None if is_evicted || lines.wants_room() => Some(Overdue::Place),
+                    _ => (now >= at).then_some(why),
+                };
+                let Some(why) = why else {
+                    // Only ever set to an earlier time, so that a request costs nothing here.
+                    if alarm.deadline() > at || alarm.is_elapsed() {
+                        alarm.as_mut().reset(at);
+                    }
+                    match alarm.as_mut().poll(cx) {
+                        Poll::Ready(()) => continue,
+                        Poll::Pending => return Poll::Pending,
+                    }
+                };
+                let max = match why {
+                    Overdue::Place => Duration::ZERO,
+                    Overdue::Silence => LEAVE_MAX,
+                    Overdue::Head => {
+                        wire.say_goodbye(cx, head_timeout().as_bytes());
+                        return Poll::Ready(Err(timed_out("the head of a request")));
+                    }
+                    Overdue::Leave => return Poll::Ready(Err(timed_out("told to close"))),
+                };
+                leaves = Some((now, max));
+                connection.as_mut().graceful_shutdown();
+            }
+        });
+        if let Err(error) = ended.await {
+            tracing::debug!(error, "connection ended");
+        }
+        wire.hand_on();
+    }
+}
+
+/// The last word to an HTTP/1.x client that has sent a part of a head.
+fn head_timeout() -> String {
+    let body = r#"{"error":{"message":"reflex-edge: the head of the request took too long","type":"timeout","param":null,"code":"408"}}"#;
+    format!(
+        "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn timed_out(what: &'static str) -> Error {
+    io::Error::new(io::ErrorKind::TimedOut, what).into()
+}
+
+/// A service whose requests the connection knows of.
+struct Attended<S> {
+    service: S,
+    line: Arc<Line>,
+    cut: watch::Receiver<()>,
+}
+
+/// The head of a response, then its body.
+type Attending<B> = Pin<Box<dyn Future<Output = Result<Response<Delivery<B>>, Infallible>> + Send>>;
+
+impl<S, B> Service<Request<Incoming>> for Attended<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    type Response = Response<Delivery<B>>;
+    type Error = Infallible;
+    type Future = Attending<B>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Attending<B> {
+        if request.headers().contains_key(header::UPGRADE) {
+            let open = OpenConnection::new(self.cut.clone());
+            request.extensions_mut().insert(Arc::new(open));
+        }
+        let running = self.line.begin(request.version());
+        let is_http11 = request.version() == Version::HTTP_11;
+        let is_head = *request.method() == Method::HEAD;
+        let response = self.service.call(request);
+        Box::pin(async move {
+            let response = response.await?;
+            // As hyper decides it.
+            let chunked = is_http11
+                && !is_head
+                && response.body().size_hint().exact().is_none()
+                && !response.headers().contains_key(header::CONTENT_LENGTH)
+                && !response.status().is_informational()
+                && !matches!(response.status().as_u16(), 204 | 304);
+            running.answered(chunked);
+            Ok(response.map(|body| Delivery::new(body, running)))
+        })
+    }
+}

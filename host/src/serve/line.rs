@@ -1,0 +1,334 @@
+//! What a client's connection is doing, as far as its timers and its place need to know.
+//!
+//! ```text
+//! connected ─► head under way ─► request ─► idle ─► head under way ─► …
+//!     └──────────────┴── may be closed for another client ──┘
+//! ```
+
+use crate::config::NetLimits;
+use http::Version;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// What an HTTP/2 client sends first.
+const HTTP2_PREFACE: &[u8] = b"PRI ";
+
+/// The state of one connection. The socket, the service and the bodies of responses report to it.
+#[derive(Debug)]
+pub(super) struct Line {
+    state: Mutex<State>,
+    /// Told to close if it has no request: its place is wanted.
+    pub(super) evicted: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Requests whose responses hyper has not taken to their end. HTTP/1.x has at most one.
+    requests: usize,
+    /// Of the newest request.
+    response: Response,
+    http2: bool,
+    /// Whether a request has ever come.
+    served: bool,
+    /// Since when there is nothing to do: the start, the last response's end or its last bytes.
+    idle_since: Instant,
+    /// When the head of the next request began to arrive.
+    head_since: Option<Instant>,
+    /// The client does not take what is written.
+    stalled: bool,
+}
+
+/// How far an HTTP/1.x response has come, which decides what may be written beside hyper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Response {
+    /// hyper has not written any of it.
+    Awaited,
+    /// hyper is about to write the first byte of a chunked response.
+    Chunked,
+    /// A chunked response has begun, and what is written next begins a chunk.
+    BetweenChunks,
+    /// Of known length, or without a body.
+    Plain,
+}
+
+/// Why a connection without a request has to close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// A part of a head came over HTTP/1.x, and the rest did not.
+    Head,
+    /// Nothing came.
+    Silence,
+    /// Another client needs its place.
+    Place,
+    /// It was told to close, and did not.
+    Leave,
+}
+
+impl Line {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                requests: 0,
+                response: Response::Plain,
+                http2: false,
+                served: false,
+                idle_since: Instant::now(),
+                head_since: None,
+                stalled: false,
+            }),
+            evicted: Notify::new(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Plain values: a panic leaves none of them half-changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request's head is there.
+    pub(super) fn begin(self: &Arc<Self>, version: Version) -> Request {
+        let mut state = self.state();
+        state.requests += 1;
+        state.response = Response::Awaited;
+        state.http2 = version == Version::HTTP_2;
+        state.served = true;
+        state.head_since = None;
+        drop(state);
+        Request(Arc::clone(self))
+    }
+
+    /// The client has sent something.
+    pub(super) fn heard(&self, bytes: &[u8]) {
+        let mut state = self.state();
+        if state.requests > 0 || state.head_since.is_some() {
+            return;
+        }
+        state.http2 |= !state.served && bytes.starts_with(HTTP2_PREFACE);
+        // Empty lines between requests are no beginning of one.
+        if bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+            state.head_since = Some(Instant::now());
+        }
+    }
+
+    /// The client has taken some of what hyper wrote.
+    pub(super) fn wrote(&self) {
+        let mut state = self.state();
+        state.stalled = false;
+        if state.requests == 0 {
+            state.idle_since = Instant::now();
+        } else if state.response == Response::Chunked {
+            state.response = Response::BetweenChunks;
+        }
+    }
+
+    /// The client takes nothing.
+    pub(super) fn stalled(&self) {
+        self.state().stalled = true;
+    }
+
+    /// The response of an HTTP/1.x request that runs, unless something waits to be taken before.
+    /// `None` for HTTP/2, which notices a client that is gone by itself.
+    pub(super) fn awaits(&self) -> Option<Option<Response>> {
+        let state = self.state();
+        let running = state.requests > 0 && !state.http2;
+        running.then(|| (!state.stalled).then_some(state.response))
+    }
+
+    /// Since when it has nothing to do, if so.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let state = self.state();
+        let idle = state.requests == 0 && !state.stalled;
+        idle.then(|| state.head_since.unwrap_or(state.idle_since))
+    }
+
+    /// When it has to be closed, if nothing happens before; `None` while a request runs or a
+    /// response is still being taken, which have bounds of their own.
+    pub(super) fn due(&self, net: &NetLimits) -> Option<(Instant, Overdue)> {
+        let state = self.state();
+        if state.requests > 0 || state.stalled {
+            return None;
+        }
+        // HTTP/2 sends other things than requests.
+        let head_since = state.head_since.filter(|_| !state.http2);
+        Some(match (head_since, state.served) {
+            (Some(since), _) => (since + net.header_read_max, Overdue::Head),
+            (None, false) => (state.idle_since + net.header_read_max, Overdue::Silence),
+            (None, true) => (state.idle_since + net.keep_alive_max, Overdue::Silence),
+        })
+    }
+}
+
+/// A request that runs. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Request(Arc<Line>);
+
+impl Request {
+    /// The response is there, and hyper begins to write it.
+    pub(super) fn answered(&self, chunked: bool) {
+        self.0.state().response = match chunked {
+            true => Response::Chunked,
+            false => Response::Plain,
+        };
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.requests -= 1;
+        state.idle_since = Instant::now();
+        // Whatever HTTP/2 has sent meanwhile was no beginning of a head.
+        state.head_since = None;
+    }
+}
+
+/// The connections of one listener. Under pressure, the one that has had nothing to do for longest
+/// makes room.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    open: Mutex<Open>,
+    /// A client waits for a place, and none could be had.
+    wanted: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    /// At most `connections_max`.
+    lines: HashMap<u64, Arc<Line>>,
+}
+
+impl Lines {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a connection until what is returned is dropped.
+    pub(super) fn add(self: &Arc<Self>, line: &Arc<Line>) -> Listed {
+        let mut open = self.open();
+        let number = open.next;
+        open.next += 1;
+        open.lines.insert(number, Arc::clone(line));
+        Listed {
+            number,
+            lines: Arc::clone(self),
+        }
+    }
+
+    /// Has the connection closed that has had nothing to do for longest; if there is none, the
+    /// next one that ends its request.
+    pub(super) fn make_room(&self) {
+        // In this order: a connection that ends its request after the look sees the wish.
+        self.wanted.store(true, Ordering::SeqCst);
+        let open = self.open();
+        let idle = open.lines.values().filter_map(|line| {
+            let since = line.idle_since()?;
+            Some((since, line))
+        });
+        if let Some((_, line)) = idle.min_by_key(|(since, _)| *since) {
+            self.wanted.store(false, Ordering::SeqCst);
+            line.evicted.notify_one();
+        }
+    }
+
+    /// Nothing more is wanted.
+    pub(super) fn has_room(&self) {
+        self.wanted.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether a connection that has nothing more to do is to close. Only one of them is.
+    pub(super) fn wants_room(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) && self.wanted.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// A connection that is open.
+#[derive(Debug)]
+pub(super) struct Listed {
+    number: u64,
+    lines: Arc<Lines>,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.lines.open().lines.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn net() -> NetLimits {
+        NetLimits {
+            header_read_max: Duration::from_secs(60),
+            keep_alive_max: Duration::from_secs(600),
+            ..NetLimits::default()
+        }
+    }
+
+    /// How long it may go on, in whole seconds, and what it is then.
+    fn left(line: &Line) -> Option<(u64, Overdue)> {
+        let (at, why) = line.due(&net())?;
+        let left = at.duration_since(Instant::now()).as_secs_f64();
+        Some((left.round() as u64, why))
+    }
+
+    #[tokio::test]
+    async fn every_state_without_a_request_has_a_timer() {
+        let line = Line::new();
+        assert_eq!(left(&line), Some((60, Overdue::Silence)), "connected");
+        line.heard(b"\r\n");
+        assert_eq!(left(&line), Some((60, Overdue::Silence)), "an empty line");
+        line.heard(b"G");
+        assert_eq!(left(&line), Some((60, Overdue::Head)), "a head");
+        let request = line.begin(Version::HTTP_11);
+        assert_eq!(left(&line), None, "a request");
+        line.heard(b"the next one, early");
+        drop(request);
+        assert_eq!(left(&line), Some((600, Overdue::Silence)), "idle");
+        line.stalled();
+        assert_eq!(left(&line), None, "the client takes nothing");
+        line.wrote();
+        assert_eq!(left(&line), Some((600, Overdue::Silence)), "idle again");
+        line.heard(b"GET");
+        assert_eq!(left(&line), Some((60, Overdue::Head)), "the next head");
+    }
+
+    #[tokio::test]
+    async fn http2_has_one_timer_until_its_first_request_and_one_between() {
+        let line = Line::new();
+        line.heard(b"PRI * HTTP/2.0\r\n");
+        line.heard(b"\0\0\0\x04");
+        assert_eq!(left(&line), Some((60, Overdue::Silence)));
+        let requests = [Version::HTTP_2; 2].map(|version| line.begin(version));
+        assert_eq!(left(&line), None);
+        drop(requests);
+        line.heard(b"a ping");
+        assert_eq!(left(&line), Some((600, Overdue::Silence)));
+    }
+
+    #[tokio::test]
+    async fn the_one_that_was_idle_for_longest_makes_room() {
+        let lines = Arc::new(Lines::default());
+        let [busy, first, second] = [(); 3].map(|()| Line::new());
+        let _listed = [&busy, &first, &second].map(|line| lines.add(line));
+        let request = busy.begin(Version::HTTP_11);
+        let later = first.begin(Version::HTTP_11);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        drop(later);
+        lines.make_room();
+        assert!(!lines.wants_room(), "one was found");
+        second.evicted.notified().await;
+
+        let also = [&first, &second].map(|line| line.begin(Version::HTTP_11));
+        lines.make_room();
+        drop((request, also));
+        assert!(lines.wants_room(), "none was idle: the next one goes");
+        assert!(!lines.wants_room(), "and only one");
+    }
+}
