@@ -16,7 +16,7 @@ async fn the_same_words_stand_in_envoys_statistics() {
         .await;
     envoy
         .client
-        .fetch(controlled(Ask::chat("hello"), "no-store"))
+        .fetch(controlled(Ask::stream("hello"), "no-store"))
         .await;
     let unwanted = Ask::chat("hello").header("x-reflex-ttl", "0");
     envoy.client.fetch(unwanted.key(Some("sk-other"))).await;
@@ -34,7 +34,7 @@ async fn the_same_words_stand_in_envoys_statistics() {
         ),
         (
             "reflex_client_control_total",
-            &[("directive", "no-store"), ("stream", "false")],
+            &[("directive", "no-store"), ("stream", "true")],
             1.0,
         ),
     ];
