@@ -1,13 +1,21 @@
 //! What the filter counts, each named once. Counting is adding to a number in memory; the filter
 //! hands the numbers to Envoy at its next tick, where they appear in `/stats/prometheus`.
 
-use reflex_llm::{Bypass, Rejected};
+use reflex_llm::{By, Bypass, Directive, Dropped, Rejected, Status, is_event_stream};
 
 /// A counter's name in Envoy, and its value since it was last handed over.
 pub type Count = (String, u64);
 
 /// Times of lookups that are kept until the next tick; past it they are not recorded.
 const TIMES_MAX: usize = 10_000;
+
+/// What a client may say of the cache, each with whether the answer is a stream.
+const CONTROLS: [(Directive, bool); 4] = [
+    (Directive::NoCache, false),
+    (Directive::NoCache, true),
+    (Directive::NoStore, false),
+    (Directive::NoStore, true),
+];
 
 /// Where a hit came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,34 +24,6 @@ pub enum Tier {
     Hot,
     /// The daemon.
     Daemon,
-}
-
-/// Why something was not stored although the answer was good, or not asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drop {
-    /// The daemon is left alone just now.
-    BreakerOpen,
-    /// Answers on their way to the daemon take up their bound already.
-    Busy,
-    /// Answers that are being recorded take up their bound already.
-    Memory,
-    /// The daemon did not take it.
-    Refused,
-    /// The call could not be made, or was not answered.
-    Failed,
-    /// There was a purge since the answer was asked for, or nobody knows whether there was.
-    Purged,
-}
-
-impl Drop {
-    const ALL: [(Self, &'static str); 6] = [
-        (Self::BreakerOpen, "breaker_open"),
-        (Self::Busy, "busy"),
-        (Self::Memory, "memory"),
-        (Self::Refused, "refused"),
-        (Self::Failed, "failed"),
-        (Self::Purged, "purged"),
-    ];
 }
 
 /// The numbers since the last tick.
@@ -55,7 +35,10 @@ pub struct Counts {
     bypasses: Vec<u64>,
     inserts: u64,
     rejected: Vec<u64>,
-    drops: [u64; Drop::ALL.len()],
+    dropped: Vec<u64>,
+    key_splits: Vec<u64>,
+    /// By what of [`CONTROLS`] was obeyed.
+    controls: [u64; CONTROLS.len()],
     lookup_failures: u64,
     purges: u64,
     lookup_us: Vec<u64>,
@@ -70,7 +53,9 @@ impl Default for Counts {
             bypasses: vec![0; Bypass::ALL.len()],
             inserts: 0,
             rejected: vec![0; Rejected::ALL.len()],
-            drops: [0; Drop::ALL.len()],
+            dropped: vec![0; Dropped::ALL.len()],
+            key_splits: vec![0; By::ALL.len()],
+            controls: [0; CONTROLS.len()],
             lookup_failures: 0,
             purges: 0,
             lookup_us: Vec::new(),
@@ -110,10 +95,22 @@ impl Counts {
     }
 
     /// A good answer that is not stored.
-    pub fn drop(&mut self, why: Drop) {
-        let at = Drop::ALL.iter().position(|(other, _)| *other == why);
-        if let Some(count) = at.and_then(|at| self.drops.get_mut(at)) {
-            *count += 1;
+    pub fn dropped(&mut self, why: Dropped) {
+        add(&mut self.dropped, Dropped::ALL, why);
+    }
+
+    /// A miss whose key differs from another's by such a part.
+    pub fn key_split(&mut self, by: By) {
+        add(&mut self.key_splits, By::ALL, by);
+    }
+
+    /// The head of an answer to a request of that status, which its client may have kept from the
+    /// cache.
+    pub fn controlled(&mut self, status: Status, headers: &[(&str, &[u8])]) {
+        if let Some(directive) = status.directive() {
+            let mut types = headers.iter().filter(|(name, _)| *name == "content-type");
+            let is_stream = types.any(|(_, value)| is_event_stream(value));
+            add(&mut self.controls, &CONTROLS, (directive, is_stream));
         }
     }
 
@@ -166,7 +163,9 @@ impl Counts {
             .bypasses
             .iter()
             .chain(&self.rejected)
-            .chain(&self.drops);
+            .chain(&self.dropped)
+            .chain(&self.key_splits)
+            .chain(&self.controls);
         single.into_iter().chain(many.copied().collect::<Vec<_>>())
     }
 
@@ -180,14 +179,20 @@ impl Counts {
             "lookup_failures",
             "purges",
         ];
-        // Envoy's names have no hyphens in Prometheus.
-        let of = |what: &'static str, detail: &str| format!("{what}_{}", detail.replace('-', "_"));
+        // `stats_tags` of Envoy's configuration make labels of what stands behind the dots.
+        let of = |what: &'static str, detail: &str| format!("{what}_total.{detail}");
+        let controls = CONTROLS.map(|(directive, streams)| {
+            let directive = directive.name();
+            of("client_control", &format!("{directive}.{streams}"))
+        });
         let names = single
             .into_iter()
             .map(String::from)
             .chain(Bypass::ALL.iter().map(|why| of("bypasses", why.detail())))
-            .chain(Rejected::ALL.iter().map(|why| of("rejected", why.detail())))
-            .chain(Drop::ALL.iter().map(|(_, name)| of("drops", name)));
+            .chain(Rejected::ALL.iter().map(|why| of("not_kept", why.detail())))
+            .chain(Dropped::ALL.iter().map(|why| of("not_kept", why.detail())))
+            .chain(By::ALL.iter().map(|by| of("key_splits", by.name())))
+            .chain(controls);
         names
             .map(|name| format!("reflex_{name}"))
             .zip(self.values())
@@ -213,7 +218,9 @@ mod tests {
         counts.hit(Tier::Daemon);
         counts.hit(Tier::Daemon);
         counts.bypass(Bypass::NoCredential);
-        counts.drop(Drop::Failed);
+        counts.dropped(Dropped::Failed);
+        counts.controlled(Status::Refresh, &[("content-type", b"text/event-stream")]);
+        counts.controlled(Status::Miss, &[]);
         counts.looked_up(7);
         let (changed, times) = counts.take();
         let changed: Vec<_> = changed
@@ -224,8 +231,9 @@ mod tests {
             changed,
             [
                 ("reflex_hits_daemon", 2),
-                ("reflex_bypasses_no_credential", 1),
-                ("reflex_drops_failed", 1)
+                ("reflex_bypasses_total.no-credential", 1),
+                ("reflex_not_kept_total.failed", 1),
+                ("reflex_client_control_total.no-cache.true", 1)
             ]
         );
         assert_eq!(times, [7]);
@@ -236,8 +244,10 @@ mod tests {
     fn names_are_what_prometheus_takes_and_each_is_there_once() {
         let names = Counts::names();
         let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        // What stands behind a dot is a label's value, which may have hyphens.
+        let family = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
         assert!(
-            names.iter().all(|name| name.bytes().all(valid)),
+            names.iter().all(|name| family(name).bytes().all(valid)),
             "{names:?}"
         );
         let mut unique = names.clone();

@@ -292,7 +292,8 @@ impl Exchange {
                 let effects = recording::given_up(shared, *recording, Rejected::Cut);
                 (Stage::Passing(None), effects)
             }
-            (Stage::Passing(Some(status)), Event::Head(..)) => {
+            (Stage::Passing(Some(status)), Event::Head(_, headers)) => {
+                shared.counts.controlled(status, headers);
                 (Stage::Passing(None), vec![Effect::Mark(status)])
             }
 
@@ -359,10 +360,32 @@ fn examined(shared: &mut Shared, id: Id, reading: Reading, body: &[u8], now_ms: 
         upstream: reading.upstream,
         turn: None,
         since_ms: now_ms,
+        traits: None,
         flight: None,
         fill: None,
     };
-    turns::take_turn(shared, id, pending, now_ms)
+    let (mut stage, effects) = turns::take_turn(shared, id, pending, now_ms);
+    note_traits(shared, &mut stage, &reading.prepared, body);
+    (stage, effects)
+}
+
+/// What is not hot may become a miss, which is compared with others then.
+fn note_traits(shared: &mut Shared, stage: &mut Stage, prepared: &Prepared, body: &[u8]) {
+    match stage {
+        Stage::Turning(pending)
+        | Stage::Following(pending)
+        | Stage::Asking(pending)
+        | Stage::Waiting(pending) => {
+            pending.traits = shared.splits().traits(prepared, body).map(Rc::new);
+        }
+        // It is one already.
+        Stage::Forwarded(_) | Stage::Passing(Some(Status::Miss)) => {
+            if let Some(traits) = shared.splits().traits(prepared, body) {
+                shared.missed(&traits);
+            }
+        }
+        Stage::Passing(_) | Stage::Reading(_) | Stage::Answered => {}
+    }
 }
 
 fn passed(shared: &mut Shared, why: Bypass) -> Step {

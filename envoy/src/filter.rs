@@ -198,6 +198,9 @@ impl Metrics {
 
     fn hand_over(&self, worker: &mut Worker) {
         let shared = worker.shared();
+        for line in shared.splits().take_lines() {
+            log(LogLevel::Warn, &format!("reflex: {line}"));
+        }
         let (counts, times) = shared.counts.take();
         // A statistic that Envoy does not take is no reason to fail.
         for (at, count) in counts {

@@ -25,6 +25,7 @@ pub mod daemon;
 pub mod flights;
 pub mod hot;
 pub mod shared;
+pub mod splits;
 
 // Its calls into Envoy cannot be linked into a native test.
 #[cfg(not(test))]

@@ -3,12 +3,15 @@
 
 use std::rc::Rc;
 
+use reflex_llm::Traits;
+
 use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::counts::Counts;
 use crate::daemon::Epoch;
 use crate::flights::Flights;
 use crate::hot::Hot;
+use crate::splits::KeySplits;
 
 /// What recordings under way may take in one worker. A module that runs into Envoy's 1 GiB ends,
 /// and takes every request in it along.
@@ -30,6 +33,8 @@ pub struct Shared {
     pub breaker: Breaker,
     /// For Envoy's statistics.
     pub counts: Counts,
+    /// For the log.
+    splits: KeySplits,
     epoch: Option<Epoch>,
     /// How many calls had been made when it was heard of.
     epoch_calls: u64,
@@ -57,6 +62,7 @@ impl Shared {
             flights: Flights::default(),
             breaker: Breaker::default(),
             counts: Counts::default(),
+            splits: KeySplits::new(seed),
             epoch: None,
             epoch_calls: 0,
             epoch_in_doubt: false,
@@ -65,6 +71,18 @@ impl Shared {
             sending: Budget::new(SENDING_BYTES_MAX),
             seed,
             fills: 0,
+        }
+    }
+
+    /// What remembers misses.
+    pub fn splits(&mut self) -> &mut KeySplits {
+        &mut self.splits
+    }
+
+    /// A miss with these traits.
+    pub fn missed(&mut self, traits: &Traits) {
+        for split in self.splits.note(traits) {
+            self.counts.key_split(split.by);
         }
     }
 

@@ -6,10 +6,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use reflex_llm::Key;
+use reflex_llm::{Dropped, Key};
 
 use crate::config::Config;
-use crate::counts::Drop;
 use crate::daemon::{self, Headers, Reply};
 use crate::exchange::{Effect, Event, Exchange, Landing, Lead, Purpose, Request};
 use crate::flights::{Id, Name};
@@ -153,7 +152,7 @@ impl Worker {
             },
             Purpose::Insert(bytes) => {
                 self.shared.sending().give_back(bytes);
-                self.shared.counts.drop(Drop::Failed);
+                self.shared.counts.dropped(Dropped::Failed);
                 Work::new()
             }
             Purpose::Note | Purpose::Epoch => Work::new(),
@@ -194,8 +193,8 @@ impl Worker {
                 shared.sending().give_back(bytes);
                 match answered {
                     true if daemon::is_done(headers) => shared.counts.insert(),
-                    true => shared.counts.drop(Drop::Refused),
-                    false => shared.counts.drop(Drop::Failed),
+                    true => shared.counts.dropped(Dropped::Refused),
+                    false => shared.counts.dropped(Dropped::Failed),
                 }
             }
             Purpose::Note | Purpose::Epoch => {}

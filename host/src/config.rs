@@ -10,7 +10,7 @@ pub use net::NetLimits;
 
 use crate::cache::{CacheOptions, Durability};
 use crate::metrics::Price;
-use crate::runtime::{ClientControl, GuestLimits, Lifetimes, Replay};
+use crate::runtime::{ClientControl, GuestLimits, INFLIGHT_BYTES_MAX, Lifetimes, Replay};
 use http::Uri;
 use http::uri::{Authority, Scheme};
 use reflex_llm::{PathRule, Tenant};
@@ -64,6 +64,9 @@ pub struct Config {
     pub prices: Vec<Price>,
     /// Longest request body that may be answered from the cache; longer ones pass through.
     pub request_bytes_max: u64,
+    /// The most that all requests together hold in memory: of their own bodies, and of the answers
+    /// that are recorded or read by several.
+    pub inflight_bytes_max: u64,
     /// Whether requests without a credential share their answers.
     pub share_anonymous: bool,
     /// A header that names the tenant, set by a gateway that clients cannot bypass.
@@ -178,6 +181,7 @@ struct File {
     durability: Option<DurabilityMode>,
     entry_bytes_max: Option<NonZeroU64>,
     request_bytes_max: Option<NonZeroU64>,
+    inflight_bytes_max: Option<NonZeroU64>,
     anonymous: Option<AnonymousMode>,
     tenant_header: Option<String>,
     allow_length: Option<bool>,
@@ -380,6 +384,9 @@ impl Config {
                 REQUEST_BYTES_MAX,
                 64 << 20,
             )?,
+            inflight_bytes_max: file
+                .inflight_bytes_max
+                .map_or(INFLIGHT_BYTES_MAX, NonZeroU64::get),
             share_anonymous: file.anonymous == Some(AnonymousMode::Share),
             tenant_header: file.tenant_header,
             allow_length: file.allow_length.unwrap_or(false),

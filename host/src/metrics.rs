@@ -1,7 +1,7 @@
 //! Every counter of the daemon, named once. `/metrics` prints them in Prometheus' text format.
 
 use crate::cache::{Cache, Stats};
-use crate::runtime::{Allowance, Failure, Fills, Outcome, RecordingObserver, Refusal};
+use crate::runtime::{Allowance, Budget, Failure, Fills, Outcome, RecordingObserver, Refusal};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use reflex_llm::{Usage, is_like};
+use reflex_llm::{Split, Usage, is_like};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -25,7 +25,11 @@ pub struct Metrics {
     allowance: Arc<Allowance>,
     upstream_failures: Counter,
     edge_requests: Family<EdgeLabels, Counter>,
-    recordings: Family<RecordingLabels, Counter>,
+    bypasses: Family<ReasonLabel, Counter>,
+    recordings: Family<OutcomeLabel, Counter>,
+    not_kept: Family<ReasonLabel, Counter>,
+    key_splits: Family<SplitLabels, Counter>,
+    client_control: Family<ControlLabels, Counter>,
     batch_texts: Family<FromLabel, Counter>,
     saved_tokens: Family<KindLabel, Counter>,
     saved_money: Family<ModelLabel, Counter<f64, AtomicU64>>,
@@ -33,6 +37,8 @@ pub struct Metrics {
     fills: Arc<Fills>,
     edge_waiting: Gauge,
     fill_waiters: Gauge,
+    budget: Arc<Budget>,
+    inflight_bytes: Gauge,
     cache: CacheGauges,
 }
 
@@ -88,11 +94,25 @@ struct ReasonLabel {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct RecordingLabels {
-    /// `stored`, `rejected` or `failed`.
+struct SplitLabels {
+    /// `header`, `cookie`, `query` or `field`.
+    by: &'static str,
+    /// Of those, the first few, then `other`.
+    name: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ControlLabels {
+    /// `no-cache` or `no-store`.
+    directive: &'static str,
+    /// Whether the answer is a stream: `true` or `false`.
+    stream: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabel {
+    /// `stored`, `rejected` or `dropped`.
     outcome: &'static str,
-    /// Why, for a rejected one.
-    reason: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -136,8 +156,13 @@ const MISS_BUCKETS: [f64; 10] = [1e-3, 1e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.
 
 impl Metrics {
     /// Counters at zero. Of several prices for a model, the first counts. Who waits for fills is
-    /// among what is told, and what the guest was refused.
-    pub fn new(prices: Vec<Price>, fills: Arc<Fills>, allowance: Arc<Allowance>) -> Self {
+    /// among what is told, what requests hold of the budget, and what the guest was refused.
+    pub fn new(
+        prices: Vec<Price>,
+        fills: Arc<Fills>,
+        budget: Arc<Budget>,
+        allowance: Arc<Allowance>,
+    ) -> Self {
         let mut registry = Registry::with_prefix("reflex");
         let requests = Family::default();
         registry.register(
@@ -187,6 +212,30 @@ impl Metrics {
             "Lookups of edges that wait for a fill now",
             edge_waiting.clone(),
         );
+        let bypasses = Family::default();
+        registry.register(
+            "bypasses",
+            "Requests that went to the provider untouched, by why",
+            bypasses.clone(),
+        );
+        let not_kept = Family::default();
+        registry.register(
+            "not_kept",
+            "Answers that were not stored, by why",
+            not_kept.clone(),
+        );
+        let key_splits = Family::default();
+        registry.register(
+            "key_splits",
+            "Misses that differ from another by a part of the request that hardly counts",
+            key_splits.clone(),
+        );
+        let client_control = Family::default();
+        registry.register(
+            "client_control",
+            "Requests that their clients kept from the cache",
+            client_control.clone(),
+        );
         let recordings = Family::default();
         registry.register(
             "recordings",
@@ -219,6 +268,13 @@ impl Metrics {
             "fill_waiters",
             "Requests that wait for another one's answer to begin",
             fill_waiters.clone(),
+        );
+
+        let inflight_bytes = Gauge::default();
+        registry.register(
+            "inflight_bytes",
+            "Bytes that the requests under way hold in memory",
+            inflight_bytes.clone(),
         );
 
         let cache = CacheGauges::default();
@@ -309,13 +365,19 @@ impl Metrics {
             upstream_failures,
             edge_requests,
             edge_waiting,
+            bypasses,
             recordings,
+            not_kept,
+            key_splits,
+            client_control,
             batch_texts,
             saved_tokens,
             saved_money,
             prices,
             fills,
             fill_waiters,
+            budget,
+            inflight_bytes,
             cache,
         }
     }
@@ -338,8 +400,28 @@ impl Metrics {
         self.miss_seconds.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn bypass(&self, detail: &'static str) {
-        self.request("BYPASS", detail);
+    /// `reason` is a [`Bypass`](reflex_llm::Bypass)'s word, or `other`.
+    pub(crate) fn bypass(&self, reason: &'static str) {
+        self.request("BYPASS", reason);
+        self.bypasses.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// An answer was not stored, for one of the reasons of `reflex-llm`.
+    pub(crate) fn not_kept(&self, reason: &'static str) {
+        self.not_kept.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// A miss whose key splits. The number of names is bounded by what found it.
+    pub(crate) fn key_split(&self, split: Split) {
+        let (by, name) = (split.by.name(), split.name);
+        let labels = SplitLabels { by, name };
+        self.key_splits.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn client_control(&self, directive: &'static str, is_stream: bool) {
+        let stream = if is_stream { "true" } else { "false" };
+        let labels = ControlLabels { directive, stream };
+        self.client_control.get_or_create(&labels).inc();
     }
 
     /// The client got an error of ours.
@@ -383,6 +465,8 @@ impl Metrics {
         }
         let waiting = i64::try_from(self.fills.waiting()).unwrap_or(i64::MAX);
         self.fill_waiters.set(waiting);
+        let held = i64::try_from(self.budget.held()).unwrap_or(i64::MAX);
+        self.inflight_bytes.set(held);
         let waiting = i64::try_from(self.fills.edges_waiting()).unwrap_or(i64::MAX);
         self.edge_waiting.set(waiting);
         let mut text = String::new();
@@ -451,12 +535,15 @@ impl RecordingObserver for Metrics {
 
     fn ended(&self, outcome: Outcome) {
         let (outcome, reason) = match outcome {
-            Outcome::Stored => ("stored", ""),
-            Outcome::Rejected(reason) => ("rejected", reason),
-            Outcome::Failed => ("failed", ""),
+            Outcome::Stored => ("stored", None),
+            Outcome::Rejected(reason) => ("rejected", Some(reason.detail())),
+            Outcome::Dropped(reason) => ("dropped", Some(reason.detail())),
         };
         self.recordings
-            .get_or_create(&RecordingLabels { outcome, reason })
+            .get_or_create(&OutcomeLabel { outcome })
             .inc();
+        if let Some(reason) = reason {
+            self.not_kept(reason);
+        }
     }
 }

@@ -28,6 +28,10 @@ mod batch_host;
 mod bindings;
 #[cfg(feature = "http")]
 mod body;
+#[cfg(feature = "http")]
+mod budget;
+#[cfg(feature = "http")]
+mod buffer;
 mod cache_host;
 mod engine;
 #[cfg(feature = "http")]
@@ -35,6 +39,8 @@ mod exchange;
 #[cfg(feature = "http")]
 mod fills;
 mod grant;
+#[cfg(feature = "http")]
+mod guest_time;
 #[cfg(feature = "http")]
 mod handler;
 #[cfg(feature = "http")]
@@ -65,7 +71,11 @@ mod state;
 #[cfg(feature = "http")]
 mod transparent;
 #[cfg(feature = "http")]
+mod wakers;
+#[cfg(feature = "http")]
 mod watched;
+#[cfg(feature = "http")]
+mod window;
 
 pub use allowance::Allowance;
 /// `reflex:cache/cache` as `bindgen!` makes it of the WIT, which is where these docs come from.
@@ -77,7 +87,9 @@ pub use bindings::embeddings as embeddings_bindings;
 #[cfg(feature = "http")]
 pub use bindings::http as http_bindings;
 #[cfg(feature = "serve")]
-pub(crate) use body::Prefixed;
+pub(crate) use body::{Gathered, Prefixed};
+#[cfg(feature = "http")]
+pub use budget::Budget;
 pub use cache_host::{Reflex, ReflexCtx, ReflexCtxView, add_to_linker, add_to_linker_async};
 pub use engine::LoadError;
 #[cfg(feature = "http")]
@@ -91,6 +103,8 @@ pub use grant::{Access, Grant, Refusal, Tenants};
 pub use handler::{Failure, Handler};
 #[cfg(feature = "serve")]
 pub(crate) use heads::mark;
+#[cfg(feature = "serve")]
+pub(crate) use http_host::INFLIGHT_BYTES_MAX;
 #[cfg(feature = "http")]
 pub use http_host::{
     HttpPolicy, ReflexHttp, ReflexHttpCtxView, ReflexHttpView, add_http_to_linker,

@@ -17,6 +17,7 @@ mod held;
 mod hop;
 mod own_error;
 mod proxy;
+mod reasons;
 mod timed;
 mod tunnel;
 mod upstream;
@@ -29,13 +30,14 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{Config, EdgeSocket, NetLimits, Upstream};
 use crate::metrics::Metrics;
-use crate::runtime::{Fills, Grant, Handler, HttpPolicy, ReflexCtx, Samples};
+use crate::runtime::{Budget, Fills, Grant, Handler, HttpPolicy, ReflexCtx, Samples};
 use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use listen::StreamLimits;
 use proxy::Proxy;
+use reasons::Reasons;
 use reflex_llm::Anonymous;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -71,6 +73,8 @@ pub struct Server {
     cache: Cache,
     /// Shared by the proxy and the edges.
     fills: Arc<Fills>,
+    /// What the requests of both hold in memory.
+    budget: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
 
@@ -108,15 +112,17 @@ impl Server {
         let edge = config.edge.as_ref().map(bind_edge).transpose()?;
 
         let fills = Fills::new(&cache);
+        let budget = Budget::new(config.inflight_bytes_max);
         let metrics = Arc::new(Metrics::new(
             config.prices.clone(),
             Arc::clone(&fills),
+            Arc::clone(&budget),
             Arc::default(),
         ));
         let front = match listener {
             Some((upstream, listener)) => Some(Front {
                 listener,
-                proxy: proxy(&config, upstream, &cache, &fills, &metrics)?,
+                proxy: proxy(&config, upstream, &cache, &fills, &budget, &metrics)?,
             }),
             None => None,
         };
@@ -127,6 +133,7 @@ impl Server {
             config,
             cache,
             fills,
+            budget,
             metrics,
         })
     }
@@ -165,7 +172,13 @@ impl Server {
         let listener = self.edge.as_mut().and_then(|edge| edge.listener.take());
         let edges = listener.map(|listener| {
             let metrics = Arc::clone(&self.metrics);
-            let api = EdgeApi::new(self.cache.clone(), self.fills, &self.config, metrics);
+            let api = EdgeApi::new(
+                self.cache.clone(),
+                self.fills,
+                self.budget,
+                &self.config,
+                metrics,
+            );
             serve_edges(listener, api, net, stopped)
         });
         let edges = async {
@@ -209,12 +222,14 @@ fn proxy(
     upstream: &Upstream,
     cache: &Cache,
     fills: &Arc<Fills>,
+    budget: &Arc<Budget>,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Proxy>, String> {
     let upstream = UpstreamClient::new(
         upstream.clone(),
         config.net.clone(),
         config.request_bytes_max,
+        Arc::clone(budget),
         Arc::clone(metrics),
     );
     let upstream = Arc::new(upstream.map_err(|error| format!("--upstream: {error}"))?);
@@ -248,6 +263,11 @@ fn proxy(
         },
         clock: Clock::system(),
     };
+    let reasons = Reasons::new(
+        reflex.grant.clone(),
+        config.client_control,
+        Arc::clone(metrics),
+    );
     let policy = HttpPolicy {
         allow_length: config.allow_length,
         client_control: config.client_control,
@@ -256,6 +276,7 @@ fn proxy(
         fill_wait_max: config.fill_wait_max,
         stale_if_error_max: config.stale_if_error_max,
         fills: Arc::clone(fills),
+        budget: Arc::clone(budget),
         observer: Arc::clone(metrics) as _,
     };
     let handler = Handler::new(
@@ -271,8 +292,10 @@ fn proxy(
         handler,
         upstream,
         metrics: Arc::clone(metrics),
+        reasons,
         paths: Arc::clone(&config.paths),
         held_bytes_max: config.request_bytes_max,
+        budget: Arc::clone(budget),
         // The configuration takes only names of headers.
         tenant_header: config
             .tenant_header

@@ -5,7 +5,7 @@ use crate::json::{self, Document, Invalid, Kind, Value};
 use crate::outline::Outline;
 use crate::{Api, Bypass, KeyHasher, Representation, canonical, tools};
 
-/// The longest body that is read at all. Reading takes up to nine times as much memory, for a
+/// The longest body that is read at all. Reading takes up to six times as much memory, for a
 /// body that is nothing but tiny values; edges bound what they buffer far below this.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 

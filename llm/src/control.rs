@@ -28,6 +28,25 @@ pub const X_REFLEX_TTL: &str = "x-reflex-ttl";
 /// RFC 9111 has caches take greater numbers for this one: 68 years.
 const SECONDS_MAX: u64 = 1 << 31;
 
+/// By which a client keeps a request from being answered from the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Directive {
+    /// The provider is asked, and its answer kept.
+    NoCache,
+    /// The provider is asked, and nothing is kept.
+    NoStore,
+}
+
+impl Directive {
+    /// As `Cache-Control` spells it, and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoCache => "no-cache",
+            Self::NoStore => "no-store",
+        }
+    }
+}
+
 /// How much of what clients ask of the cache the operator obeys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientControl {

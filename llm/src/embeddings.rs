@@ -12,7 +12,7 @@
 
 mod batch;
 mod found;
-mod spans;
+pub(crate) mod spans;
 mod vectors;
 
 pub use batch::{Batch, ELEMENTS_MAX, Element};

@@ -18,8 +18,10 @@ pub(crate) use string::run;
 /// providers give up at 128 or earlier.
 pub(crate) const DEPTH_MAX: usize = 128;
 
-/// Positions are kept in 32 bits, with room to spare.
-pub(crate) const TEXT_BYTES_MAX: usize = 1 << 30;
+/// Positions are kept in 29 bits, beside the three of a kind.
+pub(crate) const TEXT_BYTES_MAX: usize = (1 << POSITION_BITS) - 1;
+
+const POSITION_BITS: u32 = 29;
 
 /// Why a text was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,19 +50,56 @@ pub(crate) struct Document<'t> {
     /// The values of strings whose spelling is not their value's canonical one.
     decoded: Vec<u8>,
     nodes: Vec<Node>,
-    /// The keys of each object, as node numbers, sorted by value. Each value follows its key.
+    /// For each object, the node after all that it contains; then its keys, as node numbers, sorted
+    /// by value. Each value follows its key.
     members: Vec<u32>,
 }
 
+/// A kind, and a span: of the text, of the decoded strings, or, for an object, of the members. An
+/// array has the node after all that it contains in place of the end. Eight bytes, for the shortest
+/// values have two in the text.
 #[derive(Clone, Copy)]
 struct Node {
-    kind: Kind,
-    /// A span: of the text, of the decoded strings, or, for an object, of the members.
-    start: u32,
+    kind_and_start: u32,
     end: u32,
-    /// The node after this one and all it contains.
-    next: u32,
 }
+
+impl Node {
+    /// Positions are at most [`TEXT_BYTES_MAX`]: none of what they point into is longer.
+    fn new(kind: Kind, start: usize, end: usize) -> Self {
+        debug_assert!(start <= TEXT_BYTES_MAX && end <= TEXT_BYTES_MAX);
+        Self {
+            kind_and_start: (kind as u32) << POSITION_BITS | start as u32,
+            end: end as u32,
+        }
+    }
+
+    fn kind(self) -> Kind {
+        KINDS[(self.kind_and_start >> POSITION_BITS) as usize]
+    }
+
+    fn start(self) -> usize {
+        (self.kind_and_start & TEXT_BYTES_MAX as u32) as usize
+    }
+
+    fn end(self) -> usize {
+        self.end as usize
+    }
+}
+
+/// In the order of declaration. There are as many as three bits tell apart.
+const KINDS: [Kind; 8] = [
+    Kind::Null,
+    Kind::False,
+    Kind::True,
+    Kind::Number,
+    Kind::Spelled,
+    Kind::Decoded,
+    Kind::Array,
+    Kind::Object,
+];
+
+const _: () = assert!(KINDS.len() == 1 << (u32::BITS - POSITION_BITS));
 
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,22 +147,32 @@ impl<'t> Document<'t> {
         self.nodes[at as usize]
     }
 
+    /// The node after this one and all that it contains.
+    fn after(&self, at: u32) -> u32 {
+        let node = self.node(at);
+        match node.kind() {
+            Kind::Array => node.end,
+            Kind::Object => self.members[node.start()],
+            _ => at + 1,
+        }
+    }
+
     /// The bytes of a scalar, as [`Value::spelling`] has them.
     fn bytes(&self, at: u32) -> &[u8] {
         let node = self.node(at);
-        let source = match node.kind {
+        let source = match node.kind() {
             Kind::Array | Kind::Object => return &[],
             Kind::Decoded => &self.decoded,
             _ => self.text,
         };
-        &source[node.start as usize..node.end as usize]
+        &source[node.start()..node.end()]
     }
 }
 
 impl<'d> Value<'d> {
     /// What the value is.
     pub(crate) fn kind(self) -> Kind {
-        self.document.node(self.node).kind
+        self.document.node(self.node).kind()
     }
 
     /// The bytes of a scalar: a decoded string's value, otherwise the spelling without quotes.
@@ -135,8 +184,8 @@ impl<'d> Value<'d> {
     /// A scalar as the text has it, with its quotes; of a decoded string, the value without.
     pub(crate) fn source(self) -> &'d [u8] {
         let node = self.document.node(self.node);
-        match node.kind {
-            Kind::Spelled => &self.document.text[node.start as usize - 1..node.end as usize + 1],
+        match node.kind() {
+            Kind::Spelled => &self.document.text[node.start() - 1..node.end() + 1],
             _ => self.spelling(),
         }
     }
@@ -174,7 +223,7 @@ impl<'d> Value<'d> {
         Members {
             next: self.at(self.node + 1),
             end: match self.kind() {
-                Kind::Array => self.document.node(self.node).next,
+                Kind::Array => self.document.after(self.node),
                 _ => self.node + 1,
             },
             keys: self.keys().iter(),
@@ -190,8 +239,8 @@ impl<'d> Value<'d> {
     /// The keys of an object, by number, in the order of their values.
     fn keys(self) -> &'d [u32] {
         let node = self.document.node(self.node);
-        match node.kind {
-            Kind::Object => &self.document.members[node.start as usize..node.end as usize],
+        match node.kind() {
+            Kind::Object => &self.document.members[node.start() + 1..node.end()],
             _ => &[],
         }
     }
@@ -217,7 +266,7 @@ impl<'d> Iterator for Members<'d> {
         }
         let value = self.next;
         (value.node < self.end).then(|| {
-            self.next.node = value.document.node(value.node).next;
+            self.next.node = value.document.after(value.node);
             (None, value)
         })
     }

@@ -216,6 +216,21 @@ pub(crate) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     }
 }
 
+/// The fields that were written so, by name.
+pub(crate) fn read_fields(mut fields: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
+    let mut next = move || {
+        let (length, rest) = fields.split_first_chunk()?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        let (part, rest) = rest.split_at_checked(length)?;
+        fields = rest;
+        Some(part)
+    };
+    core::iter::from_fn(move || {
+        let name = core::str::from_utf8(next()?).ok()?;
+        Some((name, next()?))
+    })
+}
+
 impl Default for KeyHasher {
     fn default() -> Self {
         Self::new()

@@ -4,8 +4,9 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::api::Field;
 use crate::body::Body;
-use crate::key::write_field;
+use crate::key::{read_fields, write_field};
 use crate::{
     Api, Bypass, Candidate, Classified, Control, Examined, Exchange, Key, KeyHasher,
     Representation, Shape, Tenant, headers, model, query,
@@ -92,6 +93,21 @@ impl Prepared {
             exchange: self.exchange(&body),
             model: model::named(self.model.as_deref(), body.root()),
         })
+    }
+
+    /// Whose answer it is.
+    pub(crate) fn tenant(&self) -> Tenant {
+        self.tenant
+    }
+
+    /// How a top-level field of the body is treated; none if it simply counts.
+    pub(crate) fn field(&self, name: &str) -> Option<Field> {
+        self.api.field(name.as_bytes())
+    }
+
+    /// The fields of the key that come from the head, by name, in their order.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        read_fields(&self.fields)
     }
 
     pub(crate) fn read<'b>(&self, body: &'b [u8]) -> Result<Body<'b>, Bypass> {

@@ -1,5 +1,6 @@
 //! Why a request passes by, and why an answer is not kept: each reason with the token that
-//! `Cache-Status` details, metrics and the WIT contract know it by.
+//! `Cache-Status` details, metrics and the WIT contract know it by. `docs/reasons.md` explains each,
+//! and a test keeps it complete.
 
 /// Declares an enum of reasons, their tokens and the way back from a token.
 macro_rules! reasons {
@@ -58,6 +59,8 @@ reasons! {
         BodyTooLarge = "body-too-large",
         /// Trailers follow the body: no client of an LLM sends any, and no key covers them.
         Trailers = "trailers",
+        /// The request asks for a WebSocket or another protocol: the connection becomes a tunnel.
+        Upgrade = "upgrade",
         /// The body is not UTF-8.
         NotUtf8 = "not-utf8",
         /// The body begins with a byte order mark: some readers take it, others don't.
@@ -91,6 +94,8 @@ reasons! {
         HostedTool = "hosted-tool",
         /// The cache is in trouble or switched off; that is never the client's trouble.
         Unavailable = "unavailable",
+        /// All requests together hold as much as they may: this one is not held, and passes through.
+        Memory = "memory",
     }
 }
 
@@ -125,5 +130,29 @@ reasons! {
         Unfinished = "unfinished",
         /// Something follows the event that ends a stream.
         AfterEnd = "after-end",
+    }
+}
+
+reasons! {
+    /// Why an answer is not kept although nothing is wrong with it.
+    Dropped {
+        /// There was a purge since the provider was asked.
+        Purged = "purged",
+        /// A rule of the operator or the client itself says that it lives for no time.
+        Ttl = "ttl",
+        /// More is on its way to the disk, or from the filter to the daemon, than is let wait.
+        Busy = "busy",
+        /// What is being recorded takes up its bound of memory already.
+        Memory = "memory",
+        /// The component has stored as much, or as fast, as its grant allows.
+        Quota = "quota",
+        /// The headers that belong to it are over their bound.
+        HeadersTooLarge = "headers-too-large",
+        /// The filter leaves the daemon alone for now, because it failed several times in a row.
+        BreakerOpen = "breaker-open",
+        /// The daemon did not take it from the filter.
+        Refused = "refused",
+        /// The cache, or the filter's call of the daemon, failed.
+        Failed = "failed",
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! What is kept are the exact bytes: a replayed stream is the stream that was. The recorder
 //! never alters an answer and never holds one up.
+//!
+//! A [`Recorder`] keeps the body. A [`Validator`] judges the same way and leaves the body to its
+//! caller, who has it anyway.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -24,21 +27,29 @@ pub struct Limits {
 
 /// An answer that may be served again.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Storable {
+pub struct Storable<B = Vec<u8>> {
     /// Always 200.
     pub status: u16,
     /// Those that go along with it ([`is_kept`]), names in lower case; at most [`KEPT_BYTES_MAX`]
     /// bytes.
     pub headers: Vec<(String, Vec<u8>)>,
     /// The body, byte for byte.
-    pub body: Vec<u8>,
+    pub body: B,
 }
 
-/// Judges one answer: [`head`](Self::head), then [`feed`](Self::feed) for each chunk, then
+/// Records one answer: [`head`](Self::head), then [`feed`](Self::feed) for each chunk, then
 /// [`finish`](Self::finish) if the body came to its proper end. If it did not, or if the client
 /// went away, drop the recorder.
 #[derive(Debug)]
 pub struct Recorder {
+    validator: Validator,
+    body: Vec<u8>,
+}
+
+/// Judges one answer as a [`Recorder`] does, and holds none of its body: the caller keeps the bytes
+/// and hands them over at the end.
+#[derive(Debug)]
+pub struct Validator {
     shape: Shape,
     limits: Limits,
     state: State,
@@ -55,7 +66,8 @@ struct Recording {
     headers: Vec<(String, Vec<u8>)>,
     /// What `content-length` promised.
     length: Option<usize>,
-    body: Vec<u8>,
+    /// How much of the body has come.
+    bytes: usize,
     judging: Judging,
 }
 
@@ -71,6 +83,62 @@ const RESERVED_BYTES_MAX: usize = 64 << 10;
 
 impl Recorder {
     /// A recorder for one answer.
+    pub fn new(shape: Shape, limits: Limits) -> Self {
+        Self {
+            validator: Validator::new(shape, limits),
+            body: Vec::new(),
+        }
+    }
+
+    /// Takes in the final status (not a 1xx) and the headers, names in lower case.
+    ///
+    /// # Errors
+    ///
+    /// Why the answer won't be kept, whatever its body. It need not be fed.
+    pub fn head(&mut self, status: u16, headers: &[(&str, &[u8])]) -> Result<(), Rejected> {
+        self.validator.head(status, headers)?;
+        let length = self.validator.length().unwrap_or(0);
+        self.body.reserve(length.min(RESERVED_BYTES_MAX));
+        Ok(())
+    }
+
+    /// Takes in a part of the body, cut anywhere. Once the answer is rejected, this does
+    /// nothing and holds nothing.
+    pub fn feed(&mut self, chunk: &[u8]) {
+        self.validator.feed(chunk);
+        match self.validator.state {
+            State::Recording(_) => self.body.extend_from_slice(chunk),
+            State::Waiting | State::Rejected(_) => self.body = Vec::new(),
+        }
+    }
+
+    /// Why the answer won't be kept, if that is known already.
+    pub fn rejected(&self) -> Option<Rejected> {
+        self.validator.rejected()
+    }
+
+    /// As [`Validator::complete`].
+    pub fn complete(&self) -> Option<usize> {
+        self.validator.complete()
+    }
+
+    /// A copy of the answer as it would be kept if nothing followed: see [`Validator::so_far`].
+    pub fn so_far(&self) -> Option<Storable> {
+        self.validator.so_far(self.body.clone())
+    }
+
+    /// The answer, once its body has ended.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not kept.
+    pub fn finish(self) -> Result<Storable, Rejected> {
+        self.validator.finish(self.body)
+    }
+}
+
+impl Validator {
+    /// A validator for one answer.
     pub fn new(shape: Shape, limits: Limits) -> Self {
         Self {
             shape,
@@ -95,8 +163,15 @@ impl Recorder {
         result
     }
 
-    /// Takes in a part of the body, cut anywhere. Once the answer is rejected, this does
-    /// nothing and holds nothing.
+    /// The length that the head promises, if it does.
+    pub fn length(&self) -> Option<usize> {
+        match &self.state {
+            State::Recording(recording) => recording.length,
+            State::Waiting | State::Rejected(_) => None,
+        }
+    }
+
+    /// Takes in a part of the body, cut anywhere. Once the answer is rejected, this does nothing.
     pub fn feed(&mut self, chunk: &[u8]) {
         let fed = match &mut self.state {
             State::Waiting => Err(Rejected::Unexpected),
@@ -123,37 +198,37 @@ impl Recorder {
     pub fn complete(&self) -> Option<usize> {
         match &self.state {
             State::Recording(recording) => match &recording.judging {
-                Judging::Frames(frames, _) if frames.is_complete() => Some(recording.body.len()),
+                Judging::Frames(frames, _) if frames.is_complete() => Some(recording.bytes),
                 Judging::Frames(..) | Judging::Whole(_) => None,
             },
             State::Waiting | State::Rejected(_) => None,
         }
     }
 
-    /// A copy of the answer as it would be kept if nothing followed, for whoever stores it when
-    /// it is [`complete`](Self::complete) and goes on feeding: what follows may belong to it (a
-    /// comment, or the `[DONE]` that some gateways put behind any stream) or undo it. Only
-    /// [`finish`](Self::finish) tells.
-    pub fn so_far(&self) -> Option<Storable> {
+    /// The answer with this body, which is all that was fed, as it would be kept if nothing
+    /// followed, for whoever stores it when it is [`complete`](Self::complete) and goes on feeding:
+    /// what follows may belong to it (a comment, or the `[DONE]` that some gateways put behind any
+    /// stream) or undo it. Only [`finish`](Self::finish) tells.
+    pub fn so_far<B>(&self, body: B) -> Option<Storable<B>> {
         match &self.state {
             State::Recording(recording) if self.complete().is_some() => Some(Storable {
                 status: 200,
                 headers: recording.headers.clone(),
-                body: recording.body.clone(),
+                body,
             }),
             _ => None,
         }
     }
 
-    /// The answer, once its body has ended.
+    /// The answer with this body, which is all that was fed, once it has ended.
     ///
     /// # Errors
     ///
     /// Why it is not kept.
-    pub fn finish(self) -> Result<Storable, Rejected> {
+    pub fn finish<B: AsRef<[u8]>>(self, body: B) -> Result<Storable<B>, Rejected> {
         match self.state {
             State::Waiting => Err(Rejected::Cut),
-            State::Recording(recording) => recording.finish(),
+            State::Recording(recording) => recording.finish(body),
             State::Rejected(rejected) => Err(rejected),
         }
     }
@@ -196,7 +271,7 @@ impl Recorder {
                 .map(|&(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             length,
-            body: Vec::with_capacity(length.unwrap_or(0).min(RESERVED_BYTES_MAX)),
+            bytes: 0,
             judging: match self.shape.representation {
                 Representation::Json => Judging::Whole(judge),
                 Representation::Sse => Judging::Frames(Frames::default(), judge.stream()),
@@ -207,22 +282,24 @@ impl Recorder {
 
 impl Recording {
     fn feed(&mut self, chunk: &[u8], body_bytes_max: usize) -> Result<(), Rejected> {
-        if chunk.len() > body_bytes_max - self.body.len() {
+        if chunk.len() > body_bytes_max - self.bytes {
             return Err(Rejected::TooLarge);
         }
-        self.body.extend_from_slice(chunk);
+        self.bytes += chunk.len();
         match &mut self.judging {
             Judging::Whole(_) => Ok(()),
             Judging::Frames(frames, stream) => frames.feed(chunk, |frame| stream.frame(frame)),
         }
     }
 
-    fn finish(self) -> Result<Storable, Rejected> {
-        if self.length.is_some_and(|length| length != self.body.len()) {
+    fn finish<B: AsRef<[u8]>>(self, body: B) -> Result<Storable<B>, Rejected> {
+        let bytes = body.as_ref();
+        // What was judged is what is kept, or nothing is.
+        if bytes.len() != self.bytes || self.length.is_some_and(|length| length != bytes.len()) {
             return Err(Rejected::Cut);
         }
         match self.judging {
-            Judging::Whole(judge) => judge.json(&self.body)?,
+            Judging::Whole(judge) => judge.json(bytes)?,
             Judging::Frames(frames, _) if frames.is_complete() => {}
             Judging::Frames(frames, stream) if frames.is_between_frames() => stream.clean_end()?,
             Judging::Frames(..) => return Err(Rejected::Cut),
@@ -230,7 +307,7 @@ impl Recording {
         Ok(Storable {
             status: 200,
             headers: self.headers,
-            body: self.body,
+            body,
         })
     }
 }
@@ -238,15 +315,20 @@ impl Recording {
 /// Says how much there is, not what. Answers do not belong in logs.
 impl fmt::Debug for Recording {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Recording({} bytes)", self.body.len())
+        write!(formatter, "Recording({} bytes)", self.bytes)
     }
 }
 
 /// As for the recording.
-impl fmt::Debug for Storable {
+impl<B: AsRef<[u8]>> fmt::Debug for Storable<B> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Storable({} bytes)", self.body.len())
+        write!(formatter, "Storable({} bytes)", self.body.as_ref().len())
     }
+}
+
+/// Whether the value of a `content-type` header names a stream of events.
+pub fn is_event_stream(content_type: &[u8]) -> bool {
+    fits(content_type, Representation::Sse)
 }
 
 fn fits(content_type: &[u8], representation: Representation) -> bool {

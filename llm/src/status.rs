@@ -4,8 +4,8 @@ use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
 
-use crate::Bypass;
 use crate::control::split_directive;
+use crate::{Bypass, Directive};
 
 /// The header with our own short word for what happened.
 pub const X_REFLEX_STATUS: &str = "x-reflex-status";
@@ -63,6 +63,15 @@ impl Status {
             Self::Stale { .. } => "HIT_STALE",
             Self::Miss | Self::Collapsed | Self::Partial | Self::Refresh | Self::Absent => "MISS",
             Self::Bypass(_) => "BYPASS",
+        }
+    }
+
+    /// What the client has said that kept the request from the cache, if it did and was obeyed.
+    pub const fn directive(self) -> Option<Directive> {
+        match self {
+            Self::Refresh => Some(Directive::NoCache),
+            Self::Bypass(Bypass::NoStore) => Some(Directive::NoStore),
+            _ => None,
         }
     }
 

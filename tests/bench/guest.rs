@@ -7,8 +7,8 @@ use http_body_util::{BodyExt as _, Full};
 use reflex_host::cache::{Cache, CacheOptions};
 use reflex_host::clock::Clock;
 use reflex_host::runtime::{
-    ClientControl, Fills, Grant, GuestLimits, Handler, HttpPolicy, NoObserver, ReflexCtx, Replay,
-    ResponseFuture, Samples, SendRequest, WasiBody,
+    Budget, ClientControl, Fills, Grant, GuestLimits, Handler, HttpPolicy, NoObserver, ReflexCtx,
+    Replay, ResponseFuture, Samples, SendRequest, WasiBody,
 };
 use reflex_llm::Anonymous;
 use std::process::ExitCode;
@@ -109,6 +109,7 @@ fn handler(answer_bytes: usize) -> Handler {
         fill_wait_max: Duration::from_secs(60),
         stale_if_error_max: Duration::ZERO,
         fills,
+        budget: Budget::new(1 << 30),
         observer: Arc::new(NoObserver),
     };
     let limits = GuestLimits {

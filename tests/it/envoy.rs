@@ -1,5 +1,6 @@
 //! The filter in the real, unmodified Envoy, with the real daemon behind it.
 
+mod explained;
 mod flow;
 mod heads;
 mod not_stored;
@@ -29,6 +30,7 @@ pub(crate) fn patient(upstream: &Upstream, daemon: &Edge) -> EnvoyPlan {
         .daemon(&daemon.socket())
         .plugin("lookup_timeout_ms", 10_000)
         .plugin("insert_timeout_ms", 10_000)
+        .plugin("fill_wait_ms", 60_000)
         .edit(|config| {
             let clusters = config.pointer_mut("/static_resources/clusters");
             let clusters = clusters.and_then(|clusters| clusters.as_array_mut());

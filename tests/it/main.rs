@@ -7,7 +7,9 @@ mod browser;
 mod cases;
 mod coalescing;
 mod control;
+mod explained;
 mod flow;
+mod memory;
 mod not_stored;
 mod own_errors;
 mod passing;
@@ -42,6 +44,7 @@ mod envoy_deploy;
 mod sdk;
 mod sdk_js;
 
+mod reasons;
 mod same_keys;
 mod tidy;
 mod vectors;

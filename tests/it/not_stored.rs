@@ -22,7 +22,7 @@ async fn check(behaviour: &str, stream: bool, status: u16, reason: &str) {
         assert_eq!(upstream.call_count(), asked as usize, "{behaviour}");
     }
     let metrics = edge.metrics().await;
-    let rejected = metrics.sum("reflex_recordings_total", &[("reason", reason)]);
+    let rejected = metrics.sum("reflex_not_kept_total", &[("reason", reason)]);
     assert!(
         (rejected - 2.0).abs() < 0.5,
         "{behaviour} for another reason: {metrics:?}"

@@ -178,7 +178,7 @@ async fn nothing_from_before_a_purge_is_served_or_stored_after_it() {
         }
     }
     let metrics = both.edge.metrics().await;
-    let purged = metrics.sum("reflex_recordings_total", &[("reason", "purged")]);
+    let purged = metrics.sum("reflex_not_kept_total", &[("reason", "purged")]);
     assert!((purged - 12.0).abs() < 0.5, "{metrics:#?}");
 }
 

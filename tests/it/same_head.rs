@@ -350,7 +350,7 @@ async fn a_head_that_is_too_long_to_keep_reaches_the_client_and_is_not_kept() {
         assert_eq!(answer.header("link").len(), long.len());
     }
     edge.until("two that are not kept", |metrics| {
-        metrics.sum("reflex_recordings_total", &[("reason", "head-too-large")]) > 1.5
+        metrics.sum("reflex_not_kept_total", &[("reason", "head-too-large")]) > 1.5
     })
     .await;
 }

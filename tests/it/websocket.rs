@@ -106,6 +106,8 @@ async fn works(edge: &Edge) {
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     assert_eq!(header(&head, "sec-websocket-accept"), Some(ACCEPT));
     assert_eq!(header(&head, "x-provider"), Some("1"));
+    let why = r#"reflex; fwd=bypass; detail="upgrade""#;
+    assert_eq!(header(&head, "cache-status"), Some(why));
     let said = |name| header(&head, name).unwrap_or_default().to_ascii_lowercase();
     assert_eq!(
         (said("upgrade"), said("connection")),

@@ -202,6 +202,11 @@ impl Client {
         }
     }
 
+    /// Where the server is.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// The same over HTTP/2 without TLS.
     pub fn http2(base: &str) -> Self {
         let pool = Pool::builder(TokioExecutor::new())

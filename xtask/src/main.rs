@@ -97,7 +97,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is to be skipped: by the flag, or by the environment.
+/// Whether parts may be skipped, by the flag or by the environment.
 fn skips(refused: bool) -> Skips {
     if refused {
         Skips::Refused

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use reflex_llm::{Exchange as Asked, Life, Status};
+use reflex_llm::{Exchange as Asked, Life, Status, Traits};
 
 use super::recording::forwarded;
 use super::turns::Turn;
@@ -32,6 +32,8 @@ pub(super) struct Pending {
     /// Where there are several answers: which one it is about.
     pub(super) turn: Option<Turn>,
     pub(super) since_ms: u64,
+    /// For a miss to be compared with others by.
+    pub(super) traits: Option<Rc<Traits>>,
     /// The flight that it leads, or while it is following the one that it follows. Without one it
     /// goes alone.
     pub(super) flight: Option<Name>,

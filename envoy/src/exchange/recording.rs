@@ -4,12 +4,12 @@
 use std::rc::Rc;
 
 use reflex_llm::{
-    Exchange as Asked, Life, Recorder, Rejected, Shape, Status, Storable, X_REFLEX_TTL, status,
+    Dropped, Exchange as Asked, Life, Recorder, Rejected, Shape, Status, Storable, X_REFLEX_TTL,
+    status,
 };
 
 use super::lookup::Pending;
 use super::{Effect, Landing, Lead, Purpose, Stage, Step};
-use crate::counts::Drop;
 use crate::daemon::{self, Epoch};
 use crate::hot::Answer;
 use crate::shared::Shared;
@@ -29,6 +29,9 @@ pub(super) struct Recording {
 /// To the provider, and its answer to the recorder.
 pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
     shared.counts.miss();
+    if let Some(traits) = &pending.traits {
+        shared.missed(traits);
+    }
     let status = match pending.asked.control.no_cache {
         true => Status::Refresh,
         false => Status::Miss,
@@ -38,6 +41,7 @@ pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
     // And it learns nothing of what is asked of us.
     let mut set = vec![(":authority", Some(authority)), (X_REFLEX_TTL, None)];
     if !pending.keeps() {
+        shared.counts.dropped(Dropped::Ttl);
         let stage = Stage::Passing(Some(status));
         return (stage, vec![Effect::Forward(set)]);
     }
@@ -63,6 +67,7 @@ pub(super) fn head(
     status: u16,
     headers: &[(&str, &[u8])],
 ) -> Step {
+    shared.counts.controlled(recording.status, headers);
     let mark = Effect::Mark(recording.status);
     match recording.recorder.head(status, headers) {
         Ok(()) => (Stage::Forwarded(recording), vec![mark]),
@@ -82,7 +87,7 @@ pub(super) fn chunk(
     now_ms: u64,
 ) -> Step {
     if !shared.recording().take(bytes.len()) {
-        shared.counts.drop(Drop::Memory);
+        shared.counts.dropped(Dropped::Memory);
         let effects = recording.ended(shared, Landing::LetGo);
         return (Stage::Passing(None), effects);
     }
@@ -131,13 +136,13 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
         let bytes = answer.body.len();
         // Without an epoch the daemon would store it whatever was purged since it was asked for.
         if !is_current || recording.epoch.is_none() {
-            shared.counts.drop(Drop::Purged);
+            shared.counts.dropped(Dropped::Purged);
         } else if !shared.sending().take(bytes) {
-            shared.counts.drop(Drop::Busy);
+            shared.counts.dropped(Dropped::Busy);
         } else if !shared.breaker.allows(now_ms) {
             // Asked last: it may be the one call that finds out how the daemon is.
             shared.sending().give_back(bytes);
-            shared.counts.drop(Drop::BreakerOpen);
+            shared.counts.dropped(Dropped::BreakerOpen);
         } else {
             // With the answer the fill is at its end, so it need not be given back.
             let fill = recording.pending.fill.take();

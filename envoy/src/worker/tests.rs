@@ -14,6 +14,7 @@ mod purges;
 mod random;
 mod samples;
 mod savings;
+mod splits;
 mod tenants;
 
 use std::collections::BTreeMap;
@@ -497,11 +498,11 @@ impl Play {
     }
 
     fn rejected(&mut self, why: Rejected) -> u64 {
-        self.counted(&format!("rejected_{}", why.detail().replace('-', "_")))
+        self.counted(&format!("not_kept_total.{}", why.detail()))
     }
 
     fn bypassed(&mut self, why: Bypass) -> u64 {
-        self.counted(&format!("bypasses_{}", why.detail().replace('-', "_")))
+        self.counted(&format!("bypasses_total.{}", why.detail()))
     }
 
     /// Everyone has gone, and nothing of theirs is left.

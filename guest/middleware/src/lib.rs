@@ -59,8 +59,7 @@ impl Guest for Middleware {
         let peeked = http::peek(request, policy.request_bytes_max).await?;
         let body = match peeked.body {
             Ok(body) => body,
-            Err(Unread::TooLong) => return bypass(peeked.request, Bypass::BodyTooLarge).await,
-            Err(Unread::Trailers) => return bypass(peeked.request, Bypass::Trailers).await,
+            Err(why) => return bypass(peeked.request, reason(why)).await,
         };
         let examined = match candidate.examine(&body) {
             Ok(examined) => examined,
@@ -72,6 +71,15 @@ impl Guest for Middleware {
             _ => None,
         };
         answer(peeked.request, head.path, examined, batch, policy.samples).await
+    }
+}
+
+/// Why there is no body to look at.
+fn reason(why: Unread) -> Bypass {
+    match why {
+        Unread::TooLong => Bypass::BodyTooLarge,
+        Unread::Trailers => Bypass::Trailers,
+        Unread::Memory => Bypass::Memory,
     }
 }
 

@@ -2,6 +2,7 @@
 //! to the rest, and taken apart to be stored.
 
 use super::bindings::http::Header;
+use super::budget::Budget;
 use super::cache_host::ReflexCtx;
 use super::heads::{apply, only};
 use super::http_host::HttpPolicy;
@@ -21,6 +22,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 /// The texts of a batch, and what the cache has for them. A clone costs some reference counts.
@@ -139,10 +141,19 @@ impl Batch {
 
     /// Looks up each element. What cannot stand in one answer together is as good as not there, and
     /// so is a part of an answer that would be too long.
-    pub(super) async fn find(&mut self, ctx: &ReflexCtx) -> impl Iterator<Item = Option<&Entry>> {
+    pub(super) async fn find(
+        &mut self,
+        ctx: &ReflexCtx,
+        budget: &Budget,
+    ) -> impl Iterator<Item = Option<&Entry>> {
         let mut known = Vec::with_capacity(self.texts.count());
         for elements in self.texts.elements.chunks(LOOKUPS_AT_ONCE_MAX) {
-            known.extend(join_all(elements.iter().map(|(key, _)| Known::find(ctx, key))).await);
+            let find = |(key, _): &(Key, u64)| {
+                let key = ctx.key(key);
+                async move { ctx.find_async(&key).await }
+            };
+            let found = join_all(elements.iter().map(find)).await;
+            known.extend(Known::read_all(found).await);
         }
         let mut found = known.iter().flatten();
         let first = found.clone().next();
@@ -150,7 +161,8 @@ impl Batch {
         let item_bytes = |known: &Known| known.part.text.len() as u64;
         let longest = known.iter().flatten().map(item_bytes).max().unwrap_or(0);
         let missing = known.iter().filter(|known| known.is_none()).count() as u64;
-        let is_short = longest.saturating_mul(missing) <= ctx.cache.entry_bytes_max();
+        let rest = longest.saturating_mul(missing);
+        let is_short = rest <= ctx.cache.entry_bytes_max() && budget.has_room(rest);
         self.known = match fit && is_short {
             true => known.into(),
             false => known.iter().map(|_| None).collect(),
@@ -173,10 +185,14 @@ impl Batch {
             let found = elements
                 .iter()
                 .map(|(key, _)| Known::find_even_stale(ctx, key, most));
+            let mut entries = Vec::with_capacity(elements.len());
             for found in join_all(found).await {
-                let (found, expired) = found?;
+                let (entry, expired) = found?;
                 expired_seconds = expired_seconds.max(expired);
-                known.push(found);
+                entries.push(Some(entry));
+            }
+            for found in Known::read_all(entries).await {
+                known.push(found?);
             }
         }
         let first = known.first()?;
@@ -289,17 +305,30 @@ impl Made {
 }
 
 impl Known {
-    async fn find(ctx: &ReflexCtx, key: &Key) -> Option<Self> {
-        Self::read(ctx.find_async(&ctx.key(key)).await?)
-    }
-
-    /// And for how many seconds it has expired.
-    async fn find_even_stale(ctx: &ReflexCtx, key: &Key, most: Duration) -> Option<(Self, u64)> {
-        if let Some(fresh) = Self::find(ctx, key).await {
+    /// What was found for one element, fresh or not, and for how many seconds it has expired.
+    async fn find_even_stale(ctx: &ReflexCtx, key: &Key, most: Duration) -> Option<(Entry, u64)> {
+        let key = ctx.key(key);
+        if let Some(fresh) = ctx.find_async(&key).await {
             return Some((fresh, 0));
         }
-        let (entry, expired_seconds) = ctx.find_stale(&ctx.key(key), most).await?;
-        Some((Self::read(entry)?, expired_seconds))
+        ctx.find_stale(&key, most).await
+    }
+
+    /// Reads what was found: a few short ones here, more of them on a thread that may block, for a
+    /// full batch is tens of megabytes of numbers.
+    async fn read_all(found: Vec<Option<Entry>>) -> Vec<Option<Self>> {
+        let bytes = found.iter().flatten().map(|entry| entry.payload().len());
+        let read = |entry: Option<Entry>| entry.and_then(Self::read);
+        if bytes.sum::<usize>() <= INLINE_BYTES_MAX {
+            return found.into_iter().map(read).collect();
+        }
+        let count = found.len();
+        // The semaphore is never closed; were it, there would be nothing left to bound.
+        let _permit = READERS.acquire().await.ok();
+        let read_here = move || found.into_iter().map(read).collect();
+        let known = tokio::task::spawn_blocking(read_here).await;
+        // What cannot be read is not known, and the provider is asked.
+        known.unwrap_or_else(|_| std::iter::repeat_with(|| None).take(count).collect())
     }
 
     fn read(entry: Entry) -> Option<Self> {
@@ -324,6 +353,16 @@ impl Part {
         self.vectors.fits(&self.text, &other.vectors, &other.text)
     }
 }
+
+/// Vectors of this length together are read on the thread that has looked them up, within a tenth of
+/// a millisecond or so. More would hold up other requests.
+const INLINE_BYTES_MAX: usize = 256 << 10;
+
+/// Threads that read vectors at once, of all batches together. It is work for the processor: more
+/// of them would only take it from each other.
+const READERS_MAX: usize = 4;
+
+static READERS: Semaphore = Semaphore::const_new(READERS_MAX);
 
 /// Texts that are looked up at once: some of them may have to be read from disk, which is quicker
 /// together, and should not take up all that may wait for it.

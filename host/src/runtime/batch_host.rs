@@ -38,13 +38,17 @@ impl HostBatch for ReflexHttpCtxView<'_> {
     async fn find(&mut self, batch: Resource<Batch>) -> Result<Vec<Option<Life>>> {
         let batch = self.http.table.get_mut(&batch)?;
         let now_ms = self.ctx.clock.now_ms();
-        let found = batch.find(self.ctx).await.map(|entry| {
-            let entry = entry?;
-            Some(Life {
-                age_seconds: entry.age_seconds(now_ms),
-                ttl_seconds: entry.ttl_seconds(now_ms),
-            })
-        });
+        let _waiting = self.progress.wait();
+        let found = batch
+            .find(self.ctx, &self.policy.budget)
+            .await
+            .map(|entry| {
+                let entry = entry?;
+                Some(Life {
+                    age_seconds: entry.age_seconds(now_ms),
+                    ttl_seconds: entry.ttl_seconds(now_ms),
+                })
+            });
         Ok(found.collect())
     }
 
@@ -192,8 +196,17 @@ fn begin<T: ReflexHttpView + 'static>(
     let since = view.progress.since(&view.ctx.cache);
     let target = misses::target(view.ctx, view.policy, since, recording);
     let limits = view.policy.limits(&view.ctx.cache);
-    let rest = Shape::from_name(&recording.shape)
-        .and_then(|shape| Rest::new(batch, asked, shape, head, limits, target));
+    let rest = Shape::from_name(&recording.shape).and_then(|shape| {
+        Rest::new(
+            batch,
+            asked,
+            shape,
+            head,
+            limits,
+            target,
+            &view.policy.budget,
+        )
+    });
     let progress = Arc::clone(&view.progress);
     let response = view.http.table.delete(response)?;
     let Some(rest) = rest else {

@@ -1,10 +1,11 @@
-//! Response bodies that the host makes, and how to tell them from a guest's.
+//! Bodies that the host makes, how to tell them from a guest's, and bodies that are read ahead.
 
+use super::budget::{Budget, Reservation};
 use super::state::Progress;
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -60,15 +61,125 @@ impl Body for HostBody {
     }
 }
 
-/// Frames that were read ahead, then the rest of the body that they came from.
+/// The data of a body that is read ahead, in one piece, however small its frames were. It counts in
+/// a [`Budget`].
+pub(crate) struct Gathered {
+    /// The only frame so far. Most requests are one, which is then not copied.
+    only: Bytes,
+    /// All frames, once there are several.
+    all: Vec<u8>,
+    reserved: Reservation,
+}
+
+impl Gathered {
+    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
+        Self {
+            only: Bytes::new(),
+            all: Vec::new(),
+            reserved: budget.reserve(),
+        }
+    }
+
+    /// What has come so far.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self.all.is_empty() {
+            true => &self.only,
+            false => &self.all,
+        }
+    }
+
+    /// Bytes so far.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    /// Takes in the next part, if the budget has room for it. Whether it did.
+    #[must_use]
+    pub(crate) fn push(&mut self, data: &Bytes) -> bool {
+        let has_room = self.reserved.grow(data.len());
+        if has_room {
+            self.add(data);
+        }
+        has_room
+    }
+
+    /// Takes in a part for which there is no room, but which has to go on.
+    pub(crate) fn push_beyond(&mut self, data: &Bytes) {
+        self.reserved.count(data.len());
+        self.add(data);
+    }
+
+    fn add(&mut self, data: &Bytes) {
+        if self.len() == 0 {
+            self.only = data.clone();
+            return;
+        }
+        self.all.extend_from_slice(&std::mem::take(&mut self.only));
+        self.all.extend_from_slice(data);
+    }
+
+    /// All that was gathered, of which nothing is left here.
+    pub(crate) fn take(&mut self) -> Self {
+        Self {
+            only: std::mem::take(&mut self.only),
+            all: std::mem::take(&mut self.all),
+            reserved: self.reserved.take(),
+        }
+    }
+
+    /// What was gathered. It counts in the budget until all clones of it are gone.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        let Self {
+            only,
+            all,
+            reserved,
+        } = self;
+        let bytes = match all.is_empty() {
+            true => only,
+            false => all.into(),
+        };
+        if bytes.is_empty() {
+            return bytes;
+        }
+        Bytes::from_owner(Counted {
+            bytes,
+            _reserved: reserved,
+        })
+    }
+}
+
+/// Bytes that count in a budget.
+struct Counted {
+    bytes: Bytes,
+    _reserved: Reservation,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// What was read ahead of a body, then the rest of it.
 pub(crate) struct Prefixed {
-    read: VecDeque<Frame<Bytes>>,
+    read: Bytes,
+    trailers: Option<HeaderMap>,
     rest: WasiBody,
 }
 
 impl Prefixed {
-    pub(crate) fn boxed(read: VecDeque<Frame<Bytes>>, rest: WasiBody) -> WasiBody {
-        Self { read, rest }.boxed_unsync()
+    pub(crate) fn boxed(read: Bytes, rest: WasiBody) -> WasiBody {
+        Self::ended(read, None, rest)
+    }
+
+    /// The same where its trailers were read as well.
+    pub(crate) fn ended(read: Bytes, trailers: Option<HeaderMap>, rest: WasiBody) -> WasiBody {
+        Self {
+            read,
+            trailers,
+            rest,
+        }
+        .boxed_unsync()
     }
 }
 
@@ -80,28 +191,71 @@ impl Body for Prefixed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        match self.read.pop_front() {
-            Some(frame) => Poll::Ready(Some(Ok(frame))),
+        if !self.read.is_empty() {
+            let read = std::mem::take(&mut self.read);
+            return Poll::Ready(Some(Ok(Frame::data(read))));
+        }
+        match self.trailers.take() {
+            Some(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
             None => Pin::new(&mut self.rest).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.read.is_empty() && self.rest.is_end_stream()
+        self.read.is_empty() && self.trailers.is_none() && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let read: usize = self
-            .read
-            .iter()
-            .filter_map(|frame| frame.data_ref())
-            .map(Bytes::len)
-            .sum();
+        let read = self.read.len() as u64;
         let mut hint = self.rest.size_hint();
         if let Some(upper) = hint.upper() {
-            hint.set_upper(upper.saturating_add(read as u64));
+            hint.set_upper(upper.saturating_add(read));
         }
-        hint.set_lower(hint.lower().saturating_add(read as u64));
+        hint.set_lower(hint.lower().saturating_add(read));
         hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gathered_counts_until_all_have_done_with_it() {
+        let budget = Budget::new(10);
+        let mut gathered = Gathered::new(&budget);
+        let part = Bytes::from_static(b"abcd");
+        assert!(gathered.push(&part) && gathered.push(&part));
+        assert!(!gathered.push(&part));
+        assert_eq!(gathered.len(), 8);
+        gathered.push_beyond(&part);
+        let bytes = gathered.into_bytes();
+        assert_eq!(&*bytes, b"abcdabcdabcd");
+        let rest = bytes.slice(8..);
+        drop(bytes);
+        assert_eq!(budget.held(), 12);
+        drop(rest);
+        assert_eq!(budget.held(), 0);
+    }
+
+    /// A queue of its frames took 190 bytes for each byte.
+    #[test]
+    fn a_body_in_frames_of_one_byte_is_one_buffer() {
+        let budget = Budget::new(u64::MAX);
+        let mut gathered = Gathered::new(&budget);
+        for _ in 0..(1 << 20) {
+            assert!(gathered.push(&Bytes::from_static(b"x")));
+        }
+        assert!(gathered.only.is_empty());
+        assert!(gathered.all.capacity() <= 2 << 20);
+        assert_eq!(gathered.into_bytes().len(), 1 << 20);
+    }
+
+    #[test]
+    fn a_single_frame_is_not_copied() {
+        let mut gathered = Gathered::new(&Budget::new(100));
+        let frame = Bytes::from(vec![b'x'; 10]);
+        assert!(gathered.push(&frame));
+        assert_eq!(gathered.into_bytes().as_ptr(), frame.as_ptr());
     }
 }

@@ -2,7 +2,9 @@
 //! why one does not fit.
 
 use super::limits::EPOCH_TICK;
+use rustix::time::{ClockId, clock_gettime};
 use std::fmt;
+use std::time::Duration;
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
@@ -63,6 +65,14 @@ pub(super) fn tick_epoch(engine: &Engine) -> wasmtime::Result<()> {
             }
         })?;
     Ok(())
+}
+
+/// How long this thread has run so far. On a busy machine that is less than what time has passed.
+pub(super) fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    // The clock begins at zero and has no more than a second in its nanoseconds.
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// An error and its causes on one line: wasmtime's own text spans many.

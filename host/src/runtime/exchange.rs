@@ -4,6 +4,7 @@
 //! provider may have acted on the first one. So the host owns the exchange. The guest reads the
 //! response through it, and when the guest fails, the host hands what it still has to the client.
 
+use super::body::Prefixed;
 use super::handler::Failure;
 use super::state::ResponseFuture;
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
+use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,7 +79,9 @@ impl Errand {
 
     /// The guest has answered: what it has not kept of the provider's response may go.
     pub(super) fn is_done(&self) {
-        lock(&self.sent).last = None;
+        if let Some(exchange) = lock(&self.sent).last.take() {
+            exchange.forget();
+        }
     }
 
     /// Names a failure of the guest by whether it has sent the client's request.
@@ -107,8 +111,8 @@ pub enum Lost {
     TimedOut,
     /// The provider may have acted, and closed the connection.
     Closed,
-    /// The provider has answered, and the answer is gone: the guest has read of it, or had
-    /// changed the request's body.
+    /// The provider has answered, and the answer is gone: the guest has read more of it than is
+    /// kept, or had changed the request's body.
     WithTheGuest,
 }
 
@@ -155,6 +159,10 @@ enum State {
     Lost(Lost),
 }
 
+/// What is kept of a response while a guest reads it and has not answered. Components that read
+/// answers before they pass them on read texts.
+const READ_BYTES_MAX: usize = 1 << 20;
+
 impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exchange").finish_non_exhaustive()
@@ -164,6 +172,13 @@ impl fmt::Debug for Exchange {
 impl Exchange {
     fn was_not_sent(&self) -> bool {
         matches!(&*lock(&self.state), State::Lost(Lost::NotSent))
+    }
+
+    /// The guest keeps the response: what it reads from now on need not be kept here.
+    fn forget(&self) {
+        if let State::Answered { body, .. } = &*lock(&self.state) {
+            lock(body).keep_nothing();
+        }
     }
 
     /// The response, if it is the answer to a request with the body of which `read` was read.
@@ -176,10 +191,7 @@ impl Exchange {
                 headers,
                 body,
             } => {
-                let given = std::mem::replace(&mut *lock(&body), Given::TakenBack);
-                let Given::Unread(body) = given else {
-                    return Err(Lost::WithTheGuest);
-                };
+                let body = lock(&body).take_back().ok_or(Lost::WithTheGuest)?;
                 let mut response = Response::new(body);
                 *response.status_mut() = status;
                 *response.headers_mut() = headers;
@@ -235,7 +247,7 @@ impl Future for Answering {
             }
         };
         let (parts, body) = response.into_parts();
-        let body = Arc::new(Mutex::new(Given::Unread(body)));
+        let body = Arc::new(Mutex::new(Given::new(body)));
         *state = State::Answered {
             status: parts.status,
             headers: parts.headers.clone(),
@@ -246,19 +258,54 @@ impl Future for Answering {
     }
 }
 
-/// A response's body that a guest has been given.
-enum Given {
-    Unread(WasiBody),
-    Read(WasiBody),
-    TakenBack,
+/// A response's body that a guest has been given, and what it has read of it.
+struct Given {
+    /// Gone when it has been taken back.
+    body: Option<WasiBody>,
+    read: VecDeque<Frame<Bytes>>,
+    /// What `read` may still grow by; `None` once it was too much to keep.
+    room: Option<usize>,
 }
 
 impl Given {
-    fn is_read(&mut self) {
-        *self = match std::mem::replace(self, Self::TakenBack) {
-            Self::Unread(body) | Self::Read(body) => Self::Read(body),
-            Self::TakenBack => Self::TakenBack,
+    fn new(body: WasiBody) -> Self {
+        Self {
+            body: Some(body),
+            read: VecDeque::new(),
+            room: Some(READ_BYTES_MAX),
+        }
+    }
+
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        // No API for LLMs sends trailers, and an answer without them is not whole.
+        let Some(data) = frame.data_ref() else {
+            return self.keep_nothing();
         };
+        // An empty frame costs memory as well.
+        let bytes = data.len() + size_of::<Frame<Bytes>>();
+        self.room = self.room.and_then(|room| room.checked_sub(bytes));
+        match self.room {
+            Some(_) => self.read.push_back(Frame::data(data.clone())),
+            None => self.keep_nothing(),
+        }
+    }
+
+    fn keep_nothing(&mut self) {
+        self.room = None;
+        self.read = VecDeque::new();
+    }
+
+    /// The body from its first byte, if it is still there.
+    fn take_back(&mut self) -> Option<WasiBody> {
+        self.room?;
+        let rest = self.body.take()?;
+        let read = std::mem::take(&mut self.read);
+        let read = read.into_iter().filter_map(|frame| frame.into_data().ok());
+        let read: Vec<Bytes> = read.collect();
+        Some(match read.is_empty() {
+            true => rest,
+            false => Prefixed::boxed(read.concat().into(), rest),
+        })
     }
 }
 
@@ -273,26 +320,29 @@ impl Body for GivenBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let mut given = lock(&self.0);
-        let (Given::Unread(body) | Given::Read(body)) = &mut *given else {
+        let Some(body) = &mut given.body else {
             return Poll::Ready(Some(Err(Error::ConnectionTerminated)));
         };
         let frame = ready!(Pin::new(body).poll_frame(cx));
-        given.is_read();
+        match &frame {
+            _ if given.room.is_none() => {}
+            Some(Ok(frame)) => given.keep(frame),
+            Some(Err(_)) => given.keep_nothing(),
+            // A body that has ended says so again.
+            None => {}
+        }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &*lock(&self.0) {
-            Given::Unread(body) | Given::Read(body) => body.is_end_stream(),
-            Given::TakenBack => false,
-        }
+        let given = lock(&self.0);
+        given.body.as_ref().is_some_and(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &*lock(&self.0) {
-            Given::Unread(body) | Given::Read(body) => body.size_hint(),
-            Given::TakenBack => SizeHint::default(),
-        }
+        let given = lock(&self.0);
+        let body = given.body.as_ref();
+        body.map_or_else(SizeHint::default, Body::size_hint)
     }
 }
 
@@ -447,6 +497,12 @@ mod tests {
             drop(errand.send(lent, provider).await);
         });
         assert_eq!(got.await, answer(), "with another response before");
+        let got = left(|errand, lent| async move {
+            let response = errand.send(lent, provider).await.expect("a response");
+            let read = response.into_body().collect().await.expect("a body");
+            assert_eq!(read.to_bytes(), "6 bytes");
+        });
+        assert_eq!(got.await, answer(), "with the response read");
     }
 
     #[tokio::test]
@@ -462,11 +518,18 @@ mod tests {
             drop(errand.send(other, provider).await);
         });
         assert_eq!(got.await, Err(Lost::WithTheGuest), "changed");
+        let long = |request: Request<WasiBody>| -> ResponseFuture {
+            Box::pin(async move {
+                let _ = request.into_body().collect().await?;
+                let body = Full::new(Bytes::from(vec![0; READ_BYTES_MAX + 1]));
+                Ok(Response::new(body.map_err(Error::from).boxed_unsync()))
+            })
+        };
         let got = left(|errand, lent| async move {
-            let response = errand.send(lent, provider).await.expect("a response");
+            let response = errand.send(lent, long).await.expect("a response");
             let _ = response.into_body().frame().await;
         });
-        assert_eq!(got.await, Err(Lost::WithTheGuest), "begun");
+        assert_eq!(got.await, Err(Lost::WithTheGuest), "too much was read");
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ mod edges;
 #[cfg(feature = "serve")]
 pub(crate) use edges::{Claim, Waited};
 
-use super::sharing::Shared;
+use super::sharing::{Follower, Shared};
 use crate::cache::{Cache, CacheKey, Mark, PurgeListener, Purged, Purges};
 use edges::{EdgeFill, Released};
 use reflex_llm::Tenant;
@@ -98,7 +98,7 @@ pub(super) enum Turn {
     /// Ask the provider, for all who want to know.
     Lead(Lead),
     /// Read what the leader reads.
-    Follow(Arc<Shared>),
+    Follow(Follower),
     /// The provider has just failed.
     Failed(ErrorCode),
     /// Nobody leads any more: look into the cache, and join again.
@@ -168,7 +168,8 @@ impl Fills {
             // A leader tells an outcome before it goes.
             Ok(Err(_)) => Turn::Again,
             Ok(Ok(stage)) => match &*stage {
-                Stage::Sharing(shared) => Turn::Follow(Arc::clone(shared)),
+                // It may have grown too long to be read from its first byte.
+                Stage::Sharing(shared) => shared.follower().map_or(Turn::Alone, Turn::Follow),
                 Stage::Failed(error) => Turn::Failed(error.clone()),
                 Stage::Unshared => Turn::Alone,
                 Stage::Gone | Stage::Asking => Turn::Again,
@@ -199,8 +200,9 @@ impl Fills {
                 By::Sharing(shared) => (shared.upgrade(), over),
             }
         };
-        match shared.filter(|shared| shared.is_open()) {
-            Some(shared) => Joined::Turn(Turn::Follow(shared)),
+        let open = shared.filter(|shared| shared.is_open());
+        match open.and_then(|shared| shared.follower()) {
+            Some(follower) => Joined::Turn(Turn::Follow(follower)),
             // It has been read, and is being stored.
             None => Joined::Else(over, None, Waiter::new(self, None)),
         }

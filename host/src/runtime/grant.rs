@@ -137,7 +137,7 @@ impl Grant {
     }
 
     /// The rules of this grant in the words of `reflex-llm`.
-    pub(super) fn policy(&self) -> Policy<'_> {
+    pub(crate) fn policy(&self) -> Policy<'_> {
         Policy {
             anonymous: self.anonymous(),
             tenant_header: self.tenant_header.as_deref(),
@@ -156,7 +156,7 @@ impl Grant {
     }
 
     /// As whom a tenant's answers are kept: the only one, a group, or just itself.
-    pub(super) fn group_of(&self, tenant: Tenant) -> Tenant {
+    pub(crate) fn group_of(&self, tenant: Tenant) -> Tenant {
         match self.tenants {
             Tenants::ChosenByGuest => self.groups.get(&tenant).copied().unwrap_or(tenant),
             Tenants::Only(only) => only,

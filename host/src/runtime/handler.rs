@@ -7,6 +7,7 @@ use super::body::is_host_made;
 use super::cache_host::{ReflexCtx, add_to_linker_async};
 use super::engine::{LoadError, load, one_line};
 use super::exchange::Rest;
+use super::guest_time::Metered;
 use super::http_host::{HttpPolicy, add_http_to_linker};
 use super::limits::GuestLimits;
 use super::pool::{bound, pooled_engine};
@@ -15,7 +16,7 @@ use super::watched::Watched;
 use http_body_util::BodyExt as _;
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -138,13 +139,12 @@ impl Handler {
         let work = {
             let progress = Arc::clone(&progress);
             async move {
-                let handled = tokio::select! {
-                    biased;
-                    handled = instance.respond(request, &progress) => handled?,
-                    // The guest's work is dropped with this future, and so is the instance.
-                    () = progress.exhausted(guest_time_max) => return Err(Failure::TimedOut),
+                let handled = {
+                    let work = pin!(instance.respond(request, &progress));
+                    // Out of time, the guest's work is dropped here, and then the instance.
+                    Metered::new(work, &progress, guest_time_max).await
                 };
-                Ok((handled, instance, permit))
+                Ok((handled.ok_or(Failure::TimedOut)??, instance, permit))
             }
         };
         let handled = Outliving::new(work, Arc::clone(&progress)).await;
@@ -201,6 +201,7 @@ impl Handler {
             .instantiate_async(&mut store)
             .await
             .map_err(Failure::Instantiate)?;
+        store.data_mut().limits.begin();
         Ok(Instance {
             store,
             service,
@@ -209,7 +210,7 @@ impl Handler {
     }
 
     fn give_back(&self, instance: Instance) {
-        if instance.served < self.limits.requests_per_instance_max {
+        if instance.is_reusable(&self.limits) {
             lock(&self.idle).push(instance);
         }
     }
@@ -224,7 +225,7 @@ impl Handler {
     ) -> http::Response<WasiBody> {
         let (body_open, body_ended) = oneshot::channel::<()>();
         let stream_time_max = self.limits.stream_time_max;
-        let reusable = instance.served < self.limits.requests_per_instance_max;
+        let limits = self.limits.clone();
         let idle = Arc::clone(&self.idle);
         let observer = Arc::clone(&self.parts.policy.observer);
         let ended = Arc::clone(&observer);
@@ -252,7 +253,7 @@ impl Handler {
                 }
             }
             // Whoever gets the permit must find room for an instance.
-            match is_done && reusable {
+            match is_done && instance.is_reusable(&limits) {
                 true => lock(&idle).push(instance),
                 false => drop(instance),
             }
@@ -324,6 +325,12 @@ struct Handled {
 }
 
 impl Instance {
+    /// Whether it may serve another request. A leak in a guest has an end, and so has the memory
+    /// that one large request took.
+    fn is_reusable(&self, limits: &GuestLimits) -> bool {
+        self.served < limits.requests_per_instance_max && !self.store.data().limits.has_grown()
+    }
+
     async fn respond(
         &mut self,
         request: http::Request<WasiBody>,

@@ -4,7 +4,8 @@ use super::bindings::http::{
     self as bindings, Head, Header, Host, HostFill, HostWithStore, Peeked, Unread,
 };
 use super::bindings::{cache, embeddings, handler};
-use super::body::{HostBody, Prefixed};
+use super::body::{Gathered, HostBody, Prefixed};
+use super::budget::Budget;
 use super::cache_host::{ReflexCtx, ReflexCtxView};
 use super::fills::{Fills, Lead};
 use super::heads::apply;
@@ -18,11 +19,9 @@ use crate::cache::{Cache, Entry};
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, uri::Scheme};
-use http_body::Frame;
 use http_body_util::{BodyExt as _, Full};
 use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
-use reflex_llm::{Anonymous, Api, ClientControl, Limits, PathRule, Tenant};
-use std::collections::VecDeque;
+use reflex_llm::{Anonymous, Api, Bypass, ClientControl, Limits, PathRule, Tenant};
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +54,8 @@ pub struct HttpPolicy {
     pub stale_if_error_max: Duration,
     /// Which answers are being fetched: [`Fills::new`] of the same cache, one for all who use it.
     pub fills: Arc<Fills>,
+    /// What all requests together may hold in memory; one for all in a process.
+    pub budget: Arc<Budget>,
     /// Told how recordings end.
     pub observer: Arc<dyn RecordingObserver>,
 }
@@ -72,6 +73,7 @@ impl HttpPolicy {
             fill_wait_max: Duration::from_secs(60),
             stale_if_error_max: Duration::ZERO,
             fills: Fills::new(cache),
+            budget: Budget::new(INFLIGHT_BYTES_MAX),
             observer: Arc::new(NoObserver),
         }
     }
@@ -137,6 +139,10 @@ pub fn add_http_to_linker<T: ReflexHttpView + 'static>(linker: &mut Linker<T>) -
     embeddings::add_to_linker::<_, ReflexHttp>(linker, T::reflex_http)?;
     handler::add_to_linker::<_, ReflexHttp>(linker, T::reflex_http)
 }
+
+/// 256 MiB: sixteen answers of the greatest length that is kept, or a few hundred of the longest
+/// requests that are read, at once. Most of either are a few kilobytes.
+pub(crate) const INFLIGHT_BYTES_MAX: u64 = 256 << 20;
 
 /// The heads of most requests fit.
 const HEAD_BYTES: usize = 1024;
@@ -270,7 +276,10 @@ impl Host for ReflexHttpCtxView<'_> {
         let Ok(named) = self.ctx.resolve(cache::Name::Key(key)) else {
             return Ok(None);
         };
-        let Some(entry) = self.ctx.find_async(&self.ctx.key(&named.key)).await else {
+        let waiting = self.progress.wait();
+        let found = self.ctx.find_async(&self.ctx.key(&named.key)).await;
+        drop(waiting);
+        let Some(entry) = found else {
             return Ok(None);
         };
         let now_ms = self.ctx.clock.now_ms();
@@ -295,7 +304,10 @@ impl Host for ReflexHttpCtxView<'_> {
         };
         let most = self.policy.stale_if_error_max;
         let key = self.ctx.key(&named.key);
-        let Some((entry, expired_seconds)) = self.ctx.find_stale(&key, most).await else {
+        let waiting = self.progress.wait();
+        let found = self.ctx.find_stale(&key, most).await;
+        drop(waiting);
+        let Some((entry, expired_seconds)) = found else {
             return Ok(None);
         };
         // So is one for whose entry the guest has no room.
@@ -357,16 +369,20 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
                 .delete(request)
                 .map_err(TrappableError::trap)?;
             let (request, _options) = request.into_http(&mut store, ready(Ok(())))?;
-            TrappableResult::Ok((request, store.get().progress))
+            let view = store.get();
+            // The guest asks for less, not for more.
+            let bytes_max = bytes_max.min(view.ctx.grant.request_bytes_max);
+            let budget = Arc::clone(&view.policy.budget);
+            TrappableResult::Ok((request, view.progress, bytes_max, budget))
         });
-        let (request, progress) = match split(taken)? {
+        let (request, progress, bytes_max, budget) = match split(taken)? {
             Ok(taken) => taken,
             Err(error) => return Ok(Err(error)),
         };
         let (parts, body) = request.into_parts();
 
         let waiting = progress.wait();
-        let read = read_ahead(body, bytes_max).await;
+        let read = read_ahead(body, bytes_max, &budget).await;
         drop(waiting);
 
         let (whole, body) = match read {
@@ -382,7 +398,7 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
             let request = view.http.table.push(request)?;
             Ok(Ok(Peeked {
                 request,
-                body: whole.map(Vec::from),
+                body: whole.map(Vec::from).map_err(unread),
             }))
         })
     }
@@ -432,42 +448,40 @@ pub(super) fn replayed(
     Some((status, headers, body))
 }
 
-/// The whole body if it is at most `bytes_max` long and without trailers, and in any case a body to
-/// send on.
+/// The whole body if it is at most `bytes_max` long, without trailers, and the budget has room for
+/// it, or why not; and in any case a body to send on.
 pub(super) async fn read_ahead(
     mut body: WasiBody,
     bytes_max: u64,
-) -> Result<(Result<Bytes, Unread>, WasiBody), Error> {
-    let mut read = VecDeque::new();
-    let mut length = 0;
+    budget: &Arc<Budget>,
+) -> Result<(Result<Bytes, Bypass>, WasiBody), Error> {
+    let mut read = Gathered::new(budget);
     while let Some(frame) = body.frame().await {
-        let frame = frame?;
-        // Trailers of a request: no client of an LLM sends them, and no key covers them.
-        let trailers = frame.is_trailers();
-        length += frame.data_ref().map_or(0, |data| data.len() as u64);
-        read.push_back(frame);
-        if trailers || length > bytes_max {
-            let why = match trailers {
-                true => Unread::Trailers,
-                false => Unread::TooLong,
-            };
-            return Ok((Err(why), Prefixed::boxed(read, body)));
-        }
+        let (why, trailers) = match frame?.into_data() {
+            Ok(data) if read.push(&data) => match read.len() as u64 <= bytes_max {
+                true => continue,
+                false => (Bypass::BodyTooLarge, None),
+            },
+            Ok(data) => {
+                read.push_beyond(&data);
+                (Bypass::Memory, None)
+            }
+            Err(frame) => (Bypass::Trailers, frame.into_trailers().ok()),
+        };
+        let body = Prefixed::ended(read.into_bytes(), trailers, body);
+        return Ok((Err(why), body));
     }
-    let whole = joined(read);
+    let whole = read.into_bytes();
     let body = Full::new(whole.clone()).map_err(Error::from).boxed_unsync();
     Ok((Ok(whole), body))
 }
 
-fn joined(read: VecDeque<Frame<Bytes>>) -> Bytes {
-    let mut data: Vec<Bytes> = read
-        .into_iter()
-        .filter_map(|frame| frame.into_data().ok())
-        .collect();
-    match data.len() {
-        // The usual request is one frame, which is already what we want.
-        0 | 1 => data.pop().unwrap_or_default(),
-        _ => data.concat().into(),
+/// Why a body was not read ahead, for the guest.
+fn unread(why: Bypass) -> Unread {
+    match why {
+        Bypass::Trailers => Unread::Trailers,
+        Bypass::Memory => Unread::Memory,
+        _ => Unread::TooLong,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What one guest instance may use, and how many there may be.
 
 use std::time::Duration;
-use wasmtime::{StoreLimits, StoreLimitsBuilder};
+use wasmtime::{ResourceLimiter, Result, StoreLimits, StoreLimitsBuilder};
 
 /// Bounds on guests. Each has a default that the middleware stays far below.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,8 +19,9 @@ pub struct GuestLimits {
     pub handles_max: usize,
     /// Bytes that one call may hand from the guest to the host.
     pub hostcall_bytes_max: usize,
-    /// Time that a guest may take for one request, not counting what it waits for the client's
-    /// body or the provider.
+    /// Time that a guest may take for one request: what it computes, as CPU time, and what it
+    /// sleeps; not what it waits for the client's body, the provider or the disk, or for a
+    /// processor.
     pub guest_time_max: Duration,
     /// How long a guest that streams a body of its own making may go on after its response began.
     pub stream_time_max: Duration,
@@ -54,6 +55,112 @@ impl GuestLimits {
     }
 }
 
+/// An instance that has grown by more than this since it was made, and to more than twice what it had
+/// then, is not used again: a guest's memory never shrinks, and one large request would keep it for
+/// as long as the instance lives. The middleware needs one MiB.
+const GROWN_BYTES_MAX: usize = 4 << 20;
+
+/// Limits of a store that count its guest's memory.
+pub(super) struct Measured {
+    limits: StoreLimits,
+    /// Of all memories together.
+    memory_bytes: usize,
+    /// How much that was once the guest was made.
+    fresh_bytes: usize,
+}
+
+impl Measured {
+    pub(super) fn new(limits: StoreLimits) -> Self {
+        Self {
+            limits,
+            memory_bytes: 0,
+            fresh_bytes: 0,
+        }
+    }
+
+    /// The guest is made, and has not worked yet.
+    pub(super) fn begin(&mut self) {
+        self.fresh_bytes = self.memory_bytes;
+    }
+
+    /// Whether the guest holds far more memory than it began with.
+    pub(super) fn has_grown(&self) -> bool {
+        let grown = self.memory_bytes - self.fresh_bytes;
+        grown > GROWN_BYTES_MAX.max(self.fresh_bytes)
+    }
+}
+
+impl ResourceLimiter for Measured {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool> {
+        let may_grow = self.limits.memory_growing(current, desired, maximum)?;
+        if may_grow {
+            self.memory_bytes += desired - current;
+        }
+        Ok(may_grow)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> Result<()> {
+        self.limits.memory_grow_failed(error)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool> {
+        self.limits.table_growing(current, desired, maximum)
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> Result<()> {
+        self.limits.table_grow_failed(error)
+    }
+
+    fn instances(&self) -> usize {
+        self.limits.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.limits.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.limits.memories()
+    }
+}
+
 /// How often a running guest is made to yield, so that it cannot keep a thread for itself and
 /// its time limit is noticed.
 pub(super) const EPOCH_TICK: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_that_has_grown_far_beyond_its_beginning_is_told() {
+        let check = |fresh: usize, grown: usize, expected: bool| {
+            let mut limits = Measured::new(GuestLimits::default().of_store());
+            assert!(limits.memory_growing(0, fresh, None).expect("no trap"));
+            limits.begin();
+            assert!(!limits.has_grown());
+            let grows = limits.memory_growing(fresh, fresh + grown, None);
+            assert!(grows.expect("no trap"));
+            assert_eq!(limits.has_grown(), expected, "{fresh} and {grown}");
+        };
+        check(1 << 20, 4 << 20, false);
+        check(1 << 20, (4 << 20) + 1, true);
+        // Other languages begin with more, and need more.
+        check(16 << 20, 16 << 20, false);
+        check(16 << 20, 17 << 20, true);
+        // What it was refused it does not have.
+        let mut limits = Measured::new(GuestLimits::default().of_store());
+        assert!(!limits.memory_growing(0, 1 << 30, None).expect("no trap"));
+        assert!(!limits.has_grown());
+    }
+}

@@ -3,16 +3,17 @@
 use super::batch::Texts;
 use super::bindings::{cache, http as bindings};
 use super::body::HostBody;
+use super::budget::Budget;
 use super::cache_host::ReflexCtx;
 use super::fills::{Lead, Turn};
 use super::heads::only;
 use super::http_host::{HttpPolicy, ReflexHttp, ReflexHttpView};
-use super::recording::{Recording, Target};
-use super::sharing::Shared;
+use super::recording::{Outcome, Recording, Target};
+use super::sharing::{Follower, Shared};
 use crate::cache::Mark;
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, HeaderMap};
-use reflex_llm::{Key, Life, Limits, Part, Recorder, Rejected, Shape, Tenant};
+use reflex_llm::{Dropped, Key, Life, Limits, Part, Recorder, Rejected, Shape, Tenant, Validator};
 use std::future::ready;
 use std::sync::Arc;
 use wasmtime::Result;
@@ -46,11 +47,14 @@ pub(super) async fn join<T: ReflexHttpView + 'static>(
                 view.progress.lead(lead.audience());
                 bindings::Turn::Lead(view.http.table.push(lead)?)
             }
-            Turn::Follow(shared) => {
-                let body = HostBody::boxed(shared.follower(), &view.progress);
-                let mut response = http::Response::new(body);
-                *response.status_mut() = shared.status;
-                *response.headers_mut() = shared.headers.clone();
+            Turn::Follow(Follower {
+                status,
+                headers,
+                body,
+            }) => {
+                let mut response = http::Response::new(HostBody::boxed(body, &view.progress));
+                *response.status_mut() = status;
+                *response.headers_mut() = headers;
                 let (response, _transmitted) = Response::from_http(view.http.hooks, response);
                 bindings::Turn::Follow(view.http.table.push(response)?)
             }
@@ -78,7 +82,7 @@ pub(super) fn record<T: ReflexHttpView + 'static>(
     let wanted = view.http.table.get(&response)?;
     let (status, headers) = (wanted.status, HeaderMap::clone(&wanted.headers));
     let since = view.progress.since(&view.ctx.cache);
-    let target = target(view.ctx, view.policy, since, &recording);
+    let target = target_or_count(view.ctx, view.policy, since, &recording);
     let target = target.map(|target| Target { texts, ..target });
     let Some(watch) = Watch::new(target, view.policy, (status, &headers), lead) else {
         return Ok(response);
@@ -100,6 +104,7 @@ pub(super) struct Watch {
     recording: Option<Recording>,
     lead: Option<Lead>,
     body_bytes_max: usize,
+    budget: Arc<Budget>,
 }
 
 impl Watch {
@@ -124,8 +129,8 @@ impl Watch {
         }
         let limits = policy.limits(&target.ctx.cache);
         let fill = lead.as_ref().map(Lead::fill);
-        let recording = begin(target, limits, (status, headers), |recorder, target| {
-            Recording::new(recorder, target, policy.replay, fill)
+        let recording = begin(target, limits, (status, headers), |validator, target| {
+            Recording::new(validator, target, policy.replay, fill)
         });
         let is_shared = recording.is_some() || lead.is_some() && is_failure(status, headers);
         if !is_shared {
@@ -143,6 +148,7 @@ impl Watch {
             recording,
             lead,
             body_bytes_max: limits.body_bytes_max,
+            budget: Arc::clone(&policy.budget),
         })
     }
 
@@ -154,6 +160,7 @@ impl Watch {
             body,
             self.recording,
             self.body_bytes_max,
+            &self.budget,
         );
         let body = shared.leader();
         if let Some(lead) = self.lead {
@@ -177,11 +184,12 @@ pub(super) fn fails(status: StatusCode) -> bool {
 fn begin(
     target: Target,
     limits: Limits,
-    head: (StatusCode, &HeaderMap),
-    recording: impl FnOnce(Recorder, Target) -> Recording,
+    (status, headers): (StatusCode, &HeaderMap),
+    recording: impl FnOnce(Validator, Target) -> Recording,
 ) -> Option<Recording> {
-    match recorder(target.shape, limits, head) {
-        Ok(recorder) => Some(recording(recorder, target)),
+    let mut validator = Validator::new(target.shape, limits);
+    match validator.head(status.as_u16(), &named(headers)) {
+        Ok(()) => Some(recording(validator, target)),
         Err(rejected) => {
             target.reject(rejected);
             None
@@ -196,12 +204,16 @@ pub(super) fn recorder(
     (status, headers): (StatusCode, &HeaderMap),
 ) -> Result<Recorder, Rejected> {
     let mut recorder = Recorder::new(shape, limits);
-    let headers: Vec<(&str, &[u8])> = headers
+    recorder.head(status.as_u16(), &named(headers))?;
+    Ok(recorder)
+}
+
+/// Headers as `reflex-llm` reads them.
+fn named(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
+    headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_bytes()))
-        .collect();
-    recorder.head(status.as_u16(), &headers)?;
-    Ok(recorder)
+        .collect()
 }
 
 /// What a guest wants recorded, if that can be. `since` is from before the cache was looked at.
@@ -240,6 +252,24 @@ pub(super) fn target(
         since,
         fills: Arc::clone(&policy.fills),
     })
+}
+
+/// The same, where the answer is there. One that is to live for no time is counted as such.
+pub(super) fn target_or_count(
+    ctx: &ReflexCtx,
+    policy: &HttpPolicy,
+    since: Mark,
+    recording: &bindings::Recording,
+) -> Option<Target> {
+    let target = target(ctx, policy, since, recording);
+    let life = || {
+        let (path, model) = (&recording.path, recording.model.as_deref());
+        ctx.grant.lifetimes.of(path, model, recording.ttl_seconds)
+    };
+    if target.is_none() && life() == Life::NotKept {
+        policy.observer.ended(Outcome::Dropped(Dropped::Ttl));
+    }
+    target
 }
 
 pub(super) fn key_of(key: &cache::Key) -> Option<Key> {

@@ -13,17 +13,18 @@
 use super::bindings::cache::{self, Error};
 use super::bindings::{PolicyInstance, PolicyPre, decider, request};
 use super::cache_host::{Named, ReflexCtx, ReflexCtxView, add_to_linker, part};
-use super::engine::{LoadError, load, one_line, tick_epoch};
+use super::engine::{LoadError, load, one_line, thread_time, tick_epoch};
 use super::grant::bytes32;
-use super::limits::{EPOCH_TICK, GuestLimits};
+use super::limits::{EPOCH_TICK, GuestLimits, Measured};
 use crate::cache::Entry;
 use bytes::Bytes;
 use reflex_llm::{Head, Key, Tenant};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
-use wasmtime::{Config, Engine, Result, Store, StoreLimits};
+use wasmtime::{Config, Engine, Result, Store, Trap, UpdateDeadline};
 
 /// A request that a policy is asked about. A clone shares it.
 #[derive(Clone)]
@@ -222,9 +223,11 @@ struct Instance {
 struct State {
     reflex: ReflexCtx,
     table: ResourceTable,
-    limits: StoreLimits,
+    limits: Measured,
     /// What the guest is asked about, while it is.
     asked: Option<Asked>,
+    /// How long its thread had run when it was asked.
+    began: Duration,
 }
 
 /// What a guest is asked about.
@@ -276,7 +279,7 @@ impl PolicyGuest {
         })
     }
 
-    /// Asks the policy. Blocks for as long as the guest takes, at most
+    /// Asks the policy. Blocks for as long as the guest takes, which computes for at most
     /// [`guest_time_max`](GuestLimits::guest_time_max).
     ///
     /// # Errors
@@ -286,13 +289,14 @@ impl PolicyGuest {
     pub fn decide(&self, question: Question) -> Result<Decision> {
         let mut instance = self.instance()?;
         let decided = instance
-            .decide(question, &self.limits)
+            .decide(question, self.limits.guest_time_max)
             .inspect_err(|error| {
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(error = one_line(error), "policy guest failed");
             })?;
         instance.asked += 1;
-        if instance.asked < self.limits.requests_per_instance_max {
+        let has_grown = instance.store.data().limits.has_grown();
+        if instance.asked < self.limits.requests_per_instance_max && !has_grown {
             let mut idle = lock(&self.idle);
             if idle.len() < self.limits.instances_max as usize {
                 idle.push(instance);
@@ -327,14 +331,25 @@ impl PolicyGuest {
         let state = State {
             reflex: self.reflex.clone(),
             table,
-            limits: limits.of_store(),
+            limits: Measured::new(limits.of_store()),
             asked: None,
+            began: thread_time(),
         };
         let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(limits.hostcall_bytes_max);
-        store.set_epoch_deadline(ticks(limits));
+        store.set_epoch_deadline(ticks(limits.guest_time_max));
+        let most = limits.guest_time_max;
+        // The epoch goes on while a busy machine does not run this thread. Its own time decides.
+        store.epoch_deadline_callback(move |store| {
+            let used = thread_time().saturating_sub(store.data().began);
+            match most.checked_sub(used) {
+                Some(left) if !left.is_zero() => Ok(UpdateDeadline::Continue(ticks(left))),
+                _ => Err(Trap::Interrupt.into()),
+            }
+        });
         let policy = self.pre.instantiate(&mut store)?;
+        store.data_mut().limits.begin();
         Ok(Instance {
             store,
             policy,
@@ -352,8 +367,9 @@ impl fmt::Debug for PolicyGuest {
 }
 
 impl Instance {
-    fn decide(&mut self, question: Question, limits: &GuestLimits) -> Result<Decision> {
-        self.store.set_epoch_deadline(ticks(limits));
+    fn decide(&mut self, question: Question, most: Duration) -> Result<Decision> {
+        self.store.set_epoch_deadline(ticks(most));
+        self.store.data_mut().began = thread_time();
         self.store.data_mut().asked = Some(Asked {
             question,
             named: None,
@@ -379,9 +395,9 @@ impl Instance {
     }
 }
 
-/// How many ticks of the epoch a guest may take, the one that has begun included.
-fn ticks(limits: &GuestLimits) -> u64 {
-    let ticks = limits.guest_time_max.as_millis() / EPOCH_TICK.as_millis();
+/// How many ticks of the epoch pass in so much time at least, the one that has begun included.
+fn ticks(time: Duration) -> u64 {
+    let ticks = time.as_millis() / EPOCH_TICK.as_millis();
     u64::try_from(ticks).unwrap_or(u64::MAX / 2) + 1
 }
 

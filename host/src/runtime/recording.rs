@@ -1,26 +1,27 @@
-//! An answer on its way to the client, watched by a recorder and stored when it proves good.
+//! An answer on its way to the client, judged as it passes and stored when it proves good. The bytes
+//! are `sharing.rs`'s: there is one copy of them, for readers and for the store.
 
 use super::batch::Texts;
 use super::cache_host::{NotStored, ReflexCtx};
 use super::fills::{Fill, Fills};
 use super::pace::{Mark, Pace, Replay};
-use reflex_llm::{Key, Part, Recorder, Rejected, Representation, Shape, Storable, Usage};
+use super::window::Whole;
+use reflex_llm::{Dropped, Key, Part, Rejected, Representation, Shape, Storable, Usage, Validator};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::{AnswerHead, Notes};
-use crate::cache::Mark as Begun;
+use crate::cache::{InsertError, Mark as Begun};
 
 /// How a recording ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The answer is in the cache.
     Stored,
-    /// The answer must not be served again. The reason is one of `reflex-llm`'s, or `purged`:
-    /// there was a purge since the provider was asked.
-    Rejected(&'static str),
-    /// The answer was good, but the cache did not take it.
-    Failed,
+    /// The answer must not be served again.
+    Rejected(Rejected),
+    /// The answer was good, and is not in the cache all the same.
+    Dropped(Dropped),
 }
 
 /// Told how each recording ended, for metrics.
@@ -62,8 +63,8 @@ const INLINE_BYTES_MAX: usize = 256 << 10;
 
 /// What is being recorded, and where it goes.
 pub(super) struct Recording {
-    pub(super) recorder: Recorder,
-    pub(super) target: Target,
+    validator: Validator,
+    target: Target,
     /// The length of what was stored at the terminal event, before the end.
     stored: Option<usize>,
     /// If replays are to keep to it.
@@ -94,7 +95,7 @@ pub(super) struct Target {
 impl Recording {
     /// `fill` ends with the recording.
     pub(super) fn new(
-        recorder: Recorder,
+        validator: Validator,
         target: Target,
         replay: Replay,
         fill: Option<Arc<Fill>>,
@@ -104,43 +105,45 @@ impl Recording {
         Self {
             pace: has_pace.then(Pace::begin),
             bytes: 0,
-            recorder,
+            validator,
             target,
             stored: None,
             fill,
         }
     }
 
-    /// A part of the body. Whether there is any use in further ones.
+    /// Judges a part of the body. Whether there is any use in further ones.
     pub(super) fn feed(&mut self, data: &[u8]) -> bool {
-        self.recorder.feed(data);
+        self.validator.feed(data);
         self.bytes += data.len();
         if let Some(pace) = &mut self.pace {
             pace.note(self.bytes);
         }
-        if self.recorder.rejected().is_some() {
-            return false;
-        }
-        // A client may hang up at the terminal event, and its next request may come before the
-        // provider has closed the stream. So it is stored now; what follows may still belong to
-        // it, as the `[DONE]` that some gateways add, or undo it.
-        if self.stored.is_none()
-            && self
-                .recorder
-                .complete()
-                .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX)
-            && let Some(answer) = self.recorder.so_far()
-        {
-            self.target.store(&answer, marks(&self.pace));
-            self.stored = Some(answer.body.len());
-        }
-        true
+        self.validator.rejected().is_none()
     }
 
-    /// The body has come to its proper end, or is known to be no good.
-    pub(super) fn finish(self) {
+    /// Stores the answer, of which this has come, if its terminal event has.
+    ///
+    /// A client may hang up there, and its next request may come before the provider has closed the
+    /// stream. What follows may still belong to it, as the `[DONE]` that some gateways add, or undo
+    /// it.
+    pub(super) fn store_complete(&mut self, body: &[u8]) {
+        if self.stored.is_none()
+            && self
+                .validator
+                .complete()
+                .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX)
+            && let Some(answer) = self.validator.so_far(body)
+        {
+            self.target.store(&answer, marks(&self.pace));
+            self.stored = Some(body.len());
+        }
+    }
+
+    /// The body has come to its proper end, and this is all of it.
+    pub(super) fn finish(self, body: Arc<Whole>) {
         let Self {
-            recorder,
+            validator,
             target,
             stored,
             pace,
@@ -148,9 +151,11 @@ impl Recording {
             ..
         } = self;
         let pace = marks(&pace);
-        match (recorder.finish(), stored) {
-            (Ok(answer), Some(length)) if answer.body.len() == length => {}
-            (Ok(answer), _) if answer.body.len() <= INLINE_BYTES_MAX => target.store(&answer, pace),
+        match (validator.finish(Body(body)), stored) {
+            (Ok(answer), Some(length)) if answer.body.0.len() == length => {}
+            (Ok(answer), _) if answer.body.0.len() <= INLINE_BYTES_MAX => {
+                target.store(&answer, pace);
+            }
             (Ok(answer), _) => {
                 tokio::task::spawn_blocking(move || {
                     target.store(&answer, pace);
@@ -166,6 +171,26 @@ impl Recording {
         }
     }
 
+    /// The answer is known to be no good. Whether it is only too long.
+    pub(super) fn reject(self) -> bool {
+        let rejected = self.validator.rejected().unwrap_or(Rejected::Unexpected);
+        self.give_up(Outcome::Rejected(rejected));
+        rejected == Rejected::TooLarge
+    }
+
+    /// There is no memory for the answer.
+    pub(super) fn abandon(self) {
+        self.give_up(Outcome::Dropped(Dropped::Memory));
+    }
+
+    fn give_up(self, outcome: Outcome) {
+        // What goes on after its end may undo what was stored.
+        if self.stored.is_some() {
+            self.target.remove();
+        }
+        self.target.observer.ended(outcome);
+    }
+
     /// The body has ended before its time. What was stored at the terminal event is whole.
     pub(super) fn cut(self) {
         if self.stored.is_none() {
@@ -174,17 +199,24 @@ impl Recording {
     }
 }
 
-/// Why an answer was not stored: there was a purge since.
-const PURGED: &str = "purged";
+/// A whole body as the store takes it.
+struct Body(Arc<Whole>);
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 fn marks(pace: &Option<Pace>) -> Vec<Mark> {
     pace.as_ref().map(Pace::marks).unwrap_or_default()
 }
 
 impl Target {
-    pub(super) fn store(&self, answer: &Storable, pace: Vec<Mark>) {
+    pub(super) fn store<B: AsRef<[u8]>>(&self, answer: &Storable<B>, pace: Vec<Mark>) {
+        let whole = answer.body.as_ref();
         let texts = self.texts.as_ref();
-        let outcome = match texts.and_then(|texts| texts.split(&answer.body)) {
+        let outcome = match texts.and_then(|texts| texts.split(whole)) {
             Some(mut parts) => {
                 // What was kept as one before would be found first.
                 self.replace_whole();
@@ -204,7 +236,7 @@ impl Target {
             }
             None => {
                 let head = (answer.status, &*answer.headers);
-                self.put(&self.key, head, &answer.body, pace)
+                self.put(&self.key, head, whole, pace)
             }
         };
         if outcome == Outcome::Stored {
@@ -231,7 +263,7 @@ impl Target {
         // No purge begins between the look and the insert.
         let held = self.ctx.cache.purges().hold();
         if held.has_met(&cache_key, &key.tenant.0, self.since) {
-            return Outcome::Rejected(PURGED);
+            return Outcome::Dropped(Dropped::Purged);
         }
         match self.ctx.store(key, &metadata, body, self.ttl) {
             Ok(()) => Outcome::Stored,
@@ -240,7 +272,7 @@ impl Target {
                     self.ctx.grant.allowance.count(refusal);
                 }
                 tracing::debug!(%error, "answer not stored");
-                Outcome::Failed
+                error.outcome()
             }
         }
     }
@@ -258,6 +290,20 @@ impl Target {
     }
 
     pub(super) fn reject(&self, reason: Rejected) {
-        self.observer.ended(Outcome::Rejected(reason.detail()));
+        self.observer.ended(Outcome::Rejected(reason));
+    }
+}
+
+impl NotStored {
+    /// What a recording came to that was not stored for this reason.
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Refused(_) => Outcome::Dropped(Dropped::Quota),
+            Self::Cache(InsertError::PayloadTooLarge(_)) => Outcome::Rejected(Rejected::TooLarge),
+            Self::Cache(InsertError::MetadataTooLarge(_)) => {
+                Outcome::Dropped(Dropped::HeadersTooLarge)
+            }
+            Self::Cache(InsertError::QueueFull) => Outcome::Dropped(Dropped::Busy),
+        }
     }
 }

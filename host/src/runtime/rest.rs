@@ -2,6 +2,7 @@
 //! what the cache knows, and stored text by text.
 
 use super::batch::{Batch, Made};
+use super::budget::{Budget, Reservation};
 use super::misses::recorder;
 use super::recording::Target;
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use http::StatusCode;
 use http::header::HeaderMap;
 use http_body_util::BodyExt as _;
 use reflex_llm::{Limits, Recorder, Shape, Storable};
+use std::sync::Arc;
 use wasmtime_wasi_http::WasiBody;
 
 /// Answers up to this length are taken apart on the thread that has read them. Longer ones would
@@ -22,6 +24,8 @@ pub(super) struct Rest {
     recorder: Recorder,
     /// Where it is stored, if it is to be.
     target: Option<Target>,
+    /// What the recorder holds.
+    reserved: Reservation,
 }
 
 impl Rest {
@@ -34,6 +38,7 @@ impl Rest {
         head: (StatusCode, &HeaderMap),
         limits: Limits,
         target: Option<Target>,
+        budget: &Arc<Budget>,
     ) -> Option<Self> {
         let texts = batch.texts.only(asked);
         let target = target.map(|target| Target {
@@ -45,6 +50,7 @@ impl Rest {
             asked: asked.to_vec(),
             recorder: recorder(shape, limits, head).ok()?,
             target,
+            reserved: budget.reserve(),
         })
     }
 
@@ -57,6 +63,7 @@ impl Rest {
             asked,
             recorder,
             target,
+            reserved: _reserved,
         } = self;
         let answer = recorder.finish().ok()?;
         let is_short = answer.body.len() <= INLINE_BYTES_MAX;
@@ -71,6 +78,9 @@ impl Rest {
         while let Some(frame) = body.frame().await {
             if let Some(data) = frame.ok()?.data_ref() {
                 self.recorder.feed(data);
+                // There was room for it when it was asked for. Another request could not have the
+                // answer that has been paid for.
+                self.reserved.count(data.len());
             }
             // Nor is a longer one read on.
             if self.recorder.rejected().is_some() {

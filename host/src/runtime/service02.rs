@@ -9,7 +9,7 @@
 //! No component can do that: in 0.2 only a host makes requests for a service, and sees what it
 //! answers. Each request has an instance of its own, as such services expect, and none is kept.
 
-use super::engine::{LoadError, load, one_line};
+use super::engine::{LoadError, load, one_line, thread_time};
 use super::limits::GuestLimits;
 use super::pool::{bound, pooled_engine};
 use super::recording::{NoObserver, RecordingObserver};
@@ -22,7 +22,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use wasmtime::component::{Linker, Resource, ResourceTable};
@@ -260,8 +260,8 @@ impl Work {
     }
 }
 
-/// A call whose own time is limited until the response begins: what it spends being polled, not what
-/// it waits. A service that computes is made to yield by the epoch, and so comes by here.
+/// A call whose own time is limited until the response begins: what its thread computes for it, not
+/// what it waits. A service that computes is made to yield by the epoch, and so comes by here.
 struct Metered<'a, F> {
     call: Pin<&'a mut F>,
     left: Duration,
@@ -273,14 +273,16 @@ impl<F: Future> Future for Metered<'_, F> {
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let began = Instant::now();
+        let began = thread_time();
         if let Poll::Ready(output) = self.call.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
         if self.fate.begun.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
-        self.left = self.left.saturating_sub(began.elapsed());
+        self.left = self
+            .left
+            .saturating_sub(thread_time().saturating_sub(began));
         match self.left.is_zero() {
             true => Poll::Ready(None),
             false => Poll::Pending,

@@ -1,48 +1,88 @@
-//! One body of the provider's, read by all who asked the same, each at its own pace, and watched
-//! by the recorder.
+//! One body of the provider's, read by all who asked the same, each at its own pace, and judged for
+//! the cache on its way.
 //!
-//! Nobody is in charge: whichever reader wants more than there is draws it from the provider, and
-//! everybody finds it here. So the one who asked first may leave, a slow reader holds up nobody,
-//! and when the last one leaves, the provider is let go.
+//! Every reader pulls for itself: the reader that wants more than there is draws the next frame from
+//! the provider, and all find it here. The leader may leave, or stop reading, and the others go on;
+//! when the last reader leaves, the provider is let go.
+//!
+//! How much is kept, and for whom:
+//!
+//! 1. While the answer is recorded, all of it is kept, in one buffer that readers and the store
+//!    share. Others may join, and read from the first byte. That is at most `entry_bytes_max`.
+//! 2. An answer that proves longer, or that finds no more room in the [`Budget`], is recorded no
+//!    longer, and none may join: a request that has sent nothing to its client asks the provider
+//!    itself. From then on, only what some reader still has to read is kept; for a single reader,
+//!    nothing.
+//! 3. For a reader that is behind, that may grow as far as the budget goes (`inflight_bytes_max`).
+//!    Until then, no reader waits for another, and none is cut.
+//! 4. With the budget used up, the provider is read at the pace of the slowest reader. A reader that
+//!    takes nothing for [`BEHIND_MAX`] while others wait for it is cut, be it the leader: of a
+//!    finite memory, a client that does not read must not take the answer from those who do.
 
+use super::budget::Budget;
 use super::recording::Recording;
+use super::wakers::Wakers;
+use super::window::Window;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, WasiBody};
+
+/// How long readers wait for one that takes nothing, when there is no memory to go on without it.
+/// Most clients wait longer for a byte.
+const BEHIND_MAX: Duration = Duration::from_secs(30);
+
+/// How often readers that wait for memory look whether there is some: others give it back.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Room that is looked for before a frame is drawn, of which the length is not known yet.
+const FRAME_BYTES: usize = 64 << 10;
 
 /// A body that several may read.
 pub(super) struct Shared {
     /// What those see who join: the status, and the headers that the body cannot be read without.
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
+    status: StatusCode,
+    headers: HeaderMap,
     /// Of the whole body, where it is known.
     length: Option<u64>,
-    /// What is kept for those behind. A body that is recorded is never longer.
+    /// A body that is longer is for those who read it already.
     bytes_max: usize,
+    behind_max: Duration,
     wakers: Arc<Wakers>,
     state: Mutex<State>,
+}
+
+/// What a request gets that joins.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: WasiBody,
 }
 
 struct State {
     /// Gone at its end.
     inner: Option<WasiBody>,
-    chunks: VecDeque<Bytes>,
-    /// The length of `chunks`.
-    bytes: usize,
-    /// How many chunks went before the first of `chunks`.
-    dropped: usize,
+    window: Window,
+    /// How many readers have read up to each place of the body. Those that were cut are not here.
+    places: BTreeMap<u64, usize>,
+    /// How many readers there are, those that were cut included.
+    readers: usize,
     end: Option<End>,
     /// Until the body's end, or until it is known to be no good.
     recording: Option<Box<Recording>>,
-    /// How many chunks the one who asked first has read, while it is there.
-    leader_at: Option<usize>,
+    /// More has come than is kept of an answer: none may join.
+    is_long: bool,
+    /// Set while readers wait for the slowest one.
+    held_up: Option<HeldUp>,
 }
 
 #[derive(Clone)]
@@ -54,54 +94,79 @@ enum End {
     },
 }
 
+/// A wait for the slowest reader.
+struct HeldUp {
+    /// The place where that is.
+    place: u64,
+    /// When it is cut, if it has not read on.
+    until: Instant,
+    look_again: Pin<Box<Sleep>>,
+}
+
 impl Shared {
-    /// The body of a response, and the reader of the one who asked for it.
+    /// The body of a response. What is kept of it counts in `budget`; once it is longer than
+    /// `bytes_max`, which a recorded one never is, none may join.
     pub(super) fn new(
         (status, headers): (StatusCode, HeaderMap),
         inner: WasiBody,
         recording: Option<Recording>,
         bytes_max: usize,
+        budget: &Arc<Budget>,
     ) -> Arc<Self> {
         Arc::new(Self {
             status,
             headers,
             length: inner.size_hint().exact(),
             bytes_max,
+            behind_max: BEHIND_MAX,
             wakers: Arc::default(),
             state: Mutex::new(State {
                 inner: Some(inner),
-                chunks: VecDeque::new(),
-                bytes: 0,
-                dropped: 0,
+                window: Window::new(budget),
+                places: BTreeMap::new(),
+                readers: 0,
                 end: None,
                 recording: recording.map(Box::new),
-                leader_at: Some(0),
+                is_long: false,
+                held_up: None,
             }),
         })
     }
 
-    /// The reader of the one who asked first.
+    /// The reader of the request that asked for it, before any other.
     pub(super) fn leader(self: &Arc<Self>) -> WasiBody {
-        self.reader(true)
+        let mut state = self.lock();
+        self.reader(&mut state, true)
     }
 
-    /// A reader of those who joined.
-    pub(super) fn follower(self: &Arc<Self>) -> WasiBody {
-        self.reader(false)
+    /// A reader for a request that joins. None if its first byte is not there any more, or the body
+    /// is too long to be kept for it.
+    pub(super) fn follower(self: &Arc<Self>) -> Option<Follower> {
+        let mut state = self.lock();
+        if state.is_long || state.window.start() > 0 {
+            return None;
+        }
+        Some(Follower {
+            status: self.status,
+            headers: self.headers.clone(),
+            body: self.reader(&mut state, false),
+        })
     }
 
     /// Whether others may join. What is recorded is open to them until its end, or until it proves
-    /// no good; who holds this then can read all of it.
+    /// no good.
     pub(super) fn is_open(&self) -> bool {
         self.lock().recording.is_some()
     }
 
-    fn reader(self: &Arc<Self>, leads: bool) -> WasiBody {
+    fn reader(self: &Arc<Self>, state: &mut State, leads: bool) -> WasiBody {
+        state.readers += 1;
+        *state.places.entry(0).or_default() += 1;
         Reader {
             shared: Arc::clone(self),
             leads,
-            next: 0,
-            bytes: 0,
+            waker: self.wakers.enter(),
+            at: 0,
             has_ended: false,
         }
         .boxed_unsync()
@@ -112,96 +177,206 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Draws from the provider until there is a chunk `next`, or an end.
-    fn draw(&self, state: &mut State, next: usize, cx: &Context<'_>) -> Poll<()> {
-        while next >= state.dropped + state.chunks.len() && state.end.is_none() {
-            if !state.make_room(next, self.bytes_max) {
-                // The one who asked first is far behind. It is not cut short for others.
-                self.wakers.add(cx.waker());
-                return Poll::Pending;
+    /// Whether no other reader comes: none may join, or only readers know of this.
+    fn is_closed(self: &Arc<Self>, state: &State) -> bool {
+        state.is_long || Arc::strong_count(self) <= state.readers
+    }
+
+    /// Whether a single reader is left that can read on, and no other comes.
+    fn is_for_one(self: &Arc<Self>, state: &State) -> bool {
+        let mut places = state.places.values();
+        let is_one = places.next() == Some(&1) && places.next().is_none();
+        is_one && self.is_closed(state)
+    }
+
+    /// Gives up what no reader wants any more.
+    fn trim(self: &Arc<Self>, state: &mut State) {
+        if state.recording.is_none() && self.is_closed(state) {
+            state.window.drop_to(state.slowest());
+        }
+    }
+
+    /// Draws from the provider, for a reader that has read all there is, until there is more or an
+    /// end. What it has drawn, if there is more.
+    fn draw(
+        self: &Arc<Self>,
+        state: &mut State,
+        waker: usize,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Bytes>> {
+        while state.end.is_none() {
+            if !self.has_room(state) {
+                // A wake of the timer is one for all that wait.
+                self.wakers.wait(waker, cx.waker());
+                if self.wait_for_slowest(state).is_pending() {
+                    return Poll::Pending;
+                }
+                continue;
             }
+            state.held_up = None;
             // Whoever draws, all who wait are woken. This one before it is known whether it will
             // wait: the provider's next frame may come at any moment.
-            self.wakers.add(cx.waker());
-            let waker = Waker::from(Arc::clone(&self.wakers));
+            self.wakers.wait(waker, cx.waker());
+            let all = Waker::from(Arc::clone(&self.wakers));
             let Some(inner) = &mut state.inner else {
                 state.end = Some(End::Cut { timed_out: false });
                 break;
             };
-            let Poll::Ready(frame) = Pin::new(inner).poll_frame(&mut Context::from_waker(&waker))
+            let Poll::Ready(frame) = Pin::new(inner).poll_frame(&mut Context::from_waker(&all))
             else {
                 return Poll::Pending;
             };
-            state.take(frame);
-            self.wakers.wake_others(cx.waker());
+            let data = self.take(state, frame);
+            self.wakers.wake_others(waker);
+            if data.is_some() {
+                return Poll::Ready(data);
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    /// Whether there is memory for another frame.
+    fn has_room(self: &Arc<Self>, state: &mut State) -> bool {
+        // An answer that is recorded is bounded, and given up if there is no room for it.
+        if state.recording.is_some() {
+            return true;
+        }
+        self.trim(state);
+        // With none behind, one frame may come, and the next when all have read it.
+        state.slowest() == state.window.end() || state.window.has_room(FRAME_BYTES)
+    }
+
+    /// Ready when there may be room by now. The slowest reader is cut if it was waited for long
+    /// enough.
+    fn wait_for_slowest(&self, state: &mut State) -> Poll<()> {
+        let place = state.slowest();
+        let now = Instant::now();
+        let held_up = state.held_up.get_or_insert_with(|| HeldUp {
+            place,
+            until: now + self.behind_max,
+            look_again: Box::pin(tokio::time::sleep(LOOK_AGAIN)),
+        });
+        if held_up.place != place {
+            held_up.place = place;
+            held_up.until = now + self.behind_max;
+        }
+        let all = Waker::from(Arc::clone(&self.wakers));
+        let mut cx = Context::from_waker(&all);
+        if held_up.look_again.as_mut().poll(&mut cx).is_pending() {
+            return Poll::Pending;
+        }
+        held_up.look_again.as_mut().reset(now + LOOK_AGAIN);
+        if now >= held_up.until {
+            state.places.pop_first();
+            state.is_long = true;
+            tracing::debug!("a client that does not read was cut: others read the same answer");
+            self.wakers.wake_all();
         }
         Poll::Ready(())
+    }
+
+    /// Takes in what the provider has sent: its data, if that is what it is.
+    fn take(
+        self: &Arc<Self>,
+        state: &mut State,
+        frame: Option<Result<Frame<Bytes>, Error>>,
+    ) -> Option<Bytes> {
+        match frame.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(data))) => {
+                if !data.is_empty() {
+                    self.keep(state, &data);
+                }
+                // A body of known length is not asked for its end once its last byte is out.
+                if state.inner.as_ref().is_some_and(Body::is_end_stream) {
+                    state.end(End::Whole(None));
+                }
+                return Some(data).filter(|data| !data.is_empty());
+            }
+            Some(Ok(Err(frame))) => state.end(End::Whole(frame.into_trailers().ok())),
+            Some(Err(error)) => {
+                let timed_out = matches!(error, Error::ConnectionReadTimeout);
+                state.end(End::Cut { timed_out });
+            }
+            None => state.end(End::Whole(None)),
+        }
+        None
+    }
+
+    /// Keeps what has come for the store and for other readers than the one that draws.
+    fn keep(self: &Arc<Self>, state: &mut State, data: &[u8]) {
+        if let Some(mut recording) = state.recording.take() {
+            if recording.feed(data) {
+                if state.window.push(data) {
+                    recording.store_complete(state.window.bytes());
+                    state.recording = Some(recording);
+                    return;
+                }
+                recording.abandon();
+                state.is_long = true;
+            } else {
+                state.is_long |= recording.reject();
+            }
+        }
+        if self.is_for_one(state) {
+            state.window.pass(data.len());
+            return;
+        }
+        self.trim(state);
+        if !state.window.push(data) {
+            state.is_long = true;
+            state.window.push_beyond(data);
+        }
+        state.is_long |= state.window.end() > self.bytes_max as u64;
     }
 }
 
 impl State {
-    /// Makes room for another chunk. Those who are further behind than what is kept are cut off;
-    /// the one who asked first never is, and then there may be no room.
-    fn make_room(&mut self, next: usize, bytes_max: usize) -> bool {
-        let needed = self.leader_at.map_or(next, |leader| leader.min(next));
-        while self.bytes > bytes_max && self.dropped < needed {
-            self.drop_first();
-        }
-        self.bytes <= bytes_max || self.chunks.is_empty()
+    /// Where the slowest reader is. With none left, nothing is wanted.
+    fn slowest(&self) -> u64 {
+        let first = self.places.keys().next();
+        first.copied().unwrap_or(self.window.end())
     }
 
-    fn drop_first(&mut self) {
-        if let Some(chunk) = self.chunks.pop_front() {
-            self.bytes -= chunk.len();
-            self.dropped += 1;
-        }
+    /// A reader has read up to another place.
+    fn advance(&mut self, from: u64, to: u64) {
+        *self.places.entry(to).or_default() += 1;
+        self.leave(from);
     }
 
-    fn take(&mut self, frame: Option<Result<Frame<Bytes>, Error>>) {
-        match frame.map(|frame| frame.map(Frame::into_data)) {
-            Some(Ok(Ok(data))) => {
-                if let Some(recording) = &mut self.recording
-                    && !recording.feed(&data)
-                {
-                    self.record(Recording::finish);
-                }
-                self.bytes += data.len();
-                self.chunks.push_back(data);
-                // A body of known length is not asked for its end once its last byte is out.
-                if self.inner.as_ref().is_some_and(Body::is_end_stream) {
-                    self.end(End::Whole(None), Recording::finish);
-                }
+    /// A reader leaves a place, unless it was cut there.
+    fn leave(&mut self, place: u64) {
+        if let Some(count) = self.places.get_mut(&place) {
+            *count -= 1;
+            if *count == 0 {
+                self.places.remove(&place);
             }
-            Some(Ok(Err(frame))) => {
-                let trailers = frame.into_trailers().ok();
-                self.end(End::Whole(trailers), Recording::finish);
-            }
-            Some(Err(error)) => {
-                let timed_out = matches!(error, Error::ConnectionReadTimeout);
-                self.end(End::Cut { timed_out }, Recording::cut);
-            }
-            None => self.end(End::Whole(None), Recording::finish),
         }
     }
 
-    fn end(&mut self, end: End, how: impl FnOnce(Recording)) {
-        self.end = Some(end);
+    fn end(&mut self, end: End) {
         self.inner = None;
-        self.record(how);
-    }
-
-    fn record(&mut self, how: impl FnOnce(Recording)) {
         if let Some(recording) = self.recording.take() {
-            how(*recording);
+            let whole = match &end {
+                // Of what is recorded, nothing is ever dropped.
+                End::Whole(_) => self.window.whole(),
+                End::Cut { .. } => None,
+            };
+            match whole {
+                Some(body) => recording.finish(body),
+                None => recording.cut(),
+            }
         }
+        self.end = Some(end);
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // All who read have gone away: what came so far is a part.
-        state.record(Recording::cut);
+        // All readers have gone away: what came so far is a part.
+        if let Some(recording) = state.recording.take() {
+            recording.cut();
+        }
     }
 }
 
@@ -214,14 +389,14 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// One who reads.
+/// One that reads.
 struct Reader {
     shared: Arc<Shared>,
     leads: bool,
-    /// How many chunks it has read.
-    next: usize,
-    /// Their length.
-    bytes: u64,
+    /// Its place among the wakers.
+    waker: usize,
+    /// How much of the body it has read.
+    at: u64,
     has_ended: bool,
 }
 
@@ -233,37 +408,40 @@ impl Body for Reader {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = &mut *self;
-        if this.has_ended {
+        let Self {
+            shared,
+            waker,
+            at,
+            has_ended,
+            ..
+        } = &mut *self;
+        if *has_ended {
             return Poll::Ready(None);
         }
-        let mut state = this.shared.lock();
-        if this.shared.draw(&mut state, this.next, cx).is_pending() {
-            return Poll::Pending;
-        }
-        let Some(at) = this.next.checked_sub(state.dropped) else {
-            // It was too slow for a body too long to be kept.
-            this.has_ended = true;
+        let mut state = shared.lock();
+        if !state.places.contains_key(at) {
+            // It was cut, for having read nothing while others waited for it.
+            *has_ended = true;
             return Poll::Ready(Some(Err(Error::ConnectionTerminated)));
-        };
-        if let Some(chunk) = state.chunks.get(at).cloned() {
-            this.next += 1;
-            this.bytes += chunk.len() as u64;
-            if this.leads {
-                state.leader_at = Some(this.next);
-                if state.bytes > this.shared.bytes_max {
-                    this.shared.wakers.wake_all();
-                }
-            }
-            // Nobody else reads, and nobody can join: nothing need be kept.
-            if state.recording.is_none() && Arc::strong_count(&this.shared) == 1 {
-                while state.dropped < this.next {
-                    state.drop_first();
-                }
-            }
-            return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
-        this.has_ended = true;
+        let data = match state.window.piece(*at) {
+            Some(piece) => Some(piece),
+            None => match shared.draw(&mut state, *waker, cx) {
+                Poll::Ready(drawn) => drawn,
+                Poll::Pending => return Poll::Pending,
+            },
+        };
+        if let Some(data) = data {
+            let from = *at;
+            *at += data.len() as u64;
+            state.advance(from, *at);
+            shared.trim(&mut state);
+            if state.held_up.is_some() {
+                shared.wakers.wake_all();
+            }
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        *has_ended = true;
         Poll::Ready(match state.end.clone() {
             Some(End::Whole(trailers)) => trailers.map(|it| Ok(Frame::trailers(it))),
             Some(End::Cut { timed_out: true }) => Some(Err(Error::ConnectionReadTimeout)),
@@ -273,7 +451,7 @@ impl Body for Reader {
 
     fn is_end_stream(&self) -> bool {
         let state = self.shared.lock();
-        let is_last = self.next == state.dropped + state.chunks.len();
+        let is_last = self.at == state.window.end();
         self.has_ended || is_last && matches!(state.end, Some(End::Whole(None)))
     }
 
@@ -285,7 +463,7 @@ impl Body for Reader {
             let _ = inner.size_hint();
         }
         match self.shared.length {
-            Some(length) => SizeHint::with_exact(length.saturating_sub(self.bytes)),
+            Some(length) => SizeHint::with_exact(length.saturating_sub(self.at)),
             None => SizeHint::default(),
         }
     }
@@ -293,129 +471,16 @@ impl Body for Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if self.leads {
-            self.shared.lock().leader_at = None;
+        let mut state = self.shared.lock();
+        state.readers -= 1;
+        state.leave(self.at);
+        self.shared.wakers.leave(self.waker);
+        // It may have been the one that others waited for.
+        if state.held_up.is_some() {
+            self.shared.wakers.wake_all();
         }
-        // It may have been the one that the provider's next frame would have woken.
-        self.shared.wakers.wake_all();
-    }
-}
-
-/// Everybody who waits for the next frame.
-#[derive(Default)]
-struct Wakers(Mutex<Vec<Waker>>);
-
-impl Wakers {
-    fn add(&self, waker: &Waker) {
-        let mut wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !wakers.iter().any(|other| other.will_wake(waker)) {
-            wakers.push(waker.clone());
-        }
-    }
-
-    /// The one who draws goes on by itself.
-    fn wake_others(&self, own: &Waker) {
-        let wakers = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let others = wakers.into_iter().filter(|waker| !waker.will_wake(own));
-        others.for_each(Waker::wake);
-    }
-
-    fn wake_all(&self) {
-        let wakers = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        wakers.into_iter().for_each(Waker::wake);
-    }
-}
-
-impl Wake for Wakers {
-    fn wake(self: Arc<Self>) {
-        self.wake_all();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.wake_all();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::body::Prefixed;
-    use super::*;
-    use http_body_util::Empty;
-
-    /// A body of these parts, of which so many bytes are kept for those behind.
-    fn shared(parts: &[&'static str], bytes_max: usize) -> Arc<Shared> {
-        let frame = |part: &&'static str| Frame::data(Bytes::from_static(part.as_bytes()));
-        let end = Empty::new().map_err(Error::from).boxed_unsync();
-        let body = Prefixed::boxed(parts.iter().map(frame).collect(), end);
-        let head = (StatusCode::OK, HeaderMap::new());
-        Shared::new(head, body, None, bytes_max)
-    }
-
-    /// What the reader gets now: `-` if it has to wait, `!` if it is cut, nothing at the end.
-    fn read(body: &mut WasiBody) -> String {
-        let mut cx = Context::from_waker(Waker::noop());
-        match Pin::new(body).poll_frame(&mut cx) {
-            Poll::Pending => "-".into(),
-            Poll::Ready(None) => String::new(),
-            Poll::Ready(Some(Err(_))) => "!".into(),
-            Poll::Ready(Some(Ok(frame))) => {
-                let data = frame.into_data().expect("data");
-                String::from_utf8(data.to_vec()).expect("text")
-            }
-        }
-    }
-
-    #[test]
-    fn each_reads_everything_whoever_draws() {
-        let shared = shared(&["one", "two", "six"], 100);
-        let (mut leader, mut follower) = (shared.leader(), shared.follower());
-        assert_eq!(leader.size_hint().exact(), Some(9));
-        assert_eq!([read(&mut leader), read(&mut leader)], ["one", "two"]);
-        assert_eq!(leader.size_hint().exact(), Some(3));
-        for part in ["one", "two", "six", ""] {
-            assert_eq!(read(&mut follower), part);
-        }
-        assert!(!leader.is_end_stream());
-        assert_eq!(read(&mut leader), "six");
-        assert!(leader.is_end_stream());
-        assert_eq!(read(&mut leader), "");
-        let mut late = shared.follower();
-        assert_eq!(read(&mut late), "one");
-    }
-
-    #[test]
-    fn who_joined_and_is_too_slow_for_a_long_body_is_cut() {
-        let shared = shared(&["aaaa", "bbbb", "cccc", "dddd"], 4);
-        let (mut leader, mut follower) = (shared.leader(), shared.follower());
-        for part in ["aaaa", "bbbb", "cccc", "dddd", ""] {
-            assert_eq!(read(&mut leader), part);
-        }
-        assert_eq!([read(&mut follower), read(&mut follower)], ["!", ""]);
-    }
-
-    #[test]
-    fn the_one_who_asked_first_is_never_cut() {
-        let shared = shared(&["aaaa", "bbbb", "cccc", "dddd"], 4);
-        let (mut leader, mut follower) = (shared.leader(), shared.follower());
-        for part in ["aaaa", "bbbb", "-", "-"] {
-            assert_eq!(read(&mut follower), part);
-        }
-        assert_eq!(read(&mut leader), "aaaa");
-        assert_eq!([read(&mut follower), read(&mut follower)], ["cccc", "-"]);
-        drop(leader);
-        assert_eq!([read(&mut follower), read(&mut follower)], ["dddd", ""]);
-    }
-
-    #[test]
-    fn what_nobody_else_can_read_is_not_kept() {
-        let shared = shared(&["aaaa", "bbbb"], 100);
-        let kept = Arc::downgrade(&shared);
-        let mut leader = shared.leader();
-        drop(shared);
-        assert_eq!(read(&mut leader), "aaaa");
-        let bytes = kept.upgrade().expect("it is read").lock().bytes;
-        assert_eq!(bytes, 0);
-        drop(leader);
-        assert!(kept.upgrade().is_none());
-    }
-}
+mod tests;

@@ -5,14 +5,12 @@ use super::cache_host::{ReflexCtx, ReflexCtxView};
 use super::exchange::Errand;
 use super::fills::Audience;
 use super::http_host::{HttpPolicy, ReflexHttpCtxView, ReflexHttpView};
-use super::limits::GuestLimits;
+use super::limits::{GuestLimits, Measured};
 use crate::cache::{Cache, Mark};
 use http::HeaderName;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
-use wasmtime::StoreLimits;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
@@ -47,7 +45,7 @@ pub(super) struct GuestState {
     hooks: Hooks,
     reflex: ReflexCtx,
     policy: Arc<HttpPolicy>,
-    pub(super) limits: StoreLimits,
+    pub(super) limits: Measured,
 }
 
 impl GuestState {
@@ -69,7 +67,7 @@ impl GuestState {
             },
             reflex,
             policy,
-            limits: limits.of_store(),
+            limits: Measured::new(limits.of_store()),
         }
     }
 
@@ -179,13 +177,10 @@ pub(super) fn sent(
 }
 
 /// How far one request has come. Shared by the guest's store and whoever waits for the response.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Progress {
-    began: Instant,
-    /// Calls in flight in which the guest waits for the client or the provider.
+    /// Calls in flight in which the guest waits for the client, the provider or the disk.
     waiting: AtomicU32,
-    /// When the last of them ended, in milliseconds since `began`.
-    resumed_ms: AtomicU64,
     upstream_called: AtomicBool,
     /// When it began, among purges.
     since: OnceLock<Mark>,
@@ -197,23 +192,9 @@ pub struct Progress {
     pub(super) host_body_asked: AtomicBool,
 }
 
-impl Default for Progress {
-    fn default() -> Self {
-        Self {
-            began: Instant::now(),
-            waiting: AtomicU32::new(0),
-            resumed_ms: AtomicU64::new(0),
-            upstream_called: AtomicBool::new(false),
-            since: OnceLock::new(),
-            audience: Mutex::default(),
-            errand: OnceLock::new(),
-            host_body_asked: AtomicBool::new(false),
-        }
-    }
-}
-
 impl Progress {
-    /// While the result is held, time does not count against the guest.
+    /// While the result is held, the guest waits for the host, which is not its own time
+    /// (`guest_time.rs`).
     pub(super) fn wait(self: &Arc<Self>) -> Waiting {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Waiting(Arc::clone(self))
@@ -263,22 +244,9 @@ impl Progress {
         self.upstream_called.load(Ordering::Relaxed)
     }
 
-    /// Resolves when the guest has had `most` of time to itself without an end.
-    pub(super) async fn exhausted(&self, most: Duration) {
-        loop {
-            let resumed =
-                self.began + Duration::from_millis(self.resumed_ms.load(Ordering::Relaxed));
-            tokio::time::sleep_until((resumed + most).into()).await;
-            if self.waiting.load(Ordering::Relaxed) > 0 {
-                tokio::time::sleep(most).await;
-                continue;
-            }
-            let resumed =
-                self.began + Duration::from_millis(self.resumed_ms.load(Ordering::Relaxed));
-            if resumed.elapsed() >= most {
-                return;
-            }
-        }
+    /// Whether the guest waits for the host.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -287,8 +255,6 @@ pub(super) struct Waiting(Arc<Progress>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.resumed_ms.store(now, Ordering::Relaxed);
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -11,14 +11,15 @@
 
 use super::batch::{self, Batch};
 use super::bindings::cache::Key as CacheName;
-use super::bindings::http::{Header, Recording, Unread};
+use super::bindings::http::{Header, Recording};
 use super::cache_host::ReflexCtx;
 use super::fills::{Lead, Turn};
 use super::heads::{apply, status_headers};
 use super::http_host::{HttpPolicy, read_ahead, replayed};
-use super::misses::{Watch, fails, target};
+use super::misses::{Watch, fails, target, target_or_count};
 use super::recording::Target;
 use super::rest::Rest;
+use super::sharing::Follower;
 use super::state::{ResponseFuture, SendRequest, Sent, sent};
 use crate::cache::Entry;
 use bytes::Bytes;
@@ -121,12 +122,11 @@ impl Transparent {
         };
         let group = grant.group_of(candidate.tenant());
         let candidate = candidate.as_tenant(group, grant.tenant_header.as_deref());
-        let (whole, body) = read_ahead(body, grant.request_bytes_max).await?;
+        let (whole, body) = read_ahead(body, grant.request_bytes_max, &self.policy.budget).await?;
         let request = Request::from_parts(parts, body);
         let whole = match whole {
             Ok(whole) => whole,
-            Err(Unread::TooLong) => return self.pass(request, Bypass::BodyTooLarge).await,
-            Err(Unread::Trailers) => return self.pass(request, Bypass::Trailers).await,
+            Err(reason) => return self.pass(request, reason).await,
         };
         let examined = match candidate.examine(&whole) {
             Ok(examined) => examined,
@@ -191,8 +191,11 @@ impl Transparent {
                     .await
                 {
                     Turn::Lead(lead) => fill = Some(lead),
-                    Turn::Follow(shared) => {
-                        let (status, headers) = (shared.status, shared.headers.clone());
+                    Turn::Follow(Follower {
+                        status,
+                        headers,
+                        body,
+                    }) => {
                         if fails(status)
                             && let Some(stale) = self
                                 .stale(&key, batch.as_ref(), control, Some(status))
@@ -200,7 +203,7 @@ impl Transparent {
                         {
                             return Ok(stale);
                         }
-                        let response = response(status, headers, shared.follower());
+                        let response = response(status, headers, body);
                         return Ok(told(response, Status::Collapsed));
                     }
                     Turn::Failed(error) => {
@@ -257,7 +260,8 @@ impl Transparent {
         if let Some(texts) = &texts {
             self.policy.observer.batch(0, texts.count());
         }
-        let target = target().map(|target| Target { texts, ..target });
+        let target = target_or_count(&self.ctx, &self.policy, since, &recording);
+        let target = target.map(|target| Target { texts, ..target });
         let watch = Watch::new(target, &self.policy, (parts.status, &parts.headers), fill);
         let body = match watch {
             Some(watch) => watch.body(body),
@@ -290,7 +294,7 @@ impl Transparent {
     async fn look_up_texts(&self, batch: &mut Texts<'_>, control: &Control) -> Look {
         let now_ms = self.ctx.clock.now_ms();
         let life = |entry: &Entry| (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
-        let answers = batch.cached.find(&self.ctx).await;
+        let answers = batch.cached.find(&self.ctx, &self.policy.budget).await;
         let (age, ttl_seconds) = match Found::of(control, answers.map(|found| found.map(life))) {
             Found::All {
                 age_seconds,
@@ -323,7 +327,15 @@ impl Transparent {
         let (head, body) = answer.into_parts();
         let seen = (head.status, &head.headers);
         let limits = self.policy.limits(&self.ctx.cache);
-        let rest = Rest::new(batch, missing, shape, seen, limits, target);
+        let rest = Rest::new(
+            batch,
+            missing,
+            shape,
+            seen,
+            limits,
+            target,
+            &self.policy.budget,
+        );
         let made = match rest {
             Some(rest) => rest.read(body).await,
             None => None,

@@ -18,7 +18,7 @@ use crate::cache::{Cache, CacheKey, Entry, Purges};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::runtime::{Claim, Fills, RecordingObserver as _, Waited};
+use crate::runtime::{Budget, Claim, Fills, RecordingObserver as _, Waited};
 use crate::tenants::bytes32;
 use axum::Router;
 use axum::body::Body;
@@ -73,6 +73,8 @@ pub(crate) struct EdgeApi {
     pub(crate) metrics: Arc<Metrics>,
     /// Those of the reverse proxy, too.
     fills: Arc<Fills>,
+    /// What all requests together may hold in memory.
+    budget: Arc<Budget>,
     epoch: Epoch,
 }
 
@@ -80,6 +82,7 @@ impl EdgeApi {
     pub(crate) fn new(
         cache: Cache,
         fills: Arc<Fills>,
+        budget: Arc<Budget>,
         config: &Config,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
@@ -92,6 +95,7 @@ impl EdgeApi {
             idle_max: config.net.idle_max,
             clock: Clock::system(),
             fills,
+            budget,
             metrics,
         })
     }

@@ -3,13 +3,12 @@
 //! Whatever goes wrong in a guest, the client's request still goes to the provider. So the host
 //! keeps what it lends out, up to a bound, and takes it back when the guest has failed.
 
-use crate::runtime::Prefixed;
+use crate::runtime::{Budget, Gathered, Prefixed};
 use bytes::Bytes;
 use http::Request;
 use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -24,20 +23,24 @@ pub(crate) struct Held {
 struct Shared {
     /// Gone once it has been taken back.
     body: Option<WasiBody>,
-    read: VecDeque<Frame<Bytes>>,
-    /// What `read` may still grow by; `None` once it was too much to keep.
-    room: Option<u64>,
+    /// What the guest has read, if that was not too much to keep.
+    read: Result<Gathered, NotHeld>,
+    /// The most that is kept.
+    bytes_max: u64,
 }
 
 /// Splits a request into what the host holds and what the guest gets. At most `bytes_max` of the
-/// body are kept.
-pub(crate) fn hold(request: Request<WasiBody>, bytes_max: u64) -> (Held, Request<WasiBody>) {
+/// body are kept, and no more than the budget has room for.
+pub(crate) fn hold(
+    request: Request<WasiBody>,
+    bytes_max: u64,
+    budget: &Arc<Budget>,
+) -> (Held, Request<WasiBody>) {
     let (parts, body) = request.into_parts();
-    // A request without a body needs no watching.
     let shared = Shared {
         body: Some(body),
-        read: VecDeque::new(),
-        room: Some(bytes_max),
+        read: Ok(Gathered::new(budget)),
+        bytes_max,
     };
     let shared = Arc::new(Mutex::new(shared));
     let lent = Lent(Arc::clone(&shared)).boxed_unsync();
@@ -46,15 +49,40 @@ pub(crate) fn hold(request: Request<WasiBody>, bytes_max: u64) -> (Held, Request
 }
 
 impl Held {
-    /// The request as it came, or `None` if the guest has read more of it than was kept.
-    pub(crate) fn take_back(self) -> Option<Request<WasiBody>> {
+    /// The request as it came.
+    ///
+    /// # Errors
+    ///
+    /// The guest has read more of it than was kept.
+    pub(crate) fn take_back(self) -> Result<Request<WasiBody>, NotHeld> {
         let mut shared = lock(&self.shared);
-        shared.room?;
-        let rest = shared.body.take()?;
-        let read = std::mem::take(&mut shared.read);
+        let read = match &mut shared.read {
+            Ok(read) => read.take(),
+            Err(lost) => return Err(*lost),
+        };
+        let Some(rest) = shared.body.take() else {
+            return Err(NotHeld::TooLong);
+        };
         drop(shared);
-        Some(Request::from_parts(self.parts, Prefixed::boxed(read, rest)))
+        let body = Prefixed::boxed(read.into_bytes(), rest);
+        Ok(Request::from_parts(self.parts, body))
     }
+
+    /// The head, and what the guest has read of the body, unless that is more than `bytes_max`.
+    pub(crate) fn seen(&self, bytes_max: usize) -> Option<(&Parts, Vec<u8>)> {
+        let shared = lock(&self.shared);
+        let read = shared.read.as_ref().ok()?.bytes();
+        (read.len() <= bytes_max).then(|| (&self.parts, read.to_vec()))
+    }
+}
+
+/// Why a request cannot be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotHeld {
+    /// It is longer than what is kept of a request.
+    TooLong,
+    /// All requests together hold as much as they may.
+    NoMemory,
 }
 
 /// The guest's side of the body.
@@ -95,12 +123,11 @@ impl Shared {
     fn keep(&mut self, frame: &Frame<Bytes>) {
         // Trailers of a request are not kept: no API for LLMs has any.
         let Some(data) = frame.data_ref() else { return };
-        self.room = self
-            .room
-            .and_then(|room| room.checked_sub(data.len() as u64));
-        match self.room {
-            Some(_) => self.read.push_back(Frame::data(data.clone())),
-            None => self.read.clear(),
+        let Ok(read) = &mut self.read else { return };
+        if (read.len() + data.len()) as u64 > self.bytes_max {
+            self.read = Err(NotHeld::TooLong);
+        } else if !read.push(data) {
+            self.read = Err(NotHeld::NoMemory);
         }
     }
 }
@@ -113,12 +140,17 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::Empty;
+    use futures_util::stream;
+    use http_body_util::StreamBody;
 
     fn request(parts: &[&'static str]) -> Request<WasiBody> {
-        let frame = |part: &&'static str| Frame::data(Bytes::from_static(part.as_bytes()));
-        let end = Empty::new().map_err(Error::from).boxed_unsync();
-        Request::new(Prefixed::boxed(parts.iter().map(frame).collect(), end))
+        let frame = |part: &&'static str| Ok(Frame::data(Bytes::from_static(part.as_bytes())));
+        let frames: Vec<_> = parts.iter().map(frame).collect();
+        Request::new(StreamBody::new(stream::iter(frames)).boxed_unsync())
+    }
+
+    fn roomy() -> Arc<Budget> {
+        Budget::new(1000)
     }
 
     async fn text(request: Request<WasiBody>) -> String {
@@ -134,7 +166,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_guest_has_read_comes_back() {
         for frames in 0..=3 {
-            let (held, mut lent) = hold(request(&["one ", "two ", "three"]), 100);
+            let (held, mut lent) = hold(request(&["one ", "two ", "three"]), 100, &roomy());
             for _ in 0..frames {
                 lent.body_mut().frame().await.expect("frame").expect("data");
             }
@@ -146,15 +178,45 @@ mod tests {
 
     #[tokio::test]
     async fn more_than_the_bound_is_not_kept() {
-        let (held, lent) = hold(request(&["12345", "67890"]), 9);
+        let (held, lent) = hold(request(&["12345", "67890"]), 9, &roomy());
         assert_eq!(text(lent).await, "1234567890");
-        assert!(held.take_back().is_none());
+        assert_eq!(held.take_back().err(), Some(NotHeld::TooLong));
+    }
+
+    /// It goes to the guest all the same, and to the provider.
+    #[tokio::test]
+    async fn what_finds_no_room_in_memory_is_not_kept() {
+        let budget = Budget::new(7);
+        let (held, mut lent) = hold(request(&["12345", "67890"]), 100, &budget);
+        let first = lent
+            .body_mut()
+            .frame()
+            .await
+            .expect("a frame")
+            .expect("data");
+        assert_eq!(
+            (first.data_ref().map(Bytes::len), budget.held()),
+            (Some(5), 5)
+        );
+        assert_eq!(text(lent).await, "67890");
+        assert_eq!(budget.held(), 0);
+        assert_eq!(held.take_back().err(), Some(NotHeld::NoMemory));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_over_holds_nothing() {
+        let budget = roomy();
+        let (held, lent) = hold(request(&["12345", "67890"]), 100, &budget);
+        assert_eq!(text(lent).await, "1234567890");
+        assert_eq!(budget.held(), 10);
+        drop(held);
+        assert_eq!(budget.held(), 0);
     }
 
     #[tokio::test]
     async fn a_guest_that_reads_on_after_the_take_back_gets_an_error() {
-        let (held, mut lent) = hold(request(&["12345"]), 9);
-        assert!(held.take_back().is_some());
+        let (held, mut lent) = hold(request(&["12345"]), 9, &roomy());
+        assert!(held.take_back().is_ok());
         assert!(lent.body_mut().frame().await.expect("frame").is_err());
     }
 }

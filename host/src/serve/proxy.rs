@@ -2,22 +2,24 @@
 //! that, to an answer.
 
 use super::heads;
-use super::held::{Held, hold};
+use super::held::{Held, NotHeld, hold};
 use super::hop::strip_hop_by_hop;
 use super::listen::OpenConnection;
 use super::own_error::ErrorVoice;
+use super::reasons::Reasons;
 use super::timed::Timed;
 use super::tunnel;
 use super::upstream::UpstreamClient;
 use crate::metrics::Metrics;
-use crate::runtime::{Failure, Handler, Lost, SendRequest as _, mark};
+use crate::runtime::{Budget, Failure, Handler, Lost, SendRequest as _, mark};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade;
 use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS, last_cache_status};
-use reflex_llm::{Bypass, PathRule, Status};
+use reflex_llm::{Bypass, COMPARED_BYTES_MAX, PathRule, Status, is_event_stream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
@@ -29,15 +31,21 @@ pub(crate) struct Proxy {
     pub(crate) handler: Handler,
     pub(crate) upstream: Arc<UpstreamClient>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) reasons: Reasons,
     /// Which API answers at paths that do not tell, for the shape of an error.
     pub(crate) paths: Arc<[PathRule]>,
     /// How much of a request is kept, so that it can go to the provider when the guest fails.
     pub(crate) held_bytes_max: u64,
+    /// What all requests together may hold in memory.
+    pub(crate) budget: Arc<Budget>,
     /// Names the tenant. For the component only: the provider learns nothing of our tenants.
     pub(crate) tenant_header: Option<HeaderName>,
     /// Longest pause in a client's body.
     pub(crate) idle_max: Duration,
 }
+
+/// What a request is taken to hold that does not say how long it is. Most are shorter.
+const UNKNOWN_BYTES: u64 = 64 << 10;
 
 impl Proxy {
     /// Answers one request. There is always a response; whether the provider gave it, the cache
@@ -58,9 +66,16 @@ impl Proxy {
             Ok(aimed) => aimed,
             Err(refused) => return *refused,
         };
-        let (held, lent) = hold(request, self.held_bytes_max);
+        if !self.has_room(&request) {
+            // Without the guest, nothing of it is held.
+            return self.send(request, Bypass::Memory, &voice).await;
+        }
+        let (held, lent) = hold(request, self.held_bytes_max, &self.budget);
         let failure = match self.handler.handle(lent).await {
-            Ok(response) => return response,
+            Ok(response) => {
+                self.explain(&held, &response);
+                return response;
+            }
             Err(failure) => failure,
         };
         self.metrics.no_answer_of_guest(&failure);
@@ -72,7 +87,7 @@ impl Proxy {
             } => voice.gateway_error(&error),
             // The provider is asked once: it may have acted already.
             Failure::AfterSending { rest, .. } => match rest.answer().await {
-                Ok(response) => bypassed(response),
+                Ok(response) => bypassed(response, Bypass::Unavailable),
                 Err(Lost::NotSent) => self.pass(held, &voice).await,
                 Err(Lost::TimedOut) => voice.gateway_error(&ErrorCode::HttpResponseTimeout),
                 Err(Lost::Closed) => voice.gateway_error(&ErrorCode::ConnectionTerminated),
@@ -136,14 +151,39 @@ impl Proxy {
         Ok((request, voice))
     }
 
+    /// Whether there is memory for what will be held of a request, as far as that is known.
+    fn has_room(&self, request: &Request<WasiBody>) -> bool {
+        let body = request.body();
+        let expected = match body.size_hint().exact() {
+            _ if body.is_end_stream() => return true,
+            // Once to be sent again, and once for the guest to read.
+            Some(length) => 2 * length.min(self.held_bytes_max),
+            None => 2 * UNKNOWN_BYTES,
+        };
+        self.budget.has_room(expected)
+    }
+
     /// To the provider without the guest.
     async fn pass(&self, held: Held, voice: &ErrorVoice) -> Response<WasiBody> {
-        let Some(mut request) = held.take_back() else {
-            return voice.gateway_error(&ErrorCode::InternalError(None));
-        };
+        match held.take_back() {
+            Ok(request) => self.send(request, Bypass::Unavailable, voice).await,
+            Err(NotHeld::TooLong) => voice.gateway_error(&ErrorCode::InternalError(None)),
+            Err(NotHeld::NoMemory) => voice.error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the requests under way hold all the memory that they may (inflight_bytes_max)",
+            ),
+        }
+    }
+
+    async fn send(
+        &self,
+        mut request: Request<WasiBody>,
+        why: Bypass,
+        voice: &ErrorVoice,
+    ) -> Response<WasiBody> {
         self.hide_tenant(request.headers_mut());
         match self.upstream.send(request).await {
-            Ok(response) => bypassed(response),
+            Ok(response) => bypassed(response, why),
             Err(error) => voice.gateway_error(&error_code(&error)),
         }
     }
@@ -176,7 +216,7 @@ impl Proxy {
         if parts.status != StatusCode::SWITCHING_PROTOCOLS {
             parts.headers.remove(header::CONTENT_LENGTH);
             let body = Timed::new(body, self.idle_max).boxed_unsync();
-            return bypassed(Response::from_parts(parts, body));
+            return bypassed(Response::from_parts(parts, body), Bypass::Upgrade);
         }
         let Some(open) = open else {
             return voice.error(
@@ -190,7 +230,7 @@ impl Proxy {
         }
         tunnel::pass(client, provider, self.idle_max, open);
         let body = Empty::new().map_err(Error::from).boxed_unsync();
-        bypassed(Response::from_parts(parts, body))
+        bypassed(Response::from_parts(parts, body), Bypass::Upgrade)
     }
 
     fn hide_tenant(&self, headers: &mut HeaderMap) {
@@ -199,14 +239,31 @@ impl Proxy {
         }
     }
 
+    /// Notes what a response that is no hit says about its request.
+    fn explain(&self, held: &Held, response: &Response<WasiBody>) {
+        let headers = response.headers();
+        let told = own_status(headers);
+        let told = |status: Status| told == status.cache_status();
+        // Not of a batch of which part was there, nor of one that joined another: these have found
+        // what they asked for.
+        if told(Status::Miss) {
+            if let Some((parts, body)) = held.seen(COMPARED_BYTES_MAX) {
+                self.reasons.miss(parts, &body);
+            }
+            return;
+        }
+        let controlled = [Status::Refresh, Status::Bypass(Bypass::NoStore)];
+        let directive = controlled.into_iter().find(|status| told(*status));
+        if let Some(directive) = directive.and_then(Status::directive) {
+            let content_type = headers.get(header::CONTENT_TYPE);
+            let is_stream = content_type.is_some_and(|it| is_event_stream(it.as_bytes()));
+            self.reasons.controlled(directive, is_stream);
+        }
+    }
+
     fn count(&self, response: &Response<WasiBody>, took: Duration) {
-        // Of a list, the last one is ours.
-        let value = |name| {
-            let values = response.headers().get_all(name);
-            values.iter().next_back()?.to_str().ok()
-        };
-        let cache_status = value(CACHE_STATUS).map_or("", last_cache_status);
-        match value(X_REFLEX_STATUS) {
+        let cache_status = own_status(response.headers());
+        match last(response.headers(), X_REFLEX_STATUS) {
             Some("HIT_L1_EXACT") => self.metrics.hit(took),
             Some("HIT_STALE") => self.metrics.stale(),
             Some("MISS") => {
@@ -222,6 +279,15 @@ impl Proxy {
             _ => self.metrics.error(),
         }
     }
+}
+
+/// What we have said of a response. Of a list, the last one is ours.
+fn own_status(headers: &HeaderMap) -> &str {
+    last(headers, CACHE_STATUS).map_or("", last_cache_status)
+}
+
+fn last<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get_all(name).iter().next_back()?.to_str().ok()
 }
 
 impl Failure {
@@ -276,9 +342,8 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// The provider's answer to a request that the guest had no part in.
-fn bypassed(mut response: Response<WasiBody>) -> Response<WasiBody> {
-    let status = Status::Bypass(Bypass::Unavailable);
-    mark(response.headers_mut(), status);
+fn bypassed(mut response: Response<WasiBody>, why: Bypass) -> Response<WasiBody> {
+    mark(response.headers_mut(), Status::Bypass(why));
     response
 }
 

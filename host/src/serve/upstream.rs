@@ -13,7 +13,7 @@ use super::hop::strip_hop_by_hop;
 use super::timed::Timed;
 use crate::config::{NetLimits, Upstream};
 use crate::metrics::Metrics;
-use crate::runtime::{ResponseFuture, SendRequest};
+use crate::runtime::{Budget, ResponseFuture, SendRequest};
 use bytes::Bytes;
 use connect::{BoxError, Connector, NameError};
 use http::header::{self, HeaderMap, HeaderValue};
@@ -52,6 +52,8 @@ struct Client {
     via: HeaderValue,
     limits: NetLimits,
     held_bytes_max: u64,
+    /// What all requests together may hold in memory.
+    budget: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
 
@@ -66,6 +68,7 @@ impl UpstreamClient {
         upstream: Upstream,
         limits: NetLimits,
         held_bytes_max: u64,
+        budget: Arc<Budget>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
         let proxy = environment::proxy(&upstream, |name| std::env::var(name).ok())?;
@@ -82,6 +85,7 @@ impl UpstreamClient {
             upstream,
             limits,
             held_bytes_max,
+            budget,
             metrics,
         })))
     }
@@ -217,14 +221,14 @@ impl Client {
             return self.send_on(lease, request).await.map_err(|it| it.error);
         }
         // The provider may be closing the connection just now.
-        let (held, lent) = hold(request, self.held_bytes_max);
+        let (held, lent) = hold(request, self.held_bytes_max, &self.budget);
         let began = Instant::now();
         let failed = match self.send_on(lease, lent).await {
             Ok(sent) => return Ok(sent),
             Err(failed) => failed,
         };
         let again = match failed.is_unanswered && began.elapsed() < MEETING_TIME_MAX {
-            true => held.take_back(),
+            true => held.take_back().ok(),
             false => None,
         };
         let Some(request) = again else {

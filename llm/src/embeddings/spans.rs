@@ -6,11 +6,13 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use crate::json::run;
+
 /// A place in a text.
-pub(super) type Span = Range<usize>;
+pub(crate) type Span = Range<usize>;
 
 /// The keys (without quotes, as spelled) and values of an object, in the order of the text.
-pub(super) fn members(text: &[u8], object: Span) -> Option<Vec<(Span, Span)>> {
+pub(crate) fn members(text: &[u8], object: Span) -> Option<Vec<(Span, Span)>> {
     let mut cursor = Cursor::inside(text, object, *b"{}")?;
     let mut members = Vec::new();
     while cursor.has_more()? {
@@ -34,7 +36,7 @@ pub(super) fn elements(text: &[u8], array: Span) -> Option<Vec<Span>> {
 }
 
 /// The value that a text is, without the white space around it.
-pub(super) fn root(text: &[u8]) -> Option<Span> {
+pub(crate) fn root(text: &[u8]) -> Option<Span> {
     let mut cursor = Cursor {
         text,
         at: 0,
@@ -122,6 +124,7 @@ impl<'t> Cursor<'t> {
     fn skip_string(&mut self) -> Option<()> {
         self.at += 1;
         loop {
+            self.at += run(self.text.get(self.at..)?);
             self.at += match self.text.get(self.at)? {
                 b'"' => break,
                 b'\\' => 2,

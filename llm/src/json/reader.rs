@@ -5,6 +5,9 @@ use alloc::vec::Vec;
 use super::string::{scan, unescape};
 use super::{DEPTH_MAX, Document, Invalid, Kind, Node, TEXT_BYTES_MAX};
 
+/// Up to here, the list of nodes doubles when it is full.
+const DOUBLED_MAX: usize = 4096;
+
 /// Reads a text that is one JSON value.
 pub(crate) fn read(text: &[u8]) -> Result<Document<'_>, Invalid> {
     if text.len() > TEXT_BYTES_MAX {
@@ -74,7 +77,7 @@ impl Reader<'_> {
                         Some(_) => Err(Invalid::Trailing),
                     };
                 };
-                match (self.document.node(container).kind, self.token()) {
+                match (self.document.node(container).kind(), self.token()) {
                     (Kind::Object, Some(b'}')) | (Kind::Array, Some(b']')) => self.leave()?,
                     (Kind::Array, Some(b',')) => {
                         self.at += 1;
@@ -102,13 +105,19 @@ impl Reader<'_> {
     }
 
     fn push(&mut self, kind: Kind, start: usize, end: usize) -> u32 {
-        let at = self.document.nodes.len() as u32;
-        self.document.nodes.push(Node {
-            kind,
-            start: start as u32,
-            end: end as u32,
-            next: at + 1,
-        });
+        let nodes = &mut self.document.nodes;
+        if nodes.len() == nodes.capacity() && nodes.len() >= DOUBLED_MAX {
+            // Doubled, a document of tiny values takes twice what it needs, and the memory of a
+            // guest never shrinks. But for this node and the first of a container just entered,
+            // each that comes has one of these before it.
+            let is_mark = |byte: &&u8| matches!(byte, b',' | b':' | b'[' | b'{');
+            let rest = self.document.text.get(self.at..).unwrap_or_default();
+            let most = rest.iter().filter(is_mark).count() + 2;
+            // There may be more of them within strings.
+            nodes.reserve_exact(most.min(3 * nodes.len()));
+        }
+        let at = nodes.len() as u32;
+        nodes.push(Node::new(kind, start, end));
         at
     }
 
@@ -129,11 +138,11 @@ impl Reader<'_> {
             return Err(Invalid::Syntax);
         };
         let document = &mut self.document;
-        let next = document.nodes.len() as u32;
-        let mut node = document.node(container);
-        node.next = next;
-        if node.kind == Kind::Object {
-            let keys = &mut self.keys[node.start as usize..];
+        let next = document.nodes.len();
+        let node = document.node(container);
+        let mut closed = Node::new(Kind::Array, 0, next);
+        if node.kind() == Kind::Object {
+            let keys = &mut self.keys[node.start()..];
             let ordered =
                 |keys: &[u32]| keys.is_sorted_by(|&a, &b| document.bytes(a) < document.bytes(b));
             if !ordered(keys) {
@@ -144,12 +153,12 @@ impl Reader<'_> {
                 }
             }
             let start = document.members.len();
+            document.members.push(next as u32);
             document.members.extend_from_slice(keys);
-            self.keys.truncate(node.start as usize);
-            node.start = start as u32;
-            node.end = document.members.len() as u32;
+            self.keys.truncate(node.start());
+            closed = Node::new(Kind::Object, start, document.members.len());
         }
-        document.nodes[container as usize] = node;
+        document.nodes[container as usize] = closed;
         Ok(())
     }
 

@@ -29,6 +29,7 @@ mod request;
 mod respelling;
 mod responses;
 mod samples;
+mod splits;
 mod status;
 mod tenants;
 mod usage;

@@ -1,6 +1,6 @@
 //! What the recorder keeps of an answer, and how much it takes in.
 
-use reflex_llm::{Api, Limits, Recorder, Rejected, Representation};
+use reflex_llm::{Api, Limits, Recorder, Rejected, Representation, Validator};
 
 use crate::answers::{JSON, LIMITS, content_type, record, shape, sse};
 use crate::judging::Judged;
@@ -154,6 +154,34 @@ fn a_body_shorter_or_longer_than_promised_is_refused() {
         recorder.feed(JSON);
         assert_eq!(recorder.finish().map(|_| ()), expected);
     }
+}
+
+/// A host keeps the body for its clients anyway. A second copy in the recorder doubled its memory.
+#[test]
+fn a_validator_judges_like_a_recorder_and_takes_the_body_from_its_caller() {
+    let json = content_type(Representation::Json);
+    let validator = |parts: &[&[u8]]| {
+        let mut validator = Validator::new(shape(Representation::Json), LIMITS);
+        validator.head(200, &[json]).unwrap();
+        parts.iter().for_each(|part| validator.feed(part));
+        validator
+    };
+    let (first, second) = JSON.split_at(7);
+    let kept = validator(&[first, second]).finish(JSON).unwrap();
+    let mut recorder = Recorder::new(shape(Representation::Json), LIMITS);
+    recorder.head(200, &[json]).unwrap();
+    recorder.feed(JSON);
+    let recorded = recorder.finish().unwrap();
+    assert_eq!(
+        (kept.body, kept.headers),
+        (&*recorded.body, recorded.headers)
+    );
+
+    // Bytes that were not judged are not kept.
+    assert_eq!(validator(&[first]).finish(JSON), Err(Rejected::Cut));
+    assert_eq!(validator(&[JSON]).finish(first), Err(Rejected::Cut));
+    let long = vec![b' '; LIMITS.body_bytes_max + 1];
+    assert_eq!(validator(&[&long]).rejected(), Some(Rejected::TooLarge));
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Request {
         })
     }
 
-    fn with_head<T>(&self, then: impl FnOnce(&Head<'_>, &Policy<'_>) -> T) -> T {
+    pub(crate) fn with_head<T>(&self, then: impl FnOnce(&Head<'_>, &Policy<'_>) -> T) -> T {
         let headers: Vec<(&str, &[u8])> = self
             .headers
             .iter()

@@ -294,3 +294,33 @@ async fn a_compressed_body_is_refused() {
         check_stored(&unix.fetch(ask).await);
     }
 }
+
+/// The daemon counts what its edges bring in vain by the words of its own answers.
+#[tokio::test]
+async fn what_is_not_kept_is_counted_by_the_same_words_as_answers_of_the_proxy() {
+    let config = "entry_bytes_max = 1000";
+    let daemon = Plan::daemon().config(config).start().await;
+    let unix = Unix::http1(&daemon.socket());
+    let put = |body: &str| put(&path(1), body.to_owned());
+    let shaped = put(r#"{"error":{"message":"no"}}"#).header(SHAPE, "chat-completions");
+    for (ask, status, reason) in [
+        (shaped, 422, "error"),
+        (put(&"a".repeat(1001)), 413, "too-large"),
+        (put("{}").header("x-reflex-epoch", "0.0"), 409, "purged"),
+        (
+            put("{}").header("content-encoding", "gzip"),
+            415,
+            "content-encoding",
+        ),
+    ] {
+        check_refused(&unix.fetch(ask).await, status, reason);
+        let metrics = daemon.metrics().await;
+        let counted = metrics.sum("reflex_not_kept_total", &[("reason", reason)]);
+        assert!((counted - 1.0).abs() < 0.5, "{reason}: {metrics:#?}");
+    }
+    let bad = put("{}").header(SHAPE, "unknown");
+    check_refused(&unix.fetch(bad).await, 400, "shape");
+    let metrics = daemon.metrics().await;
+    let counted = metrics.sum("reflex_not_kept_total", &[]);
+    assert!((counted - 4.0).abs() < 0.5, "{metrics:#?}");
+}

@@ -110,7 +110,7 @@ async fn another_credential_gets_an_answer_of_its_own() {
     assert_eq!(nobody.header("cache-status"), why);
     envoy
         .until("a bypass with its reason", |metrics| {
-            metrics.sum("reflex_bypasses", &[("reason", "no_credential")]) == 1.0
+            metrics.sum("reflex_bypasses_total", &[("reason", "no-credential")]) == 1.0
         })
         .await;
 }

@@ -20,7 +20,7 @@ async fn what_is_not_good_is_not_stored() {
         }
         envoy
             .until(&format!("{behaviour} is rejected"), |metrics| {
-                metrics.sum("reflex_rejected", &[("reason", reason)]) >= 4.0
+                metrics.sum("reflex_not_kept_total", &[("reason", reason)]) >= 4.0
             })
             .await;
     };
@@ -43,7 +43,7 @@ async fn an_aborted_client_leaves_nothing() {
     upstream.abandoned(1).await;
     envoy
         .until("the cut answer is rejected", |metrics| {
-            metrics.sum("reflex_rejected", &[("reason", "cut")]) == 1.0
+            metrics.sum("reflex_not_kept_total", &[("reason", "cut")]) == 1.0
         })
         .await;
     upstream.release_all();

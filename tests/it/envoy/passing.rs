@@ -74,7 +74,7 @@ async fn an_answer_that_is_too_long_passes_through_unstored() {
     }
     envoy
         .until("the long answers are rejected", |metrics| {
-            metrics.sum("reflex_rejected", &[("reason", "too_large")]) == 2.0
+            metrics.sum("reflex_not_kept_total", &[("reason", "too-large")]) == 2.0
         })
         .await;
 }

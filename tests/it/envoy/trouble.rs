@@ -95,7 +95,7 @@ async fn a_daemon_that_is_killed_and_started_again_under_load_fails_no_request()
     load.goes_on(100).await;
     envoy
         .until("the breaker is open", |metrics| {
-            count(metrics, "reflex_drops") > 0.0
+            count(metrics, "reflex_not_kept_total") > 0.0
         })
         .await;
     let _daemon = daemon.start_again().await;

@@ -30,8 +30,10 @@ async fn answer_to(ask: Ask, response: impl Into<Vec<u8>>) -> Answer {
 
 /// Expects this body, whether a component reads the answer or not.
 async fn check(response: &str, body: &str) -> Answer {
-    let chat = answer_to(Ask::chat("odd"), response).await;
-    let other = answer_to(Ask::get("/v1/models"), response).await;
+    let provider = sends(response).await;
+    let edge = Plan::new(&provider.url()).start().await;
+    let chat = edge.client.fetch(Ask::chat("odd")).await;
+    let other = edge.client.fetch(Ask::get("/v1/models")).await;
     for answer in [&chat, &other] {
         assert_eq!(answer.status, 200, "{response}");
         assert_eq!(answer.body, body.as_bytes(), "{response}");
@@ -43,7 +45,7 @@ const CHUNKS: &str = "5\r\nhello\r\n0\r\n\r\n";
 
 #[tokio::test]
 async fn a_length_beside_chunks_is_not_believed() {
-    for length in ["0", "3", "5", "500"] {
+    for length in ["0", "5", "500"] {
         for (first, second) in [
             (
                 format!("content-length: {length}"),

@@ -163,7 +163,7 @@ fn recordings_together_stay_within_their_budget() {
     assert!(play.worker.shared().recording().take(left - 1));
     play.chunk(first, "12", false);
     play.provider(follower);
-    assert_eq!(play.counted("drops_memory"), 1);
+    assert_eq!(play.counted("not_kept_total.memory"), 1);
     let recording = play.worker.shared().recording();
     assert_eq!(recording.left(), 2, "what it had taken is given back");
     recording.give_back(left - 1);
@@ -181,7 +181,7 @@ fn inserts_together_stay_within_their_budget() {
     play.answers(first, &json("hi"));
     play.settle();
     assert_eq!(
-        (play.counted("drops_busy"), play.counted("inserts")),
+        (play.counted("not_kept_total.busy"), play.counted("inserts")),
         (1, 0)
     );
     assert!(play.daemon.entries.is_empty() && play.daemon.fills.is_empty());
@@ -211,7 +211,10 @@ fn an_insert_counts_when_it_is_done() {
     play.daemon.mood = Mood::Nonsense;
     play.settle();
     assert_eq!(
-        (play.counted("inserts"), play.counted("drops_failed")),
+        (
+            play.counted("inserts"),
+            play.counted("not_kept_total.failed")
+        ),
         (0, 1)
     );
     play.ends();

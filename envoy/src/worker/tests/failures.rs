@@ -41,7 +41,7 @@ fn a_daemon_that_fails_is_left_alone_and_found_again() {
         play.leaves(id);
     }
     assert_eq!(play.daemon.calls, calls, "nobody is asked");
-    assert_eq!(play.counted("drops_breaker_open"), 100);
+    assert_eq!(play.counted("not_kept_total.breaker-open"), 100);
     assert!(play.worker.shared().breaker.is_open());
 
     // After the pause one finds out, the rest need not wait for it.
@@ -88,7 +88,7 @@ fn an_insert_without_a_reply_gives_its_room_back() {
     assert!(!play.worker.shared().sending().is_whole());
     play.passes(100);
     assert!(play.worker.shared().sending().is_whole());
-    assert_eq!(play.counted("drops_failed"), 1);
+    assert_eq!(play.counted("not_kept_total.failed"), 1);
     // A reply that comes after all gives nothing back a second time.
     play.daemon.mood = Mood::Works;
     play.settle();

@@ -78,7 +78,7 @@ fn an_answer_that_was_asked_for_before_a_purge_is_kept_nowhere() {
             .iter()
             .any(|asked| asked.starts_with("PUT"))
     );
-    assert_eq!(play.counted("drops_purged"), 1);
+    assert_eq!(play.counted("not_kept_total.purged"), 1);
     play.ends();
 }
 
@@ -91,7 +91,10 @@ fn a_purge_that_the_worker_has_not_heard_of_is_the_daemons_to_see() {
     play.settle();
     assert!(play.daemon.entries.is_empty());
     assert_eq!(
-        (play.counted("inserts"), play.counted("drops_refused")),
+        (
+            play.counted("inserts"),
+            play.counted("not_kept_total.refused")
+        ),
         (0, 1)
     );
     // The refusal has told of it.

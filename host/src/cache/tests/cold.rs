@@ -11,6 +11,9 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().build().unwrap()
 }
 
+/// What comes for sure is waited for, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A cache that has read none of its entries yet.
 fn cold(props: &Props, entries: u64) -> Cache {
     let cache = props.open();
@@ -19,7 +22,13 @@ fn cold(props: &Props, entries: u64) -> Cache {
     }
     cache.sync().unwrap();
     drop(cache);
-    props.open()
+    patient(props)
+}
+
+fn patient(props: &Props) -> Cache {
+    let cache = props.open();
+    cache.shared.readers.wait_at_most(PATIENCE);
+    cache
 }
 
 async fn find(cache: &Cache, number: u64) -> Option<u64> {
@@ -57,7 +66,12 @@ fn a_read_that_hangs_is_a_miss_and_further_ones_are_not_begun() {
     let props = Props::new();
     let cache = cold(&props, 3);
     props.faults.reads.close();
-    assert_eq!(runtime().block_on(find(&cache, 0)), None);
+    let give_up = async {
+        props.faults.reads.wait_for_one();
+        cache.shared.readers.wait_at_most(Duration::from_millis(1));
+    };
+    let (found, ()) = runtime().block_on(async { tokio::join!(find(&cache, 0), give_up) });
+    assert_eq!(found, None);
     let stats = cache.stats();
     assert_eq!((stats.lookups_given_up, stats.healthy), (1, false));
     assert!(stats.trouble.unwrap().contains("hangs"));
@@ -71,6 +85,7 @@ fn a_read_that_hangs_is_a_miss_and_further_ones_are_not_begun() {
     assert_eq!(cache.stats().lookups_given_up, 3);
 
     props.faults.reads.open();
+    cache.shared.readers.wait_at_most(PATIENCE);
     while !cache.stats().healthy {
         thread::yield_now();
     }
@@ -98,8 +113,7 @@ fn of_many_that_wait_at_once_all_are_answered_or_told_at_once() {
     let waited = finds.into_iter().take(readers::WAITING_MAX);
     let answered = waited.filter_map(|find| runtime.block_on(find)).count();
     let given_up = cache.stats().lookups_given_up as usize;
-    assert_eq!(answered + given_up, readers::WAITING_MAX + MORE);
-    assert!(answered > 0);
+    assert_eq!((answered, given_up), (readers::WAITING_MAX, MORE));
 }
 
 /// What reads keeps no cache open that nobody uses any more.
@@ -125,7 +139,7 @@ fn a_damaged_entry_and_an_expired_one_are_what_they_are_to_everybody() {
     cache.sync().unwrap();
     drop(cache);
     props.flip(FIRST_RECORD + 500, 1);
-    let cache = props.open();
+    let cache = patient(&props);
     let runtime = runtime();
     assert_eq!(runtime.block_on(find(&cache, 0)), None);
     let later = runtime.block_on(cache.lookup_async(&key(1), NOW + 2));

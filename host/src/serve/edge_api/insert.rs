@@ -5,12 +5,14 @@ use super::refusal::Refusal;
 use super::{EdgeApi, Name};
 use crate::answer::{AnswerHead, Notes};
 use crate::cache::{CacheKey, InsertError, NewEntry};
+use crate::runtime::Gathered;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use reflex_llm::{Limits, MODEL_BYTES_MAX, Recorder, Rejected, Shape, Storable};
+use reflex_llm::{Limits, MODEL_BYTES_MAX, Rejected, Shape, Storable, Validator};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinError;
@@ -18,8 +20,22 @@ use tokio::task::JoinError;
 /// Payloads over this length are stored on a blocking thread.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// Stores the answer that a request brings, and lets go on who has waited for it.
+/// Stores the answer that a request brings, and lets go on who has waited for it. One that is not
+/// kept is counted.
 pub(super) async fn insert(
+    api: &Arc<EdgeApi>,
+    name: Name,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<Response, Refusal> {
+    let inserted = try_insert(api, name, headers, body).await;
+    if let Some(reason) = inserted.as_ref().err().and_then(Refusal::not_kept) {
+        api.metrics.not_kept(reason);
+    }
+    inserted
+}
+
+async fn try_insert(
     api: &Arc<EdgeApi>,
     name: Name,
     headers: &HeaderMap,
@@ -81,7 +97,7 @@ struct Arrival {
     model: Option<String>,
     /// The epoch that the answer is of.
     epoch: Option<String>,
-    answer: Storable,
+    answer: Storable<Bytes>,
 }
 
 impl Arrival {
@@ -94,7 +110,11 @@ impl Arrival {
         if !headers.get_all(CONTENT_ENCODING).iter().all(identity) {
             let why = "bodies are kept as they are read, not compressed";
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            return Err(Refusal::new(status, "content-encoding", why));
+            return Err(Refusal::new(
+                status,
+                Rejected::ContentEncoding.detail(),
+                why,
+            ));
         }
         let ttl = match text(headers, &TTL, "number")? {
             Some("never") => None,
@@ -129,7 +149,7 @@ impl Arrival {
             answer: Storable {
                 status: 200,
                 headers: kept,
-                body: Vec::new(),
+                body: Bytes::new(),
             },
         })
     }
@@ -186,16 +206,16 @@ fn model(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 }
 
 /// The whole body.
-async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Vec<u8>, Refusal> {
+async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Bytes, Refusal> {
     let most = api.cache.entry_bytes_max();
-    let mut bytes = Vec::new();
+    let mut bytes = Gathered::new(&api.budget);
     loop {
         let Ok(frame) = tokio::time::timeout(api.idle_max, body.frame()).await else {
             let why = "the body paused for too long";
             return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "body", why));
         };
         match frame {
-            None => return Ok(bytes),
+            None => return Ok(bytes.into_bytes()),
             Some(Err(_)) => {
                 let why = "the body came to no proper end";
                 return Err(Refusal::bad("body", why));
@@ -205,14 +225,16 @@ async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Vec<u8>, Refusal> {
                 if part.len() as u64 > most - bytes.len() as u64 {
                     return Err(Refusal::too_large(most));
                 }
-                bytes.extend_from_slice(&part);
+                if !bytes.push(&part) {
+                    return Err(Refusal::no_memory());
+                }
             }
         }
     }
 }
 
 /// The same judgement that the edge has made: what arrives here may have been altered on the way.
-fn judge(shape: Shape, answer: &Storable, allow_length: bool) -> Result<(), Rejected> {
+fn judge(shape: Shape, answer: &Storable<Bytes>, allow_length: bool) -> Result<(), Rejected> {
     let limits = Limits {
         body_bytes_max: answer.body.len(),
         allow_length,
@@ -222,8 +244,8 @@ fn judge(shape: Shape, answer: &Storable, allow_length: bool) -> Result<(), Reje
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_slice()))
         .collect();
-    let mut recorder = Recorder::new(shape, limits);
-    recorder.head(answer.status, &headers)?;
-    recorder.feed(&answer.body);
-    recorder.finish().map(drop)
+    let mut validator = Validator::new(shape, limits);
+    validator.head(answer.status, &headers)?;
+    validator.feed(&answer.body);
+    validator.finish(&answer.body).map(drop)
 }

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use reflex_llm::{Dropped, Rejected};
 use std::fmt::Display;
 
 /// A reply that is not what was asked for.
@@ -38,22 +39,44 @@ impl Refusal {
 
     pub(crate) fn too_large(most: u64) -> Self {
         let why = format!("an entry has at most {most} bytes");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", why)
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            Rejected::TooLarge.detail(),
+            why,
+        )
     }
 
     pub(crate) fn headers_too_large(most: u64) -> Self {
         let why = format!("the headers that are kept have at most {most} bytes in all");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "headers-too-large", why)
+        let reason = Dropped::HeadersTooLarge.detail();
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, reason, why)
     }
 
     pub(crate) fn busy() -> Self {
         let why = "the disk does not keep up";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", why)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Dropped::Busy.detail(), why)
+    }
+
+    pub(crate) fn no_memory() -> Self {
+        let why = "all requests together hold as much as inflight_bytes_max lets them";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "memory", why)
     }
 
     pub(crate) fn purged() -> Self {
         let why = "there was a purge since that epoch";
-        Self::new(StatusCode::CONFLICT, "purged", why)
+        Self::new(StatusCode::CONFLICT, Dropped::Purged.detail(), why)
+    }
+
+    /// Why an answer was not kept, if this says so of one that was well-formed.
+    pub(crate) fn not_kept(&self) -> Option<&'static str> {
+        // A body that came to no proper end is an answer that was cut.
+        let reason = match self.reason {
+            "body" => Rejected::Cut.detail(),
+            reason => reason,
+        };
+        let is_known =
+            Rejected::from_detail(reason).is_some() || Dropped::from_detail(reason).is_some();
+        is_known.then_some(reason)
     }
 
     pub(crate) fn method(allow: &'static str) -> Self {

@@ -10,9 +10,11 @@ use super::open::{Http1, Http2, Opened, StreamLimit, open};
 use http::header::HeaderMap;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use wasmtime_wasi_http::WasiBody;
 
@@ -132,10 +134,7 @@ impl Pool {
             changed.as_mut().enable();
             match self.next(since) {
                 Next::Use(lease) => return Ok(lease),
-                Next::Open(opening) => {
-                    let opened = open(self.connector.connect().await?).await?;
-                    return Ok(self.add(opened, opening));
-                }
+                Next::Open(opening) => return self.open(opening, since, changed).await,
                 Next::Wait(waiting) => {
                     changed.await;
                     drop(waiting);
@@ -144,13 +143,37 @@ impl Pool {
         }
     }
 
-    fn next(self: &Arc<Self>, since: Option<Instant>) -> Next {
-        let mut state = self.lock();
+    /// A new connection, or one that comes free before it is there.
+    async fn open<'a>(
+        self: &'a Arc<Self>,
+        opening: Opening,
+        since: Option<Instant>,
+        mut changed: Pin<&mut Notified<'a>>,
+    ) -> Result<Lease, BoxError> {
+        let opened = async { open(self.connector.connect().await?).await };
+        tokio::pin!(opened);
+        loop {
+            tokio::select! {
+                biased;
+                opened = &mut opened => return Ok(self.add(opened?, opening)),
+                () = changed.as_mut() => {}
+            }
+            changed.set(self.changed.notified());
+            changed.as_mut().enable();
+            let found = self.find(&mut self.lock(), since);
+            if let Some(lease) = found {
+                return Ok(lease);
+            }
+        }
+    }
+
+    /// A connection that is there and has room.
+    fn find(self: &Arc<Self>, state: &mut State, since: Option<Instant>) -> Option<Lease> {
         let now = Instant::now();
         if since.is_none() {
             while let Some(idle) = state.idle.pop() {
                 if idle.until > now && idle.sender.is_ready() {
-                    return Next::Use(Lease {
+                    return Some(Lease {
                         sender: Sender::Http1(idle.sender, Arc::downgrade(self)),
                         meter: idle.meter,
                         is_reused: true,
@@ -162,13 +185,19 @@ impl Pool {
         let has_room = |shared: &&mut Shared| {
             shared.streams < shared.limit.get() && since.is_none_or(|since| shared.opened > since)
         };
-        if let Some(shared) = state.shared.iter_mut().find(has_room) {
-            shared.streams += 1;
-            return Next::Use(Lease {
-                sender: Sender::Http2(shared.sender.clone(), self.stream(shared.number)),
-                meter: Arc::clone(&shared.meter),
-                is_reused: true,
-            });
+        let shared = state.shared.iter_mut().find(has_room)?;
+        shared.streams += 1;
+        Some(Lease {
+            sender: Sender::Http2(shared.sender.clone(), self.stream(shared.number)),
+            meter: Arc::clone(&shared.meter),
+            is_reused: true,
+        })
+    }
+
+    fn next(self: &Arc<Self>, since: Option<Instant>) -> Next {
+        let mut state = self.lock();
+        if let Some(lease) = self.find(&mut state, since) {
+            return Next::Use(lease);
         }
         // Whoever opens a connection of HTTP/2 leaves room on it for the others.
         if let Some(streams) = state.http2
@@ -239,6 +268,8 @@ impl Pool {
             });
             self.reap(&mut state);
         }
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// Closes what is idle for too long, until nothing is left.
@@ -396,7 +427,7 @@ impl Drop for Stream {
             shared.streams = shared.streams.saturating_sub(1);
             shared.used = Instant::now();
         }
-        let is_wanted = state.waiting > 0;
+        let is_wanted = state.waiting > 0 || state.opening > 0;
         drop(state);
         if is_wanted {
             pool.changed.notify_waiters();

@@ -112,6 +112,10 @@ impl Guest for Hostile {
                 drop(entry);
                 Ok(text(0))
             }
+            Some(b"peek-all") => {
+                let peeked = http::peek(request, u64::MAX).await?;
+                Ok(text(peeked.body.map_or(0, |body| body.len() as u64)))
+            }
             Some(b"refuse") => Err(ErrorCode::InternalError(Some("told to".into()))),
             Some(_) => Err(ErrorCode::ConfigurationError),
         }

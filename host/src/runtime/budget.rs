@@ -1,0 +1,151 @@
+//! The bytes that all requests hold at once, and their bound.
+//!
+//! A body is held for three reasons: a request's, so that the guest can read it and so that it can
+//! be sent again; an answer's, so that it can be stored and so that others can read it. Each holder
+//! has a [`Reservation`], which grows with what it holds and ends with it. What does not fit is not
+//! held: the request or the answer passes through.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many bytes all requests together may hold, and how many they do. One for all that work in
+/// the same memory.
+#[derive(Debug)]
+pub struct Budget {
+    bytes_max: u64,
+    held: AtomicU64,
+}
+
+/// Bytes that one holder has of a [`Budget`]. They are given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Budget {
+    /// A budget of so many bytes, of which none is held.
+    pub fn new(bytes_max: u64) -> Arc<Self> {
+        Arc::new(Self {
+            bytes_max,
+            held: AtomicU64::new(0),
+        })
+    }
+
+    /// Bytes that are held now. It may exceed the bound by what had arrived already when the
+    /// bound was reached, which is one frame of a body for each answer under way.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether so many bytes fit now. They may not any more a moment later.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        self.held().saturating_add(bytes) <= self.bytes_max
+    }
+
+    /// A reservation of nothing, to grow.
+    pub(crate) fn reserve(self: &Arc<Self>) -> Reservation {
+        Reservation {
+            budget: Arc::clone(self),
+            bytes: 0,
+        }
+    }
+}
+
+impl Reservation {
+    /// Takes so many bytes more, all of them or none. Whether it did.
+    #[must_use]
+    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
+        let bytes = bytes as u64;
+        let most = self.budget.bytes_max;
+        let grown = self
+            .budget
+            .held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+                held.checked_add(bytes).filter(|held| *held <= most)
+            });
+        self.bytes += if grown.is_ok() { bytes } else { 0 };
+        grown.is_ok()
+    }
+
+    /// Counts so many bytes more, which are in memory already and needed, whether they fit or not.
+    pub(crate) fn count(&mut self, bytes: usize) {
+        self.budget.held.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.bytes += bytes as u64;
+    }
+
+    /// Gives back all but so many bytes.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        let given_back = self.bytes.saturating_sub(bytes as u64);
+        self.bytes -= given_back;
+        self.budget.held.fetch_sub(given_back, Ordering::Relaxed);
+    }
+
+    /// All that is reserved here, out of this one.
+    pub(crate) fn take(&mut self) -> Self {
+        let rest = self.budget.reserve();
+        std::mem::replace(self, rest)
+    }
+
+    /// What it is of.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.shrink_to(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_holders_together_stay_within_the_bound() {
+        let budget = Budget::new(10);
+        let (mut one, mut two) = (budget.reserve(), budget.reserve());
+        assert!(one.grow(6) && two.grow(4));
+        assert!(!one.grow(1) && !two.grow(usize::MAX));
+        assert_eq!(budget.held(), 10);
+        one.shrink_to(2);
+        assert!(two.grow(3) && !two.grow(2));
+        drop(two);
+        assert_eq!(budget.held(), 2);
+        assert!(budget.has_room(8) && !budget.has_room(9));
+        one.shrink_to(100);
+        assert_eq!(budget.held(), 2);
+        drop(one);
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn bytes_that_are_there_already_count_beyond_the_bound() {
+        let budget = Budget::new(10);
+        let mut one = budget.reserve();
+        one.count(15);
+        assert_eq!(budget.held(), 15);
+        assert!(!one.grow(0) && !budget.has_room(0));
+        drop(one);
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn holders_on_many_threads_never_take_more_than_there_is() {
+        let budget = Budget::new(1000);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for bytes in 0..1000 {
+                        let mut one = budget.reserve();
+                        let _ = one.grow(bytes % 300);
+                        assert!(budget.held() <= 1000);
+                    }
+                });
+            }
+        });
+        assert_eq!(budget.held(), 0);
+    }
+}

@@ -1,0 +1,271 @@
+//! What the daemon holds of requests and answers under way: as much as they are long, within one
+//! bound for all of them, and never at the cost of a client.
+
+use reflex_tests::client::{Answer, Ask, Client, Streaming};
+use reflex_tests::edge::{Edge, Plan};
+use reflex_tests::upstream::Upstream;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use crate::guest::edge_with_test_guest;
+
+const MIB: u64 = 1 << 20;
+
+/// A line of the process' status, in bytes. `VmHWM` is the most memory that it ever had.
+#[cfg(target_os = "linux")]
+fn memory(edge: &Edge, line: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", edge.id())).expect("it runs");
+    let found = status.lines().find_map(|text| text.strip_prefix(line));
+    let kilobytes = found.and_then(|text| text.trim_matches([':', '\t', ' ']).split(' ').next());
+    kilobytes.expect(line).parse::<u64>().expect("a number") << 10
+}
+
+/// A stream of so many times 900,000 bytes: the provider repeats the prompt for each choice.
+fn long(prompt: char, choices: u32) -> Ask {
+    let prompt = prompt.to_string().repeat(900_000);
+    let messages = json!([{"role": "user", "content": prompt}]);
+    let body = json!({"model": "mock", "stream": true, "n": choices, "messages": messages});
+    Ask::body(body.to_string()).mock("gated")
+}
+
+fn read(stream: Streaming) -> JoinHandle<Answer> {
+    tokio::spawn(stream.whole())
+}
+
+async fn whole(reader: JoinHandle<Answer>, bytes_min: usize) -> Answer {
+    let answer = reader.await.expect("an answer");
+    let body = &answer.body;
+    assert!(body.len() > bytes_min && body.ends_with(b"data: [DONE]\n\n"));
+    answer
+}
+
+async fn held(edge: &Edge) -> u64 {
+    edge.metrics().await.sum("reflex_inflight_bytes", &[]) as u64
+}
+
+/// A queue of its frames took 190 MiB for 1 MiB.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_request_in_parts_of_one_byte_costs_what_it_is_long() {
+    let upstream = Upstream::start().await;
+    let edge = Edge::before(&upstream).await;
+    let prompt = |text: &str| Ask::chat(&text.repeat(500_000));
+    edge.client.fetch(prompt("a")).await;
+    let before = memory(&edge, "VmHWM");
+    let answer = edge.client.fetch(prompt("b").chunked(1)).await;
+    assert_eq!(answer.reflex(), "MISS");
+    let grown = memory(&edge, "VmHWM") - before;
+    println!("{} KiB for 500 kB in parts of a byte", grown >> 10);
+    assert!(grown < 24 * MIB, "{} MiB for half a MiB", grown / MIB);
+    // It is the same request, however it was cut.
+    assert_eq!(
+        edge.client.fetch(prompt("b")).await.reflex(),
+        "HIT_L1_EXACT"
+    );
+    assert_eq!(held(&edge).await, 0);
+}
+
+/// A megabyte of tiny numbers took 18 while the provider thought, and for as long as the instance
+/// lived.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn requests_of_tiny_values_take_little_memory_and_leave_none() {
+    const REQUESTS: usize = 8;
+    let upstream = Upstream::start().await;
+    let edge = Edge::before(&upstream).await;
+    let values = vec!["1"; 500_000].join(",");
+    let ask = |number: usize| {
+        let messages = r#"[{"role":"user","content":"a"}]"#;
+        let body = format!(r#"{{"model":"mock","messages":{messages},"n{number}":[{values}]}}"#);
+        Ask::body(body).header("x-hold", "1")
+    };
+    let few = |number: usize| Ask::chat(&format!("a few {number}"));
+    let all = |asks: Vec<Ask>| {
+        let client = edge.client.clone();
+        let ask = move |ask| {
+            let client = client.clone();
+            tokio::spawn(async move { client.fetch(ask).await.status })
+        };
+        asks.into_iter().map(ask).collect::<Vec<_>>()
+    };
+    // As many instances as there will be, and connections.
+    for answer in all((0..REQUESTS).map(few).collect()) {
+        assert_eq!(answer.await.expect("an answer"), 200);
+    }
+    let calls = upstream.call_count();
+    let before = memory(&edge, "VmRSS");
+    let asked = all((0..REQUESTS).map(ask).collect());
+    upstream.called(calls + REQUESTS).await;
+    let during = memory(&edge, "VmRSS").saturating_sub(before);
+    upstream.release_all();
+    for answer in asked {
+        assert_eq!(answer.await.expect("an answer"), 200);
+    }
+    edge.client.fetch(few(0)).await;
+    let after = memory(&edge, "VmRSS").saturating_sub(before);
+    let kib = |bytes: u64| bytes / REQUESTS as u64 >> 10;
+    println!(
+        "{} KiB a request meanwhile, {} KiB afterwards",
+        kib(during),
+        kib(after)
+    );
+    assert!(during < REQUESTS as u64 * 12 * MIB, "{during}");
+    assert!(after < REQUESTS as u64 * 3 * MIB, "{after}");
+}
+
+/// The bound is the operator's. What finds no room passes through, whole.
+#[tokio::test]
+async fn what_all_requests_hold_has_one_bound_that_no_client_notices() {
+    let upstream = Upstream::start().await;
+    let edge = Plan::new(&upstream.url())
+        .config("inflight_bytes_max = 8388608")
+        .start()
+        .await;
+    let mut streams = Vec::new();
+    for prompt in 'a'..='l' {
+        streams.push(edge.client.send(long(prompt, 4)).await);
+    }
+    let statuses: Vec<_> = streams
+        .iter()
+        .map(|stream| stream.headers["x-reflex-status"].to_str().expect("text"))
+        .collect();
+    assert!(statuses.contains(&"MISS"), "{statuses:?}");
+    let readers: Vec<_> = streams.into_iter().map(read).collect();
+    // All are under way: what they hold stays within the bound, but for a frame.
+    for _ in 0..readers.len() {
+        upstream.release(2);
+        assert!(held(&edge).await <= 9 * MIB);
+    }
+    upstream.release_all();
+    for reader in readers {
+        whole(reader, 3_600_000).await;
+    }
+    let metrics = edge.metrics().await;
+    let given_up = metrics.sum("reflex_not_kept_total", &[("reason", "memory")]);
+    let passed = metrics.sum("reflex_requests_total", &[("detail", "memory")]);
+    assert!(given_up + passed > 0.5, "{metrics:#?}");
+    edge.until("nothing is held", |metrics| {
+        metrics.sum("reflex_inflight_bytes", &[]) < 0.5
+    })
+    .await;
+}
+
+/// With no room at all, the daemon is a proxy.
+#[tokio::test]
+async fn without_room_every_request_reaches_the_provider_untouched() {
+    let upstream = Upstream::start().await;
+    let edge = Plan::new(&upstream.url())
+        .config("inflight_bytes_max = 1")
+        .start()
+        .await;
+    for calls in 1..=2 {
+        let ask = Ask::chat("no room");
+        let answer = edge.client.fetch(ask.clone()).await;
+        let expected = r#"reflex; fwd=bypass; detail="memory""#;
+        assert_eq!(answer.header("cache-status"), expected);
+        assert_eq!(upstream.call_count(), calls);
+        let call = upstream.calls().pop().expect("a call");
+        assert_eq!(call.body, *ask.sent());
+    }
+    assert_eq!(edge.client.fetch(Ask::get("/v1/models")).await.status, 200);
+    assert_eq!(held(&edge).await, 0);
+}
+
+/// It held up all others for good once the answer was longer than what is kept of one.
+#[tokio::test]
+async fn a_leader_that_reads_nothing_of_a_long_answer_holds_up_nobody() {
+    let upstream = Upstream::start().await;
+    let edge = Plan::new(&upstream.url())
+        .config("entry_bytes_max = 1048576")
+        .start()
+        .await;
+    let leader = edge.client.send(long('x', 12)).await;
+    let first = edge.client.send(long('x', 12)).await;
+    let http2 = Client::http2(edge.client.base());
+    let second = http2.send(long('x', 12)).await;
+    for follower in [&first, &second] {
+        let status = follower.headers["cache-status"].to_str().expect("text");
+        assert_eq!(status, "reflex; fwd=miss; collapsed");
+    }
+    upstream.release_all();
+    let (first, second) = (read(first), read(second));
+    let first = whole(first, 10_000_000).await.body;
+    assert!(whole(second, 10_000_000).await.body == first);
+    // Nor has it lost anything.
+    assert!(whole(read(leader), 10_000_000).await.body == first);
+    assert_eq!(upstream.call_count(), 1);
+    edge.recorded(0, 1).await;
+    edge.until("nothing is held", |metrics| {
+        metrics.sum("reflex_inflight_bytes", &[]) < 0.5
+    })
+    .await;
+}
+
+/// A follower that reads slowly over HTTP/2 was reset.
+#[tokio::test]
+async fn a_slow_follower_of_a_long_answer_is_not_reset() {
+    let upstream = Upstream::start().await;
+    let edge = Plan::new(&upstream.url())
+        .config("entry_bytes_max = 1048576")
+        .start()
+        .await;
+    let leader = edge.client.send(long('y', 12)).await;
+    let http2 = Client::http2(edge.client.base());
+    let slow = http2.send(long('y', 12)).await;
+    upstream.release_all();
+    let first = whole(read(leader), 10_000_000).await.body;
+    assert!(whole(read(slow), 10_000_000).await.body == first);
+    assert_eq!(upstream.call_count(), 1);
+}
+
+/// A guest that asks for more than the operator lets it read gets no more.
+#[tokio::test]
+async fn a_guest_reads_no_longer_request_than_the_operator_allows() {
+    let upstream = Upstream::start().await;
+    let edge = edge_with_test_guest(&upstream, "request_bytes_max = 100000").await;
+    for (bytes, read) in [(90_000, "90000"), (100_001, "0"), (3_000_000, "0")] {
+        let ask = Ask::body(vec![b'x'; bytes]).header("x-test-guest", "peek-all");
+        let answer = edge.client.fetch(ask).await;
+        assert_eq!(answer.body, read, "{bytes}");
+    }
+}
+
+/// Guests had so much time, whether the machine ran them or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_machine_turns_no_hit_into_a_call() {
+    let upstream = Upstream::start().await;
+    let edge = Plan::new(&upstream.url())
+        .config("guest_milliseconds_max = 20")
+        .start()
+        .await;
+    edge.client.fetch(Ask::chat("known")).await;
+    let calls = upstream.call_count();
+    let busy = std::sync::atomic::AtomicBool::new(true);
+    let threads = 16 * std::thread::available_parallelism().map_or(4, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while busy.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let client = edge.client.clone();
+        let asked = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async move {
+                for _ in 0..20 {
+                    let hit = client.try_send(Ask::chat("known")).await;
+                    let hit = hit?.headers["x-reflex-status"].clone();
+                    if hit != "HIT_L1_EXACT" {
+                        return Err(format!("{hit:?}"));
+                    }
+                }
+                Ok(())
+            })
+        });
+        busy.store(false, std::sync::atomic::Ordering::Relaxed);
+        asked
+    })
+    .expect("hits only");
+    assert_eq!(upstream.call_count(), calls);
+}
