@@ -2,6 +2,7 @@
 
 use super::allowance::Allowance;
 use super::bindings::cache::Error;
+use super::lookups::Lookups;
 use reflex_llm::{Anonymous, Lifetimes, PathRule, Policy, Tenant};
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -47,6 +48,9 @@ pub struct Grant {
     pub groups: Arc<HashMap<Tenant, Tenant>>,
     /// How long entries live.
     pub lifetimes: Arc<Lifetimes>,
+    /// What the instance that has this grant has looked up in vain: none for each clone, and nothing
+    /// for a host to set.
+    pub lookups: Lookups,
 }
 
 /// Whose entries a component may name.
@@ -85,6 +89,7 @@ impl Default for Grant {
             paths: Arc::default(),
             groups: Arc::default(),
             lifetimes: Arc::default(),
+            lookups: Lookups::default(),
         }
     }
 }
