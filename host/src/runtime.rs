@@ -25,7 +25,6 @@ mod allowance;
 mod batch;
 #[cfg(feature = "http")]
 mod batch_host;
-mod begun;
 mod bindings;
 #[cfg(feature = "http")]
 mod body;
@@ -50,6 +49,7 @@ mod heads;
 mod http_host;
 mod keyvalue_host;
 mod limits;
+mod lookups;
 #[cfg(feature = "http")]
 mod misses;
 #[cfg(feature = "http")]
@@ -112,6 +112,7 @@ pub use http_host::{
 };
 pub use keyvalue_host::{Bucket, add_keyvalue_to_linker, add_keyvalue_to_linker_async};
 pub use limits::GuestLimits;
+pub use lookups::Lookups;
 #[cfg(feature = "http")]
 pub(crate) use pace::Mark;
 #[cfg(feature = "http")]

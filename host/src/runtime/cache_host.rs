@@ -346,7 +346,7 @@ impl ReflexCtx {
 
     fn note(&self, key: &CacheKey, since: Mark, is_there: bool) {
         if !is_there {
-            self.grant.allowance.begun.missed(key, since);
+            self.grant.lookups.missed(key, since);
         }
     }
 
@@ -384,7 +384,7 @@ impl ReflexCtx {
     /// Since when a guest may have fetched what it inserts now.
     pub(super) fn begun(&self, key: &Key) -> Mark {
         let now = self.cache.purges().now();
-        self.grant.allowance.begun.take(&self.key(key), now)
+        self.grant.lookups.take(&self.key(key), now)
     }
 
     /// Stores what is named so, for as long as the operator's rules say, or as is asked for within
@@ -451,7 +451,7 @@ impl ReflexCtx {
         let allowance = &self.grant.allowance;
         let cache_key = self.key(key);
         // With its own mark it needs none that was noted.
-        allowance.begun.take(&cache_key, since);
+        self.grant.lookups.forget(&cache_key);
         let bytes = (metadata.len() + payload.len()) as u64;
         allowance.take_insert(now_ms).map_err(NotStored::Refused)?;
         let before = allowance
@@ -485,6 +485,7 @@ impl ReflexCtx {
         let digest = &key.digest;
         let key = self.key(key);
         let was_there = self.cache.remove_named_now(&key, digest);
+        self.grant.lookups.forget(&key);
         self.grant.allowance.set(&key, 0);
         was_there
     }

@@ -2,6 +2,7 @@
 
 use super::allowance::Allowance;
 use super::bindings::cache::Error;
+use super::lookups::Lookups;
 use reflex_llm::{Anonymous, Lifetimes, PathRule, Policy, Rules, Tenant};
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -49,6 +50,9 @@ pub struct Grant {
     pub groups: Arc<HashMap<Tenant, Tenant>>,
     /// How long entries live.
     pub lifetimes: Arc<Lifetimes>,
+    /// What the instance that has this grant has looked up in vain: none for each clone, and nothing
+    /// for a host to set.
+    pub lookups: Lookups,
 }
 
 /// Whose entries a component may name.
@@ -88,6 +92,7 @@ impl Default for Grant {
             rules: Arc::default(),
             groups: Arc::default(),
             lifetimes: Arc::default(),
+            lookups: Lookups::default(),
         }
     }
 }

@@ -1,0 +1,122 @@
+//! Since when an instance fetches what it did not find: an answer is not stored when it was purged
+//! since.
+//!
+//! A guest that looks up, asks its model and inserts tells nobody when it has asked. It has so after
+//! the lookup, so that the lookup's moment stands for it.
+
+use crate::cache::{CacheKey, Mark};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Misses of one instance that are remembered until it inserts, at some 150 bytes each. Past it the
+/// oldest is forgotten, and what is inserted without a miss that is known counts as begun then.
+const MISSES_MAX: usize = 4096;
+
+/// What one instance has looked up and not found, and when. A clone is that of another instance, and
+/// has looked up nothing.
+#[derive(Default)]
+pub struct Lookups(Mutex<Misses>);
+
+#[derive(Default)]
+struct Misses {
+    since: HashMap<CacheKey, Mark>,
+    /// In the order in which they were noted; with some that are gone already.
+    order: VecDeque<(CacheKey, Mark)>,
+    /// Of the newest that is forgotten.
+    forgotten: Option<Mark>,
+}
+
+impl Lookups {
+    /// A lookup that began at that mark has found nothing. The last one counts: an instance does one
+    /// thing after the other.
+    pub(super) fn missed(&self, key: &CacheKey, since: Mark) {
+        let mut misses = self.lock();
+        if misses.since.insert(*key, since) == Some(since) {
+            return;
+        }
+        misses.order.push_back((*key, since));
+        while misses.order.len() > MISSES_MAX
+            && let Some((key, since)) = misses.order.pop_front()
+        {
+            if misses.since.get(&key) == Some(&since) {
+                misses.since.remove(&key);
+                misses.forgotten = misses.forgotten.max(Some(since));
+            }
+        }
+    }
+
+    /// An answer is inserted: since when it was fetched, or `now` if it was not looked for.
+    pub(super) fn take(&self, key: &CacheKey, now: Mark) -> Mark {
+        let mut misses = self.lock();
+        let since = misses.since.remove(key).or(misses.forgotten);
+        since.map_or(now, |since| since.min(now))
+    }
+
+    /// The instance removes the entry itself: what it inserts then is from after that.
+    pub(super) fn forget(&self, key: &CacheKey) {
+        self.lock().since.remove(key);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Misses> {
+        // Nothing that runs under this lock can panic half-way through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clone for Lookups {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl fmt::Debug for Lookups {
+    /// Without keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lookups({})", self.lock().since.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{Cache, CacheOptions};
+
+    fn key(number: u32) -> CacheKey {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&number.to_le_bytes());
+        CacheKey::from_bytes(bytes)
+    }
+
+    #[test]
+    fn the_last_miss_counts_until_there_is_an_insert_and_what_is_forgotten_counts_as_old() {
+        let cache = Cache::in_memory(&CacheOptions::default());
+        let mark = || {
+            cache.remove(&key(0));
+            cache.purges().now()
+        };
+        let lookups = Lookups::default();
+        let [first, second, third] = [(); 3].map(|()| mark());
+        assert_eq!(lookups.take(&key(1), third), third);
+        lookups.missed(&key(1), first);
+        assert_eq!(lookups.clone().take(&key(1), third), third);
+        assert_eq!(lookups.take(&key(1), third), first);
+        assert_eq!(lookups.take(&key(1), third), third);
+        lookups.missed(&key(1), first);
+        lookups.missed(&key(1), second);
+        assert_eq!(lookups.take(&key(1), third), second);
+        lookups.missed(&key(1), first);
+        lookups.forget(&key(1));
+        assert_eq!(lookups.take(&key(1), third), third);
+        lookups.missed(&key(1), first);
+        for number in 2..2 + MISSES_MAX as u32 {
+            lookups.missed(&key(number), second);
+        }
+        let last = mark();
+        // Nobody knows any more whether it was looked for.
+        assert!(lookups.take(&key(1), last) <= second);
+        assert!(lookups.take(&key(0), last) <= second);
+        assert_eq!(lookups.take(&key(1000), last), second);
+        assert!(lookups.lock().order.len() <= MISSES_MAX);
+    }
+}
