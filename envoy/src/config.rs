@@ -7,10 +7,12 @@ mod rules;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reflex_llm::{
-    Anonymous, ClientControl, Groups, Lifetimes, Limits, PathRule, Policy, normal_path,
+    Anonymous, ClientControl, Groups, Lifetimes, Limits, PathRule, Policy, ProviderControl, Rules,
+    check_tenant_header, normal_path,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -58,6 +60,8 @@ pub struct Config {
     pub paths: Vec<String>,
     /// Which API answers at paths whose end does not tell, or tells wrongly.
     pub path_rules: Vec<PathRule>,
+    /// What of a request does not count, what does, and what passes by.
+    pub rules: Arc<Rules>,
 }
 
 /// Where a cluster leads: the same words as the daemon's `--upstream`, so that both compute the
@@ -95,10 +99,17 @@ struct File {
     anonymous: Option<AnonymousMode>,
     group: Option<Vec<rules::Group>>,
     client_control: Option<ControlMode>,
+    provider_control: Option<ProviderControlMode>,
     allow_length: Option<bool>,
     temperature_max: Option<f64>,
     paths: Option<Vec<String>>,
     path: Option<Vec<rules::Path>>,
+    ignored_headers: Option<Vec<String>>,
+    ignored_cookies: Option<Vec<String>>,
+    ignored_fields: Option<Vec<String>>,
+    keyed_fields: Option<Vec<String>>,
+    bypass_fields: Option<Vec<String>>,
+    bypass_models: Option<Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
@@ -106,6 +117,13 @@ struct File {
 enum AnonymousMode {
     Bypass,
     Share,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ProviderControlMode {
+    Ignore,
+    Obey,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
@@ -173,13 +191,18 @@ impl Config {
         if upstreams.is_empty() {
             return Err("upstreams: name at least one cluster and its provider's URL".into());
         }
-        if let Some(name) = &file.tenant_header
-            && !is_header_name(name)
-        {
-            return Err(format!(
-                "tenant_header: `{name}` is not a header name in lower case"
-            ));
+        if let Some(name) = &file.tenant_header {
+            check_tenant_header(name)?;
         }
+        let rules = Rules {
+            ignored_headers: file.ignored_headers.unwrap_or_default(),
+            ignored_cookies: file.ignored_cookies.unwrap_or_default(),
+            ignored_fields: file.ignored_fields.unwrap_or_default(),
+            keyed_fields: file.keyed_fields.unwrap_or_default(),
+            bypass_fields: file.bypass_fields.unwrap_or_default(),
+            bypass_models: file.bypass_models.unwrap_or_default(),
+        };
+        rules.check(file.tenant_header.as_deref())?;
         // JSON has no infinity, but one may be written as a number that is too great.
         if let Some(most) = file.temperature_max
             && !(0.0..=f64::MAX).contains(&most)
@@ -269,6 +292,10 @@ impl Config {
             limits: Limits {
                 body_bytes_max: entry_bytes_max as usize,
                 allow_length: file.allow_length.unwrap_or(false),
+                provider_control: match file.provider_control {
+                    Some(ProviderControlMode::Ignore) | None => ProviderControl::Ignore,
+                    Some(ProviderControlMode::Obey) => ProviderControl::Obey,
+                },
             },
             tenant_header: file.tenant_header,
             anonymous: match file.anonymous {
@@ -284,6 +311,7 @@ impl Config {
             temperature_max: file.temperature_max,
             paths,
             path_rules: rules::paths(&file.path.unwrap_or_default())?,
+            rules: Arc::new(rules),
         })
     }
 
@@ -295,6 +323,7 @@ impl Config {
             temperature_max: self.temperature_max,
             client_control: self.client_control,
             paths: &self.path_rules,
+            rules: Some(&self.rules),
         }
     }
 
@@ -364,13 +393,6 @@ fn bounded(name: &str, value: Option<u64>, default: u64, most: u64) -> Result<u6
     }
 }
 
-fn is_header_name(name: &str) -> bool {
-    let token = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte)
-    };
-    !name.is_empty() && name.bytes().all(token)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -399,8 +421,11 @@ mod tests {
             "daemon_cluster": "", "fill_wait_ms": 0, "hot_bytes_max": 0, "anonymous": "share",
             "tenant_header": "x-team", "paths": ["/v1/"], "allow_length": true,
             "temperature_max": 0, "samples": 3, "client_control": "no-refresh",
+            "provider_control": "obey",
             "ttl_seconds_max": 9, "ttl": [{"model": "live-*", "seconds": 0}],
-            "group": [{"name": "us", "trusted": ["red"]}]
+            "group": [{"name": "us", "trusted": ["red"]}],
+            "ignored_headers": ["x-id"], "ignored_cookies": ["lb_*"], "ignored_fields": ["user"],
+            "keyed_fields": ["metadata"], "bypass_fields": ["deep_*"], "bypass_models": ["*-live"]
         }"#;
         let config = Config::parse(json.as_bytes()).expect("valid");
         assert_eq!(config.upstreams["a"].prefix, "/openai/v2");
@@ -409,12 +434,20 @@ mod tests {
         assert_eq!(config.policy().tenant_header, Some("x-team"));
         assert_eq!(config.policy().temperature_max, Some(0.0));
         assert!(config.limits.allow_length);
+        assert_eq!(config.limits.provider_control, ProviderControl::Obey);
         assert_eq!(config.samples, 3);
         assert_eq!(config.policy().client_control, ClientControl::NoRefresh);
         let life = |model, asked| config.lifetimes.of("/v1/responses", Some(model), asked);
         assert_eq!(life("live-1", None), Life::NotKept);
         assert_eq!(life("gpt", Some(99)), Life::For(Duration::from_secs(9)));
         assert!(!config.groups.is_empty());
+        let rules = config.policy().rules.expect("given");
+        assert_eq!(rules.ignored_headers, ["x-id"]);
+        assert_eq!(rules.ignored_cookies, ["lb_*"]);
+        assert_eq!(rules.ignored_fields, ["user"]);
+        assert_eq!(rules.keyed_fields, ["metadata"]);
+        assert_eq!(rules.bypass_fields, ["deep_*"]);
+        assert_eq!(rules.bypass_models, ["*-live"]);
         assert!(config.looks_at("/v1/chat") && !config.looks_at("/v2/chat"));
         assert!(config.looks_at("//v1/chat") && !config.looks_at("/v1/../v2/chat"));
     }
@@ -434,6 +467,12 @@ mod tests {
         check(r#""hot_bytes_max": 1000000000"#, "hot_bytes_max");
         check(r#""entry_bytes_max": 33554432"#, "entry_bytes_max");
         check(r#""tenant_header": "X-Team""#, "tenant_header");
+        check(r#""tenant_header": "host""#, "names no tenant");
+        check(r#""tenant_header": ":authority""#, "tenant_header");
+        check(r#""ignored_headers": ["x-api-*"]"#, "`x-api-key`");
+        check(r#""ignored_headers": "x-id""#, "ignored_headers");
+        check(r#""ignored_cookies": ["*"]"#, "ignored_cookies");
+        check(r#""ignored_fields": ["model"]"#, "ignored_fields");
         check(r#""anonymous": "yes""#, "anonymous");
         check(r#""paths": ["v1"]"#, "paths");
         check(r#""paths": ["/v1//a"]"#, "write `/v1/a`");
@@ -445,6 +484,7 @@ mod tests {
         check(r#""temperature_max": "low""#, "temperature_max");
         check(r#""samples": 0"#, "samples: 0");
         check(r#""client_control": "some""#, "client_control");
+        check(r#""provider_control": "some""#, "provider_control");
         check(r#""ttl_seconds_max": 0"#, "ttl_seconds_max: 0");
         check(r#""ttl": [{"seconds": "soon"}]"#, "ttl: seconds");
         check(r#""ttl": [{"seconds": -1}]"#, "ttl: seconds");

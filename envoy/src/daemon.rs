@@ -34,6 +34,8 @@ pub struct Insert<'a> {
     pub model: Option<&'a str>,
     /// How long it lives; none is for ever.
     pub ttl_seconds: Option<u64>,
+    /// How old it is already: another cache on the way had it.
+    pub age_seconds: u64,
     /// It is refused if there was a purge since.
     pub epoch: Option<&'a Epoch>,
     /// The fill that ends with it.
@@ -67,6 +69,38 @@ pub struct Found {
 /// Changes with each purge, and when the daemon starts. Opaque.
 pub type Epoch = Rc<str>;
 
+/// What a reply tells of purges.
+#[derive(Debug, PartialEq)]
+pub struct Told {
+    /// What the epoch is by now.
+    pub epoch: Epoch,
+    /// From which one on it says what was purged, and what that was. Without it, it may have been
+    /// everything.
+    pub since: Option<(Epoch, Vec<Purged>)>,
+}
+
+/// What was purged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purged {
+    /// Everything.
+    All,
+    /// What this tenant has.
+    Tenant([u8; 32]),
+    /// What is kept under this digest.
+    Digest([u8; 32]),
+}
+
+impl Purged {
+    /// Whether a key is among what was purged.
+    pub fn covers(&self, key: &Key) -> bool {
+        match self {
+            Self::All => true,
+            Self::Tenant(tenant) => key.tenant.0 == *tenant,
+            Self::Digest(digest) => key.digest == *digest,
+        }
+    }
+}
+
 /// A message's headers, names in lower case.
 pub type Headers = [(String, Vec<u8>)];
 
@@ -80,6 +114,8 @@ const NOTE_TIMEOUT_MS: u64 = 1000;
 const EPOCH_BYTES_MAX: usize = 64;
 
 const EPOCH: &str = "x-reflex-epoch";
+const PURGED_SINCE: &str = "x-reflex-purged-since";
+const PURGED: &str = "x-reflex-purged";
 const FILL: &str = "x-reflex-fill";
 const FILL_ID: &str = "x-reflex-fill-id";
 const WAIT: &str = "x-reflex-wait";
@@ -89,15 +125,18 @@ const MODEL: &str = "x-reflex-model";
 const ENTRY: &str = "x-reflex-entry";
 
 impl Request {
-    /// Asks for an answer; with `fill`, to lead the fill of it under that name.
-    pub fn lookup(key: &Key, fill: Option<&str>, timeout_ms: u64) -> Self {
+    /// Asks for an answer; with `fill`, to lead the fill of it under that name. `known` is what is
+    /// known of purges.
+    pub fn lookup(key: &Key, fill: Option<&str>, known: Option<&Epoch>, timeout_ms: u64) -> Self {
         let fill = fill.map(|fill| (FILL_ID, fill.to_owned()));
-        Self::new("GET", entry(key), fill.into_iter().collect(), timeout_ms)
+        let headers = fill.into_iter().chain(epoch_header(known)).collect();
+        Self::new("GET", entry(key), headers, timeout_ms)
     }
 
     /// Waits for an answer that another request fetches.
-    pub fn wait(key: &Key, wait_ms: u64) -> Self {
-        let headers = vec![(WAIT, wait_ms.to_string())];
+    pub fn wait(key: &Key, known: Option<&Epoch>, wait_ms: u64) -> Self {
+        let wait = [(WAIT, wait_ms.to_string())];
+        let headers = wait.into_iter().chain(epoch_header(known)).collect();
         Self::new("GET", entry(key), headers, wait_ms + WAIT_SLACK_MS)
     }
 
@@ -106,12 +145,15 @@ impl Request {
         let ttl = insert.ttl_seconds.map(|ttl| ttl.to_string());
         let mut headers = vec![
             (TTL, ttl.unwrap_or_else(|| "never".into())),
-            (SHAPE, insert.shape.name().to_owned()),
+            (SHAPE, insert.shape.token().into_owned()),
         ];
+        if insert.age_seconds > 0 {
+            headers.push((status::AGE, insert.age_seconds.to_string()));
+        }
         // The daemon refuses a name that no header can have, and the answer with it.
         let model = insert.model.filter(|model| is_visible(model));
         headers.extend(model.map(|model| (MODEL, model.to_owned())));
-        headers.extend(insert.epoch.map(|epoch| (EPOCH, epoch.to_string())));
+        headers.extend(epoch_header(insert.epoch));
         headers.extend(insert.fill.map(|fill| (FILL_ID, fill.to_owned())));
         Self {
             body: Some(Rc::clone(answer)),
@@ -126,8 +168,9 @@ impl Request {
     }
 
     /// Asks whether there was a purge.
-    pub fn epoch(timeout_ms: u64) -> Self {
-        Self::new("GET", "/v1/epoch".into(), Vec::new(), timeout_ms)
+    pub fn epoch(known: Option<&Epoch>, timeout_ms: u64) -> Self {
+        let headers = epoch_header(known).into_iter().collect();
+        Self::new("GET", "/v1/epoch".into(), headers, timeout_ms)
     }
 
     fn new(
@@ -146,6 +189,10 @@ impl Request {
     }
 }
 
+fn epoch_header(known: Option<&Epoch>) -> Option<(&'static str, String)> {
+    known.map(|epoch| (EPOCH, epoch.to_string()))
+}
+
 /// What the daemon has said to a lookup of `key`.
 pub fn reply(
     key: &Key,
@@ -153,7 +200,7 @@ pub fn reply(
     now_ms: u64,
     body: impl FnOnce() -> Option<Vec<u8>>,
 ) -> Reply {
-    if epoch(headers).is_none() {
+    if told(headers).is_none() {
         return Reply::Failed;
     }
     let fill = value(headers, FILL);
@@ -185,11 +232,48 @@ pub fn reply(
     }
 }
 
-/// The epoch that a reply of the daemon tells; none if it is not one of the daemon.
-pub fn epoch(headers: &Headers) -> Option<Epoch> {
-    let epoch = value(headers, EPOCH)?;
-    let is_one = (1..=EPOCH_BYTES_MAX).contains(&epoch.len());
-    is_one.then(|| epoch.into())
+/// What a reply of the daemon tells of purges; none if it is not one of the daemon.
+pub fn told(headers: &Headers) -> Option<Told> {
+    let epoch = |name| {
+        let epoch = value(headers, name)?;
+        let is_one = (1..=EPOCH_BYTES_MAX).contains(&epoch.len());
+        is_one.then(|| Epoch::from(epoch))
+    };
+    let purged = || {
+        let since = epoch(PURGED_SINCE)?;
+        let parts = value(headers, PURGED)?.split(',').map(str::trim);
+        let parts = parts.filter(|part| !part.is_empty());
+        // What is not understood may be anything.
+        let purged: Option<Vec<_>> = parts.map(purged).collect();
+        Some((since, purged?))
+    };
+    Some(Told {
+        epoch: epoch(EPOCH)?,
+        since: purged(),
+    })
+}
+
+fn purged(part: &str) -> Option<Purged> {
+    let (what, bytes) = part.split_once('=')?;
+    let bytes = bytes32(bytes)?;
+    match what {
+        "tenant" => Some(Purged::Tenant(bytes)),
+        "digest" => Some(Purged::Digest(bytes)),
+        _ => None,
+    }
+}
+
+fn bytes32(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+        let digit = |at: usize| (pair[at] as char).to_digit(16);
+        *byte = (digit(0)? * 16 + digit(1)?) as u8;
+    }
+    Some(bytes)
 }
 
 /// Whether a reply to anything but a lookup says that it was done.
@@ -334,6 +418,45 @@ mod tests {
     }
 
     #[test]
+    fn what_was_purged_is_told_one_by_one_or_not_at_all() {
+        let check = |all: &[(&str, &str)], expected: Option<&[Purged]>| {
+            let mut all = all.to_vec();
+            all.push(("x-reflex-epoch", "1.4"));
+            let told = told(&headers(&all)).expect("of the daemon");
+            assert_eq!(&*told.epoch, "1.4");
+            let since = told.since.map(|(since, purged)| {
+                assert_eq!(&*since, "1.2");
+                purged
+            });
+            assert_eq!(since.as_deref(), expected, "{all:?}");
+        };
+        let since = ("x-reflex-purged-since", "1.2");
+        let of = |text: &str| {
+            let text = text
+                .replace("AB", &"ab".repeat(32))
+                .replace("01", &"01".repeat(32));
+            text.leak() as &str
+        };
+        check(&[], None);
+        check(&[since], None);
+        check(&[("x-reflex-purged", "")], None);
+        check(&[since, ("x-reflex-purged", "")], Some(&[]));
+        let purged = of("digest=01, tenant=AB");
+        let both = [Purged::Digest([1; 32]), Purged::Tenant([0xab; 32])];
+        check(&[since, ("x-reflex-purged", purged)], Some(&both));
+        for nonsense in [
+            "all",
+            "digest=0",
+            "digest=+1",
+            of("digest=01, more"),
+            of("model=01"),
+        ] {
+            check(&[since, ("x-reflex-purged", nonsense)], None);
+        }
+        assert_eq!(told(&headers(&[since])), None);
+    }
+
+    #[test]
     fn a_miss_says_who_is_to_fill_it() {
         let miss = |fill| {
             let mut all = vec![(":status", "404"), ("x-reflex-epoch", "1.0")];
@@ -352,10 +475,20 @@ mod tests {
 
     #[test]
     fn requests_name_the_entry_in_full() {
-        let lookup = Request::lookup(&key(), Some("f1"), 9);
+        let known = Epoch::from("1.0");
+        let lookup = Request::lookup(&key(), Some("f1"), None, 9);
         let path = format!("/v1/entries/{}/{}", "ab".repeat(32), "01".repeat(32));
         assert_eq!((lookup.method, &lookup.path), ("GET", &path));
         assert_eq!(lookup.headers, [("x-reflex-fill-id", "f1".to_owned())]);
+        // Whatever is asked, it is said what is known of purges.
+        let epoch = ("x-reflex-epoch", "1.0".to_owned());
+        for request in [
+            Request::lookup(&key(), None, Some(&known), 9),
+            Request::wait(&key(), Some(&known), 9),
+            Request::epoch(Some(&known), 9),
+        ] {
+            assert!(request.headers.contains(&epoch), "{request:?}");
+        }
         let release = Request::release(&key(), "f1");
         assert_eq!((release.method, release.path), ("DELETE", path + "/fill"));
     }
@@ -371,9 +504,10 @@ mod tests {
         let named = |model: Option<&str>| {
             let insert = Insert {
                 key: &key(),
-                shape: Shape::from_name("chat-completions").expect("a shape"),
+                shape: Shape::from_token("chat-completions").expect("a shape"),
                 model,
                 ttl_seconds: None,
+                age_seconds: 0,
                 epoch: None,
                 fill: None,
             };

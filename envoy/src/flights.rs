@@ -5,6 +5,10 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use reflex_llm::Key;
+
+use crate::daemon::Purged;
+
 /// A request, by the number that Envoy gives it.
 pub type Id = u32;
 
@@ -17,7 +21,7 @@ const FOLLOWERS_MAX: usize = 1000;
 /// The name of a flight: no other one ever has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name {
-    digest: [u8; 32],
+    key: Key,
     number: u64,
 }
 
@@ -37,7 +41,7 @@ pub enum Role {
 pub struct Flights {
     flights: HashMap<u64, Flight>,
     /// Those that may be joined, by digest.
-    open: HashMap<[u8; 32], u64>,
+    open: HashMap<[u8; 32], (u64, Key)>,
     /// How many there ever were.
     count: u64,
 }
@@ -50,23 +54,23 @@ struct Flight {
 
 impl Flights {
     /// Adds a request for an answer.
-    pub fn join(&mut self, digest: &[u8; 32], id: Id) -> Role {
-        let open = self.open.get(digest).copied();
+    pub fn join(&mut self, key: &Key, id: Id) -> Role {
+        let open = self.open.get(&key.digest).map(|(number, _)| *number);
         let under_way = open.and_then(|number| Some((number, self.flights.get_mut(&number)?)));
         if let Some((number, flight)) = under_way {
             if flight.followers.len() == FOLLOWERS_MAX {
                 return Role::Alone;
             }
             flight.followers.push_back(id);
-            let digest = *digest;
-            return Role::Follow(Name { digest, number });
+            let key = *key;
+            return Role::Follow(Name { key, number });
         }
         if self.flights.len() == FLIGHTS_MAX {
             return Role::Alone;
         }
         self.count += 1;
         let name = Name {
-            digest: *digest,
+            key: *key,
             number: self.count,
         };
         let flight = Flight {
@@ -74,20 +78,25 @@ impl Flights {
             followers: VecDeque::new(),
         };
         self.flights.insert(name.number, flight);
-        self.open.insert(*digest, name.number);
+        self.open.insert(key.digest, (name.number, *key));
         Role::Lead(name)
     }
 
-    /// There was a purge. After it nobody may have what was asked for before it, so nobody joins
-    /// those who are under way; they come to their ends without.
-    pub fn close(&mut self) {
-        self.open.clear();
+    /// There was a purge. After it nobody may have what was asked for before it and is covered, so
+    /// nobody joins those who are under way; they come to their ends without.
+    pub fn close(&mut self, purged: &Purged) {
+        match purged {
+            Purged::Digest(digest) => drop(self.open.remove(digest)),
+            Purged::All | Purged::Tenant(_) => self.open.retain(|_, (_, key)| !purged.covers(key)),
+        }
     }
 
     /// What is asked for now may be had by those who come now, whenever the flight began.
     pub fn open(&mut self, name: &Name) {
         if self.flights.contains_key(&name.number) {
-            self.open.entry(name.digest).or_insert(name.number);
+            self.open
+                .entry(name.key.digest)
+                .or_insert((name.number, name.key));
         }
     }
 
@@ -147,8 +156,9 @@ impl Flights {
 
     fn remove(&mut self, name: &Name) {
         self.flights.remove(&name.number);
-        if self.open.get(&name.digest) == Some(&name.number) {
-            self.open.remove(&name.digest);
+        let open = self.open.get(&name.key.digest);
+        if open.is_some_and(|(number, _)| *number == name.number) {
+            self.open.remove(&name.key.digest);
         }
     }
 }
@@ -157,11 +167,16 @@ impl Flights {
 mod tests {
     use super::*;
 
-    const A: [u8; 32] = [1; 32];
-    const B: [u8; 32] = [2; 32];
+    const A: Key = of([1; 32], 1);
+    const B: Key = of([2; 32], 2);
 
-    fn leads(flights: &mut Flights, digest: &[u8; 32], id: Id) -> Name {
-        match flights.join(digest, id) {
+    const fn of(digest: [u8; 32], tenant: u8) -> Key {
+        let tenant = reflex_llm::Tenant([tenant; 32]);
+        Key { tenant, digest }
+    }
+
+    fn leads(flights: &mut Flights, key: &Key, id: Id) -> Name {
+        match flights.join(key, id) {
             Role::Lead(name) => name,
             role => panic!("{role:?}"),
         }
@@ -208,7 +223,7 @@ mod tests {
         for number in 0..FLIGHTS_MAX as u32 {
             let mut digest = [9; 32];
             digest[..4].copy_from_slice(&number.to_le_bytes());
-            flights.join(&digest, number);
+            flights.join(&of(digest, 1), number);
         }
         assert_eq!(flights.join(&B, 1), Role::Alone);
     }
@@ -218,7 +233,7 @@ mod tests {
         let mut flights = Flights::default();
         let before = leads(&mut flights, &A, 1);
         assert_eq!(flights.join(&A, 2), Role::Follow(before));
-        flights.close();
+        flights.close(&Purged::All);
         let after = leads(&mut flights, &A, 3);
         assert_eq!(flights.join(&A, 4), Role::Follow(after));
         // The provider is asked only now, but there is a newer one to join.
@@ -235,8 +250,23 @@ mod tests {
     fn what_is_asked_for_after_a_purge_may_be_joined() {
         let mut flights = Flights::default();
         let a = leads(&mut flights, &A, 1);
-        flights.close();
+        flights.close(&Purged::All);
         flights.open(&a);
         assert_eq!(flights.join(&A, 2), Role::Follow(a));
+    }
+
+    #[test]
+    fn a_purge_of_others_keeps_nobody_from_joining() {
+        let mut flights = Flights::default();
+        let (a, b) = (leads(&mut flights, &A, 1), leads(&mut flights, &B, 2));
+        flights.close(&Purged::Digest([9; 32]));
+        flights.close(&Purged::Tenant([9; 32]));
+        assert_eq!(flights.join(&A, 3), Role::Follow(a));
+        flights.close(&Purged::Digest(A.digest));
+        assert_ne!(leads(&mut flights, &A, 4), a);
+        assert_eq!(flights.join(&B, 5), Role::Follow(b));
+        flights.close(&Purged::Tenant(B.tenant.0));
+        assert_ne!(leads(&mut flights, &B, 6), b);
+        assert!(matches!(flights.join(&A, 7), Role::Follow(_)));
     }
 }

@@ -6,8 +6,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
+use reflex_llm::Key;
+
+use crate::daemon::Purged;
+
 /// An answer as it is served again.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// Those that go along with it ([`reflex_llm::is_kept`]), and `x-reflex-saved-tokens`; names in
     /// lower case.
@@ -58,6 +62,7 @@ pub struct Hot {
 #[derive(Debug)]
 struct Entry {
     answer: Rc<Answer>,
+    tenant: [u8; 32],
     leaves_at_ms: u64,
     used: bool,
     /// Which of the places in the queue is this entry's: a key may have been there before.
@@ -86,9 +91,11 @@ impl Hot {
     pub fn get(&mut self, digest: &[u8; 32], now_ms: u64) -> Option<Rc<Answer>> {
         let entry = self.entries.get_mut(digest)?;
         let expired = entry.answer.expires_at_ms.is_some_and(|at| now_ms >= at);
-        // More left than it had at first: the clock was set back, and its time cannot be told.
+        // More left than it had at first, or stored later than now: the clock was set back, and its
+        // time cannot be told.
         let left_ms = entry.leaves_at_ms.saturating_sub(now_ms);
-        if expired || left_ms == 0 || left_ms > self.ttl_ms {
+        let is_set_back = left_ms > self.ttl_ms || entry.answer.stored_at_ms > now_ms;
+        if expired || left_ms == 0 || is_set_back {
             self.remove(digest);
             return None;
         }
@@ -97,7 +104,8 @@ impl Hot {
     }
 
     /// Keeps an answer, in place of the one before, and lets others go for it.
-    pub fn insert(&mut self, digest: [u8; 32], answer: &Rc<Answer>, now_ms: u64) {
+    pub fn insert(&mut self, key: &Key, answer: &Rc<Answer>, now_ms: u64) {
+        let digest = key.digest;
         self.remove(&digest);
         let bytes = answer.bytes();
         if answer.body.len() > self.entry_bytes_max || bytes > self.bytes_max {
@@ -109,6 +117,7 @@ impl Hot {
         self.clock.push_back((digest, self.next));
         let entry = Entry {
             answer: Rc::clone(answer),
+            tenant: key.tenant.0,
             leaves_at_ms: now_ms.saturating_add(self.ttl_ms),
             used: false,
             number: self.next,
@@ -128,6 +137,23 @@ impl Hot {
                 entries.get(digest).is_some_and(|it| it.number == *number)
             };
             self.clock.retain(is_there);
+        }
+    }
+
+    /// Lets go what was purged.
+    pub fn purge(&mut self, purged: &Purged) {
+        match purged {
+            Purged::All => self.clear(),
+            Purged::Digest(digest) => self.remove(digest),
+            Purged::Tenant(tenant) => {
+                let is_its = |(digest, entry): (&[u8; 32], &Entry)| {
+                    (entry.tenant == *tenant).then_some(*digest)
+                };
+                let theirs: Vec<_> = self.entries.iter().filter_map(is_its).collect();
+                for digest in theirs {
+                    self.remove(&digest);
+                }
+            }
         }
     }
 
@@ -177,6 +203,14 @@ mod tests {
         })
     }
 
+    /// Of one of two tenants.
+    fn key(number: u32) -> Key {
+        Key {
+            tenant: reflex_llm::Tenant([(number % 2) as u8; 32]),
+            digest: digest(number),
+        }
+    }
+
     fn digest(number: u32) -> [u8; 32] {
         let mut digest = [0; 32];
         digest[..4].copy_from_slice(&number.to_le_bytes());
@@ -188,7 +222,7 @@ mod tests {
         let each = answer(1000, None).bytes();
         let mut hot = Hot::new(10 * each, 1 << 20, 1000);
         for number in 0..1000 {
-            hot.insert(digest(number), &answer(1000, None), 0);
+            hot.insert(&key(number), &answer(1000, None), 0);
             assert!(hot.bytes() <= 10 * each);
             assert!(number == 0 || hot.get(&digest(0), 0).is_some(), "{number}");
         }
@@ -202,7 +236,7 @@ mod tests {
         let mut hot = Hot::new(1 << 20, 1 << 20, 1000);
         for round in 0..1000 {
             for number in 0..10 {
-                hot.insert(digest(number), &answer(10, None), round);
+                hot.insert(&key(number), &answer(10, None), round);
             }
         }
         assert!(
@@ -216,34 +250,61 @@ mod tests {
     #[test]
     fn nothing_is_served_past_its_time() {
         let mut hot = Hot::new(1 << 20, 1 << 20, 1000);
-        hot.insert(digest(1), &answer(1, Some(500)), 0);
-        hot.insert(digest(2), &answer(1, None), 0);
+        hot.insert(&key(1), &answer(1, Some(500)), 0);
+        hot.insert(&key(2), &answer(1, None), 0);
         assert!(hot.get(&digest(1), 499).is_some());
         assert!(hot.get(&digest(1), 500).is_none());
         assert!(hot.get(&digest(2), 999).is_some());
         assert!(hot.get(&digest(2), 1000).is_none());
         assert_eq!(hot.bytes(), 0);
-        hot.insert(digest(3), &answer(1, None), 100);
+        hot.insert(&key(3), &answer(1, None), 100);
         assert!(hot.get(&digest(3), 100).is_some());
         assert!(hot.get(&digest(3), 99).is_none(), "the clock was set back");
+        // By less than it was here: what it was stored at tells.
+        let stored_at = |stored_at_ms| Answer {
+            stored_at_ms,
+            ..Answer::clone(&answer(1, None))
+        };
+        hot.insert(&key(4), &Rc::new(stored_at(1000)), 1000);
+        assert!(hot.get(&digest(4), 1500).is_some());
+        assert!(hot.get(&digest(4), 999).is_none(), "from the future");
+    }
+
+    #[test]
+    fn what_is_purged_goes_and_nothing_else() {
+        let mut hot = Hot::new(1 << 20, 1 << 20, 1000);
+        let mut check = |purged: Purged, left: &[u32]| {
+            for number in 0..4 {
+                hot.insert(&key(number), &answer(1, None), 0);
+            }
+            hot.purge(&purged);
+            let there = (0..4).filter(|number| hot.get(&digest(*number), 0).is_some());
+            assert_eq!(there.collect::<Vec<_>>(), left, "{purged:?}");
+            assert_eq!(hot.bytes(), left.len() * answer(1, None).bytes());
+        };
+        check(Purged::Digest(digest(2)), &[0, 1, 3]);
+        check(Purged::Digest(digest(9)), &[0, 1, 2, 3]);
+        check(Purged::Tenant([1; 32]), &[0, 2]);
+        check(Purged::Tenant([9; 32]), &[0, 1, 2, 3]);
+        check(Purged::All, &[]);
     }
 
     #[test]
     fn what_is_too_long_is_not_taken_and_what_was_there_is_gone() {
         let mut hot = Hot::new(1 << 20, 100, 1000);
-        hot.insert(digest(1), &answer(100, None), 0);
+        hot.insert(&key(1), &answer(100, None), 0);
         assert!(hot.get(&digest(1), 0).is_some());
-        hot.insert(digest(1), &answer(101, None), 0);
+        hot.insert(&key(1), &answer(101, None), 0);
         assert!(hot.get(&digest(1), 0).is_none());
         let mut none = Hot::new(0, 100, 1000);
-        none.insert(digest(1), &answer(1, None), 0);
+        none.insert(&key(1), &answer(1, None), 0);
         assert!(none.get(&digest(1), 0).is_none());
     }
 
     #[test]
     fn clearing_leaves_nothing() {
         let mut hot = Hot::new(1 << 20, 1 << 20, 1000);
-        hot.insert(digest(1), &answer(1, None), 0);
+        hot.insert(&key(1), &answer(1, None), 0);
         hot.clear();
         assert_eq!(hot.bytes(), 0);
         assert!(hot.get(&digest(1), 0).is_none());

@@ -1,14 +1,15 @@
 //! What the exchanges of one worker share: the hot tier, who waits for whom, what is known of the
 //! daemon, and the bounds on memory that only all of them together can keep.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
-use reflex_llm::Traits;
+use reflex_llm::{Key, Traits};
 
 use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::counts::Counts;
-use crate::daemon::Epoch;
+use crate::daemon::{Epoch, Purged, Told};
 use crate::flights::Flights;
 use crate::hot::Hot;
 use crate::splits::KeySplits;
@@ -19,6 +20,14 @@ const RECORDING_BYTES_MAX: usize = 256 << 20;
 
 /// What answers on their way to the daemon may take in one worker.
 const SENDING_BYTES_MAX: usize = 64 << 20;
+
+/// So many purges are remembered. Whatever was begun before the oldest of them counts as purged:
+/// that costs a miss.
+const PURGES_MAX: usize = 1024;
+
+/// A moment among the purges that a worker has heard of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(u64);
 
 /// The state of one worker, but for its exchanges.
 #[derive(Debug)]
@@ -36,6 +45,9 @@ pub struct Shared {
     /// For the log.
     splits: KeySplits,
     epoch: Option<Epoch>,
+    /// The newest purges, and how many there ever were.
+    purged: VecDeque<Purged>,
+    purges: u64,
     /// How many calls had been made when it was heard of.
     epoch_calls: u64,
     /// Whether there was a reply with another one, of which nobody knows whether it is newer.
@@ -64,6 +76,8 @@ impl Shared {
             counts: Counts::default(),
             splits: KeySplits::new(seed),
             epoch: None,
+            purged: VecDeque::new(),
+            purges: 0,
             epoch_calls: 0,
             epoch_in_doubt: false,
             calls: 0,
@@ -108,15 +122,44 @@ impl Shared {
         self.calls
     }
 
+    /// Now, for [`was_purged`](Self::was_purged).
+    pub fn mark(&self) -> Mark {
+        Mark(self.purges)
+    }
+
+    /// Whether a key is among what was purged since.
+    pub fn was_purged(&self, key: &Key, since: Mark) -> bool {
+        let newer = usize::try_from(self.purges - since.0).unwrap_or(usize::MAX);
+        newer > self.purged.len()
+            || self
+                .purged
+                .iter()
+                .rev()
+                .take(newer)
+                .any(|it| it.covers(key))
+    }
+
+    fn purge(&mut self, purged: Purged) {
+        self.hot.purge(&purged);
+        self.flights.close(&purged);
+        self.purges += 1;
+        self.purged.push_back(purged);
+        if self.purged.len() > PURGES_MAX {
+            self.purged.pop_front();
+        }
+    }
+
     /// The daemon has told its epoch in reply to the call of that number. If it is another, there
-    /// was a purge, and what is here goes. Returns whether it is the one that was known: only
+    /// was a purge, and what it covers goes: what the daemon says it was, if it says so of all
+    /// since the known epoch, or else everything. Returns whether it is the one that was known: only
     /// then an answer that came with it may be kept, since a purge that has just begun may not
     /// have come to it yet.
     ///
     /// Epochs have no order that could be read from them. But a call that was made after the
     /// known one was heard of cannot bring an older one. Any other may, and changes nothing; then
     /// the daemon is asked once more.
-    pub fn see_epoch(&mut self, epoch: &Epoch, call: u64) -> bool {
+    pub fn see_epoch(&mut self, told: &Told, call: u64) -> bool {
+        let epoch = &told.epoch;
         if self.epoch.as_ref() == Some(epoch) {
             return true;
         }
@@ -125,10 +168,14 @@ impl Shared {
             self.epoch_in_doubt = true;
             return false;
         }
-        self.epoch = Some(Rc::clone(epoch));
+        let known = self.epoch.replace(Rc::clone(epoch));
         self.epoch_calls = self.calls;
-        self.hot.clear();
-        self.flights.close();
+        match &told.since {
+            Some((since, purged)) if known.as_ref() == Some(since) => {
+                purged.iter().for_each(|purged| self.purge(*purged));
+            }
+            _ => self.purge(Purged::All),
+        }
         if !is_first {
             self.counts.purge();
         }

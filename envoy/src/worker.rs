@@ -173,11 +173,11 @@ impl Worker {
         };
         let shared = &mut self.shared;
         // Whatever it is a reply to: what tells no epoch is not the daemon's.
-        let epoch = daemon::epoch(headers);
-        let is_current = epoch
+        let told = daemon::told(headers);
+        let is_current = told
             .as_ref()
-            .is_some_and(|epoch| shared.see_epoch(epoch, call.number));
-        let mut answered = epoch.is_some();
+            .is_some_and(|told| shared.see_epoch(told, call.number));
+        let mut answered = told.is_some();
         let mut reply = None;
         match call.purpose {
             Purpose::Lookup(key) => {
@@ -272,7 +272,7 @@ impl Worker {
             return Work::new();
         }
         self.polled_at_ms = Some(now_ms);
-        let request = daemon::Request::epoch(every_ms);
+        let request = daemon::Request::epoch(self.shared.epoch(), every_ms);
         vec![(None, Effect::Call(Purpose::Epoch, request))]
     }
 

@@ -11,6 +11,7 @@
 //! it is counted, shown by [`Cache::stats`], and the cache goes on in memory.
 
 mod absence;
+mod durable;
 mod entry;
 mod flusher;
 mod key;
@@ -21,6 +22,7 @@ mod options;
 mod purges;
 mod queue;
 mod readers;
+mod removal;
 mod stats;
 mod upkeep;
 mod writer;
@@ -33,17 +35,20 @@ pub use l1::{
 };
 pub use new_entry::{InsertError, METADATA_BYTES_MAX, NewEntry};
 pub use options::{CacheOptions, Durability};
+#[cfg(feature = "serve")]
+pub(crate) use purges::Gone;
 pub use purges::{Held, Mark, PurgeListener, Purged, Purges};
 pub use stats::Stats;
 
 use crate::store::{
     Disk, Epochs, Index, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreOptions,
-    StoreStats, Whose,
+    StoreStats,
 };
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::atomic::{AtomicBool, AtomicUsize};
 use crate::sync::{Mutex, MutexGuard, thread};
 use absence::Absence;
+use durable::DurableWaits;
 use flusher::{Bell, Flusher, Told};
 use memory::Memory;
 use queue::{Found, QUEUE_BYTES_MAX, Queue, Wait};
@@ -95,6 +100,8 @@ impl Lookup {
 
     fn of(found: Option<Entry>, now_ms: u64) -> Self {
         match found {
+            // How old it is nobody can tell, so that it is of no use to anyone.
+            Some(entry) if entry.is_from_the_future(now_ms) => Self::Miss,
             Some(entry) if entry.is_expired(now_ms) => Self::Stale(entry),
             Some(entry) => Self::Hit(entry),
             None => Self::Miss,
@@ -139,6 +146,7 @@ struct Shared {
     bell: Arc<Bell>,
     durability: Durability,
     readers: Readers,
+    durable_waits: DurableWaits,
     counters: Counters,
     purges: Arc<Purges>,
     entry_bytes_max: u64,
@@ -270,6 +278,42 @@ impl Cache {
         self.put(new, Wait::No)
     }
 
+    /// As [`insert`](Self::insert), of an answer that took time to fetch: `since` is from
+    /// [`Purges::now`] before that began.
+    ///
+    /// # Errors
+    ///
+    /// As of [`insert`](Self::insert), and [`InsertError::Purged`]: a purge since then covers the
+    /// entry.
+    pub fn insert_since(&self, new: NewEntry<'_>, since: Mark) -> Result<Entry, InsertError> {
+        // Waited for in advance: purges wait for what comes now.
+        self.wait_for_room(new.metadata.len() as u64 + new.payload.len() as u64);
+        let entry = self.insert_now_since(new, since)?;
+        self.wait_until_durable();
+        Ok(entry)
+    }
+
+    /// As [`insert_since`](Self::insert_since), for threads that must not wait for the disk.
+    ///
+    /// # Errors
+    ///
+    /// As of [`insert_since`](Self::insert_since).
+    pub fn insert_now_since(&self, new: NewEntry<'_>, since: Mark) -> Result<Entry, InsertError> {
+        // No purge begins between the look and the insert.
+        let held = self.shared.purges.hold();
+        if held.has_met(new.key, new.tenant, since) {
+            return Err(InsertError::Purged);
+        }
+        self.put(new, Wait::No)
+    }
+
+    /// Waits until an entry of about this length is not refused for want of room, up to a second,
+    /// for callers that insert with [`insert_now`](Self::insert_now) on a thread that may wait.
+    /// Whether there was room then: another thread may take it.
+    pub(crate) fn wait_for_room(&self, bytes: u64) -> bool {
+        self.shared.queue.wait_for_room(bytes)
+    }
+
     fn put(&self, new: NewEntry<'_>, wait: Wait) -> Result<Entry, InsertError> {
         let shared = &*self.shared;
         if new.payload.len() as u64 > shared.entry_bytes_max {
@@ -313,20 +357,6 @@ impl Cache {
         &self.shared.purges
     }
 
-    /// Removes the entry for a key, for good: it does not come back with a restart, unless the
-    /// disk is in trouble from now until then. Returns whether there was one to be found.
-    pub fn remove(&self, key: &CacheKey) -> bool {
-        let was_there = self.remove_now(key);
-        self.wait_until_durable();
-        was_there
-    }
-
-    /// As [`remove`](Self::remove), for threads that must not wait for the disk.
-    pub fn remove_now(&self, key: &CacheKey) -> bool {
-        let purged = Purged::Entry(*key);
-        self.shared.purges.note(purged, || self.remove_entry(key))
-    }
-
     /// Whether [`wait_until_durable`](Self::wait_until_durable) waits.
     pub fn has_to_be_durable(&self) -> bool {
         self.shared.durability == Durability::EveryInsert
@@ -338,47 +368,6 @@ impl Cache {
         if self.has_to_be_durable() {
             self.shared.wait_until_durable();
         }
-    }
-
-    fn remove_entry(&self, key: &CacheKey) -> bool {
-        let shared = &*self.shared;
-        if let Some(mut without_disk) = shared.without_disk() {
-            without_disk.misses(key);
-            return shared.memory.remove(key.as_bytes());
-        }
-        let in_memory = shared.memory.remove(key.as_bytes());
-        let is_on_disk = || shared.index.find(key.as_bytes(), |_| ()).is_some();
-        let removed = shared.queue.remove(key, is_on_disk);
-        removed.map_or(in_memory, |was_there| {
-            shared.write_without_thread();
-            in_memory || was_there
-        })
-    }
-
-    /// Purges everything that a tenant has stored, at once and for good: no lookup finds it any
-    /// more, nor does one after a restart or a loss of power. What is stored from now on is
-    /// found. Waits for the medium, as a rule some milliseconds; inserts wait as well.
-    ///
-    /// The bytes stay on disk until their segment makes room.
-    ///
-    /// # Errors
-    ///
-    /// The purge holds in this process, but could not be made durable. The next
-    /// [`sync`](Self::sync) tries again.
-    pub fn purge_tenant(&self, tenant: &[u8; 32]) -> io::Result<()> {
-        let purge = || self.shared.purge(Whose::Tenant(tenant));
-        self.shared.purges.note(Purged::Tenant(*tenant), purge)
-    }
-
-    /// As [`purge_tenant`](Self::purge_tenant) for everything of everybody. The segments are
-    /// removed as well; those that someone still reads are, when the last reader is done.
-    ///
-    /// # Errors
-    ///
-    /// As of [`purge_tenant`](Self::purge_tenant). No segment was removed then.
-    pub fn purge_all(&self) -> io::Result<()> {
-        let purge = || self.shared.purge(Whose::Everybody);
-        self.shared.purges.note(Purged::All, purge)
     }
 
     /// Makes everything durable that was stored before. Meant to be called at the end;
@@ -417,6 +406,7 @@ impl Shared {
             bell: Arc::default(),
             durability: options.durability,
             readers: Readers::default(),
+            durable_waits: DurableWaits::default(),
             counters: Counters::default(),
             purges: Arc::default(),
             entry_bytes_max: options.entry_bytes_max,
@@ -445,22 +435,43 @@ impl Shared {
             Found::Removed => return Ok(None),
             Found::Forgotten => return Ok(self.find_in_memory(key_bytes, counts_as)),
         }
-        let read = self.index.find(key_bytes, |place| {
-            match read(place, key_bytes, &self.epochs) {
+        let count = |place: &Place| {
+            if counts_as == Use::Hit {
+                place.hit();
+            }
+        };
+        let found = self
+            .index
+            .find(key_bytes, |place| match place.read_again(&self.epochs) {
                 Read::Sound(record) => {
-                    if counts_as == Use::Hit {
-                        place.hit();
-                    }
+                    count(place);
                     Ok(Entry::from_place(record, place))
                 }
                 read => Err((read, place.clone())),
-            }
-        });
-        match read {
+            });
+        let (mut found, place) = match found {
             Some(Ok(entry)) => return Ok(Some(entry)),
-            Some(Err((Read::Cold, _))) => return Err(Cold),
-            Some(Err((read, place))) => self.give_up(key, &place, matches!(read, Read::Damaged)),
-            None => {}
+            Some(Err(found)) => found,
+            None => return Ok(self.find_in_memory(key_bytes, counts_as)),
+        };
+        if let Read::Cold = found {
+            // Outside of the index: the map keeps all that leaves it in memory while one looks.
+            found = read(&place, key_bytes, &self.epochs);
+        }
+        match found {
+            Read::Sound(record) => {
+                self.index.find(key_bytes, |now| {
+                    if now.is(&place) {
+                        now.set_verified();
+                        count(now);
+                    }
+                });
+                return Ok(Some(Entry::from_place(record, &place)));
+            }
+            Read::Cold => return Err(Cold),
+            Read::Damaged | Read::Gone => {
+                self.give_up(key, &place, matches!(found, Read::Damaged));
+            }
         }
         Ok(self.find_in_memory(key_bytes, counts_as))
     }
@@ -511,40 +522,6 @@ impl Shared {
             return stats;
         }
         *lock(&self.store_stats)
-    }
-
-    fn purge(&self, whose: Whose<'_>) -> io::Result<()> {
-        let is_meant = |entry: &Entry| match whose {
-            Whose::Everybody => true,
-            Whose::Tenant(tenant) => entry.tenant() == *tenant,
-        };
-        if let Some(mut without_disk) = self.without_disk() {
-            self.memory.remove_where(is_meant);
-            return without_disk.misses_purge(whose);
-        }
-        let Some(mut writer) = self.writer() else {
-            return Ok(());
-        };
-        // Nothing is written meanwhile. What waits to be was stored before.
-        writer.store.purge(whose);
-        self.queue.remove_where(is_meant, whose == Whose::Everybody);
-        self.memory.remove_where(is_meant);
-        if whose == Whose::Everybody {
-            self.index.remove_where(|_| true);
-        }
-        match writer.store.settle_epochs() {
-            Ok(()) if whose == Whose::Everybody => {
-                // What was purged need not be buried one by one.
-                writer.owed_tombstones.clear();
-                writer.store.discard();
-            }
-            Ok(()) => {}
-            Err(error) => {
-                self.note_trouble(error.to_string(), None);
-                return Err(error.into());
-            }
-        }
-        Ok(())
     }
 }
 

@@ -13,8 +13,8 @@ use crate::metrics::Price;
 use crate::runtime::{ClientControl, GuestLimits, INFLIGHT_BYTES_MAX, Lifetimes, Replay};
 use http::Uri;
 use http::uri::{Authority, Scheme};
-use reflex_llm::{PathRule, Tenant};
-use rules::{GroupTable, PathTable, PriceTable, TtlTable};
+use reflex_llm::{PathRule, ProviderControl, Rules, Tenant, check_tenant_header};
+use rules::{ControlMode, GroupTable, PathTable, PriceTable, ProviderControlMode, TtlTable};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -46,10 +46,14 @@ pub struct Config {
     pub lifetimes: Arc<Lifetimes>,
     /// What of a request's `Cache-Control` and `x-reflex-ttl` is obeyed.
     pub client_control: ClientControl,
+    /// What of an answer's `Cache-Control`, `Expires` and `Vary` is obeyed.
+    pub provider_control: ProviderControl,
     /// The greatest temperature that a request may ask for and still be answered from the cache.
     pub temperature_max: Option<f64>,
     /// Which API answers at paths whose end does not tell, or tells wrongly.
     pub paths: Arc<[PathRule]>,
+    /// What of a request does not count, what does, and what passes by.
+    pub rules: Arc<Rules>,
     /// Tenants that share their answers with others, and as whom.
     pub groups: Arc<HashMap<Tenant, Tenant>>,
     /// How streams are replayed.
@@ -169,8 +173,15 @@ struct File {
     ttl: Option<Vec<TtlTable>>,
     ttl_seconds_max: Option<NonZeroU64>,
     client_control: Option<ControlMode>,
+    provider_control: Option<ProviderControlMode>,
     temperature_max: Option<f64>,
     path: Option<Vec<PathTable>>,
+    ignored_headers: Option<Vec<String>>,
+    ignored_cookies: Option<Vec<String>>,
+    ignored_fields: Option<Vec<String>>,
+    keyed_fields: Option<Vec<String>>,
+    bypass_fields: Option<Vec<String>>,
+    bypass_models: Option<Vec<String>>,
     group: Option<Vec<GroupTable>>,
     price: Option<Vec<PriceTable>>,
     fill_wait_seconds_max: Option<NonZeroU64>,
@@ -210,14 +221,6 @@ enum DurabilityMode {
     Os,
     Interval,
     EveryInsert,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-enum ControlMode {
-    Obey,
-    NoRefresh,
-    Ignore,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
@@ -314,14 +317,18 @@ impl Config {
             ..defaults
         };
 
-        if let Some(name) = &file.tenant_header
-            && (http::HeaderName::from_bytes(name.as_bytes()).is_err()
-                || *name != name.to_ascii_lowercase())
-        {
-            return Err(format!(
-                "tenant_header: `{name}` is not a header name in lower case"
-            ));
+        if let Some(name) = &file.tenant_header {
+            check_tenant_header(name)?;
         }
+        let rules = Rules {
+            ignored_headers: file.ignored_headers.unwrap_or_default(),
+            ignored_cookies: file.ignored_cookies.unwrap_or_default(),
+            ignored_fields: file.ignored_fields.unwrap_or_default(),
+            keyed_fields: file.keyed_fields.unwrap_or_default(),
+            bypass_fields: file.bypass_fields.unwrap_or_default(),
+            bypass_models: file.bypass_models.unwrap_or_default(),
+        };
+        rules.check(file.tenant_header.as_deref())?;
         if let Some(most) = file.temperature_max
             && !(most.is_finite() && most >= 0.0)
         {
@@ -360,13 +367,11 @@ impl Config {
             namespace: file.namespace.unwrap_or_else(|| "default".into()),
             ttl,
             lifetimes: Arc::new(lifetimes),
-            client_control: match file.client_control {
-                None | Some(ControlMode::Obey) => ClientControl::Obey,
-                Some(ControlMode::NoRefresh) => ClientControl::NoRefresh,
-                Some(ControlMode::Ignore) => ClientControl::Ignore,
-            },
+            provider_control: rules::provider_control(file.provider_control),
+            client_control: rules::client_control(file.client_control),
             temperature_max: file.temperature_max,
             paths: rules::paths(&file.path.unwrap_or_default())?.into(),
+            rules: Arc::new(rules),
             groups: Arc::new(groups),
             replay: match file.replay {
                 None | Some(ReplayMode::Instant) => Replay::Instant,
@@ -483,6 +488,16 @@ mod tests {
         check("listen = \"nowhere\"", "line 1");
         check("\n\nttl_seconds = 0", "line 3");
         check("tenant_header = \"X-Tenant\"", "tenant_header");
+        for name in ["host", "connection", "te", "expect", "content-length"] {
+            check(&format!("tenant_header = \"{name}\""), "names no tenant");
+        }
+        check("ignored_headers = [\"x-api-*\"]", "`x-api-key`");
+        let hidden = "tenant_header = \"x-team\"\nignored_headers = [\"x-t*\"]";
+        check(hidden, "`x-team`");
+        check("ignored_headers = \"x-id\"", "ignored_headers");
+        check("ignored_cookies = [\"*\"]", "ignored_cookies");
+        check("ignored_fields = [\"model\"]", "ignored_fields");
+        check("bypass_models = [\"\"]", "bypass_models");
         check("instances_max = 1000000", "instances_max");
         check("anonymous = \"yes\"", "anonymous");
         check("edge_socket_mode = \"0999\"", "edge_socket_mode");
@@ -502,6 +517,7 @@ mod tests {
         check("samples = 100000", "samples");
         check("stale_if_error_seconds_max = 9999999", "stale_if_error");
         check("client_control = \"yes\"", "client_control");
+        check("provider_control = \"yes\"", "provider_control");
         check("temperature_max = -1.0", "temperature_max");
         check("[[group]]\nname = \"\"", "group");
         check(
@@ -520,6 +536,21 @@ mod tests {
         let error = secret.expect_err("a credential is no tenant");
         assert!(error.contains("`reflex-edge tenant`"), "{error}");
         assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn lists_are_read_as_they_are_written() {
+        let text = "ignored_headers = [\"x-id\"]\nignored_cookies = [\"lb_*\"]\n\
+                    ignored_fields = [\"user\"]\nkeyed_fields = [\"metadata\"]\n\
+                    bypass_fields = [\"deep_*\"]\nbypass_models = [\"*-live\"]";
+        let rules = load(text).expect("valid").rules;
+        assert_eq!(rules.ignored_headers, ["x-id"]);
+        assert_eq!(rules.ignored_cookies, ["lb_*"]);
+        assert_eq!(rules.ignored_fields, ["user"]);
+        assert_eq!(rules.keyed_fields, ["metadata"]);
+        assert_eq!(rules.bypass_fields, ["deep_*"]);
+        assert_eq!(rules.bypass_models, ["*-live"]);
+        assert!(load("").expect("valid").rules.is_empty());
     }
 
     #[test]

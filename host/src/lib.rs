@@ -117,6 +117,8 @@ pub mod tenants;
 #[cfg(feature = "http")]
 mod answer;
 pub mod clock;
+#[cfg(feature = "http")]
+mod revealed;
 #[cfg(feature = "component")]
 pub mod runtime;
 

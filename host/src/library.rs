@@ -20,7 +20,7 @@ pub use answer::{Answer, Fetched, InsertOptions, Origin};
 pub use builder::Builder;
 pub use writer::EntryWriter;
 
-use crate::cache::{self, CacheKey, Entry, InsertError, NewEntry, Stats};
+use crate::cache::{self, CacheKey, Entry, InsertError, Mark, NewEntry, Stats};
 use crate::clock::Clock;
 use flights::{Flights, Lead, Outcome, Turn};
 use reflex_llm::{Key, Tenant};
@@ -126,22 +126,104 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// The answer or its metadata are too large; an earlier one is still there.
+    /// The answer or its metadata are too large; an earlier one is still there. Or it was purged
+    /// [since](InsertOptions::since) it was asked for.
     pub fn insert_with(
         &self,
         key: &Key,
         payload: impl AsRef<[u8]>,
         options: &InsertOptions,
     ) -> Result<Entry, InsertError> {
+        let cache_key = self.key(key);
+        let new = self.new_entry(key, &cache_key, payload.as_ref(), options);
+        match options.since {
+            Some(since) => self.core.insert_since(new, since),
+            None => self.core.insert(new),
+        }
+    }
+
+    /// As [`insert`](Self::insert), for async callers: no thread of theirs waits for the disk. Where
+    /// the disk does not keep up, the answer is refused at once. Works in any async runtime.
+    ///
+    /// # Errors
+    ///
+    /// As of [`insert`](Self::insert).
+    pub async fn insert_async(
+        &self,
+        key: &Key,
+        payload: impl AsRef<[u8]>,
+    ) -> Result<Entry, InsertError> {
+        self.insert_with_async(key, payload, &InsertOptions::new())
+            .await
+    }
+
+    /// As [`insert_with`](Self::insert_with), in the manner of [`insert_async`](Self::insert_async).
+    ///
+    /// # Errors
+    ///
+    /// As of [`insert_with`](Self::insert_with).
+    pub async fn insert_with_async(
+        &self,
+        key: &Key,
+        payload: impl AsRef<[u8]>,
+        options: &InsertOptions,
+    ) -> Result<Entry, InsertError> {
+        let entry = self.insert_now(key, payload.as_ref(), options)?;
+        self.core.wait_until_durable_async().await;
+        Ok(entry)
+    }
+
+    /// Waits for nothing.
+    fn insert_now(
+        &self,
+        key: &Key,
+        payload: &[u8],
+        options: &InsertOptions,
+    ) -> Result<Entry, InsertError> {
+        let cache_key = self.key(key);
+        let new = self.new_entry(key, &cache_key, payload, options);
+        match options.since {
+            Some(since) => self.core.insert_now_since(new, since),
+            None => self.core.insert_now(new),
+        }
+    }
+
+    fn new_entry<'a>(
+        &self,
+        key: &'a Key,
+        cache_key: &'a CacheKey,
+        payload: &'a [u8],
+        options: &'a InsertOptions,
+    ) -> NewEntry<'a> {
         let ttl = options.ttl.unwrap_or(self.shared.ttl);
-        self.core.insert(NewEntry {
-            key: &self.key(key),
+        NewEntry {
+            key: cache_key,
             tenant: &key.tenant.0,
             metadata: &options.metadata,
-            payload: payload.as_ref(),
+            payload,
             now_ms: self.shared.clock.now_ms(),
             ttl_ms: ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-        })
+        }
+    }
+
+    /// Now, among purges: for [`InsertOptions::since`], before an answer is asked for that takes
+    /// time. What a purge or a removal covers that comes later is not stored then, whichever way it
+    /// comes. [`get_or_fetch`](Self::get_or_fetch) and [`writer`](Self::writer) do so by themselves.
+    ///
+    /// ```
+    /// use reflex_host::{Cache, InsertError, InsertOptions, Key, Tenant};
+    ///
+    /// let cache = Cache::builder("").in_memory();
+    /// let key = Key::for_prompt(&Tenant::of_group("research"), "How is the weather?");
+    /// let mark = cache.mark();
+    /// // … the model is asked, and meanwhile:
+    /// cache.purge().expect("in memory");
+    /// let options = InsertOptions::new().since(mark);
+    /// let stored = cache.insert_with(&key, "Fine.", &options);
+    /// assert!(matches!(stored, Err(InsertError::Purged)));
+    /// ```
+    pub fn mark(&self) -> Mark {
+        self.core.purges().now()
     }
 
     /// Stores an answer that comes piece by piece. Nothing is stored before
@@ -214,8 +296,13 @@ impl Cache {
                 Turn::Alone => break,
             }
         }
+        let since = self.begun(lead.as_ref());
         let fetched = fetch.await;
-        self.keep(key, lead, fetched)
+        let answer = self.keep(key, lead, since, fetched, Cache::insert_now)?;
+        if answer.entry().is_some() {
+            self.core.wait_until_durable_async().await;
+        }
+        Ok(answer)
     }
 
     /// As [`get_or_fetch`](Self::get_or_fetch), for threads. Both may wait for each other. Whoever
@@ -252,15 +339,30 @@ impl Cache {
                 Turn::Alone => break,
             }
         }
-        self.keep(key, lead, fetch())
+        let since = self.begun(lead.as_ref());
+        let insert = |cache: &Self, key: &Key, payload: &[u8], options: &InsertOptions| {
+            cache.insert_with(key, payload, options)
+        };
+        self.keep(key, lead, since, fetch(), insert)
+    }
+
+    /// When a fetch begins that is about to: a leader's has, for those who join it.
+    fn begun(&self, lead: Option<&Lead>) -> Mark {
+        lead.map_or_else(|| self.mark(), Lead::since)
     }
 
     /// Removes the answer for a key, for good; whether there was one. A fetch that is under way is
     /// not stored.
     pub fn remove(&self, key: &Key) -> bool {
-        let key = self.key(key);
-        self.shared.flights.outdate(|other, _| *other == key);
-        self.core.remove(&key)
+        self.core.remove_named(&self.key(key), &key.digest)
+    }
+
+    /// As [`remove`](Self::remove), for async callers: no thread of theirs waits for the disk. Works
+    /// in any async runtime.
+    pub async fn remove_async(&self, key: &Key) -> bool {
+        let was_there = self.core.remove_named_now(&self.key(key), &key.digest);
+        self.core.wait_until_durable_async().await;
+        was_there
     }
 
     /// Removes all that a tenant has stored, in all namespaces, at once and for good. Fetches that
@@ -271,7 +373,6 @@ impl Cache {
     /// The purge holds in this process, but could not be made durable. The next
     /// [`sync`](Self::sync) tries again.
     pub fn purge_tenant(&self, tenant: &Tenant) -> io::Result<()> {
-        self.shared.flights.outdate(|_, other| other == tenant);
         self.core.purge_tenant(&tenant.0)
     }
 
@@ -281,7 +382,6 @@ impl Cache {
     ///
     /// As of [`purge_tenant`](Self::purge_tenant).
     pub fn purge(&self) -> io::Result<()> {
-        self.shared.flights.outdate(|_, _| true);
         self.core.purge_all()
     }
 
@@ -333,40 +433,43 @@ impl Cache {
         self.core.lookup_async(key, now_ms).await.hit()
     }
 
-    /// Stores what was fetched, and tells those who wait.
+    /// Stores what was fetched, by `insert`, and tells those who wait.
     fn keep<P, E>(
         &self,
         key: &Key,
         lead: Option<Lead>,
+        since: Mark,
         fetched: Result<P, E>,
+        insert: impl FnOnce(&Self, &Key, &[u8], &InsertOptions) -> Result<Entry, InsertError>,
     ) -> Result<Answer, Arc<E>>
     where
         P: Into<Fetched>,
         E: Send + Sync + 'static,
     {
-        let fetched: Fetched = match fetched {
+        let mut fetched: Fetched = match fetched {
             Ok(fetched) => fetched.into(),
             Err(error) => {
                 let error = Arc::new(error);
                 if let Some(lead) = lead {
-                    lead.end(|_| Outcome::Failed(Arc::clone(&error) as _));
+                    lead.end(|| Outcome::Failed(Arc::clone(&error) as _));
                 }
                 return Err(error);
             }
         };
-        // What is too large is not stored, and that is nobody's trouble.
-        let store = |is_outdated: bool| match fetched.is_kept && !is_outdated {
-            true => self
-                .insert_with(key, &fetched.payload, &fetched.options)
-                .ok(),
+        // What the fetch says itself counts, where it is older.
+        let since = fetched.options.since.map_or(since, |own| own.min(since));
+        fetched.options.since = Some(since);
+        // What is too large, or was purged meanwhile, is not stored, and that is nobody's trouble.
+        let store = || match fetched.is_kept {
+            true => insert(self, key, &fetched.payload, &fetched.options).ok(),
             false => None,
         };
         let stored = match lead {
-            None => store(false),
+            None => store(),
             Some(lead) => {
                 let mut stored = None;
-                lead.end(|is_outdated| {
-                    stored = store(is_outdated);
+                lead.end(|| {
+                    stored = store();
                     let entry = stored.clone();
                     entry.map_or(Outcome::Unshared, Outcome::Found)
                 });

@@ -25,6 +25,7 @@ mod allowance;
 mod batch;
 #[cfg(feature = "http")]
 mod batch_host;
+mod begun;
 mod bindings;
 #[cfg(feature = "http")]
 mod body;
@@ -118,7 +119,9 @@ pub use pace::Replay;
 pub use policy::{Asking, Decision, PolicyGuest, Question};
 #[cfg(feature = "http")]
 pub use recording::{NoObserver, Outcome, RecordingObserver};
-pub use reflex_llm::{Api, ClientControl, Life, LifeRule, Lifetimes, PathRule};
+pub use reflex_llm::{
+    Api, ClientControl, Life, LifeRule, Lifetimes, PathRule, ProviderControl, Rules,
+};
 #[cfg(feature = "http")]
 pub use samples::Samples;
 #[cfg(feature = "http")]

@@ -256,6 +256,7 @@ fn proxy(
             request_bytes_max: config.request_bytes_max,
             temperature_max: config.temperature_max,
             paths: Arc::clone(&config.paths),
+            rules: Arc::clone(&config.rules),
             groups: Arc::clone(&config.groups),
             lifetimes: Arc::clone(&config.lifetimes),
             allowance: metrics.allowance(),
@@ -271,6 +272,7 @@ fn proxy(
     let policy = HttpPolicy {
         allow_length: config.allow_length,
         client_control: config.client_control,
+        provider_control: config.provider_control,
         replay: config.replay,
         samples: Samples::new(config.samples),
         fill_wait_max: config.fill_wait_max,

@@ -26,6 +26,7 @@ mod inspect;
 mod keys;
 mod mmap;
 mod reclaim;
+mod record;
 mod recover;
 mod replay;
 mod segment;
@@ -45,7 +46,8 @@ pub(crate) use hash::KeyState;
 pub(crate) use index::Index;
 pub(crate) use inspect::inspect;
 pub use inspect::{SegmentReport, StoreReport};
-pub(crate) use segment::{NewRecord, Place, Read};
+pub(crate) use record::NewRecord;
+pub(crate) use segment::{Place, Read};
 pub(crate) use trouble::StoreError;
 pub(crate) use unsynced::Unsynced;
 
@@ -68,6 +70,10 @@ const UNSYNCED_MAX: usize = 8;
 
 /// A segment is at most this part of the whole, so that reclaiming one is no great loss.
 pub(crate) const SEGMENTS_MIN: u64 = 8;
+
+/// So many sequences are left out when records could not be read, beside one for each of those:
+/// for purges between them that never became durable.
+const HIDDEN_PURGES_MAX: u64 = 1 << 24;
 
 /// As an epoch while nothing else is known: higher than any sequence.
 const EVERYTHING: u64 = u64::MAX;
@@ -121,6 +127,8 @@ pub(crate) struct Store {
     unsynced: Vec<Unsynced>,
     /// Written since the last time that somebody took what is unsynced.
     unsynced_bytes: u64,
+    /// When the newest entry was stored: what is known of the time where nobody tells it.
+    now_ms: u64,
     /// Keys that a tombstone is to be written for, as what stands in for one may not last. No
     /// more than there are records in a segment, or in all of them after opening.
     unburied: Vec<[u8; 32]>,
@@ -158,9 +166,11 @@ impl Store {
             replayed,
             damaged,
             is_unsynced,
+            has_hidden,
         } = recover::recover(&disk, &folder, options.quota, &disk_use, &epochs)?;
         let Replayed {
             last,
+            hidden,
             live,
             unburied,
         } = replayed;
@@ -169,11 +179,24 @@ impl Store {
             true => last,
             false => last.max(Last::nobodys(epochs.newest())),
         };
+        let last = match hidden {
+            0 => last,
+            _ => Last::nobodys(last.sequence + hidden + HIDDEN_PURGES_MAX),
+        };
+        if hidden > 0 {
+            epochs.floor = last.sequence;
+        }
         if is_lost {
             epochs.all = last.sequence;
         }
         let index = Index::default();
+        if has_hidden {
+            index.set_hidden();
+        }
+        // The newest is the last one.
+        let mut now_ms = 0;
         for (key, place) in live {
+            now_ms = place.stored_at_ms();
             index.insert(&key, place);
         }
         let mut store = Self {
@@ -190,15 +213,22 @@ impl Store {
             next_segment,
             last,
             epochs: Arc::new(Epochs::new(epochs)),
-            owes_epochs: is_lost,
+            owes_epochs: is_lost || hidden > 0,
             unsynced: Vec::new(),
             unsynced_bytes: 0,
+            now_ms,
             unburied,
             is_lost: is_unsynced,
             is_syncing: false,
             reclaimed: 0,
             evicted: 0,
         };
+        if hidden > 0 {
+            // Before anything is written: the next process may not be able to read that either,
+            // and has to know how far the sequence has come.
+            let settled = store.settle_epochs();
+            settled.map_err(StoreError::into_open_error)?;
+        }
         // It may be less than when the entries were written.
         store.keep_entries_max(0);
         Ok(Opened {
@@ -301,9 +331,13 @@ impl Store {
     pub(crate) fn append(&mut self, record: &NewRecord<'_>) -> Result<Place, StoreError> {
         let before = self.next_segment;
         let place = self.append_as_it_is(record)?;
+        if record.kind() == Kind::Entry {
+            self.now_ms = record.stored_at_ms();
+        }
         if self.next_segment != before {
-            // Behind the record, for which there was room and now is what is moved.
-            self.keep_spare(record.stored_at_ms());
+            // Behind the record, for which there was room and now is what is moved. A tombstone
+            // tells no time.
+            self.keep_spare(self.now_ms);
         }
         Ok(place)
     }
@@ -385,6 +419,13 @@ impl Store {
     pub(crate) fn is_clean(&self) -> bool {
         let is_dirty = self.active.as_ref().is_some_and(|active| active.is_dirty);
         !is_dirty && self.unsynced.is_empty() && !self.is_syncing
+    }
+
+    /// How many places of records there are in memory, those included that left the index and
+    /// whose memory was not given back yet.
+    #[cfg(test)]
+    pub(crate) fn places(&self) -> usize {
+        self.listed().map(Arc::weak_count).sum()
     }
 
     /// A sync failed, and nobody has been told.

@@ -1,28 +1,35 @@
 //! Whether an answer says that it is whole and good: every part of it has an ending known to be
-//! good, nothing is an error and nothing refused.
+//! good and holds something, nothing is an error, nothing refused, and nothing shows that the
+//! provider looked something up on the way.
 //!
-//! How an API says so is the business of its module in `answer/`. What we do not know, we do not
-//! keep.
+//! How an API says so is the business of its module in `answer/`; what holds for all of them stands
+//! in `parts.rs`, `traces.rs`, `trouble.rs` and `expiry.rs`. What we do not know, we do not keep.
 
 mod candidates;
 mod choices;
-mod ends;
+mod expiry;
 mod message;
+mod parts;
 mod response;
+mod said;
+mod traces;
+mod trouble;
 mod vectors;
 
 use candidates::Candidates;
 use choices::Choices;
-use ends::Ends;
+use expiry::Expiry;
 use message::Message;
+use parts::Parts;
 use response::Response;
+use said::Said;
 
 use crate::api::{Answer, Pieces};
 use crate::json::{self, Kind, Value};
-use crate::sse::{DONE, Flow, Frame};
-use crate::{Api, Rejected};
+use crate::sse::{DONE, Flow, Frame, Frames};
+use crate::{Rejected, Representation, Shape, Stated};
 
-/// Judges answers of one API.
+/// Judges answers of one shape.
 #[derive(Clone, Copy)]
 pub(crate) struct Judge {
     answer: Answer,
@@ -34,9 +41,11 @@ pub(crate) struct Judge {
 struct Rules {
     /// Whether an answer that ran into its length limit is kept.
     allow_length: bool,
+    /// How many choices, candidates or vectors the request asks for, where it tells.
+    parts: Option<u32>,
 }
 
-/// The ways an API has to end an answer. Any other is not known to be good.
+/// The ways an API has to end an answer, without regard to case. Any other is not known to be good.
 struct Endings {
     finished: &'static [&'static str],
     /// By a length limit.
@@ -44,36 +53,93 @@ struct Endings {
     refused: &'static [&'static str],
 }
 
+/// The endings of choices, messages and candidates. One list for all: gateways translate between
+/// the APIs, and some leave the word of the model's own server.
+const ENDINGS: Endings = Endings {
+    finished: &[
+        // OpenAI's, Anthropic's and Gemini's own.
+        "stop",
+        "tool_calls",
+        "function_call",
+        "end_turn",
+        "stop_sequence",
+        "tool_use",
+        // Text Generation Inference, watsonx, Together.
+        "eos_token",
+        "eos",
+        // Cohere.
+        "complete",
+        "tool_call",
+        // AI21, SambaNova, Aleph Alpha.
+        "endoftext",
+        "end_of_text",
+        // Baidu.
+        "normal",
+        // Servers of one's own.
+        "completed",
+        "finished",
+    ],
+    cut_short: &[
+        "length",
+        "max_tokens",
+        "model_context_window_exceeded",
+        // Mistral, watsonx, Aleph Alpha.
+        "model_length",
+        "token_limit",
+        "maximum_tokens",
+        "max_length",
+    ],
+    refused: &["refusal"],
+};
+
+/// What stands in the place of a reason before there is one: SGLang has no text there, some have
+/// the word `null`.
+const PENDING: [&[u8]; 3] = [b"", b"null", b"not_finished"];
+
 impl Judge {
-    pub(crate) fn new(api: Api, allow_length: bool) -> Self {
+    pub(crate) fn new(shape: Shape, allow_length: bool) -> Self {
         Self {
-            answer: api.row().answer,
-            rules: Rules { allow_length },
+            answer: shape.api.row().answer,
+            rules: Rules {
+                allow_length,
+                parts: shape.parts,
+            },
         }
     }
 
-    /// Judges an answer in one piece.
-    pub(crate) fn json(self, text: &[u8]) -> Result<(), Rejected> {
-        let document = json::read(text).map_err(|_| Rejected::NotJson)?;
+    /// Judges an answer in one piece. When it expires by what it states, in seconds since 1970.
+    pub(crate) fn json(self, text: &[u8]) -> Result<Option<u64>, Rejected> {
+        let document = json::read_answer(without_mark(text)).map_err(|_| Rejected::NotJson)?;
         let root = document.root();
+        let mut expiry = Expiry::default();
+        // Vectors hold nothing to look for, and are long.
+        if !matches!(self.answer, Answer::Vectors(_)) {
+            for piece in root.elements().chain([root]) {
+                if piece.kind() == Kind::Object {
+                    traces::look(object(piece)?, &mut expiry)?;
+                }
+            }
+        }
         match self.answer {
             Answer::Choices(content) => choices::whole(object(root)?, content, self.rules),
             Answer::Response => response::whole(object(root)?, self.rules),
-            Answer::Vectors(at) => vectors::whole(object(root)?, at),
+            Answer::Vectors(at) => vectors::whole(object(root)?, at, self.rules),
             Answer::Message => message::whole(object(root)?, self.rules),
             Answer::Candidates(Pieces::One) => candidates::whole([object(root)], self.rules),
             Answer::Candidates(Pieces::Many) => {
                 candidates::whole(elements(root)?.map(object), self.rules)
             }
-        }
+        }?;
+        Ok(expiry.at())
     }
 
     /// Judges an answer frame by frame.
     pub(crate) fn stream(self) -> Stream {
         Stream {
             rules: self.rules,
+            expiry: Expiry::default(),
             state: match self.answer {
-                Answer::Choices(_) => State::Choices(Choices::default()),
+                Answer::Choices(content) => State::Choices(Choices::new(content)),
                 Answer::Response => State::Response(Response::default()),
                 Answer::Vectors(_) => State::Unknown,
                 Answer::Message => State::Message(Message::default()),
@@ -86,6 +152,7 @@ impl Judge {
 /// Judges an answer frame by frame.
 pub(crate) struct Stream {
     rules: Rules,
+    expiry: Expiry,
     state: State,
 }
 
@@ -101,7 +168,7 @@ enum State {
 impl Stream {
     /// Judges one frame.
     pub(crate) fn frame(&mut self, frame: Frame<'_>) -> Result<Flow, Rejected> {
-        if frame.event == b"error" {
+        if trouble::is_named(frame.event) {
             return Err(Rejected::Error);
         }
         let Some(data) = frame.data else {
@@ -110,28 +177,37 @@ impl Stream {
         if data == DONE {
             return self.done().map(|()| Flow::End);
         }
-        let document = json::read(data).map_err(|_| Rejected::NotJson)?;
+        let document = json::read_answer(data).map_err(|_| Rejected::NotJson)?;
         let root = object(document.root())?;
+        traces::look(root, &mut self.expiry)?;
+        let rules = self.rules;
         match &mut self.state {
-            State::Choices(choices) => choices.chunk(root, self.rules).map(|()| Flow::More),
-            State::Response(response) => response.event(root, self.rules),
-            State::Message(message) => message.event(root, self.rules),
-            State::Candidates(candidates) => {
-                candidates.chunk(root, self.rules).map(|()| Flow::More)
-            }
+            State::Choices(choices) => choices.chunk(root, rules).map(|()| Flow::More),
+            State::Response(response) => response.event(root, rules),
+            State::Message(message) => message.event(root, rules),
+            State::Candidates(candidates) => candidates.chunk(root, rules).map(|()| Flow::More),
             State::Unknown => Err(Rejected::Unexpected),
         }
+    }
+
+    /// When the answer expires by what it has stated so far, in seconds since 1970.
+    pub(crate) fn expires_at(&self) -> Option<u64> {
+        self.expiry.at()
     }
 
     /// Judges a stream that came to its proper end, between two frames, without any event that
     /// says so.
     pub(crate) fn clean_end(&self) -> Result<(), Rejected> {
         match &self.state {
-            State::Candidates(candidates) => candidates.end().map_err(|rejected| match rejected {
-                // Nobody can tell a cut from an end without a reason.
-                Rejected::Unfinished => Rejected::Cut,
-                other => other,
-            }),
+            State::Candidates(candidates) => {
+                candidates
+                    .end(self.rules)
+                    .map_err(|rejected| match rejected {
+                        // Nobody can tell a cut from an end without a reason.
+                        Rejected::Unfinished => Rejected::Cut,
+                        other => other,
+                    })
+            }
             _ => Err(Rejected::Cut),
         }
     }
@@ -139,8 +215,8 @@ impl Stream {
     /// `[DONE]` has come, before any other event that could have ended the stream.
     fn done(&self) -> Result<(), Rejected> {
         match &self.state {
-            State::Choices(choices) => choices.end(),
-            State::Candidates(candidates) => candidates.end(),
+            State::Choices(choices) => choices.end(self.rules),
+            State::Candidates(candidates) => candidates.end(self.rules),
             State::Response(_) | State::Message(_) => Err(Rejected::Unfinished),
             State::Unknown => Err(Rejected::Unexpected),
         }
@@ -148,10 +224,25 @@ impl Stream {
 }
 
 impl Rules {
-    /// Judges the reason that an answer, or a part of it, gives for its end.
+    /// Judges the reason that an answer, or a part of it, gives for its end; whether it has ended.
+    fn ends(self, reason: Option<Value<'_>>) -> Result<bool, Rejected> {
+        let Some(reason) = reason else {
+            return Ok(false);
+        };
+        let is_pending = reason.string().is_some_and(|it| PENDING.contains(&&*it));
+        match is_pending {
+            true => Ok(false),
+            false => self.ending(reason, &ENDINGS).map(|()| true),
+        }
+    }
+
+    /// Judges a reason for the end.
     fn ending(self, reason: Value<'_>, known: &Endings) -> Result<(), Rejected> {
         let reason = reason.string().ok_or(Rejected::FinishReason)?;
-        let is_one_of = |known: &[&str]| known.iter().any(|known| known.as_bytes() == &*reason);
+        let is_one_of = |known: &[&str]| {
+            let mut known = known.iter();
+            known.any(|known| known.as_bytes().eq_ignore_ascii_case(&reason))
+        };
         if is_one_of(known.finished) || (self.allow_length && is_one_of(known.cut_short)) {
             Ok(())
         } else if is_one_of(known.cut_short) {
@@ -164,24 +255,45 @@ impl Rules {
     }
 }
 
+impl Shape {
+    /// When an answer of this shape ends by what it states, for callers that have judged it by
+    /// themselves. What is no answer of this shape states nothing.
+    ///
+    /// # Errors
+    ///
+    /// It states an end that is not understood: [`Rejected::Expired`].
+    pub fn stated(self, body: &[u8]) -> Result<Stated, Rejected> {
+        let mut expiry = Expiry::default();
+        let mut read = |text: &[u8]| match json::read_answer(text) {
+            Ok(document) => expiry::look(document.root(), &mut expiry),
+            Err(_) => Ok(()),
+        };
+        match self.representation {
+            // Vectors state nothing, and are long.
+            _ if matches!(self.api.row().answer, Answer::Vectors(_)) => {}
+            Representation::Json => read(without_mark(body))?,
+            Representation::Sse => Frames::default().feed(body, |frame| {
+                read(frame.data.unwrap_or_default()).map(|()| Flow::More)
+            })?,
+        }
+        Ok(Stated::default().ending_at(expiry.at()))
+    }
+}
+
+/// A text without the byte order mark that some servers begin with, and that clients skip.
+fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
 /// An object that reports no error.
 fn object(value: Value<'_>) -> Result<Value<'_>, Rejected> {
     if value.kind() != Kind::Object {
         return Err(Rejected::NotJson);
     }
-    if value.get_some("error").is_some() || value.get("moderation").is_some_and(has_failed) {
-        return Err(Rejected::Error);
+    match trouble::is_reported(value) {
+        true => Err(Rejected::Error),
+        false => Ok(value),
     }
-    Ok(value)
-}
-
-/// Whether the moderation that OpenAI was asked for beside the answer could not be had, be it of
-/// the input or of the output.
-fn has_failed(moderation: Value<'_>) -> bool {
-    moderation.members().any(|(_, result)| {
-        let kind = result.get("type").and_then(Value::string);
-        kind.as_deref() == Some(b"error")
-    })
 }
 
 /// The elements of an array.
@@ -204,10 +316,11 @@ fn objects<'d>(of: Value<'d>, name: &str) -> Result<impl Iterator<Item = Value<'
     }
 }
 
-/// Where a part of an answer belongs. Some servers leave it out when there is only one part.
-fn index(part: Value<'_>) -> Result<u32, Rejected> {
-    let Some(index) = part.get("index") else {
-        return Ok(0);
+/// Where a part of an answer belongs. Some servers leave it out when there is only one part, or
+/// when all come in order: then it is where the part stands.
+fn index(part: Value<'_>, place: usize) -> Result<u32, Rejected> {
+    let Some(index) = part.get_some("index") else {
+        return u32::try_from(place).map_err(|_| Rejected::Unexpected);
     };
     let digits = core::str::from_utf8(index.spelling()).ok();
     let number = digits.and_then(|digits| digits.parse().ok());

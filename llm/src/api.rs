@@ -3,8 +3,13 @@
 //! What is particular to each API stands in `api/table.rs`: another API is another row there,
 //! and a judge of its answers in `answer/` if none fits.
 
+mod objects;
 mod table;
 
+use alloc::borrow::Cow;
+use alloc::format;
+
+pub(crate) use objects::Known;
 pub(crate) use table::{Answer, Content, ErrorShape, Field, Pieces, Query, Row, VectorsAt};
 
 /// An LLM API whose exchanges we understand.
@@ -47,10 +52,25 @@ pub struct Shape {
     pub api: Api,
     /// The representation that the client asked for.
     pub representation: Representation,
+    /// How many choices, candidates or vectors the request asks for; none if it does not tell. An
+    /// answer with another number of them is not kept.
+    pub parts: Option<u32>,
 }
 
+/// Stands between the name of a shape and its number of parts.
+const PARTS: &str = ";parts=";
+
 impl Shape {
-    /// A stable token, such as `chat-completions+sse`, that crosses the WIT boundary.
+    /// One whose number of parts is not known.
+    pub const fn new(api: Api, representation: Representation) -> Self {
+        Self {
+            api,
+            representation,
+            parts: None,
+        }
+    }
+
+    /// A stable name, such as `chat-completions+sse`, for an API and a representation.
     pub const fn name(self) -> &'static str {
         let row = self.api.row();
         match self.representation {
@@ -59,15 +79,27 @@ impl Shape {
         }
     }
 
-    /// The shape that a token stands for.
-    pub fn from_name(name: &str) -> Option<Self> {
+    /// The same with the number of parts, such as `embeddings;parts=2`: this is what crosses the WIT
+    /// boundary and the edge API.
+    pub fn token(self) -> Cow<'static, str> {
+        match self.parts {
+            None => self.name().into(),
+            Some(parts) => format!("{}{PARTS}{parts}", self.name()).into(),
+        }
+    }
+
+    /// The shape that a token, or a name alone, stands for.
+    pub fn from_token(token: &str) -> Option<Self> {
+        let (name, parts) = match token.split_once(PARTS) {
+            Some((name, parts)) => (name, Some(parts.parse().ok()?)),
+            None => (token, None),
+        };
         let shapes = Api::ALL.iter().flat_map(|&api| {
-            [Representation::Json, Representation::Sse].map(|representation| Self {
-                api,
-                representation,
-            })
+            [Representation::Json, Representation::Sse]
+                .map(|representation| Self::new(api, representation))
         });
-        shapes.into_iter().find(|shape| shape.name() == name)
+        let mut shapes = shapes.filter(|shape| shape.name() == name);
+        shapes.next().map(|shape| Self { parts, ..shape })
     }
 }
 
@@ -122,6 +154,11 @@ impl Api {
             }
         }
         None
+    }
+
+    /// Whether answers are made by a model that may look things up on the way.
+    pub(crate) const fn generates(self) -> bool {
+        !matches!(self.row().answer, Answer::Vectors(_))
     }
 
     pub(crate) const fn row(self) -> &'static Row {

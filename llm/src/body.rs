@@ -2,8 +2,8 @@
 
 use crate::api::Field;
 use crate::json::{self, Document, Invalid, Kind, Value};
-use crate::outline::Outline;
-use crate::{Api, Bypass, KeyHasher, Representation, canonical, tools};
+use crate::outline::{Outline, is_listed};
+use crate::{Api, Bypass, KeyHasher, Origin, Representation, Rules, canonical, outside};
 
 /// The longest body that is read at all. Reading takes up to six times as much memory, for a
 /// body that is nothing but tiny values; edges bound what they buffer far below this.
@@ -21,6 +21,7 @@ impl<'b> Body<'b> {
     pub(crate) fn read(
         api: Api,
         mut representation: Representation,
+        rules: Option<&Rules>,
         bytes: &'b [u8],
     ) -> Result<Self, Bypass> {
         if bytes.len() > BODY_BYTES_MAX {
@@ -32,10 +33,35 @@ impl<'b> Body<'b> {
             return Err(Bypass::NotObject);
         }
         for (key, value) in root.members() {
-            let field = key.and_then(|key| api.field(key.spelling()));
+            let name = key.map(Value::spelling).unwrap_or_default();
+            if value.kind() == Kind::Null {
+                continue;
+            }
+            let field = api.field(name);
+            if let Some(rules) = rules {
+                if value.kind() != Kind::False && is_listed(&rules.bypass_fields, name) {
+                    return Err(Bypass::Rule);
+                }
+                let is_settled =
+                    is_listed(&rules.ignored_fields, name) || is_listed(&rules.keyed_fields, name);
+                if is_settled && field.is_none_or(Field::yields) {
+                    continue;
+                }
+            }
             match field {
-                _ if value.kind() == Kind::Null => {}
-                None | Some(Field::Ignored) => {}
+                None if api.generates() => {
+                    if let Some(bypass) = outside::field(name, value) {
+                        return Err(bypass);
+                    }
+                }
+                None | Some(Field::Ignored | Field::Names) => {}
+                Some(Field::CacheOptions) => {
+                    // The cache is warmed, and nothing is answered.
+                    let prewarm = value.get("prewarm");
+                    if prewarm.is_some_and(|it| !matches!(it.kind(), Kind::Null | Kind::False)) {
+                        return Err(Bypass::ProviderState);
+                    }
+                }
                 Some(Field::Stream) => {
                     representation = match value.kind() {
                         Kind::False => Representation::Json,
@@ -50,8 +76,10 @@ impl<'b> Body<'b> {
                 }
                 Some(Field::Refused(bypass)) => return Err(bypass),
                 Some(Field::Model) => {
-                    if value.string().is_some_and(|name| tools::searches(&name)) {
-                        return Err(Bypass::WebSearch);
+                    let names = core::iter::once(value).chain(value.elements());
+                    let mut names = names.filter_map(Value::string);
+                    if let Some(bypass) = names.find_map(|name| outside::model(&name)) {
+                        return Err(bypass);
                     }
                 }
                 Some(Field::Tools(run_by_client)) => {
@@ -109,8 +137,9 @@ impl<'b> Body<'b> {
     }
 
     /// Writes what counts of the body in the one spelling that it has.
-    pub(crate) fn write(&self, out: &mut KeyHasher) {
-        canonical::write(self.document.root(), &Outline::of(self.api), out);
+    pub(crate) fn write(&self, origin: Origin, rules: Option<&Rules>, out: &mut KeyHasher) {
+        let outline = Outline::of(self.api, origin, rules);
+        canonical::write(self.document.root(), outline, out);
     }
 }
 

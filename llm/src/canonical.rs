@@ -1,36 +1,40 @@
-//! The canonical spelling of a JSON value: keys sorted by their bytes, no white space, each
-//! string in the one spelling that escapes only what must be, numbers as they came.
+//! The canonical spelling of a JSON value: no white space, each string in the one spelling that
+//! escapes only what must be, numbers as they came. The members of objects that the API defines are
+//! sorted by the bytes of their keys; those of all others stay in their order, which models get to
+//! see.
 //!
 //! Two texts have one canonical spelling if and only if they say the same, but for numbers:
-//! `1` and `1.0` stay two, because nobody promises that a provider takes them for one.
+//! `1` and `1.0` stay two, because no provider promises to take them for one.
 
 use alloc::vec::Vec;
 
 use crate::KeyHasher;
+use crate::api::Known;
 use crate::json::{Kind, Members, Value, run};
-use crate::outline::{Outline, Region};
+use crate::outline::Outline;
 
 /// Writes a value, without the members that are out of the key.
 ///
 /// Keeps its own stack, as deep as the reader lets a document be, so that no nesting can
 /// exhaust the program's.
-pub(crate) fn write(root: Value<'_>, outline: &Outline, out: &mut KeyHasher) {
+pub(crate) fn write(root: Value<'_>, outline: Outline<'_>, out: &mut KeyHasher) {
     let mut open: Vec<Level> = Vec::with_capacity(16);
     let mut value = root;
-    let mut region = Region::Top;
+    let mut known = outline.top();
     loop {
         match value.kind() {
             Kind::Object => {
                 out.push(b'{');
-                open.push(Level::new(value, region, b'}'));
+                open.push(Level::new(value, known, b'}'));
             }
             Kind::Array => {
                 out.push(b'[');
-                open.push(Level::new(value, region, b']'));
+                open.push(Level::new(value, known, b']'));
             }
             _ => scalar(value, out),
         }
         value = loop {
+            let depth = open.len();
             let Some(level) = open.last_mut() else {
                 return;
             };
@@ -39,12 +43,19 @@ pub(crate) fn write(root: Value<'_>, outline: &Outline, out: &mut KeyHasher) {
                 open.pop();
                 continue;
             };
-            region = level.region;
+            known = level.known;
             if let Some(key) = key {
-                if outline.omits(region, key.spelling(), next) {
+                let name = key.spelling();
+                let omitted = match depth {
+                    1 => outline.omits_field(name, next),
+                    _ => outline.omits_member(known, name, next),
+                };
+                if omitted {
                     continue;
                 }
-                region = outline.inside(region, key.spelling());
+                if matches!(next.kind(), Kind::Object | Kind::Array) {
+                    known = known.inside(name);
+                }
             }
             if !core::mem::take(&mut level.first) {
                 out.push(b',');
@@ -61,16 +72,19 @@ pub(crate) fn write(root: Value<'_>, outline: &Outline, out: &mut KeyHasher) {
 /// A container that is being written.
 struct Level<'d> {
     rest: Members<'d>,
-    region: Region,
+    known: &'static Known,
     first: bool,
     close: u8,
 }
 
 impl<'d> Level<'d> {
-    fn new(container: Value<'d>, region: Region, close: u8) -> Self {
+    fn new(container: Value<'d>, known: &'static Known, close: u8) -> Self {
         Self {
-            rest: container.members(),
-            region,
+            rest: match known.is_sorted {
+                true => container.members(),
+                false => container.members_as_written(),
+            },
+            known,
             first: true,
             close,
         }

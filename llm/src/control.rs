@@ -170,7 +170,7 @@ impl Control {
 }
 
 /// A number of seconds, at most [`SECONDS_MAX`]; none if it is no number.
-fn seconds(digits: &[u8]) -> Option<u64> {
+pub(crate) fn seconds(digits: &[u8]) -> Option<u64> {
     let mut seconds = 0u64;
     for digit in digits {
         if !digit.is_ascii_digit() {

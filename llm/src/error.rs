@@ -34,13 +34,11 @@ impl Shape {
         let has = |name: &str| head.values(name).next().is_some();
         let vendor = || VENDOR_HEADERS.iter().find(|(name, _)| has(name));
         let api = path::api_at(head.path, rules)
+            .ok()
             .or_else(|| vendor().map(|&(_, api)| api))
             .unwrap_or(Api::ChatCompletions);
         let representation = query::representation(api, head.path);
-        Self {
-            api,
-            representation: representation.unwrap_or(Representation::Json),
-        }
+        Self::new(api, representation.unwrap_or(Representation::Json))
     }
 
     /// The JSON body of an error with this HTTP status. A client that asked for a stream gets the

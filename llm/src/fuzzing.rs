@@ -11,7 +11,7 @@ use crate::sse::{Flow, Frames};
 ///
 /// # Errors
 ///
-/// A frame is too long.
+/// None: these frames do not end the stream.
 #[expect(
     clippy::type_complexity,
     reason = "one caller, which takes it apart at once"

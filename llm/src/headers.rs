@@ -2,156 +2,141 @@
 //!
 //! The other way round, a list of headers that count, would be shorter and wrong. Nobody can
 //! guess the names by which gateways choose a model, a provider, a user or a behaviour
-//! (`azureml-model-deployment`, `extra-parameters`, `x-portkey-config`, `cookie`,
-//! `x-forwarded-client-cert`); `openai-beta`, `anthropic-version`, `accept` and
-//! `accept-language` count by the same rule. What is listed below is either about the
-//! connection, differs with every request, or tells which SDK or proxy was on the way. A header
-//! of that kind that we do not know costs misses until it is added here.
+//! (`azureml-model-deployment`, `extra-parameters`, `x-portkey-config`, `x-envoy-ip-tags`,
+//! `x-forwarded-client-cert`); `openai-beta`, `anthropic-version` and `accept-language` count by
+//! the same rule. What is known not to count stands in `headers/names.rs`. A header of that kind
+//! that is not listed costs misses until it is added there, or named in `ignored_headers`.
+//!
+//! Cookies are judged one by one, and `accept` by what it says.
+
+mod accept;
+mod names;
 
 use alloc::vec::Vec;
 
-use crate::tenant::CREDENTIALS;
+use crate::pattern::is_like;
+use crate::tenant::{CREDENTIALS, SCOPES};
+use crate::{Origin, Rules};
+
+pub(crate) use accept::wants_events_only;
+
+/// What decides, beside its name, whether a header counts.
+#[derive(Clone, Copy)]
+pub(crate) struct Counting<'p> {
+    /// The operator's lists.
+    pub(crate) rules: Option<&'p Rules>,
+    /// Who is asked.
+    pub(crate) origin: Origin,
+    /// The header that stands for the tenant, which is in the key itself.
+    pub(crate) named_by: Option<&'p str>,
+}
 
 /// Calls `add` for each header that counts: names in order, the values of a repeated one in the
-/// order they came.
-pub(crate) fn significant<'a>(
-    headers: &[(&'a str, &'a [u8])],
-    mut add: impl FnMut(&'a str, &'a [u8]),
+/// order they came. All cookies are one header, as HTTP/2 clients split it and others do not.
+pub(crate) fn significant(
+    headers: &[(&str, &[u8])],
+    counting: Counting<'_>,
+    mut add: impl FnMut(&str, &[u8]),
 ) {
-    let mut counting: Vec<(&str, &[u8])> = Vec::with_capacity(headers.len());
-    counting.extend(headers.iter().copied().filter(counts));
-    counting.sort_by_key(|&(name, _)| name);
-    for (name, value) in counting {
-        add(name, value);
-    }
-}
+    let mut significant: Vec<(&str, &[u8])> = Vec::with_capacity(headers.len());
+    let counts = |&(name, _): &(&str, &[u8])| counting.counts(name, headers);
+    significant.extend(headers.iter().copied().filter(counts));
+    significant.sort_by_key(|&(name, _)| name);
 
-/// Out of the key, by name.
-const IGNORED: [&str; 59] = by_length([
-    // The connection, the framing of the body, and what the edge sets itself.
-    "accept-encoding",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    // What the client asks of caches, ours first. It is obeyed, not keyed.
-    "cache-control",
-    "pragma",
-    // When, by which program, on what page's behalf.
-    "date",
-    "priority",
-    "user-agent",
-    "x-goog-api-client",
-    // Traces.
-    "b3",
-    "baggage",
-    "correlation-context",
-    "elastic-apm-traceparent",
-    "grpc-trace-bin",
-    "newrelic",
-    "request-id",
-    "sentry-trace",
-    "traceparent",
-    "tracestate",
-    "uber-trace-id",
-    "x-amzn-trace-id",
-    "x-client-request-id",
-    "x-cloud-trace-context",
-    "x-correlation-id",
-    "x-ms-client-request-id",
-    "x-request-id",
-    "x-request-start",
-    "x-trace-id",
-    // The way here. Not all of `x-forwarded-`: some of those say who the user is.
-    "cdn-loop",
-    "cf-connecting-ip",
-    "cf-connecting-ipv6",
-    "cf-ew-via",
-    "cf-ipcountry",
-    "cf-ray",
-    "cf-visitor",
-    "fastly-client-ip",
-    "fly-client-ip",
-    "fly-request-id",
-    "forwarded",
-    "true-client-ip",
-    "via",
-    "x-amz-cf-id",
-    "x-azure-clientip",
-    "x-azure-ref",
-    "x-forwarded-for",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-original-forwarded-for",
-    "x-real-ip",
-    "x-vercel-id",
-]);
-
-/// Out of the key, by how the name begins.
-const IGNORED_PREFIXES: &[&str] = &[
-    // HTTP/2's own fields; method, path and authority are keyed in their own right.
-    ":",
-    // Traces.
-    "x-b3-",
-    "x-datadog-",
-    // Envoy's notes to itself.
-    "x-envoy-",
-    // The user's wishes for us.
-    "x-reflex-",
-    // What a browser adds by itself about the page.
-    "sec-ch-",
-    "sec-fetch-",
-    // Which SDK, which version of it, on which system, at which attempt.
-    "x-stainless-",
-    "x-fern-",
-];
-
-fn counts(&(name, value): &(&str, &[u8])) -> bool {
-    let ignored = is_ignored(name)
-        // In the tenant. The organisation and project are there only when a credential is, so
-        // they count here too.
-        || CREDENTIALS.contains(&name)
-        || (name == "cookie" && value.split(|&byte| byte == b';').all(bot_management));
-    !ignored
-}
-
-/// Every request asks this of every header, so no name is compared with one of another length.
-fn is_ignored(name: &str) -> bool {
-    let first = IGNORED.partition_point(|other| other.len() < name.len());
-    let same_length = IGNORED[first..].iter();
-    let mut same_length = same_length.take_while(|other| other.len() == name.len());
-    same_length.any(|other| *other == name)
-        || IGNORED_PREFIXES
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
-}
-
-/// Sorts the names by their length, at compile time, so that the list can be read by subject.
-const fn by_length<const N: usize>(mut names: [&str; N]) -> [&str; N] {
-    let mut sorted = 1;
-    while sorted < N {
-        let mut at = sorted;
-        while at > 0 && names[at - 1].len() > names[at].len() {
-            names.swap(at - 1, at);
-            at -= 1;
+    let mut rest = significant.as_slice();
+    while let Some(&(name, value)) = rest.first() {
+        let same = rest.partition_point(|&(other, _)| other <= name);
+        let (values, after) = rest.split_at(same);
+        rest = after;
+        match name {
+            "cookie" => {
+                let cookies = counting.cookies(values.iter().map(|&(_, value)| value));
+                if !cookies.is_empty() {
+                    add(name, &cookies);
+                }
+            }
+            "accept" if accept::is_common(values.iter().map(|&(_, value)| value)) => {}
+            _ if same == 1 => add(name, value),
+            _ => values.iter().for_each(|&(name, value)| add(name, value)),
         }
-        sorted += 1;
     }
-    names
 }
 
-/// Cookies that a provider's front hands out to tell people from robots. They change every half
-/// hour and with every client, and SDKs return them; any other cookie may be a session.
-const BOT_MANAGEMENT: &[&[u8]] = &[b"__cf_bm", b"__cflb", b"_cfuvid", b"cf_clearance"];
+impl Counting<'_> {
+    fn counts(self, name: &str, headers: &[(&str, &[u8])]) -> bool {
+        // The credentials are in the tenant. The organisation and project are there only when a
+        // credential is, so they count here too.
+        let ignored = is_ignored(name) || CREDENTIALS.contains(&name);
+        if ignored || self.named_by == Some(name) {
+            return false;
+        }
+        if names::SESSIONS.contains(&name) && (self.origin.has_no_memory() || is_agents(headers)) {
+            return false;
+        }
+        let is_named = |pattern: &str| is_like(pattern, name);
+        let rules = self.rules;
+        !rules.is_some_and(|rules| rules.ignored_headers.iter().any(|it| is_named(it)))
+    }
 
-fn bot_management(cookie: &[u8]) -> bool {
-    let name = cookie.split(|&byte| byte == b'=').next();
-    BOT_MANAGEMENT.contains(&name.unwrap_or_default().trim_ascii())
+    /// The cookies that count, in the order they came, in one spelling.
+    fn cookies<'v>(self, values: impl Iterator<Item = &'v [u8]>) -> Vec<u8> {
+        let mut counting = Vec::new();
+        let pairs = values.flat_map(|value| value.split(|&byte| byte == b';'));
+        for pair in pairs.map(<[u8]>::trim_ascii) {
+            let name = pair.split(|&byte| byte == b'=').next().unwrap_or_default();
+            if pair.is_empty() || self.is_ignored_cookie(name.trim_ascii()) {
+                continue;
+            }
+            if !counting.is_empty() {
+                counting.extend_from_slice(b"; ");
+            }
+            counting.extend_from_slice(pair);
+        }
+        counting
+    }
+
+    fn is_ignored_cookie(self, name: &[u8]) -> bool {
+        let Ok(name) = core::str::from_utf8(name) else {
+            return false;
+        };
+        let own = self.rules.map_or(&[][..], |rules| &rules.ignored_cookies);
+        names::COOKIES.iter().any(|pattern| is_like(pattern, name))
+            || own.iter().any(|pattern| is_like(pattern, name))
+    }
+}
+
+/// A header that may not be named in `ignored_headers` although a pattern matches it: it says who
+/// asks, or it has rules of its own.
+pub(crate) fn kept_by_all<'n>(tenant_header: Option<&'n str>) -> impl Iterator<Item = &'n str> {
+    const KEPT: [&str; 3] = ["cookie", "proxy-authorization", "x-amz-security-token"];
+    let known = CREDENTIALS.iter().chain(SCOPES).chain(&KEPT).copied();
+    tenant_header.into_iter().chain(known)
+}
+
+/// Every request asks this of every header: a few steps of a search, most of them by length alone.
+fn is_ignored(name: &str) -> bool {
+    let order = |other: &&str| (other.len().cmp(&name.len())).then_with(|| (**other).cmp(name));
+    if names::HEADERS.binary_search_by(order).is_ok() {
+        return true;
+    }
+    let begins = |name: &str, prefixes: &[&str]| {
+        let first = name.as_bytes().first();
+        let may = |prefix: &&&str| prefix.as_bytes().first() == first;
+        prefixes.iter().filter(may).any(|it| name.starts_with(it))
+    };
+    match name.strip_prefix("x-") {
+        Some(rest) => begins(rest, names::X_PREFIXES),
+        None => begins(name, names::PREFIXES),
+    }
+}
+
+/// Whether a coding agent asks.
+fn is_agents(headers: &[(&str, &[u8])]) -> bool {
+    headers.iter().any(|(name, value)| {
+        let begins = |agent: &&str| {
+            let start = value.get(..agent.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(agent.as_bytes()))
+        };
+        matches!(*name, "originator" | "user-agent") && names::AGENTS.iter().any(begins)
+    })
 }

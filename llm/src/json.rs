@@ -4,6 +4,10 @@
 //! surrogate pair, a byte order mark) is refused, because the provider's reader may be the
 //! other one. It neither recurses nor allocates per token: nodes are spans of the text, and
 //! only strings in an unusual spelling are copied out.
+//!
+//! Answers are read by the same grammar, with two differences ([`read_answer`]). Half a surrogate
+//! pair is accepted: a stream that splits an emoji has one, and a replay has the same bytes. An
+//! array of numbers is one node: vectors are long, and no reader of answers looks at one number.
 
 mod reader;
 mod string;
@@ -11,17 +15,18 @@ mod string;
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-pub(crate) use reader::read;
+pub(crate) use reader::{read, read_answer};
+use string::Halves;
 pub(crate) use string::run;
 
 /// Arrays and objects inside each other. Real requests stay below 20, and the readers of
 /// providers give up at 128 or earlier.
 pub(crate) const DEPTH_MAX: usize = 128;
 
-/// Positions are kept in 29 bits, beside the three of a kind.
+/// Positions are kept in 28 bits, beside the four of a kind.
 pub(crate) const TEXT_BYTES_MAX: usize = (1 << POSITION_BITS) - 1;
 
-const POSITION_BITS: u32 = 29;
+const POSITION_BITS: u32 = 28;
 
 /// Why a text was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +92,8 @@ impl Node {
     }
 }
 
-/// In the order of declaration. There are as many as three bits tell apart.
-const KINDS: [Kind; 8] = [
+/// In the order of declaration.
+const KINDS: [Kind; 9] = [
     Kind::Null,
     Kind::False,
     Kind::True,
@@ -96,10 +101,11 @@ const KINDS: [Kind; 8] = [
     Kind::Spelled,
     Kind::Decoded,
     Kind::Array,
+    Kind::Numbers,
     Kind::Object,
 ];
 
-const _: () = assert!(KINDS.len() == 1 << (u32::BITS - POSITION_BITS));
+const _: () = assert!(KINDS.len() <= 1 << (u32::BITS - POSITION_BITS));
 
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +124,8 @@ pub(crate) enum Kind {
     Decoded,
     /// An array.
     Array,
+    /// An array of one number or more, of an answer. Its elements were checked and dropped.
+    Numbers,
     /// An object.
     Object,
 }
@@ -161,7 +169,7 @@ impl<'t> Document<'t> {
     fn bytes(&self, at: u32) -> &[u8] {
         let node = self.node(at);
         let source = match node.kind() {
-            Kind::Array | Kind::Object => return &[],
+            Kind::Array | Kind::Numbers | Kind::Object => return &[],
             Kind::Decoded => &self.decoded,
             _ => self.text,
         };
@@ -190,14 +198,14 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// A string's value. Always valid UTF-8.
+    /// A string's value. Valid UTF-8, unless half a surrogate pair of an answer is in it.
     pub(crate) fn string(self) -> Option<Cow<'d, [u8]>> {
         let bytes = self.spelling();
         match self.kind() {
             Kind::Spelled if bytes.contains(&b'\\') => {
                 let mut value = Vec::with_capacity(bytes.len());
                 // It was read without fault, so it is decoded without.
-                string::unescape(bytes, &mut value).ok()?;
+                string::unescape(bytes, &mut value, Halves::Kept).ok()?;
                 Some(Cow::Owned(value))
             }
             Kind::Spelled | Kind::Decoded => Some(Cow::Borrowed(bytes)),
@@ -218,7 +226,7 @@ impl<'d> Value<'d> {
         self.get(name).filter(|value| value.kind() != Kind::Null)
     }
 
-    /// What a container holds, with keys if it is an object. A scalar holds nothing.
+    /// What a container holds, with keys if it is an object, in their order. A scalar holds nothing.
     pub(crate) fn members(self) -> Members<'d> {
         Members {
             next: self.at(self.node + 1),
@@ -227,6 +235,17 @@ impl<'d> Value<'d> {
                 _ => self.node + 1,
             },
             keys: self.keys().iter(),
+            is_object: false,
+        }
+    }
+
+    /// The same in the order of the text.
+    pub(crate) fn members_as_written(self) -> Members<'d> {
+        Members {
+            end: self.document.after(self.node),
+            keys: [].iter(),
+            is_object: self.kind() == Kind::Object,
+            ..self.members()
         }
     }
 
@@ -250,11 +269,13 @@ impl<'d> Value<'d> {
     }
 }
 
-/// Walks an array in its order, or an object in the order of its keys.
+/// Walks an array in its order, or an object in the order of its keys or of the text.
 pub(crate) struct Members<'d> {
     next: Value<'d>,
     end: u32,
     keys: core::slice::Iter<'d, u32>,
+    /// Keys stand between the values that are walked.
+    is_object: bool,
 }
 
 impl<'d> Iterator for Members<'d> {
@@ -264,10 +285,15 @@ impl<'d> Iterator for Members<'d> {
         if let Some(&key) = self.keys.next() {
             return Some((Some(self.next.at(key)), self.next.at(key + 1)));
         }
-        let value = self.next;
-        (value.node < self.end).then(|| {
-            self.next.node = value.document.after(value.node);
-            (None, value)
-        })
+        let first = self.next;
+        if first.node >= self.end {
+            return None;
+        }
+        let (key, value) = match self.is_object {
+            true => (Some(first), first.at(first.node + 1)),
+            false => (None, first),
+        };
+        self.next.node = value.document.after(value.node);
+        Some((key, value))
     }
 }

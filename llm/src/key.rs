@@ -90,8 +90,8 @@ pub(crate) struct Context {
 impl Context {
     const KEY: Self = Self {
         #[cfg(test)]
-        name: "reflex-edge key v1",
-        hash: *b"\xfa\x50\x1b\x05\x77\xd3\x10\x73\xb0\xd1\xcb\xd2\x51\xd1\xec\x30\x4b\x62\x0c\xf6\xf2\xb0\x7e\xce\xa4\xcd\xe2\xc0\xc9\xb1\x87\x81",
+        name: "reflex-edge key v2",
+        hash: *b"\x16\x3a\x01\x90\xf7\x22\x04\x46\x10\xcb\xc4\xad\x28\x95\x0b\x52\x4f\x37\xb5\xc0\x9d\x6e\x5e\xb9\x88\x36\x9d\xf0\xef\x06\xea\x72",
     };
     const SAMPLE: Self = Self {
         #[cfg(test)]
@@ -114,7 +114,7 @@ const FEW_BYTES: usize = 256;
 
 impl KeyHasher {
     /// Stands in the derivation context, so that no key of one version equals one of another.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 
     /// A hasher without fields.
     pub fn new() -> Self {

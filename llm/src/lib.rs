@@ -22,9 +22,11 @@
 extern crate alloc;
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use core::fmt;
 
 mod api;
+mod asked;
 mod body;
 mod canonical;
 mod control;
@@ -33,19 +35,24 @@ mod items;
 mod json;
 mod key;
 mod model;
+mod origin;
 mod outline;
+mod outside;
 mod prepared;
 mod query;
 mod reason;
+mod rules;
 mod splits;
 mod tenant;
 mod tools;
 
 mod answer;
 mod answer_head;
+mod date;
 pub mod embeddings;
 mod recorder;
 mod sse;
+mod stated;
 mod usage;
 
 mod group;
@@ -74,10 +81,14 @@ pub use pattern::is_like;
 pub use prepared::Prepared;
 pub use reason::{Bypass, Dropped, Rejected};
 pub use recorder::{Limits, Recorder, Storable, Validator, is_event_stream};
+pub use rules::{Rules, check_tenant_header};
 pub use splits::{By, COMPARED_BYTES_MAX, Split, Splits, Traits};
+pub use stated::{ProviderControl, Stated, Term};
 pub use status::Status;
 pub use tenant::Tenant;
 pub use usage::Usage;
+
+use origin::Origin;
 
 /// A request without its body.
 #[derive(Clone, Copy)]
@@ -127,6 +138,9 @@ pub struct Policy<'a> {
     /// Which API answers at paths whose end does not tell, or tells wrongly. The first rule that
     /// applies counts.
     pub paths: &'a [PathRule],
+    /// What of a request does not count, what does, and what passes by. Shared, for it goes along
+    /// with requests that wait for their body. None is as good as empty lists.
+    pub rules: Option<&'a Arc<Rules>>,
 }
 
 /// What happens to a request without a credential.
@@ -180,6 +194,7 @@ pub struct Candidate<'a> {
     tenant: Tenant,
     control: Control,
     temperature_max: Option<f64>,
+    rules: Option<Arc<Rules>>,
     /// A header that is not in the key, because the tenant stands for it.
     named_by: Option<&'a str>,
 }
@@ -198,7 +213,7 @@ pub fn classify(head: &Head<'_>, policy: &Policy<'_>, body: &[u8]) -> Classified
 ///
 /// Why the request passes by. Its body need not be buffered.
 pub fn candidate<'a>(head: &Head<'a>, policy: &Policy<'_>) -> Result<Candidate<'a>, Bypass> {
-    let api = path::api_at(head.path, policy.paths).ok_or(Bypass::Path)?;
+    let api = path::api_at(head.path, policy.paths)?;
     if head.method != "POST" {
         return Err(Bypass::Method);
     }
@@ -219,6 +234,7 @@ pub fn candidate<'a>(head: &Head<'a>, policy: &Policy<'_>) -> Result<Candidate<'
         tenant,
         control,
         temperature_max: policy.temperature_max,
+        rules: policy.rules.filter(|rules| !rules.is_empty()).cloned(),
         named_by: None,
     })
 }

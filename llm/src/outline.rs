@@ -1,60 +1,88 @@
-//! Which members of a body are out of the key, by where in the body they stand.
+//! Which members of a body are out of the key, and in which objects the order of members is, by
+//! where in the body they stand.
 //!
 //! The same name elsewhere counts: a `user` inside a message, or a `cache_control` that is an
 //! argument of somebody's function, is what the model gets to see.
 
-use crate::Api;
+use crate::api::{Field, Known};
 use crate::json::{Kind, Value};
+use crate::pattern::is_like;
+use crate::{Api, Origin, Rules};
 
 /// What of a body is left out of its canonical spelling.
-pub(crate) struct Outline {
+#[derive(Clone, Copy)]
+pub(crate) struct Outline<'r> {
     api: Api,
-    has_markers: bool,
+    origin: Origin,
+    rules: Option<&'r Rules>,
 }
 
-/// Where in a body a member stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Region {
-    /// In the outermost object.
-    Top,
-    /// In a content block, or on the way to one, by members that hold blocks.
-    Blocks,
-    /// Anywhere else. All of it counts.
-    Data,
-}
-
-/// The hint to the provider's prompt cache that a block may carry.
-const MARKER: &[u8] = b"cache_control";
-
-/// The members that hold blocks, or objects that hold some. Not `input` and `input_schema`: what
-/// these hold is the user's own.
-const HOLD_BLOCKS: [&[u8]; 5] = [b"content", b"messages", b"source", b"system", b"tools"];
-
-impl Outline {
-    pub(crate) fn of(api: Api) -> Self {
-        Self {
-            api,
-            has_markers: api.row().has_markers,
-        }
+impl<'r> Outline<'r> {
+    pub(crate) fn of(api: Api, origin: Origin, rules: Option<&'r Rules>) -> Self {
+        Self { api, origin, rules }
     }
 
-    /// Whether a member is out of the key.
-    pub(crate) fn omits(&self, region: Region, name: &[u8], value: Value<'_>) -> bool {
-        match region {
-            Region::Top => self.api.field(name).is_some_and(|field| !field.is_in_key()),
-            // Of another kind it is no marker.
-            Region::Blocks => name == MARKER && matches!(value.kind(), Kind::Object | Kind::Null),
-            Region::Data => false,
-        }
+    /// What is known of the outermost object.
+    pub(crate) fn top(self) -> &'static Known {
+        self.api.row().top
     }
 
-    /// Where the members of a member stand.
-    pub(crate) fn inside(&self, region: Region, name: &[u8]) -> Region {
-        match region {
-            Region::Top | Region::Blocks if self.has_markers && HOLD_BLOCKS.contains(&name) => {
-                Region::Blocks
+    /// Whether a member of the outermost object is out of the key.
+    pub(crate) fn omits_field(self, name: &[u8], value: Value<'_>) -> bool {
+        self.omits(name, || are_hints(value))
+    }
+
+    /// The same of a member by its name alone.
+    pub(crate) fn omits_name(self, name: &[u8]) -> bool {
+        self.omits(name, || true)
+    }
+
+    fn omits(self, name: &[u8], are_hints: impl FnOnce() -> bool) -> bool {
+        let field = self.api.field(name);
+        if let Some(Field::Stream | Field::MustBeFalse(_)) = field {
+            return true;
+        }
+        if let Some(rules) = self.rules {
+            if is_listed(&rules.ignored_fields, name) {
+                return true;
             }
-            _ => Region::Data,
+            if is_listed(&rules.keyed_fields, name) {
+                return false;
+            }
         }
+        match field {
+            Some(Field::Ignored) => true,
+            Some(Field::CacheOptions) => are_hints(),
+            Some(Field::Names) => self.origin.ignores(name),
+            _ => false,
+        }
+    }
+
+    /// Whether a member of an object further in is out of the key.
+    pub(crate) fn omits_member(self, known: &Known, name: &[u8], value: Value<'_>) -> bool {
+        // Of another kind it is no hint.
+        known.has_hints
+            && self.api.row().hint.as_bytes() == name
+            && matches!(value.kind(), Kind::Object | Kind::Null)
+    }
+}
+
+/// Whether a field is in one of the operator's lists.
+pub(crate) fn is_listed(patterns: &[alloc::string::String], name: &[u8]) -> bool {
+    let name = core::str::from_utf8(name).unwrap_or_default();
+    patterns.iter().any(|pattern| is_like(pattern, name))
+}
+
+/// Whether these options say nothing but how long and where a prompt is cached, as far as it is
+/// known what they say.
+fn are_hints(options: Value<'_>) -> bool {
+    let mut members = options.members();
+    let is_hint = |key: Option<Value<'_>>| {
+        key.is_some_and(|key| matches!(key.spelling(), b"mode" | b"prewarm" | b"ttl"))
+    };
+    match options.kind() {
+        Kind::Null => true,
+        Kind::Object => members.all(|(key, _)| is_hint(key)),
+        _ => false,
     }
 }

@@ -12,7 +12,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::pattern::is_like_in_any_case;
-use crate::{Api, query};
+use crate::{Api, Bypass, outside, query};
 
 /// One rule of the operator's: the first that applies counts, and where none does the end of the
 /// path tells the API.
@@ -158,22 +158,34 @@ impl<'p> Readings<'p> {
 
 /// The API that answers at a path (with or without query), if any does. An explicit `none` counts
 /// if it is about any reading of the path; otherwise the readings must agree.
-pub(crate) fn api_at(path: &str, rules: &[PathRule]) -> Option<Api> {
-    let readings = Readings::of(path)?;
+///
+/// # Errors
+///
+/// [`Bypass::Path`] if there is none, and [`Bypass::ProviderState`] if an application answers there
+/// that the provider keeps, unless a rule is about the path.
+pub(crate) fn api_at(path: &str, rules: &[PathRule]) -> Result<Api, Bypass> {
+    let readings = Readings::of(path).ok_or(Bypass::Path)?;
     // As everywhere, what is no path passes by.
     if !readings.normal.starts_with('/') {
-        return None;
+        return Err(Bypass::Path);
     }
     let rule = |path: &str| rules.iter().find(|rule| rule.applies(path));
     let is_left_alone = |path: &str| rule(path).is_some_and(|rule| rule.api.is_none());
     if readings.each().any(is_left_alone) {
-        return None;
+        return Err(Bypass::Path);
     }
-    let api = |path: &str| rule(path).map_or_else(|| Api::of_path(path), |rule| rule.api);
-    let found = api(&readings.normal);
+    let api = |path: &str| match rule(path) {
+        Some(rule) => rule.api.ok_or(Bypass::Path),
+        None => match Api::of_path(path) {
+            Some(_) if outside::is_kept_at(path) => Err(Bypass::ProviderState),
+            Some(api) => Ok(api),
+            None => Err(Bypass::Path),
+        },
+    };
+    let found = api(&readings.normal)?;
     match &readings.opaque {
-        Some(opaque) if api(opaque) != found => None,
-        _ => found,
+        Some(opaque) if api(opaque) != Ok(found) => Err(Bypass::Path),
+        _ => Ok(found),
     }
 }
 

@@ -1,15 +1,19 @@
 //! A request between its head and its body: what the key takes from the head is written down
 //! already, and the head itself is needed no longer.
 
+use alloc::borrow::Cow;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::api::Field;
 use crate::body::Body;
+use crate::headers::{self, Counting};
 use crate::key::{read_fields, write_field};
+use crate::outline::Outline;
 use crate::{
-    Api, Bypass, Candidate, Classified, Control, Examined, Exchange, Key, KeyHasher,
-    Representation, Shape, Tenant, headers, model, query,
+    Api, Bypass, Candidate, Classified, Control, Examined, Exchange, Key, KeyHasher, Origin,
+    Representation, Rules, Shape, Tenant, asked, model, outside, query,
 };
 
 /// A [`Candidate`] that owns what it needs, for those who have to wait for the body.
@@ -21,6 +25,10 @@ pub struct Prepared {
     tenant: Tenant,
     control: Control,
     temperature_max: Option<f64>,
+    origin: Origin,
+    rules: Option<Arc<Rules>>,
+    /// The client takes nothing but events, whatever the body says.
+    wants_events: bool,
     /// The path names it, whatever the body says.
     model: Option<String>,
     /// The fields of the key that stand before the body's, but for the shape.
@@ -48,11 +56,15 @@ impl Prepared {
         if let Some(query) = query::counting(candidate.api, head.path) {
             write_field(&mut fields, "query", query.as_bytes());
         }
-        headers::significant(head.headers, |name, value| {
-            if candidate.named_by != Some(name) {
-                write_field(&mut fields, "header", name.as_bytes());
-                write_field(&mut fields, "value", value);
-            }
+        let origin = Origin::of(head.upstream);
+        let counting = Counting {
+            rules: candidate.rules.as_deref(),
+            origin,
+            named_by: candidate.named_by,
+        };
+        headers::significant(head.headers, counting, |name, value| {
+            write_field(&mut fields, "header", name.as_bytes());
+            write_field(&mut fields, "value", value);
         });
         Self {
             api: candidate.api,
@@ -60,6 +72,9 @@ impl Prepared {
             tenant: candidate.tenant,
             control: candidate.control,
             temperature_max: candidate.temperature_max,
+            origin,
+            rules: candidate.rules.clone(),
+            wants_events: headers::wants_events_only(head.headers),
             model: model::in_path(head.path),
             fields,
             shape_at,
@@ -105,31 +120,65 @@ impl Prepared {
         self.api.field(name.as_bytes())
     }
 
+    /// Whether a top-level field of the body is out of the key, whatever it says.
+    pub(crate) fn ignores_field(&self, name: &str) -> bool {
+        let outline = Outline::of(self.api, self.origin, self.rules.as_deref());
+        outline.omits_name(name.as_bytes())
+    }
+
     /// The fields of the key that come from the head, by name, in their order.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
         read_fields(&self.fields)
     }
 
     pub(crate) fn read<'b>(&self, body: &'b [u8]) -> Result<Body<'b>, Bypass> {
-        let body = Body::read(self.api, self.representation, body)?;
+        let in_path = self.model.as_deref().map(str::as_bytes);
+        if let Some(bypass) = in_path.and_then(outside::model) {
+            return Err(bypass);
+        }
+        let rules = self.rules.as_deref();
+        let body = Body::read(self.api, self.representation, rules, body)?;
+        if let Some(rules) = rules
+            && self.models(&body).any(|model| rules.bypasses_model(&model))
+        {
+            return Err(Bypass::Rule);
+        }
         if let Some(most) = self.temperature_max {
             body.check_temperature(most)?;
         }
         Ok(body)
     }
 
+    /// Every name by which a request asks for a model.
+    fn models<'b>(&self, body: &'b Body<'_>) -> impl Iterator<Item = Cow<'b, str>> {
+        let fields = ["model", "models"].into_iter();
+        let fields = fields.filter_map(|name| body.root().get(name));
+        let values = fields.flat_map(|value| core::iter::once(value).chain(value.elements()));
+        let named = values.filter_map(|value| match value.string()? {
+            Cow::Borrowed(name) => core::str::from_utf8(name).ok().map(Cow::Borrowed),
+            Cow::Owned(name) => String::from_utf8(name).ok().map(Cow::Owned),
+        });
+        named.chain(self.model.clone().map(Cow::Owned))
+    }
+
     pub(crate) fn exchange(&self, body: &Body<'_>) -> Exchange {
         let shape = Shape {
             api: self.api,
             representation: body.representation(),
+            parts: asked::parts(self.api, body.root()),
         };
         let (before, after) = self.fields.split_at(self.shape_at);
         let expected = self.fields.len() + SHAPE_BYTES + body.expected_bytes();
         let mut hasher = KeyHasher::expecting(expected);
         hasher.write(before);
         hasher.field("shape", shape.name().as_bytes());
+        // Such a client may be answered with events by a server that goes by what it takes.
+        if self.wants_events && shape.representation == Representation::Json {
+            hasher.field("accept", b"text/event-stream");
+        }
         hasher.write(after);
-        let digest = hasher.finish_with("body", |out| body.write(out));
+        let rules = self.rules.as_deref();
+        let digest = hasher.finish_with("body", |out| body.write(self.origin, rules, out));
         Exchange {
             key: Key {
                 tenant: self.tenant,

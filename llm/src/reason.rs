@@ -92,6 +92,8 @@ reasons! {
         WebSearch = "web-search",
         /// The provider runs a tool of its own on the way to the answer.
         HostedTool = "hosted-tool",
+        /// The operator has this model, or a request with this field, pass by.
+        Rule = "rule",
         /// The cache is in trouble or switched off; that is never the client's trouble.
         Unavailable = "unavailable",
         /// All requests together hold as much as they may: this one is not held, and passes through.
@@ -118,7 +120,8 @@ reasons! {
         NotJson = "not-json",
         /// The JSON is not what this API answers.
         Unexpected = "unexpected",
-        /// The provider reports an error inside a successful answer.
+        /// The provider reports an error inside a successful answer. That its content filter did not
+        /// run is one.
         Error = "error",
         /// The model refused.
         Refusal = "refusal",
@@ -128,8 +131,20 @@ reasons! {
         FinishReason = "finish-reason",
         /// A choice never ended, although the answer did.
         Unfinished = "unfinished",
-        /// Something follows the event that ends a stream.
+        /// Something follows the event that ends a stream, or a choice goes on after its end.
         AfterEnd = "after-end",
+        /// The answer shows that the provider searched, fetched or ran something on the way to it,
+        /// though the request did not say so. The same request finds something else tomorrow.
+        ProviderWork = "provider-work",
+        /// A choice, or the only one, has no text, tool call, image or audio. Reasoning alone and
+        /// white space alone are none.
+        Empty = "empty",
+        /// By what the answer itself states (an expiry, its `Age`), its life is over before it could
+        /// be served, or cannot be told.
+        Expired = "expired",
+        /// `Cache-Control`, `Expires` or `Vary` of the provider forbid it, and the operator has that
+        /// obeyed.
+        ProviderControl = "provider-control",
     }
 }
 

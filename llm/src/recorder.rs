@@ -14,7 +14,7 @@ use core::fmt;
 use crate::answer::{Judge, Stream};
 use crate::answer_head::{KEPT_BYTES_MAX, is_kept};
 use crate::sse::Frames;
-use crate::{Rejected, Representation, Shape};
+use crate::{ProviderControl, Rejected, Representation, Shape, Stated};
 
 /// What the operator allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// Whether an answer that ran into its length limit is kept.
     pub allow_length: bool,
+    /// How much of what the provider says about caches is obeyed.
+    pub provider_control: ProviderControl,
 }
 
 /// An answer that may be served again.
@@ -35,6 +37,8 @@ pub struct Storable<B = Vec<u8>> {
     pub headers: Vec<(String, Vec<u8>)>,
     /// The body, byte for byte.
     pub body: B,
+    /// How old it is already, and until when it may be served.
+    pub stated: Stated,
 }
 
 /// Records one answer: [`head`](Self::head), then [`feed`](Self::feed) for each chunk, then
@@ -68,6 +72,8 @@ struct Recording {
     length: Option<usize>,
     /// How much of the body has come.
     bytes: usize,
+    /// What the head states.
+    stated: Stated,
     judging: Judging,
 }
 
@@ -211,11 +217,18 @@ impl Validator {
     /// stream) or undo it. Only [`finish`](Self::finish) tells.
     pub fn so_far<B>(&self, body: B) -> Option<Storable<B>> {
         match &self.state {
-            State::Recording(recording) if self.complete().is_some() => Some(Storable {
-                status: 200,
-                headers: recording.headers.clone(),
-                body,
-            }),
+            State::Recording(recording) if self.complete().is_some() => {
+                let expires_at = match &recording.judging {
+                    Judging::Frames(_, stream) => stream.expires_at(),
+                    Judging::Whole(_) => None,
+                };
+                Some(Storable {
+                    status: 200,
+                    headers: recording.headers.clone(),
+                    body,
+                    stated: recording.stated.ending_at(expires_at),
+                })
+            }
             _ => None,
         }
     }
@@ -265,13 +278,15 @@ impl Validator {
         if kept().map(bytes).sum::<usize>() > KEPT_BYTES_MAX {
             return Err(Rejected::HeadTooLarge);
         }
-        let judge = Judge::new(self.shape.api, self.limits.allow_length);
+        let stated = Stated::of(headers, self.limits.provider_control)?;
+        let judge = Judge::new(self.shape, self.limits.allow_length);
         Ok(Recording {
             headers: kept()
                 .map(|&(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             length,
             bytes: 0,
+            stated,
             judging: match self.shape.representation {
                 Representation::Json => Judging::Whole(judge),
                 Representation::Sse => Judging::Frames(Frames::default(), judge.stream()),
@@ -298,16 +313,23 @@ impl Recording {
         if bytes.len() != self.bytes || self.length.is_some_and(|length| length != bytes.len()) {
             return Err(Rejected::Cut);
         }
-        match self.judging {
+        let expires_at = match self.judging {
             Judging::Whole(judge) => judge.json(bytes)?,
-            Judging::Frames(frames, _) if frames.is_complete() => {}
-            Judging::Frames(frames, stream) if frames.is_between_frames() => stream.clean_end()?,
-            Judging::Frames(..) => return Err(Rejected::Cut),
-        }
+            Judging::Frames(frames, stream) => {
+                if !frames.is_complete() {
+                    if !frames.is_between_frames() {
+                        return Err(Rejected::Cut);
+                    }
+                    stream.clean_end()?;
+                }
+                stream.expires_at()
+            }
+        };
         Ok(Storable {
             status: 200,
             headers: self.headers,
             body,
+            stated: self.stated.ending_at(expires_at),
         })
     }
 }

@@ -161,7 +161,7 @@ impl fmt::Display for Split {
             By::Header => ("header", "add it to ignored_headers"),
             By::Cookie => ("cookie", "add it to ignored_cookies"),
             By::Query => ("query parameter", "take it out in front of the cache"),
-            By::Field => ("field", "take it out in front of the cache"),
+            By::Field => ("field", "add it to ignored_fields"),
         };
         write!(
             formatter,
@@ -230,7 +230,7 @@ impl Prepared {
             let value = &body[value];
             match self.field(name) {
                 Some(Field::Stream) => traits.asked(name, value),
-                Some(field) if !field.is_in_key() => {}
+                _ if self.ignores_field(name) => {}
                 _ if ASKED.contains(&name) => traits.asked(name, value),
                 _ => traits.part(By::Field, name, value),
             }

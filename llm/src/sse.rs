@@ -7,11 +7,6 @@ use alloc::vec::Vec;
 
 use crate::Rejected;
 
-/// One frame, and one line of it. Answers come in frames of a few hundred bytes; those with
-/// sound or many log-probabilities have thousands, and a picture that a model draws comes in one
-/// of a few million.
-const FRAME_BYTES_MAX: usize = 4 << 20;
-
 /// What a blank line completes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Frame<'f> {
@@ -37,7 +32,8 @@ pub(crate) enum Flow {
 /// The data of the frame that ends OpenAI's older streams.
 pub(crate) const DONE: &[u8] = b"[DONE]";
 
-/// Cuts a stream into frames.
+/// Cuts a stream into frames. It holds what has come of the frame that is not complete: never more
+/// than the stream so far, which the caller bounds.
 #[derive(Default)]
 pub(crate) struct Frames {
     /// The part of a line whose end has not come yet.
@@ -61,7 +57,7 @@ impl Frames {
     ///
     /// # Errors
     ///
-    /// What `each` says, [`Rejected::TooLarge`], or [`Rejected::AfterEnd`].
+    /// What `each` says, or [`Rejected::AfterEnd`].
     pub(crate) fn feed(
         &mut self,
         mut chunk: &[u8],
@@ -75,9 +71,6 @@ impl Frames {
             }
             let end = chunk.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
             let part = &chunk[..end.unwrap_or(chunk.len())];
-            if self.line.len() + self.data.len() + part.len() > FRAME_BYTES_MAX {
-                return Err(Rejected::TooLarge);
-            }
             let Some(end) = end else {
                 self.line.extend_from_slice(part);
                 return Ok(());
@@ -165,7 +158,7 @@ impl Frames {
                     event: &self.event,
                     data: self.has_data.then_some(&self.data),
                 })?,
-                // It was the one that is borne.
+                // It was the one `[DONE]` that may follow the last event.
                 Flow::End | Flow::EndButForDone => Flow::End,
             };
         }

@@ -14,7 +14,7 @@ pub(crate) const CREDENTIALS: &[&str] =
     &["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
 /// Headers that choose among what a credential gives access to.
-const SCOPES: &[&str] = &["openai-organization", "openai-project"];
+pub(crate) const SCOPES: &[&str] = &["openai-organization", "openai-project"];
 
 impl Tenant {
     /// The tenant that the members of a group are together.

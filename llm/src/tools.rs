@@ -1,7 +1,5 @@
-//! Which tools are run by the client, and what names of models promise a search.
-//!
-//! A tool that the provider runs makes an answer depend on what it finds or does at that moment.
-//! So do models that search by themselves.
+//! Which tools are run by the client. A tool that the provider runs makes an answer depend on what it
+//! finds or does at that moment.
 
 use crate::json::{Kind, Value};
 
@@ -43,20 +41,4 @@ pub(crate) fn google(tool: Value<'_>) -> bool {
             || matches!(name, b"functionDeclarations" | b"function_declarations")
     };
     tool.kind() == Kind::Object && tool.members().all(by_the_client)
-}
-
-/// Words in the names of models that look things up while they answer: OpenAI's `search-preview`
-/// and `deep-research`, Perplexity's `sonar`, OpenRouter's `:online`, Groq's `compound`. Another
-/// model that happens to have one is passed by without need; that costs a call, not an answer.
-const SEARCHING: &[&str] = &["search", "research", "online", "sonar", "compound"];
-
-/// Whether a model's name says that it searches.
-pub(crate) fn searches(model: &[u8]) -> bool {
-    model
-        .split(|byte| !byte.is_ascii_alphanumeric())
-        .any(|word| {
-            SEARCHING
-                .iter()
-                .any(|other| word.eq_ignore_ascii_case(other.as_bytes()))
-        })
 }

@@ -106,7 +106,7 @@ impl Counts {
         if !text.windows(TOLD.len()).any(|window| window == TOLD) {
             return;
         }
-        let Ok(document) = json::read(text) else {
+        let Ok(document) = json::read_answer(text) else {
             return;
         };
         let root = document.root();

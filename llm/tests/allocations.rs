@@ -72,7 +72,7 @@ fn tiny_values_take_few_bytes_each() {
     let asked = change.bytes_allocated + usize::try_from(change.bytes_reallocated).unwrap_or(0);
     let per_byte = asked as f64 / body.len() as f64;
     println!("{per_byte:.1} bytes for each byte of tiny numbers");
-    assert!(per_byte < 8.0, "{per_byte}");
+    assert!(per_byte < 9.0, "{per_byte}");
 }
 
 /// One test, so that nobody else is counted.

@@ -7,8 +7,8 @@ use http_body_util::{BodyExt as _, Full};
 use reflex_host::cache::{Cache, CacheOptions};
 use reflex_host::clock::Clock;
 use reflex_host::runtime::{
-    Budget, ClientControl, Fills, Grant, GuestLimits, Handler, HttpPolicy, NoObserver, ReflexCtx,
-    Replay, ResponseFuture, Samples, SendRequest, WasiBody,
+    Budget, ClientControl, Fills, Grant, GuestLimits, Handler, HttpPolicy, NoObserver,
+    ProviderControl, ReflexCtx, Replay, ResponseFuture, Samples, SendRequest, WasiBody,
 };
 use reflex_llm::Anonymous;
 use std::process::ExitCode;
@@ -104,6 +104,7 @@ fn handler(answer_bytes: usize) -> Handler {
     let policy = HttpPolicy {
         allow_length: false,
         client_control: ClientControl::Obey,
+        provider_control: ProviderControl::Ignore,
         replay: Replay::Instant,
         samples: Samples::default(),
         fill_wait_max: Duration::from_secs(60),

@@ -271,24 +271,25 @@ async fn errors_of_the_provider_about_the_rest_reach_the_client() {
     );
 }
 
+/// 64 MiB, by the length of what is known: the answer to the whole would not be taken apart either.
 #[tokio::test]
 async fn a_rest_that_would_be_too_long_to_keep_is_not_asked_for_by_itself() {
     let upstream = Upstream::start().await;
-    let plan = Plan::new(&upstream.url()).config("entry_bytes_max = 1000");
-    let edge = plan.start().await;
-    fetch(&edge, json!(["a", "b"])).await;
-    let many: Vec<String> = (0..20).map(|text| format!("text {text}")).collect();
+    let edge = Edge::before(&upstream).await;
+    upstream.behave(Behaviour::Large(400_000));
+    let long = fetch(&edge, json!(["a"])).await;
+    assert!(long.body.len() > 4_300_000, "{}", long.body.len());
+    edge.recorded(1, 0).await;
+    upstream.behave(Behaviour::Answer);
+    let many: Vec<String> = (0..16).map(|text| format!("text {text}")).collect();
     let texts = [&["a".to_owned()], &many[..]].concat();
-    for _ in 0..2 {
-        let answer = fetch(&edge, texts.clone()).await;
-        assert_eq!(answer.header("cache-status"), MISS);
-        check(
-            &answer,
-            &texts.iter().map(String::as_str).collect::<Vec<_>>(),
-        );
-    }
-    let whole = json!(texts);
-    assert_eq!(inputs(&upstream), [json!(["a", "b"]), whole.clone(), whole]);
+    let answer = fetch(&edge, texts.clone()).await;
+    assert_eq!(answer.header("cache-status"), MISS);
+    check(
+        &answer,
+        &texts.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
+    assert_eq!(inputs(&upstream), [json!(["a"]), json!(texts)]);
 }
 
 #[tokio::test]
@@ -449,4 +450,36 @@ async fn envoy_finds_the_texts_of_a_batch() {
     assert_eq!(miss.reflex(), "MISS");
     assert_eq!(inputs(&upstream).last(), Some(&json!(["b", "a"])));
     check(&miss, &["b", "a"]);
+}
+
+/// 2,048 texts, 18 MB: more than an entry may have, though each of its parts is small.
+#[tokio::test]
+async fn a_full_batch_is_stored_though_it_is_larger_than_an_entry_may_be() {
+    let upstream = Upstream::start().await;
+    let edge = Edge::before(&upstream).await;
+    let texts: Vec<String> = (0..2048).map(|number| format!("text {number}")).collect();
+    let full = |texts: &[String]| ask(json!(texts)).mock("large=800");
+    let first = edge.client.fetch(full(&texts)).await;
+    assert_eq!(first.reflex(), "MISS");
+    assert!(first.body.len() > 16 << 20, "{}", first.body.len());
+    edge.recorded(1, 0).await;
+    let again = edge.client.fetch(full(&texts)).await;
+    assert_eq!(again.reflex(), "HIT_L1_EXACT");
+    assert!(again.body == first.body, "another answer");
+    // In another order, and all but a few of them.
+    let mut others: Vec<String> = texts.iter().skip(2).rev().cloned().collect();
+    others.push("a new one".into());
+    let partial = edge.client.fetch(full(&others)).await;
+    assert_eq!(partial.header("cache-status"), PARTIAL);
+    let spelled: Vec<&str> = others.iter().map(String::as_str).collect();
+    check(&partial, &spelled);
+    assert_eq!(inputs(&upstream), [json!(texts), json!(["a new one"])]);
+    // But for one, nothing is known of these: the rest is as long as a whole.
+    let more: Vec<String> = (0..2047).map(|number| format!("more {number}")).collect();
+    let mixed = [&more[..], &texts[..1]].concat();
+    let partial = edge.client.fetch(full(&mixed)).await;
+    assert_eq!(partial.header("cache-status"), PARTIAL);
+    let hit = edge.client.fetch(full(&mixed)).await;
+    assert_eq!(hit.reflex(), "HIT_L1_EXACT");
+    assert!(hit.body == partial.body, "another answer");
 }

@@ -377,6 +377,8 @@ async fn what_is_kept_stays_within_its_bound() {
             stored += 1;
         }
         edge.recorded(stored, 0).await;
+        // What still waits is counted, too, and is no less than what may be kept.
+        edge.written().await;
         let on_disk: u64 = std::fs::read_dir(edge.data_dir().join("segments"))
             .expect("a folder of segments")
             .map(|file| {

@@ -34,7 +34,7 @@ async fn a_header_a_cookie_a_parameter_or_a_field_that_differs_each_time_is_name
         let query = format!("/v1/chat/completions?acme-trace={value}");
         misses(&edge.client, Ask::to(&query, &body("query"))).await;
         let mut body = body("field");
-        body["acme_session"] = value.into();
+        body["acme_call"] = value.into();
         misses(&edge.client, Ask::to("/v1/chat/completions", &body)).await;
     }
     let metrics = edge.metrics().await;
@@ -42,7 +42,7 @@ async fn a_header_a_cookie_a_parameter_or_a_field_that_differs_each_time_is_name
         ("header", "x-acme-call"),
         ("cookie", "acme-sticky"),
         ("query", "acme-trace"),
-        ("field", "acme_session"),
+        ("field", "acme_call"),
     ];
     let log = edge.log();
     for (by, name) in parts {

@@ -169,7 +169,7 @@ async fn the_same_json_in_another_key_order_or_spelling_hits() {
     let spellings = [
         r#"{"model":"mock","messages":[{"role":"user","content":"A\u00e9/"}]}"#,
         r#"{ "messages" : [ { "content" : "Aé\/", "role" : "user" } ], "model" : "mock" }"#,
-        r#"{"model":"mock","messages":[{"role":"user","content":"Aé/"}],"user":"u1","stream":false}"#,
+        r#"{"model":"mock","messages":[{"role":"user","content":"Aé/"}],"store":false,"stream":false}"#,
     ];
     let first = edge.client.fetch(Ask::body(spellings[0])).await;
     check_miss(&first);

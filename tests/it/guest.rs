@@ -108,6 +108,16 @@ async fn a_guest_that_traps_with_the_answer_dropped_costs_no_second_call() {
 }
 
 #[tokio::test]
+async fn a_guest_that_spins_after_it_has_sent_the_request_costs_no_second_call() {
+    check("spin-after-sending", "timeout").await;
+}
+
+#[tokio::test]
+async fn a_guest_that_traps_with_the_answer_read_costs_no_second_call() {
+    check("read-the-answer", "trap").await;
+}
+
+#[tokio::test]
 async fn a_guest_that_spins_with_the_answer_in_hand_costs_no_second_call() {
     check("spin-with-the-answer", "timeout").await;
 }

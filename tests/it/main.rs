@@ -9,6 +9,7 @@ mod coalescing;
 mod control;
 mod explained;
 mod flow;
+mod meaning;
 mod memory;
 mod not_stored;
 mod own_errors;
@@ -27,6 +28,7 @@ mod refusals;
 mod samples;
 mod savings;
 mod stale;
+mod stated;
 mod store_cli;
 
 mod cold;

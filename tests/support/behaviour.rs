@@ -36,7 +36,7 @@ pub enum Behaviour {
     Done,
     /// Gated, with one more event behind the end of a stream, which must not have any.
     More,
-    /// Says so many bytes more than usual.
+    /// Says so many bytes more than usual; of embeddings, in so many numbers each.
     Large(usize),
     /// Sends headers that concern the connection only.
     HopByHop,

@@ -381,7 +381,10 @@ async fn complete(shared: Arc<Shared>, call: &Call, number: u64) -> Response<Rep
             response
         }
         false => {
-            let whole = spoken.json;
+            let whole = match call.header("x-mock-body") {
+                "" => spoken.json,
+                body => Bytes::copy_from_slice(body.as_bytes()),
+            };
             match behaviour {
                 Behaviour::Cut => {
                     let half = vec![whole.slice(..whole.len() / 2)];
@@ -403,6 +406,14 @@ async fn complete(shared: Arc<Shared>, call: &Call, number: u64) -> Response<Rep
         ("set-cookie", "__cf_bm=secret; path=/"),
     ] {
         set(&mut response, name, value);
+    }
+    // More of the head, as `NAME: VALUE`.
+    for head in call.headers.get_all("x-mock-head") {
+        let head = head.to_str().ok().and_then(|head| head.split_once(": "));
+        let (name, value) = head.expect("a header that the test spells");
+        let name = http::HeaderName::try_from(name).expect("a name");
+        let value = value.parse().expect("a value");
+        response.headers_mut().append(name, value);
     }
     if behaviour == Behaviour::HopByHop {
         set(&mut response, "connection", "x-only-this-connection");

@@ -64,7 +64,7 @@ pub(super) fn look_up(shared: &mut Shared, id: Id, mut pending: Pending, now_ms:
             forwarded(shared, pending)
         };
     }
-    match shared.flights.join(&pending.asked.key.digest, id) {
+    match shared.flights.join(&pending.asked.key, id) {
         Role::Follow(flight) => {
             pending.flight = Some(flight);
             return (Stage::Following(pending), Vec::new());
@@ -100,7 +100,8 @@ pub(super) fn hot(shared: &mut Shared, pending: &Pending, now_ms: u64) -> Option
 fn ask(shared: &Shared, pending: Pending) -> Step {
     let key = pending.asked.key;
     let timeout_ms = shared.config.lookup_timeout_ms;
-    let request = daemon::Request::lookup(&key, pending.fill.as_deref(), timeout_ms);
+    let request =
+        daemon::Request::lookup(&key, pending.fill.as_deref(), shared.epoch(), timeout_ms);
     let call = Effect::Call(Purpose::Lookup(key), request);
     (Stage::Asking(pending), vec![call])
 }
@@ -157,7 +158,7 @@ fn found_at_daemon(
     };
     let expired = answer.expires_at_ms.is_some_and(|at| now_ms >= at);
     if !expired && is_current {
-        shared.hot.insert(pending.asked.key.digest, &answer, now_ms);
+        shared.hot.insert(&pending.asked.key, &answer, now_ms);
     }
     if !expired && pending.accepts(&answer, now_ms) {
         return have(shared, pending, &answer, source, now_ms);
@@ -201,7 +202,7 @@ fn wait(shared: &mut Shared, pending: Pending, now_ms: u64) -> Step {
         return forwarded(shared, pending);
     }
     let key = pending.asked.key;
-    let request = daemon::Request::wait(&key, left_ms.min(WAIT_SLICE_MS));
+    let request = daemon::Request::wait(&key, shared.epoch(), left_ms.min(WAIT_SLICE_MS));
     let call = Effect::Call(Purpose::Lookup(key), request);
     (Stage::Waiting(pending), vec![call])
 }

@@ -2,17 +2,18 @@
 //! the hot tier, to the daemon and to whoever has waited for it.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use reflex_llm::{
-    Dropped, Exchange as Asked, Life, Recorder, Rejected, Shape, Status, Storable, X_REFLEX_TTL,
-    status,
+    Dropped, Exchange as Asked, Life, Recorder, Rejected, Shape, Status, Storable, Term,
+    X_REFLEX_TTL, status,
 };
 
 use super::lookup::Pending;
 use super::{Effect, Landing, Lead, Purpose, Stage, Step};
 use crate::daemon::{self, Epoch};
 use crate::hot::Answer;
-use crate::shared::Shared;
+use crate::shared::{Mark, Shared};
 
 /// An answer of the provider that is watched.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub(super) struct Recording {
     status: Status,
     /// What was known of purges when the provider was asked.
     epoch: Option<Epoch>,
+    since: Mark,
     /// Taken from the budget for recordings.
     bytes: usize,
 }
@@ -54,6 +56,7 @@ pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
         recorder: Recorder::new(pending.asked.shape, shared.config.limits),
         status,
         epoch: shared.epoch().cloned(),
+        since: shared.mark(),
         bytes: 0,
         pending,
     };
@@ -105,31 +108,30 @@ pub(super) fn chunk(
 fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<Effect> {
     let empty = Recorder::new(recording.pending.asked.shape, shared.config.limits);
     let recorder = std::mem::replace(&mut recording.recorder, empty);
-    let ttl_seconds = match recording.pending.life {
+    let ttl = match recording.pending.life {
         // What is not kept is not recorded.
-        Life::NotKept => Some(0),
-        Life::For(ttl) => Some(ttl.as_secs()),
+        Life::NotKept => Some(Duration::ZERO),
+        Life::For(ttl) => Some(ttl),
         Life::Forever => None,
     };
     let answer = recorder.finish().and_then(|storable| {
-        let ttl_ms = ttl_seconds.map(|ttl| ttl.saturating_mul(1000));
-        let expires_at_ms = ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms));
-        answer_of(
-            recording.pending.asked.shape,
-            storable,
-            now_ms,
-            expires_at_ms,
-        )
+        let term = storable.stated.within(ttl, now_ms)?;
+        answer_of(recording.pending.asked.shape, storable, term)
     });
-    let answer = match answer {
-        Ok(answer) => Rc::new(answer),
+    // The daemon takes whole seconds, and one at least.
+    let answer = answer.and_then(|answer| match answer.ttl_seconds(now_ms) {
+        Some(0) => Err(Rejected::Expired),
+        ttl_seconds => Ok((answer, ttl_seconds)),
+    });
+    let (answer, ttl_seconds) = match answer {
+        Ok((answer, ttl_seconds)) => (Rc::new(answer), ttl_seconds),
         Err(rejected) => return given_up(shared, recording, rejected),
     };
     let Asked { key, shape, .. } = recording.pending.asked;
-    // After a purge, what was asked before it is not to be kept.
-    let is_current = recording.epoch.as_ref() == shared.epoch();
+    // After a purge, what was asked before it and is covered is not to be kept.
+    let is_current = !shared.was_purged(&key, recording.since);
     if is_current {
-        shared.hot.insert(key.digest, &answer, now_ms);
+        shared.hot.insert(&key, &answer, now_ms);
     }
     let mut effects = Vec::new();
     if shared.config.daemon_cluster.is_some() {
@@ -151,6 +153,7 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
                 shape,
                 model: recording.pending.model.as_deref(),
                 ttl_seconds,
+                age_seconds: answer.age_seconds(now_ms),
                 epoch: recording.epoch.as_ref(),
                 fill: fill.as_deref(),
             };
@@ -164,12 +167,7 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
 }
 
 /// With what its hits save. Headers that are no text cannot be handed to Envoy.
-fn answer_of(
-    shape: Shape,
-    storable: Storable,
-    stored_at_ms: u64,
-    expires_at_ms: Option<u64>,
-) -> Result<Answer, Rejected> {
+fn answer_of(shape: Shape, storable: Storable, term: Term) -> Result<Answer, Rejected> {
     let text = |(name, value): (String, Vec<u8>)| {
         let value = String::from_utf8(value).map_err(|_| Rejected::Unexpected)?;
         Ok((name, value))
@@ -183,8 +181,8 @@ fn answer_of(
     Ok(Answer {
         headers,
         body: storable.body,
-        stored_at_ms,
-        expires_at_ms,
+        stored_at_ms: term.stored_at_ms,
+        expires_at_ms: term.expires_at_ms,
     })
 }
 

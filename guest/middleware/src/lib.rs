@@ -18,10 +18,10 @@ use bindings::wasi::http::types::{ErrorCode, Request, Response};
 use reflex_llm::status::{self, Status};
 use reflex_llm::{
     Anonymous, Api, Bypass, ClientControl, Control, ERROR_HEADERS, Examined, Head, PathRule,
-    Policy, Shape, Tenant, X_REFLEX_TTL,
+    Policy, Rules, Shape, Tenant, X_REFLEX_TTL,
 };
-use std::slice;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::{mem, slice};
 
 pub use told::Told;
 
@@ -101,7 +101,7 @@ async fn answer(
     // Of no use to a hit.
     let recording = || Recording {
         key: key.clone(),
-        shape: exchange.shape.name().into(),
+        shape: exchange.shape.token().into(),
         path: path.into(),
         model: model.clone(),
         ttl_seconds: control.ttl_seconds,
@@ -302,6 +302,7 @@ fn not_cached(shape: Shape) -> Response {
 struct Operator {
     policy: http::Policy,
     paths: Vec<PathRule>,
+    rules: Arc<Rules>,
 }
 
 impl Operator {
@@ -309,13 +310,26 @@ impl Operator {
     fn get() -> &'static Self {
         static OPERATOR: OnceLock<Operator> = OnceLock::new();
         OPERATOR.get_or_init(|| {
-            let policy = http::get_policy();
+            let mut policy = http::get_policy();
             let rule = |rule: &http::PathRule| PathRule {
                 path: rule.path.clone(),
                 api: Api::from_name(&rule.api),
             };
             let paths = policy.paths.iter().map(rule).collect();
-            Self { policy, paths }
+            let rules = &mut policy.rules;
+            let rules = Rules {
+                ignored_headers: mem::take(&mut rules.ignored_headers),
+                ignored_cookies: mem::take(&mut rules.ignored_cookies),
+                ignored_fields: mem::take(&mut rules.ignored_fields),
+                keyed_fields: mem::take(&mut rules.keyed_fields),
+                bypass_fields: mem::take(&mut rules.bypass_fields),
+                bypass_models: mem::take(&mut rules.bypass_models),
+            };
+            Self {
+                policy,
+                paths,
+                rules: Arc::new(rules),
+            }
         })
     }
 
@@ -335,6 +349,7 @@ impl Operator {
                 http::ClientControl::Ignore => ClientControl::Ignore,
             },
             paths: &self.paths,
+            rules: Some(&self.rules),
         }
     }
 }

@@ -109,7 +109,9 @@ impl Missed {
         }
         let index = writer.store.index();
         for key in &self.keys {
-            if index.remove(key.as_bytes()) {
+            let may_be_there = index.may_hold(key.as_bytes());
+            index.remove(key.as_bytes());
+            if may_be_there {
                 writer.owe_tombstone(key);
             }
         }

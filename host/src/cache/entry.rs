@@ -89,7 +89,8 @@ impl Entry {
         Some(self.expires_at_ms).filter(|at| *at != NEVER)
     }
 
-    /// Whole seconds since it was stored, for the header `Age`; 0 when the clock was set back.
+    /// Whole seconds since it was stored, for the header `Age`; 0 when the clock was set back, which
+    /// makes it [expired](Self::is_expired).
     pub fn age_seconds(&self, now_ms: u64) -> u64 {
         now_ms.saturating_sub(self.stored_at_ms) / 1000
     }
@@ -100,9 +101,16 @@ impl Entry {
         Some(at.saturating_sub(now_ms) / 1000)
     }
 
-    /// Whether it is no answer any more.
+    /// Whether it is no answer any more: its time is over, or it was stored later than now. The
+    /// clock was set back then, and would prolong its life by as much.
     pub fn is_expired(&self, now_ms: u64) -> bool {
-        now_ms >= self.expires_at_ms
+        now_ms >= self.expires_at_ms || self.is_from_the_future(now_ms)
+    }
+
+    /// Whether it was stored later than now. No tolerance: whoever finds an entry has read the
+    /// clock after it was stored, or loses no more than a hit of the same millisecond.
+    pub(super) fn is_from_the_future(&self, now_ms: u64) -> bool {
+        self.stored_at_ms > now_ms
     }
 
     /// Whose it is.

@@ -178,7 +178,11 @@ impl Shared {
 
     /// Waits until all that is in the queue or was written is durable; at most a second.
     pub(super) fn wait_until_durable(&self) {
-        let last = self.queue.last();
+        self.wait_for_ticket(self.queue.last());
+    }
+
+    /// The same for all up to an operation.
+    pub(super) fn wait_for_ticket(&self, last: Ticket) {
         if !self.has_thread.load(Relaxed) {
             // Noted as trouble, which it is; what was stored can still be served.
             let _ = self.flush(Some(last), Told::Nobody);

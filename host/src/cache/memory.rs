@@ -22,8 +22,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 /// One of so many reads is passed on to the policy.
 const SAMPLED: u64 = 16;
 
-/// Entries in memory, within a bound of bytes.
+/// Entries in memory, within a bound of bytes and the entry that is just put in.
 pub(super) struct Memory {
+    bytes_max: u64,
     entries: Arc<Entries>,
     policy: moka::sync::Cache<[u8; 32], u32, KeyState>,
     /// Whether there ever was one, so that a lookup of a sound cache need not look here.
@@ -33,6 +34,8 @@ pub(super) struct Memory {
 struct Entries {
     entries: papaya::HashMap<[u8; 32], Entry, KeyState>,
     payload_bytes: AtomicU64,
+    /// What they take, in bytes of memory.
+    record_bytes: AtomicU64,
     evictions: AtomicU64,
 }
 
@@ -42,6 +45,7 @@ impl Memory {
         let entries = Arc::new(Entries {
             entries: papaya::HashMap::with_hasher(KeyState::new()),
             payload_bytes: AtomicU64::new(0),
+            record_bytes: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
         });
         // Weighed in units of ALIGN, so that the largest record fits moka's u32. No entry
@@ -63,6 +67,7 @@ impl Memory {
             })
             .build_with_hasher(KeyState::new());
         Self {
+            bytes_max,
             entries,
             policy,
             is_used: AtomicBool::new(false),
@@ -93,12 +98,18 @@ impl Memory {
         entries
             .payload_bytes
             .fetch_add(entry.payload_bytes(), Relaxed);
+        let bytes = entry.record_bytes();
+        let bytes = entries.record_bytes.fetch_add(bytes, Relaxed) + bytes;
         if let Some(old) = entries.entries.pin().insert(*key, entry) {
             entries.leaves(old);
         }
         // In this order, and in the other one when removing: whatever else happens at the same
         // time, no entry is left that the policy does not know and would never let go.
         self.policy.insert(*key, weight);
+        // The policy would let go of others when it has a batch of news, up to 64 entries later.
+        if bytes > self.bytes_max {
+            self.settle();
+        }
     }
 
     /// Removes the entry of a key; whether there was one.
@@ -132,6 +143,12 @@ impl Memory {
         self.entries.payload_bytes.load(Relaxed)
     }
 
+    /// What all entries together take, in bytes of memory.
+    #[cfg(test)]
+    pub(super) fn record_bytes(&self) -> u64 {
+        self.entries.record_bytes.load(Relaxed)
+    }
+
     /// How many had to make room.
     pub(super) fn evictions(&self) -> u64 {
         self.entries.evictions.load(Relaxed)
@@ -155,6 +172,7 @@ impl Entries {
 
     fn leaves(&self, entry: &Entry) {
         self.payload_bytes.fetch_sub(entry.payload_bytes(), Relaxed);
+        self.record_bytes.fetch_sub(entry.record_bytes(), Relaxed);
     }
 }
 

@@ -17,9 +17,10 @@ pub struct NewEntry<'a> {
     pub metadata: &'a [u8],
     /// At most [`CacheOptions::entry_bytes_max`](super::CacheOptions::entry_bytes_max).
     pub payload: &'a [u8],
-    /// Milliseconds since 1970.
+    /// When it was new, in milliseconds since 1970: now, or earlier for what comes from another
+    /// cache.
     pub now_ms: u64,
-    /// How long it is an answer; `None` is for ever.
+    /// How long it is an answer, from then on; `None` is for ever.
     pub ttl_ms: Option<u64>,
 }
 
@@ -34,6 +35,8 @@ pub enum InsertError {
     /// The disk does not keep up: as much waits to be written as may. Trying again later may
     /// help; the answer is no worse for not being kept.
     QueueFull,
+    /// A purge covers the entry that began after it was asked for.
+    Purged,
 }
 
 impl fmt::Display for InsertError {
@@ -42,6 +45,7 @@ impl fmt::Display for InsertError {
             Self::PayloadTooLarge(max) => write!(f, "payload longer than {max} bytes"),
             Self::MetadataTooLarge(max) => write!(f, "metadata longer than {max} bytes"),
             Self::QueueFull => f.write_str("the disk does not keep up"),
+            Self::Purged => f.write_str("purged since it was asked for"),
         }
     }
 }

@@ -56,7 +56,24 @@ impl fmt::Debug for Purged {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark(u64);
 
-/// Told of each purge when it is done.
+impl Mark {
+    /// The moment after so many beginnings and ends, as [`Purges::count`] tells them.
+    #[cfg(any(feature = "serve", test))]
+    pub(crate) fn at(count: u64) -> Self {
+        Self(count)
+    }
+}
+
+/// What a purge was about, for those who keep copies and know entries by tenant and digest.
+#[cfg(any(feature = "serve", test))]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    Tenant([u8; 32]),
+    /// The digest of a key.
+    Digest([u8; 32]),
+}
+
+/// Gone of each purge when it is done.
 pub trait PurgeListener: Send + Sync {
     /// Nobody finds any more what was there before.
     fn purged(&self, what: &Purged);
@@ -73,17 +90,62 @@ pub struct Purges {
 struct Log {
     /// Of beginnings and ends.
     count: u64,
-    /// The count at the beginning of each, oldest first.
-    begun: VecDeque<(u64, Purged)>,
+    /// In the order of their beginnings.
+    begun: VecDeque<Begun>,
     /// The count at the beginning of the newest one that is not remembered any more.
     forgotten: u64,
+    /// The count at the last end of one that is not remembered any more.
+    forgotten_end: u64,
+    /// How many of those have not ended.
+    forgotten_open: usize,
+}
+
+/// A purge, and the counts at its beginning and at its end.
+struct Begun {
+    at: u64,
+    ended_at: Option<u64>,
+    what: Purged,
+    /// Of the key of an entry, where it is known.
+    digest: Option<[u8; 32]>,
 }
 
 impl Log {
     fn has_met(&self, key: &CacheKey, tenant: &[u8; 32], since: Mark) -> bool {
         let newer = self.begun.iter().rev();
-        let mut newer = newer.take_while(|(count, _)| *count > since.0);
-        self.forgotten > since.0 || newer.any(|(_, what)| what.covers(key, tenant))
+        let mut newer = newer.take_while(|begun| begun.at > since.0);
+        self.forgotten > since.0 || newer.any(|begun| begun.what.covers(key, tenant))
+    }
+
+    fn begin(&mut self, what: Purged, digest: Option<[u8; 32]>) -> u64 {
+        self.count += 1;
+        let begun = Begun {
+            at: self.count,
+            ended_at: None,
+            what,
+            digest,
+        };
+        self.begun.push_back(begun);
+        if self.begun.len() > PURGES_MAX
+            && let Some(oldest) = self.begun.pop_front()
+        {
+            self.forgotten = oldest.at;
+            match oldest.ended_at {
+                Some(end) => self.forgotten_end = self.forgotten_end.max(end),
+                None => self.forgotten_open += 1,
+            }
+        }
+        self.count
+    }
+
+    fn end(&mut self, at: u64) {
+        self.count += 1;
+        match self.begun.binary_search_by_key(&at, |begun| begun.at) {
+            Ok(index) => self.begun[index].ended_at = Some(self.count),
+            Err(_) => {
+                self.forgotten_open -= 1;
+                self.forgotten_end = self.count;
+            }
+        }
     }
 }
 
@@ -110,6 +172,34 @@ impl Purges {
         Held(self.read())
     }
 
+    /// What was purged, or is being purged, by purges that had not ended at that mark: what was read
+    /// then may be from before them. Each once, at most `most`; `None` when there is more, when it
+    /// is not known, or when it is everything.
+    #[cfg(any(feature = "serve", test))]
+    pub(crate) fn gone_since(&self, mark: Mark, most: usize) -> Option<Vec<Gone>> {
+        let log = self.read();
+        if mark.0 > log.count || log.forgotten_open > 0 || log.forgotten_end > mark.0 {
+            return None;
+        }
+        let mut told = Vec::new();
+        let is_meant = |begun: &&Begun| begun.ended_at.is_none_or(|end| end > mark.0);
+        for begun in log.begun.iter().filter(is_meant) {
+            let what = match (&begun.what, begun.digest) {
+                (Purged::Tenant(tenant), _) => Gone::Tenant(*tenant),
+                (Purged::Entry(_), Some(digest)) => Gone::Digest(digest),
+                (Purged::All, _) | (Purged::Entry(_), None) => return None,
+            };
+            if told.contains(&what) {
+                continue;
+            }
+            if told.len() == most {
+                return None;
+            }
+            told.push(what);
+        }
+        Some(told)
+    }
+
     /// From now on the listener is told of each purge, as long as it lives.
     pub fn listen(&self, listener: &Arc<impl PurgeListener + 'static>) {
         let listener: Weak<dyn PurgeListener> = Arc::downgrade(listener) as _;
@@ -120,19 +210,19 @@ impl Purges {
 
     /// Purges. Listeners may purge something themselves.
     pub(super) fn note<T>(&self, what: Purged, purge: impl FnOnce() -> T) -> T {
-        {
-            let mut log = self.write();
-            log.count += 1;
-            let count = log.count;
-            log.begun.push_back((count, what));
-            if log.begun.len() > PURGES_MAX
-                && let Some((oldest, _)) = log.begun.pop_front()
-            {
-                log.forgotten = oldest;
-            }
-        }
+        self.note_named(what, None, purge)
+    }
+
+    /// As [`note`](Self::note), of an entry whose key was made of this digest.
+    pub(super) fn note_named<T>(
+        &self,
+        what: Purged,
+        digest: Option<[u8; 32]>,
+        purge: impl FnOnce() -> T,
+    ) -> T {
+        let at = self.write().begin(what, digest);
         let purged = purge();
-        self.write().count += 1;
+        self.write().end(at);
         let listeners: Vec<_> = lock(&self.listeners).clone();
         for listener in listeners.iter().filter_map(Weak::upgrade) {
             listener.purged(&what);
@@ -228,6 +318,62 @@ mod tests {
         assert!(purges.has_met(&KEY, &TENANT, before));
         assert!(!purges.has_met(&KEY, &TENANT, after));
         assert_eq!(purges.read().begun.len(), PURGES_MAX);
+    }
+
+    #[test]
+    fn those_who_keep_copies_are_told_what_had_not_ended_and_nothing_else() {
+        const DIGEST: [u8; 32] = [5; 32];
+        let purges = Purges::default();
+        let told = |mark| {
+            let told = purges.gone_since(mark, 2);
+            told.map(|told| {
+                let what = |told: &Gone| match told {
+                    Gone::Tenant(tenant) => format!("t{}", tenant[0]),
+                    Gone::Digest(digest) => format!("d{}", digest[0]),
+                };
+                told.iter().map(what).collect::<Vec<_>>().join(" ")
+            })
+        };
+        let check = |mark, expected: Option<&str>| {
+            assert_eq!(told(mark).as_deref(), expected);
+        };
+        let start = purges.now();
+        check(start, Some(""));
+        let mut during = start;
+        purges.note_named(Purged::Entry(KEY), Some(DIGEST), || {
+            during = purges.now();
+            check(start, Some("d5"));
+            check(during, Some("d5"));
+        });
+        // What was read while it went on may be from before it.
+        check(during, Some("d5"));
+        check(purges.now(), Some(""));
+        purges.note_named(Purged::Entry(KEY), Some(DIGEST), || ());
+        let middle = purges.now();
+        purges.note(Purged::Tenant(TENANT), || ());
+        check(start, Some("d5 t3"));
+        check(middle, Some("t3"));
+        purges.note(Purged::Tenant([4; 32]), || ());
+        check(start, None);
+        check(middle, Some("t3 t4"));
+        // Nobody can tell which digest it was.
+        purges.note(Purged::Entry(OTHER), || ());
+        check(middle, None);
+        let late = purges.now();
+        purges.note(Purged::All, || ());
+        check(late, None);
+        check(Mark::at(purges.count() + 1), None);
+        // More than is remembered, one of which goes on all the time.
+        let open = purges.now();
+        purges.note_named(Purged::Entry(KEY), Some(DIGEST), || {
+            for _ in 0..PURGES_MAX {
+                purges.note_named(Purged::Entry(OTHER), Some([6; 32]), || ());
+            }
+            check(open, None);
+            check(purges.now(), None);
+        });
+        check(open, None);
+        check(purges.now(), Some(""));
     }
 
     #[test]

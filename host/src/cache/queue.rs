@@ -24,8 +24,10 @@ pub(super) const QUEUE_BYTES_MAX: u64 = 32 << 20;
 /// What an operation takes beside its record: some for the queue and some for the map.
 const OPERATION_BYTES: u64 = 256;
 
-/// So many removals may wait, however full the queue is: nobody can be told that what was removed
-/// is still there. When there are more, everything on disk is given up: none of it may come back.
+/// A removal that may wait does so while so many others wait to be written. One that may not is
+/// taken all the same, however full the queue is: no caller can be told that what was removed is
+/// still there. The place that it takes out of the index has used more memory than it needs, so
+/// that entries bound removals, too.
 const REMOVALS_MAX: usize = 1 << 16;
 
 /// So many operations the writer takes at once.
@@ -38,10 +40,19 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 /// So many may wait at the same time, each with a thread.
 const WAITERS_MAX: usize = 1024;
 
-/// Whether an insert may wait for room.
+/// Whether an insert or a removal may wait for room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
     ForRoom,
+    No,
+}
+
+/// Whether a record of a key was in the index, out of which it is by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TakenOut {
+    Yes,
+    /// Not, but the disk may hold one that could not be read.
+    Perhaps,
     No,
 }
 
@@ -67,9 +78,10 @@ pub(super) enum What {
         /// Of metadata and payload.
         body_checksum: u64,
     },
-    /// To be taken out of the index, and a tombstone written if it was there.
+    /// An entry before it in the queue was removed: it is to be taken out of the index, and a
+    /// tombstone written if it was there.
     Remove,
-    /// Was damaged, and is out of the index: a tombstone is owed.
+    /// Was removed or damaged, and is out of the index: a tombstone is to be written.
     Bury,
 }
 
@@ -193,6 +205,12 @@ impl Queue {
         Ok(())
     }
 
+    /// Waits for room for an entry of this length, within bounds; whether there was some then.
+    pub(super) fn wait_for_room(&self, record_bytes: u64) -> bool {
+        let bytes = OPERATION_BYTES.saturating_add(record_bytes);
+        self.room_for(bytes, Wait::ForRoom).is_ok()
+    }
+
     /// Waits for room, if that is wanted and worth it.
     fn room_for(&self, bytes: u64, wait: Wait) -> Result<MutexGuard<'_, State>, Full> {
         let mut state = lock(&self.state);
@@ -236,23 +254,37 @@ impl Queue {
         state
     }
 
-    /// Removes a key, for all from now on. `is_on_disk` is asked where nothing is pending. `None`
-    /// when there is nothing to be removed.
-    pub(super) fn remove(&self, key: &CacheKey, is_on_disk: impl FnOnce() -> bool) -> Option<bool> {
+    /// Removes a key, for all from now on; whether there was an entry. `take_out` takes its place
+    /// out of the index, and is asked where nothing is pending. `None` when there is nothing to be
+    /// removed.
+    pub(super) fn remove(
+        &self,
+        key: &CacheKey,
+        wait: Wait,
+        take_out: impl FnOnce() -> TakenOut,
+    ) -> Option<bool> {
         let mut state = lock(&self.state);
-        let pending = self.pending.pin();
-        let is_there = match pending.get(key.as_bytes()) {
-            Some(pending) => pending.entry.is_some(),
-            None if is_on_disk() => true,
-            None => return None,
-        };
-        if state.removals >= REMOVALS_MAX {
-            self.forget(&state);
-            self.leaves(pending.remove(key.as_bytes()));
-            return Some(is_there);
+        if wait == Wait::ForRoom {
+            state = self.wait_while(state, |state| state.removals >= REMOVALS_MAX);
         }
-        self.push(&mut state, key, What::Remove);
-        Some(is_there)
+        let pending = self.pending.pin();
+        let is_there = pending.get(key.as_bytes()).map(|it| it.entry.is_some());
+        match is_there {
+            Some(true) => self.push(&mut state, key, What::Remove),
+            // The removal before this one is on its way.
+            Some(false) => {}
+            None => match take_out() {
+                TakenOut::Yes => {
+                    self.push(&mut state, key, What::Bury);
+                    return Some(true);
+                }
+                // No place made room for this one.
+                TakenOut::Perhaps if state.removals >= REMOVALS_MAX => self.forget(&state),
+                TakenOut::Perhaps => self.push(&mut state, key, What::Bury),
+                TakenOut::No => return None,
+            },
+        }
+        Some(is_there.unwrap_or(false))
     }
 
     /// Owes a tombstone for a key whose record is damaged, unless something newer is on its way.
@@ -260,12 +292,8 @@ impl Queue {
     pub(super) fn bury(&self, key: &CacheKey, is_out: impl FnOnce() -> bool) {
         let mut state = lock(&self.state);
         let is_superseded = self.pending.pin().get(key.as_bytes()).is_some();
-        if !is_out() || is_superseded {
-            return;
-        }
-        match state.removals >= REMOVALS_MAX {
-            true => self.forget(&state),
-            false => self.push(&mut state, key, What::Bury),
+        if is_out() && !is_superseded {
+            self.push(&mut state, key, What::Bury);
         }
     }
 
@@ -304,7 +332,7 @@ impl Queue {
     /// Gives up everything on disk. The state is held so that only one does so.
     fn forget(&self, _: &State) {
         if !self.is_forgotten.load(Ordering::Relaxed) {
-            tracing::warn!("too much was removed while the disk hangs; all on it is given up");
+            tracing::warn!("too much was removed of a disk that cannot be read; it is given up");
             self.is_forgotten.store(true, Ordering::Relaxed);
             self.active.fetch_add(1, Ordering::Release);
         }
@@ -344,12 +372,14 @@ impl Queue {
             self.settles(operation);
         }
         let mut state = lock(&self.state);
-        let was_full = state.bytes > self.bytes_max / 2;
+        // Not for each little bit of room: those who wait would take it in turns with the writer.
+        let is_full =
+            |state: &State| state.bytes > self.bytes_max / 2 || state.removals > REMOVALS_MAX / 2;
+        let was_full = is_full(&state);
         for operation in operations {
             state.forget_operation(operation);
         }
-        // Not for each little bit of room: those who wait would take it in turns with the writer.
-        let has_room = state.bytes == 0 || was_full && state.bytes <= self.bytes_max / 2;
+        let has_room = state.bytes == 0 || was_full && !is_full(&state);
         self.goes_on(&mut state, has_room);
     }
 

@@ -155,7 +155,12 @@ fn put_until(cache: &Cache, number: u64, version: u64, length: usize, ttl: Optio
 /// version of this key, unaltered.
 #[track_caller]
 fn version(cache: &Cache, number: u64) -> Option<u64> {
-    let Lookup::Hit(entry) = cache.lookup(&key(number), NOW) else {
+    version_at(cache, number, NOW)
+}
+
+#[track_caller]
+fn version_at(cache: &Cache, number: u64, now_ms: u64) -> Option<u64> {
+    let Lookup::Hit(entry) = cache.lookup(&key(number), now_ms) else {
         return None;
     };
     Some(check(&entry, number))

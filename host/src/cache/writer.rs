@@ -41,7 +41,8 @@ impl Writer {
     }
 
     pub(super) fn owe_tombstone(&mut self, key: &CacheKey) {
-        if self.owed_tombstones.len() >= OWED_TOMBSTONES_MAX {
+        // The disk may be well again: removals alone do not find that out.
+        if self.owed_tombstones.len() >= OWED_TOMBSTONES_MAX && self.settle().is_err() {
             tracing::warn!("too much was removed while the disk is in trouble; it is given up");
             self.owed_tombstones.clear();
             self.store.purge(Whose::Everybody);
@@ -190,27 +191,37 @@ impl Shared {
                 };
                 self.counters.inserts_in_memory.fetch_add(1, Relaxed);
                 // What is there now is superseded, and so is what a failed write may have left.
-                if self.index.remove(key.as_bytes()) || tried == Tried::Yes {
+                let may_be_there = self.index.may_hold(key.as_bytes());
+                self.index.remove(key.as_bytes());
+                if may_be_there || tried == Tried::Yes {
                     writer.owe_tombstone(key);
                 }
                 self.memory.insert(key.as_bytes(), entry.clone());
             }
             What::Remove => {
                 self.memory.remove(key.as_bytes());
-                // What the index does not know has nothing on disk to be buried.
-                if !self.index.remove(key.as_bytes()) {
-                    return;
-                }
-                if self.is_failing() {
-                    writer.owe_tombstone(key);
-                } else if let Err(error) =
-                    writer.store.append(&NewRecord::tombstone(key.as_bytes()))
-                {
-                    writer.owe_tombstone(key);
-                    self.note_trouble(error.to_string(), None);
+                // What the index does not know has nothing on disk to be buried, if all of the disk
+                // could be read.
+                let may_be_there = self.index.may_hold(key.as_bytes());
+                self.index.remove(key.as_bytes());
+                if may_be_there {
+                    self.bury(writer, key);
                 }
             }
-            What::Bury => writer.owe_tombstone(key),
+            What::Bury => self.bury(writer, key),
+        }
+    }
+
+    /// Writes a tombstone for what is out of the index, or owes it.
+    fn bury(&self, writer: &mut Writer, key: &CacheKey) {
+        if self.is_failing() {
+            writer.owe_tombstone(key);
+            return;
+        }
+        let tombstone = NewRecord::tombstone(key.as_bytes());
+        if let Err(error) = writer.store.append(&tombstone) {
+            writer.owe_tombstone(key);
+            self.note_trouble(error.to_string(), None);
         }
     }
 

@@ -2,7 +2,9 @@
 //! tenants, prices.
 
 use crate::metrics::Price;
-use reflex_llm::{Groups, Life, LifeRule, PathRule, Tenant, check_path_pattern};
+use reflex_llm::{
+    ClientControl, Groups, Life, LifeRule, PathRule, ProviderControl, Tenant, check_path_pattern,
+};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -31,6 +33,38 @@ enum Seconds {
 #[serde(rename_all = "lowercase")]
 enum Never {
     Never,
+}
+
+/// A `client_control` as it is written.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum ControlMode {
+    Obey,
+    NoRefresh,
+    Ignore,
+}
+
+pub(super) fn client_control(mode: Option<ControlMode>) -> ClientControl {
+    match mode {
+        None | Some(ControlMode::Obey) => ClientControl::Obey,
+        Some(ControlMode::NoRefresh) => ClientControl::NoRefresh,
+        Some(ControlMode::Ignore) => ClientControl::Ignore,
+    }
+}
+
+/// A `provider_control` as it is written.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ProviderControlMode {
+    Ignore,
+    Obey,
+}
+
+pub(super) fn provider_control(mode: Option<ProviderControlMode>) -> ProviderControl {
+    match mode {
+        None | Some(ProviderControlMode::Ignore) => ProviderControl::Ignore,
+        Some(ProviderControlMode::Obey) => ProviderControl::Obey,
+    }
 }
 
 /// A `[[path]]` as it is written.

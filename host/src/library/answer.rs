@@ -1,6 +1,6 @@
 //! What goes into the cache beside the key, and what comes out of a fetch.
 
-use crate::cache::Entry;
+use crate::cache::{Entry, Mark};
 use bytes::Bytes;
 use std::fmt;
 use std::time::Duration;
@@ -11,6 +11,7 @@ pub struct InsertOptions {
     /// `None`: as the cache says. `Some(None)`: for ever.
     pub(super) ttl: Option<Option<Duration>>,
     pub(super) metadata: Vec<u8>,
+    pub(super) since: Option<Mark>,
 }
 
 impl InsertOptions {
@@ -30,6 +31,14 @@ impl InsertOptions {
     #[must_use]
     pub fn forever(mut self) -> Self {
         self.ttl = Some(None);
+        self
+    }
+
+    /// When the answer was asked for, if that took time: from [`Cache::mark`](super::Cache::mark).
+    /// It is refused when there was a purge since, or a removal.
+    #[must_use]
+    pub fn since(mut self, mark: Mark) -> Self {
+        self.since = Some(mark);
         self
     }
 

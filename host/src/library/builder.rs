@@ -137,6 +137,7 @@ impl Builder {
     }
 
     fn around(self, core: cache::Cache) -> Cache {
+        let flights = Flights::new(Arc::clone(core.purges()), self.waiters_max);
         Cache {
             core,
             shared: Arc::new(Shared {
@@ -144,7 +145,7 @@ impl Builder {
                 namespace: self.namespace,
                 ttl: self.ttl,
                 fetch_wait_max: self.fetch_wait_max,
-                flights: Arc::new(Flights::new(self.waiters_max)),
+                flights: Arc::new(flights),
             }),
         }
     }

@@ -1,7 +1,7 @@
 //! Who fetches what just now, so that others who want the same need not. Plain threads and tasks
 //! of any runtime wait for each other.
 
-use crate::cache::{CacheKey, Entry};
+use crate::cache::{CacheKey, Entry, Mark, Purges};
 use reflex_llm::Tenant;
 use std::any::Any;
 use std::collections::HashMap;
@@ -17,6 +17,8 @@ const FLIGHTS_MAX: usize = 65_536;
 /// All fetches under way.
 #[derive(Debug)]
 pub(super) struct Flights {
+    /// Whichever way a purge comes, nobody joins what was begun before it.
+    purges: Arc<Purges>,
     flights: Mutex<HashMap<CacheKey, Arc<Flight>>>,
     waiting: AtomicUsize,
     waiters_max: usize,
@@ -47,7 +49,7 @@ pub(super) enum Turn {
 
 #[derive(Debug)]
 struct Flight {
-    tenant: Tenant,
+    since: Mark,
     state: Mutex<State>,
     ended: Condvar,
 }
@@ -55,16 +57,15 @@ struct Flight {
 #[derive(Debug, Default)]
 struct State {
     outcome: Option<Outcome>,
-    /// Its answer was removed or purged while it was being fetched.
-    is_outdated: bool,
     /// Of the tasks that wait, by the number that each has here.
     wakers: HashMap<u64, Waker>,
     next_number: u64,
 }
 
 impl Flights {
-    pub(super) fn new(waiters_max: usize) -> Self {
+    pub(super) fn new(purges: Arc<Purges>, waiters_max: usize) -> Self {
         Self {
+            purges,
             flights: Mutex::default(),
             waiting: AtomicUsize::new(0),
             waiters_max,
@@ -73,8 +74,10 @@ impl Flights {
 
     /// Joins the fetch of a key, or begins one.
     pub(super) fn join(self: &Arc<Self>, key: &CacheKey, tenant: &Tenant) -> Turn {
+        let since = self.purges.now();
         let mut flights = lock(&self.flights);
-        if let Some(flight) = flights.get(key) {
+        let is_current = |flight: &&Arc<Flight>| !self.purges.has_met(key, &tenant.0, flight.since);
+        if let Some(flight) = flights.get(key).filter(is_current) {
             if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiters_max {
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
                 return Turn::Alone;
@@ -85,11 +88,13 @@ impl Flights {
                 number: None,
             });
         }
+        // One from before a purge comes to its end without others.
+        flights.remove(key);
         if flights.len() >= FLIGHTS_MAX {
             return Turn::Alone;
         }
         let flight = Arc::new(Flight {
-            tenant: *tenant,
+            since,
             state: Mutex::default(),
             ended: Condvar::new(),
         });
@@ -99,23 +104,6 @@ impl Flights {
             key: *key,
             flight,
         })
-    }
-
-    /// What those fetches get is not stored any more. They are joined by nobody from now on.
-    pub(super) fn outdate(&self, which: impl Fn(&CacheKey, &Tenant) -> bool) {
-        let mut outdated = Vec::new();
-        lock(&self.flights).retain(|key, flight| {
-            let stays = !which(key, &flight.tenant);
-            if !stays {
-                outdated.push(Arc::clone(flight));
-            }
-            stays
-        });
-        // Whoever is storing holds this lock: it is either done, and removed by the caller, or
-        // does not begin.
-        for flight in outdated {
-            lock(&flight.state).is_outdated = true;
-        }
     }
 
     #[cfg(test)]
@@ -132,15 +120,20 @@ pub(super) struct Lead {
 }
 
 impl Lead {
-    /// Ends the fetch. `outcome` is told whether the answer is outdated, and stores it if not.
-    pub(super) fn end(self, outcome: impl FnOnce(bool) -> Outcome) {
+    /// When it began. What was purged since is not stored.
+    pub(super) fn since(&self) -> Mark {
+        self.flight.since
+    }
+
+    /// Ends the fetch; `outcome` stores the answer.
+    pub(super) fn end(self, outcome: impl FnOnce() -> Outcome) {
         self.land(outcome);
     }
 
-    fn land(&self, outcome: impl FnOnce(bool) -> Outcome) {
+    fn land(&self, outcome: impl FnOnce() -> Outcome) {
         let mut state = lock(&self.flight.state);
         if state.outcome.is_none() {
-            let outcome = outcome(state.is_outdated);
+            let outcome = outcome();
             state.outcome = Some(outcome);
         }
         let wakers = std::mem::take(&mut state.wakers);
@@ -161,7 +154,7 @@ impl Drop for Lead {
             flights.remove(&self.key);
         }
         drop(flights);
-        self.land(|_| Outcome::Gone);
+        self.land(|| Outcome::Gone);
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::OpenError;
 use std::io::Write as _;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::thread;
@@ -278,4 +279,142 @@ fn a_cache_may_begin_without_a_disk() {
     cache.insert(&key, "Ho").unwrap();
     assert_eq!(cache.lookup(&key).unwrap().payload(), "Ho");
     assert!(!cache.stats().healthy);
+}
+
+/// The ways to purge, all of them past the library: the cache underneath is shared with components,
+/// with a daemon, and with other namespaces. Each with whether it covers `A`.
+const PURGES: [(fn(&Cache), bool); 8] = [
+    (
+        |cache| {
+            cache.core.remove(&cache.key(&A));
+        },
+        true,
+    ),
+    (
+        |cache| {
+            cache.core.remove_now(&cache.key(&A));
+        },
+        true,
+    ),
+    (|cache| cache.core.purge_tenant(&A.tenant.0).unwrap(), true),
+    (|cache| cache.core.purge_all().unwrap(), true),
+    (
+        |cache| cache.core.erase_tenant(&A.tenant.0, 0).unwrap(),
+        true,
+    ),
+    (
+        |cache| {
+            cache.remove(&A);
+        },
+        true,
+    ),
+    (
+        |cache| {
+            cache.remove(&key("another"));
+        },
+        false,
+    ),
+    (|cache| cache.core.purge_tenant(&[9; 32]).unwrap(), false),
+];
+
+/// Entry points, each of which purges while it fetches an answer: four of them stored it all the
+/// same.
+#[test]
+fn nothing_that_was_begun_before_a_purge_is_stored_after_it_whichever_way_either_goes() {
+    type Store = fn(&Cache, &dyn Fn());
+    let entry_points: [(&str, Store); 8] = [
+        ("get_or_fetch", |cache, purge| {
+            let mut fetch = pin!(cache.get_or_fetch(&A, async {
+                purge();
+                Ok::<_, io::Error>("old")
+            }));
+            let answer = poll_once(fetch.as_mut()).unwrap().unwrap();
+            assert_eq!(answer.payload(), "old");
+        }),
+        ("get_or_fetch_blocking", |cache, purge| {
+            let fetch = || {
+                purge();
+                Ok::<_, io::Error>("old")
+            };
+            let answer = cache.get_or_fetch_blocking(&A, fetch).unwrap();
+            assert_eq!(answer.payload(), "old");
+        }),
+        ("get_or_fetch without a flight", |cache, purge| {
+            // There is no room to wait for the one that leads.
+            let lead = cache.shared.flights.join(&cache.key(&A), &A.tenant);
+            assert!(matches!(lead, Turn::Lead(_)));
+            let fetch = || {
+                purge();
+                Ok::<_, io::Error>("old")
+            };
+            cache.get_or_fetch_blocking(&A, fetch).unwrap();
+        }),
+        ("a fetch that says itself when it began", |cache, purge| {
+            let since = cache.mark();
+            purge();
+            let fetched = Fetched::new("old").with(InsertOptions::new().since(since));
+            let fetch = || Ok::<_, io::Error>(fetched);
+            cache.get_or_fetch_blocking(&A, fetch).unwrap();
+        }),
+        ("writer", |cache, purge| {
+            let mut writer = cache.writer(&A);
+            writer.write_all(b"o").unwrap();
+            purge();
+            writer.write_all(b"ld").unwrap();
+            let _ = writer.finish();
+        }),
+        ("writer of an async caller", |cache, purge| {
+            let mut writer = cache.writer_with(&A, InsertOptions::new().forever());
+            writer.write_all(b"old").unwrap();
+            purge();
+            let mut finish = pin!(writer.finish_async());
+            let _ = poll_once(finish.as_mut()).unwrap();
+        }),
+        ("insert_with", |cache, purge| {
+            let options = InsertOptions::new().since(cache.mark());
+            purge();
+            let _ = cache.insert_with(&A, "old", &options);
+        }),
+        ("insert_with_async", |cache, purge| {
+            let options = InsertOptions::new().since(cache.mark());
+            purge();
+            let mut insert = pin!(cache.insert_with_async(&A, "old", &options));
+            let _ = poll_once(insert.as_mut()).unwrap();
+        }),
+    ];
+    for (name, store) in entry_points {
+        for (number, (purge, is_meant)) in PURGES.into_iter().enumerate() {
+            let cache = Cache::builder("").waiters_max(0).in_memory();
+            store(&cache, &|| purge(&cache));
+            let is_there = cache.lookup(&A).is_some();
+            assert_eq!(is_there, !is_meant, "{name}, purge {number}");
+            // And what begins now is stored.
+            cache
+                .get_or_fetch_blocking(&A, || Ok::<_, io::Error>("new"))
+                .unwrap();
+            assert!(cache.lookup(&A).is_some(), "{name}, purge {number}");
+        }
+    }
+}
+
+/// Those who came after a purge that the library did not make were given what was begun before it.
+#[test]
+fn nobody_joins_a_fetch_from_before_a_purge_whichever_way_that_came() {
+    for (number, (purge, is_meant)) in PURGES.into_iter().enumerate() {
+        let cache = cache();
+        leader_and_waiter!(cache, release, leader, waiter, Ok::<_, String>("old"));
+        purge(&cache);
+        let mut late = pin!(cache.get_or_fetch(&A, async { Ok::<_, String>("new") }));
+        let at_once = poll_once(late.as_mut());
+        assert_eq!(at_once.is_some(), is_meant, "purge {number}");
+        release.send(()).unwrap();
+        let leaders = poll_once(leader.as_mut()).unwrap().unwrap();
+        assert_eq!(leaders.payload(), "old");
+        let late = at_once.unwrap_or_else(|| poll_once(late.as_mut()).unwrap());
+        let expected = if is_meant { "new" } else { "old" };
+        assert_eq!(late.unwrap().payload(), expected, "purge {number}");
+        let stored = payload(cache.lookup(&A));
+        assert_eq!(stored, Some(expected.into()), "purge {number}");
+        drop(waiter);
+    }
 }

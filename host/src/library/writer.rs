@@ -46,6 +46,8 @@ pub struct EntryWriter {
 
 impl EntryWriter {
     pub(super) fn new(cache: Cache, key: Key, options: InsertOptions) -> Self {
+        let since = options.since.unwrap_or_else(|| cache.mark());
+        let options = options.since(since);
         Self {
             cache,
             key,
@@ -69,13 +71,33 @@ impl EntryWriter {
     ///
     /// # Errors
     ///
-    /// It is too large, also where a write has said so before. Nothing was stored.
+    /// It is too large, also where a write has said so before; or it was removed or purged since
+    /// the writer was made. Nothing was stored.
     pub fn finish(self) -> Result<Entry, InsertError> {
-        if self.is_too_large {
-            return Err(InsertError::PayloadTooLarge(self.cache.entry_bytes_max()));
-        }
+        self.check()?;
         self.cache
             .insert_with(&self.key, &self.payload, &self.options)
+    }
+
+    /// As [`finish`](Self::finish), for async callers: see
+    /// [`Cache::insert_async`](super::Cache::insert_async).
+    ///
+    /// # Errors
+    ///
+    /// As of [`finish`](Self::finish).
+    pub async fn finish_async(self) -> Result<Entry, InsertError> {
+        self.check()?;
+        let stored = self
+            .cache
+            .insert_with_async(&self.key, &self.payload, &self.options);
+        stored.await
+    }
+
+    fn check(&self) -> Result<(), InsertError> {
+        match self.is_too_large {
+            true => Err(InsertError::PayloadTooLarge(self.cache.entry_bytes_max())),
+            false => Ok(()),
+        }
     }
 }
 

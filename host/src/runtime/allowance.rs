@@ -1,5 +1,6 @@
 //! How much a component may store, and how fast.
 
+use super::begun::Begun;
 use super::grant::Refusal;
 use crate::cache::CacheKey;
 use std::collections::{HashMap, VecDeque};
@@ -36,6 +37,8 @@ pub struct Allowance {
     /// When the next insert would be on time, in microseconds since 1970.
     next_insert_us: Mutex<u64>,
     refused: [AtomicU64; Refusal::ALL.len()],
+    /// What was looked up in vain.
+    pub(super) begun: Begun,
 }
 
 /// What was stored. Each key is in both, once.

@@ -25,6 +25,12 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use wasmtime_wasi_http::{Error, WasiBody};
 
+/// The longest answer to a batch that is taken apart, in bytes. Each of its parts is an entry, and
+/// bounded like one; the whole is held in memory while it comes, once to be read and once for the
+/// requests that share it. OpenAI's longest, 2,048 vectors of 1,536 numbers, has some 45 MB as
+/// numbers and 17 MB in base64.
+pub(super) const BATCH_BYTES_MAX: usize = 64 << 20;
+
 /// The texts of a batch, and what the cache has for them. A clone costs some reference counts.
 #[derive(Clone, Debug)]
 pub struct Batch {
@@ -162,7 +168,7 @@ impl Batch {
         let longest = known.iter().flatten().map(item_bytes).max().unwrap_or(0);
         let missing = known.iter().filter(|known| known.is_none()).count() as u64;
         let rest = longest.saturating_mul(missing);
-        let is_short = rest <= ctx.cache.entry_bytes_max() && budget.has_room(rest);
+        let is_short = rest <= BATCH_BYTES_MAX as u64 && budget.has_room(rest);
         self.known = match fit && is_short {
             true => known.into(),
             false => known.iter().map(|_| None).collect(),

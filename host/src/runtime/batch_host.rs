@@ -38,24 +38,21 @@ impl HostBatch for ReflexHttpCtxView<'_> {
     async fn find(&mut self, batch: Resource<Batch>) -> Result<Vec<Option<Life>>> {
         let batch = self.http.table.get_mut(&batch)?;
         let now_ms = self.ctx.clock.now_ms();
-        let _waiting = self.progress.wait();
-        let found = batch
-            .find(self.ctx, &self.policy.budget)
-            .await
-            .map(|entry| {
-                let entry = entry?;
-                Some(Life {
-                    age_seconds: entry.age_seconds(now_ms),
-                    ttl_seconds: entry.ttl_seconds(now_ms),
-                })
-            });
+        let find = batch.find(self.ctx, &self.policy.budget);
+        let found = self.progress.host(find).await.map(|entry| {
+            let entry = entry?;
+            Some(Life {
+                age_seconds: entry.age_seconds(now_ms),
+                ttl_seconds: entry.ttl_seconds(now_ms),
+            })
+        });
         Ok(found.collect())
     }
 
     async fn find_stale(&mut self, batch: Resource<Batch>) -> Result<Option<Overdue>> {
         let batch = self.http.table.get_mut(&batch)?;
         let most = self.policy.stale_if_error_max;
-        let found = batch.find_stale(self.ctx, most).await;
+        let found = self.progress.host(batch.find_stale(self.ctx, most)).await;
         Ok(found.map(|found| Overdue {
             age_seconds: found.age_seconds,
             expired_seconds: found.expired_seconds,
@@ -128,9 +125,7 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
             Begun::Over(completed) => return Ok(completed),
         };
 
-        let waiting = progress.wait();
-        let made = rest.read(body).await;
-        drop(waiting);
+        let made = progress.host(rest.read(body)).await;
         let Some(made) = made else {
             return Ok(Completed::Apart);
         };
@@ -195,8 +190,8 @@ fn begin<T: ReflexHttpView + 'static>(
     let head = (wanted.status, &*wanted.headers);
     let since = view.progress.since(&view.ctx.cache);
     let target = misses::target(view.ctx, view.policy, since, recording);
-    let limits = view.policy.limits(&view.ctx.cache);
-    let rest = Shape::from_name(&recording.shape).and_then(|shape| {
+    let limits = view.policy.limits(&view.ctx.cache, Some(&batch.texts));
+    let rest = Shape::from_token(&recording.shape).and_then(|shape| {
         Rest::new(
             batch,
             asked,

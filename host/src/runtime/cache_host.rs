@@ -2,10 +2,11 @@
 
 use super::bindings::cache::{self, Error, Host, HostEntry, InsertOptions, Limits, Name};
 use super::grant::{Grant, Refusal, bytes32};
-use crate::cache::{Cache, CacheKey, Entry, InsertError, METADATA_BYTES_MAX, NewEntry};
+use crate::cache::{Cache, CacheKey, Entry, InsertError, METADATA_BYTES_MAX, Mark, NewEntry};
 use crate::clock::Clock;
-use reflex_llm::{Anonymous, Bypass, Head, Key, Life, Tenant};
+use reflex_llm::{Anonymous, Bypass, Head, Key, Life, Shape, Stated, Tenant, Term};
 use std::fmt;
+#[cfg(feature = "http")]
 use std::time::Duration;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime::{Result, StoreContextMut};
@@ -81,8 +82,9 @@ pub fn add_to_linker<T: 'static>(
 }
 
 /// As [`add_to_linker`], for hosts that call their guests asynchronously: while what a guest looks
-/// up is fetched from disk, the guest is suspended and its thread is free. A disk that takes longer
-/// than a quarter of a second makes it a miss.
+/// up is fetched from disk, or what it has inserted or removed becomes durable where that is waited
+/// for, the guest is suspended and its thread is free. A disk that takes longer than a quarter of a
+/// second makes it a miss.
 ///
 /// The linker allows no shadowing when this returns.
 ///
@@ -107,6 +109,27 @@ pub fn add_to_linker_async<T: Send + 'static>(
         "contains",
         move |mut store: StoreContextMut<'_, T>, (name,)| {
             Box::new(async move { Ok((view(store.data_mut()).contains_async(name).await,)) })
+        },
+    )?;
+    type Inserted = (Name, Vec<u8>, Vec<u8>, InsertOptions);
+    interface.func_wrap_async(
+        "insert",
+        move |mut store: StoreContextMut<'_, T>, (name, metadata, payload, options): Inserted| {
+            Box::new(async move {
+                let ctx = view(store.data_mut()).ctx;
+                let inserted = ctx.insert(name, &metadata, &payload, options);
+                ctx.settled_async(inserted).await
+            })
+        },
+    )?;
+    interface.func_wrap_async(
+        "remove",
+        move |mut store: StoreContextMut<'_, T>, (name,)| {
+            Box::new(async move {
+                let ctx = view(store.data_mut()).ctx;
+                let removed = ctx.remove(name);
+                ctx.settled_async(removed).await
+            })
         },
     )?;
     linker.allow_shadowing(false);
@@ -209,6 +232,7 @@ impl ReflexCtx {
         let examined = candidate.examine(body).map_err(bypass)?;
         Ok(Named {
             key: examined.exchange.key,
+            shape: Some(examined.exchange.shape),
             path: head.path.into(),
             model: examined.model,
         })
@@ -229,6 +253,8 @@ impl ReflexCtx {
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) key: Key,
+    /// Of the answer to a request.
+    shape: Option<Shape>,
     path: String,
     model: Option<String>,
 }
@@ -237,6 +263,7 @@ impl Named {
     pub(super) fn bare(key: Key) -> Self {
         Self {
             key,
+            shape: None,
             path: String::new(),
             model: None,
         }
@@ -258,16 +285,12 @@ impl Host for ReflexCtxView<'_> {
             Ok(named) => named.key,
             Err(error) => return Ok(Err(error)),
         };
-        Ok(self.open(self.ctx.find(&self.ctx.key(&key))))
+        Ok(self.open(self.ctx.look_up(&key)))
     }
 
     fn contains(&mut self, name: Name) -> Result<Result<bool, Error>> {
-        let found = |named: Named| {
-            self.ctx
-                .cache
-                .contains(&self.ctx.key(&named.key), self.ctx.clock.now_ms())
-        };
-        Ok(self.ctx.resolve(name).map(found))
+        let found = self.ctx.resolve(name);
+        Ok(found.map(|named| self.ctx.looks_for(&named.key)))
     }
 
     fn insert(
@@ -277,11 +300,70 @@ impl Host for ReflexCtxView<'_> {
         payload: Vec<u8>,
         options: InsertOptions,
     ) -> Result<Result<(), Error>> {
-        Ok(self.ctx.insert(name, &metadata, &payload, options))
+        let inserted = self.ctx.insert(name, &metadata, &payload, options);
+        Ok(self.ctx.settled(inserted))
     }
 
     fn remove(&mut self, name: Name) -> Result<Result<bool, Error>> {
-        Ok(self.ctx.remove(name))
+        let removed = self.ctx.remove(name);
+        Ok(self.ctx.settled(removed))
+    }
+}
+
+impl ReflexCtx {
+    /// A guest's lookup: what it does not find, it may fetch from now on.
+    pub(super) fn look_up(&self, key: &Key) -> Option<Entry> {
+        let (key, since) = (self.key(key), self.cache.purges().now());
+        let found = self.find(&key);
+        self.note(&key, since, found.is_some());
+        found
+    }
+
+    /// As [`look_up`](Self::look_up), for those who must not wait for the disk.
+    pub(super) async fn look_up_async(&self, key: &Key) -> Option<Entry> {
+        let (key, since) = (self.key(key), self.cache.purges().now());
+        let found = self.find_async(&key).await;
+        self.note(&key, since, found.is_some());
+        found
+    }
+
+    /// A guest asks whether it would find something.
+    pub(super) fn looks_for(&self, key: &Key) -> bool {
+        let (key, since) = (self.key(key), self.cache.purges().now());
+        let is_there = self.cache.contains(&key, self.clock.now_ms());
+        self.note(&key, since, is_there);
+        is_there
+    }
+
+    /// As [`looks_for`](Self::looks_for), for those who must not wait for the disk.
+    pub(super) async fn looks_for_async(&self, key: &Key) -> bool {
+        let (key, since) = (self.key(key), self.cache.purges().now());
+        let now_ms = self.clock.now_ms();
+        let is_there = self.cache.contains_async(&key, now_ms).await;
+        self.note(&key, since, is_there);
+        is_there
+    }
+
+    fn note(&self, key: &CacheKey, since: Mark, is_there: bool) {
+        if !is_there {
+            self.grant.allowance.begun.missed(key, since);
+        }
+    }
+
+    /// What came of an insert or a removal, when it is durable, if anybody has to be sure of that.
+    pub(super) fn settled<V, E>(&self, done: Result<V, E>) -> Result<V, E> {
+        if done.is_ok() {
+            self.cache.wait_until_durable();
+        }
+        done
+    }
+
+    /// The same, for those who must not wait for the disk, in the form of a guest's call.
+    pub(super) async fn settled_async<V, E>(&self, done: Result<V, E>) -> Result<(Result<V, E>,)> {
+        if done.is_ok() {
+            self.cache.wait_until_durable_async().await;
+        }
+        Ok((done,))
     }
 }
 
@@ -295,33 +377,48 @@ impl ReflexCtx {
     ) -> Result<(), Error> {
         self.grant.check_write()?;
         let named = self.resolve(name)?;
-        self.keep(&named, metadata, payload, options.ttl_seconds)
+        let since = self.begun(&named.key);
+        self.keep(&named, metadata, payload, options.ttl_seconds, since)
+    }
+
+    /// Since when a guest may have fetched what it inserts now.
+    pub(super) fn begun(&self, key: &Key) -> Mark {
+        let now = self.cache.purges().now();
+        self.grant.allowance.begun.take(&self.key(key), now)
     }
 
     /// Stores what is named so, for as long as the operator's rules say, or as is asked for within
-    /// them.
+    /// them, unless it was purged since it was asked for. Whoever tells somebody that it is stored
+    /// waits until it is durable.
     pub(super) fn keep(
         &self,
         named: &Named,
         metadata: &[u8],
         payload: &[u8],
         ttl_seconds: Option<u64>,
+        since: Mark,
     ) -> Result<(), Error> {
         self.grant.check_write()?;
         if ttl_seconds == Some(0) {
             return Err(Error::Invalid("ttl-seconds: 0 would store nothing".into()));
         }
-        let Named { key, path, model } = named;
+        let Named {
+            key,
+            shape,
+            path,
+            model,
+        } = named;
         let lifetimes = &self.grant.lifetimes;
         let ttl = match lifetimes.of(path, model.as_deref(), ttl_seconds) {
             Life::NotKept => return Err(Error::Bypass(NOT_KEPT.into())),
             Life::For(ttl) => Some(ttl),
             Life::Forever => None,
         };
-        let stored = self.store(key, metadata, payload, ttl);
-        stored.map_err(|refused| self.error(refused))?;
-        self.cache.wait_until_durable();
-        Ok(())
+        let stated = shape.map_or(Ok(Stated::default()), |shape| shape.stated(payload));
+        let term = stated.and_then(|stated| stated.within(ttl, self.clock.now_ms()));
+        let term = term.map_err(|rejected| Error::Bypass(rejected.detail().into()))?;
+        let stored = self.store(key, metadata, payload, term, since);
+        stored.map_err(|refused| self.error(refused))
     }
 
     /// What an entry that was not stored is to a guest.
@@ -333,39 +430,42 @@ impl ReflexCtx {
                 self.grant.note(Refusal::Size);
                 Error::TooLarge(most)
             }
-            NotStored::Cache(error @ InsertError::QueueFull) => {
+            NotStored::Cache(error @ (InsertError::QueueFull | InsertError::Purged)) => {
                 Error::Unavailable(error.to_string())
             }
             NotStored::Refused(refusal) => self.grant.refuse(refusal),
         }
     }
 
-    /// Stores an entry, if the grant has room for it. Whoever tells somebody that it is stored waits
-    /// until it is durable.
+    /// Stores an entry for this term that was begun at `since`, if the grant has room for it.
+    /// Whoever tells somebody that it is stored waits until it is durable.
     pub(super) fn store(
         &self,
         key: &Key,
         metadata: &[u8],
         payload: &[u8],
-        ttl: Option<Duration>,
+        term: Term,
+        since: Mark,
     ) -> Result<(), NotStored> {
         let now_ms = self.clock.now_ms();
         let allowance = &self.grant.allowance;
         let cache_key = self.key(key);
+        // With its own mark it needs none that was noted.
+        allowance.begun.take(&cache_key, since);
         let bytes = (metadata.len() + payload.len()) as u64;
         allowance.take_insert(now_ms).map_err(NotStored::Refused)?;
         let before = allowance
             .reserve(&cache_key, bytes, |key| self.cache.may_contain(key, now_ms))
             .map_err(NotStored::Refused)?;
-        let stored = self.cache.insert_now(NewEntry {
+        let new = NewEntry {
             key: &cache_key,
             tenant: &key.tenant.0,
             metadata,
             payload,
-            now_ms,
-            ttl_ms: ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-        });
-        match stored {
+            now_ms: term.stored_at_ms,
+            ttl_ms: term.ttl_ms(),
+        };
+        match self.cache.insert_now_since(new, since) {
             Ok(_) => Ok(()),
             Err(error) => {
                 allowance.set(&cache_key, before);
@@ -377,15 +477,14 @@ impl ReflexCtx {
     fn remove(&self, name: Name) -> Result<bool, Error> {
         self.grant.check_write()?;
         let key = self.resolve(name)?.key;
-        let was_there = self.forget(&key);
-        self.cache.wait_until_durable();
-        Ok(was_there)
+        Ok(self.forget(&key))
     }
 
     /// Removes an entry, and makes room for others. As for [`store`](Self::store).
     pub(super) fn forget(&self, key: &Key) -> bool {
+        let digest = &key.digest;
         let key = self.key(key);
-        let was_there = self.cache.remove_now(&key);
+        let was_there = self.cache.remove_named_now(&key, digest);
         self.grant.allowance.set(&key, 0);
         was_there
     }
@@ -410,18 +509,13 @@ impl fmt::Display for NotStored {
 impl ReflexCtxView<'_> {
     async fn lookup_async(&mut self, name: Name) -> Result<Option<Resource<Entry>>, Error> {
         let key = self.ctx.resolve(name)?.key;
-        let found = self.ctx.find_async(&self.ctx.key(&key)).await;
+        let found = self.ctx.look_up_async(&key).await;
         self.open(found)
     }
 
     async fn contains_async(&mut self, name: Name) -> Result<bool, Error> {
         let key = self.ctx.resolve(name)?.key;
-        let now_ms = self.ctx.clock.now_ms();
-        Ok(self
-            .ctx
-            .cache
-            .contains_async(&self.ctx.key(&key), now_ms)
-            .await)
+        Ok(self.ctx.looks_for_async(&key).await)
     }
 
     /// What was found, as a handle for the guest.

@@ -13,7 +13,6 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -177,7 +176,7 @@ impl Exchange {
     /// The guest keeps the response: what it reads from now on need not be kept here.
     fn forget(&self) {
         if let State::Answered { body, .. } = &*lock(&self.state) {
-            lock(body).keep_nothing();
+            lock(body).read = None;
         }
     }
 
@@ -262,49 +261,36 @@ impl Future for Answering {
 struct Given {
     /// Gone when it has been taken back.
     body: Option<WasiBody>,
-    read: VecDeque<Frame<Bytes>>,
-    /// What `read` may still grow by; `None` once it was too much to keep.
-    room: Option<usize>,
+    /// In one piece; `None` once it was too much to keep.
+    read: Option<Vec<u8>>,
 }
 
 impl Given {
     fn new(body: WasiBody) -> Self {
         Self {
             body: Some(body),
-            read: VecDeque::new(),
-            room: Some(READ_BYTES_MAX),
+            read: Some(Vec::new()),
         }
     }
 
     fn keep(&mut self, frame: &Frame<Bytes>) {
         // No API for LLMs sends trailers, and an answer without them is not whole.
-        let Some(data) = frame.data_ref() else {
-            return self.keep_nothing();
-        };
-        // An empty frame costs memory as well.
-        let bytes = data.len() + size_of::<Frame<Bytes>>();
-        self.room = self.room.and_then(|room| room.checked_sub(bytes));
-        match self.room {
-            Some(_) => self.read.push_back(Frame::data(data.clone())),
-            None => self.keep_nothing(),
+        let data = frame.data_ref();
+        match (&mut self.read, data) {
+            (Some(read), Some(data)) if data.len() <= READ_BYTES_MAX - read.len() => {
+                read.extend_from_slice(data);
+            }
+            _ => self.read = None,
         }
-    }
-
-    fn keep_nothing(&mut self) {
-        self.room = None;
-        self.read = VecDeque::new();
     }
 
     /// The body from its first byte, if it is still there.
     fn take_back(&mut self) -> Option<WasiBody> {
-        self.room?;
+        let read = self.read.take()?;
         let rest = self.body.take()?;
-        let read = std::mem::take(&mut self.read);
-        let read = read.into_iter().filter_map(|frame| frame.into_data().ok());
-        let read: Vec<Bytes> = read.collect();
         Some(match read.is_empty() {
             true => rest,
-            false => Prefixed::boxed(read.concat().into(), rest),
+            false => Prefixed::boxed(read.into(), rest),
         })
     }
 }
@@ -325,9 +311,9 @@ impl Body for GivenBody {
         };
         let frame = ready!(Pin::new(body).poll_frame(cx));
         match &frame {
-            _ if given.room.is_none() => {}
+            _ if given.read.is_none() => {}
             Some(Ok(frame)) => given.keep(frame),
-            Some(Err(_)) => given.keep_nothing(),
+            Some(Err(_)) => given.read = None,
             // A body that has ended says so again.
             None => {}
         }

@@ -27,8 +27,8 @@ use super::sharing::{Follower, Shared};
 use crate::cache::{Cache, CacheKey, Mark, PurgeListener, Purged, Purges};
 use edges::{EdgeFill, Released};
 use reflex_llm::Tenant;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -37,6 +37,10 @@ use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 
 /// Fills at once. Past it nobody leads, and everybody asks for themselves.
 const FILLS_MAX: usize = 65_536;
+
+/// Of the fills of edges that have ended, so many are remembered that the queue of all need not be
+/// swept but once for as many fills.
+const EDGE_ORDER_MAX: usize = 2 * FILLS_MAX;
 
 /// All fills under way into one cache, whoever leads.
 #[derive(Debug)]
@@ -54,6 +58,9 @@ struct Slots {
     fills: HashMap<CacheKey, Slot>,
     /// Of the last fill that began.
     number: u64,
+    /// The fills of edges by number, in the order in which they began, which is that in which they
+    /// are forgotten; and some that have ended. At most [`EDGE_ORDER_MAX`].
+    edge_order: VecDeque<(u64, CacheKey)>,
     released: Released,
 }
 
@@ -255,12 +262,35 @@ enum Joined {
 }
 
 impl Slots {
+    /// Makes room of what is forgotten, as far as it is at the head of the queue: for each that
+    /// goes there was one that came.
     fn has_room(&mut self) -> bool {
-        if self.fills.len() == FILLS_MAX {
-            self.fills
-                .retain(|_, slot| !matches!(&slot.by, By::Edge(edge) if edge.is_forgotten()));
+        while self.fills.len() >= FILLS_MAX
+            && let Some((number, key)) = self.edge_order.front().copied()
+        {
+            match self.fills.get(&key) {
+                Some(slot) if slot.number == number => match &slot.by {
+                    By::Edge(edge) if !edge.is_forgotten() => return false,
+                    _ => drop(self.fills.remove(&key)),
+                },
+                _ => {}
+            }
+            self.edge_order.pop_front();
         }
         self.fills.len() < FILLS_MAX
+    }
+
+    /// An edge leads from now on.
+    fn begin_edge(&mut self, key: CacheKey, tenant: Tenant, since: Mark, fill: EdgeFill) {
+        let number = self.begin(key, tenant, since, By::Edge(fill));
+        if self.edge_order.len() >= EDGE_ORDER_MAX {
+            let fills = &self.fills;
+            let is_there = |(number, key): &(u64, CacheKey)| {
+                fills.get(key).is_some_and(|slot| slot.number == *number)
+            };
+            self.edge_order.retain(is_there);
+        }
+        self.edge_order.push_back((number, key));
     }
 
     fn lead(&mut self, fills: &Arc<Fills>, key: CacheKey, tenant: Tenant, since: Mark) -> Lead {
@@ -296,13 +326,15 @@ impl Slots {
 impl PurgeListener for Fills {
     /// What was begun before is not stored, so nobody need wait for that.
     fn purged(&self, what: &Purged) {
-        let is_over = |key: &CacheKey, slot: &mut Slot| match (&slot.by, what) {
-            // Of more than one entry: it ends what edges have begun for whomever, as their answers
-            // are refused for the epoch.
-            (By::Edge(_), Purged::All | Purged::Tenant(_)) => true,
-            _ => what.covers(key, &slot.tenant.0),
-        };
-        self.lock().fills.retain(|key, slot| !is_over(key, slot));
+        let mut slots = self.lock();
+        match what {
+            Purged::Entry(key) => drop(slots.fills.remove(key)),
+            Purged::All | Purged::Tenant(_) => {
+                slots
+                    .fills
+                    .retain(|key, slot| !what.covers(key, &slot.tenant.0));
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::allowance::Allowance;
 use super::bindings::cache::Error;
-use reflex_llm::{Anonymous, Lifetimes, PathRule, Policy, Tenant};
+use reflex_llm::{Anonymous, Lifetimes, PathRule, Policy, Rules, Tenant};
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -43,6 +43,8 @@ pub struct Grant {
     /// Which API answers at paths whose end does not tell, or tells wrongly: the first rule that
     /// applies counts.
     pub paths: Arc<[PathRule]>,
+    /// What of a request does not count, what does, and what passes by.
+    pub rules: Arc<Rules>,
     /// Tenants that share their answers with others, and as whom.
     pub groups: Arc<HashMap<Tenant, Tenant>>,
     /// How long entries live.
@@ -83,6 +85,7 @@ impl Default for Grant {
             request_bytes_max: 1 << 20,
             temperature_max: None,
             paths: Arc::default(),
+            rules: Arc::default(),
             groups: Arc::default(),
             lifetimes: Arc::default(),
         }
@@ -143,6 +146,7 @@ impl Grant {
             tenant_header: self.tenant_header.as_deref(),
             temperature_max: self.temperature_max,
             paths: &self.paths,
+            rules: Some(&self.rules),
             ..Policy::default()
         }
     }

@@ -3,7 +3,9 @@
 //! Three kinds of time pass while a guest works on a request. What its thread computes for it counts,
 //! as CPU time: on a busy machine, a guest that is ready to run and is not run uses nothing up. What
 //! it sleeps by its own choice counts as well, or it could sleep for good. What it waits for the
-//! host, which waits for the client, the provider or the disk, does not ([`Progress::wait`]).
+//! host, which waits for the client, the provider or the disk, does not ([`Progress::wait`]), and what
+//! the host computes for it, such as reading a request of a million frames, neither
+//! ([`Progress::host`]).
 
 use super::engine::thread_time;
 use super::state::Progress;
@@ -67,12 +69,13 @@ impl<F: Future> Future for Metered<'_, F> {
             }
         }
         let waker = Waker::from(Arc::clone(&this.alarm));
-        let began = thread_time();
+        let (began, host_began) = (thread_time(), this.progress.host_time());
         let polled = this.work.as_mut().poll(&mut Context::from_waker(&waker));
         if let Poll::Ready(output) = polled {
             return Poll::Ready(Some(output));
         }
-        let used = thread_time().saturating_sub(began);
+        let host = this.progress.host_time().saturating_sub(host_began);
+        let used = thread_time().saturating_sub(began).saturating_sub(host);
         this.left = this.left.saturating_sub(used);
         if this.left.is_zero() {
             return Poll::Ready(None);
@@ -195,6 +198,20 @@ mod tests {
             }
         };
         assert_eq!(metered::<()>(&Arc::default(), naps).await, None);
+    }
+
+    /// A request of half a million frames took the guest a second, all of it the host's.
+    #[tokio::test]
+    async fn what_the_host_computes_for_it_does_not_count() {
+        let progress = Arc::<Progress>::default();
+        let computes = async {
+            let began = thread_time();
+            while thread_time() - began < 3 * MOST {
+                tokio::task::yield_now().await;
+            }
+        };
+        let read = metered(&progress, progress.host(computes)).await;
+        assert_eq!(read, Some(()));
     }
 
     #[tokio::test]

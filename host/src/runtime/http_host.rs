@@ -1,5 +1,6 @@
 //! `reflex:cache/http` for guests, and the import of the next `wasi:http` handler.
 
+use super::batch::{BATCH_BYTES_MAX, Texts};
 use super::bindings::http::{
     self as bindings, Head, Header, Host, HostFill, HostWithStore, Peeked, Unread,
 };
@@ -21,7 +22,9 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, uri::Scheme};
 use http_body_util::{BodyExt as _, Full};
 use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
-use reflex_llm::{Anonymous, Api, Bypass, ClientControl, Limits, PathRule, Tenant};
+use reflex_llm::{
+    Anonymous, Api, Bypass, ClientControl, Limits, PathRule, ProviderControl, Rules, Tenant,
+};
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +44,8 @@ pub struct HttpPolicy {
     pub allow_length: bool,
     /// What of a request's `Cache-Control` and `x-reflex-ttl` is obeyed.
     pub client_control: ClientControl,
+    /// What of an answer's `Cache-Control`, `Expires` and `Vary` is obeyed.
+    pub provider_control: ProviderControl,
     /// How replays go.
     pub replay: Replay,
     /// How many answers are kept for one request.
@@ -66,6 +71,7 @@ impl HttpPolicy {
     pub fn new(cache: &Cache) -> Self {
         Self {
             allow_length: false,
+            provider_control: ProviderControl::Ignore,
             client_control: ClientControl::Obey,
             replay: Replay::Instant,
             samples: Samples::default(),
@@ -78,11 +84,16 @@ impl HttpPolicy {
         }
     }
 
-    /// What is recorded of an answer.
-    pub(super) fn limits(&self, cache: &Cache) -> Limits {
+    /// What is recorded of an answer: to one text, or to a batch that is stored text by text.
+    pub(super) fn limits(&self, cache: &Cache, texts: Option<&Texts>) -> Limits {
+        let entry_bytes_max = usize::try_from(cache.entry_bytes_max()).unwrap_or(usize::MAX);
         Limits {
-            body_bytes_max: usize::try_from(cache.entry_bytes_max()).unwrap_or(usize::MAX),
+            body_bytes_max: match texts {
+                Some(_) => BATCH_BYTES_MAX.max(entry_bytes_max),
+                None => entry_bytes_max,
+            },
             allow_length: self.allow_length,
+            provider_control: self.provider_control,
         }
     }
 }
@@ -156,6 +167,25 @@ fn path_rule(rule: &PathRule) -> bindings::PathRule {
     }
 }
 
+fn rules(rules: &Rules) -> bindings::Rules {
+    let Rules {
+        ignored_headers,
+        ignored_cookies,
+        ignored_fields,
+        keyed_fields,
+        bypass_fields,
+        bypass_models,
+    } = rules.clone();
+    bindings::Rules {
+        ignored_headers,
+        ignored_cookies,
+        ignored_fields,
+        keyed_fields,
+        bypass_fields,
+        bypass_models,
+    }
+}
+
 type TrappableResult<T> = Result<T, TrappableError<ErrorCode>>;
 
 impl<T: ReflexHttpView + 'static> handler::HostWithStore<T> for ReflexHttp {
@@ -184,6 +214,7 @@ impl Host for ReflexHttpCtxView<'_> {
             samples: self.policy.samples.count(),
             has_groups: grant.has_groups(),
             paths: grant.paths.iter().map(path_rule).collect(),
+            rules: rules(&grant.rules),
         })
     }
 
@@ -277,7 +308,7 @@ impl Host for ReflexHttpCtxView<'_> {
             return Ok(None);
         };
         let waiting = self.progress.wait();
-        let found = self.ctx.find_async(&self.ctx.key(&named.key)).await;
+        let found = self.ctx.look_up_async(&named.key).await;
         drop(waiting);
         let Some(entry) = found else {
             return Ok(None);
@@ -381,9 +412,7 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
         };
         let (parts, body) = request.into_parts();
 
-        let waiting = progress.wait();
-        let read = read_ahead(body, bytes_max, &budget).await;
-        drop(waiting);
+        let read = progress.host(read_ahead(body, bytes_max, &budget)).await;
 
         let (whole, body) = match read {
             Ok(read) => read,

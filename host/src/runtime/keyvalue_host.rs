@@ -47,6 +47,7 @@ pub fn add_keyvalue_to_linker_async<T: Send + 'static>(
     view: fn(&mut T) -> ReflexCtxView<'_>,
 ) -> Result<()> {
     type Item = (Resource<Bucket>, String);
+    type Set = (Resource<Bucket>, String, Vec<u8>);
     add_keyvalue_to_linker(linker, view)?;
     // In place of those that block.
     linker.allow_shadowing(true);
@@ -61,6 +62,26 @@ pub fn add_keyvalue_to_linker_async<T: Send + 'static>(
         "[method]bucket.exists",
         move |mut store: StoreContextMut<'_, T>, (bucket, key): Item| {
             Box::new(async move { Ok((view(store.data_mut()).exists_async(bucket, key).await?,)) })
+        },
+    )?;
+    interface.func_wrap_async(
+        "[method]bucket.set",
+        move |mut store: StoreContextMut<'_, T>, (bucket, key, value): Set| {
+            Box::new(async move {
+                let view = view(store.data_mut());
+                let set = view.put(&bucket, &key, &value)?;
+                view.ctx.settled_async(set).await
+            })
+        },
+    )?;
+    interface.func_wrap_async(
+        "[method]bucket.delete",
+        move |mut store: StoreContextMut<'_, T>, (bucket, key): Item| {
+            Box::new(async move {
+                let view = view(store.data_mut());
+                let deleted = view.take_out(&bucket, &key)?;
+                view.ctx.settled_async(deleted).await
+            })
         },
     )?;
     linker.allow_shadowing(false);
@@ -90,7 +111,7 @@ impl ReflexCtxView<'_> {
     ) -> Result<Result<Option<Vec<u8>>, Error>> {
         Ok(match self.item(&bucket, &key)? {
             Ok(key) => {
-                let found = self.ctx.find_async(&self.ctx.key(&key)).await;
+                let found = self.ctx.look_up_async(&key).await;
                 Ok(found.map(|entry| entry.payload().to_vec()))
             }
             Err(error) => Err(error),
@@ -102,14 +123,26 @@ impl ReflexCtxView<'_> {
         bucket: Resource<Bucket>,
         key: String,
     ) -> Result<Result<bool, Error>> {
-        let now_ms = self.ctx.clock.now_ms();
         Ok(match self.item(&bucket, &key)? {
-            Ok(key) => {
-                let key = self.ctx.key(&key);
-                Ok(self.ctx.cache.contains_async(&key, now_ms).await)
-            }
+            Ok(key) => Ok(self.ctx.looks_for_async(&key).await),
             Err(error) => Err(error),
         })
+    }
+
+    fn put(&self, bucket: &Resource<Bucket>, key: &str, value: &[u8]) -> Result<Result<(), Error>> {
+        Ok(self.item(bucket, key)?.and_then(|key| {
+            let since = self.ctx.begun(&key);
+            let kept = self.ctx.keep(&Named::bare(key), &[], value, None, since);
+            kept.map_err(error)
+        }))
+    }
+
+    fn take_out(&self, bucket: &Resource<Bucket>, key: &str) -> Result<Result<(), Error>> {
+        Ok(self.item(bucket, key)?.and_then(|key| {
+            self.ctx.grant.check_write().map_err(error)?;
+            self.ctx.forget(&key);
+            Ok(())
+        }))
     }
 }
 
@@ -142,7 +175,7 @@ impl HostBucket for ReflexCtxView<'_> {
         key: String,
     ) -> Result<Result<Option<Vec<u8>>, Error>> {
         let key = self.item(&bucket, &key)?;
-        let found = key.map(|key| self.ctx.find(&self.ctx.key(&key)));
+        let found = key.map(|key| self.ctx.look_up(&key));
         Ok(found.map(|entry| entry.map(|entry| entry.payload().to_vec())))
     }
 
@@ -152,27 +185,18 @@ impl HostBucket for ReflexCtxView<'_> {
         key: String,
         value: Vec<u8>,
     ) -> Result<Result<(), Error>> {
-        let key = self.item(&bucket, &key)?;
-        Ok(key.and_then(|key| {
-            let named = Named::bare(key);
-            self.ctx.keep(&named, &[], &value, None).map_err(error)
-        }))
+        let set = self.put(&bucket, &key, &value)?;
+        Ok(self.ctx.settled(set))
     }
 
     fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> Result<Result<(), Error>> {
-        let key = self.item(&bucket, &key)?;
-        Ok(key.and_then(|key| {
-            self.ctx.grant.check_write().map_err(error)?;
-            self.ctx.forget(&key);
-            self.ctx.cache.wait_until_durable();
-            Ok(())
-        }))
+        let deleted = self.take_out(&bucket, &key)?;
+        Ok(self.ctx.settled(deleted))
     }
 
     fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> Result<Result<bool, Error>> {
         let key = self.item(&bucket, &key)?;
-        let now_ms = self.ctx.clock.now_ms();
-        Ok(key.map(|key| self.ctx.cache.contains(&self.ctx.key(&key), now_ms)))
+        Ok(key.map(|key| self.ctx.looks_for(&key)))
     }
 
     fn list_keys(

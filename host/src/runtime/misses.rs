@@ -127,7 +127,7 @@ impl Watch {
         if let Some(lead) = &lead {
             target.since = lead.since();
         }
-        let limits = policy.limits(&target.ctx.cache);
+        let limits = policy.limits(&target.ctx.cache, target.texts.as_ref());
         let fill = lead.as_ref().map(Lead::fill);
         let recording = begin(target, limits, (status, headers), |validator, target| {
             Recording::new(validator, target, policy.replay, fill)
@@ -244,7 +244,7 @@ pub(super) fn target(
     Some(Target {
         ctx: ctx.clone(),
         key,
-        shape: Shape::from_name(shape)?,
+        shape: Shape::from_token(shape)?,
         texts: None,
         model: model.clone(),
         ttl,

@@ -16,7 +16,7 @@ use super::cache_host::{Named, ReflexCtx, ReflexCtxView, add_to_linker, part};
 use super::engine::{LoadError, load, one_line, thread_time, tick_epoch};
 use super::grant::bytes32;
 use super::limits::{EPOCH_TICK, GuestLimits, Measured};
-use crate::cache::Entry;
+use crate::cache::{Entry, Mark};
 use bytes::Bytes;
 use reflex_llm::{Head, Key, Tenant};
 use std::fmt;
@@ -168,6 +168,8 @@ pub enum Decision {
 pub struct Asking {
     named: Named,
     ttl_seconds: Option<u64>,
+    /// From before the policy looked for it.
+    since: Mark,
 }
 
 impl Asking {
@@ -232,6 +234,7 @@ struct State {
 
 /// What a guest is asked about.
 struct Asked {
+    since: Mark,
     question: Question,
     /// What it was found to stand for. To find that out is most of what a decision costs.
     named: Option<Named>,
@@ -315,10 +318,37 @@ impl PolicyGuest {
     ///
     /// # Errors
     ///
-    /// Why it was not stored, as a component would be told. Nothing to fail a request for.
+    /// Why it was not stored, as a component would be told; also that it was purged since the policy
+    /// decided. Nothing to fail a request for.
     pub fn keep(&self, asking: &Asking, metadata: &[u8], payload: &[u8]) -> Result<(), Error> {
-        let Asking { named, ttl_seconds } = asking;
-        self.reflex.keep(named, metadata, payload, *ttl_seconds)
+        let kept = self.store(asking, metadata, payload);
+        self.reflex.settled(kept)
+    }
+
+    /// As [`keep`](Self::keep), for async callers: no thread of theirs waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// As of [`keep`](Self::keep).
+    pub async fn keep_async(
+        &self,
+        asking: &Asking,
+        metadata: &[u8],
+        payload: &[u8],
+    ) -> Result<(), Error> {
+        self.store(asking, metadata, payload)?;
+        self.reflex.cache.wait_until_durable_async().await;
+        Ok(())
+    }
+
+    fn store(&self, asking: &Asking, metadata: &[u8], payload: &[u8]) -> Result<(), Error> {
+        let Asking {
+            named,
+            ttl_seconds,
+            since,
+        } = asking;
+        self.reflex
+            .keep(named, metadata, payload, *ttl_seconds, *since)
     }
 
     fn instance(&self) -> Result<Instance> {
@@ -369,8 +399,11 @@ impl fmt::Debug for PolicyGuest {
 impl Instance {
     fn decide(&mut self, question: Question, most: Duration) -> Result<Decision> {
         self.store.set_epoch_deadline(ticks(most));
-        self.store.data_mut().began = thread_time();
-        self.store.data_mut().asked = Some(Asked {
+        let state = self.store.data_mut();
+        state.began = thread_time();
+        let since = state.reflex.cache.purges().now();
+        state.asked = Some(Asked {
+            since,
             question,
             named: None,
         });
@@ -381,12 +414,16 @@ impl Instance {
         Ok(match decision {
             decider::Decision::Serve(entry) => Decision::Serve(state.table.delete(entry)?),
             decider::Decision::Ask(decider::Keeping { ttl_seconds }) => {
-                let named = asked.map(|it| it.into_named(&state.reflex));
+                let named = asked.map(|it| (it.since, it.into_named(&state.reflex)));
                 match named {
-                    Some(Ok(named)) => Decision::Ask(Asking { named, ttl_seconds }),
+                    Some((since, Ok(named))) => Decision::Ask(Asking {
+                        named,
+                        ttl_seconds,
+                        since,
+                    }),
                     // The guest wants it kept, but there is no key for it.
-                    Some(Err(Error::Bypass(reason))) => Decision::Pass(reason),
-                    Some(Err(_)) | None => Decision::Pass("invalid".into()),
+                    Some((_, Err(Error::Bypass(reason)))) => Decision::Pass(reason),
+                    Some((_, Err(_))) | None => Decision::Pass("invalid".into()),
                 }
             }
             decider::Decision::Pass(reason) => Decision::Pass(reason),

@@ -6,7 +6,11 @@ use super::cache_host::{NotStored, ReflexCtx};
 use super::fills::{Fill, Fills};
 use super::pace::{Mark, Pace, Replay};
 use super::window::Whole;
-use reflex_llm::{Dropped, Key, Part, Rejected, Representation, Shape, Storable, Usage, Validator};
+use crate::revealed;
+use reflex_llm::{
+    Dropped, Key, Part as HeaderPart, Rejected, Representation, Shape, Storable, Term, Usage,
+    Validator,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,8 +60,8 @@ impl RecordingObserver for NoObserver {
     fn ended(&self, _: Outcome) {}
 }
 
-/// Payloads up to this length are stored on the thread that polls the body, which is then done
-/// before the client has the last byte, so that its next request is a hit. Longer ones would
+/// Payloads up to this length are judged and stored on the thread that polls the body, which is then
+/// done before the client has the last byte, so that its next request is a hit. Longer ones would
 /// hold up other requests for too long.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
@@ -135,13 +139,21 @@ impl Recording {
                 .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX)
             && let Some(answer) = self.validator.so_far(body)
         {
-            self.target.store(&answer, marks(&self.pace));
+            self.target.store(&answer, body, marks(&self.pace));
             self.stored = Some(body.len());
         }
     }
 
     /// The body has come to its proper end, and this is all of it.
     pub(super) fn finish(self, body: Arc<Whole>) {
+        match body.len() <= INLINE_BYTES_MAX || self.validator.rejected().is_some() {
+            true => self.end(body),
+            // A long one is also long to judge.
+            false => drop(tokio::task::spawn_blocking(move || self.end(body))),
+        }
+    }
+
+    fn end(self, body: Arc<Whole>) {
         let Self {
             validator,
             target,
@@ -150,18 +162,9 @@ impl Recording {
             fill,
             ..
         } = self;
-        let pace = marks(&pace);
         match (validator.finish(Body(body)), stored) {
             (Ok(answer), Some(length)) if answer.body.0.len() == length => {}
-            (Ok(answer), _) if answer.body.0.len() <= INLINE_BYTES_MAX => {
-                target.store(&answer, pace);
-            }
-            (Ok(answer), _) => {
-                tokio::task::spawn_blocking(move || {
-                    target.store(&answer, pace);
-                    drop(fill);
-                });
-            }
+            (Ok(answer), _) => target.store(&answer, answer.body.as_ref(), marks(&pace)),
             (Err(rejected), stored) => {
                 if stored.is_some() {
                     target.remove();
@@ -169,26 +172,27 @@ impl Recording {
                 target.reject(rejected);
             }
         }
+        drop(fill);
     }
 
     /// The answer is known to be no good. Whether it is only too long.
     pub(super) fn reject(self) -> bool {
         let rejected = self.validator.rejected().unwrap_or(Rejected::Unexpected);
-        self.give_up(Outcome::Rejected(rejected));
+        self.give_up(|target| target.reject(rejected));
         rejected == Rejected::TooLarge
     }
 
     /// There is no memory for the answer.
     pub(super) fn abandon(self) {
-        self.give_up(Outcome::Dropped(Dropped::Memory));
+        self.give_up(|target| target.observer.ended(Outcome::Dropped(Dropped::Memory)));
     }
 
-    fn give_up(self, outcome: Outcome) {
+    fn give_up(self, tell: impl FnOnce(&Target)) {
         // What goes on after its end may undo what was stored.
         if self.stored.is_some() {
             self.target.remove();
         }
-        self.target.observer.ended(outcome);
+        tell(&self.target);
     }
 
     /// The body has ended before its time. What was stored at the terminal event is whole.
@@ -212,11 +216,24 @@ fn marks(pace: &Option<Pace>) -> Vec<Mark> {
     pace.as_ref().map(Pace::marks).unwrap_or_default()
 }
 
+/// What is stored as one entry.
+struct Part<'a> {
+    key: &'a Key,
+    body: &'a [u8],
+    term: Term,
+}
+
 impl Target {
-    pub(super) fn store<B: AsRef<[u8]>>(&self, answer: &Storable<B>, pace: Vec<Mark>) {
-        let whole = answer.body.as_ref();
+    /// Stores an answer with this body, which stands beside its head: a batch's is not copied for
+    /// that.
+    pub(super) fn store<B>(&self, answer: &Storable<B>, body: &[u8], pace: Vec<Mark>) {
+        let now_ms = self.ctx.clock.now_ms();
+        let term = match answer.stated.within(self.ttl, now_ms) {
+            Ok(term) => term,
+            Err(rejected) => return self.reject(rejected),
+        };
         let texts = self.texts.as_ref();
-        let outcome = match texts.and_then(|texts| texts.split(whole)) {
+        let outcome = match texts.and_then(|texts| texts.split(body)) {
             Some(mut parts) => {
                 // What was kept as one before would be found first.
                 self.replace_whole();
@@ -224,19 +241,31 @@ impl Target {
                 let headers: Vec<_> = answer
                     .headers
                     .iter()
-                    .filter(|(name, _)| Part::of(name).survives_other_bytes())
+                    .filter(|(name, _)| HeaderPart::of(name).survives_other_bytes())
                     .cloned()
                     .collect();
                 let head = (answer.status, &*headers);
+                // A whole batch is more than the queue to the disk may hold.
+                let may_wait = body.len() > INLINE_BYTES_MAX;
                 let mut put = |(key, body): (Key, Vec<u8>)| {
-                    let outcome = self.put(&key, head, &body, Vec::new());
+                    let part = Part {
+                        key: &key,
+                        body: &body,
+                        term,
+                    };
+                    let outcome = self.put(head, part, Vec::new(), may_wait);
                     (outcome != Outcome::Stored).then_some(outcome)
                 };
                 parts.find_map(&mut put).unwrap_or(Outcome::Stored)
             }
             None => {
                 let head = (answer.status, &*answer.headers);
-                self.put(&self.key, head, whole, pace)
+                let whole = Part {
+                    key: &self.key,
+                    body,
+                    term,
+                };
+                self.put(head, whole, pace, false)
             }
         };
         if outcome == Outcome::Stored {
@@ -245,28 +274,37 @@ impl Target {
         self.observer.ended(outcome);
     }
 
-    /// Stores an answer, or a part of one, unless there was a purge since it was begun.
+    /// Stores an answer, or a part of one, unless there was a purge since it was begun. `may_wait`
+    /// is for threads that may wait for room in the queue to the disk.
     fn put(
         &self,
-        key: &Key,
         (status, headers): (u16, &[(String, Vec<u8>)]),
-        body: &[u8],
+        part: Part<'_>,
         pace: Vec<Mark>,
+        may_wait: bool,
     ) -> Outcome {
+        let Part { key, body, term } = part;
         let notes = Notes {
             usage: self.shape.usage(body),
             model: self.model.clone(),
             pace,
         };
         let metadata = AnswerHead::encode_noting(status, headers, &notes);
-        let cache_key = self.ctx.key(key);
-        // No purge begins between the look and the insert.
-        let held = self.ctx.cache.purges().hold();
-        if held.has_met(&cache_key, &key.tenant.0, self.since) {
-            return Outcome::Dropped(Dropped::Purged);
+        let store = || self.ctx.store(key, &metadata, body, term, self.since);
+        let mut stored = store();
+        if may_wait
+            && let Err(NotStored::Cache(InsertError::QueueFull)) = stored
+            && self
+                .ctx
+                .cache
+                .wait_for_room((metadata.len() + body.len()) as u64)
+        {
+            stored = store();
         }
-        match self.ctx.store(key, &metadata, body, self.ttl) {
+        match stored {
             Ok(()) => Outcome::Stored,
+            // As many purges, as many such answers: nothing for a log.
+            Err(NotStored::Cache(InsertError::Purged)) => Outcome::Dropped(Dropped::Purged),
             Err(error) => {
                 if let NotStored::Refused(refusal) = error {
                     self.ctx.grant.allowance.count(refusal);
@@ -290,6 +328,7 @@ impl Target {
     }
 
     pub(super) fn reject(&self, reason: Rejected) {
+        revealed::note(self.shape.api, reason);
         self.observer.ended(Outcome::Rejected(reason));
     }
 }
@@ -304,6 +343,7 @@ impl NotStored {
                 Outcome::Dropped(Dropped::HeadersTooLarge)
             }
             Self::Cache(InsertError::QueueFull) => Outcome::Dropped(Dropped::Busy),
+            Self::Cache(InsertError::Purged) => Outcome::Dropped(Dropped::Purged),
         }
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::HeaderMap;
 use http_body_util::BodyExt as _;
-use reflex_llm::{Limits, Recorder, Shape, Storable};
+use reflex_llm::{Limits, Recorder, Rejected, Shape, Storable};
 use std::sync::Arc;
 use wasmtime_wasi_http::WasiBody;
 
@@ -41,6 +41,11 @@ impl Rest {
         budget: &Arc<Budget>,
     ) -> Option<Self> {
         let texts = batch.texts.only(asked);
+        // The request is about all of them, and this answer about these.
+        let shape = Shape {
+            parts: u32::try_from(asked.len()).ok(),
+            ..shape
+        };
         let target = target.map(|target| Target {
             texts: Some(texts),
             ..target
@@ -57,7 +62,7 @@ impl Rest {
     /// The answer to the whole batch. None if this one does not certainly make a whole with what is
     /// known; then nothing is stored.
     pub(super) async fn read(mut self, body: WasiBody) -> Option<Made> {
-        self.feed(body).await?;
+        let bytes = self.feed(body).await?;
         let Self {
             batch,
             asked,
@@ -65,29 +70,37 @@ impl Rest {
             target,
             reserved: _reserved,
         } = self;
-        let answer = recorder.finish().ok()?;
-        let is_short = answer.body.len() <= INLINE_BYTES_MAX;
-        let complete = move || complete(&batch, &asked, &answer, target);
+        let is_short = bytes <= INLINE_BYTES_MAX;
+        let complete = move || {
+            let answer = recorder.finish();
+            complete(&batch, &asked, answer, target)
+        };
         match is_short {
             true => complete(),
             false => tokio::task::spawn_blocking(complete).await.ok().flatten(),
         }
     }
 
-    async fn feed(&mut self, mut body: WasiBody) -> Option<()> {
+    /// The length of the whole body.
+    async fn feed(&mut self, mut body: WasiBody) -> Option<usize> {
+        let mut bytes = 0;
         while let Some(frame) = body.frame().await {
             if let Some(data) = frame.ok()?.data_ref() {
                 self.recorder.feed(data);
+                bytes += data.len();
                 // There was room for it when it was asked for. Another request could not have the
                 // answer that has been paid for.
                 self.reserved.count(data.len());
             }
             // Nor is a longer one read on.
-            if self.recorder.rejected().is_some() {
+            if let Some(rejected) = self.recorder.rejected() {
+                if let Some(target) = &self.target {
+                    target.reject(rejected);
+                }
                 return None;
             }
         }
-        Some(())
+        Some(bytes)
     }
 }
 
@@ -95,12 +108,23 @@ impl Rest {
 fn complete(
     batch: &Batch,
     asked: &[u32],
-    answer: &Storable,
+    answer: Result<Storable, Rejected>,
     target: Option<Target>,
 ) -> Option<Made> {
-    let made = batch.complete(asked, Bytes::copy_from_slice(&answer.body))?;
+    let mut answer = match answer {
+        Ok(answer) => answer,
+        Err(rejected) => {
+            if let Some(target) = target {
+                target.reject(rejected);
+            }
+            return None;
+        }
+    };
+    // The answer that is made reads the same bytes as those that are stored.
+    let body = Bytes::from(std::mem::take(&mut answer.body));
+    let made = batch.complete(asked, body.clone())?;
     if let Some(target) = target {
-        target.store(answer, Vec::new());
+        target.store(&answer, &body, Vec::new());
     }
     Some(made)
 }

@@ -2,15 +2,18 @@
 
 use super::body::HostBody;
 use super::cache_host::{ReflexCtx, ReflexCtxView};
+use super::engine::thread_time;
 use super::exchange::Errand;
 use super::fills::Audience;
 use super::http_host::{HttpPolicy, ReflexHttpCtxView, ReflexHttpView};
 use super::limits::{GuestLimits, Measured};
 use crate::cache::{Cache, Mark};
 use http::HeaderName;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
@@ -181,6 +184,8 @@ pub(super) fn sent(
 pub struct Progress {
     /// Calls in flight in which the guest waits for the client, the provider or the disk.
     waiting: AtomicU32,
+    /// What the host has computed for the guest within its polls, in nanoseconds.
+    host_ns: AtomicU64,
     upstream_called: AtomicBool,
     /// When it began, among purges.
     since: OnceLock<Mark>,
@@ -242,6 +247,26 @@ impl Progress {
     /// Whether the provider was called for this request, with whatever success.
     pub(super) fn upstream_called(&self) -> bool {
         self.upstream_called.load(Ordering::Relaxed)
+    }
+
+    /// Does work of the host for the guest. Neither that nor its waits are the guest's time.
+    pub(super) async fn host<F: Future>(self: &Arc<Self>, work: F) -> F::Output {
+        let _waiting = self.wait();
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            let began = thread_time();
+            let polled = work.as_mut().poll(cx);
+            let used = thread_time().saturating_sub(began).as_nanos();
+            let used = u64::try_from(used).unwrap_or(u64::MAX);
+            self.host_ns.fetch_add(used, Ordering::Relaxed);
+            polled
+        })
+        .await
+    }
+
+    /// What the host has computed for the guest so far.
+    pub(super) fn host_time(&self) -> Duration {
+        Duration::from_nanos(self.host_ns.load(Ordering::Relaxed))
     }
 
     /// Whether the guest waits for the host.

@@ -157,7 +157,7 @@ impl Transparent {
                 tenant: key.tenant.0.to_vec(),
                 digest: key.digest.to_vec(),
             },
-            shape: exchange.shape.name().into(),
+            shape: exchange.shape.token().into(),
             path,
             model,
             ttl_seconds: control.ttl_seconds,
@@ -326,7 +326,7 @@ impl Transparent {
         }
         let (head, body) = answer.into_parts();
         let seen = (head.status, &head.headers);
-        let limits = self.policy.limits(&self.ctx.cache);
+        let limits = self.policy.limits(&self.ctx.cache, Some(&batch.texts));
         let rest = Rest::new(
             batch,
             missing,

@@ -14,7 +14,7 @@ pub(crate) mod socket;
 
 use super::listen::StreamLimits;
 use crate::answer::AnswerHead;
-use crate::cache::{Cache, CacheKey, Entry, Purges};
+use crate::cache::{Cache, CacheKey, Entry, Gone, Mark, Purges};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -28,7 +28,9 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Version};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use fields::{AGE, ENTRY, EPOCH, FILL, SAVED, TTL, WAIT, fill_id, number, set};
+use fields::{
+    AGE, ENTRY, EPOCH, FILL, PURGED, PURGED_SINCE, SAVED, TTL, WAIT, fill_id, hex, number, set,
+};
 use http_body_util::BodyExt as _;
 use refusal::Refusal;
 use std::hash::{BuildHasher as _, RandomState};
@@ -59,6 +61,9 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The longest that a purge is waited for. It goes on, but a disk that hangs may take for ever.
 const PURGE_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// So many purges a reply tells of one by one. Whoever has missed more lets go of all that it has.
+const PURGES_TOLD_MAX: usize = 64;
 
 /// What the edge API works with.
 pub(crate) struct EdgeApi {
@@ -115,6 +120,7 @@ impl EdgeApi {
         Ok(Name {
             key: CacheKey::new(&self.namespace, &tenant, &digest),
             tenant,
+            digest,
         })
     }
 
@@ -160,10 +166,12 @@ impl EdgeApi {
 struct Name {
     key: CacheKey,
     tenant: [u8; 32],
+    digest: [u8; 32],
 }
 
 /// Counts the beginnings and the ends of purges. Those who keep answers of their own compare it,
-/// and let go what is older.
+/// and let go of what was purged since the one that they know, as far as they are told what that
+/// was, or of everything.
 ///
 /// The beginning counts for those who store: what they have fetched before it is refused. The end
 /// counts for those who read: until then they may be given what is about to be purged.
@@ -188,6 +196,25 @@ impl Epoch {
     fn of(&self, count: u64) -> String {
         format!("{:x}.{count}", self.start)
     }
+
+    /// The moment that an epoch of this daemon tells, exactly as it was told.
+    fn mark(&self, epoch: &str) -> Option<Mark> {
+        let (_, count) = epoch.split_once('.')?;
+        let count = count.parse().ok()?;
+        (epoch == self.of(count)).then(|| Mark::at(count))
+    }
+
+    /// What was purged since an epoch, one by one; `None` if whoever knows no more than that has
+    /// to let go of everything.
+    fn told_since(&self, epoch: &str) -> Option<String> {
+        let told = self.purges.gone_since(self.mark(epoch)?, PURGES_TOLD_MAX)?;
+        let one = |gone: &Gone| match gone {
+            Gone::Tenant(tenant) => format!("tenant={}", hex(tenant)),
+            Gone::Digest(digest) => format!("digest={}", hex(digest)),
+        };
+        let told: Vec<_> = told.iter().map(one).collect();
+        Some(told.join(", "))
+    }
 }
 
 /// Every reply tells the epoch, and is counted.
@@ -198,6 +225,7 @@ async fn counted(State(api): State<Arc<EdgeApi>>, request: Request, next: Next) 
         Method::DELETE => "DELETE",
         _ => "other",
     };
+    let known = request.headers().get(EPOCH).cloned();
     let mut response = next.run(request).await;
     api.metrics.edge_request(method, response.status().as_u16());
     let headers = response.headers_mut();
@@ -205,6 +233,13 @@ async fn counted(State(api): State<Arc<EdgeApi>>, request: Request, next: Next) 
     // new for.
     if !headers.contains_key(EPOCH) {
         set(headers, EPOCH, &api.epoch.now());
+    }
+    if let Some(known) = known.filter(|known| headers.get(EPOCH) != Some(known))
+        && let Ok(since) = known.to_str()
+        && let Some(purged) = api.epoch.told_since(since)
+    {
+        set(headers, PURGED_SINCE, since);
+        set(headers, PURGED, &purged);
     }
     response
 }
@@ -337,7 +372,8 @@ async fn look_up(
 }
 
 async fn remove(api: Arc<EdgeApi>, name: Name) -> Result<Response, Refusal> {
-    let removal = tokio::task::spawn_blocking(move || api.cache.remove(&name.key));
+    let removal =
+        tokio::task::spawn_blocking(move || api.cache.remove_named(&name.key, &name.digest));
     match removal.await {
         Ok(true) => Ok(StatusCode::NO_CONTENT.into_response()),
         Ok(false) => Err(Refusal::miss()),

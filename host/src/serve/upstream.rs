@@ -23,7 +23,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use path::stays_below;
-use pool::{Lease, Pool, Stream};
+use pool::{Lease, Pool, Stream, Wish};
 use std::collections::hash_map::RandomState;
 use std::error::Error as StdError;
 use std::hash::BuildHasher as _;
@@ -216,7 +216,12 @@ impl Client {
         }
         strip_hop_by_hop(request.headers_mut(), &[]);
         self.pass_on(&mut request);
-        let lease = self.lease(None).await?;
+        let is_kept = request.body().size_hint().lower() <= self.held_bytes_max;
+        let wish = match is_kept {
+            true => Wish::Any,
+            false => Wish::NotIdle,
+        };
+        let lease = self.lease(wish).await?;
         if !lease.is_reused {
             return self.send_on(lease, request).await.map_err(|it| it.error);
         }
@@ -235,13 +240,13 @@ impl Client {
             return Err(failed.error);
         };
         tracing::debug!("sent again: the provider had closed the connection");
-        let lease = self.lease(Some(began)).await?;
+        let lease = self.lease(Wish::MadeAfter(began)).await?;
         self.send_on(lease, request).await.map_err(|it| it.error)
     }
 
     /// A connection within `connect_max`, however many steps it takes to have one.
-    async fn lease(&self, since: Option<Instant>) -> Result<Lease, Error> {
-        self.connected(self.pool.lease(since)).await
+    async fn lease(&self, wish: Wish) -> Result<Lease, Error> {
+        self.connected(self.pool.lease(wish)).await
     }
 
     async fn connected<T>(

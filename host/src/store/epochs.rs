@@ -75,10 +75,12 @@ impl EpochsFile {
                 .is_some_and(|mark| sequence <= *mark)
     }
 
-    /// The highest sequence that is purged of anyone.
+    /// What the sequence of a new record has to exceed: no purge covers it then, and no record
+    /// that could not be read supersedes it.
     pub(crate) fn newest(&self) -> u64 {
         let tenants = self.tenants.values().copied();
-        tenants.max().unwrap_or_default().max(self.all)
+        let purged = tenants.max().unwrap_or_default().max(self.all);
+        purged.max(self.floor)
     }
 
     /// For one tenant more. When there are too many, the older half becomes one purge of

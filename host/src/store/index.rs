@@ -6,13 +6,15 @@
 
 use super::hash::KeyState;
 use super::segment::Place;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// The places of all entries on disk.
 #[derive(Debug)]
 pub(crate) struct Index {
     places: papaya::HashMap<[u8; 32], Place, KeyState>,
     payload_bytes: AtomicU64,
+    /// Parts of the disk could not be read, so that it may hold records which are not in here.
+    has_hidden: AtomicBool,
 }
 
 impl Default for Index {
@@ -20,6 +22,7 @@ impl Default for Index {
         Self {
             places: papaya::HashMap::with_hasher(KeyState::new()),
             payload_bytes: AtomicU64::new(0),
+            has_hidden: AtomicBool::new(false),
         }
     }
 }
@@ -38,8 +41,24 @@ impl Index {
         }
     }
 
+    /// Whether there may be a record of a key on disk. A removal needs a tombstone then, also
+    /// where no place is known: the record may be readable again after the next start.
+    pub(crate) fn may_hold(&self, key: &[u8; 32]) -> bool {
+        self.has_hidden() || self.find(key, |_| ()).is_some()
+    }
+
+    /// Whether the disk may hold records that are not in here.
+    pub(crate) fn has_hidden(&self) -> bool {
+        self.has_hidden.load(Relaxed)
+    }
+
+    pub(crate) fn set_hidden(&self) {
+        self.has_hidden.store(true, Relaxed);
+    }
+
     /// All places of another index, in which nobody looks any more.
     pub(crate) fn take(&self, other: &Self) {
+        self.has_hidden.store(other.has_hidden(), Relaxed);
         for (key, place) in &other.places.pin() {
             self.insert(key, place.clone());
         }

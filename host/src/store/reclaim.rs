@@ -12,8 +12,9 @@
 //! goes only when all else is durable, and leaves a tombstone for what it superseded.
 
 use super::format::{Contents, Header, Listed, SEGMENT_BYTES_LIMIT};
-use super::recover::records_of;
-use super::segment::{NewRecord, Place, Read, Segment};
+use super::record::NewRecord;
+use super::recover::{Records, records_of};
+use super::segment::{Place, Read, Segment};
 use super::{Store, StoreError};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -112,7 +113,7 @@ impl Store {
             return Ok(true);
         };
         let victim = Arc::clone(victim);
-        for (offset, header, _) in self.records(&victim).unwrap_or_default() {
+        for (offset, header, _) in self.records(&victim).found {
             let key = &header.key;
             let place = self.index.find(key, Place::clone);
             let is_alive = self.is_alive(&header, now_ms);
@@ -160,12 +161,16 @@ impl Store {
             .filter(|(_, segment)| segment.dead_bytes() >= segment.bytes / DEAD_SHARE);
         // What is younger than all that is in the oldest has not had its time yet.
         let deadest = deadest.filter(|_| can_be_early);
-        let (at, is_early) = deadest.map_or((0, false), |(at, _)| (at, at > 0));
+        let (mut at, mut is_early) = deadest.map_or((0, false), |(at, _)| (at, at > 0));
+        let mut records = self.records(&self.segments[at]);
+        if is_early && !records.are_all {
+            // What cannot be read may supersede something older, which only the oldest cannot.
+            (at, is_early) = (0, false);
+            records = self.records(&self.segments[at]);
+        }
         let victim = Arc::clone(&self.segments[at]);
-        if let Some(records) = self.records(&victim) {
-            for record in &records {
-                self.keep(&victim, at, record, is_early, moved)?;
-            }
+        for record in &records.found {
+            self.keep(&victim, at, record, is_early, moved)?;
         }
         if is_early {
             self.sync_all()?;
@@ -282,7 +287,7 @@ impl Store {
     }
 
     /// What a segment holds, from memory or from disk.
-    fn records(&self, segment: &Segment) -> Option<Vec<Listed>> {
+    fn records(&self, segment: &Segment) -> Records {
         let mut waiting = self
             .unsynced
             .iter()
@@ -292,7 +297,10 @@ impl Store {
             let store = &self.folder.store;
             Contents::decode(contents.bytes(), store, segment.id, segment.bytes).ok()
         });
-        listed.or_else(|| records_of(&*self.disk, &self.folder, segment))
+        match listed {
+            Some(listed) => Records::all(listed),
+            None => records_of(&*self.disk, &self.folder, segment),
+        }
     }
 
     /// False when there is none but the active one.

@@ -15,6 +15,7 @@ use super::replay::{Replay, Replayed};
 use super::segment::{Active, DiskUse, Place, Segment, allocated_for};
 use super::unsynced::ContentsFile;
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub(crate) struct Recovered {
     pub(crate) damaged: u64,
     /// Something that was found could not be made durable.
     pub(crate) is_unsynced: bool,
+    /// There may be records that could not be read, and whose headers are not known.
+    pub(crate) has_hidden: bool,
 }
 
 /// A segment file that was found.
@@ -44,6 +47,13 @@ struct Found {
     superblock: Result<Superblock, Reject>,
     /// Length of the file of contents, if there is one.
     contents: Option<u64>,
+}
+
+impl Found {
+    /// With its contents.
+    fn disk_bytes(&self) -> u64 {
+        self.bytes + self.contents.unwrap_or_default()
+    }
 }
 
 /// What there is in the folder of segments.
@@ -75,6 +85,9 @@ pub(crate) fn recover(
         disk.sync_dir(dir).map_err(OpenError::io("sync", dir))?;
     }
     let found = within_quota(&**disk, folder, quota, files.segments)?;
+    // What contents that are made anew may take beside all that is there.
+    let there: u64 = found.iter().map(Found::disk_bytes).sum();
+    let mut spare = quota.saturating_sub(there);
     let mut recovered = Recovered {
         segments: VecDeque::new(),
         active: None,
@@ -82,6 +95,7 @@ pub(crate) fn recover(
         replayed: Replayed::default(),
         damaged: 0,
         is_unsynced: false,
+        has_hidden: false,
     };
     let mut replay = Replay::new(purged);
     let mut bytes = Vec::new();
@@ -110,17 +124,25 @@ pub(crate) fn recover(
             false => None,
         };
         let is_listed = listed.is_some();
+        let mut unreadable = Unreadable::default();
         let scan = listed.map_or_else(
             || {
                 bytes.clear();
                 bytes.resize(found.bytes as usize, 0);
-                is_intact &= !read_what_can_be(&*found.file, &mut bytes);
+                unreadable = read_what_can_be(&*found.file, &mut bytes);
+                is_intact &= unreadable.is_empty();
                 scan(&bytes, salt)
             },
             Scan::of,
         );
         let mut keys = Keys::default();
+        let mut end = BLOCK_BYTES as u64;
+        let mut hidden = 0;
         for (offset, header, is_sound) in &scan.records {
+            let before = unreadable.records_max(end..*offset);
+            replay.hide(before);
+            hidden += before;
+            end = offset.saturating_add(header.shape().record_bytes());
             segment.note(header);
             keys.add(header);
             let is_entry = *is_sound && header.kind == Kind::Entry;
@@ -132,6 +154,13 @@ pub(crate) fn recover(
                 is_entry.then(|| Place::new(&segment, *offset, header)),
                 segment.is_poisoned(),
             );
+        }
+        let behind = unreadable.records_max(end..found.bytes);
+        replay.hide(behind);
+        let has_hidden = hidden + behind > 0;
+        if has_hidden {
+            segment.note_hidden();
+            recovered.has_hidden = true;
         }
         let damaged = scan.damaged + u64::from(!is_intact);
         if damaged > 0 {
@@ -160,14 +189,23 @@ pub(crate) fn recover(
             });
             continue;
         }
-        segment.set_keys(keys);
+        if !has_hidden {
+            segment.set_keys(keys);
+        }
         // Without contents nobody knows whether it ever was made durable; with empty ones it is
         // known that it was not, and a sync that succeeds now would say nothing. Perhaps nobody has
         // been told yet: then whoever syncs next is.
         recovered.is_unsynced |= segment.is_poisoned() && !scan.records.is_empty();
         if !is_listed && !segment.is_poisoned() {
             match found.file.sync_data() {
-                Ok(()) if is_intact => write_contents(disk, folder, &segment, &scan),
+                Ok(()) if is_intact => {
+                    let old = found.contents.unwrap_or_default();
+                    let new = write_contents(disk, folder, spare + old, &segment, &scan);
+                    // Without new ones the old file stays.
+                    let kept = if new == 0 { old } else { new };
+                    segment.set_contents_bytes(kept);
+                    spare = spare + old - kept;
+                }
                 Ok(()) => {}
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "cannot sync");
@@ -249,15 +287,14 @@ fn within_quota(
     quota: u64,
     mut found: VecDeque<Found>,
 ) -> Result<VecDeque<Found>, OpenError> {
-    let bytes = |found: &Found| found.bytes + found.contents.unwrap_or_default();
-    let mut total: u64 = found.iter().map(bytes).sum();
+    let mut total: u64 = found.iter().map(Found::disk_bytes).sum();
     while total > quota
         && let Some(oldest) = found.pop_front()
     {
         folder
             .remove_segment(disk, oldest.id)
             .map_err(OpenError::io("remove", &folder.segment(oldest.id)))?;
-        total -= bytes(&oldest);
+        total -= oldest.disk_bytes();
     }
     Ok(found)
 }
@@ -282,37 +319,44 @@ fn read_contents(
             return None;
         }
     };
+    // What cannot be read just now contradicts nothing.
     let header_at = |offset| {
         let mut bytes = [0; HEADER_BYTES];
-        found.file.read_at(&mut bytes, offset).ok()?;
-        Header::decode(&bytes, salt, offset).ok()
+        let read = found.file.read_at(&mut bytes, offset);
+        read.map(|()| Header::decode(&bytes, salt, offset).ok())
     };
     let (offset, last, _) = records.last()?;
-    let there = header_at(*offset)?;
-    let is_last = there.sequence == last.sequence
-        && there.key == last.key
-        && there.shape() == last.shape()
-        && header_at(offset + last.shape().record_bytes()).is_none();
+    let is_it = |there: Header| {
+        there.sequence == last.sequence && there.key == last.key && there.shape() == last.shape()
+    };
+    let is_last = header_at(*offset).map_or(true, |there| there.is_some_and(is_it))
+        && header_at(offset + last.shape().record_bytes()).map_or(true, |next| next.is_none());
     is_last.then_some(records)
 }
 
-fn write_contents(disk: &Arc<dyn Disk>, folder: &Folder, segment: &Segment, scan: &Scan) {
+/// Writes what a segment holds beside it, if that takes no more than there is to spare; how many bytes
+/// it takes.
+fn write_contents(
+    disk: &Arc<dyn Disk>,
+    folder: &Folder,
+    spare: u64,
+    segment: &Segment,
+    scan: &Scan,
+) -> u64 {
     let mut contents = Contents::default();
     for (offset, header, is_sound) in &scan.records {
         contents.add(*offset, header, *is_sound);
     }
     let file = ContentsFile::of(disk, folder, segment, contents);
-    if !file.write() {
-        segment.set_contents_bytes(0);
+    let bytes = file.bytes().len() as u64;
+    match bytes <= spare && file.write() {
+        true => bytes,
+        false => 0,
     }
 }
 
-/// The records of a sealed segment, for the last time: `None` when it cannot be opened.
-pub(crate) fn records_of(
-    disk: &dyn Disk,
-    folder: &Folder,
-    segment: &Segment,
-) -> Option<Vec<Listed>> {
+/// The records of a sealed segment, for the last time.
+pub(crate) fn records_of(disk: &dyn Disk, folder: &Folder, segment: &Segment) -> Records {
     let contents = disk.read(
         &folder.contents(segment.id),
         contents_bytes_max(segment.bytes),
@@ -320,31 +364,70 @@ pub(crate) fn records_of(
     let listed = contents
         .ok()
         .and_then(|bytes| Contents::decode(&bytes, &folder.store, segment.id, segment.bytes).ok());
-    if listed.is_some() {
-        return listed;
+    if let Some(listed) = listed {
+        return Records::all(listed);
     }
-    let file = disk.open(&folder.segment(segment.id)).ok()?;
+    let Ok(file) = disk.open(&folder.segment(segment.id)) else {
+        return Records::default();
+    };
     let mut bytes = vec![0; segment.bytes as usize];
-    read_what_can_be(&*file, &mut bytes);
+    let unreadable = read_what_can_be(&*file, &mut bytes);
     let salt = Salt::of_segment(&folder.store, segment.id);
-    Some(scan(&bytes, salt).records)
+    Records {
+        found: scan(&bytes, salt).records,
+        are_all: unreadable.is_empty(),
+    }
 }
 
-/// Fills `bytes` from the file; what cannot be read stays zero. True when something could not.
-fn read_what_can_be(file: &dyn DiskFile, bytes: &mut [u8]) -> bool {
-    let mut unreadable = false;
+/// The records of a sealed segment, as far as it can be read.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    pub(crate) found: Vec<Listed>,
+    /// There are no others.
+    pub(crate) are_all: bool,
+}
+
+impl Records {
+    pub(crate) fn all(found: Vec<Listed>) -> Self {
+        let are_all = true;
+        Self { found, are_all }
+    }
+}
+
+/// The blocks of a segment that cannot be read just now, by number, in order.
+#[derive(Debug, Default)]
+struct Unreadable(Vec<u64>);
+
+impl Unreadable {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many records may begin within a part of the segment and not be found for that.
+    fn records_max(&self, part: Range<u64>) -> u64 {
+        let block_bytes = BLOCK_BYTES as u64;
+        let meets = |number: &&u64| {
+            part.start < (*number + 1) * block_bytes && *number * block_bytes < part.end
+        };
+        // A header reaches into a block from before it, or begins in it.
+        let records_max = block_bytes / HEADER_BYTES as u64 + 2;
+        self.0.iter().filter(meets).count() as u64 * records_max
+    }
+}
+
+/// Fills `bytes` from the file; what cannot be read, even at a second try, stays zero.
+fn read_what_can_be(file: &dyn DiskFile, bytes: &mut [u8]) -> Unreadable {
+    let mut unreadable = Unreadable::default();
     for (index, chunk) in bytes.chunks_mut(CHUNK_BYTES).enumerate() {
         let start = (index * CHUNK_BYTES) as u64;
         if file.read_at(chunk, start).is_ok() {
             continue;
         }
         for (index, block) in chunk.chunks_mut(BLOCK_BYTES).enumerate() {
-            if file
-                .read_at(block, start + (index * BLOCK_BYTES) as u64)
-                .is_err()
-            {
+            let at = start + (index * BLOCK_BYTES) as u64;
+            if file.read_at(block, at).is_err() {
                 block.fill(0);
-                unreadable = true;
+                unreadable.0.push(at / BLOCK_BYTES as u64);
             }
         }
     }

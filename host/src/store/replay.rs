@@ -16,6 +16,8 @@ pub(crate) struct Replay<'a> {
     /// Records whose header was not found, by the first bytes of their key as their successor
     /// tells it, with the highest sequence.
     lost: HashMap<[u8; KEY_START_BYTES], u64>,
+    /// So many records may lie behind the last one, where nothing could be read.
+    hidden: u64,
 }
 
 #[derive(Debug)]
@@ -33,6 +35,8 @@ struct Newest {
 #[derive(Debug, Default)]
 pub(crate) struct Replayed {
     pub(crate) last: Last,
+    /// So many records may have been written behind the last one and cannot be read just now.
+    pub(crate) hidden: u64,
     /// The entries that can be served, oldest first.
     pub(crate) live: Vec<([u8; 32], Place)>,
     /// Keys of which there is a record that must not be served, without a tombstone that says
@@ -76,7 +80,13 @@ impl<'a> Replay<'a> {
             newest: HashMap::new(),
             last: Last::default(),
             lost: HashMap::new(),
+            hidden: 0,
         }
+    }
+
+    /// Takes in that there may be so many records here, where nothing could be read.
+    pub(crate) fn hide(&mut self, records: u64) {
+        self.hidden += records;
     }
 
     /// Takes in a record, in the order of the log. `place` is where it can be read, if it can;
@@ -91,6 +101,8 @@ impl<'a> Replay<'a> {
         }
         if sequence > self.last.sequence {
             self.last = Last::of(sequence, &header.key);
+            // Those before it have lower sequences.
+            self.hidden = 0;
         }
 
         let is_unsure = place.is_none() && (header.kind == Kind::Entry || is_poisoned);
@@ -138,6 +150,7 @@ impl<'a> Replay<'a> {
         let live = live.into_iter().map(|(_, key, place)| (key, place));
         Replayed {
             last: self.last,
+            hidden: self.hidden,
             live: live.collect(),
             unburied,
         }

@@ -7,11 +7,10 @@ use super::disk::DiskFile;
 pub(crate) use super::disk_use::DiskUse;
 use super::disk_use::Held;
 use super::epochs::Epochs;
-use super::format::{
-    self, ALIGN, Contents, Header, KEY_START_BYTES, Kind, METADATA_BYTES_LIMIT, NEVER, Salt, Shape,
-};
+use super::format::{ALIGN, Contents, Header, KEY_START_BYTES, Kind, Salt, Shape};
 use super::keys::Keys;
 use super::mmap::Mapping;
+use super::record::NewRecord;
 use bytes::Bytes;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -42,7 +41,7 @@ pub(crate) struct Segment {
     first_sequence: AtomicU64,
     /// What the file of its contents takes on disk.
     contents_bytes: AtomicU64,
-    /// Set when it is sealed.
+    /// Set when it is sealed and all of it is known.
     keys: OnceLock<Keys>,
     disk_use: Arc<DiskUse>,
 }
@@ -123,6 +122,11 @@ impl Segment {
     /// Takes note of a record that is in here.
     pub(crate) fn note(&self, header: &Header) {
         self.first_sequence.fetch_min(header.sequence, Relaxed);
+    }
+
+    /// Takes note of records in here that cannot be read: whose, and how old, is not known.
+    pub(crate) fn note_hidden(&self) {
+        self.first_sequence.store(0, Relaxed);
     }
 
     pub(crate) fn first_sequence(&self) -> u64 {
@@ -271,12 +275,33 @@ impl Place {
             if !self.is_sound(key, &record, segment.salt) {
                 return Read::Damaged;
             }
-            self.is_verified.store(true, Relaxed);
+            self.set_verified();
         }
         if segment.is_suspect.load(Relaxed) && epochs.covers(&record) {
             return Read::Gone;
         }
         Read::Sound(record)
+    }
+
+    /// As [`read`](Self::read), of what was checked before; else it is cold. Does not look at the
+    /// record, but for whose it is where somebody was purged.
+    pub(crate) fn read_again(&self, epochs: &Epochs) -> Read {
+        match (self.is_verified(), self.segment.upgrade()) {
+            (_, None) => Read::Gone,
+            (false, Some(_)) => Read::Cold,
+            (true, Some(segment)) => match self.slice(&segment) {
+                None => Read::Damaged,
+                Some(record) if segment.is_suspect.load(Relaxed) && epochs.covers(&record) => {
+                    Read::Gone
+                }
+                Some(record) => Read::Sound(record),
+            },
+        }
+    }
+
+    /// It was read through a clone, and is what was written.
+    pub(crate) fn set_verified(&self) {
+        self.is_verified.store(true, Relaxed);
     }
 
     /// As [`read`](Self::read), without a wait for the medium, as far as is known: what was read
@@ -318,121 +343,6 @@ impl Place {
                 && header.shape() == self.shape
                 && header.check_body(record).is_ok()
         })
-    }
-}
-
-/// A record to be written. Its checksum is taken before the writer's turn comes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NewRecord<'a> {
-    kind: Kind,
-    key: &'a [u8; 32],
-    tenant: &'a [u8; 32],
-    metadata: &'a [u8],
-    payload: &'a [u8],
-    shape: Shape,
-    stored_at_ms: u64,
-    expires_at_ms: u64,
-    body_checksum: u64,
-}
-
-impl<'a> NewRecord<'a> {
-    /// `metadata` must be shorter than 16 MiB and `payload` than 4 GiB; the cache's limits see to
-    /// it.
-    pub(crate) fn entry(
-        key: &'a [u8; 32],
-        tenant: &'a [u8; 32],
-        metadata: &'a [u8],
-        payload: &'a [u8],
-        stored_at_ms: u64,
-        expires_at_ms: u64,
-    ) -> Self {
-        let times = (stored_at_ms, expires_at_ms);
-        let body_checksum = format::body_checksum(metadata, payload);
-        Self::summed(key, tenant, metadata, payload, times, body_checksum)
-    }
-
-    /// As above, when the checksum is known already; `times` are when it was stored and when it
-    /// expires.
-    pub(crate) fn summed(
-        key: &'a [u8; 32],
-        tenant: &'a [u8; 32],
-        metadata: &'a [u8],
-        payload: &'a [u8],
-        (stored_at_ms, expires_at_ms): (u64, u64),
-        body_checksum: u64,
-    ) -> Self {
-        assert!(metadata.len() < METADATA_BYTES_LIMIT && payload.len() <= u32::MAX as usize);
-        Self {
-            kind: Kind::Entry,
-            key,
-            tenant,
-            metadata,
-            payload,
-            shape: Shape {
-                metadata_bytes: metadata.len() as u32,
-                payload_bytes: payload.len() as u32,
-            },
-            stored_at_ms: format::time(stored_at_ms),
-            expires_at_ms: format::expiry(expires_at_ms),
-            body_checksum,
-        }
-    }
-
-    pub(crate) fn body_checksum(&self) -> u64 {
-        self.body_checksum
-    }
-
-    pub(crate) fn tombstone(key: &'a [u8; 32]) -> Self {
-        Self {
-            kind: Kind::Tombstone,
-            ..Self::entry(key, &[0; 32], &[], &[], 0, NEVER)
-        }
-    }
-
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    pub(crate) fn key(&self) -> &'a [u8; 32] {
-        self.key
-    }
-
-    pub(crate) fn shape(&self) -> Shape {
-        self.shape
-    }
-
-    pub(crate) fn stored_at_ms(&self) -> u64 {
-        self.stored_at_ms
-    }
-
-    pub(crate) fn expires_at_ms(&self) -> u64 {
-        self.expires_at_ms
-    }
-
-    fn header(&self, sequence: u64, previous: [u8; KEY_START_BYTES]) -> Header {
-        Header {
-            kind: self.kind,
-            metadata_bytes: self.shape.metadata_bytes,
-            payload_bytes: self.shape.payload_bytes,
-            sequence,
-            stored_at_ms: self.stored_at_ms,
-            expires_at_ms: self.expires_at_ms,
-            body_checksum: self.body_checksum,
-            previous,
-            key: *self.key,
-            tenant: *self.tenant,
-        }
-    }
-
-    /// The record as bytes for memory, laid out as on disk so that one reader serves both.
-    /// Purges take entries out of memory one by one, so its sequence may be any.
-    pub(crate) fn to_bytes(self) -> Bytes {
-        let mut bytes = Vec::with_capacity(self.shape.record_bytes() as usize);
-        bytes.extend_from_slice(&self.header(0, [0; KEY_START_BYTES]).encode(Salt::NONE, 0));
-        bytes.extend_from_slice(self.metadata);
-        bytes.extend_from_slice(self.payload);
-        bytes.extend_from_slice(self.shape.padding());
-        bytes.into()
     }
 }
 
@@ -516,6 +426,7 @@ impl Active {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::super::disk::{Disk, RealDisk};
+    use super::super::format;
     use super::*;
 
     const SIZE: u64 = 4096;

@@ -1,14 +1,14 @@
 //! A disk for tests that loses power: what was not synced survives in any subset, whole, torn
 //! or not at all, names as well as contents. It also fails writes half way, fails syncs and
-//! then forgets what it was to write, and fills up. All by a seed, so that what happened can
-//! be had again.
+//! then forgets what it was to write, fills up, and fails reads, once or until it is mended. All by
+//! a seed, so that what happened can be had again.
 //!
 //! Files are anonymous ones in memory, so that they are mapped as real ones are.
 
 use super::disk::{DirLock, Disk, DiskFile, WRITE_PARTS};
 use super::mmap::Mapping;
 use rustix::fs::{MemfdFlags, memfd_create};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
 use std::io;
@@ -19,6 +19,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
+
+/// What a disk reads or does not.
+const BLOCK: u64 = 4096;
 
 /// SplitMix64: the same numbers for the same seed, everywhere.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub(crate) struct Rates {
     pub(crate) writes_fail: u64,
     pub(crate) syncs_fail: u64,
     pub(crate) is_full: u64,
+    /// The next try may succeed.
+    pub(crate) reads_fail: u64,
 }
 
 /// The disk. It outlives the caches that are opened on it.
@@ -92,6 +97,8 @@ struct Inode {
     file: File,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
+    /// These cannot be read until the disk is mended.
+    bad_blocks: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -135,7 +142,17 @@ impl Inode {
             file,
             durable: bytes,
             unsynced: Vec::new(),
+            bad_blocks: BTreeSet::new(),
         }))
+    }
+
+    /// Whether a part of the file can be read.
+    fn check_readable(&self, part: Range<u64>) -> io::Result<()> {
+        let mut blocks = part.start / BLOCK..part.end.div_ceil(BLOCK);
+        match blocks.any(|number| self.bad_blocks.contains(&number)) {
+            true => Err(io::Error::other("bad block on purpose")),
+            false => Ok(()),
+        }
     }
 
     fn after_power_loss(&self, random: &mut Random) -> Arc<Mutex<Self>> {
@@ -201,6 +218,31 @@ impl SimDisk {
         state.steps_left = None;
     }
 
+    /// Makes a block of a file in this folder unreadable, if there is one.
+    pub(crate) fn spoil(&self, dir: &Path) {
+        let mut state = self.state();
+        let State { random, dirs, .. } = &mut *state;
+        let Some(dir) = dirs.get(dir).filter(|dir| !dir.names.is_empty()) else {
+            return;
+        };
+        let at = random.below(dir.names.len() as u64) as usize;
+        let inode = dir.names.values().nth(at).unwrap();
+        let mut inode = inode.lock().unwrap();
+        let blocks = inode.file.metadata().unwrap().len().div_ceil(BLOCK);
+        inode.bad_blocks.insert(random.below(blocks.max(1)));
+    }
+
+    /// Everything can be read again.
+    pub(crate) fn mend(&self) {
+        let mut state = self.state();
+        state.rates.reads_fail = 0;
+        for dir in state.dirs.values() {
+            for inode in dir.names.values().chain(dir.durable.values()) {
+                inode.lock().unwrap().bad_blocks.clear();
+            }
+        }
+    }
+
     /// What all files in a folder occupy.
     pub(crate) fn bytes_in(&self, dir: &Path) -> u64 {
         let state = self.state();
@@ -229,6 +271,14 @@ impl State {
                 Ok(())
             }
             None => Ok(()),
+        }
+    }
+
+    fn check_read(&mut self) -> io::Result<()> {
+        let percent = self.rates.reads_fail;
+        match self.fails(percent) {
+            true => Err(io::Error::other("read failed on purpose")),
+            false => Ok(()),
         }
     }
 
@@ -278,8 +328,10 @@ impl Disk for SimDisk {
         let mut state = self.state();
         state.step()?;
         let inode = state.inode(path)?;
+        state.check_read()?;
         let inode = inode.lock().unwrap();
         let length = inode.file.metadata()?.len().min(bytes_max);
+        inode.check_readable(0..length)?;
         let mut bytes = vec![0; length as usize];
         inode.file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
@@ -415,6 +467,8 @@ impl DiskFile for SimFile {
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         let (mut state, inode) = self.both();
         state.step()?;
+        state.check_read()?;
+        inode.check_readable(offset..offset + bytes.len() as u64)?;
         inode.file.read_exact_at(bytes, offset)
     }
 

@@ -1,24 +1,9 @@
 //! Gemini's answers: candidates, each with its `finishReason`. In a stream, or in an array, a
 //! candidate is told in pieces, and only the last has the reason; there is no terminal event.
 
-use super::{Endings, Ends, Rules, index, objects};
+use super::{Parts, Rules, Said, index, objects};
 use crate::Rejected;
 use crate::json::{Kind, Value};
-
-const ENDINGS: Endings = Endings {
-    finished: &["STOP"],
-    cut_short: &["MAX_TOKENS"],
-    refused: &[],
-};
-
-/// Where a candidate shows what Google looked up or ran on the way to it.
-const TRACES: [&str; 2] = ["groundingMetadata", "urlContextMetadata"];
-const TRACES_IN_PARTS: [&str; 4] = [
-    "codeExecutionResult",
-    "executableCode",
-    "toolCall",
-    "toolResponse",
-];
 
 /// Judges an answer of one document or several, none of which may be at fault.
 pub(super) fn whole<'d>(
@@ -29,20 +14,24 @@ pub(super) fn whole<'d>(
     for chunk in chunks {
         candidates.chunk(chunk?, rules)?;
     }
-    candidates.end()
+    candidates.end(rules)
 }
 
 /// The candidates of an answer.
 #[derive(Default)]
-pub(super) struct Candidates {
-    ends: Ends,
-    /// Something was said, or a function called.
-    has_parts: bool,
-}
+pub(super) struct Candidates(Parts);
+
+/// What a piece without candidates tells instead: the usage, or why there are none.
+const ASIDES: [&str; 5] = [
+    "usageMetadata",
+    "promptFeedback",
+    "modelVersion",
+    "responseId",
+    "createTime",
+];
 
 impl Candidates {
-    /// Judges one piece of the answer. One without candidates tells the usage, or why there are
-    /// none.
+    /// Judges one piece of the answer.
     pub(super) fn chunk(&mut self, chunk: Value<'_>, rules: Rules) -> Result<(), Rejected> {
         if let Some(feedback) = chunk.get_some("promptFeedback")
             && feedback.get_some("blockReason").is_some()
@@ -50,67 +39,52 @@ impl Candidates {
             return Err(Rejected::FinishReason);
         }
         if chunk.get_some("candidates").is_none() {
-            return Ok(());
+            return match ASIDES.iter().any(|name| chunk.get_some(name).is_some()) {
+                true => Ok(()),
+                false => Err(Rejected::Unexpected),
+            };
         }
-        for candidate in objects(chunk, "candidates")? {
-            let index = index(candidate)?;
-            if TRACES.iter().any(|name| shows(candidate, name)) {
-                return Err(Rejected::Unexpected);
-            }
-            let has_parts = match candidate.get_some("content") {
+        for (place, candidate) in objects(chunk, "candidates")?.enumerate() {
+            let index = index(candidate, place)?;
+            let said = match candidate.get_some("content") {
                 Some(content) => judge_content(content)?,
-                None => false,
+                None => Said::Nothing,
             };
-            self.has_parts |= has_parts;
-            let ends = match candidate.get_some("finishReason") {
-                Some(reason) => rules.ending(reason, &ENDINGS).map(|()| true)?,
-                None => false,
-            };
-            // Some gateways give a reason to stop with pieces that come before the text.
-            if has_parts && !ends {
-                self.ends.reopen(index)?;
-            }
-            self.ends.note(index, ends)?;
+            let ends = rules.ends(candidate.get_some("finishReason"))?;
+            let part = self.0.streamed(index)?;
+            part.said = part.said.max(said);
+            // Some gateways give a reason to stop with each piece, or with pieces that come before
+            // the text. The last that says something counts.
+            part.has_ended = ends || (part.has_ended && said == Said::Nothing);
         }
         Ok(())
     }
 
     /// Judges the end of the answer.
-    pub(super) fn end(&self) -> Result<(), Rejected> {
-        if !self.ends.are_all() {
-            return Err(Rejected::Unfinished);
-        }
-        // It happens that a model stops before it has said anything. Asked again, it may.
-        if !self.has_parts {
-            return Err(Rejected::Unexpected);
-        }
-        Ok(())
+    pub(super) fn end(&self, rules: Rules) -> Result<(), Rejected> {
+        self.0.end(rules)
     }
 }
 
-/// Whether a member is there and holds something.
-fn shows(candidate: Value<'_>, name: &str) -> bool {
-    let trace = candidate.get_some(name);
-    trace.is_some_and(|trace| trace.members().next().is_some())
-}
-
-/// Judges a candidate's content, and says whether there are parts in it.
-fn judge_content(content: Value<'_>) -> Result<bool, Rejected> {
+/// Judges a candidate's content: what its parts say.
+fn judge_content(content: Value<'_>) -> Result<Said, Rejected> {
     if content.kind() != Kind::Object {
         return Err(Rejected::Unexpected);
     }
     if content.get_some("parts").is_none() {
-        return Ok(false);
+        return Ok(Said::Nothing);
     }
-    let mut any = false;
-    for part in objects(content, "parts")? {
-        if TRACES_IN_PARTS
-            .iter()
-            .any(|name| part.get_some(name).is_some())
-        {
-            return Err(Rejected::Unexpected);
-        }
-        any = true;
+    let parts = objects(content, "parts")?.map(said);
+    Ok(parts.max().unwrap_or_default())
+}
+
+fn said(part: Value<'_>) -> Said {
+    let is_thought = part.get("thought").map(Value::kind) == Some(Kind::True);
+    let text = Said::text(part.get_some("text"));
+    let others = ["functionCall", "inlineData", "fileData"];
+    let others = others.map(|name| Said::Something.of(part.get_some(name)));
+    match others.into_iter().fold(text, Said::max) {
+        Said::Something if is_thought => Said::Aside,
+        said => said,
     }
-    Ok(any)
 }

@@ -1,87 +1,144 @@
 //! Chat completions and completions: choices, each with its `finish_reason`; a stream of them
 //! ends with `[DONE]`.
 
-use super::{Endings, Ends, Rules, index, objects};
+use super::{Parts, Rules, Said, index, objects};
 use crate::Rejected;
 use crate::api::Content;
 use crate::json::{Kind, Value};
 
-const ENDINGS: Endings = Endings {
-    finished: &["stop", "tool_calls", "function_call"],
-    cut_short: &["length"],
-    refused: &["refusal"],
-};
-
 /// Judges an answer in one piece.
 pub(super) fn whole(root: Value<'_>, content: Content, rules: Rules) -> Result<(), Rejected> {
-    let mut choices = objects(root, "choices")?.peekable();
-    if choices.peek().is_none() {
+    if !is_of(root, content) {
         return Err(Rejected::Unexpected);
     }
-    for choice in choices {
-        let content = match content {
-            Content::Message => choice
-                .get("message")
-                .filter(|message| message.kind() == Kind::Object),
-            Content::Text => choice.get("text").filter(|text| text.string().is_some()),
+    let mut parts = Parts::default();
+    for (place, choice) in objects(root, "choices")?.enumerate() {
+        let (said, ends) = match content {
+            Content::Message => {
+                let message = choice.get("message").filter(is_object);
+                judge(choice, message.ok_or(Rejected::Unexpected)?, content, rules)?
+            }
+            Content::Text
+                if choice
+                    .get("text")
+                    .is_none_or(|text| text.string().is_none()) =>
+            {
+                return Err(Rejected::Unexpected);
+            }
+            Content::Text => judge(choice, choice, content, rules)?,
         };
-        if !judge(choice, content.ok_or(Rejected::Unexpected)?, rules)? {
-            return Err(Rejected::Unfinished);
-        }
+        let part = parts.whole(index(choice, place)?);
+        (part.said, part.has_ended) = (said, ends);
     }
-    Ok(())
+    match objects(root, "choices")?.next() {
+        None => Err(Rejected::Unexpected),
+        Some(_) => parts.end(rules),
+    }
 }
 
 /// The choices of a stream.
-#[derive(Default)]
-pub(super) struct Choices(Ends);
+pub(super) struct Choices {
+    content: Content,
+    parts: Parts,
+}
 
 impl Choices {
+    pub(super) fn new(content: Content) -> Self {
+        Self {
+            content,
+            parts: Parts::default(),
+        }
+    }
+
     /// Judges one chunk. One without any choice tells the usage or what the prompt's filter says.
     pub(super) fn chunk(&mut self, root: Value<'_>, rules: Rules) -> Result<(), Rejected> {
-        for choice in objects(root, "choices")? {
-            let index = index(choice)?;
+        if !is_of(root, self.content) {
+            return Err(Rejected::Unexpected);
+        }
+        if root.get_some("choices").is_none() {
+            return match is_aside(root) {
+                true => Ok(()),
+                false => Err(Rejected::Unexpected),
+            };
+        }
+        for (place, choice) in objects(root, "choices")?.enumerate() {
+            let index = index(choice, place)?;
             // The last part of a choice may come without a delta.
-            let ends = judge(choice, choice.get("delta").unwrap_or(choice), rules)?;
-            self.0.note(index, ends)?;
+            let held = match (self.content, choice.get_some("delta")) {
+                (Content::Message, Some(delta)) if is_object(&delta) => delta,
+                (Content::Message, None) if choice.get_some("message").is_none() => choice,
+                (Content::Text, None) => choice,
+                _ => return Err(Rejected::Unexpected),
+            };
+            let (said, ends) = judge(choice, held, self.content, rules)?;
+            let part = self.parts.streamed(index)?;
+            // Clients stop reading a choice at its end, or do not.
+            if part.has_ended && said != Said::Nothing {
+                return Err(Rejected::AfterEnd);
+            }
+            part.said = part.said.max(said);
+            part.has_ended |= ends;
         }
         Ok(())
     }
 
     /// Judges the end of the stream.
-    pub(super) fn end(&self) -> Result<(), Rejected> {
-        if self.0.are_all() {
-            Ok(())
-        } else {
-            Err(Rejected::Unfinished)
-        }
+    pub(super) fn end(&self, rules: Rules) -> Result<(), Rejected> {
+        self.parts.end(rules)
     }
 }
 
-/// Judges a choice, or a part of one, and says whether it ends there.
-fn judge(choice: Value<'_>, content: Value<'_>, rules: Rules) -> Result<bool, Rejected> {
-    if choice.get_some("error").is_some() {
+/// Whether a document may be one of this API's. Its label alone does not tell: Text Generation
+/// Inference has called chunks of chats `text_completion`.
+fn is_of(root: Value<'_>, content: Content) -> bool {
+    let label = root.get("object").and_then(Value::string);
+    let is_chat = label.is_some_and(|label| label.starts_with(b"chat."));
+    content == Content::Message || !is_chat
+}
+
+/// Whether a chunk without choices is one that clients pass over: the usage (Mistral at Vertex AI,
+/// vLLM's forks, Bedrock), or what Azure's filter says of the prompt.
+fn is_aside(root: Value<'_>) -> bool {
+    let label = root.get("object").and_then(Value::string);
+    let labels: [&[u8]; 2] = [b"chat.completion", b"text_completion"];
+    let is_labelled = label.is_some_and(|label| labels.iter().any(|it| label.starts_with(it)));
+    let names = ["usage", "prompt_filter_results", "x_groq"];
+    is_labelled || names.iter().any(|name| root.get_some(name).is_some())
+}
+
+fn is_object(value: &Value<'_>) -> bool {
+    value.kind() == Kind::Object
+}
+
+/// Judges a choice, or a piece of one, whose message stands in `held`: what it says, and whether it
+/// ends there.
+fn judge(
+    choice: Value<'_>,
+    held: Value<'_>,
+    content: Content,
+    rules: Rules,
+) -> Result<(Said, bool), Rejected> {
+    if choice.get_some("error").is_some() || held.get_some("error").is_some() {
         return Err(Rejected::Error);
     }
-    if let Some(refusal) = content.get_some("refusal")
+    if let Some(refusal) = held.get_some("refusal")
         && (refusal.kind() != Kind::Spelled || !refusal.spelling().is_empty())
     {
         return Err(Rejected::Refusal);
     }
-    if content.get("annotations").is_some_and(cites_the_web) {
-        return Err(Rejected::Unexpected);
-    }
-    match choice.get_some("finish_reason") {
-        Some(reason) => rules.ending(reason, &ENDINGS).map(|()| true),
-        None => Ok(false),
-    }
-}
-
-/// Whether a message shows that it was searched for, though the request and the model's name said
-/// nothing of the kind.
-fn cites_the_web(annotations: Value<'_>) -> bool {
-    annotations.elements().any(|annotation| {
-        let kind = annotation.get("type").and_then(Value::string);
-        kind.as_deref() == Some(b"url_citation")
-    })
+    let is_text = |text: Value<'_>| text.string().is_some();
+    let said = match content {
+        Content::Message if choice.get_some("text").is_some_and(is_text) => {
+            return Err(Rejected::Unexpected);
+        }
+        Content::Message => Said::message(held),
+        Content::Text => {
+            let is_text = held.get_some("text").is_none_or(is_text);
+            if !is_text || held.get_some("message").is_some() {
+                return Err(Rejected::Unexpected);
+            }
+            Said::text(held.get_some("text"))
+        }
+    };
+    Ok((said, rules.ends(choice.get_some("finish_reason"))?))
 }

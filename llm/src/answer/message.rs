@@ -1,17 +1,12 @@
 //! Anthropic's messages: an answer is whole when it has a good `stop_reason`; a stream of events
 //! tells it in `message_delta` and ends with `message_stop`.
+//!
+//! `pause_turn` is no good reason: that turn goes on in another answer.
 
-use super::{Endings, Rules, index, objects};
+use super::{Rules, Said, index, objects};
 use crate::Rejected;
 use crate::json::Value;
 use crate::sse::Flow;
-
-/// `pause_turn` is not among them: that turn goes on in another answer.
-const ENDINGS: Endings = Endings {
-    finished: &["end_turn", "stop_sequence", "tool_use"],
-    cut_short: &["max_tokens", "model_context_window_exceeded"],
-    refused: &["refusal"],
-};
 
 /// What a model says and what it asks the client to do. Anything else is the trace of a tool
 /// that ran at the provider, or is not known to be none.
@@ -22,30 +17,26 @@ pub(super) fn whole(message: Value<'_>, rules: Rules) -> Result<(), Rejected> {
     if !is_of_type(message, b"message") {
         return Err(Rejected::Unexpected);
     }
-    let mut count = 0;
+    let mut said = Said::Nothing;
     for block in objects(message, "content")? {
-        judge_block(block)?;
-        count += 1;
+        said = said.max(judge_block(block)?);
     }
-    match message.get_some("stop_reason") {
-        Some(reason) => rules.ending(reason, &ENDINGS)?,
-        None => return Err(Rejected::Unfinished),
+    if !rules.ends(message.get_some("stop_reason"))? {
+        return Err(Rejected::Unfinished);
     }
-    // It happens that a model says nothing. Asked again, it may.
-    match count {
-        0 => Err(Rejected::Unexpected),
-        _ => Ok(()),
-    }
+    is_something(said)
 }
 
 /// A streamed message.
 #[derive(Default)]
 pub(super) struct Message {
     begun: bool,
-    /// A block was there from begin to end.
-    has_block: bool,
-    /// The block that has begun and not ended. They come one after the other.
-    open: Option<u32>,
+    /// What the blocks say.
+    said: Said,
+    /// How many blocks were there from begin to end.
+    blocks: u32,
+    /// Whether one has begun and not ended. They come one after the other.
+    is_open: bool,
     /// A good reason to stop was given.
     stopped: bool,
 }
@@ -55,6 +46,7 @@ impl Message {
     pub(super) fn event(&mut self, event: Value<'_>, rules: Rules) -> Result<Flow, Rejected> {
         let kind = event.get("type").and_then(Value::string);
         let kind = kind.as_deref().ok_or(Rejected::Unexpected)?;
+        let is_current = || index(event, 0).map(|index| index == self.blocks);
         match kind {
             b"message_start" if !self.begun => {
                 let message = event.get("message").ok_or(Rejected::Unexpected)?;
@@ -63,21 +55,25 @@ impl Message {
                 }
                 self.begun = true;
             }
-            b"content_block_start" if self.begun && self.open.is_none() => {
-                judge_block(event.get("content_block").ok_or(Rejected::Unexpected)?)?;
-                self.open = Some(index(event)?);
+            b"content_block_start" if self.stopped => return Err(Rejected::AfterEnd),
+            b"content_block_start" if self.begun && !self.is_open && is_current()? => {
+                let block = event.get("content_block").ok_or(Rejected::Unexpected)?;
+                self.said = self.said.max(judge_block(block)?);
+                self.is_open = true;
             }
-            b"content_block_delta" if self.open == Some(index(event)?) => {}
-            b"content_block_stop" if self.open == Some(index(event)?) => {
-                self.open = None;
-                self.has_block = true;
-            }
-            b"message_delta" if self.begun && self.open.is_none() => {
+            b"content_block_delta" if self.is_open && is_current()? => {
                 let delta = event.get("delta").ok_or(Rejected::Unexpected)?;
-                if let Some(reason) = delta.get_some("stop_reason") {
-                    rules.ending(reason, &ENDINGS)?;
-                    self.stopped = true;
+                if is_of_type(delta, b"text_delta") {
+                    self.said = self.said.max(Said::text(delta.get_some("text")));
                 }
+            }
+            b"content_block_stop" if self.is_open && is_current()? => {
+                self.is_open = false;
+                self.blocks += 1;
+            }
+            b"message_delta" if self.begun && !self.is_open => {
+                let delta = event.get("delta").ok_or(Rejected::Unexpected)?;
+                self.stopped |= rules.ends(delta.get_some("stop_reason"))?;
             }
             b"message_stop" => return self.stop(),
             b"error" => return Err(Rejected::Error),
@@ -94,21 +90,29 @@ impl Message {
     }
 
     fn stop(&self) -> Result<Flow, Rejected> {
-        if self.open.is_some() || !self.stopped {
+        if self.is_open || !self.stopped {
             return Err(Rejected::Unfinished);
         }
-        if !self.has_block {
-            return Err(Rejected::Unexpected);
-        }
-        Ok(Flow::EndButForDone)
+        is_something(self.said).map(|()| Flow::EndButForDone)
     }
 }
 
-fn judge_block(block: Value<'_>) -> Result<(), Rejected> {
-    if BLOCKS.iter().any(|known| is_of_type(block, known)) {
-        Ok(())
-    } else {
-        Err(Rejected::Unexpected)
+/// It happens that a model says nothing. Asked again, it may.
+fn is_something(said: Said) -> Result<(), Rejected> {
+    match said {
+        Said::Something => Ok(()),
+        Said::Nothing | Said::Aside => Err(Rejected::Empty),
+    }
+}
+
+/// What a block says, or the beginning of one.
+fn judge_block(block: Value<'_>) -> Result<Said, Rejected> {
+    let kind = block.get("type").and_then(Value::string);
+    match kind.as_deref() {
+        Some(b"text") => Ok(Said::text(block.get_some("text"))),
+        Some(b"tool_use") => Ok(Said::Something),
+        Some(kind) if BLOCKS.contains(&kind) => Ok(Said::Aside),
+        _ => Err(Rejected::Unexpected),
     }
 }
 

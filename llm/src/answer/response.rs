@@ -1,7 +1,7 @@
 //! Responses: an answer is whole when its `status` is `completed`; a stream of events ends with
 //! that response once more, in `response.completed`.
 
-use super::{Endings, Rules, object, objects};
+use super::{Endings, Rules, Said, object, objects};
 use crate::Rejected;
 use crate::json::Value;
 use crate::sse::Flow;
@@ -24,18 +24,17 @@ const ITEMS: [&[u8]; 4] = [
 
 /// Judges an answer in one piece.
 pub(super) fn whole(response: Value<'_>, rules: Rules) -> Result<(), Rejected> {
-    let count = judge(response, rules)?;
-    if count == 0 {
-        return Err(Rejected::Unexpected);
+    match judge(response, rules)? {
+        Said::Something => Ok(()),
+        Said::Nothing | Said::Aside => Err(Rejected::Empty),
     }
-    Ok(())
 }
 
 /// A streamed response.
 #[derive(Default)]
 pub(super) struct Response {
-    /// An item of the output is done.
-    has_output: bool,
+    /// What the items say that are done.
+    said: Said,
 }
 
 impl Response {
@@ -45,16 +44,16 @@ impl Response {
         match kind.as_deref().ok_or(Rejected::Unexpected)? {
             b"response.completed" | b"response.incomplete" => {
                 let response = event.get("response").ok_or(Rejected::Unexpected)?;
-                let count = judge(object(response)?, rules)?;
+                let said = judge(object(response)?, rules)?;
                 // Some servers don't repeat in the end what they have sent.
-                if count == 0 && !self.has_output {
-                    return Err(Rejected::Unexpected);
+                match said.max(self.said) {
+                    Said::Something => Ok(Flow::EndButForDone),
+                    Said::Nothing | Said::Aside => Err(Rejected::Empty),
                 }
-                Ok(Flow::EndButForDone)
             }
             b"response.output_item.done" => {
-                judge_item(event.get("item").ok_or(Rejected::Unexpected)?, rules)?;
-                self.has_output = true;
+                let item = event.get("item").ok_or(Rejected::Unexpected)?;
+                self.said = self.said.max(judge_item(item, rules)?);
                 Ok(Flow::More)
             }
             b"response.refusal.delta" | b"response.refusal.done" => Err(Rejected::Refusal),
@@ -65,8 +64,8 @@ impl Response {
     }
 }
 
-/// Judges a response and counts the items of its output.
-fn judge(response: Value<'_>, rules: Rules) -> Result<usize, Rejected> {
+/// Judges a response: what the items of its output say.
+fn judge(response: Value<'_>, rules: Rules) -> Result<Said, Rejected> {
     let status = response.get("status").and_then(Value::string);
     let details = response.get_some("incomplete_details");
     match status.as_deref().ok_or(Rejected::Unexpected)? {
@@ -79,15 +78,14 @@ fn judge(response: Value<'_>, rules: Rules) -> Result<usize, Rejected> {
         b"in_progress" | b"queued" => return Err(Rejected::Unfinished),
         _ => return Err(Rejected::FinishReason),
     }
-    let mut count = 0;
+    let mut said = Said::Nothing;
     for item in objects(response, "output")? {
-        judge_item(item, rules)?;
-        count += 1;
+        said = said.max(judge_item(item, rules)?);
     }
-    Ok(count)
+    Ok(said)
 }
 
-fn judge_item(item: Value<'_>, rules: Rules) -> Result<(), Rejected> {
+fn judge_item(item: Value<'_>, rules: Rules) -> Result<Said, Rejected> {
     let kind = item.get("type").and_then(Value::string);
     let kind = kind.ok_or(Rejected::Unexpected)?;
     if !ITEMS.contains(&&*kind) {
@@ -101,13 +99,18 @@ fn judge_item(item: Value<'_>, rules: Rules) -> Result<(), Rejected> {
             _ => return Err(Rejected::Unfinished),
         }
     }
-    if &*kind == b"message" {
-        for part in objects(item, "content")? {
-            let kind = part.get("type").and_then(Value::string);
-            if kind.as_deref() == Some(b"refusal") || part.get_some("refusal").is_some() {
-                return Err(Rejected::Refusal);
-            }
-        }
+    match &*kind {
+        b"function_call" | b"custom_tool_call" => return Ok(Said::Something),
+        b"message" => {}
+        _ => return Ok(Said::Aside),
     }
-    Ok(())
+    let mut said = Said::Nothing;
+    for part in objects(item, "content")? {
+        let kind = part.get("type").and_then(Value::string);
+        if kind.as_deref() == Some(b"refusal") || part.get_some("refusal").is_some() {
+            return Err(Rejected::Refusal);
+        }
+        said = said.max(Said::part(part));
+    }
+    Ok(said)
 }

@@ -3,6 +3,7 @@
 //! A row says only what differs from the general rule, which is that every field of the request
 //! changes the answer.
 
+use super::objects::{self, Known};
 use crate::json::Value;
 use crate::{Bypass, items, tools, usage};
 
@@ -16,9 +17,11 @@ pub(crate) struct Row {
     pub(super) fields: &'static [&'static [(&'static str, Field)]],
     /// Whether the provider stores the answer unless the request says `"store": false`.
     pub(crate) stored_by_default: bool,
-    /// Whether content blocks may carry `cache_control` markers, hints to the provider's own
-    /// prompt cache, which are out of the key.
-    pub(crate) has_markers: bool,
+    /// What is known of the objects in a request.
+    pub(crate) top: &'static Known,
+    /// The hint to the provider's own prompt cache that a content block may carry. It is out of the
+    /// key.
+    pub(crate) hint: &'static str,
     /// Where a request may name its temperature, one member inside the other.
     pub(crate) temperature_at: &'static [&'static [&'static str]],
     /// How its answers say that they are whole and good.
@@ -31,8 +34,8 @@ pub(crate) struct Row {
 
 /// Where an API answers.
 pub(super) enum Place {
-    /// At paths that end in these segments, with the slash before them.
-    End(&'static str),
+    /// At paths that end in one of these, with the slash before it.
+    End(&'static [&'static str]),
     /// At a model's path, as a method of it, with the colon before it.
     Method(&'static str),
 }
@@ -103,6 +106,12 @@ pub(crate) enum ErrorShape {
 pub(crate) enum Field {
     /// Cannot change the answer: out of the key.
     Ignored,
+    /// Names who asks, or what for. Out of the key where the provider is known to make nothing of
+    /// it: a gateway may route by it, and an agent remember by it.
+    Names,
+    /// Options of the provider's prompt cache: out of the key as far as they are known, and bypasses
+    /// if they ask for no answer.
+    CacheOptions,
     /// A boolean that chooses the representation, and is in the key as that.
     Stream,
     /// Out of the key when false; anything else bypasses.
@@ -111,7 +120,8 @@ pub(crate) enum Field {
     MayBeFalse(Bypass),
     /// Bypasses, whatever its value.
     Refused(Bypass),
-    /// In the key, and bypasses when it names a model that searches.
+    /// In the key, and bypasses when it names a model, or several, that searches or is kept by the
+    /// provider.
     Model,
     /// In the key, and bypasses unless every tool is one that the client runs.
     Tools(fn(Value<'_>) -> bool),
@@ -120,16 +130,12 @@ pub(crate) enum Field {
 }
 
 impl Field {
-    /// Whether the field is written to the key as part of the body.
-    pub(crate) const fn is_in_key(self) -> bool {
-        match self {
-            Self::Ignored | Self::Stream | Self::MustBeFalse(_) => false,
-            Self::MayBeFalse(_)
-            | Self::Refused(_)
-            | Self::Model
-            | Self::Tools(_)
-            | Self::Items(_) => true,
-        }
+    /// Whether an operator can say that the field is ordinary.
+    pub(crate) fn yields(self) -> bool {
+        matches!(
+            self,
+            Self::Ignored | Self::Names | Self::MayBeFalse(_) | Self::Refused(_)
+        )
     }
 }
 
@@ -137,7 +143,7 @@ impl Place {
     /// Whether the API answers at a path, given without query.
     pub(super) fn is_at(&self, path: &str) -> bool {
         match self {
-            Self::End(end) => path.ends_with(end),
+            Self::End(ends) => ends.iter().any(|end| path.ends_with(end)),
             Self::Method(method) => path.strip_suffix(method).is_some_and(is_model),
         }
     }
@@ -157,14 +163,17 @@ fn is_model(path: &str) -> bool {
         && segments.any(|segment| VERSIONS.contains(&segment))
 }
 
+/// Mistral fills in the middle at `/fim/completions`: the request is a completion's, with a prompt and
+/// a suffix, and the answer a chat's.
 pub(super) const CHAT_COMPLETIONS: Row = Row {
     json_name: "chat-completions",
     sse_name: "chat-completions+sse",
-    place: Place::End("/chat/completions"),
+    place: Place::End(&["/chat/completions", "/fim/completions"]),
     query: Query::Counts,
     fields: &[OPENAI, SEARCHES],
     stored_by_default: false,
-    has_markers: false,
+    top: &objects::OPENAI,
+    hint: OPENAI_HINT,
     temperature_at: &[&["temperature"]],
     answer: Answer::Choices(Content::Message),
     usage: &usage::COMPLETIONS,
@@ -174,11 +183,12 @@ pub(super) const CHAT_COMPLETIONS: Row = Row {
 pub(super) const COMPLETIONS: Row = Row {
     json_name: "completions",
     sse_name: "completions+sse",
-    place: Place::End("/completions"),
+    place: Place::End(&["/completions"]),
     query: Query::Counts,
     fields: &[OPENAI, SEARCHES],
     stored_by_default: false,
-    has_markers: false,
+    top: &objects::OPENAI,
+    hint: OPENAI_HINT,
     temperature_at: &[&["temperature"]],
     answer: Answer::Choices(Content::Text),
     usage: &usage::COMPLETIONS,
@@ -189,11 +199,12 @@ pub(super) const COMPLETIONS: Row = Row {
 pub(super) const RESPONSES: Row = Row {
     json_name: "responses",
     sse_name: "responses+sse",
-    place: Place::End("/responses"),
+    place: Place::End(&["/responses"]),
     query: Query::Counts,
     fields: &[OPENAI, SEARCHES, RESPONSES_FIELDS],
     stored_by_default: true,
-    has_markers: false,
+    top: &objects::RESPONSES,
+    hint: OPENAI_HINT,
     temperature_at: &[&["temperature"]],
     answer: Answer::Response,
     usage: &usage::RESPONSES,
@@ -204,11 +215,12 @@ pub(super) const RESPONSES: Row = Row {
 pub(super) const EMBEDDINGS: Row = Row {
     json_name: "embeddings",
     sse_name: "embeddings+sse",
-    place: Place::End("/embeddings"),
+    place: Place::End(&["/embeddings"]),
     query: Query::Counts,
-    fields: &[&[("user", Field::Ignored)]],
+    fields: &[&[("user", Field::Names)]],
     stored_by_default: false,
-    has_markers: false,
+    top: &objects::OPENAI,
+    hint: OPENAI_HINT,
     temperature_at: &[],
     answer: Answer::Vectors(VectorsAt::Data),
     usage: &usage::COMPLETIONS,
@@ -219,12 +231,12 @@ pub(super) const EMBEDDINGS: Row = Row {
 pub(super) const ANTHROPIC_MESSAGES: Row = Row {
     json_name: "anthropic-messages",
     sse_name: "anthropic-messages+sse",
-    place: Place::End("/v1/messages"),
+    place: Place::End(&["/v1/messages"]),
     query: Query::Counts,
     fields: &[
         &[
             ("stream", Field::Stream),
-            ("metadata", Field::Ignored),
+            ("metadata", Field::Names),
             // A marker for the whole request.
             ("cache_control", Field::Ignored),
             ("model", Field::Model),
@@ -238,7 +250,8 @@ pub(super) const ANTHROPIC_MESSAGES: Row = Row {
         SEARCHES,
     ],
     stored_by_default: false,
-    has_markers: true,
+    top: &objects::MESSAGES,
+    hint: "cache_control",
     temperature_at: &[&["temperature"]],
     answer: Answer::Message,
     usage: &usage::MESSAGES,
@@ -252,7 +265,8 @@ pub(super) const GEMINI_GENERATE_CONTENT: Row = Row {
     query: Query::Google { streams: false },
     fields: &[GEMINI],
     stored_by_default: false,
-    has_markers: false,
+    top: &objects::GEMINI,
+    hint: NO_HINT,
     temperature_at: GEMINI_TEMPERATURE,
     answer: Answer::Candidates(Pieces::One),
     usage: &usage::GEMINI,
@@ -266,7 +280,8 @@ pub(super) const GEMINI_STREAM_GENERATE_CONTENT: Row = Row {
     query: Query::Google { streams: true },
     fields: &[GEMINI],
     stored_by_default: false,
-    has_markers: false,
+    top: &objects::GEMINI,
+    hint: NO_HINT,
     temperature_at: GEMINI_TEMPERATURE,
     answer: Answer::Candidates(Pieces::Many),
     usage: &usage::GEMINI,
@@ -280,7 +295,8 @@ pub(super) const GEMINI_EMBED_CONTENT: Row = Row {
     query: Query::Google { streams: false },
     fields: &[GEMINI],
     stored_by_default: false,
-    has_markers: false,
+    top: &objects::GEMINI,
+    hint: NO_HINT,
     temperature_at: &[],
     answer: Answer::Vectors(VectorsAt::Embedding),
     usage: &usage::GEMINI,
@@ -295,7 +311,8 @@ pub(super) const GEMINI_BATCH_EMBED_CONTENTS: Row = Row {
     query: Query::Google { streams: false },
     fields: &[GEMINI],
     stored_by_default: false,
-    has_markers: false,
+    top: &objects::GEMINI,
+    hint: NO_HINT,
     temperature_at: &[],
     answer: Answer::Vectors(VectorsAt::Embeddings),
     usage: &usage::GEMINI,
@@ -309,7 +326,7 @@ const GEMINI_TEMPERATURE: &[&[&str]] = &[
 
 /// Google takes names in either case.
 const GEMINI: &[(&str, Field)] = &[
-    ("labels", Field::Ignored),
+    ("labels", Field::Names),
     // Whether the exchange is logged for the project.
     ("store", Field::MayBeFalse(Bypass::Store)),
     ("cachedContent", Field::Refused(Bypass::ProviderState)),
@@ -336,23 +353,31 @@ const RESPONSES_FIELDS: &[(&str, Field)] = &[
 const OPENAI: &[(&str, Field)] = &[
     ("stream", Field::Stream),
     // Who asks, and hints to the provider's own prompt cache and bookkeeping.
-    ("user", Field::Ignored),
-    ("safety_identifier", Field::Ignored),
-    ("prompt_cache_key", Field::Ignored),
+    ("user", Field::Names),
+    ("safety_identifier", Field::Names),
+    ("prompt_cache_key", Field::Names),
+    ("prompt_cache_options", Field::CacheOptions),
     ("prompt_cache_retention", Field::Ignored),
-    ("metadata", Field::Ignored),
+    ("metadata", Field::Names),
     ("store", Field::MustBeFalse(Bypass::Store)),
     ("model", Field::Model),
+    // OpenRouter's: those to try next.
+    ("models", Field::Model),
+    // xAI's: the answer is fetched later.
+    ("deferred", Field::MayBeFalse(Bypass::Background)),
     ("tools", Field::Tools(tools::openai)),
 ];
 
-/// Fields that make a provider search or run something, whatever API they are added to.
+/// Fields that make a provider search or run something, whatever API they are added to. Others are
+/// known by their words: `outside.rs`.
 const SEARCHES: &[(&str, Field)] = &[
+    // Empty options are on.
     ("web_search_options", Field::MayBeFalse(Bypass::WebSearch)),
-    // The same by other names: xAI, Qwen, OpenRouter, Azure "on your data".
-    ("search_parameters", Field::MayBeFalse(Bypass::WebSearch)),
-    ("enable_search", Field::MayBeFalse(Bypass::WebSearch)),
-    ("plugins", Field::MayBeFalse(Bypass::HostedTool)),
+    // Azure's "on your data".
     ("data_sources", Field::MayBeFalse(Bypass::HostedTool)),
     ("dataSources", Field::MayBeFalse(Bypass::HostedTool)),
 ];
+
+const OPENAI_HINT: &str = "prompt_cache_breakpoint";
+/// No member has this name.
+const NO_HINT: &str = "\0";

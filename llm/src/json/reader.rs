@@ -2,36 +2,21 @@
 
 use alloc::vec::Vec;
 
-use super::string::{scan, unescape};
+use super::string::{Halves, scan, unescape};
 use super::{DEPTH_MAX, Document, Invalid, Kind, Node, TEXT_BYTES_MAX};
 
 /// Up to here, the list of nodes doubles when it is full.
 const DOUBLED_MAX: usize = 4096;
 
-/// Reads a text that is one JSON value.
+/// Reads a text of a request, which is one JSON value.
 pub(crate) fn read(text: &[u8]) -> Result<Document<'_>, Invalid> {
-    if text.len() > TEXT_BYTES_MAX {
-        return Err(Invalid::TooLarge);
-    }
-    if text.starts_with(b"\xef\xbb\xbf") {
-        return Err(Invalid::ByteOrderMark);
-    }
-    let mut reader = Reader {
-        document: Document {
-            text,
-            decoded: Vec::new(),
-            nodes: Vec::with_capacity(64),
-            members: Vec::with_capacity(32),
-        },
-        at: 0,
-        open: Vec::with_capacity(16),
-        keys: Vec::with_capacity(32),
-    };
-    match reader.read() {
-        Ok(()) => Ok(reader.document),
-        Err(_) if core::str::from_utf8(text).is_err() => Err(Invalid::NotUtf8),
-        Err(invalid) => Err(invalid),
-    }
+    Reader::read_all(text, Halves::Refused, false)
+}
+
+/// Reads a text of an answer, which is one JSON value. Half a surrogate pair is accepted, and an
+/// array of numbers becomes [`Kind::Numbers`].
+pub(crate) fn read_answer(text: &[u8]) -> Result<Document<'_>, Invalid> {
+    Reader::read_all(text, Halves::Kept, true)
 }
 
 struct Reader<'t> {
@@ -41,9 +26,43 @@ struct Reader<'t> {
     open: Vec<u32>,
     /// Keys of the objects not yet closed, as node numbers.
     keys: Vec<u32>,
+    halves: Halves,
+    /// Whether the elements of an array are dropped if all are numbers.
+    drops_numbers: bool,
 }
 
-impl Reader<'_> {
+impl<'t> Reader<'t> {
+    fn read_all(
+        text: &'t [u8],
+        halves: Halves,
+        drops_numbers: bool,
+    ) -> Result<Document<'t>, Invalid> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(Invalid::TooLarge);
+        }
+        if text.starts_with(b"\xef\xbb\xbf") {
+            return Err(Invalid::ByteOrderMark);
+        }
+        let mut reader = Self {
+            document: Document {
+                text,
+                decoded: Vec::new(),
+                nodes: Vec::with_capacity(64),
+                members: Vec::with_capacity(32),
+            },
+            at: 0,
+            open: Vec::with_capacity(16),
+            keys: Vec::with_capacity(32),
+            halves,
+            drops_numbers,
+        };
+        match reader.read() {
+            Ok(()) => Ok(reader.document),
+            Err(_) if core::str::from_utf8(text).is_err() => Err(Invalid::NotUtf8),
+            Err(invalid) => Err(invalid),
+        }
+    }
+
     fn read(&mut self) -> Result<(), Invalid> {
         loop {
             // A value is due.
@@ -157,6 +176,13 @@ impl Reader<'_> {
             document.members.extend_from_slice(keys);
             self.keys.truncate(node.start());
             closed = Node::new(Kind::Object, start, document.members.len());
+        } else if self.drops_numbers {
+            let first = container as usize + 1;
+            let elements = &document.nodes[first..];
+            if !elements.is_empty() && elements.iter().all(|it| it.kind() == Kind::Number) {
+                document.nodes.truncate(first);
+                closed = Node::new(Kind::Numbers, 0, 0);
+            }
         }
         document.nodes[container as usize] = closed;
         Ok(())
@@ -188,7 +214,7 @@ impl Reader<'_> {
         }
         if span.respelled || (key && span.escaped) {
             let begin = self.document.decoded.len();
-            unescape(raw, &mut self.document.decoded)?;
+            unescape(raw, &mut self.document.decoded, self.halves)?;
             self.push(Kind::Decoded, begin, self.document.decoded.len());
         } else {
             self.push(Kind::Spelled, start, end);

@@ -135,8 +135,18 @@ fn marks(word: u64) -> u64 {
     (equals(b'"') | equals(b'\\') | control) & HIGH
 }
 
+/// What becomes of an escape that stands for half of a surrogate pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Halves {
+    /// It is an error.
+    Refused,
+    /// It becomes three bytes, by the rule of UTF-8 that the standard leaves out for halves. No
+    /// other text has those, so keys that differ in a half differ.
+    Kept,
+}
+
 /// Appends the value of a string that was scanned.
-pub(super) fn unescape(mut raw: &[u8], value: &mut Vec<u8>) -> Result<(), Invalid> {
+pub(super) fn unescape(mut raw: &[u8], value: &mut Vec<u8>, halves: Halves) -> Result<(), Invalid> {
     loop {
         let (plain, rest) = raw.split_at(run(raw));
         value.extend_from_slice(plain);
@@ -153,9 +163,17 @@ pub(super) fn unescape(mut raw: &[u8], value: &mut Vec<u8>) -> Result<(), Invali
             b'r' => b'\r',
             b't' => b'\t',
             b'u' => {
-                let (character, rest) = utf16(rest)?;
+                let (code, rest) = utf16(rest, halves)?;
                 raw = rest;
-                value.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                match char::from_u32(code) {
+                    Some(character) => {
+                        value.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                    }
+                    None => {
+                        let low = |shift: u32| (0x80 | code >> shift & 0x3f) as u8;
+                        value.extend([0xe0 | (code >> 12) as u8, low(6), low(0)]);
+                    }
+                }
                 continue;
             }
             _ => return Err(Invalid::Syntax),
@@ -164,23 +182,24 @@ pub(super) fn unescape(mut raw: &[u8], value: &mut Vec<u8>) -> Result<(), Invali
     }
 }
 
-/// The character after `\u`, which takes a second escape if it is outside the first plane.
-fn utf16(raw: &[u8]) -> Result<(char, &[u8]), Invalid> {
+/// The code point after `\u`, which takes a second escape if it is outside the first plane. Half a
+/// pair is a code point of its own where halves are kept.
+fn utf16(raw: &[u8], halves: Halves) -> Result<(u32, &[u8]), Invalid> {
     let (first, rest) = hex(raw)?;
-    let (scalar, rest) = match first {
-        0xd800..0xdc00 => {
-            let second = rest.strip_prefix(b"\\u").ok_or(Invalid::Surrogate)?;
-            match hex(second)? {
-                (second @ 0xdc00..0xe000, rest) => {
-                    (0x10000 + ((first - 0xd800) << 10 | (second - 0xdc00)), rest)
-                }
-                _ => return Err(Invalid::Surrogate),
-            }
-        }
-        _ => (first, rest),
-    };
-    let character = char::from_u32(scalar).ok_or(Invalid::Surrogate)?;
-    Ok((character, rest))
+    if !(0xd800..0xe000).contains(&first) {
+        return Ok((first, rest));
+    }
+    if first < 0xdc00
+        && let Some(second) = rest.strip_prefix(b"\\u")
+        && let (second @ 0xdc00..0xe000, rest) = hex(second)?
+    {
+        let code = 0x10000 + ((first - 0xd800) << 10 | (second - 0xdc00));
+        return Ok((code, rest));
+    }
+    match halves {
+        Halves::Refused => Err(Invalid::Surrogate),
+        Halves::Kept => Ok((first, rest)),
+    }
 }
 
 fn hex(raw: &[u8]) -> Result<(u32, &[u8]), Invalid> {

@@ -99,10 +99,7 @@ fn each_header_belongs_where_it_is_true() {
 }
 
 fn recorded(headers: &[(&str, &[u8])]) -> Result<Vec<(String, Vec<u8>)>, Rejected> {
-    let shape = Shape {
-        api: Api::ChatCompletions,
-        representation: Representation::Json,
-    };
+    let shape = Shape::new(Api::ChatCompletions, Representation::Json);
     let limits = Limits { ..LIMITS };
     let mut recorder = Recorder::new(shape, limits);
     recorder.head(200, headers)?;

@@ -1,10 +1,13 @@
 //! Which answers are good enough to be kept.
 
-use reflex_llm::{Api, Limits, Recorder, Rejected, Representation, Shape, Storable};
+use reflex_llm::{
+    Api, Limits, ProviderControl, Recorder, Rejected, Representation, Shape, Storable,
+};
 
 pub(crate) const LIMITS: Limits = Limits {
     body_bytes_max: 1 << 20,
     allow_length: false,
+    provider_control: ProviderControl::Ignore,
 };
 
 pub(crate) const JSON: &[u8] = br#"{"id":"chatcmpl-1","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"h\u00e9, \"you\"","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"total_tokens":3}}"#;
@@ -16,7 +19,7 @@ data: {"id":"c","choices":[{"index":1,"delta":{"role":"assistant","content":"é"
 
 : a comment
 
-data: {"id":"c","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}
+data: {"id":"c","choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"stop"}]}
 
 event: message
 id: 7
@@ -30,10 +33,7 @@ data: [DONE]
 "#;
 
 pub(crate) fn shape(representation: Representation) -> Shape {
-    Shape {
-        api: Api::ChatCompletions,
-        representation,
-    }
+    Shape::new(Api::ChatCompletions, representation)
 }
 
 pub(crate) fn content_type(representation: Representation) -> (&'static str, &'static [u8]) {
@@ -109,8 +109,9 @@ fn every_proper_prefix_is_refused() {
 
 #[test]
 fn case_finish_reason_length_cached() {
-    let with =
-        |reason: &str| format!(r#"{{"choices":[{{"message":{{}},"finish_reason":{reason}}}]}}"#);
+    let with = |reason: &str| {
+        format!(r#"{{"choices":[{{"message":{{"content":"x"}},"finish_reason":{reason}}}]}}"#)
+    };
     for (reason, expected) in [
         (r#""stop""#, Ok(())),
         (r#""tool_calls""#, Ok(())),
@@ -120,9 +121,9 @@ fn case_finish_reason_length_cached() {
         (r#""l\u0065ngth""#, Err(Rejected::Length)),
         (r#""content_filter""#, Err(Rejected::FinishReason)),
         (r#""error""#, Err(Rejected::FinishReason)),
-        (r#""Stop""#, Err(Rejected::FinishReason)),
+        (r#""abort""#, Err(Rejected::FinishReason)),
         (r#""something new""#, Err(Rejected::FinishReason)),
-        (r#""""#, Err(Rejected::FinishReason)),
+        (r#""""#, Err(Rejected::Unfinished)),
         ("true", Err(Rejected::FinishReason)),
         ("null", Err(Rejected::Unfinished)),
     ] {
@@ -190,7 +191,7 @@ fn case_an_error_text_cached_past_the_outage() {
             Err(Rejected::Unexpected),
         ),
         (
-            r#"{"choices":[{"message":{}}]}"#.into(),
+            r#"{"choices":[{"message":{"content":"x"}}]}"#.into(),
             Err(Rejected::Unfinished),
         ),
         (format!("[{{{good}}}]"), Err(Rejected::NotJson)),
@@ -205,56 +206,36 @@ fn case_an_error_text_cached_past_the_outage() {
 
 #[test]
 fn every_choice_must_be_good() {
-    let two = |second: &str| {
-        format!(r#"{{"choices":[{{"message":{{}},"finish_reason":"stop"}},{second}]}}"#)
+    let two = |message: &str, reason: &str| {
+        let message = match message {
+            "" => r#""content":"x""#.to_owned(),
+            fields => format!(r#""content":"x",{fields}"#),
+        };
+        format!(
+            r#"{{"choices":[{{"message":{{"content":"x"}},"finish_reason":"stop"}},{{"message":{{{message}}},"finish_reason":{reason}}}]}}"#
+        )
     };
-    for (second, expected) in [
-        (r#"{"message":{},"finish_reason":"stop"}"#, Ok(())),
-        (
-            r#"{"message":{},"finish_reason":"length"}"#,
-            Err(Rejected::Length),
-        ),
-        (
-            r#"{"message":{},"finish_reason":null}"#,
-            Err(Rejected::Unfinished),
-        ),
-        (
-            r#"{"message":{"refusal":"I can't."},"finish_reason":"stop"}"#,
-            Err(Rejected::Refusal),
-        ),
-        (
-            r#"{"message":{"refusal":"\n"},"finish_reason":"stop"}"#,
-            Err(Rejected::Refusal),
-        ),
-        (
-            r#"{"message":{"refusal":"\u0041"},"finish_reason":"stop"}"#,
-            Err(Rejected::Refusal),
-        ),
-        (
-            r#"{"message":{"refusal":{}},"finish_reason":"stop"}"#,
-            Err(Rejected::Refusal),
-        ),
-        (
-            r#"{"message":{"refusal":""},"finish_reason":"stop"}"#,
-            Ok(()),
-        ),
-        (
-            r#"{"message":{"annotations":[]},"finish_reason":"stop"}"#,
-            Ok(()),
-        ),
-        // It was searched for, though nobody could tell from the request.
-        (
-            r#"{"message":{"annotations":[{"type":"url_citation"}]},"finish_reason":"stop"}"#,
-            Err(Rejected::Unexpected),
-        ),
+    let stop = r#""stop""#;
+    for (message, reason, expected) in [
+        ("", stop, Ok(())),
+        ("", r#""length""#, Err(Rejected::Length)),
+        ("", "null", Err(Rejected::Unfinished)),
+        (r#""refusal":"I can't.""#, stop, Err(Rejected::Refusal)),
+        (r#""refusal":"\n""#, stop, Err(Rejected::Refusal)),
+        (r#""refusal":"\u0041""#, stop, Err(Rejected::Refusal)),
+        (r#""refusal":{}"#, stop, Err(Rejected::Refusal)),
+        (r#""refusal":"""#, stop, Ok(())),
+        (r#""annotations":[]"#, stop, Ok(())),
+        (r#""error":{"code":502}"#, stop, Err(Rejected::Error)),
     ] {
-        assert_eq!(json(two(second).as_bytes()), expected, "{second}");
+        let body = two(message, reason);
+        assert_eq!(json(body.as_bytes()), expected, "{body}");
     }
 }
 
 #[test]
 fn a_stream_ends_with_its_terminal_event() {
-    let stop = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    let stop = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"},\"finish_reason\":\"stop\"}]}\n\n";
     let open = "data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"x\"},\"finish_reason\":null}]}\n\n";
     let refusal = "data: {\"choices\":[{\"index\":0,\"delta\":{\"refusal\":\"No\"}}]}\n\n";
     let error = "data: {\"error\":{\"message\":\"overloaded\"}}\n\n";
@@ -312,7 +293,10 @@ fn a_stream_ends_with_its_terminal_event() {
             vec![&stop.replace(":0,", ":\"0\","), done],
             Err(Rejected::Unexpected),
         ),
-        (vec![stop, &open.replace(":1,", ":0,"), done], Ok(())),
+        (
+            vec![stop, &open.replace(":1,", ":0,"), done],
+            Err(Rejected::AfterEnd),
+        ),
         // Joined by more than nothing, the lines of this frame are not JSON.
         (
             vec![stop, "data: {\"choices\":[],\"x\":1\ndata: 2}\n\n", done],

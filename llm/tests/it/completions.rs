@@ -64,14 +64,16 @@ fn a_completion_is_whole_when_every_choice_is() {
     };
     let stop = r#"{"text":"a \"quote\"","index":0,"logprobs":null,"finish_reason":"stop"}"#;
     check(stop, Ok(()));
-    check(&format!("{stop},{stop}"), Ok(()));
+    let second = stop.replace("\"index\":0", "\"index\":1");
+    check(&format!("{stop},{second}"), Ok(()));
+    check(&format!("{stop},{stop}"), Err(Rejected::Unexpected));
     check(&stop.replace("stop", "length"), Err(Rejected::Length));
     check(
         &stop.replace("stop", "content_filter"),
         Err(Rejected::FinishReason),
     );
     check(
-        &format!("{stop},{}", stop.replace("\"stop\"", "null")),
+        &format!("{stop},{}", second.replace("\"stop\"", "null")),
         Err(Rejected::Unfinished),
     );
     check(&stop.replace("text", "message"), Err(Rejected::Unexpected));
@@ -104,4 +106,18 @@ data: [DONE]
     ] {
         assert_eq!(COMPLETIONS.sse(&stream.replace(from, to)), Err(expected));
     }
+}
+
+/// Its answers have messages, so it is judged as a chat.
+#[test]
+fn filling_in_the_middle_is_answered_as_a_chat() {
+    let fim = completion()
+        .upstream("https://api.mistral.ai")
+        .body(r#"{"model":"codestral-latest","prompt":"def f(","suffix":"return a"}"#);
+    let shape = fim.clone().path("/v1/fim/completions").exchange().shape;
+    assert_eq!(shape.name(), "chat-completions");
+    let stream = fim.path("/v1/fim/completions").fields(r#""stream":true"#);
+    assert_eq!(stream.exchange().shape.name(), "chat-completions+sse");
+    let other = completion().path("/beta/completions").exchange().shape;
+    assert_eq!(other.name(), "completions");
 }

@@ -4,7 +4,7 @@ use reflex_llm::{Api, ERROR_HEADERS, Head, PathRule, Representation, Shape};
 use serde_json::{Value, json};
 
 fn body(name: &str, status: u16, message: &str) -> Value {
-    let body = Shape::from_name(name).unwrap().error_body(status, message);
+    let body = Shape::from_token(name).unwrap().error_body(status, message);
     serde_json::from_str(&body).unwrap()
 }
 
@@ -50,10 +50,7 @@ fn an_error_is_json_whatever_it_says() {
     let message = "\"quoted\" \\ \n\r\t\0\u{1f}\u{7f} é 😀 \u{2028}";
     for &api in Api::ALL {
         for representation in [Representation::Json, Representation::Sse] {
-            let shape = Shape {
-                api,
-                representation,
-            };
+            let shape = Shape::new(api, representation);
             for status in [400, 401, 403, 404, 413, 429, 500, 502, 503, 504, 529] {
                 let error: Value =
                     serde_json::from_str(&shape.error_body(status, message)).unwrap();

@@ -11,6 +11,7 @@ const BATCH: &str = "/v1beta/models/gemini-embedding-001:batchEmbedContents";
 
 pub(crate) fn generate() -> Request {
     chat()
+        .upstream("https://generativelanguage.googleapis.com")
         .path(GENERATE)
         .without_headers()
         .header("x-goog-api-key", "AIza-one")

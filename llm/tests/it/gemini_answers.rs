@@ -35,7 +35,7 @@ fn every_candidate_must_have_stopped() {
             r#""FINISH_REASON_UNSPECIFIED""#,
             Err(Rejected::FinishReason),
         ),
-        (r#""stop""#, Err(Rejected::FinishReason)),
+        (r#""stop""#, Ok(())),
         ("1", Err(Rejected::FinishReason)),
         ("null", Err(Rejected::Unfinished)),
     ] {
@@ -77,7 +77,7 @@ fn what_is_no_answer_is_not_kept() {
         |metadata: &str| stop.replace(r#""index":0"#, &format!(r#""index":0,{metadata}"#));
     let with_part = |part: &str| stop.replace(r#"{"text":"a"}"#, part);
     for (body, expected) in [
-        ("{}".to_owned(), Err(Rejected::Unfinished)),
+        ("{}".to_owned(), Err(Rejected::Unexpected)),
         (r#"{"candidates":[]}"#.into(), Err(Rejected::Unfinished)),
         (r#"{"candidates":{}}"#.into(), Err(Rejected::Unexpected)),
         (r#"{"candidates":["a"]}"#.into(), Err(Rejected::Unexpected)),
@@ -89,10 +89,10 @@ fn what_is_no_answer_is_not_kept() {
             r#"{"error":{"code":503,"status":"UNAVAILABLE"}}"#.into(),
             Err(Rejected::Error),
         ),
-        (with_part(""), Err(Rejected::Unexpected)),
+        (with_part(""), Err(Rejected::Empty)),
         (
             stop.replace(r#""parts":[{"text":"a"}],"#, ""),
-            Err(Rejected::Unexpected),
+            Err(Rejected::Empty),
         ),
         (
             stop.replace(r#""parts":["#, r#""parts":[1,"#),
@@ -109,11 +109,11 @@ fn what_is_no_answer_is_not_kept() {
         // What Google looked up or ran, though the request asked for nothing of the kind.
         (
             with_part(r#"{"executableCode":{"code":"1"}}"#),
-            Err(Rejected::Unexpected),
+            Err(Rejected::ProviderWork),
         ),
         (
             with_metadata(r#""groundingMetadata":{"webSearchQueries":["x"]}"#),
-            Err(Rejected::Unexpected),
+            Err(Rejected::ProviderWork),
         ),
         (with_metadata(r#""groundingMetadata":{}"#), Ok(())),
         (with_metadata(r#""safetyRatings":[{}]"#), Ok(())),
@@ -191,10 +191,7 @@ fn a_stream_without_terminal_event_is_whole_when_it_ends_cleanly() {
 /// A client that hangs up after a reason to stop may not have heard all.
 #[test]
 fn a_stream_without_terminal_event_is_never_complete_before_its_end() {
-    let shape = Shape {
-        api: Api::GeminiStreamGenerateContent,
-        representation: Representation::Sse,
-    };
+    let shape = Shape::new(Api::GeminiStreamGenerateContent, Representation::Sse);
     let mut recorder = Recorder::new(shape, LIMITS);
     recorder
         .head(200, &[("content-type", b"text/event-stream")])

@@ -44,7 +44,7 @@ fn a_field_of_any_length_is_hashed_whole() {
             hasher.field("a", &before).field("b", &value);
             assert_eq!(
                 hasher.finish(),
-                blake3::derive_key("reflex-edge key v1", &plain)
+                blake3::derive_key("reflex-edge key v2", &plain)
             );
         }
     }
@@ -52,7 +52,7 @@ fn a_field_of_any_length_is_hashed_whole() {
 
 #[test]
 fn the_derivation_context_names_the_version() {
-    assert_eq!(KeyHasher::VERSION, 1);
+    assert_eq!(KeyHasher::VERSION, 2);
     assert_eq!(
         KeyHasher::new().finish(),
         blake3::derive_key(&format!("reflex-edge key v{}", KeyHasher::VERSION), b"")

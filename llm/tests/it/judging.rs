@@ -1,11 +1,14 @@
 //! Answers of any API, recorded whole or in pieces.
 
-use reflex_llm::{Api, Limits, Recorder, Rejected, Representation, Shape};
+use reflex_llm::{
+    Api, Limits, ProviderControl, Recorder, Rejected, Representation, Shape, Storable,
+};
 
 /// What the tests allow, unless they are about just that.
 pub(crate) const LIMITS: Limits = Limits {
     body_bytes_max: 1 << 20,
     allow_length: false,
+    provider_control: ProviderControl::Ignore,
 };
 
 /// Answers that ran into a length limit are welcome, too.
@@ -41,24 +44,7 @@ impl Judged {
         representation: Representation,
         chunks: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<(), Rejected> {
-        let shape = Shape {
-            api: self.0,
-            representation,
-        };
-        let content_type: &[u8] = match representation {
-            Representation::Json => b"application/json; charset=UTF-8",
-            Representation::Sse => b"text/event-stream",
-        };
-        let mut recorder = Recorder::new(shape, self.1);
-        recorder.head(200, &[("content-type", content_type)])?;
-        let mut sent = Vec::new();
-        for chunk in chunks {
-            recorder.feed(chunk);
-            sent.extend_from_slice(chunk);
-        }
-        let kept = recorder.finish()?;
-        assert!(kept.status == 200 && kept.body == sent);
-        Ok(())
+        record(Shape::new(self.0, representation), self.1, chunks).map(drop)
     }
 
     /// A good stream: it is kept however it is cut, and none of its proper prefixes is.
@@ -82,6 +68,28 @@ impl Judged {
         let verdict = self.record(Representation::Sse, chunks.iter().copied());
         assert_eq!(verdict, Ok(()), "{}", chunks.concat().escape_ascii());
     }
+}
+
+/// An answer in pieces, which is kept byte for byte or not at all.
+pub(crate) fn record<'a>(
+    shape: Shape,
+    limits: Limits,
+    chunks: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Storable, Rejected> {
+    let content_type: &[u8] = match shape.representation {
+        Representation::Json => b"application/json; charset=UTF-8",
+        Representation::Sse => b"text/event-stream",
+    };
+    let mut recorder = Recorder::new(shape, limits);
+    recorder.head(200, &[("content-type", content_type)])?;
+    let mut sent = Vec::new();
+    for chunk in chunks {
+        recorder.feed(chunk);
+        sent.extend_from_slice(chunk);
+    }
+    let kept = recorder.finish()?;
+    assert!(kept.status == 200 && kept.body == sent);
+    Ok(kept)
 }
 
 /// A frame as OpenAI and Anthropic write them: the event's name is the `type` of its data.

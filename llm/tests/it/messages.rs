@@ -15,7 +15,8 @@ pub(crate) fn message() -> Request {
 }
 
 fn body(messages: &str) -> Request {
-    chat().path("/v1/messages").body(format!(
+    let request = chat().upstream("https://api.anthropic.com");
+    request.path("/v1/messages").body(format!(
         r#"{{"model":"claude-sonnet-4-5","max_tokens":64,"messages":[{messages}]}}"#
     ))
 }
@@ -228,7 +229,7 @@ fn a_message_is_kept_when_its_turn_ended() {
     ] {
         assert_eq!(MESSAGES.json(&answer(TEXT, reason)), expected, "{reason}");
         let delta = DELTA.replace(r#""end_turn""#, reason);
-        let verdict = MESSAGES.events(&[START, BLOCK, STOP, &delta, END]);
+        let verdict = MESSAGES.events(&[START, BLOCK, PIECE, STOP, &delta, END]);
         assert_eq!(verdict, expected, "{reason}");
     }
     let allowed = Judged(Api::AnthropicMessages, LENGTH_ALLOWED);
@@ -238,17 +239,18 @@ fn a_message_is_kept_when_its_turn_ended() {
     let call = r#"{"type":"tool_use","id":"t","name":"f","input":{}}"#;
     let thinking = r#"{"type":"thinking","thinking":"x","signature":"y"}"#;
     check(&ended(&format!("{thinking},{TEXT},{call}")), Ok(()));
-    check(&ended(""), Err(Rejected::Unexpected));
+    check(&ended(""), Err(Rejected::Empty));
     for kind in [
         "server_tool_use",
         "web_search_tool_result",
         "mcp_tool_use",
         "container_upload",
-        "new",
     ] {
         let content = format!(r#"{TEXT},{{"type":"{kind}"}}"#);
-        check(&ended(&content), Err(Rejected::Unexpected));
+        check(&ended(&content), Err(Rejected::ProviderWork));
     }
+    let content = format!(r#"{TEXT},{{"type":"new"}}"#);
+    check(&ended(&content), Err(Rejected::Unexpected));
     check(
         r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
         Err(Rejected::Error),
@@ -280,15 +282,18 @@ fn a_streamed_message_ends_with_message_stop() {
     let server = BLOCK.replace("text", "server_tool_use");
     let error = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
     for (events, expected) in [
-        (vec![START, BLOCK, STOP, DELTA, END], Ok(())),
+        (vec![START, BLOCK, STOP, DELTA, END], Err(Rejected::Empty)),
         (
             vec![START, BLOCK, PIECE, STOP, &block, &stop, DELTA, END],
             Ok(()),
         ),
-        (vec![START, BLOCK, STOP, DELTA, PING, END], Ok(())),
-        (vec![START, BLOCK, STOP, DELTA, END, "[DONE]"], Ok(())),
+        (vec![START, BLOCK, PIECE, STOP, DELTA, PING, END], Ok(())),
         (
-            vec![START, r#"{"type":"new"}"#, BLOCK, STOP, DELTA, END],
+            vec![START, BLOCK, PIECE, STOP, DELTA, END, "[DONE]"],
+            Ok(()),
+        ),
+        (
+            vec![START, r#"{"type":"new"}"#, BLOCK, PIECE, STOP, DELTA, END],
             Ok(()),
         ),
         (vec![START, BLOCK, STOP, DELTA], Err(Rejected::Cut)),
@@ -299,19 +304,20 @@ fn a_streamed_message_ends_with_message_stop() {
         ),
         (vec![START, BLOCK, DELTA, END], Err(Rejected::Unexpected)),
         (
-            vec![START, BLOCK, STOP, DELTA, &block, END],
-            Err(Rejected::Unfinished),
+            vec![START, BLOCK, PIECE, STOP, DELTA, &block, &stop, END],
+            Err(Rejected::AfterEnd),
         ),
-        (vec![START, DELTA, END], Err(Rejected::Unexpected)),
+        (vec![START, DELTA, END], Err(Rejected::Empty)),
         (vec![BLOCK, STOP, DELTA, END], Err(Rejected::Unexpected)),
         (vec![START, START], Err(Rejected::Unexpected)),
         (vec![START, BLOCK, &block], Err(Rejected::Unexpected)),
         (vec![START, BLOCK, &stop], Err(Rejected::Unexpected)),
         (vec![START, PIECE], Err(Rejected::Unexpected)),
-        (vec![START, &server], Err(Rejected::Unexpected)),
+        (vec![START, &server], Err(Rejected::ProviderWork)),
+        (vec![START, &block], Err(Rejected::Unexpected)),
         (vec![START, BLOCK, PIECE, error], Err(Rejected::Error)),
         (
-            vec![START, BLOCK, STOP, DELTA, END, END],
+            vec![START, BLOCK, PIECE, STOP, DELTA, END, END],
             Err(Rejected::AfterEnd),
         ),
         (vec![START, "{}"], Err(Rejected::Unexpected)),

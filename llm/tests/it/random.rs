@@ -90,7 +90,7 @@ impl Json {
         Self::Object(members)
     }
 
-    /// One of the ways to write it: any order of keys, any white space, any escapes.
+    /// One of the ways to write it: any white space, any escapes.
     pub(crate) fn spell(&self, random: &mut Random, out: &mut String) {
         space(random, out);
         match self {
@@ -107,10 +107,8 @@ impl Json {
                 out.push(']');
             }
             Self::Object(members) => {
-                let mut members: Vec<_> = members.iter().collect();
-                random.shuffle(&mut members);
                 out.push('{');
-                for (at, (key, value)) in members.into_iter().enumerate() {
+                for (at, (key, value)) in members.iter().enumerate() {
                     out.push_str(if at == 0 { "" } else { "," });
                     space(random, out);
                     spell_text(key, random, out);
@@ -149,22 +147,6 @@ impl Json {
 }
 
 impl Json {
-    /// With the members of each object in order, because their order says nothing.
-    pub(crate) fn sorted(&self) -> Self {
-        match self {
-            Self::Array(elements) => Self::Array(elements.iter().map(Self::sorted).collect()),
-            Self::Object(members) => {
-                let members = members.iter();
-                let mut members: Vec<_> = members
-                    .map(|(key, value)| (key.clone(), value.sorted()))
-                    .collect();
-                members.sort_by(|(a, _), (b, _)| a.cmp(b));
-                Self::Object(members)
-            }
-            other => other.clone(),
-        }
-    }
-
     /// Changes something somewhere, but for the outermost value's kind.
     pub(crate) fn mutate(&mut self, random: &mut Random) {
         let other = Self::random(random, 2);
@@ -187,8 +169,9 @@ impl Json {
             }
             Self::Object(members) if !members.is_empty() => {
                 let at = random.below(members.len());
-                match random.below(3) {
+                match random.below(4) {
                     0 => drop(members.remove(at)),
+                    3 => members.swap(at, 0),
                     1 => members[at].0.push('x'),
                     _ => members[at].1 = other,
                 }
@@ -212,6 +195,7 @@ impl Json {
             "labels",
             "cache_control",
             "cache_control",
+            "prompt_cache_breakpoint",
             "content",
             "input",
             "something_new",

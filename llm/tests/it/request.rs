@@ -1,7 +1,10 @@
 //! A request to classify, built from one that is cacheable.
 
 use reflex_llm::embeddings::Batch;
-use reflex_llm::{Anonymous, Bypass, Classified, Exchange, Head, Policy, candidate, classify};
+use reflex_llm::{
+    Anonymous, Bypass, Classified, Exchange, Head, Policy, Rules, candidate, classify,
+};
+use std::sync::Arc;
 
 /// A small chat completion.
 pub(crate) const CHAT: &str = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}"#;
@@ -16,6 +19,7 @@ pub(crate) struct Request {
     pub(crate) tenant_header: Option<String>,
     pub(crate) anonymous: Anonymous,
     pub(crate) temperature_max: Option<f64>,
+    pub(crate) rules: Arc<Rules>,
 }
 
 /// A request of one user for a small chat completion.
@@ -29,6 +33,7 @@ pub(crate) fn chat() -> Request {
         tenant_header: None,
         anonymous: Anonymous::Bypass,
         temperature_max: None,
+        rules: Arc::default(),
     }
 }
 
@@ -42,6 +47,16 @@ pub(crate) fn completion() -> Request {
 impl Request {
     pub(crate) fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers.push((name.into(), value.as_ref().into()));
+        self
+    }
+
+    pub(crate) fn rules(mut self, rules: Rules) -> Self {
+        self.rules = Arc::new(rules);
+        self
+    }
+
+    pub(crate) fn upstream(mut self, upstream: &str) -> Self {
+        self.upstream = upstream.into();
         self
     }
 
@@ -95,6 +110,7 @@ impl Request {
             anonymous: self.anonymous,
             tenant_header: self.tenant_header.as_deref(),
             temperature_max: self.temperature_max,
+            rules: Some(&self.rules),
             ..Policy::default()
         };
         then(&head, &policy)

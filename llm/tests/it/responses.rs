@@ -160,18 +160,22 @@ fn a_response_is_kept_when_it_is_completed() {
     let reasoning = r#"{"type":"reasoning","summary":[],"encrypted_content":"x"}"#;
     check(&completed(MESSAGE), Ok(()));
     check(&completed(&format!("{reasoning},{MESSAGE},{call}")), Ok(()));
-    check(&completed(""), Err(Rejected::Unexpected));
+    check(&completed(""), Err(Rejected::Empty));
+    check(&completed(reasoning), Err(Rejected::Empty));
     check(
         &completed(&MESSAGE.replace("completed", "in_progress")),
         Err(Rejected::Unfinished),
     );
     let refusal = MESSAGE.replace("output_text", "refusal");
     check(&completed(&refusal), Err(Rejected::Refusal));
-    for kind in ["web_search_call", "file_search_call", "mcp_call", "new"] {
+    let with_item = |kind: &str| {
         let item = format!(r#"{{"type":"{kind}","status":"completed"}}"#);
-        let output = format!("{item},{MESSAGE}");
-        check(&completed(&output), Err(Rejected::Unexpected));
+        completed(&format!("{item},{MESSAGE}"))
+    };
+    for kind in ["web_search_call", "file_search_call", "mcp_call"] {
+        check(&with_item(kind), Err(Rejected::ProviderWork));
     }
+    check(&with_item("new"), Err(Rejected::Unexpected));
     for (status, expected) in [
         ("failed", Rejected::Error),
         ("in_progress", Rejected::Unfinished),
@@ -252,7 +256,7 @@ fn a_streamed_response_ends_with_the_event_that_completes_it() {
         (vec![CREATED, DELTA, &end], Ok(())),
         (vec![CREATED, DELTA, &end, "[DONE]"], Ok(())),
         (vec![CREATED, &done, &empty], Ok(())),
-        (vec![CREATED, DELTA, &empty], Err(Rejected::Unexpected)),
+        (vec![CREATED, DELTA, &empty], Err(Rejected::Empty)),
         (vec![CREATED, DELTA], Err(Rejected::Cut)),
         (vec![CREATED, DELTA, "[DONE]"], Err(Rejected::Unfinished)),
         (vec![CREATED, refused, &end], Err(Rejected::Refusal)),

@@ -15,7 +15,7 @@ pub(crate) struct Sample {
 
 impl Sample {
     pub(crate) fn shape(&self) -> Shape {
-        Shape::from_name(self.shape).unwrap()
+        Shape::from_token(self.shape).unwrap()
     }
 
     /// What is said of a body of this shape, in pieces.

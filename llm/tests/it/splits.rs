@@ -56,11 +56,11 @@ fn requests_that_differ_in_one_header_cookie_parameter_or_field_name_it() {
         check(&with("a"), &with("b"), &[(By::Query, "trace")]);
 
         let with = |value: &str| {
-            let session = format!(r#""session":{{"id":[{value}]}}"#);
-            request.clone().fields(&session)
+            let call = format!(r#""acme_call":{{"id":[{value}]}}"#);
+            request.clone().fields(&call)
         };
-        check(&with("1"), &with("2"), &[(By::Field, "session")]);
-        check(&request, &with("2"), &[(By::Field, "session")]);
+        check(&with("1"), &with("2"), &[(By::Field, "acme_call")]);
+        check(&request, &with("2"), &[(By::Field, "acme_call")]);
     }
 }
 

@@ -50,22 +50,22 @@ fn each_outcome_has_its_headers() {
 fn shapes_and_reasons_have_names_that_lead_back() {
     for &api in Api::ALL {
         for representation in [Representation::Json, Representation::Sse] {
-            let shape = Shape {
-                api,
-                representation,
-            };
-            assert_eq!(Shape::from_name(shape.name()), Some(shape));
+            let shape = Shape::new(api, representation);
+            assert_eq!(Shape::from_token(shape.name()), Some(shape));
         }
     }
-    assert_eq!(
-        Shape {
-            api: Api::ChatCompletions,
-            representation: Representation::Sse
-        }
-        .name(),
-        "chat-completions+sse"
-    );
-    assert_eq!(Shape::from_name("chat-completions "), None);
+    let stream = Shape::new(Api::ChatCompletions, Representation::Sse);
+    assert_eq!(stream.token(), "chat-completions+sse");
+    let three = Shape {
+        parts: Some(3),
+        ..stream
+    };
+    assert_eq!(three.token(), "chat-completions+sse;parts=3");
+    assert_eq!(three.name(), stream.name());
+    assert_eq!(Shape::from_token(&three.token()), Some(three));
+    for none in ["chat-completions ", "chat-completions;parts=", "x;parts=1"] {
+        assert_eq!(Shape::from_token(none), None, "{none}");
+    }
     for &rejected in Rejected::ALL {
         assert_eq!(Rejected::from_detail(rejected.detail()), Some(rejected));
     }

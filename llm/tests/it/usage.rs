@@ -6,7 +6,7 @@ use crate::judging::event;
 
 #[track_caller]
 fn check(name: &str, body: &str, expected: Option<(u64, u64, u64)>) {
-    let shape = Shape::from_name(name).unwrap();
+    let shape = Shape::from_token(name).unwrap();
     let expected = expected.map(|(input_tokens, output_tokens, total_tokens)| Usage {
         input_tokens,
         output_tokens,
@@ -98,10 +98,7 @@ fn what_is_not_told_is_not_made_up() {
     ] {
         for &api in Api::ALL {
             for representation in [Representation::Json, Representation::Sse] {
-                let shape = Shape {
-                    api,
-                    representation,
-                };
+                let shape = Shape::new(api, representation);
                 check(shape.name(), body, None);
                 check(shape.name(), &format!("data: {body}\n\n"), None);
             }

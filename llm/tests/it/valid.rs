@@ -18,9 +18,115 @@ pub(crate) struct Valid {
     ignored: &'static [&'static str],
     /// Whether `stream` chooses the representation.
     streams: bool,
-    /// Whether content blocks may carry markers.
-    markers: bool,
+    /// The hint to the provider's prompt cache that content blocks may carry.
+    hint: &'static str,
+    /// Where the API's own objects stand, whose order of members says nothing; with a star, those
+    /// that may carry the hint.
+    known: &'static [&'static str],
+    /// Where objects stand that may carry the hint, and whose order is the user's.
+    hinted: &'static [&'static str],
 }
+
+const OPENAI_OBJECTS: &[&str] = &[
+    "",
+    "/messages*",
+    "/messages/content*",
+    "/messages/content/file",
+    "/messages/content/image_url",
+    "/messages/content/input_audio",
+    "/messages/content/video_url",
+    "/messages/audio",
+    "/messages/function_call",
+    "/messages/tool_calls",
+    "/messages/tool_calls/custom",
+    "/messages/tool_calls/function",
+    "/audio",
+    "/function_call",
+    "/logit_bias",
+    "/reasoning",
+    "/response_format",
+    "/response_format/json_schema",
+    "/stream_options",
+    "/thinking",
+    "/tool_choice",
+    "/tool_choice/custom",
+    "/tool_choice/function",
+];
+
+const RESPONSE_OBJECTS: &[&str] = &[
+    "",
+    "/input*",
+    "/input/content*",
+    "/input/content/file",
+    "/input/content/image_url",
+    "/input/content/input_audio",
+    "/input/content/video_url",
+    "/input/output*",
+    "/input/output/file",
+    "/input/output/image_url",
+    "/input/output/input_audio",
+    "/input/output/video_url",
+    "/input/summary",
+    "/reasoning",
+    "/stream_options",
+    "/text",
+    "/text/format",
+    "/tool_choice",
+    "/tool_choice/custom",
+    "/tool_choice/function",
+];
+
+/// Blocks may hold blocks: as deep as these tests go.
+const MESSAGE_OBJECTS: &[&str] = &[
+    "",
+    "/messages*",
+    "/messages/content*",
+    "/messages/content/citations",
+    "/messages/content/content*",
+    "/messages/content/content/citations",
+    "/messages/content/content/content*",
+    "/messages/content/content/source*",
+    "/messages/content/source*",
+    "/messages/content/source/content*",
+    "/messages/content/source/content/content*",
+    "/messages/content/source/content/source*",
+    "/messages/content/source/source*",
+    "/messages/source*",
+    "/messages/source/content*",
+    "/messages/citations",
+    "/output_config",
+    "/output_config/format",
+    "/output_format",
+    "/system*",
+    "/system/citations",
+    "/system/content*",
+    "/system/content/content*",
+    "/system/source*",
+    "/system/source/content*",
+    "/thinking",
+    "/tool_choice",
+];
+
+const GEMINI_OBJECTS: &[&str] = &[
+    "",
+    "/content",
+    "/content/parts",
+    "/contents",
+    "/contents/parts",
+    "/contents/parts/functionCall",
+    "/contents/parts/functionResponse",
+    "/contents/parts/inlineData",
+    "/generationConfig",
+    "/generationConfig/thinkingConfig",
+    "/requests",
+    "/requests/content",
+    "/requests/content/parts",
+    "/safetySettings",
+    "/systemInstruction",
+    "/systemInstruction/parts",
+    "/toolConfig",
+    "/toolConfig/functionCallingConfig",
+];
 
 const OPENAI: &[&str] = &[
     "user",
@@ -39,7 +145,9 @@ pub(crate) const ALL: [Valid; 9] = [
         body: r#"{"model":"gpt-4o","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":[{"type":"text","text":"hi"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]},{"role":"tool","tool_call_id":"c","content":"1"}],"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"user":{"type":"string"}}}}}],"temperature":0.5,"stop":["a","b"],"user":"u","store":false,"stream":true,"stream_options":{"include_usage":true},"logit_bias":{"50256":-100}}"#,
         ignored: OPENAI,
         streams: true,
-        markers: false,
+        hint: "prompt_cache_breakpoint",
+        known: OPENAI_OBJECTS,
+        hinted: &[],
     },
     Valid {
         name: "completions",
@@ -48,7 +156,9 @@ pub(crate) const ALL: [Valid; 9] = [
         body: r#"{"model":"gpt-3.5-turbo-instruct","prompt":["hi","ho"],"n":2,"max_tokens":7,"suffix":".","metadata":{"a":"b"},"stream":false}"#,
         ignored: OPENAI,
         streams: true,
-        markers: false,
+        hint: "prompt_cache_breakpoint",
+        known: OPENAI_OBJECTS,
+        hinted: &[],
     },
     Valid {
         name: "responses",
@@ -57,7 +167,9 @@ pub(crate) const ALL: [Valid; 9] = [
         body: r#"{"model":"gpt-5","instructions":"Be brief.","input":[{"role":"user","content":[{"type":"input_text","text":"hi"}]},{"type":"function_call_output","call_id":"c","output":"1"}],"store":false,"reasoning":{"effort":"low"},"text":{"format":{"type":"text"}},"tools":[{"type":"function","name":"f","parameters":{"type":"object"}}],"safety_identifier":"s","stream":true}"#,
         ignored: OPENAI,
         streams: true,
-        markers: false,
+        hint: "prompt_cache_breakpoint",
+        known: RESPONSE_OBJECTS,
+        hinted: &[],
     },
     Valid {
         name: "embeddings",
@@ -66,7 +178,9 @@ pub(crate) const ALL: [Valid; 9] = [
         body: r#"{"model":"text-embedding-3-small","input":["a","b",[1,2]],"dimensions":256,"encoding_format":"float","user":"u"}"#,
         ignored: &["user"],
         streams: false,
-        markers: false,
+        hint: "prompt_cache_breakpoint",
+        known: OPENAI_OBJECTS,
+        hinted: &[],
     },
     Valid {
         name: "messages",
@@ -75,7 +189,9 @@ pub(crate) const ALL: [Valid; 9] = [
         body: r#"{"model":"claude-sonnet-4-5","max_tokens":64,"system":[{"type":"text","text":"Be brief.","cache_control":{"type":"ephemeral"}}],"messages":[{"role":"user","content":[{"type":"text","text":"hi"},{"type":"document","source":{"type":"content","content":[{"type":"text","text":"d","cache_control":{"type":"ephemeral"}}]}}]},{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f","input":{"cache_control":{"type":"ephemeral"}}}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":[{"type":"text","text":"r"}],"cache_control":null}]}],"tools":[{"name":"f","input_schema":{"type":"object","properties":{"cache_control":{}}},"cache_control":{"type":"ephemeral","ttl":"1h"}}],"metadata":{"user_id":"u"},"stream":true}"#,
         ignored: &["metadata", "cache_control"],
         streams: true,
-        markers: true,
+        hint: "cache_control",
+        known: MESSAGE_OBJECTS,
+        hinted: &["/tools"],
     },
     Valid {
         name: "generateContent",
@@ -84,7 +200,9 @@ pub(crate) const ALL: [Valid; 9] = [
         body: GEMINI,
         ignored: &["labels"],
         streams: false,
-        markers: false,
+        hint: "",
+        known: GEMINI_OBJECTS,
+        hinted: &[],
     },
     Valid {
         name: "streamGenerateContent",
@@ -93,7 +211,9 @@ pub(crate) const ALL: [Valid; 9] = [
         body: GEMINI,
         ignored: &["labels"],
         streams: false,
-        markers: false,
+        hint: "",
+        known: GEMINI_OBJECTS,
+        hinted: &[],
     },
     Valid {
         name: "embedContent",
@@ -102,7 +222,9 @@ pub(crate) const ALL: [Valid; 9] = [
         body: r#"{"model":"models/m","content":{"parts":[{"text":"hi"}]},"taskType":"RETRIEVAL_QUERY"}"#,
         ignored: &["labels"],
         streams: false,
-        markers: false,
+        hint: "",
+        known: GEMINI_OBJECTS,
+        hinted: &[],
     },
     Valid {
         name: "batchEmbedContents",
@@ -111,7 +233,9 @@ pub(crate) const ALL: [Valid; 9] = [
         body: r#"{"requests":[{"model":"models/m","content":{"parts":[{"text":"a"}]}},{"model":"models/m","content":{"parts":[{"text":"b"}]}}]}"#,
         ignored: &["labels"],
         streams: false,
-        markers: false,
+        hint: "",
+        known: GEMINI_OBJECTS,
+        hinted: &[],
     },
 ];
 
@@ -129,6 +253,8 @@ impl Valid {
 
     /// The request with a body in one of its spellings.
     pub(crate) fn request(&self, body: &Json, random: &mut Random) -> Request {
+        let mut body = body.clone();
+        self.reorder(&mut body, "", &mut |members| random.shuffle(members));
         let mut spelled = String::new();
         body.spell(random, &mut spelled);
         (self.request)().path(self.path).body(spelled)
@@ -137,7 +263,11 @@ impl Valid {
     /// What of a body may change the answer: two bodies are one request if and only if this is
     /// the same of both.
     pub(crate) fn counting(&self, body: &Json) -> (bool, Json) {
-        let Json::Object(members) = body.sorted() else {
+        let mut body = body.clone();
+        let sort = &mut |members: &mut Vec<(String, Json)>| members.sort_by(|a, b| a.0.cmp(&b.0));
+        self.reorder(&mut body, "", sort);
+        self.unhint(&mut body, "");
+        let Json::Object(members) = body else {
             panic!("a request is an object");
         };
         let stream = ("stream".to_owned(), Json::Word("true"));
@@ -147,39 +277,47 @@ impl Valid {
             let is_representation = self.streams && name == "stream";
             !is_representation && !self.ignored.contains(&name)
         });
-        let kept = kept.map(|(name, value)| {
-            let value = match &*name {
-                "messages" | "system" | "tools" | "content" | "source" if self.markers => {
-                    unmarked(value)
-                }
-                _ => value,
-            };
-            (name, value)
-        });
         (streams, Json::Object(kept.collect()))
     }
-}
 
-/// Without the markers of blocks. An argument of that name is none.
-fn unmarked(value: Json) -> Json {
-    match value {
-        Json::Array(elements) => Json::Array(elements.into_iter().map(unmarked).collect()),
-        Json::Object(members) => {
-            let is_marker = |name: &str, value: &Json| {
-                name == "cache_control" && matches!(value, Json::Object(_) | Json::Word("null"))
-            };
-            let kept = members
-                .into_iter()
-                .filter(|(name, value)| !is_marker(name, value));
-            let kept = kept.map(|(name, value)| match &*name {
-                "messages" | "system" | "tools" | "content" | "source" => {
-                    let value = unmarked(value);
-                    (name, value)
+    /// Puts the members of the API's own objects in another order. Elements of an array stand
+    /// where the array does.
+    fn reorder(&self, json: &mut Json, at: &str, order: &mut dyn FnMut(&mut Vec<(String, Json)>)) {
+        match json {
+            Json::Array(elements) => {
+                let elements = elements.iter_mut();
+                elements.for_each(|element| self.reorder(element, at, order));
+            }
+            Json::Object(members) => {
+                for (name, value) in members.iter_mut() {
+                    self.reorder(value, &format!("{at}/{name}"), order);
                 }
-                _ => (name, value),
-            });
-            Json::Object(kept.collect())
+                let known = self.known.iter();
+                let mut known = known.map(|it| it.trim_end_matches('*'));
+                if known.any(|it| it == at) {
+                    order(members);
+                }
+            }
+            _ => {}
         }
-        other => other,
+    }
+
+    /// Takes the hints out.
+    fn unhint(&self, json: &mut Json, at: &str) {
+        match json {
+            Json::Array(elements) => elements.iter_mut().for_each(|it| self.unhint(it, at)),
+            Json::Object(members) => {
+                let starred = format!("{at}*");
+                let may_hint = self.known.contains(&&*starred) || self.hinted.contains(&at);
+                members.retain(|(name, value)| {
+                    let is_hint = matches!(value, Json::Object(_) | Json::Word("null"));
+                    !(may_hint && name == self.hint && is_hint)
+                });
+                for (name, value) in members {
+                    self.unhint(value, &format!("{at}/{name}"));
+                }
+            }
+            _ => {}
+        }
     }
 }

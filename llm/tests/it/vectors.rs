@@ -182,6 +182,7 @@ fn request(case: &Value) -> Request {
             other => panic!("{other}"),
         },
         temperature_max: None,
+        rules: std::sync::Arc::default(),
     }
 }
 

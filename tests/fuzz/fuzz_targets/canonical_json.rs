@@ -18,7 +18,7 @@ fn field(hasher: &mut blake3::Hasher, name: &str, value: &[u8]) {
 }
 
 fn expected(tenant: &[u8; 32], canonical: &str) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("reflex-edge key v1");
+    let mut hasher = blake3::Hasher::new_derive_key("reflex-edge key v2");
     field(&mut hasher, "tenant", tenant);
     field(&mut hasher, "upstream", UPSTREAM.as_bytes());
     field(&mut hasher, "shape", b"chat-completions");

@@ -1,12 +1,12 @@
 //! JSON after RFC 8259, by recursion and character by character: slow, plain, and the other
 //! opinion about what a text says.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 
 /// As deep as the crate under test reads.
 const DEPTH_MAX: usize = 128;
 
-/// A value. Numbers stay as spelled; keys are sorted by their bytes, as those of UTF-8 are.
+/// A value. Numbers stay as spelled, and members in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Json {
     /// `null`, `true`, `false`, or a number, as spelled.
@@ -16,7 +16,7 @@ pub enum Json {
     /// An array.
     Array(Vec<Json>),
     /// An object.
-    Object(BTreeMap<String, Json>),
+    Object(Vec<(String, Json)>),
 }
 
 /// Reads a text that is one value and white space. `None`: it is not JSON, or two readers could
@@ -31,11 +31,19 @@ pub fn read(text: &[u8]) -> Option<Json> {
 }
 
 impl Json {
-    /// The canonical spelling, as `tests/vectors/README.md` tells it.
+    /// The canonical spelling of what is the user's own, as `tests/vectors/README.md` tells it.
     pub fn canonical(&self) -> String {
         let mut out = String::new();
         self.write(&mut out, &mut |_| {});
         out
+    }
+
+    /// With the members of the outermost object, which is the API's, in the opposite order.
+    pub fn reversed(mut self) -> Self {
+        if let Self::Object(members) = &mut self {
+            members.reverse();
+        }
+        self
     }
 
     /// Another spelling, in which `space` may put white space wherever some may stand.
@@ -158,7 +166,8 @@ impl Reader<'_> {
 
     fn object(&mut self, depth: usize) -> Option<Json> {
         self.next();
-        let mut members = BTreeMap::new();
+        let mut members = Vec::new();
+        let mut known = HashSet::new();
         self.space();
         if depth > DEPTH_MAX {
             return None;
@@ -174,9 +183,10 @@ impl Reader<'_> {
                 return None;
             }
             let value = self.value(depth)?;
-            if members.insert(key, value).is_some() {
+            if !known.insert(key.clone()) {
                 return None;
             }
+            members.push((key, value));
             self.space();
             match self.next()? {
                 ',' => {}
@@ -271,7 +281,7 @@ mod tests {
         for (text, canonical) in [
             (
                 " {\"b\" : [1.0, -0e+1] , \"a\":\"\\u00e9\\/\\n\"}",
-                Some("{\"a\":\"é/\\n\",\"b\":[1.0,-0e+1]}"),
+                Some("{\"b\":[1.0,-0e+1],\"a\":\"é/\\n\"}"),
             ),
             ("\"\\ud83d\\ude00\"", Some("\"😀\"")),
             ("\"\\ud83d\"", None),

@@ -2,16 +2,18 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use reflex_tests::client::Ask;
 use reflex_tests::edge::Plan;
 use reflex_tests::unix::Unix;
 use reflex_tests::upstream::Upstream;
 use reflex_tests::within;
+use serde_json::json;
 
 use super::{
-    both, check_found, check_miss, check_stored, daemon, delete, epoch, exchange, get, hex, path,
-    put,
+    both, check_found, check_miss, check_refused, check_stored, daemon, delete, epoch, exchange,
+    get, hex, path, put,
 };
 
 /// What a reply may carry beside what was stored.
@@ -118,6 +120,51 @@ async fn an_entry_lives_as_long_as_it_says_or_else_as_the_operator_does() {
     check_stored(&unix.fetch(ask).await);
     let gone = async { while unix.fetch(get(&path(4))).await.status != 404 {} };
     within("the end of a second", gone).await;
+}
+
+/// An answer of another cache's is as old as its edge says, and one that states its own end lives no
+/// longer, whatever its edge asks for.
+#[tokio::test]
+async fn an_entry_is_as_old_as_its_edge_says_and_ends_when_it_states() {
+    let daemon = Plan::daemon().config("ttl_seconds = 1000").start().await;
+    let unix = Unix::http1(&daemon.socket());
+    let found = async |path: &str| {
+        let found = unix.fetch(get(path)).await;
+        let seconds = |name: &str| found.header(name).parse::<u64>().ok();
+        (seconds("age"), seconds("x-reflex-ttl"))
+    };
+    let within = |found: Option<u64>, most: u64| found.is_some_and(|it| it <= most);
+    check_stored(&unix.fetch(put(&path(1), "{}").header("age", "400")).await);
+    let (age, ttl) = found(&path(1)).await;
+    assert!(age.is_some_and(|age| age >= 400) && within(ttl, 600));
+    let lasting = put(&path(2), "{}").header("age", "400");
+    check_stored(&unix.fetch(lasting.header("x-reflex-ttl", "1000")).await);
+    let (age, ttl) = found(&path(2)).await;
+    assert!(age.is_some_and(|age| age >= 400) && ttl.is_some_and(|ttl| ttl > 600));
+    let old = put(&path(3), "{}").header("age", "1000");
+    check_refused(&unix.fetch(old).await, 422, "expired");
+    let odd = put(&path(3), "{}").header("age", "soon");
+    check_refused(&unix.fetch(odd).await, 400, "number");
+
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = since.expect("a clock after 1970").as_secs();
+    let audio = |expires_at: u64| {
+        let audio = json!({"id": "a", "data": "AAAA", "expires_at": expires_at});
+        let choice = json!({"index": 0, "message": {"audio": audio}, "finish_reason": "stop"});
+        put(&path(4), json!({"choices": [choice]}).to_string()).header("x-reflex-ttl", "never")
+    };
+    let shaped = |ask: Ask, shape: &str| ask.header("x-reflex-shape", shape);
+    check_stored(
+        &unix
+            .fetch(shaped(audio(now + 600), "chat-completions"))
+            .await,
+    );
+    let (_, ttl) = found(&path(4)).await;
+    assert!(within(ttl, 600), "{ttl:?}");
+    let over = shaped(audio(now - 1), "chat-completions");
+    check_refused(&unix.fetch(over).await, 422, "expired");
+    let one_of_two = shaped(audio(now + 600), "chat-completions;parts=2");
+    check_refused(&unix.fetch(one_of_two).await, 422, "unexpected");
 }
 
 #[tokio::test]

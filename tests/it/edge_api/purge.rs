@@ -113,13 +113,26 @@ async fn the_epoch_changes_with_each_purge_and_each_start_and_else_not() {
 async fn an_answer_from_before_a_purge_is_refused() {
     let mut daemon = daemon().await;
     let unix = Unix::http1(&daemon.socket());
-    for purge in [delete(&path(7)), delete(&tenant(9)), delete("/v1/entries")] {
+    for (purge, is_meant) in [
+        (delete(&path(7)), false),
+        (delete(&path_of(2, 1)), false),
+        (delete(&tenant(9)), false),
+        (delete(&path(1)), true),
+        (delete(&tenant(1)), true),
+        (delete("/v1/entries"), true),
+    ] {
         let before = unix.fetch(get("/v1/epoch")).await;
         let known = |body: &'static str| put(&path(1), body).header(EPOCH, epoch(&before));
         check_stored(&unix.fetch(known("current")).await);
         unix.fetch(purge).await;
-        check_refused(&unix.fetch(known("late")).await, 409, "purged");
-        assert!(unix.fetch(get(&path(1))).await.body != "late");
+        let late = unix.fetch(known("late")).await;
+        match is_meant {
+            true => check_refused(&late, 409, "purged"),
+            // A removal of one entry, even one that is not there, costs no other.
+            false => check_stored(&late),
+        }
+        let found = unix.fetch(get(&path(1))).await;
+        assert_eq!(found.body == "late", !is_meant);
     }
     for nonsense in ["", "0", "never"] {
         let ask = put(&path(1), "late").header(EPOCH, nonsense);
@@ -137,15 +150,21 @@ async fn an_answer_that_a_purge_overtakes_is_refused() {
     let daemon = daemon().await;
     for unix in both(&daemon.socket()).await {
         let before = unix.fetch(get("/v1/epoch")).await;
-        let ask = put(&path(1), "").header(EPOCH, epoch(&before));
-        let (feed, sent) = unix.begin(ask);
-        for _ in 0..64 {
-            assert!(feed.send(vec![b'x'; 64 << 10]).await);
+        let asks = [
+            put(&path(1), "").header(EPOCH, epoch(&before)),
+            // Without one it is at least no younger than its first byte.
+            put(&path(1), ""),
+        ];
+        for ask in asks {
+            let (feed, sent) = unix.begin(ask);
+            for _ in 0..64 {
+                assert!(feed.send(vec![b'x'; 64 << 10]).await);
+            }
+            assert_eq!(unix.fetch(delete(&tenant(1))).await.status, 204);
+            drop(feed);
+            check_refused(&sent.answer().await.expect("an answer"), 409, "purged");
+            check_miss(&unix.fetch(get(&path(1))).await);
         }
-        assert_eq!(unix.fetch(delete(&tenant(1))).await.status, 204);
-        drop(feed);
-        check_refused(&sent.answer().await.expect("an answer"), 409, "purged");
-        check_miss(&unix.fetch(get(&path(1))).await);
     }
 }
 
@@ -170,7 +189,10 @@ async fn who_leads_after_a_wait_knows_of_the_purge_meanwhile() {
                 metrics.sum("reflex_edge_waiting", &[]) > 0.5
             })
             .await;
+        // Of others it ends nothing.
         assert_eq!(unix.fetch(delete(&tenant(5))).await.status, 204);
+        assert!(!waiting.is_finished());
+        assert_eq!(unix.fetch(delete(&tenant(1))).await.status, 204);
         // What the first leader brings would be refused, so its fill is at its end.
         let release = delete(&format!("{path}/fill")).header("x-reflex-fill-id", "a");
         assert_eq!(unix.fetch(release).await.status, 404);
@@ -223,4 +245,65 @@ async fn no_answer_from_before_a_purge_has_the_epoch_after_it() {
             assert_eq!(purge.expect("an answer").status, 204);
         }
     }
+}
+
+/// Those who keep copies let go of what was purged and of nothing else: a removal used to cost each
+/// worker all that it had.
+#[tokio::test]
+async fn whoever_tells_what_epoch_it_knows_is_told_what_was_purged_since() {
+    let mut daemon = daemon().await;
+    for unix in both(&daemon.socket()).await {
+        let told = async |known: &str| {
+            let answer = unix.fetch(get("/v1/epoch").header(EPOCH, known)).await;
+            let header = |name: &str| {
+                let value = answer.headers.get(name)?;
+                Some(value.to_str().expect("text").to_owned())
+            };
+            let since = header("x-reflex-purged-since");
+            assert!(since.is_none_or(|since| since == known));
+            header("x-reflex-purged")
+        };
+        let start = unix.fetch(get("/v1/epoch")).await;
+        let start = epoch(&start).to_owned();
+        assert_eq!(told(&start).await, None, "there is nothing to tell");
+        // One that is not there, twice.
+        for _ in 0..2 {
+            unix.fetch(delete(&path(7))).await;
+        }
+        let digest = format!("digest={:064x}", 7);
+        assert_eq!(told(&start).await, Some(digest.clone()));
+        let middle = unix.fetch(get(&path(1))).await;
+        let middle = epoch(&middle).to_owned();
+        assert_eq!(unix.fetch(delete(&tenant(9))).await.status, 204);
+        let nine = format!("tenant={}", "09".repeat(32));
+        assert_eq!(told(&start).await, Some(format!("{digest}, {nine}")));
+        assert_eq!(told(&middle).await, Some(nine.clone()));
+        // Each reply says so, also one that stores.
+        let stored = put(&path(1), "{}").header(EPOCH, &middle);
+        let stored = unix.fetch(stored).await;
+        check_stored(&stored);
+        assert_eq!(stored.header("x-reflex-purged"), nine);
+        // Whatever is not an epoch of this daemon is no beginning.
+        for nonsense in ["", "0", "1.0", "never", &format!("{middle} ")] {
+            if nonsense.trim() != middle {
+                assert_eq!(told(nonsense).await, None, "{nonsense:?}");
+            }
+        }
+        // Too many, or everything, are not told one by one.
+        for number in 100..170 {
+            unix.fetch(delete(&path(number))).await;
+        }
+        assert_eq!(told(&middle).await, None);
+        let late = unix.fetch(get("/v1/epoch")).await;
+        let late = epoch(&late).to_owned();
+        assert_eq!(unix.fetch(delete("/v1/entries")).await.status, 204);
+        assert_eq!(told(&late).await, None);
+    }
+    let unix = Unix::http1(&daemon.socket());
+    let before = unix.fetch(get("/v1/epoch")).await;
+    let before = epoch(&before).to_owned();
+    daemon = daemon.restart().await;
+    let after = unix.fetch(get("/v1/epoch").header(EPOCH, &before)).await;
+    assert!(!after.headers.contains_key("x-reflex-purged-since"));
+    drop(daemon);
 }

@@ -18,6 +18,11 @@ pub(super) fn answer(asked: &Asked<'_>) -> Option<Spoken> {
         .iter()
         .map(|text| Some([place_of(text)?, [asked.number, 3].to_vec()].concat()))
         .collect::<Option<_>>()?;
+    // Numbers of ten digits, as many as are wanted.
+    for (at, vector) in vectors.iter_mut().enumerate() {
+        let more = asked.wish.padding.saturating_sub(vector.len());
+        vector.extend((0..more).map(|place| 1_000_000_000 + (at * 1000 + place) as u64));
+    }
     if let (Some(Oddity::Length), Some(last)) = (asked.wish.oddity, vectors.last_mut()) {
         last.pop();
     }

@@ -26,6 +26,10 @@ pub(super) struct Daemon {
     /// How often it has started, and how many purges there were since.
     pub(super) starts: u64,
     pub(super) purges: u64,
+    /// What was purged since it has started, and how many purges there had been by then.
+    purged: Vec<(u64, What)>,
+    /// An older one tells its epoch and nothing else, and refuses for any purge.
+    pub(super) is_old: bool,
     pub(super) entries: BTreeMap<String, Entry>,
     /// The names of fills, by path.
     pub(super) fills: BTreeMap<String, String>,
@@ -33,6 +37,24 @@ pub(super) struct Daemon {
     pub(super) heard: Vec<String>,
     /// How often somebody tried to call it.
     pub(super) calls: usize,
+}
+
+/// What is purged, by paths.
+#[derive(Clone, Debug, PartialEq)]
+enum What {
+    All,
+    Tenant(String),
+    Entry(String),
+}
+
+impl What {
+    fn covers(&self, path: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Tenant(tenant) => path.starts_with(&format!("/v1/entries/{tenant}/")),
+            Self::Entry(entry) => path == entry,
+        }
+    }
 }
 
 pub(super) struct Entry {
@@ -100,7 +122,7 @@ impl Daemon {
             ("PUT", _) => {
                 self.end(path, fill);
                 let known = header(request, "x-reflex-epoch");
-                match known.is_none_or(|known| known == epoch) {
+                match known.is_none_or(|known| !self.was_purged(path, known)) {
                     true => {
                         self.keep(path, request, now_ms);
                         said("201", &[])
@@ -115,6 +137,13 @@ impl Daemon {
             _ => panic!("{asked}"),
         };
         self.heard.push(asked);
+        let known = header(request, "x-reflex-epoch");
+        if let Some(known) = known.filter(|known| *known != epoch)
+            && let Some(purged) = self.told_since(known)
+        {
+            reply.set("x-reflex-purged-since", Some(known));
+            reply.set("x-reflex-purged", Some(&purged));
+        }
         reply
             .headers
             .push(("x-reflex-epoch".into(), epoch.into_bytes()));
@@ -127,14 +156,59 @@ impl Daemon {
 
     /// Nothing is cached any more.
     pub(super) fn purge(&mut self) {
+        self.purge_what(What::All);
+    }
+
+    /// The entry that was asked for last is removed, whether it is there or not; or all of its
+    /// tenant's are.
+    pub(super) fn remove(&mut self) {
+        let path = self.path();
+        self.purge_what(What::Entry(path));
+    }
+
+    pub(super) fn purge_tenant(&mut self) {
+        let path = self.path();
+        let tenant = path.split('/').nth(3).expect("a tenant").to_owned();
+        self.purge_what(What::Tenant(tenant));
+    }
+
+    fn purge_what(&mut self, what: What) {
         self.purges += 1;
-        self.entries.clear();
+        self.entries.retain(|path, _| !what.covers(path));
+        self.purged.push((self.purges, what));
+    }
+
+    /// The purges since an epoch; none if it is of another daemon.
+    fn since(&self, epoch: &str) -> Option<Vec<&What>> {
+        let (starts, purges) = epoch.split_once('.')?;
+        let purges: u64 = purges.parse().ok()?;
+        let newer = self.purged.iter().filter(|(at, _)| *at > purges);
+        (starts == self.starts.to_string()).then(|| newer.map(|(_, what)| what).collect())
+    }
+
+    fn was_purged(&self, path: &str, epoch: &str) -> bool {
+        match self.since(epoch) {
+            None => true,
+            Some(since) => since.iter().any(|what| self.is_old || what.covers(path)),
+        }
+    }
+
+    fn told_since(&self, epoch: &str) -> Option<String> {
+        let since = self.since(epoch).filter(|_| !self.is_old)?;
+        let one = |what: &&What| match what {
+            What::All => None,
+            What::Tenant(tenant) => Some(format!("tenant={tenant}")),
+            What::Entry(path) => Some(format!("digest={}", path.rsplit('/').next()?)),
+        };
+        let told: Option<Vec<_>> = since.iter().map(one).collect();
+        Some(told?.join(", "))
     }
 
     /// It is killed, and starts anew: what it has stored is still there, fills are not.
     pub(super) fn restart(&mut self) {
         self.starts += 1;
         self.purges = 0;
+        self.purged.clear();
         self.fills.clear();
     }
 
@@ -180,6 +254,7 @@ impl Daemon {
             ttl => Some(ttl.parse::<u64>().expect("seconds")),
         };
         assert_ne!(ttl_seconds, Some(0), "that would store nothing");
+        let age = header(request, "age").map_or(0, |age| age.parse().expect("seconds"));
         let content_type = answer
             .headers
             .iter()
@@ -187,7 +262,7 @@ impl Daemon {
         let entry = Entry {
             body: answer.body.clone(),
             content_type: content_type.expect("a type").1.clone(),
-            stored_at_ms: now_ms,
+            stored_at_ms: now_ms - age * 1000,
             expires_at_ms: ttl_seconds.map_or(u64::MAX, |ttl| now_ms + ttl * 1000),
         };
         self.entries.insert(path.into(), entry);

@@ -68,3 +68,75 @@ fn what_the_operator_does_not_keep_is_kept_nowhere() {
     }
     play.ends();
 }
+
+/// An answer of another cache's, and one that states its own end: a rule makes neither live longer,
+/// in the hot tier or at the daemon.
+#[test]
+fn no_rule_makes_an_answer_outlive_what_it_states() {
+    // A head, the answer, and by how much its hit is old and has left.
+    let check = |head: (&str, &str), body: &str, age: u64, ttl: u64| {
+        let mut play = Play::with(RULES);
+        let ask = chat("other");
+        let first = play.asked(&ask);
+        let headers: [(&str, &[u8]); 2] = [
+            ("content-type", b"application/json"),
+            (head.0, head.1.as_bytes()),
+        ];
+        play.on(first, Event::Head(200, &headers));
+        play.chunk(first, body, true);
+        play.settle();
+        for tier in ["hot", "daemon"] {
+            let id = play.asked(&ask);
+            let status = Status::Hit {
+                ttl_seconds: Some(ttl),
+            };
+            assert_eq!(play.seen(id), &Saw::Ours(status, body.into()), "{tier}");
+            let entry = play.daemon.entries.values().next().expect("it is there");
+            assert_eq!((play.now_ms - entry.stored_at_ms) / 1000, age);
+            play.worker.shared().hot.clear();
+        }
+        play.ends();
+    };
+    let audio = |expires_at: u64| {
+        format!(
+            r#"{{"choices": [{{"index": 0, "finish_reason": "stop", "message": {{"audio":
+            {{"id": "a", "data": "AAAA", "expires_at": {expires_at}}}}}}}]}}"#
+        )
+    };
+    check(("age", "400"), &json("hi"), 400, 600);
+    check(("age", "0"), &json("hi"), 0, 1000);
+    check(("server", "x"), &audio(START_MS / 1000 + 60), 0, 60);
+    check(("age", "990"), &audio(START_MS / 1000 + 60), 990, 10);
+}
+
+#[test]
+fn what_is_over_when_it_comes_is_kept_nowhere() {
+    for (fields, name, value) in [
+        ("", "age", "1000"),
+        ("", "age", "soon"),
+        (
+            r#""provider_control": "obey","#,
+            "cache-control",
+            "no-store",
+        ),
+        (r#""provider_control": "obey","#, "vary", "*"),
+    ] {
+        let mut play = Play::with(&format!("{fields}{RULES}"));
+        let first = play.asked(&chat("other"));
+        let headers: [(&str, &[u8]); 2] = [
+            ("content-type", b"application/json"),
+            (name, value.as_bytes()),
+        ];
+        play.on(first, Event::Head(200, &headers));
+        play.chunk(first, &json("hi"), true);
+        play.settle();
+        let why = match name {
+            "age" => Rejected::Expired,
+            _ => Rejected::ProviderControl,
+        };
+        assert_eq!(play.rejected(why), 1, "{name}: {value}");
+        assert!(play.daemon.entries.is_empty());
+        assert_eq!(play.worker.shared().hot.bytes(), 0);
+        play.ends();
+    }
+}

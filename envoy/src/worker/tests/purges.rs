@@ -269,3 +269,109 @@ fn the_first_answer_that_brings_a_new_epoch_does_not_become_hot() {
     assert_eq!(play.worker.shared().hot.bytes(), 0);
     play.ends();
 }
+
+/// Whatever was removed, even if it was not there, each worker let go of all that it had, and what
+/// was under way was kept nowhere.
+#[test]
+fn a_removal_costs_no_other_answer() {
+    type Purge = fn(&mut Daemon);
+    let purges: [Purge; 2] = [Daemon::remove, Daemon::purge_tenant];
+    for purge in purges {
+        let mut play = begun();
+        let [kept, removed] = [Ask::chat("kept").by("sk-b"), Ask::chat("removed")];
+        let id = play.asked(&kept);
+        play.answers(id, &json("old"));
+        let other = Ask::chat("under way").by("sk-b");
+        let under_way = play.asked(&other);
+        let follower = play.asked(&other);
+        // The last one that the daemon hears of.
+        let id = play.asked(&removed);
+        play.answers(id, &json("old"));
+        play.settle();
+        let refreshed = play.asked(&removed.clone().with("cache-control", "no-cache"));
+        purge(&mut play.daemon);
+        play.passes(POLL_MS);
+        play.settle();
+        knows(&mut play);
+        let hit = play.asks(&kept);
+        play.hit(hit, &json("old"));
+        // Who comes later still follows, and what comes is kept.
+        let later = play.asked(&other);
+        play.held(later);
+        play.answers(under_way, &json("new"));
+        for id in [follower, later] {
+            play.collapsed(id, &json("new"));
+        }
+        let hot = play.asks(&other);
+        play.hit(hot, &json("new"));
+        play.settle();
+        let dropped = ["drops_purged", "drops_refused"].map(|name| play.counted(name));
+        assert_eq!(dropped, [0, 0]);
+        // What was removed is gone, and so is what was asked for before that.
+        play.answers(refreshed, &json("late"));
+        play.settle();
+        assert_eq!(play.counted("drops_purged"), 1);
+        let next = play.asked(&removed);
+        play.provider(next);
+        play.ends();
+    }
+}
+
+/// It says that something was purged, and not what.
+#[test]
+fn an_older_daemon_empties_the_hot_tier_for_any_purge() {
+    let mut play = begun();
+    play.daemon.is_old = true;
+    let id = play.asked(&Ask::chat("hello"));
+    play.answers(id, &json("old"));
+    play.settle();
+    let other = play.asked(&Ask::chat("other"));
+    play.answers(other, &json("old"));
+    play.settle();
+    play.daemon.remove();
+    play.passes(POLL_MS);
+    play.settle();
+    knows(&mut play);
+    assert_eq!(play.worker.shared().hot.bytes(), 0);
+    play.ends();
+}
+
+/// What was purged between two epochs is no use to whoever knows of neither.
+#[test]
+fn what_a_reply_tells_of_another_epoch_empties_the_hot_tier() {
+    let mut play = begun();
+    let id = play.asked(&Ask::chat("hello"));
+    play.answers(id, &json("old"));
+    play.settle();
+    // A removal, of which the reply that tells is under way when the daemon starts anew.
+    play.daemon.remove();
+    play.daemon.restart();
+    play.daemon.remove();
+    play.passes(POLL_MS);
+    play.settle();
+    knows(&mut play);
+    assert_eq!(play.worker.shared().hot.bytes(), 0);
+    play.ends();
+}
+
+#[test]
+fn what_was_begun_before_more_purges_than_are_remembered_is_not_kept() {
+    let mut play = begun();
+    let id = play.asked(&Ask::chat("hello"));
+    let other = play.asked(&Ask::chat("other"));
+    play.leaves(other);
+    for _ in 0..30 {
+        for _ in 0..40 {
+            play.daemon.remove();
+        }
+        play.passes(POLL_MS);
+        play.settle();
+    }
+    knows(&mut play);
+    play.answers(id, &json("old"));
+    play.settle();
+    assert_eq!(play.counted("drops_purged"), 1);
+    let next = play.asked(&Ask::chat("hello"));
+    play.provider(next);
+    play.ends();
+}

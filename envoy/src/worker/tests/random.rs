@@ -151,8 +151,20 @@ impl Game {
                 }
             }
             95 if rough => {
-                self.purges += 1;
-                self.play.daemon.purge();
+                let has_asked = self
+                    .play
+                    .daemon
+                    .heard
+                    .iter()
+                    .any(|it| it.contains("/v1/entries"));
+                match self.random.below(3) {
+                    1 if has_asked => self.play.daemon.remove(),
+                    2 if has_asked => self.play.daemon.purge_tenant(),
+                    _ => {
+                        self.purges += 1;
+                        self.play.daemon.purge();
+                    }
+                }
                 self.looks_at_epoch();
             }
             96 if rough && self.random.below(4) == 0 => {

@@ -141,7 +141,6 @@ fn a_cache_in_memory_stays_within_its_bytes() {
     for number in 0..2000 {
         put(&cache, number, 0, 4000);
     }
-    cache.shared.memory.settle();
     let stats = cache.stats();
     assert!(stats.payload_bytes <= props.options.memory_bytes_max);
     assert!(stats.entries > 200 && stats.evictions > 1700, "{stats:?}");
@@ -168,4 +167,60 @@ fn contains_is_no_use_of_an_entry() {
     assert_eq!(hits(&cache), 0);
     version(&cache, 1);
     assert_eq!(hits(&cache), 1);
+}
+
+/// The bound was kept every 64 entries, each of which may have 16 MiB.
+#[test]
+fn a_cache_in_memory_stays_within_its_bytes_at_each_moment() {
+    let props = Props::new();
+    for length in [0, 100, 16 << 10] {
+        let cache = Cache::in_memory(&props.options);
+        for number in 0..300 {
+            put(&cache, number, 0, length);
+            let bytes = cache.shared.memory.record_bytes();
+            assert!(bytes <= props.options.memory_bytes_max, "{bytes} bytes");
+            assert_eq!(version(&cache, number), Some(0));
+        }
+    }
+    // And when many come at once.
+    let cache = Cache::in_memory(&props.options);
+    thread::scope(|scope| {
+        for first in [0, 1000, 2000, 3000] {
+            let cache = &cache;
+            scope.spawn(move || {
+                for number in first..first + 500 {
+                    put(cache, number, 0, 16 << 10);
+                }
+            });
+        }
+    });
+    put(&cache, 1, 0, 16 << 10);
+    assert!(cache.shared.memory.record_bytes() <= props.options.memory_bytes_max);
+}
+
+/// An entry that was stored while the clock was ahead had an age of 0 and lived for longer than any
+/// rule says, by as much as the clock was set back.
+#[test]
+fn an_entry_from_the_future_is_no_answer() {
+    let props = Props::new();
+    for cache in [props.open(), Cache::in_memory(&props.options)] {
+        put_until(&cache, 1, 0, 10, Some(1000));
+        put_until(&cache, 2, 0, 10, None);
+        for number in [1, 2] {
+            let found = |now_ms| cache.lookup(&key(number), now_ms);
+            assert!(matches!(found(NOW), Lookup::Hit(_)));
+            assert!(matches!(found(NOW + 999), Lookup::Hit(_)));
+            // Nor one that has expired, whose time could be told.
+            assert!(matches!(found(NOW - 1), Lookup::Miss));
+            assert!(matches!(found(0), Lookup::Miss));
+            assert!(!cache.contains(&key(number), NOW - 1));
+            assert!(!cache.may_contain(&key(number), NOW - 1));
+            let now = cache.lookup_now(&key(number), NOW - 1);
+            assert!(matches!(now, Some(Lookup::Miss)));
+            // The clock may be put right.
+            assert!(matches!(found(NOW), Lookup::Hit(_)));
+        }
+        let stale = cache.lookup(&key(1), NOW + 1000);
+        assert!(matches!(stale, Lookup::Stale(entry) if entry.is_expired(NOW - 1)));
+    }
 }

@@ -148,3 +148,32 @@ fn a_damaged_entry_and_an_expired_one_are_what_they_are_to_everybody() {
     assert!(runtime.block_on(cache.contains_async(&key(1), NOW)));
     assert_eq!(cache.stats().corrupt, 1);
 }
+
+/// A read from disk held the index' guard: as long as it hung, no place that had left the index was
+/// given back.
+#[test]
+fn a_read_that_hangs_keeps_no_memory_of_others_alive() {
+    const VERSIONS: u64 = 20_000;
+    let mut props = Props::new();
+    props.options.disk_bytes_max = 64 << 20;
+    props.options.segment_bytes = 8 << 20;
+    let cache = props.open();
+    put(&cache, 1, 0, 1000);
+    drop(cache);
+    let cache = props.open();
+    props.faults.reads.close();
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| version(&cache, 1));
+        props.faults.reads.wait_for_one();
+        for version in 0..VERSIONS {
+            put(&cache, 2, version, 10);
+        }
+        let places = cache.shared.writer().unwrap().store.places();
+        props.faults.reads.open();
+        assert_eq!(reading.join().unwrap(), Some(0));
+        assert!(places < VERSIONS as usize / 10, "{places} places");
+    });
+    // What was read once is known to be what was written.
+    let again = cache.lookup_now(&key(1), NOW);
+    assert!(matches!(again, Some(Lookup::Hit(_))));
+}

@@ -187,3 +187,164 @@ fn whoever_must_not_wait_is_told_what_may_have_to_be_fetched() {
     put(&cache, 1, 0, 1000);
     assert!(is_hit(cache.lookup_now(&key(1), NOW)));
 }
+
+/// The blocks of a segment that hold these records of 1,120 bytes, by number from 0.
+fn block_of(record: u64) -> u64 {
+    (FIRST_RECORD + record * 1120) / 4096
+}
+
+fn put_for(cache: &Cache, number: u64, tenant: &[u8; 32], version: u64) {
+    let (metadata, payload) = (
+        format!("{number}/{version}"),
+        payload(number, version, 1000),
+    );
+    let new = NewEntry {
+        key: &key(number),
+        tenant,
+        metadata: metadata.as_bytes(),
+        payload: &payload,
+        now_ms: NOW,
+        ttl_ms: None,
+    };
+    cache.insert(new).unwrap();
+}
+
+fn version_for_any(cache: &Cache, number: u64) -> Option<u64> {
+    let entry = cache.lookup(&key(number), NOW).hit()?;
+    let text = std::str::from_utf8(entry.metadata()).unwrap();
+    let (of, version) = text.split_once('/').unwrap();
+    assert_eq!(of, number.to_string());
+    version.parse().ok()
+}
+
+/// What a block hides that cannot be read when the cache is opened, at the end of the log or in the
+/// middle, came back when the block could be read again: it had the higher sequences, no purge
+/// covered it, and nobody had buried it.
+#[test]
+fn what_a_read_error_hides_does_not_come_back_when_it_was_done_away_with_meanwhile() {
+    const MINE: [u8; 32] = [1; 32];
+    const RECORDS: u64 = 40;
+    type Act = fn(&Cache, u64);
+    let acts: [(Act, Option<u64>); 6] = [
+        (|cache, _| cache.purge_tenant(&MINE).unwrap(), None),
+        (|cache, _| cache.purge_all().unwrap(), None),
+        (|cache, _| cache.erase_tenant(&MINE, NOW).unwrap(), None),
+        (
+            |cache, number| {
+                cache.remove(&key(number));
+            },
+            None,
+        ),
+        (|cache, number| put_for(cache, number, &MINE, 7), Some(7)),
+        (
+            |cache, number| {
+                put_for(cache, number, &MINE, 7);
+                cache.remove(&key(number));
+            },
+            None,
+        ),
+    ];
+    for hidden in [20, RECORDS - 1] {
+        for is_synced in [false, true] {
+            for (at, (act, expected)) in acts.iter().enumerate() {
+                let props = Props::new();
+                let cache = props.open();
+                for number in 0..RECORDS {
+                    put_for(&cache, number, &MINE, 0);
+                }
+                cache.sync().unwrap();
+                drop(cache);
+                props.faults.bad_block.store(block_of(hidden), Relaxed);
+                let cache = props.open();
+                assert_eq!(version_for_any(&cache, hidden), None);
+                assert_eq!(version_for_any(&cache, 1), Some(0), "it can be read");
+                act(&cache, hidden);
+                assert_eq!(version_for_any(&cache, hidden), *expected);
+                if is_synced {
+                    cache.sync().unwrap();
+                }
+                drop(cache);
+                props.faults.bad_block.store(0, Relaxed);
+                for _ in 0..2 {
+                    let cache = props.open();
+                    let found = version_for_any(&cache, hidden);
+                    assert_eq!(found, *expected, "act {at}, record {hidden}, {is_synced}");
+                }
+            }
+        }
+    }
+}
+
+/// How far the sequence has come was known from what could be read alone. When that was hidden in
+/// turn, new records had lower sequences than those.
+#[test]
+fn one_read_error_after_another_lets_nothing_older_win() {
+    let props = Props::new();
+    const RECORDS: u64 = 40;
+    let cache = props.open();
+    for number in 0..RECORDS {
+        put(&cache, number, 0, 1000);
+    }
+    drop(cache);
+    // The end of the first segment; then, one after the other, what was written since.
+    let last = RECORDS - 1;
+    for (version_now, bad_block) in [(1, block_of(last)), (2, 1), (3, 1), (4, 1)] {
+        props.faults.bad_block.store(bad_block, Relaxed);
+        let cache = props.open();
+        put(&cache, last, version_now, 1000);
+        put(&cache, last, version_now + 10, 1000);
+        assert_eq!(version(&cache, last), Some(version_now + 10));
+        drop(cache);
+    }
+    props.faults.bad_block.store(0, Relaxed);
+    let cache = props.open();
+    assert_eq!(version(&cache, last), Some(14));
+    cache.remove(&key(last));
+    drop(cache);
+    assert_eq!(version(&props.open(), last), None);
+}
+
+/// A segment that is half dead goes before older ones, and leaves tombstones for what it supersedes
+/// there: none for what could not be read of it.
+#[test]
+fn a_segment_that_cannot_be_read_does_not_go_before_an_older_one() {
+    let props = Props::new();
+    let cache = props.open();
+    // The first segment, in which nothing dies but what the second one supersedes.
+    for number in 0..31 {
+        put(&cache, number, 0, 4000);
+    }
+    // The second one: a new version of an old key, and much that dies.
+    put(&cache, 0, 1, 4000);
+    for number in 100..130 {
+        put(&cache, number, 0, 4000);
+    }
+    for number in 200..240 {
+        put(&cache, number, 0, 1000);
+    }
+    for number in 100..130 {
+        cache.remove(&key(number));
+    }
+    drop(cache);
+    for path in props.folder() {
+        // So that all is read again.
+        if path.extension().is_some_and(|found| found == "idx") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let cache = props.open();
+    cache.remove(&key(0));
+    for path in props.folder() {
+        if path.extension().is_some_and(|found| found == "idx") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    props.faults.bad_block.store(1, Relaxed);
+    for number in 300..700 {
+        put(&cache, number, 0, 1000);
+    }
+    cache.sync().unwrap();
+    drop(cache);
+    props.faults.bad_block.store(0, Relaxed);
+    assert_eq!(version(&props.open(), 0), None);
+}

@@ -25,6 +25,12 @@ struct Known {
     /// What was written before a sync that failed. It stays as uncertain as it is: later syncs
     /// do not speak of it.
     in_limbo: Vec<Option<u64>>,
+    /// All that was ever stored since the last purge. Where a header cannot be read, an older
+    /// answer may be found.
+    ever: Vec<u64>,
+    /// Something could not be read, and nothing was done to the key since: what is on disk may be
+    /// any of these, and a sync does not speak of it.
+    is_hidden: bool,
 }
 
 impl Known {
@@ -33,12 +39,24 @@ impl Known {
             now: found,
             possible: vec![found],
             in_limbo: Vec::new(),
+            ever: found.into_iter().collect(),
+            is_hidden: false,
         }
     }
 
     fn becomes(&mut self, now: Option<u64>) {
         self.now = now;
         self.possible.push(now);
+        self.ever.extend(now);
+        self.is_hidden = false;
+    }
+
+    /// Whatever is found from now on, until something is done to the key, is one of these.
+    fn hides(&mut self, found: Option<u64>) {
+        self.now = found;
+        self.possible.extend(self.ever.iter().copied().map(Some));
+        self.possible.push(None);
+        self.is_hidden = true;
     }
 }
 
@@ -53,6 +71,8 @@ struct Run {
     version: u64,
     /// Entries have to make room, so that a miss is always right.
     is_tight: bool,
+    /// Reads may fail.
+    is_unreadable: bool,
 }
 
 fn tenant(number: u64) -> [u8; 32] {
@@ -82,7 +102,33 @@ impl Run {
             now_ms: NOW,
             version: 0,
             is_tight,
+            is_unreadable: false,
         }
+    }
+
+    /// Reads fail from now on: now and then, or always in some places.
+    fn spoil(&mut self) {
+        self.is_unreadable = true;
+        match self.random.below(4) {
+            0 => self.disk.set_rates(Rates {
+                reads_fail: 1 + self.random.below(40),
+                ..Rates::default()
+            }),
+            // What is not sealed is at stake more often than one file in so many.
+            _ => {
+                for _ in 0..=self.random.below(12) {
+                    self.disk.spoil(Path::new("data/segments"));
+                }
+                if self.random.below(8) == 0 {
+                    self.disk.spoil(Path::new("data"));
+                }
+            }
+        }
+    }
+
+    fn mend(&mut self) {
+        self.is_unreadable = false;
+        self.disk.mend();
     }
 
     fn open(&self) -> Result<Cache, OpenError> {
@@ -104,16 +150,21 @@ impl Run {
     }
 
     /// While the process lives, every key is what it was made to be.
-    fn check(&self, cache: &Cache) {
-        for (number, known) in (0..).zip(&self.known) {
+    fn check(&mut self, cache: &Cache) {
+        for number in 0..KEYS {
             let found = self.find(cache, number);
+            let known = &mut self.known[number as usize];
             // Without power nothing can be fetched.
-            let may_miss = self.is_tight || self.disk.lost_power();
+            let may_miss = self.is_tight || self.disk.lost_power() || self.is_unreadable;
             let is_evicted = may_miss && found.is_none();
             assert!(
                 found == known.now || is_evicted,
                 "key {number}: found {found:?}, {known:?}"
             );
+            if self.is_unreadable && found != known.now {
+                // It is given up, and may be found again in the next process.
+                known.hides(found);
+            }
         }
         let used = self.disk.bytes_in(Path::new("data/segments"));
         assert!(used <= self.store.quota, "{used} bytes on disk");
@@ -154,7 +205,7 @@ impl Run {
             if !is_ok {
                 known.in_limbo.extend(&known.possible[1..]);
             }
-            if known.in_limbo.contains(&known.now) {
+            if known.is_hidden || known.in_limbo.contains(&known.now) {
                 continue;
             }
             known.in_limbo.clear();
@@ -175,6 +226,7 @@ impl Run {
                 known.becomes(None);
                 if result.is_ok() {
                     known.possible = vec![None];
+                    known.ever.clear();
                 }
             }
         }
@@ -201,26 +253,38 @@ impl Run {
                 writes_fail: self.random.below(2) * 30,
                 syncs_fail: self.random.below(2) * 30,
                 is_full: self.random.below(2) * 50,
+                reads_fail: 0,
             }),
             36 => self.disk.set_rates(Rates::default()),
+            37 if self.random.below(4) == 0 => self.spoil(),
+            38 if self.is_unreadable => self.mend(),
             _ => {}
         }
     }
 
     /// The process has ended and a new one has opened the folder.
-    fn reopened(&mut self, cache: &Cache, lost_power: bool) {
+    fn reopened(&mut self, cache: &Cache, lost_power: bool, was_unreadable: bool) {
         for number in 0..KEYS {
             let found = self.find(cache, number);
             let known = &mut self.known[number as usize];
             // Of a key that was written to, the lost record may have been a removal.
-            let may_miss = self.is_tight || known.possible.len() > 1;
+            let may_miss = self.is_tight || known.possible.len() > 1 || was_unreadable;
+            let was_ever = found.is_some_and(|found| known.ever.contains(&found));
             assert!(
-                known.possible.contains(&found) || may_miss && found.is_none(),
+                known.possible.contains(&found)
+                    || may_miss && found.is_none()
+                    || was_unreadable && was_ever,
                 "key {number} after a restart: found {found:?}, {known:?}"
             );
             match lost_power {
-                true => *known = Known::certain(found),
+                _ if was_unreadable => known.hides(found),
+                true => {
+                    let ever = std::mem::take(&mut known.ever);
+                    *known = Known::certain(found);
+                    known.ever.extend(ever);
+                }
                 false => {
+                    known.is_hidden = false;
                     // What is found is older than what a failed sync has left uncertain, and
                     // of that the power may yet bring to light enough to cover it: a header
                     // without its body. No later sync speaks of either.
@@ -240,23 +304,41 @@ impl Run {
         drop(cache);
         if !lose_power {
             self.disk.set_rates(Rates::default());
-            let cache = self.open().unwrap();
-            self.reopened(&cache, false);
+            self.mend();
+            if self.random.below(3) == 0 {
+                self.spoil();
+            }
+            let was_unreadable = self.is_unreadable;
+            let cache = self.open().or_else(|_| {
+                // Too much of it.
+                assert!(self.is_unreadable);
+                self.mend();
+                self.open()
+            });
+            let cache = cache.unwrap();
+            self.reopened(&cache, false, was_unreadable);
             return cache;
         }
+        // A start that came to nothing may have given up what it could not read.
+        let mut was_unreadable = false;
         loop {
             self.disk.restore_power();
+            self.mend();
+            if self.random.below(4) == 0 {
+                self.spoil();
+                was_unreadable = true;
+            }
             if self.random.below(2) == 0 {
                 self.disk.lose_power_after(self.random.below(40));
             }
             match self.open() {
                 Ok(cache) if !self.disk.lost_power() => {
                     self.disk.keep_power();
-                    self.reopened(&cache, true);
+                    self.reopened(&cache, true, was_unreadable);
                     return cache;
                 }
                 Ok(_) => {}
-                Err(error) => assert!(self.disk.lost_power(), "{error}"),
+                Err(error) => assert!(self.disk.lost_power() || self.is_unreadable, "{error}"),
             }
         }
     }

@@ -141,7 +141,7 @@ fn readers_that_hold_too_much_make_inserts_go_to_memory_and_not_the_disk_grow() 
     };
     cache.insert(later).unwrap();
     assert!(cache.stats().healthy);
-    assert_eq!(version(&cache, 1), Some(5));
+    assert_eq!(version_at(&cache, 1, NOW + RETRY_AFTER_MS), Some(5));
 }
 
 #[test]
@@ -225,4 +225,60 @@ fn what_is_mostly_dead_goes_first_and_what_lives_in_it_stays() {
     check(&cache);
     drop(cache);
     check(&props.open());
+}
+
+/// A tombstone tells no time, so that nothing had expired for it: what had was written again.
+#[test]
+fn a_tombstone_that_begins_a_segment_keeps_nothing_that_has_expired() {
+    let props = Props::new();
+    for is_reopened in [false, true] {
+        let mut cache = props.open();
+        cache.purge_all().unwrap();
+        // All that there is room for, of which each was asked for.
+        for number in 0..240 {
+            let ttl = (number < 100).then_some(1);
+            put_until(&cache, number, 0, 4000, ttl);
+            version(&cache, number);
+        }
+        // Time goes on.
+        let new = NewEntry {
+            key: &key(1000),
+            tenant: &TENANT,
+            metadata: b"1000/0",
+            payload: &payload(1000, 0, 10),
+            now_ms: NOW + 5000,
+            ttl_ms: None,
+        };
+        cache.insert(new).unwrap();
+        if is_reopened {
+            drop(cache);
+            cache = props.open();
+        }
+        let segments = |cache: &Cache| {
+            let stats = cache.stats();
+            stats.segments + stats.segments_reclaimed
+        };
+        let before = segments(&cache);
+        // Removals alone, until one begins a segment.
+        for number in (100..240).chain(5000..) {
+            if segments(&cache) > before {
+                break;
+            }
+            if number >= 5000 {
+                let mut store = cache.shared.writer().unwrap();
+                let key = key(number);
+                store
+                    .store
+                    .append(&NewRecord::tombstone(key.as_bytes()))
+                    .unwrap();
+                continue;
+            }
+            cache.remove(&key(number));
+        }
+        let expired =
+            (0..100).filter(|n| !matches!(cache.lookup(&key(*n), NOW + 5000), Lookup::Miss));
+        let expired = expired.count();
+        let oldest = 31;
+        assert!(expired <= 100 - oldest, "{expired} are left");
+    }
 }

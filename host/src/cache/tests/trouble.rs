@@ -56,12 +56,12 @@ fn a_disk_in_trouble_means_memory_and_back_again_without_a_restart() {
         cache.insert(new).unwrap();
         let stats = cache.stats();
         assert!(stats.healthy && stats.trouble.is_none());
-        assert_eq!(version(&cache, 1), Some(2));
+        assert_eq!(version_at(&cache, 1, now_ms), Some(2));
         // Or it would be found there once the newer one is evicted.
         assert!(cache.shared.memory.peek(key(1).as_bytes()).is_none());
         drop(cache);
         let cache = props.open();
-        assert_eq!(version(&cache, 1), Some(2));
+        assert_eq!(version_at(&cache, 1, now_ms), Some(2));
         // What was on disk and then removed, or superseded in memory, does not come back.
         assert_eq!(version(&cache, 2), None);
         assert_eq!(version(&cache, 3), None);

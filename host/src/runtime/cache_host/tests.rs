@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::runtime::bindings::cache::{LlmRequest, Prompt};
+use crate::runtime::bindings::keyvalue::{self, HostBucket as _};
+use crate::runtime::keyvalue_host::Bucket;
 use crate::runtime::{Lifetimes, Tenants};
 use reflex_llm::Tenant;
 use std::num::NonZeroU32;
@@ -223,4 +225,220 @@ fn instances_of_one_component_share_its_rate() {
     same(first.insert(named("c"), 1), Ok(()));
     same(second.insert(named("d"), 1), Err(exceeded("inserts")));
     assert_eq!(first.refused(Refusal::Inserts), 3);
+}
+
+/// What a component, or a host for it, does before an answer is asked for, and what it stores then.
+type Before = fn(&mut Component) -> Mark;
+type Store = fn(&mut Component, Mark) -> bool;
+
+fn bucket(component: &mut Component) -> Resource<Bucket> {
+    let opened = keyvalue::Host::open(&mut component.view(), "b".into());
+    opened.expect("no trap").expect("a bucket")
+}
+
+fn set(component: &mut Component) -> bool {
+    let bucket = bucket(component);
+    let set = component.view().set(bucket, "k".into(), b"old".to_vec());
+    set.expect("no trap").is_ok()
+}
+
+/// An answer that a guest was asked for before a purge was stored after it: neither `insert` nor
+/// `set` nor what a policy keeps knew when it had begun.
+#[test]
+fn nothing_that_a_guest_begins_before_a_purge_is_stored_after_it() {
+    let asked = Key::for_prompt(&ALICE, "a");
+    let item = Key::for_item(&ALICE, "b", "k");
+    let none = |component: &mut Component| component.ctx.cache.purges().now();
+    let insert: Store = |component, _| component.insert(prompt(&[], "a"), 3).is_ok();
+    let entry_points: [(&str, Key, Before, Store); 9] = [
+        (
+            "insert after lookup",
+            asked,
+            |component| {
+                same(component.finds(prompt(&[], "a")), Ok(false));
+                Mark::at(0)
+            },
+            insert,
+        ),
+        (
+            "insert after contains",
+            asked,
+            |component| {
+                let contains = component.view().contains(prompt(&[], "a"));
+                same(contains.expect("no trap"), Ok(false));
+                Mark::at(0)
+            },
+            insert,
+        ),
+        (
+            "insert after an async lookup",
+            asked,
+            |component| {
+                let key = Key::for_prompt(&ALICE, "a");
+                assert!(block_on(component.ctx.look_up_async(&key)).is_none());
+                Mark::at(0)
+            },
+            insert,
+        ),
+        (
+            "insert after an async contains",
+            asked,
+            |component| {
+                let key = Key::for_prompt(&ALICE, "a");
+                assert!(!block_on(component.ctx.looks_for_async(&key)));
+                Mark::at(0)
+            },
+            insert,
+        ),
+        (
+            "insert after two lookups",
+            asked,
+            |component| {
+                same(component.finds(prompt(&[], "a")), Ok(false));
+                same(component.finds(prompt(&[], "a")), Ok(false));
+                Mark::at(0)
+            },
+            |component, _| {
+                // That of another instance, which does not know of the first.
+                same(component.finds(prompt(&[], "a")), Ok(false));
+                component.insert(prompt(&[], "a"), 3).is_ok()
+            },
+        ),
+        (
+            "set after get",
+            item,
+            |component| {
+                let bucket = bucket(component);
+                let found = component.view().get(bucket, "k".into()).expect("no trap");
+                assert!(matches!(found, Ok(None)));
+                Mark::at(0)
+            },
+            |component, _| set(component),
+        ),
+        (
+            "set after exists",
+            item,
+            |component| {
+                let bucket = bucket(component);
+                let found = component
+                    .view()
+                    .exists(bucket, "k".into())
+                    .expect("no trap");
+                assert!(matches!(found, Ok(false)));
+                Mark::at(0)
+            },
+            |component, _| set(component),
+        ),
+        ("a policy's keep", asked, none, |component, since| {
+            let named = Named::bare(Key::for_prompt(&ALICE, "a"));
+            let kept = component.ctx.keep(&named, b"", b"old", None, since);
+            kept.is_ok()
+        }),
+        ("a recording", asked, none, |component, since| {
+            let key = Key::for_prompt(&ALICE, "a");
+            let now_ms = component.ctx.clock.now_ms();
+            let term = Stated::default().within(None, now_ms).expect("a term");
+            component.ctx.store(&key, b"", b"old", term, since).is_ok()
+        }),
+    ];
+    type Purge = fn(&Cache, &CacheKey);
+    let purges: [(Purge, bool); 6] = [
+        (
+            |cache, key| {
+                cache.remove(key);
+            },
+            true,
+        ),
+        (
+            |cache, key| {
+                cache.remove_now(key);
+            },
+            true,
+        ),
+        (
+            |cache, _| cache.purge_tenant(&ALICE.0).expect("in memory"),
+            true,
+        ),
+        (|cache, _| cache.purge_all().expect("in memory"), true),
+        (
+            |cache, _| cache.purge_tenant(&BOB.0).expect("in memory"),
+            false,
+        ),
+        (
+            |cache, _| {
+                cache.remove(&CacheKey::from_bytes([9; 32]));
+            },
+            false,
+        ),
+    ];
+    for (name, key, before, store) in entry_points {
+        for (number, (purge, is_meant)) in purges.into_iter().enumerate() {
+            let mut component = Component::new(Grant::new("n").for_tenant(ALICE));
+            let key = component.ctx.key(&key);
+            let since = before(&mut component);
+            purge(&component.ctx.cache, &key);
+            assert_eq!(
+                store(&mut component, since),
+                !is_meant,
+                "{name}, purge {number}"
+            );
+            let now_ms = component.ctx.clock.now_ms();
+            let is_there = component.ctx.cache.contains(&key, now_ms);
+            assert_eq!(is_there, !is_meant, "{name}, purge {number}");
+            // What begins now is stored.
+            let now = before_again(&mut component, before);
+            assert!(store(&mut component, now), "{name}, purge {number}");
+        }
+    }
+}
+
+fn before_again(component: &mut Component, before: Before) -> Mark {
+    for name in ["a"] {
+        let _ = component.remove(prompt(&[], name));
+    }
+    let bucket = bucket(component);
+    let deleted = component.view().delete(bucket, "k".into());
+    assert!(deleted.expect("no trap").is_ok());
+    before(component)
+}
+
+/// What a future gives that waits for no other thread.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// A component, a policy too, stores what it has judged by itself. No life makes it outlive that.
+#[test]
+fn an_answer_to_a_request_lives_no_longer_than_it_states() {
+    let mut component = Component::new(Grant::new("n"));
+    let name = || request(Some("Bearer one"));
+    let mut insert = |component: &mut Component, expires_at: &str, ttl_seconds| {
+        let payload = format!(
+            r#"{{"choices":[{{"message":{{"audio":{{"id":"a","expires_at":{expires_at}}}}}}}]}}"#
+        );
+        let options = InsertOptions { ttl_seconds };
+        let mut view = component.view();
+        let inserted = view.insert(name(), Vec::new(), payload.into_bytes(), options);
+        inserted.expect("no trap")
+    };
+    // The clock says 1,000 s.
+    same(insert(&mut component, "1060", None), Ok(()));
+    component.now_ms.store(1_059_999, Ordering::Relaxed);
+    same(component.finds(name()), Ok(true));
+    component.now_ms.store(1_060_000, Ordering::Relaxed);
+    same(component.finds(name()), Ok(false));
+    let expired = || Err(Error::Bypass("expired".into()));
+    same(insert(&mut component, "1060", None), expired());
+    same(insert(&mut component, "\"soon\"", Some(60)), expired());
+    // A shorter life counts.
+    same(insert(&mut component, "9000", Some(60)), Ok(()));
+    component.now_ms.store(1_120_000, Ordering::Relaxed);
+    same(component.finds(name()), Ok(false));
 }

@@ -6,8 +6,8 @@
 use super::{By, Fills};
 use crate::cache::CacheKey;
 use reflex_llm::Tenant;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -45,25 +45,41 @@ impl EdgeFill {
 
 /// Fills that were given back before they were asked for.
 #[derive(Debug, Default)]
-pub(super) struct Released(HashMap<(CacheKey, String), Instant>);
+pub(super) struct Released {
+    at: HashMap<(CacheKey, String), Instant>,
+    /// In the order in which they are forgotten; with some that are gone already.
+    order: VecDeque<(Instant, (CacheKey, String))>,
+}
 
 impl Released {
     fn remember(&mut self, key: &CacheKey, id: &str) {
-        if self.0.len() == RELEASED_MAX {
-            self.0.retain(|_, at| at.elapsed() < RELEASED_TIME_MAX);
+        while let Some((at, _)) = self.order.front()
+            && at.elapsed() >= RELEASED_TIME_MAX
+            && let Some((at, name)) = self.order.pop_front()
+        {
+            if self.at.get(&name) == Some(&at) {
+                self.at.remove(&name);
+            }
         }
-        if self.0.len() < RELEASED_MAX {
-            self.0.insert((*key, id.to_owned()), Instant::now());
+        if self.order.len() < RELEASED_MAX {
+            let (at, name) = (Instant::now(), (*key, id.to_owned()));
+            self.order.push_back((at, name.clone()));
+            self.at.insert(name, at);
         }
     }
 
     /// Whether that fill was given back. That is so for one who asks.
     fn take(&mut self, key: &CacheKey, id: &str) -> bool {
-        if self.0.is_empty() {
+        if self.at.is_empty() {
             return false;
         }
-        let at = self.0.remove(&(*key, id.to_owned()));
+        let at = self.at.remove(&(*key, id.to_owned()));
         at.is_some_and(|at| at.elapsed() < RELEASED_TIME_MAX)
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.order.len()
     }
 }
 
@@ -109,7 +125,7 @@ impl Fills {
             id: id.to_owned(),
             began: Instant::now(),
         };
-        slots.begin(*key, Tenant(*tenant), since, By::Edge(fill));
+        slots.begin_edge(*key, Tenant(*tenant), since, fill);
         Claim::Yours
     }
 
@@ -266,7 +282,7 @@ mod tests {
         for number in 0..2 * RELEASED_MAX {
             fills.give_back(&KEY, &format!("many {number}"));
         }
-        assert_eq!(fills.lock().released.0.len(), RELEASED_MAX);
+        assert_eq!(fills.lock().released.len(), RELEASED_MAX);
     }
 
     #[test]
@@ -275,12 +291,13 @@ mod tests {
         type Purge = fn(&Cache) -> bool;
         let purges: [Purge; 3] = [
             |cache| cache.remove(&KEY),
-            |cache| cache.purge_tenant(&[9; 32]).is_ok(),
+            |cache| cache.purge_tenant(&TENANT).is_ok(),
             |cache| cache.purge_all().is_ok(),
         ];
         for purge in purges {
             assert_eq!(claim(&fills, "a"), Claim::Yours);
             cache.remove(&CacheKey::from_bytes([9; 32]));
+            assert!(cache.purge_tenant(&[9; 32]).is_ok());
             assert!(fills.runs(&KEY));
             purge(&cache);
             assert!(!fills.runs(&KEY));
@@ -288,6 +305,56 @@ mod tests {
             assert!(!fills.end_claim(&KEY, "a"));
             assert!(fills.end_claim(&KEY, "b"));
         }
+    }
+
+    /// With as many fills as there may be, each miss looked at all of them.
+    #[test]
+    fn a_miss_looks_at_no_other_fill_however_many_there_are() {
+        let (_, fills) = fills();
+        let key = |number: u32| {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&number.to_le_bytes());
+            CacheKey::from_bytes(bytes)
+        };
+        let began = |number: u32| fills.claim(&key(number), &TENANT, "a") == Claim::Yours;
+        let full = super::super::FILLS_MAX as u32;
+        assert!((0..full).all(began));
+        assert!(!began(full));
+        assert_eq!(fills.lock().fills.len(), full as usize);
+        // Those that end in whichever way leave their room, also many times over.
+        for number in 0..3 * full {
+            assert!(fills.end_claim(&key(number), "a"));
+            assert!(began(full + number));
+        }
+        assert!(!began(5 * full));
+        let slots = fills.lock();
+        assert!(slots.edge_order.len() <= super::super::EDGE_ORDER_MAX);
+        assert_eq!(slots.fills.len(), full as usize);
+        drop(slots);
+        // Those that may come back are not forgotten for room; those that do not are, one after the
+        // other, as room is wanted.
+        let mut slots = fills.lock();
+        assert!(!slots.has_room());
+        let Some(long_ago) = Instant::now().checked_sub(FILL_TIME_MAX) else {
+            return;
+        };
+        let is_there = |slots: &super::super::Slots, (number, key): &(u64, CacheKey)| {
+            let slot = slots.fills.get(key);
+            slot.is_some_and(|slot| slot.number == *number)
+        };
+        let order: Vec<_> = slots.edge_order.iter().copied().collect();
+        let mut oldest = order.into_iter().filter(|it| is_there(&slots, it));
+        let oldest = [oldest.next().expect("one"), oldest.next().expect("two")];
+        for (_, key) in &oldest {
+            let slot = slots.fills.get_mut(key).expect("it is there");
+            match &mut slot.by {
+                By::Edge(edge) => edge.began = long_ago,
+                by => panic!("{by:?}"),
+            }
+        }
+        assert!(slots.has_room());
+        assert_eq!(slots.fills.len(), full as usize - 1);
+        assert!(!is_there(&slots, &oldest[0]) && is_there(&slots, &oldest[1]));
     }
 
     #[tokio::test]

@@ -9,6 +9,10 @@ const FILL_ID_BYTES_MAX: usize = 64;
 
 /// Which purges there were.
 pub(crate) const EPOCH: HeaderName = HeaderName::from_static("x-reflex-epoch");
+/// From which epoch on a reply tells what was purged: the one that the request has told.
+pub(crate) const PURGED_SINCE: HeaderName = HeaderName::from_static("x-reflex-purged-since");
+/// What was purged since then, one by one.
+pub(crate) const PURGED: HeaderName = HeaderName::from_static("x-reflex-purged");
 /// Whose answer a reply is: the digest that was asked for.
 pub(crate) const ENTRY: HeaderName = HeaderName::from_static("x-reflex-entry");
 /// Who fills a miss.
@@ -25,7 +29,7 @@ pub(crate) const SHAPE: HeaderName = HeaderName::from_static("x-reflex-shape");
 pub(crate) const MODEL: HeaderName = HeaderName::from_static("x-reflex-model");
 /// How many tokens an answer has cost.
 pub(crate) const SAVED: HeaderName = HeaderName::from_static(status::X_REFLEX_SAVED_TOKENS);
-/// Seconds since an answer was stored.
+/// Seconds since an answer was new: how old a reply is, or what an edge brings.
 pub(crate) const AGE: HeaderName = HeaderName::from_static(status::AGE);
 
 pub(crate) fn fill_id(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
@@ -67,4 +71,9 @@ pub(crate) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::try_from(value) {
         headers.insert(name, value);
     }
+}
+
+/// As paths have it.
+pub(super) fn hex(bytes: &[u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

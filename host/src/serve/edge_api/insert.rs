@@ -1,10 +1,11 @@
 //! `PUT` of an entry: an answer is judged once more, and stored unless there was a purge.
 
-use super::fields::{EPOCH, MODEL, SHAPE, TTL, fill_id, number, text};
+use super::fields::{AGE, EPOCH, MODEL, SHAPE, TTL, fill_id, number, text};
 use super::refusal::Refusal;
 use super::{EdgeApi, Name};
 use crate::answer::{AnswerHead, Notes};
-use crate::cache::{CacheKey, InsertError, NewEntry};
+use crate::cache::{CacheKey, InsertError, Mark, NewEntry};
+use crate::revealed;
 use crate::runtime::Gathered;
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -12,7 +13,9 @@ use axum::http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use reflex_llm::{Limits, MODEL_BYTES_MAX, Rejected, Shape, Storable, Validator};
+use reflex_llm::{
+    Limits, MODEL_BYTES_MAX, ProviderControl, Rejected, Shape, Stated, Storable, Term, Validator,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinError;
@@ -90,13 +93,16 @@ impl Drop for Leading {
 struct Arrival {
     api: Arc<EdgeApi>,
     name: Name,
-    /// None is for ever.
+    /// How long it lives from now on. None is for ever.
     ttl: Option<Duration>,
+    /// How old it is already, in seconds.
+    age_seconds: u64,
     shape: Option<Shape>,
     /// For the operator's prices.
     model: Option<String>,
-    /// The epoch that the answer is of.
-    epoch: Option<String>,
+    /// When the answer was asked for, or at least begun to arrive. `None` if nobody can tell, for
+    /// the epoch that it is of is not of this daemon.
+    since: Option<Mark>,
     answer: Storable<Bytes>,
 }
 
@@ -116,6 +122,7 @@ impl Arrival {
                 why,
             ));
         }
+        let age_seconds = number(headers, &AGE)?.unwrap_or(0);
         let ttl = match text(headers, &TTL, "number")? {
             Some("never") => None,
             _ => Some(match number(headers, &TTL)? {
@@ -124,12 +131,13 @@ impl Arrival {
                     return Err(Refusal::bad("ttl", why));
                 }
                 Some(seconds) => Duration::from_secs(seconds),
-                None => api.ttl,
+                // The operator's rule counts from when it was new.
+                None => api.ttl.saturating_sub(Duration::from_secs(age_seconds)),
             }),
         };
         let shape = match text(headers, &SHAPE, "shape")? {
             None => None,
-            Some(name) => Some(Shape::from_name(name).ok_or_else(|| {
+            Some(name) => Some(Shape::from_token(name).ok_or_else(|| {
                 let why = "x-reflex-shape is none that is known here";
                 Refusal::bad("shape", why)
             })?),
@@ -143,56 +151,74 @@ impl Arrival {
             api: Arc::clone(api),
             name,
             ttl,
+            age_seconds,
             shape,
             model: model(headers)?,
-            epoch: text(headers, &EPOCH, "epoch")?.map(str::to_owned),
+            since: match text(headers, &EPOCH, "epoch")? {
+                Some(epoch) => api.epoch.mark(epoch),
+                None => Some(api.cache.purges().now()),
+            },
             answer: Storable {
                 status: 200,
                 headers: kept,
                 body: Bytes::new(),
+                stated: Stated::default(),
             },
         })
     }
 
     fn store(&self) -> Result<(), Refusal> {
         let Self { api, answer, .. } = self;
-        if let Some(shape) = self.shape {
-            judge(shape, answer, api.allow_length).map_err(|rejected| {
-                let why = format!("such an answer is not kept: {rejected}");
-                Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, rejected.detail(), why)
-            })?;
-        }
+        let term = self.term().map_err(|rejected| {
+            if let Some(shape) = self.shape {
+                revealed::note(shape.api, rejected);
+            }
+            let why = format!("such an answer is not kept: {rejected}");
+            Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, rejected.detail(), why)
+        })?;
         let notes = Notes {
             usage: self.shape.and_then(|shape| shape.usage(&answer.body)),
             model: self.model.clone(),
             pace: Vec::new(),
         };
         let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
-        // No purge begins between the look and the insert.
-        let held = api.cache.purges().hold();
-        let current = api.epoch.of(held.count());
-        if self.epoch.as_ref().is_some_and(|known| *known != current) {
-            return Err(Refusal::purged());
-        }
-        let stored = api.cache.insert_now(NewEntry {
+        let since = self.since.ok_or_else(Refusal::purged)?;
+        let new = NewEntry {
             key: &self.name.key,
             tenant: &self.name.tenant,
             metadata: &metadata,
             payload: &answer.body,
-            now_ms: api.clock.now_ms(),
-            ttl_ms: self
-                .ttl
-                .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-        });
-        drop(held);
+            now_ms: term.stored_at_ms,
+            ttl_ms: term.ttl_ms(),
+        };
+        let stored = api.cache.insert_now_since(new, since);
         stored.map_err(|error| match error {
             InsertError::PayloadTooLarge(most) => Refusal::too_large(most),
             InsertError::MetadataTooLarge(most) => Refusal::headers_too_large(most),
             InsertError::QueueFull => Refusal::busy(),
+            InsertError::Purged => Refusal::purged(),
         })?;
         // Whoever brought it: this is what all have waited for.
         api.fills.answered(&self.name.key);
         Ok(())
+    }
+}
+
+impl Arrival {
+    /// Judges the answer, if it says of what shape it is, and says how long it is kept.
+    fn term(&self) -> Result<Term, Rejected> {
+        let stated = match self.shape {
+            Some(shape) => judge(shape, &self.answer, self.api.allow_length)?,
+            None => Stated::default(),
+        };
+        let stated = Stated {
+            age_seconds: self.age_seconds,
+            ..stated
+        };
+        // Within counts from when it was new.
+        let aged = Duration::from_secs(self.age_seconds);
+        let ttl = self.ttl.map(|ttl| ttl.saturating_add(aged));
+        stated.within(ttl, self.api.clock.now_ms())
     }
 }
 
@@ -234,10 +260,13 @@ async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Bytes, Refusal> {
 }
 
 /// The same judgement that the edge has made: what arrives here may have been altered on the way.
-fn judge(shape: Shape, answer: &Storable<Bytes>, allow_length: bool) -> Result<(), Rejected> {
+/// What the answer states of its own end.
+fn judge(shape: Shape, answer: &Storable<Bytes>, allow_length: bool) -> Result<Stated, Rejected> {
     let limits = Limits {
         body_bytes_max: answer.body.len(),
         allow_length,
+        // Of the provider's head, only what clients read is here. The edge has obeyed the rest.
+        provider_control: ProviderControl::Ignore,
     };
     let headers: Vec<(&str, &[u8])> = answer
         .headers
@@ -247,5 +276,5 @@ fn judge(shape: Shape, answer: &Storable<Bytes>, allow_length: bool) -> Result<(
     let mut validator = Validator::new(shape, limits);
     validator.head(answer.status, &headers)?;
     validator.feed(&answer.body);
-    validator.finish(&answer.body).map(drop)
+    validator.finish(&answer.body).map(|answer| answer.stated)
 }

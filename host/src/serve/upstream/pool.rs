@@ -94,6 +94,17 @@ pub(super) struct Stream {
     number: u64,
 }
 
+/// Which connections will do for a request.
+#[derive(Clone, Copy)]
+pub(super) enum Wish {
+    Any,
+    /// None that was idle: the request cannot be sent again should that have ended meanwhile.
+    /// HTTP/2 tells which requests it has not begun with.
+    NotIdle,
+    /// One that was made after this.
+    MadeAfter(Instant),
+}
+
 /// Why a request failed that was sent on a leased connection.
 pub(super) struct SendError {
     pub(super) error: hyper::Error,
@@ -122,19 +133,19 @@ impl Pool {
         &self.connector
     }
 
-    /// A connection for one request, which was made after `since` if that is given.
+    /// A connection for one request.
     ///
     /// # Errors
     ///
     /// No connection can be made.
-    pub(super) async fn lease(self: &Arc<Self>, since: Option<Instant>) -> Result<Lease, BoxError> {
+    pub(super) async fn lease(self: &Arc<Self>, wish: Wish) -> Result<Lease, BoxError> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.next(since) {
+            match self.next(wish) {
                 Next::Use(lease) => return Ok(lease),
-                Next::Open(opening) => return self.open(opening, since, changed).await,
+                Next::Open(opening) => return self.open(opening, wish, changed).await,
                 Next::Wait(waiting) => {
                     changed.await;
                     drop(waiting);
@@ -147,7 +158,7 @@ impl Pool {
     async fn open<'a>(
         self: &'a Arc<Self>,
         opening: Opening,
-        since: Option<Instant>,
+        wish: Wish,
         mut changed: Pin<&mut Notified<'a>>,
     ) -> Result<Lease, BoxError> {
         let opened = async { open(self.connector.connect().await?).await };
@@ -160,7 +171,7 @@ impl Pool {
             }
             changed.set(self.changed.notified());
             changed.as_mut().enable();
-            let found = self.find(&mut self.lock(), since);
+            let found = self.find(&mut self.lock(), wish);
             if let Some(lease) = found {
                 return Ok(lease);
             }
@@ -168,9 +179,9 @@ impl Pool {
     }
 
     /// A connection that is there and has room.
-    fn find(self: &Arc<Self>, state: &mut State, since: Option<Instant>) -> Option<Lease> {
+    fn find(self: &Arc<Self>, state: &mut State, wish: Wish) -> Option<Lease> {
         let now = Instant::now();
-        if since.is_none() {
+        if matches!(wish, Wish::Any) {
             while let Some(idle) = state.idle.pop() {
                 if idle.until > now && idle.sender.is_ready() {
                     return Some(Lease {
@@ -183,7 +194,11 @@ impl Pool {
         }
         state.shared.retain(|shared| !shared.sender.is_closed());
         let has_room = |shared: &&mut Shared| {
-            shared.streams < shared.limit.get() && since.is_none_or(|since| shared.opened > since)
+            let will_do = match wish {
+                Wish::Any | Wish::NotIdle => true,
+                Wish::MadeAfter(then) => shared.opened > then,
+            };
+            will_do && shared.streams < shared.limit.get()
         };
         let shared = state.shared.iter_mut().find(has_room)?;
         shared.streams += 1;
@@ -194,9 +209,9 @@ impl Pool {
         })
     }
 
-    fn next(self: &Arc<Self>, since: Option<Instant>) -> Next {
+    fn next(self: &Arc<Self>, wish: Wish) -> Next {
         let mut state = self.lock();
-        if let Some(lease) = self.find(&mut state, since) {
+        if let Some(lease) = self.find(&mut state, wish) {
             return Next::Use(lease);
         }
         // Whoever opens a connection of HTTP/2 leaves room on it for the others.

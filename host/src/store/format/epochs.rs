@@ -11,6 +11,7 @@ const MAGIC: [u8; 8] = *b"RFXEPOCH";
 const STORE_ID: usize = 16;
 const TENANTS: usize = 32;
 const ALL: usize = 40;
+const FLOOR: usize = 48;
 /// Here the tenants begin, one behind the other.
 const MARKS: usize = 64;
 const MARK_BYTES: usize = 40;
@@ -34,6 +35,9 @@ pub(crate) struct EpochsFile {
     pub(crate) all: u64,
     /// Each tenant's.
     pub(crate) tenants: HashMap<[u8; 32], u64>,
+    /// New records have higher sequences. It lies above those of records that could not be read
+    /// once, so that none of them counts for newer when it can be read again.
+    pub(crate) floor: u64,
 }
 
 impl EpochsFile {
@@ -47,6 +51,7 @@ impl EpochsFile {
             &(self.tenants.len() as u64).to_le_bytes(),
         );
         put(&mut bytes, ALL, &self.all.to_le_bytes());
+        put(&mut bytes, FLOOR, &self.floor.to_le_bytes());
         for (at, (tenant, sequence)) in (MARKS..).step_by(MARK_BYTES).zip(&self.tenants) {
             put(&mut bytes, at, tenant);
             put(&mut bytes, at + 32, &sequence.to_le_bytes());
@@ -72,6 +77,7 @@ impl EpochsFile {
         let marks = (MARKS..).step_by(MARK_BYTES).take(count);
         Ok(Self {
             all: u64::from_le_bytes(take(bytes, ALL)),
+            floor: u64::from_le_bytes(take(bytes, FLOOR)),
             tenants: marks
                 .map(|at| (take(bytes, at), u64::from_le_bytes(take(bytes, at + 32))))
                 .collect(),
@@ -95,6 +101,7 @@ mod tests {
         EpochsFile {
             all: 4,
             tenants: (0..tenants).map(tenant).collect(),
+            floor: 17,
         }
     }
 

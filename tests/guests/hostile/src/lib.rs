@@ -61,6 +61,17 @@ impl Guest for Hostile {
                 sending(request).await;
                 panic!("told to, before the answer")
             }
+            Some(b"spin-after-sending") => {
+                sending(request).await;
+                excess::spin()
+            }
+            Some(b"read-the-answer") => {
+                let response = handler::handle(request).await?;
+                let (_received, done) = wit_future::new(|| Ok(()));
+                let (mut body, _trailers) = Response::consume_body(response, done);
+                let (_, read) = body.read(Vec::with_capacity(1 << 16)).await;
+                panic!("told to, with {} bytes read", read.len())
+            }
             Some(b"spin-with-the-answer") => {
                 let response = handler::handle(request).await;
                 black_box(&response);

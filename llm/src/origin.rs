@@ -1,0 +1,107 @@
+//! Who is asked, as far as it is known what they make of a request.
+
+/// A kind of provider, by the host that is asked. What a gateway or a server of one's own makes of a
+/// request is not known, whatever API it speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// OpenAI itself, and Azure, which runs the same.
+    OpenAi,
+    /// Anthropic itself.
+    Anthropic,
+    /// Google itself.
+    Google,
+    /// A host of which only this is known: `user` names whom to blame for abuse, nothing else.
+    NamesUsers,
+    /// Any other.
+    Other,
+}
+
+/// Hosts, by how their names end. One that begins with a dot is a domain: hosts below it.
+const HOSTS: &[(&str, Origin)] = &[
+    ("api.openai.com", Origin::OpenAi),
+    (".api.openai.com", Origin::OpenAi),
+    (".openai.azure.com", Origin::OpenAi),
+    (".openai.azure.us", Origin::OpenAi),
+    (".openai.azure.cn", Origin::OpenAi),
+    (".cognitiveservices.azure.com", Origin::OpenAi),
+    (".cognitiveservices.azure.us", Origin::OpenAi),
+    (".cognitiveservices.azure.cn", Origin::OpenAi),
+    (".services.ai.azure.com", Origin::OpenAi),
+    (".services.ai.azure.us", Origin::OpenAi),
+    ("api.anthropic.com", Origin::Anthropic),
+    ("generativelanguage.googleapis.com", Origin::Google),
+    ("aiplatform.googleapis.com", Origin::Google),
+    ("-aiplatform.googleapis.com", Origin::Google),
+    ("api.groq.com", Origin::NamesUsers),
+    ("api.x.ai", Origin::NamesUsers),
+    (".api.x.ai", Origin::NamesUsers),
+];
+
+impl Origin {
+    /// The origin of a provider given as `scheme://authority`.
+    pub(crate) fn of(upstream: &str) -> Self {
+        let authority = upstream.split_once("://").map_or("", |(_, rest)| rest);
+        let host = match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            _ => authority,
+        };
+        let ends = |end: &str| {
+            let at = host.len().checked_sub(end.len());
+            let tail = at.and_then(|at| host.get(at..));
+            tail.is_some_and(|tail| tail.eq_ignore_ascii_case(end))
+                && (end.starts_with(['.', '-']) || host.len() == end.len())
+        };
+        let found = HOSTS.iter().find(|(end, _)| ends(end));
+        found.map_or(Self::Other, |&(_, origin)| origin)
+    }
+
+    /// Whether the provider is known to make nothing of a field that names who asks, or what for.
+    pub(crate) fn ignores(self, name: &[u8]) -> bool {
+        match self {
+            Self::OpenAi | Self::Anthropic | Self::Google => true,
+            Self::NamesUsers => name == b"user",
+            Self::Other => false,
+        }
+    }
+
+    /// Whether answers are known to depend on nothing but the request and what it names.
+    pub(crate) fn has_no_memory(self) -> bool {
+        self != Self::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_known_by_their_hosts() {
+        let check = |upstream: &str, origin: Origin| {
+            assert_eq!(Origin::of(upstream), origin, "{upstream}");
+        };
+        check("https://api.openai.com", Origin::OpenAi);
+        check("https://API.OpenAI.com:443", Origin::OpenAi);
+        check("https://eu.api.openai.com", Origin::OpenAi);
+        check("https://mine.openai.azure.com", Origin::OpenAi);
+        check("https://mine.cognitiveservices.azure.com", Origin::OpenAi);
+        check("https://mine.services.ai.azure.com", Origin::OpenAi);
+        check("https://api.anthropic.com", Origin::Anthropic);
+        let google = "https://europe-west1-aiplatform.googleapis.com";
+        check(google, Origin::Google);
+        check("https://api.groq.com", Origin::NamesUsers);
+        for other in [
+            "",
+            "https://",
+            "https://openai.azure.com",
+            "https://api.openai.com.evil.test",
+            "https://myapi.openai.com",
+            "https://evilapi.openai.com:443",
+            "https://mine.azure-api.net",
+            "https://litellm.internal:4000",
+            "http://127.0.0.1:8080",
+            "http://[::1]:8080",
+        ] {
+            check(other, Origin::Other);
+        }
+    }
+}

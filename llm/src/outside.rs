@@ -1,0 +1,301 @@
+//! What in a request says that its answer depends on more than the request: a search, a tool that the
+//! provider runs, or something that the provider keeps.
+//!
+//! Gateways and providers add such fields, models and paths all the time. So names are judged by
+//! their words, and lists hold only what no word tells. Where that is wrong, requests are passed by
+//! without need, which costs a call and not an answer; an operator can say so (`keyed_fields`,
+//! `[[path]]`), and can name what is missed (`bypass_fields`, `bypass_models`).
+
+use crate::Bypass;
+use crate::json::{Kind, Value};
+
+/// Words of fields that ask for a search.
+const SEARCHES: &[&str] = &[
+    "browse",
+    "browser",
+    "browsing",
+    "citation",
+    "citations",
+    "crawl",
+    "deepsearch",
+    "enhancement",
+    "grounding",
+    "internet",
+    "online",
+    "research",
+    "search",
+    "searches",
+    "searching",
+    "searx",
+    "web",
+    "websearch",
+];
+
+/// Words of fields that have the provider run something.
+const RUNS: &[&str] = &[
+    "compound",
+    "connector",
+    "connectors",
+    "extensions",
+    "mcp",
+    "plugin",
+    "plugins",
+    "skill",
+    "skills",
+];
+
+/// Words of fields that name what the provider keeps, and may change.
+const KEPT: &[&str] = &[
+    "agent",
+    "agents",
+    "app",
+    "assistant",
+    "assistants",
+    "bot",
+    "cached",
+    "character",
+    "chatbot",
+    "collection",
+    "collections",
+    "conversation",
+    "conversations",
+    "dataset",
+    "datasets",
+    "flow",
+    "kb",
+    "knowledge",
+    "knowledgebase",
+    "memories",
+    "memory",
+    "persona",
+    "preset",
+    "presets",
+    "rag",
+    "retrieval",
+    "retriever",
+    "session",
+    "thread",
+    "vector",
+    "workflow",
+    "workspace",
+];
+
+/// Fields of that kind of which no word tells.
+const NAMES: &[(&str, Bypass)] = &[
+    ("cache_id", Bypass::ProviderState),
+    ("chatId", Bypass::ProviderState),
+    ("chat_id", Bypass::ProviderState),
+    ("container", Bypass::ProviderState),
+    ("context_cache", Bypass::ProviderState),
+    ("context_id", Bypass::ProviderState),
+    ("file_ids", Bypass::ProviderState),
+    ("files", Bypass::ProviderState),
+    ("promptId", Bypass::ProviderState),
+    ("prompt_id", Bypass::ProviderState),
+    ("prompt_template_id", Bypass::ProviderState),
+    ("prompt_variables", Bypass::ProviderState),
+    ("prompt_version", Bypass::ProviderState),
+    ("template_id", Bypass::ProviderState),
+    ("tool_ids", Bypass::HostedTool),
+    ("tool_servers", Bypass::HostedTool),
+];
+
+/// Fields that have one of the words and mean something else.
+const INSIDE: &[&str] = &["use_beam_search"];
+
+/// Fields that hold what a client library adds for the provider beneath: its members are fields, too.
+const HOLD_FIELDS: &[&str] = &[
+    "extra",
+    "extra_body",
+    "extra_params",
+    "features",
+    "google",
+    "options",
+    "parameters",
+    "providerOptions",
+    "provider_options",
+    "venice_parameters",
+    "vertex",
+];
+
+/// How deep such fields are looked into: `extra_body.google.cached_content` is the third.
+const FIELDS_DEPTH_MAX: usize = 4;
+
+/// Why a request passes by that has this field with this value, if nothing else is known of it.
+pub(crate) fn field(name: &[u8], value: Value<'_>) -> Option<Bypass> {
+    field_at(name, value, 1)
+}
+
+fn field_at(name: &[u8], value: Value<'_>, depth: usize) -> Option<Bypass> {
+    let is = |other: &&str| other.as_bytes() == name;
+    if depth < FIELDS_DEPTH_MAX
+        && value.kind() == Kind::Object
+        && (depth > 1 || HOLD_FIELDS.iter().any(|it| is(&it)))
+    {
+        let mut members = value.members();
+        let found = members.find_map(|(key, value)| {
+            let name = key.map(Value::spelling).unwrap_or_default();
+            field_at(name, value, depth + 1)
+        });
+        if found.is_some() {
+            return found;
+        }
+    }
+    if is_off(value) || INSIDE.iter().any(|it| is(&it)) {
+        return None;
+    }
+    if let Some((_, bypass)) = NAMES.iter().find(|(other, _)| is(&other)) {
+        return Some(*bypass);
+    }
+    let mut told = words(name).filter_map(|word| {
+        let is_one_of = |list: &[&str]| has_word(list, word);
+        match () {
+            () if is_one_of(SEARCHES) => Some(Bypass::WebSearch),
+            () if is_one_of(RUNS) => Some(Bypass::HostedTool),
+            () if is_one_of(KEPT) => Some(Bypass::ProviderState),
+            () => None,
+        }
+    });
+    told.next()
+}
+
+/// Whether a value switches off what its field is for: nothing, false, an empty list, a word for
+/// that, or an object that is switched off by its own switch.
+pub(crate) fn is_off(value: Value<'_>) -> bool {
+    const OFF: [&[u8]; 8] = [
+        b"",
+        b"disable",
+        b"disabled",
+        b"false",
+        b"never",
+        b"no",
+        b"none",
+        b"off",
+    ];
+    match value.kind() {
+        Kind::Null | Kind::False => true,
+        Kind::Number => value.spelling() == b"0",
+        Kind::Array => value.elements().next().is_none(),
+        Kind::Spelled | Kind::Decoded => OFF.contains(&value.spelling()),
+        Kind::Object => ["enable", "enabled", "type"]
+            .iter()
+            .find_map(|name| value.get(name))
+            .is_some_and(|switch| switch.kind() != Kind::Object && is_off(switch)),
+        Kind::True | Kind::Numbers => false,
+    }
+}
+
+/// Words in the names of models that look things up while they answer: OpenAI's `search-preview`
+/// and `deep-research`, Perplexity's `sonar`, OpenRouter's `:online`, Groq's `compound`, Jina's
+/// `deepsearch`, Exa's and Brave's.
+const SEARCHING: &[&str] = &[
+    "brave",
+    "browse",
+    "browsing",
+    "compound",
+    "deepresearch",
+    "deepsearch",
+    "exa",
+    "fastgpt",
+    "grounded",
+    "grounding",
+    "internet",
+    "metaso",
+    "online",
+    "research",
+    "search",
+    "sonar",
+    "websearch",
+];
+
+/// Words in the names of models that are kept by the provider, with a prompt, tools or memory of
+/// their own: agents, OpenRouter's `@preset/…`, ChatGPT's GPTs.
+const KEPT_MODELS: &[&str] = &[
+    "agent", "agents", "asst", "bot", "gizmo", "openclaw", "preset", "presets", "workflow",
+];
+
+/// Why a request for a model of this name passes by.
+pub(crate) fn model(name: &[u8]) -> Option<Bypass> {
+    // What follows in the name of a fine-tuned model is the user's own word for it.
+    let name = match name.strip_prefix(b"ft:") {
+        Some(rest) => rest.split(|&byte| byte == b':').next().unwrap_or(rest),
+        None => name,
+    };
+    let mut words = name.split(|byte| !byte.is_ascii_alphanumeric());
+    words.find_map(|word| {
+        if has_word(SEARCHING, word) {
+            return Some(Bypass::WebSearch);
+        }
+        has_word(KEPT_MODELS, word).then_some(Bypass::ProviderState)
+    })
+}
+
+/// Segments of paths beneath which an application answers that the provider keeps: a prompt, an
+/// agent, a conversation, a store of knowledge.
+const KEPT_PATHS: &[&str] = &[
+    "agent",
+    "agents",
+    "agents_openai",
+    "ai-search",
+    "application",
+    "applications",
+    "apps",
+    "assistant",
+    "assistants",
+    "autorag",
+    "bot",
+    "bots",
+    "chatbots",
+    "chatflows",
+    "chats_openai",
+    "conversations",
+    "knowledge-bases",
+    "presets",
+    "prompt",
+    "prompts",
+    "rag",
+    "rags",
+    "threads",
+    "workflow",
+    "workflows",
+];
+
+/// Whether an application answers at a path, given in normal form, rather than a model alone.
+pub(crate) fn is_kept_at(path: &str) -> bool {
+    let mut segments = path.split('/').map(str::as_bytes);
+    segments.any(|segment| has_word(KEPT_PATHS, segment))
+}
+
+/// Whether a word is one of those, in either case.
+fn has_word(list: &[&str], word: &[u8]) -> bool {
+    let is = |other: &&&str| other.len() == word.len();
+    let mut same_length = list.iter().filter(is);
+    same_length.any(|other| word.eq_ignore_ascii_case(other.as_bytes()))
+}
+
+/// The words of a name: `enable_web_search` and `enableWebSearch` have three each.
+fn words(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let parts = name.split(|byte| !byte.is_ascii_alphanumeric());
+    parts.flat_map(|part| {
+        part.chunk_by(|before, after| !(before.is_ascii_lowercase() && after.is_ascii_uppercase()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cut_into_words() {
+        let check = |name: &str, expected: &[&str]| {
+            let words: alloc::vec::Vec<&[u8]> = words(name.as_bytes()).collect();
+            let expected: alloc::vec::Vec<&[u8]> =
+                expected.iter().map(|it| it.as_bytes()).collect();
+            assert_eq!(words, expected, "{name}");
+        };
+        check("enable_web-search", &["enable", "web", "search"]);
+        check("enableWebSearch", &["enable", "Web", "Search"]);
+        check("sessionID", &["session", "ID"]);
+        check("temperature", &["temperature"]);
+    }
+}
