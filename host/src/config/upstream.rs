@@ -1,0 +1,81 @@
+//! The provider's URL, as `--upstream` and the file give it.
+
+use http::Uri;
+use http::uri::{Authority, Scheme};
+
+/// Where the provider is: scheme, authority, and a path that goes before each request's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// `http` or `https`.
+    pub scheme: Scheme,
+    /// Host and port, without user and password.
+    pub authority: Authority,
+    /// Empty, or a path that starts with a slash and does not end with one.
+    pub prefix: String,
+}
+
+impl std::str::FromStr for Upstream {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: Uri = text
+            .parse()
+            .map_err(|error| format!("`{text}` is not a URL: {error}"))?;
+        let parts = uri.into_parts();
+        let scheme = parts
+            .scheme
+            .filter(|it| *it == Scheme::HTTP || *it == Scheme::HTTPS);
+        let (Some(scheme), Some(authority)) = (scheme, parts.authority) else {
+            return Err(format!("`{text}` is not an http:// or https:// URL"));
+        };
+        if authority.as_str().contains('@') {
+            return Err(format!(
+                "`{text}`: credentials belong into the clients' headers"
+            ));
+        }
+        let path = parts.path_and_query.as_ref();
+        if path.is_some_and(|it| it.query().is_some()) {
+            return Err(format!(
+                "`{text}`: a query cannot be put before each request's path"
+            ));
+        }
+        let prefix = path
+            .map_or("", |it| it.path())
+            .trim_end_matches('/')
+            .to_owned();
+        Ok(Self {
+            scheme,
+            authority,
+            prefix,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams_are_urls_of_a_provider() {
+        let ok = |text: &str, prefix: &str| {
+            assert_eq!(
+                text.parse::<Upstream>().expect(text).prefix,
+                prefix,
+                "{text}"
+            );
+        };
+        ok("https://api.openai.com", "");
+        ok("https://api.openai.com/", "");
+        ok("http://127.0.0.1:9000/openai/", "/openai");
+        let refused = |text: &str| {
+            assert!(text.parse::<Upstream>().is_err(), "{text}");
+        };
+        refused("");
+        refused("api.openai.com");
+        refused("ftp://api.openai.com");
+        refused("https://user:secret@api.openai.com");
+        refused("https://api.openai.com/?a=1");
+        refused("https://");
+        refused("not a url");
+    }
+}
