@@ -107,7 +107,7 @@ impl Counting<'_> {
 
 /// A header that may not be named in `ignored_headers` although a pattern matches it: it says who
 /// asks, or it has rules of its own.
-pub(crate) fn kept_by_all<'n>(tenant_header: Option<&'n str>) -> impl Iterator<Item = &'n str> {
+pub(crate) fn kept_by_all(tenant_header: Option<&str>) -> impl Iterator<Item = &str> {
     const KEPT: [&str; 3] = ["cookie", "proxy-authorization", "x-amz-security-token"];
     let known = CREDENTIALS.iter().chain(SCOPES).chain(&KEPT).copied();
     tenant_header.into_iter().chain(known)

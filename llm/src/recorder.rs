@@ -7,6 +7,7 @@
 //! caller, who has it anyway.
 
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -62,7 +63,7 @@ pub struct Validator {
 #[derive(Debug)]
 enum State {
     Waiting,
-    Recording(Recording),
+    Recording(Box<Recording>),
     Rejected(Rejected),
 }
 
@@ -165,7 +166,9 @@ impl Validator {
             State::Rejected(rejected) => Err(rejected),
         };
         let result = state.as_ref().map(|_| ()).map_err(|&rejected| rejected);
-        self.state = state.map_or_else(State::Rejected, State::Recording);
+        self.state = state.map_or_else(State::Rejected, |recording| {
+            State::Recording(Box::new(recording))
+        });
         result
     }
 

@@ -103,7 +103,7 @@ async fn requests_of_tiny_values_take_little_memory_and_leave_none() {
     }
     edge.client.fetch(few(0)).await;
     let after = memory(&edge, "VmRSS").saturating_sub(before);
-    let kib = |bytes: u64| bytes / REQUESTS as u64 >> 10;
+    let kib = |bytes: u64| (bytes / REQUESTS as u64) >> 10;
     println!(
         "{} KiB a request meanwhile, {} KiB afterwards",
         kib(during),

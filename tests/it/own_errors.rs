@@ -34,11 +34,12 @@ fn check(error: &Answer, status: u16, path: &str, shape: &str) {
     assert_eq!(error.header("access-control-allow-origin"), "*", "{path}");
     assert_eq!(error.header("access-control-allow-credentials"), "");
     let body = error.json();
+    let code = status.to_string();
     let found = match &body {
         Value::Array(items) if items[0]["error"]["status"].is_string() => "google array",
         body if body["type"] == "error" && body["error"]["type"].is_string() => "anthropic",
         body if body["error"]["code"] == status && body["error"]["status"].is_string() => "google",
-        body if body["error"]["code"] == status.to_string() => "openai",
+        body if body["error"]["code"] == code => "openai",
         _ => "none",
     };
     assert_eq!(found, shape, "{path}: {body}");

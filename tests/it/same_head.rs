@@ -187,14 +187,14 @@ pub(crate) async fn upstream() -> Upstream {
 /// `serve`, or transparent mode.
 enum Front {
     Serve(Box<Edge>),
-    Transparent(Out),
+    Transparent(Box<Out>),
 }
 
 impl Front {
     async fn both(upstream: &Upstream) -> [Self; 2] {
         [
             Self::Serve(Box::new(Edge::before(upstream).await)),
-            Self::Transparent(Out::to(upstream)),
+            Self::Transparent(Box::new(Out::to(upstream))),
         ]
     }
 

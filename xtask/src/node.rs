@@ -60,11 +60,9 @@ pub(crate) fn set_up_suspending(skips: Skips) -> Result<()> {
         .stdin(Stdio::null())
         .status()
         .is_ok_and(|status| status.success());
-    if !can_suspend {
-        if let Err(why) = packages_of("tests/hosts", &FILES, "hosts")? {
-            let part = "Node.js with WebAssembly.Suspending";
-            skips.skip(part, &why).map_err(Error::msg)?;
-        }
+    if !can_suspend && let Err(why) = packages_of("tests/hosts", &FILES, "hosts")? {
+        let part = "Node.js with WebAssembly.Suspending";
+        skips.skip(part, &why).map_err(Error::msg)?;
     }
     Ok(())
 }

@@ -281,9 +281,12 @@ fn a_cache_may_begin_without_a_disk() {
     assert!(!cache.stats().healthy);
 }
 
+/// Purges through some other door than the library's.
+type Purge = fn(&Cache);
+
 /// The ways to purge, all of them past the library: the cache underneath is shared with components,
 /// with a daemon, and with other namespaces. Each with whether it covers `A`.
-const PURGES: [(fn(&Cache), bool); 8] = [
+const PURGES: [(Purge, bool); 8] = [
     (
         |cache| {
             cache.core.remove(&cache.key(&A));

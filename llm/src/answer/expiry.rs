@@ -49,10 +49,10 @@ const SECONDS_MAX: u64 = 100_000_000_000;
 pub(super) fn note(name: &[u8], value: Value<'_>, expiry: &mut Expiry) -> Result<(), Rejected> {
     match name {
         b"expires_at" | b"expiresAt" | b"expires_on" | b"expire_time" | b"expireTime"
-        | b"expiration_time" => {
-            if value.kind() != Kind::Null {
-                expiry.take(stated(value).ok_or(Rejected::Expired)?);
-            }
+        | b"expiration_time"
+            if value.kind() != Kind::Null =>
+        {
+            expiry.take(stated(value).ok_or(Rejected::Expired)?);
         }
         b"url" | b"uri" | b"fileUri" | b"file_uri" | b"image" | b"image_url" | b"audio_url"
         | b"video_url" => {

@@ -7,6 +7,9 @@ use crate::random::{Json, Random};
 use crate::request::{Request, chat, completion};
 use crate::responses::response;
 
+/// The members of an object, in their order.
+type Members = Vec<(String, Json)>;
+
 /// One API as the design's table has it.
 pub(crate) struct Valid {
     pub(crate) name: &'static str,
@@ -282,7 +285,7 @@ impl Valid {
 
     /// Puts the members of the API's own objects in another order. Elements of an array stand
     /// where the array does.
-    fn reorder(&self, json: &mut Json, at: &str, order: &mut dyn FnMut(&mut Vec<(String, Json)>)) {
+    fn reorder(&self, json: &mut Json, at: &str, order: &mut dyn FnMut(&mut Members)) {
         match json {
             Json::Array(elements) => {
                 let elements = elements.iter_mut();

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// A counter, its labels, and its value.
+type Expected = (&'static str, &'static [(&'static str, &'static str)], f64);
+
 #[tokio::test]
 async fn the_same_words_stand_in_envoys_statistics() {
     let (_upstream, _daemon, envoy) = line().await;
@@ -22,7 +25,7 @@ async fn the_same_words_stand_in_envoys_statistics() {
     envoy.client.fetch(unwanted.key(Some("sk-other"))).await;
     let cut_short = Ask::chat("hello").mock("length");
     envoy.client.fetch(cut_short).await;
-    let expected: [(&str, &[(&str, &str)], f64); 6] = [
+    let expected: [Expected; 6] = [
         ("reflex_key_splits_total", &[("by", "header")], 2.0),
         ("reflex_bypasses_total", &[("reason", "no-store")], 1.0),
         ("reflex_not_kept_total", &[("reason", "length")], 1.0),

@@ -394,9 +394,7 @@ fn nothing_that_a_guest_begins_before_a_purge_is_stored_after_it() {
 }
 
 fn before_again(component: &mut Component, before: Before) -> Mark {
-    for name in ["a"] {
-        let _ = component.remove(prompt(&[], name));
-    }
+    let _ = component.remove(prompt(&[], "a"));
     let bucket = bucket(component);
     let deleted = component.view().delete(bucket, "k".into());
     assert!(deleted.expect("no trap").is_ok());
