@@ -130,7 +130,7 @@ fn field_at(name: &[u8], value: Value<'_>, depth: usize) -> Option<Bypass> {
     let is = |other: &&str| other.as_bytes() == name;
     if depth < FIELDS_DEPTH_MAX
         && value.kind() == Kind::Object
-        && (depth > 1 || HOLD_FIELDS.iter().any(|it| is(it)))
+        && (depth > 1 || HOLD_FIELDS.iter().any(&is))
     {
         let mut members = value.members();
         let found = members.find_map(|(key, value)| {
@@ -141,7 +141,7 @@ fn field_at(name: &[u8], value: Value<'_>, depth: usize) -> Option<Bypass> {
             return found;
         }
     }
-    if is_off(value) || INSIDE.iter().any(|it| is(it)) {
+    if is_off(value) || INSIDE.iter().any(&is) {
         return None;
     }
     if let Some((_, bypass)) = NAMES.iter().find(|(other, _)| is(other)) {
