@@ -11,7 +11,8 @@ impl Cache {
     /// disk is in trouble from now until then. Returns whether there was one to be found.
     ///
     /// When more comes than the disk takes, this waits for it, up to a second. With
-    /// [`Durability::EveryInsert`] it also waits until the removal is durable, no longer either.
+    /// [`Durability::EveryInsert`](super::Durability::EveryInsert) it also waits until the removal is
+    /// durable, no longer either.
     pub fn remove(&self, key: &CacheKey) -> bool {
         let was_there = self.take_away(key, None, Wait::ForRoom);
         self.wait_until_durable();
