@@ -481,10 +481,9 @@ impl Play {
     /// How often something was counted.
     fn counted(&mut self, name: &str) -> u64 {
         self.count();
-        self.counts
-            .get(&format!("reflex_{name}"))
-            .copied()
-            .unwrap_or(0)
+        let name = format!("reflex_{name}");
+        assert!(Counts::names().contains(&name), "no counter {name}");
+        self.counts.get(&name).copied().unwrap_or(0)
     }
 
     fn count(&mut self) {

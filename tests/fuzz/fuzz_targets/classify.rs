@@ -83,7 +83,7 @@ fn split(input: &[u8]) -> Option<(Request<'_>, &[u8])> {
 
 fn check_key(request: &mut Request<'_>, exchange: Exchange, body: &[u8]) {
     assert_eq!(
-        Shape::from_token(exchange.shape.name()),
+        Shape::from_token(&exchange.shape.token()),
         Some(exchange.shape)
     );
     let digest = Some(exchange.key.digest);

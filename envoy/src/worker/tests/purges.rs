@@ -305,12 +305,13 @@ fn a_removal_costs_no_other_answer() {
         let hot = play.asks(&other);
         play.hit(hot, &json("new"));
         play.settle();
-        let dropped = ["drops_purged", "drops_refused"].map(|name| play.counted(name));
+        let dropped =
+            ["not_kept_total.purged", "not_kept_total.refused"].map(|name| play.counted(name));
         assert_eq!(dropped, [0, 0]);
         // What was removed is gone, and so is what was asked for before that.
         play.answers(refreshed, &json("late"));
         play.settle();
-        assert_eq!(play.counted("drops_purged"), 1);
+        assert_eq!(play.counted("not_kept_total.purged"), 1);
         let next = play.asked(&removed);
         play.provider(next);
         play.ends();
@@ -370,7 +371,7 @@ fn what_was_begun_before_more_purges_than_are_remembered_is_not_kept() {
     knows(&mut play);
     play.answers(id, &json("old"));
     play.settle();
-    assert_eq!(play.counted("drops_purged"), 1);
+    assert_eq!(play.counted("not_kept_total.purged"), 1);
     let next = play.asked(&Ask::chat("hello"));
     play.provider(next);
     play.ends();
