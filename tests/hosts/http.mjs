@@ -116,7 +116,8 @@ const http = {
     // A body that is still on its way would be waited for here.
     await Promise.resolve();
     const isWhole = BigInt(request.body.length) <= bytesMax;
-    return { request, body: isWhole ? request.body : undefined };
+    const body = isWhole ? { tag: "ok", val: request.body } : { tag: "err", val: "too-long" };
+    return { request, body };
   },
   editRequest: (request, remove, set) => request.edit(remove, set),
   editResponse: (response, remove, set) => response.mark(remove, set),
@@ -149,7 +150,10 @@ const http = {
       const type = encode(response.header("content-type") ?? "application/json");
       cache.insert({ tag: "key", val: key }, type, response.body, { ttlSeconds });
     }
-    fill?.end(isGood ? { tag: "follow", val: copy(response) } : { tag: "again" });
+    const followed = copy(response);
+    // What this cache has said to the leader is not for those who follow.
+    followed.edit(["cache-status"], []);
+    fill?.end(isGood ? { tag: "follow", val: followed } : { tag: "again" });
     return response;
   },
 };

@@ -60,7 +60,10 @@ pub(crate) fn check(answer: &Answer, texts: &[&str]) {
 #[tokio::test]
 async fn only_what_is_not_known_is_asked_for_and_the_rest_of_the_request_is_as_it_was() {
     let upstream = Upstream::start().await;
-    let edge = Edge::before(&upstream).await;
+    let edge = Plan::new(&upstream.url())
+        .config("ignored_fields = [\"user\"]\n")
+        .start()
+        .await;
     let first = fetch(&edge, json!(["a", "b b"])).await;
     assert_eq!(first.header("cache-status"), MISS);
     let texts = ["c", "b b", "d d d", "c", "a"];
