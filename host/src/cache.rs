@@ -307,6 +307,29 @@ impl Cache {
         self.put(new, Wait::No)
     }
 
+    /// As [`insert_now_since`](Self::insert_now_since), under a key that was
+    /// [made of](CacheKey::new) this digest. Edges that keep copies by digest let go of the one that
+    /// it replaces, if that was still an answer, and of nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As of [`insert_since`](Self::insert_since).
+    pub fn insert_named_now_since(
+        &self,
+        new: NewEntry<'_>,
+        digest: &[u8; 32],
+        since: Mark,
+    ) -> Result<Entry, InsertError> {
+        // Hot copies of an entry that has expired are of no use, so nobody need hear of it.
+        let replaces = self.may_contain(new.key, new.now_ms);
+        let entry = self.insert_now_since(new, since)?;
+        // Told when the new one can be found: who lets go of a copy earlier may fetch it once more.
+        if replaces {
+            self.shared.purges.note_replaced(*digest);
+        }
+        Ok(entry)
+    }
+
     /// Waits until an entry of about this length is not refused for want of room, up to a second,
     /// for callers that insert with [`insert_now`](Self::insert_now) on a thread that may wait.
     /// Whether there was room then: another thread may take it.

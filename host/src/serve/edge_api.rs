@@ -62,7 +62,8 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// The longest that a purge is waited for. It goes on, but a disk that hangs may take for ever.
 const PURGE_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// So many purges a reply tells of one by one. Whoever has missed more lets go of all that it has.
+/// So many purges and replacements a reply tells of one by one. Whoever has missed more purges lets go
+/// of all that it has; of more replacements it hears next time.
 const PURGES_TOLD_MAX: usize = 64;
 
 /// What the edge API works with.
@@ -169,7 +170,7 @@ struct Name {
     digest: [u8; 32],
 }
 
-/// Counts the beginnings and the ends of purges. Those who keep answers of their own compare it,
+/// Counts the beginnings and the ends of purges, and replacements. Those who keep answers of their own compare it,
 /// and let go of what was purged since the one that they know, as far as they are told what that
 /// was, or of everything.
 ///
@@ -204,16 +205,16 @@ impl Epoch {
         (epoch == self.of(count)).then(|| Mark::at(count))
     }
 
-    /// What was purged since an epoch, one by one; `None` if whoever knows no more than that has
-    /// to let go of everything.
-    fn told_since(&self, epoch: &str) -> Option<String> {
+    /// What is gone since an epoch, one by one, and which epoch knows of that and no more, if that is
+    /// not the newest; `None` if whoever knows no more than that has to let go of everything.
+    fn told_since(&self, epoch: &str) -> Option<(String, Option<Mark>)> {
         let told = self.purges.gone_since(self.mark(epoch)?, PURGES_TOLD_MAX)?;
         let one = |gone: &Gone| match gone {
             Gone::Tenant(tenant) => format!("tenant={}", hex(tenant)),
             Gone::Digest(digest) => format!("digest={}", hex(digest)),
         };
-        let told: Vec<_> = told.iter().map(one).collect();
-        Some(told.join(", "))
+        let gone: Vec<_> = told.gone.iter().map(one).collect();
+        Some((gone.join(", "), told.up_to))
     }
 }
 
@@ -236,8 +237,13 @@ async fn counted(State(api): State<Arc<EdgeApi>>, request: Request, next: Next) 
     }
     if let Some(known) = known.filter(|known| headers.get(EPOCH) != Some(known))
         && let Ok(since) = known.to_str()
-        && let Some(purged) = api.epoch.told_since(since)
+        && let Some((purged, up_to)) = api.epoch.told_since(since)
     {
+        let tells = headers.get(EPOCH).and_then(|epoch| epoch.to_str().ok());
+        let tells = tells.and_then(|epoch| api.epoch.mark(epoch));
+        if let Some(up_to) = up_to.filter(|up_to| tells.is_none_or(|tells| tells > *up_to)) {
+            set(headers, EPOCH, &api.epoch.of(up_to.count()));
+        }
         set(headers, PURGED_SINCE, since);
         set(headers, PURGED, &purged);
     }
