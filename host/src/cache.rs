@@ -63,27 +63,27 @@ use writer::{Trouble, Writer, WriterThread};
 /// After the disk failed, inserts go to memory for this long before one tries it again.
 const RETRY_AFTER_MS: u64 = 1000;
 
-/// So long does whoever wants counts wait for a disk that is at something.
+/// How often reading counts waits for a busy disk.
 const STATS_WAITS_MAX: u32 = 10;
 const STATS_WAIT: Duration = Duration::from_millis(1);
 
-/// What a look into the cache counts as.
+/// How a lookup is counted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Use {
     Hit,
     None,
 }
 
-/// What is there has to be fetched from disk first.
+/// The entry has to be read from disk first.
 #[derive(Debug)]
 struct Cold;
 
-/// What a lookup found.
+/// The outcome of a lookup.
 #[derive(Clone, Debug)]
 pub enum Lookup {
     /// The answer.
     Hit(Entry),
-    /// An answer that has expired. To be treated as a miss by whoever has no better use.
+    /// An answer that has expired. Without a use for it, treat it as a miss.
     Stale(Entry),
     /// Nothing.
     Miss,
@@ -100,7 +100,7 @@ impl Lookup {
 
     fn of(found: Option<Entry>, now_ms: u64) -> Self {
         match found {
-            // How old it is nobody can tell, so that it is of no use to anyone.
+            // Its age is unknown, so it cannot be served.
             Some(entry) if entry.is_from_the_future(now_ms) => Self::Miss,
             Some(entry) if entry.is_expired(now_ms) => Self::Stale(entry),
             Some(entry) => Self::Hit(entry),
@@ -126,7 +126,7 @@ struct Shared {
     index: Arc<Index>,
     /// Entries in memory.
     memory: Memory,
-    /// Who was purged.
+    /// The purge marks.
     epochs: Arc<Epochs>,
     /// Empty: in memory only, for good or for now. Held while the disk is waited for;
     /// [`Self::writer`] takes it.
@@ -135,13 +135,13 @@ struct Shared {
     absence: Option<Absence>,
     /// How many wait for it.
     wanted: AtomicUsize,
-    /// Somebody writes what is put into the queue; otherwise whoever puts it there.
+    /// Whether a writer thread empties the queue; otherwise the inserting thread does.
     has_thread: AtomicBool,
-    /// Held by whoever syncs.
+    /// Held during a sync.
     syncing: Mutex<()>,
     trouble: Mutex<Option<Trouble>>,
     is_in_trouble: AtomicBool,
-    /// As it was when somebody last looked.
+    /// As of the last look.
     store_stats: Mutex<StoreStats>,
     bell: Arc<Bell>,
     durability: Durability,
@@ -250,13 +250,13 @@ impl Cache {
         found.is_some_and(|entry| !entry.is_expired(now_ms))
     }
 
-    /// Stores an entry, in place of the one before, and returns it. A lookup finds it from now
-    /// on, until it expires, is removed, or has to make room. It is written to disk at once, but
-    /// by another thread: it outlives the process when that has come to it, and the machine after
-    /// the next [`sync`](Self::sync).
+    /// Stores an entry, in place of an older one, and returns it. A lookup finds it from now on,
+    /// until it expires, is removed, or makes room. The writer thread writes it to disk at once:
+    /// after that it survives the end of the process, and after the next [`sync`](Self::sync) a loss
+    /// of power.
     ///
-    /// When more comes than the disk takes, this waits for it, up to a second. With
-    /// [`Durability::EveryInsert`] it also waits until the entry is durable, no longer either.
+    /// If the disk does not keep up, this waits for it, up to a second. With
+    /// [`Durability::EveryInsert`] it also waits until the entry is durable, again up to a second.
     ///
     /// # Errors
     ///
@@ -268,8 +268,8 @@ impl Cache {
         Ok(entry)
     }
 
-    /// As [`insert`](Self::insert), for threads that must not wait for the disk: where it does
-    /// not keep up, the entry is refused at once, and nobody waits until it is durable.
+    /// As [`insert`](Self::insert), for threads that must not wait for the disk: if it does not keep
+    /// up, the entry is refused at once. This never waits until the entry is durable.
     ///
     /// # Errors
     ///
@@ -286,7 +286,7 @@ impl Cache {
     /// As of [`insert`](Self::insert), and [`InsertError::Purged`]: a purge since then covers the
     /// entry.
     pub fn insert_since(&self, new: NewEntry<'_>, since: Mark) -> Result<Entry, InsertError> {
-        // Waited for in advance: purges wait for what comes now.
+        // Wait before holding off purges.
         self.wait_for_room(new.metadata.len() as u64 + new.payload.len() as u64);
         let entry = self.insert_now_since(new, since)?;
         self.wait_until_durable();
@@ -351,8 +351,7 @@ impl Cache {
         Ok(entry)
     }
 
-    /// Which purges there were. Whoever stores what took time to fetch asks here whether it may
-    /// still be stored.
+    /// The purges so far. They tell whether an answer that took time to fetch may still be stored.
     pub fn purges(&self) -> &Arc<Purges> {
         &self.shared.purges
     }
@@ -362,8 +361,8 @@ impl Cache {
         self.shared.durability == Durability::EveryInsert
     }
 
-    /// With [`Durability::EveryInsert`], waits until all that was stored and removed before is
-    /// durable, at most a second. Otherwise nobody has to be sure of that, and this does nothing.
+    /// With [`Durability::EveryInsert`], waits until all earlier inserts and removals are durable, at
+    /// most a second. With another durability this does nothing.
     pub fn wait_until_durable(&self) {
         if self.has_to_be_durable() {
             self.shared.wait_until_durable();

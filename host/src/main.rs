@@ -66,7 +66,7 @@ struct Serve {
 /// A file has become larger than is allowed. Linux' number of it, on every kind of machine that we
 /// know.
 const SIGXFSZ: i32 = 25;
-/// What the user gave cannot be run with: the same code that clap uses.
+/// Invalid flags or configuration: the same code that clap uses.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -121,8 +121,8 @@ fn tenant(who: &WhoIs) -> ExitCode {
 }
 
 async fn run(config: Config) -> ExitCode {
-    // A file that may not grow any further (`ulimit -f`) is an error of the write, which the store
-    // copes with, once somebody listens for the signal that would end the process.
+    // At the file size limit (`ulimit -f`) the system sends a signal that ends the process. With a
+    // listener for it, the write fails instead, which the store handles.
     let _file_size = match signal(SignalKind::from_raw(SIGXFSZ)) {
         Ok(listener) => listener,
         Err(error) => return fail(&format!("cannot listen for signals: {error}")),
@@ -145,7 +145,7 @@ async fn run(config: Config) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The addresses on standard output, one a line: with port 0 nobody could know them otherwise.
+/// The addresses on standard output, one a line: with port 0 the system chooses them.
 fn announce(server: &Server) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     if let Some(address) = server.address()? {

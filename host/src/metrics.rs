@@ -42,7 +42,7 @@ pub struct Metrics {
     cache: CacheGauges,
 }
 
-/// What the tokens of a model cost, in whatever money the operator counts in.
+/// Prices of a model's tokens, in the operator's currency.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Price {
     /// The model's name, in which `*` stands for any text.
@@ -155,8 +155,8 @@ const HIT_BUCKETS: [f64; 10] = [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 1e-2, 0.
 const MISS_BUCKETS: [f64; 10] = [1e-3, 1e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
 impl Metrics {
-    /// Counters at zero. Of several prices for a model, the first counts. Who waits for fills is
-    /// among what is told, what requests hold of the budget, and what the guest was refused.
+    /// Counters at zero. Of several prices for a model, the first counts. The metrics include the
+    /// followers of fills, the budget in use, and the guest's refusals.
     pub fn new(
         prices: Vec<Price>,
         fills: Arc<Fills>,
@@ -438,7 +438,7 @@ impl Metrics {
         self.edge_requests.get_or_create(&labels).inc();
     }
 
-    /// What the daemon's guest was refused is counted in here.
+    /// Counts the refusals of the daemon's guest.
     pub(crate) fn allowance(&self) -> Arc<Allowance> {
         Arc::clone(&self.allowance)
     }

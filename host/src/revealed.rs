@@ -5,7 +5,7 @@
 use reflex_llm::{Api, Rejected};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Those APIs that were told of, one bit each.
+/// The APIs that were logged already, one bit each.
 static TOLD: AtomicU32 = AtomicU32::new(0);
 
 const _: () = assert!(Api::ALL.len() <= u32::BITS as usize);

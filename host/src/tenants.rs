@@ -1,5 +1,5 @@
-//! Who is who: a tenant's name as operators write it, so that a configuration names tenants
-//! without holding their credentials.
+//! A tenant's name as operators write it, so that a configuration names tenants without holding
+//! their credentials.
 
 use reflex_llm::Tenant;
 

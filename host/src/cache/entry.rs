@@ -1,4 +1,4 @@
-//! An entry as it is handed to whoever looked it up: the record's bytes and its times.
+//! An entry as a lookup returns it: the record's bytes and its times.
 
 use super::CacheKey;
 use crate::store::{NEVER, NewRecord, Place, Shape, tenant_of};
@@ -6,8 +6,8 @@ use bytes::Bytes;
 use std::fmt;
 
 /// A stored answer. A clone costs a reference count, and nothing is copied: metadata and
-/// payload are slices of the mapped segment, which they keep readable for as long as anyone
-/// holds them, also when the entry is evicted meanwhile.
+/// payload are slices of the mapped segment. They stay readable for as long as they are held, also
+/// when the entry is evicted meanwhile.
 #[derive(Clone)]
 pub struct Entry {
     /// Header, metadata, payload and padding.
@@ -55,7 +55,7 @@ impl Entry {
         )
     }
 
-    /// What was stored beside the payload.
+    /// The metadata stored beside the payload.
     pub fn metadata(&self) -> &[u8] {
         &self.record[self.shape.metadata()]
     }
@@ -74,7 +74,7 @@ impl Entry {
         self.shape.payload_bytes.into()
     }
 
-    /// What the entry takes in memory or on disk.
+    /// The size of the entry's record, in memory or on disk.
     pub(super) fn record_bytes(&self) -> u64 {
         self.shape.record_bytes()
     }
@@ -107,8 +107,8 @@ impl Entry {
         now_ms >= self.expires_at_ms || self.is_from_the_future(now_ms)
     }
 
-    /// Whether it was stored later than now. No tolerance: whoever finds an entry has read the
-    /// clock after it was stored, or loses no more than a hit of the same millisecond.
+    /// Whether it was stored later than now. No tolerance: a lookup that read the clock before the
+    /// insert loses at most a hit of the same millisecond.
     pub(super) fn is_from_the_future(&self, now_ms: u64) -> bool {
         self.stored_at_ms > now_ms
     }

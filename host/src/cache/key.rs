@@ -1,4 +1,4 @@
-//! The key of an entry: who asks, in which namespace, for what.
+//! The key of an entry: tenant, namespace and digest.
 
 use blake3::Hasher;
 use blake3::hazmat::{ContextKey, HasherExt, hash_derive_key_context};

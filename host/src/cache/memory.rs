@@ -3,13 +3,12 @@
 //!
 //! ```text
 //! find   ─► entries (papaya: key ─► Entry, no lock)
-//!              └ one of SAMPLED reads ─► policy (moka: key ─► weight), which says who leaves
+//!              └ one of SAMPLED reads ─► policy (moka: key ─► weight), which evicts
 //! insert ─► entries, policy
 //! ```
 //!
-//! moka alone would do, but takes a lock's worth of time for each read and, every 64 reads,
-//! the time to digest them, on the reader's thread. What is asked for often is seen to be so
-//! in a sample, too.
+//! moka alone would take a lock's worth of time for each read, and every 64 reads the time to
+//! process them, on the reader's thread. A sample also shows which entries are asked for often.
 
 use super::entry::Entry;
 use crate::store::{ALIGN, KeyState};
@@ -19,7 +18,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// One of so many reads is passed on to the policy.
+/// One in this many reads is passed on to the policy.
 const SAMPLED: u64 = 16;
 
 /// Entries in memory, within a bound of bytes and the entry that is just put in.
@@ -34,7 +33,7 @@ pub(super) struct Memory {
 struct Entries {
     entries: papaya::HashMap<[u8; 32], Entry, KeyState>,
     payload_bytes: AtomicU64,
-    /// What they take, in bytes of memory.
+    /// The memory of all entries, in bytes.
     record_bytes: AtomicU64,
     evictions: AtomicU64,
 }
@@ -48,8 +47,8 @@ impl Memory {
             record_bytes: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
         });
-        // Weighed in units of ALIGN, so that the largest record fits moka's u32. No entry
-        // weighs less than its share of entries_max, and so there are no more than that.
+        // Weighed in units of ALIGN, so that the largest record fits moka's u32. Each entry weighs
+        // at least its share of entries_max, which bounds the number of entries.
         let max = bytes_max / ALIGN;
         let least = u32::try_from(max / entries_max.max(1)).unwrap_or(u32::MAX);
         let policy = moka::sync::Cache::builder()
@@ -83,7 +82,7 @@ impl Memory {
         Some(entry)
     }
 
-    /// The entry of a key, and nobody notices.
+    /// The entry of a key, without telling the policy.
     pub(super) fn peek(&self, key: &[u8; 32]) -> Option<Entry> {
         if !self.is_used.load(Relaxed) {
             return None;
@@ -112,7 +111,7 @@ impl Memory {
         }
     }
 
-    /// Removes the entry of a key; whether there was one.
+    /// Removes the entry of a key; whether it existed.
     pub(super) fn remove(&self, key: &[u8; 32]) -> bool {
         if !self.is_used.load(Relaxed) {
             return false;
@@ -129,7 +128,7 @@ impl Memory {
         }
     }
 
-    /// Lets those go for which there is no room. Otherwise done along with later calls.
+    /// Evicts the entries past the bounds now, instead of along with later calls.
     pub(super) fn settle(&self) {
         self.policy.run_pending_tasks();
     }
@@ -143,7 +142,7 @@ impl Memory {
         self.entries.payload_bytes.load(Relaxed)
     }
 
-    /// What all entries together take, in bytes of memory.
+    /// The memory of all entries, in bytes.
     #[cfg(test)]
     pub(super) fn record_bytes(&self) -> u64 {
         self.entries.record_bytes.load(Relaxed)

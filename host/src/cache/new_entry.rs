@@ -3,7 +3,7 @@
 use super::CacheKey;
 use std::{error, fmt};
 
-/// Metadata is status and headers; whoever needs more than this has a payload.
+/// Metadata is status and headers; anything longer belongs into the payload.
 pub const METADATA_BYTES_MAX: usize = 64 << 10;
 
 /// An entry to store.
@@ -17,8 +17,8 @@ pub struct NewEntry<'a> {
     pub metadata: &'a [u8],
     /// At most [`CacheOptions::entry_bytes_max`](super::CacheOptions::entry_bytes_max).
     pub payload: &'a [u8],
-    /// When it was new, in milliseconds since 1970: now, or earlier for what comes from another
-    /// cache.
+    /// When the answer was made, in milliseconds since 1970: now, or earlier if it comes from
+    /// another cache.
     pub now_ms: u64,
     /// How long it is an answer, from then on; `None` is for ever.
     pub ttl_ms: Option<u64>,

@@ -1,13 +1,12 @@
-//! Which purges there were, so that nothing that was begun before one is stored after it.
+//! The purges so far, so that no fill from before a purge is stored after it.
 //!
 //! ```text
 //! begin to fetch ─► now: a Mark        …        hold ─► is anything purged since? ─► insert
 //!                              purge: count + 1, noted ─► entries go ─► count + 1 ─► listeners
 //! ```
 //!
-//! A removal of one entry is a purge of that entry. A purge waits for those who hold; so whoever
-//! stores while it holds is either overtaken by the purge, which then removes what was stored, or
-//! sees it.
+//! A removal of one entry is a purge of that entry. A purge waits for every hold. So an insert under
+//! a hold either sees the purge, or ends before it, and the purge then removes what was stored.
 
 use super::key::CacheKey;
 use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -15,16 +14,16 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, PoisonError, Weak};
 
-/// So many purges are remembered, at some 80 bytes each. Whoever began before the oldest of them
+/// Bound of the remembered purges, at some 80 bytes each. A fill from before the oldest of them
 /// counts as purged: that costs a miss.
 const PURGES_MAX: usize = 4096;
 
-/// What a purge is about.
+/// The subject of a purge.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Purged {
     /// Everything.
     All,
-    /// What this tenant has stored.
+    /// All entries of this tenant.
     Tenant([u8; 32]),
     /// One entry, whether it was there or not.
     Entry(CacheKey),
@@ -57,14 +56,14 @@ impl fmt::Debug for Purged {
 pub struct Mark(u64);
 
 impl Mark {
-    /// The moment after so many beginnings and ends, as [`Purges::count`] tells them.
+    /// The moment at this [`Purges::count`] of beginnings and ends.
     #[cfg(any(feature = "serve", test))]
     pub(crate) fn at(count: u64) -> Self {
         Self(count)
     }
 }
 
-/// What a purge was about, for those who keep copies and know entries by tenant and digest.
+/// The subject of a purge, for edges, which know entries by tenant and digest.
 #[cfg(any(feature = "serve", test))]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gone {
@@ -75,7 +74,7 @@ pub(crate) enum Gone {
 
 /// Gone of each purge when it is done.
 pub trait PurgeListener: Send + Sync {
-    /// Nobody finds any more what was there before.
+    /// Called once no lookup finds the purged entries any more.
     fn purged(&self, what: &Purged);
 }
 
@@ -150,7 +149,7 @@ impl Log {
 }
 
 impl Purges {
-    /// To be compared with later. What is begun now has met no purge yet.
+    /// The current mark, to compare with later.
     pub fn now(&self) -> Mark {
         Mark(self.read().count)
     }
@@ -172,9 +171,9 @@ impl Purges {
         Held(self.read())
     }
 
-    /// What was purged, or is being purged, by purges that had not ended at that mark: what was read
-    /// then may be from before them. Each once, at most `most`; `None` when there is more, when it
-    /// is not known, or when it is everything.
+    /// The subjects of the purges that had not ended at that mark: copies read then may be from
+    /// before them. Each subject once, at most `most`. `None` if there are more, if one is unknown,
+    /// or if everything was purged.
     #[cfg(any(feature = "serve", test))]
     pub(crate) fn gone_since(&self, mark: Mark, most: usize) -> Option<Vec<Gone>> {
         let log = self.read();
@@ -231,7 +230,7 @@ impl Purges {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Log> {
-        // What is changed under this lock is whole between any two statements.
+        // A panic under this lock leaves the log consistent: each statement does.
         self.log.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -345,7 +344,7 @@ mod tests {
             check(start, Some("d5"));
             check(during, Some("d5"));
         });
-        // What was read while it went on may be from before it.
+        // A copy read during the purge may be from before it.
         check(during, Some("d5"));
         check(purges.now(), Some(""));
         purges.note_named(Purged::Entry(KEY), Some(DIGEST), || ());
@@ -356,7 +355,7 @@ mod tests {
         purges.note(Purged::Tenant([4; 32]), || ());
         check(start, None);
         check(middle, Some("t3 t4"));
-        // Nobody can tell which digest it was.
+        // Its digest is unknown.
         purges.note(Purged::Entry(OTHER), || ());
         check(middle, None);
         let late = purges.now();

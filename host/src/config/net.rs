@@ -47,7 +47,7 @@ impl Default for NetLimits {
     }
 }
 
-/// What the file says of them.
+/// The limits of connections, from the file.
 pub(super) fn limits(file: &File) -> Result<NetLimits, String> {
     let defaults = NetLimits::default();
     let wait = |name, value: Option<NonZeroU64>, default: Duration| {

@@ -1,4 +1,4 @@
-//! What a cache is opened with; each default with its reason in `CacheOptions`.
+//! The settings of a cache; `CacheOptions` has the reason for each default.
 
 use super::flights::Flights;
 use super::{Cache, Shared};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Who may wait for others' fetches at once: what a busy process has of tasks, and a few MiB.
+/// Followers at once: as many as a busy process has tasks, and a few MiB.
 const WAITERS_MAX_DEFAULT: usize = 10_000;
 
 /// Longer than a model takes for its answer, as a rule.
@@ -54,14 +54,14 @@ impl Builder {
         self
     }
 
-    /// What the files may occupy, in bytes. 4 GiB.
+    /// Upper bound of the files, in bytes. Default: 4 GiB.
     pub fn disk_bytes_max(mut self, bytes: u64) -> Self {
         self.options.disk_bytes_max = bytes;
         self
     }
 
-    /// What answers in memory may occupy, in bytes: those that the disk did not take, or all of
-    /// [`in_memory`](Self::in_memory). 256 MiB.
+    /// Upper bound of answers in memory, in bytes: those that the disk did not take, or all of
+    /// [`in_memory`](Self::in_memory). Default: 256 MiB.
     pub fn memory_bytes_max(mut self, bytes: u64) -> Self {
         self.options.memory_bytes_max = bytes;
         self
@@ -117,13 +117,13 @@ impl Builder {
         Ok(self.around(core))
     }
 
-    /// As [`open`](Self::open), but where the disk cannot be used (read-only, full, failing, a quota
-    /// too small for an entry) the cache begins in memory, which [`Cache::stats`] tells, and takes
-    /// the folder in use as soon as it can be.
+    /// As [`open`](Self::open), but if the disk cannot be used (read-only, full, failing, a quota
+    /// too small for an entry) the cache begins in memory, as [`Cache::stats`] shows. It uses the
+    /// folder as soon as that works.
     ///
     /// # Errors
     ///
-    /// As of [`open`](Self::open), as far as somebody has to put something right.
+    /// As of [`open`](Self::open), for errors that an operator has to fix.
     pub fn open_even_without_disk(self) -> Result<Cache, OpenError> {
         let core = cache::Cache::open_even_without_disk(&self.options)?;
         Ok(self.around(core))

@@ -7,9 +7,9 @@ use std::fmt;
 use std::io;
 
 /// Collects an answer and stores it when it is [finished](Self::finish). Dropped before, it stores
-/// nothing: an answer that was cut is none.
+/// nothing: a cut answer is never stored.
 ///
-/// What is collected lies in memory, and is bounded by
+/// The answer is collected in memory, up to
 /// [`entry_bytes_max`](super::Builder::entry_bytes_max).
 ///
 /// ```
@@ -57,7 +57,7 @@ impl EntryWriter {
         }
     }
 
-    /// The length of what was written, in bytes.
+    /// The bytes written so far.
     pub fn len(&self) -> usize {
         self.payload.len()
     }
@@ -127,7 +127,7 @@ impl io::Write for EntryWriter {
     }
 }
 
-/// Says how much there is, not what.
+/// Shows the length, not the content.
 impl fmt::Debug for EntryWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EntryWriter")

@@ -1,8 +1,8 @@
-//! Whose a data folder is: `manifest` makes it ours, `lock` makes it this process's,
-//! `segments/` holds the records, and `epochs` tells which of them were purged.
+//! The data folder and its owner: `manifest` makes it ours, `lock` makes it this process's,
+//! `segments/` holds the records, and `epochs` holds the purge marks.
 //!
-//! A folder that is somebody else's is left exactly as it was, and so is one that is damaged
-//! or of a later release.
+//! A folder of another program is left exactly as it was, and so is a folder that is damaged or of
+//! a later release.
 
 use super::disk::{DirLock, Disk};
 use super::format::{
@@ -18,7 +18,7 @@ const EPOCHS: &str = "epochs";
 const EPOCHS_UNFINISHED: &str = "epochs.tmp";
 const LOCK: &str = "lock";
 const SEGMENTS: &str = "segments";
-/// What a fresh ext4 file system has in its topmost folder.
+/// A fresh ext4 file system has this in its topmost folder.
 const LOST_AND_FOUND: &str = "lost+found";
 
 const SEGMENT_SUFFIX: &str = ".seg";
@@ -47,18 +47,18 @@ pub enum OpenError {
     Quota(String),
     /// The operating system refused something.
     Io {
-        /// What was being done, as in "cannot read".
+        /// The step that failed, as in "cannot read".
         doing: &'static str,
         /// To which file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl OpenError {
-    /// Whether there is no disk to be had: it fails, is full, read-only or too small. With the rest
-    /// an operator has to put something right.
+    /// Whether the disk cannot be used: it fails, is full, read-only or too small. The other errors an
+    /// operator has to fix.
     pub(crate) fn is_of_the_disk(&self) -> bool {
         const EIO: i32 = 5;
         match self {
@@ -138,20 +138,20 @@ impl error::Error for OpenError {
 pub(crate) struct Folder {
     root: PathBuf,
     pub(crate) store: StoreId,
-    /// The manifest on disk says that there is a file of epochs.
+    /// The manifest on disk promises a file of epochs.
     has_epochs: bool,
-    /// `None` when the folder is only looked at and nobody ever opened it.
+    /// `None` when a folder that was never opened is only inspected.
     _lock: Option<DirLock>,
 }
 
-/// What a folder turned out to be.
+/// The owner of a folder, by its files.
 enum Owner {
     Nobody,
     Us(Manifest),
 }
 
 impl Folder {
-    /// Makes the folder where there is none; `new_id` names a store that is made.
+    /// Makes the folder if it is missing; `new_id` is the id of a new store.
     pub(crate) fn claim(
         disk: &dyn Disk,
         root: &Path,
@@ -209,7 +209,7 @@ impl Folder {
         }
     }
 
-    /// Who was purged. `None` when that was written down and is lost.
+    /// The purge marks. `None` if they were written and are lost.
     pub(crate) fn read_epochs(&self, disk: &dyn Disk) -> Result<Option<EpochsFile>, OpenError> {
         let path = self.root.join(EPOCHS);
         let bytes = match disk.read(&path, EPOCHS_BYTES_MAX as u64) {
@@ -232,8 +232,8 @@ impl Folder {
         }
     }
 
-    /// Makes it durable who was purged. The file comes before the manifest that promises it:
-    /// the other way round, a crash between the two would look like a loss.
+    /// Makes the purge marks durable. Writes the file before the manifest that promises it: in the
+    /// other order, a crash between the two would look like a loss.
     pub(crate) fn write_epochs(&mut self, disk: &dyn Disk, epochs: &EpochsFile) -> io::Result<()> {
         let bytes = epochs.encode(&self.store);
         replace(disk, &self.root, (EPOCHS_UNFINISHED, EPOCHS), &bytes)?;
@@ -260,8 +260,8 @@ impl Folder {
         self.segments().join(format!("{id:016x}{SEGMENT_SUFFIX}"))
     }
 
-    /// Removes a segment and what is beside it, durably: whoever removes the next one relies on
-    /// this one not to come back with older records. One that is gone already is fine.
+    /// Removes a segment and its contents, durably: removing the next segment is safe only if this
+    /// one does not come back with older records. A missing segment is no error.
     pub(crate) fn remove_segment(&self, disk: &dyn Disk, id: u64) -> io::Result<()> {
         for path in [self.segment(id), self.contents(id)] {
             match disk.unlink(&path) {
@@ -272,7 +272,7 @@ impl Folder {
         disk.sync_dir(&self.segments())
     }
 
-    /// What the segment holds, so that it need not be read to know.
+    /// The file of the segment's contents, which spares reading the segment.
     pub(crate) fn contents(&self, id: u64) -> PathBuf {
         self.segments().join(format!("{id:016x}{CONTENTS_SUFFIX}"))
     }
@@ -290,7 +290,7 @@ impl Folder {
     }
 }
 
-/// What a name in the folder of segments means.
+/// The meaning of a name in the folder of segments.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SegmentName {
     Segment(u64),
@@ -358,8 +358,8 @@ fn owner(disk: &dyn Disk, root: &Path) -> Result<Owner, OpenError> {
     }
 }
 
-/// A folder without a manifest is free for us when it is empty, or when all that is there is
-/// what we make before the manifest.
+/// A folder without a manifest is free for us if it holds only what we make before the manifest, or
+/// nothing.
 fn nobody(disk: &dyn Disk, root: &Path) -> Result<(), OpenError> {
     let list = |dir: &Path| disk.list(dir).map_err(OpenError::io("read", dir));
     for name in list(root)? {

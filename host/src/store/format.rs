@@ -1,8 +1,8 @@
 //! Every byte that the store keeps on disk: the manifest, the superblock of a segment and the
 //! records in it. `docs/format.md` draws them.
 //!
-//! This file and its folder are the only ones that know offsets. The decoders accept any slice and never panic;
-//! what they return has been checked. It opens no files and holds no state.
+//! Only this file and its folder know offsets. The decoders accept any slice and never panic; their
+//! results have been checked. This file opens no files and holds no state.
 
 mod contents;
 mod epochs;
@@ -61,7 +61,7 @@ const FEATURE_EPOCHS: u32 = 1;
 mod block {
     pub(super) const MAGIC: usize = 0;
     pub(super) const VERSION: usize = 8;
-    /// Bits for what a reader must understand; a reader refuses bits that it does not know.
+    /// Bits for features that a reader must know; a reader refuses unknown bits.
     pub(super) const FEATURES: usize = 12;
     pub(super) const STORE_ID: usize = 16;
     /// Superblock only; zero in the manifest.
@@ -102,7 +102,7 @@ const _: () = assert!(header::KEY + 32 == header::TENANT && header::TENANT + 32 
 const _: () = assert!(block::END + block::CHECKSUM_BYTES <= BLOCK_BYTES);
 const _: () = assert!(SEGMENT_BYTES_LIMIT.is_multiple_of(ALIGN));
 
-/// Why bytes were not taken for what they should be.
+/// Why bytes were refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reject {
     /// Fewer bytes than promised: a torn write or a file cut short.
@@ -208,7 +208,7 @@ fn open(bytes: &[u8], magic: [u8; 8], known: u32) -> Result<u32, Reject> {
     if version > FORMAT_VERSION || features & !known != 0 {
         return Err(Reject::Newer(version));
     }
-    // There was no version 0.
+    // Version 0 never existed.
     if version == 0 {
         return Err(Reject::NotOurs);
     }
@@ -218,7 +218,7 @@ fn open(bytes: &[u8], magic: [u8; 8], known: u32) -> Result<u32, Reject> {
     Ok(features)
 }
 
-/// What a record says.
+/// The fields of a record's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Here is the answer for the key.
