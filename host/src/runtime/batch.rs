@@ -1,5 +1,5 @@
-//! The answer to a batch of embeddings: put together of entries and of what the provider has said
-//! to the rest, and taken apart to be stored.
+//! The answer to a batch of embeddings: joined from entries and the provider's answer to the rest,
+//! and taken apart to be stored.
 
 use super::bindings::http::Header;
 use super::budget::Budget;
@@ -62,7 +62,7 @@ struct Part {
     vectors: Vectors,
 }
 
-/// How late the answer to a whole batch is that was put together of what has expired.
+/// How late the answer to a whole batch is that contains expired entries.
 pub(super) struct Overdue {
     /// Whole seconds since the oldest of its parts was stored.
     pub(super) age_seconds: u64,
@@ -75,7 +75,7 @@ pub(super) struct Made {
     body: WasiBody,
     /// Of the first known element.
     headers: HeaderMap,
-    /// What the known part cost when it was new.
+    /// The cost of the cached part when it was new.
     saved: Option<Usage>,
     model: Option<String>,
     /// How many elements were known, and how many the provider was asked for.
@@ -84,7 +84,7 @@ pub(super) struct Made {
 }
 
 impl Texts {
-    /// What is not right is a batch without texts: nothing is found, and an answer stays whole.
+    /// Invalid arguments make a batch without texts: nothing is found, and an answer stays whole.
     pub(super) fn new(elements: Vec<(Key, u64)>, places: Vec<u32>) -> Self {
         let is_right = places
             .iter()
@@ -145,8 +145,8 @@ impl Batch {
         }
     }
 
-    /// Looks up each element. What cannot stand in one answer together is as good as not there, and
-    /// so is a part of an answer that would be too long.
+    /// Looks up each element. Entries that do not fit into one answer together count as missing, and
+    /// so do parts of an answer that would be too long.
     pub(super) async fn find(
         &mut self,
         ctx: &ReflexCtx,
@@ -177,9 +177,9 @@ impl Batch {
         known.map(|known| known.as_ref().map(|known| &known.entry))
     }
 
-    /// Looks up each element once more, and takes what has expired where nothing else is there, for
-    /// at most so long. Nothing if that does not make a whole; else how old the oldest is, and for
-    /// how many seconds the first to expire has expired.
+    /// Looks up each element once more, and takes an entry expired for at most `most` where no fresh
+    /// one is found. None if that is not the whole batch; else how old the oldest entry is, and how
+    /// many seconds ago the first of them expired.
     pub(super) async fn find_stale(&mut self, ctx: &ReflexCtx, most: Duration) -> Option<Overdue> {
         // None is asked for where the operator has none served.
         if most.is_zero() {
@@ -215,13 +215,12 @@ impl Batch {
         })
     }
 
-    /// The answer made of what is known, if that is all.
+    /// The answer made of the entries found, if every element has one.
     pub(super) fn replay(&self) -> Option<Made> {
         self.make(None, &[])
     }
 
-    /// The answer made of the provider's answer about the elements that were asked for, and of what
-    /// is known of the others.
+    /// The answer made of the provider's answer to the elements `asked` and of the others' entries.
     pub(super) fn complete(&self, asked: &[u32], answer: Bytes) -> Option<Made> {
         let fresh = Arc::new(Part::read(answer, asked.len())?);
         self.make(Some(fresh), asked)
@@ -311,7 +310,7 @@ impl Made {
 }
 
 impl Known {
-    /// What was found for one element, fresh or not, and for how many seconds it has expired.
+    /// The entry of one element, fresh or not, and how many seconds ago it expired.
     async fn find_even_stale(ctx: &ReflexCtx, key: &Key, most: Duration) -> Option<(Entry, u64)> {
         let key = ctx.key(key);
         if let Some(fresh) = ctx.find_async(&key).await {
@@ -333,7 +332,7 @@ impl Known {
         let _permit = READERS.acquire().await.ok();
         let read_here = move || found.into_iter().map(read).collect();
         let known = tokio::task::spawn_blocking(read_here).await;
-        // What cannot be read is not known, and the provider is asked.
+        // An unreadable answer counts as missing, and the provider is asked.
         known.unwrap_or_else(|_| std::iter::repeat_with(|| None).take(count).collect())
     }
 
@@ -405,7 +404,7 @@ impl Assembled {
         Some(assembled)
     }
 
-    /// What stands at a place: what goes before the item, its two parts, and the number between them.
+    /// The item at a place: the text before it, its two parts, and the number between them.
     fn item(&self, at: usize) -> Option<([&[u8]; 3], String)> {
         let (part, item) = self.items.get(at)?;
         let between = match at {
@@ -459,7 +458,7 @@ impl Body for Assembled {
     }
 }
 
-/// Says how many there are, not which. Keys and answers do not belong in logs.
+/// Shows the number of texts only. Keys and answers do not belong in logs.
 impl fmt::Debug for Texts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Texts({})", self.count())

@@ -1,4 +1,4 @@
-//! What `bindgen!` makes of our WIT. Nothing is written by hand here.
+//! The bindings that `bindgen!` generates from our WIT. Nothing is written by hand here.
 
 /// `reflex:cache/cache`.
 #[expect(missing_docs, reason = "generated code")]

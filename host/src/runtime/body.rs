@@ -33,7 +33,7 @@ impl HostBody {
     }
 }
 
-/// Whether the body is one that the host made during this request.
+/// Whether the host made this body during this request.
 pub(super) fn is_host_made(body: &WasiBody, progress: &Progress) -> bool {
     progress.host_body_asked.store(false, Ordering::Relaxed);
     let _ = body.size_hint();
@@ -66,7 +66,7 @@ impl Body for HostBody {
 pub(crate) struct Gathered {
     /// The only frame so far. Most requests are one, which is then not copied.
     only: Bytes,
-    /// All frames, once there are several.
+    /// All frames, from the second on.
     all: Vec<u8>,
     reserved: Reservation,
 }
@@ -80,7 +80,7 @@ impl Gathered {
         }
     }
 
-    /// What has come so far.
+    /// The bytes so far.
     pub(crate) fn bytes(&self) -> &[u8] {
         match self.all.is_empty() {
             true => &self.only,
@@ -103,7 +103,7 @@ impl Gathered {
         has_room
     }
 
-    /// Takes in a part for which there is no room, but which has to go on.
+    /// Adds a part that the budget has no room for, but that must not be lost.
     pub(crate) fn push_beyond(&mut self, data: &Bytes) {
         self.reserved.count(data.len());
         self.add(data);
@@ -127,7 +127,7 @@ impl Gathered {
         }
     }
 
-    /// What was gathered. It counts in the budget until all clones of it are gone.
+    /// The gathered bytes. They count in the budget until all clones of them are gone.
     pub(crate) fn into_bytes(self) -> Bytes {
         let Self {
             only,
@@ -160,7 +160,7 @@ impl AsRef<[u8]> for Counted {
     }
 }
 
-/// What was read ahead of a body, then the rest of it.
+/// The part of a body that was read ahead, then the rest of it.
 pub(crate) struct Prefixed {
     read: Bytes,
     trailers: Option<HeaderMap>,

@@ -1,8 +1,8 @@
 //! The bytes that all requests hold at once, and their bound.
 //!
-//! A body is held for three reasons: a request's, so that the guest can read it and so that it can
-//! be sent again; an answer's, so that it can be stored and so that others can read it. Each holder
-//! has a [`Reservation`], which grows with what it holds and ends with it. What does not fit is not
+//! A request's body is held so that the guest can read it and so that it can be sent again; an
+//! answer's body, so that it can be stored and so that followers can read it. Each holder has a
+//! [`Reservation`], which grows with the bytes held and ends with them. Without room, nothing is
 //! held: the request or the answer passes through.
 
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) struct Reservation {
 }
 
 impl Budget {
-    /// A budget of so many bytes, of which none is held.
+    /// A budget of `bytes_max`, of which none is held.
     pub fn new(bytes_max: u64) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
@@ -38,7 +38,7 @@ impl Budget {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether so many bytes fit now. They may not any more a moment later.
+    /// Whether `bytes` fit now; a moment later they may not.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
         self.held().saturating_add(bytes) <= self.bytes_max
     }
@@ -53,7 +53,7 @@ impl Budget {
 }
 
 impl Reservation {
-    /// Takes so many bytes more, all of them or none. Whether it did.
+    /// Reserves more bytes, all of them or none; whether it did.
     #[must_use]
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         let bytes = bytes as u64;
@@ -68,13 +68,13 @@ impl Reservation {
         grown.is_ok()
     }
 
-    /// Counts so many bytes more, which are in memory already and needed, whether they fit or not.
+    /// Counts more bytes, whether they fit or not: they are in memory already, and needed.
     pub(crate) fn count(&mut self, bytes: usize) {
         self.budget.held.fetch_add(bytes as u64, Ordering::Relaxed);
         self.bytes += bytes as u64;
     }
 
-    /// Gives back all but so many bytes.
+    /// Gives back all but `bytes`.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         let given_back = self.bytes.saturating_sub(bytes as u64);
         self.bytes -= given_back;
@@ -87,7 +87,7 @@ impl Reservation {
         std::mem::replace(self, rest)
     }
 
-    /// What it is of.
+    /// The budget that it is part of.
     pub(crate) fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }

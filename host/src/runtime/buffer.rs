@@ -1,7 +1,7 @@
-//! Bytes that grow, and go back to the system when they are done with.
+//! A buffer that grows, and goes back to the system when it is dropped.
 //!
-//! The parts of an answer arrive over minutes, beside those of others. Grown by an allocator in
-//! between, long buffers leave holes that it keeps for itself: 24 answers of 12 MiB left 200 MiB.
+//! The parts of many answers arrive over minutes, side by side. Long buffers that grow in an
+//! allocator leave holes that it keeps: 24 answers of 12 MiB left 200 MiB.
 
 use memmap2::MmapMut;
 use std::ops::Deref;
@@ -54,7 +54,7 @@ impl Buffer {
         self.length = length;
     }
 
-    /// Drops so many bytes at the beginning, and the room that is far too much for the rest.
+    /// Drops `count` bytes at the beginning, and room that is far too large for the rest.
     pub(super) fn drop_first(&mut self, count: usize) {
         let rest = self.get(count..).unwrap_or_default();
         if rest.len() <= HEAP_BYTES_MAX {

@@ -1,5 +1,5 @@
-//! What all engines of ours have in common: an epoch that advances, how a component is loaded, and
-//! why one does not fit.
+//! The common parts of our engines: an epoch that advances, loading a component, and why one does
+//! not fit.
 
 use super::limits::EPOCH_TICK;
 use rustix::time::{ClockId, clock_gettime};
@@ -34,8 +34,8 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// Compiles a component (its binary form), and checks that it imports what the linker has and is
-/// what `fit` takes it for.
+/// Compiles a component (its binary form), and checks that the linker has its imports and that it
+/// passes `fit`.
 pub(super) fn load<T: 'static, Pre>(
     engine: wasmtime::Result<Engine>,
     component: &[u8],

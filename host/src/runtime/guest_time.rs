@@ -1,11 +1,13 @@
-//! The time that a guest has had to itself: what it computes, not what the machine does meanwhile.
+//! The time that a guest uses itself, as opposed to the machine.
 //!
-//! Three kinds of time pass while a guest works on a request. What its thread computes for it counts,
-//! as CPU time: on a busy machine, a guest that is ready to run and is not run uses nothing up. What
-//! it sleeps by its own choice counts as well, or it could sleep for good. What it waits for the
-//! host, which waits for the client, the provider or the disk, does not ([`Progress::wait`]), and what
-//! the host computes for it, such as reading a request of a million frames, neither
-//! ([`Progress::host`]).
+//! Three kinds of time pass while a guest works on a request:
+//!
+//! - The CPU time of its thread counts. On a busy machine, a guest that is ready and not run uses
+//!   nothing up.
+//! - Its own sleeps count as well, or it could sleep for good.
+//! - Waiting for the host, which waits for the client, the provider or the disk, does not count
+//!   ([`Progress::wait`]). Neither does the host's work for it, such as reading a request of a million
+//!   frames ([`Progress::host`]).
 
 use super::engine::thread_time;
 use super::state::Progress;
@@ -21,7 +23,7 @@ use tokio::time::{Instant, Sleep};
 pub(super) struct Metered<'a, F> {
     work: Pin<&'a mut F>,
     progress: &'a Progress,
-    /// What it has left.
+    /// The time left.
     left: Duration,
     alarm: Arc<Alarm>,
     asleep: Option<Asleep>,

@@ -22,9 +22,9 @@ pub struct Bucket(String);
 /// Adds `wasi:keyvalue/store@0.2.0-draft` to the linker of any host. `view` is that of
 /// [`add_to_linker`](super::add_to_linker), and the same grant holds for both.
 ///
-/// Where the grant leaves the tenant to the guest, values are those of
+/// Where the grant leaves the tenant to the guest, values belong to
 /// [`Tenant::of_group`] of the namespace, since this interface knows no tenants. They live as long as
-/// [`Grant::lifetimes`](super::Grant::lifetimes) says for what has neither path nor model.
+/// [`Grant::lifetimes`](super::Grant::lifetimes) says for entries without path and model.
 ///
 /// # Errors
 ///
@@ -49,7 +49,7 @@ pub fn add_keyvalue_to_linker_async<T: Send + 'static>(
     type Item = (Resource<Bucket>, String);
     type Set = (Resource<Bucket>, String, Vec<u8>);
     add_keyvalue_to_linker(linker, view)?;
-    // In place of those that block.
+    // In place of the blocking functions.
     linker.allow_shadowing(true);
     let mut interface = linker.instance("wasi:keyvalue/store@0.2.0-draft")?;
     interface.func_wrap_async(

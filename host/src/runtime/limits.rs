@@ -1,4 +1,4 @@
-//! What one guest instance may use, and how many there may be.
+//! The limits of a guest instance, and of the number of instances.
 
 use std::time::Duration;
 use wasmtime::{ResourceLimiter, Result, StoreLimits, StoreLimitsBuilder};
@@ -46,7 +46,7 @@ impl Default for GuestLimits {
 }
 
 impl GuestLimits {
-    /// Those of what lives in a store.
+    /// The limits for a wasmtime store.
     pub(super) fn of_store(&self) -> StoreLimits {
         StoreLimitsBuilder::new()
             .memory_size(self.memory_bytes_max)
@@ -158,7 +158,7 @@ mod tests {
         // Other languages begin with more, and need more.
         check(16 << 20, 16 << 20, false);
         check(16 << 20, 17 << 20, true);
-        // What it was refused it does not have.
+        // A refused growth does not count.
         let mut limits = Measured::new(GuestLimits::default().of_store());
         assert!(!limits.memory_growing(0, 1 << 30, None).expect("no trap"));
         assert!(!limits.has_grown());

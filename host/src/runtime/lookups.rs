@@ -1,8 +1,7 @@
-//! Since when an instance fetches what it did not find: an answer is not stored when it was purged
-//! since.
+//! When an instance began to fetch an answer: an answer that was purged since is not stored.
 //!
-//! A guest that looks up, asks its model and inserts tells nobody when it has asked. It has so after
-//! the lookup, so that the lookup's moment stands for it.
+//! A guest that looks up, asks its model and inserts does not say when it asked. It asked after the
+//! lookup, so the lookup's moment stands for it.
 
 use crate::cache::{CacheKey, Mark};
 use std::collections::{HashMap, VecDeque};
@@ -13,8 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// oldest is forgotten, and what is inserted without a miss that is known counts as begun then.
 const MISSES_MAX: usize = 4096;
 
-/// What one instance has looked up and not found, and when. A clone is that of another instance, and
-/// has looked up nothing.
+/// The misses of one instance, and when they were. A clone belongs to another instance, and is
+/// empty.
 #[derive(Default)]
 pub struct Lookups(Mutex<Misses>);
 
@@ -113,7 +112,7 @@ mod tests {
             lookups.missed(&key(number), second);
         }
         let last = mark();
-        // Nobody knows any more whether it was looked for.
+        // Whether it was looked up is forgotten.
         assert!(lookups.take(&key(1), last) <= second);
         assert!(lookups.take(&key(0), last) <= second);
         assert_eq!(lookups.take(&key(1000), last), second);

@@ -20,8 +20,8 @@ pub(super) fn pooled_engine(limits: &GuestLimits) -> wasmtime::Result<Engine> {
 /// Core instances, memories and tables that one component may be made of.
 const CORE_PARTS_MAX: u32 = 16;
 
-/// So many memories there are room for in each of all instances. A component has one, as a rule, and
-/// so has each of those that it is composed of. It costs addresses, of which a memory takes 4 GiB.
+/// Room for this many memories in each instance. A component usually has one, and a composed one has
+/// one for each part. A memory costs 4 GiB of addresses.
 const MEMORIES_USUAL: u32 = 4;
 
 fn config(limits: &GuestLimits, pooling: bool) -> Config {
@@ -47,8 +47,8 @@ fn config(limits: &GuestLimits, pooling: bool) -> Config {
     config
 }
 
-/// Bounds what a store's guest may do, but for its memories. One that runs on is made to yield;
-/// whether it may go on is decided by time, outside.
+/// Bounds a store's guest, except its memories. The epoch makes a computing guest yield; its caller
+/// then decides by its time whether it goes on.
 pub(super) fn bound<T>(store: &mut Store<T>, limits: &GuestLimits) {
     store.set_hostcall_fuel(limits.hostcall_bytes_max);
     if let Some(table) = store.concurrent_resource_table() {

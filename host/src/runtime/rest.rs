@@ -1,5 +1,5 @@
-//! The provider's answer to the rest of a batch of embeddings: read to its end, put together with
-//! what the cache knows, and stored text by text.
+//! The provider's answer to the rest of a batch of embeddings: read to its end, joined with the cached
+//! part, and stored text by text.
 
 use super::batch::{Batch, Made};
 use super::budget::{Budget, Reservation};
@@ -24,7 +24,7 @@ pub(super) struct Rest {
     recorder: Recorder,
     /// Where it is stored, if it is to be.
     target: Option<Target>,
-    /// What the recorder holds.
+    /// For the bytes that the recorder holds.
     reserved: Reservation,
 }
 
@@ -88,8 +88,8 @@ impl Rest {
             if let Some(data) = frame.ok()?.data_ref() {
                 self.recorder.feed(data);
                 bytes += data.len();
-                // There was room for it when it was asked for. Another request could not have the
-                // answer that has been paid for.
+                // The budget had room when it was asked for. Giving up now would waste an answer that
+                // has been paid for.
                 self.reserved.count(data.len());
             }
             // Nor is a longer one read on.
@@ -120,7 +120,7 @@ fn complete(
             return None;
         }
     };
-    // The answer that is made reads the same bytes as those that are stored.
+    // The joined answer and the stored entries share these bytes.
     let body = Bytes::from(std::mem::take(&mut answer.body));
     let made = batch.complete(asked, body.clone())?;
     if let Some(target) = target {

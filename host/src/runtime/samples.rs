@@ -17,7 +17,7 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// So many for each request.
+    /// `count` answers for each request.
     pub fn new(count: NonZeroU32) -> Self {
         Self {
             count,
@@ -25,7 +25,7 @@ impl Samples {
         }
     }
 
-    /// How many there are for each request.
+    /// The number of answers for each request.
     pub fn count(&self) -> u32 {
         self.count.get()
     }

@@ -1,13 +1,13 @@
-//! Transparent mode: the host's outgoing HTTP answers a guest's own LLM calls from the cache, and the
-//! guest knows nothing of it.
+//! Transparent mode: the host's outgoing HTTP answers a guest's own LLM calls from the cache. The guest
+//! need not know.
 //!
 //! ```text
 //! guest ─► wasi:http client ─► Transparent ─► llm::candidate ─► classify ─► lookup ─► hit ─► guest
 //!                                  │             └► bypass ─► sender, untouched
-//!                                  └► miss: one leads ─► sender ─► recorded on its way ─► guest
+//!                                  └► miss: lead ─► sender ─► recorded on its way ─► guest
 //! ```
 //!
-//! The middleware component does the same in front of a handler; this is for what a guest calls.
+//! The middleware component does the same in front of a handler; this is for a guest's own calls.
 
 use super::batch::{self, Batch};
 use super::bindings::cache::Key as CacheName;
@@ -39,14 +39,14 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 /// How often the cache is looked at for one request; as in the middleware.
 const LOOKS_MAX: usize = 4;
 
-/// A way out for the requests of guests that answers LLM calls from the cache. A clone is the same.
+/// Outgoing HTTP for guests that answers LLM calls from the cache. A clone is the same.
 ///
-/// It is [`SendRequest`] around another one, and `WasiHttpHooks` for the `hooks` of a host's
+/// It is a [`SendRequest`] around another one, and `WasiHttpHooks` for the `hooks` of a host's
 /// `WasiHttpCtxView`, in WASI 0.3 and 0.2 alike. Every response to a guest says in its
 /// `x-reflex-status` and `cache-status` what happened.
 ///
-/// The sender decides whom guests may call, and writes `Host` from the target. What a request names
-/// as its target is part of the key; a sender that sends it elsewhere must do so for all alike.
+/// The sender decides where guests' requests may go, and writes `Host` from the target. The target of
+/// a request is part of the key; a sender that sends it elsewhere must do so for all alike.
 #[derive(Clone)]
 pub struct Transparent {
     ctx: ReflexCtx,
@@ -239,7 +239,7 @@ impl Transparent {
             _ => Ok(Part::Apart),
         };
         let asked = match part {
-            // Those who wait find its parts in the cache.
+            // The followers find its parts in the cache.
             Ok(Part::Whole(response)) => return Ok(response),
             Ok(Part::Failed(response)) => Ok(response),
             Ok(Part::Apart) => self.sender.send(request).await,
@@ -348,7 +348,7 @@ impl Transparent {
         }))
     }
 
-    /// What has expired, for a client whose request the provider has failed.
+    /// The expired entry, for a client whose request the provider has failed.
     async fn stale(
         &self,
         key: &Key,
@@ -408,7 +408,7 @@ impl<'b> Texts<'b> {
     }
 }
 
-/// What the cache has of a batch.
+/// The cache's part of a batch.
 enum Look {
     All(Response<WasiBody>),
     /// All but these elements, by number.
@@ -416,7 +416,7 @@ enum Look {
     Nothing,
 }
 
-/// What the provider has said to the rest of a batch.
+/// The provider's answer to the rest of a batch.
 enum Part {
     /// It makes a whole with what was known, which is this.
     Whole(Response<WasiBody>),
@@ -484,7 +484,7 @@ fn full(body: Bytes) -> WasiBody {
     Full::new(body).map_err(Error::from).boxed_unsync()
 }
 
-/// What those hear who waited. The one who asked gets the error itself.
+/// The error for the followers. The leader's client gets the error itself.
 fn error_code(error: &Error) -> ErrorCode {
     match error {
         Error::ConnectionRefused => ErrorCode::ConnectionRefused,

@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(count(&tasks), [0, 1]);
     }
 
-    /// Each reader of a herd was compared with every other one that waited, at each frame.
+    /// Each reader was compared with every other waiting reader, at each frame.
     #[test]
     fn a_herd_takes_one_place_each_and_leaves_none() {
         let wakers = Wakers::default();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// The most that a reader gets at a time. A copy of so much takes microseconds.
+/// The most that a reader gets at a time. Copying this takes microseconds.
 const PIECE_BYTES_MAX: usize = 64 << 10;
 
 /// The bytes of a body from `start` on, counted in a [`Budget`].
@@ -74,7 +74,7 @@ impl Window {
         self.start + self.bytes().len() as u64
     }
 
-    /// What is in it.
+    /// The bytes in it.
     pub(super) fn bytes(&self) -> &[u8] {
         match &self.kept {
             Kept::Open { bytes, dropped, .. } => &bytes[*dropped..],
@@ -82,7 +82,7 @@ impl Window {
         }
     }
 
-    /// Up to [`PIECE_BYTES_MAX`] bytes from a place in the body; none if there are none there.
+    /// Up to [`PIECE_BYTES_MAX`] bytes from a place in the body; none past the end.
     pub(super) fn piece(&self, at: u64) -> Option<Bytes> {
         let from = usize::try_from(at.checked_sub(self.start)?).ok()?;
         let rest = self.bytes().get(from..).filter(|rest| !rest.is_empty())?;
@@ -96,7 +96,7 @@ impl Window {
         self.add(data, |reserved| reserved.grow(data.len()))
     }
 
-    /// Takes in what has come and some reader has to get, whether there is room for it or not.
+    /// Adds bytes that a reader has to get, whether the budget has room for them or not.
     pub(super) fn push_beyond(&mut self, data: &[u8]) {
         self.add(data, |reserved| {
             reserved.count(data.len());
@@ -119,13 +119,13 @@ impl Window {
         has_room
     }
 
-    /// So many bytes have come that no reader wants from here, nor anything before them.
+    /// Skips `count` bytes that no reader needs from here, and drops all bytes before them.
     pub(super) fn pass(&mut self, count: usize) {
         self.drop_to(self.end());
         self.start += count as u64;
     }
 
-    /// What goes before this place is wanted no more.
+    /// Drops the bytes before this place.
     pub(super) fn drop_to(&mut self, place: u64) {
         let count = place
             .saturating_sub(self.start)
@@ -150,7 +150,7 @@ impl Window {
         }
     }
 
-    /// Whether the budget has room for so many bytes now.
+    /// Whether the budget has room for `bytes` now.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         match &self.kept {
             Kept::Open { reserved, .. } => reserved.budget().has_room(bytes as u64),
@@ -158,8 +158,7 @@ impl Window {
         }
     }
 
-    /// The body has ended, and all of it is here: for whoever stores it, too. None if a part was
-    /// dropped.
+    /// The whole body at its end, shared with the store. None if a part was dropped.
     pub(super) fn whole(&mut self) -> Option<Arc<Whole>> {
         if self.start > 0 {
             return None;

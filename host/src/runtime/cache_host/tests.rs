@@ -1,4 +1,4 @@
-//! What grants allow, seen as a guest sees it.
+//! What grants allow, as a guest sees it.
 
 use super::*;
 use crate::runtime::bindings::cache::{LlmRequest, Prompt};
@@ -43,7 +43,7 @@ impl Component {
         }
     }
 
-    /// `-` is stored, in so many bytes.
+    /// Stores `bytes` times `-`.
     fn insert(&mut self, name: Name, bytes: usize) -> Result<(), Error> {
         let options = InsertOptions { ttl_seconds: None };
         let payload = vec![b'-'; bytes];
@@ -191,10 +191,10 @@ fn a_quota_bounds_what_lives_at_once() {
     same(component.insert(named("c"), 1000), Ok(()));
     same(component.insert(named("a"), 1000), Err(exceeded("bytes")));
     assert_eq!(component.refused(Refusal::Bytes), 2);
-    // What has expired leaves its room.
+    // An expired entry leaves its room.
     component.now_ms.fetch_add(60_000, Ordering::Relaxed);
     same(component.insert(named("a"), 1000), Ok(()));
-    // What is not stored takes none.
+    // An entry that is not stored takes no room.
     let bytes = component.ctx.grant.allowance.bytes();
     let too_large = component.ctx.cache.entry_bytes_max() as usize + 1;
     let mut other = Component::new(Grant::new("n").for_tenant(ALICE).bytes_max(u64::MAX));
@@ -227,7 +227,8 @@ fn instances_of_one_component_share_its_rate() {
     assert_eq!(first.refused(Refusal::Inserts), 3);
 }
 
-/// What a component, or a host for it, does before an answer is asked for, and what it stores then.
+/// The step of a component, or of a host for it, before an answer is asked for; gives the mark to
+/// store with.
 type Before = fn(&mut Component) -> Mark;
 type Store = fn(&mut Component, Mark) -> bool;
 
@@ -386,7 +387,7 @@ fn nothing_that_a_guest_begins_before_a_purge_is_stored_after_it() {
             let now_ms = component.ctx.clock.now_ms();
             let is_there = component.ctx.cache.contains(&key, now_ms);
             assert_eq!(is_there, !is_meant, "{name}, purge {number}");
-            // What begins now is stored.
+            // A fetch that begins now is stored.
             let now = before_again(&mut component, before);
             assert!(store(&mut component, now), "{name}, purge {number}");
         }
@@ -401,7 +402,7 @@ fn before_again(component: &mut Component, before: Before) -> Mark {
     before(component)
 }
 
-/// What a future gives that waits for no other thread.
+/// The output of a future that waits for no other thread.
 fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());

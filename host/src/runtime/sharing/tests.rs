@@ -1,4 +1,4 @@
-//! Who gets what of a body that several read, and what is kept of it meanwhile.
+//! A body with several readers: what each reader gets, and which bytes are kept meanwhile.
 
 use super::*;
 use futures_util::stream;
@@ -24,7 +24,7 @@ fn follow(shared: &Arc<Shared>) -> WasiBody {
     shared.follower().expect("it may be joined").body
 }
 
-/// What the reader gets now: `-` if it has to wait, `!` if it is cut, nothing at the end.
+/// The reader's bytes now: `-` if it has to wait, `!` if it is cut, nothing at the end.
 fn read(body: &mut WasiBody) -> String {
     text(Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())))
 }
@@ -41,7 +41,7 @@ fn text(polled: Poll<Option<Result<Frame<Bytes>, Error>>>) -> String {
     }
 }
 
-/// What the reader gets, waiting for it.
+/// The reader's next bytes, waiting for them.
 async fn next(body: &mut WasiBody) -> String {
     let frame = tokio::time::timeout(Duration::from_secs(60), body.frame());
     text(Poll::Ready(frame.await.expect("nothing for a minute")))
@@ -52,7 +52,7 @@ fn each_reads_everything_whoever_draws() {
     let shared = share(&["one", "two", "six"], 100, &roomy());
     let (mut leader, mut follower) = (shared.leader(), follow(&shared));
     assert_eq!([read(&mut leader), read(&mut leader)], ["one", "two"]);
-    // What has come meanwhile, in one piece.
+    // The bytes that came meanwhile, in one piece.
     for part in ["onetwo", "six", ""] {
         assert_eq!(read(&mut follower), part);
     }
@@ -160,7 +160,7 @@ async fn without_memory_the_provider_is_read_at_the_slowest_pace() {
     drop(shared);
     assert_eq!([read(&mut leader), read(&mut leader)], ["aaaa", "-"]);
     assert_eq!(next(&mut follower).await, "aaaa");
-    // It goes on as soon as nobody is behind.
+    // It goes on as soon as no reader is behind.
     assert_eq!(next(&mut leader).await, "bbbb");
     drop(leader);
     for part in ["bbbb", "cccc", ""] {
