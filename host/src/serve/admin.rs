@@ -1,4 +1,4 @@
-//! What operators ask: `/health` and `/metrics`, on an address of their own.
+//! For operators: `/health` and `/metrics`, on an address of their own.
 
 use crate::cache::Cache;
 use crate::metrics::Metrics;

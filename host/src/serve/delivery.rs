@@ -16,8 +16,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// What hyper gets of a body at once. It keeps a slice, and what it is a slice of, until the client
-/// has taken it.
+/// The most of a body that hyper gets at once. hyper keeps a slice, and with it the whole buffer, until
+/// the client has taken it.
 const SLICE_BYTES_MAX: usize = 128 << 10;
 
 tokio::task_local! {
@@ -36,7 +36,7 @@ struct Stream {
 /// The body of a response.
 pub(super) struct Delivery<B> {
     body: B,
-    /// What is left of a frame.
+    /// The rest of a frame.
     rest: Bytes,
     /// Ends with this.
     _request: Request,

@@ -5,7 +5,7 @@ use http::{HeaderMap, Request};
 /// Headers of one request. Gateways and meshes add dozens; no client needs as many.
 pub(super) const HEADERS_MAX: usize = 1000;
 /// Bytes of one request's head: credentials that are tokens of an identity provider have 20 KiB and
-/// more, and proxies in front allow up to 64 KiB. What wasmtime lets a guest read of fields.
+/// more, and proxies in front allow up to 64 KiB. wasmtime lets a guest read as much.
 pub(super) const HEAD_BYTES_MAX: usize = 128 << 10;
 
 /// Whether a request's head is within both bounds. Heads of up to twice as much come so far, so that

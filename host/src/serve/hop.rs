@@ -40,8 +40,8 @@ const END_TO_END: [&str; 20] = [
     "x-goog-api-key",
 ];
 
-/// Takes out what must not go past this hop: headers of connections, and those that `Connection`
-/// names. Of the latter, `kept` stay, and those that are for the other end by definition.
+/// Removes the headers that must not go past this hop: headers of connections, and headers that
+/// `Connection` names. Of the latter, `kept` stay, and those defined for the other end.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, kept: &[HeaderName]) {
     let named: Vec<HeaderName> = named(headers)
         .filter_map(|name| name.parse().ok())

@@ -1,4 +1,4 @@
-//! What a client's connection is doing, as far as its timers and its place need to know.
+//! The state of a client's connection, for its timers and its place.
 //!
 //! ```text
 //! connected ─► head under way ─► request ─► idle ─► head under way ─► …
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// What an HTTP/2 client sends first.
+/// The first bytes of an HTTP/2 client.
 const HTTP2_PREFACE: &[u8] = b"PRI ";
 
 /// The state of one connection. The socket, the service and the bodies of responses report to it.
@@ -33,7 +33,7 @@ struct State {
     http2: bool,
     /// Whether a request has ever come.
     served: bool,
-    /// Since when there is nothing to do: the start, the last response's end or its last bytes.
+    /// Idle since: the start, the last response's end or its last bytes.
     idle_since: Instant,
     /// When the head of the next request began to arrive.
     head_since: Option<Instant>,
@@ -185,8 +185,8 @@ impl Drop for Request {
     }
 }
 
-/// The connections of one listener. Under pressure, the one that has had nothing to do for longest
-/// makes room.
+/// The connections of one listener. When all places are taken, the connection idle for longest makes
+/// room.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     open: Mutex<Open>,
@@ -218,8 +218,8 @@ impl Lines {
         }
     }
 
-    /// Has the connection closed that has had nothing to do for longest; if there is none, the
-    /// next one that ends its request.
+    /// Closes the connection that has been idle for longest; if none is idle, the next one that ends
+    /// its request.
     pub(super) fn make_room(&self) {
         // In this order: a connection that ends its request after the look sees the wish.
         self.wanted.store(true, Ordering::SeqCst);

@@ -11,14 +11,14 @@ use std::hash::RandomState;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Misses that are remembered, for the next one that asks the same. At most 512 KiB.
+/// Misses remembered, to compare later ones with the same question. At most 512 KiB.
 const RECENT_MAX: usize = 512;
 
-/// What is remembered of requests to explain others by.
+/// The misses remembered, to explain later ones.
 pub(crate) struct Reasons {
     grant: Grant,
     client_control: ClientControl,
-    /// No two processes hash alike, and nobody can tell what was hashed.
+    /// Random, so that hashes cannot be guessed or compared across processes.
     seed: RandomState,
     splits: Mutex<Splits>,
     /// Whether the log has said that clients keep streams from the cache.

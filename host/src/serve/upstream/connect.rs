@@ -46,7 +46,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// A connector to the provider, through `proxy` if there is one.
+    /// A connector to the provider, through `proxy` if given.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl Connector {
         let tcp = tcp(connect_max);
         let target = target(upstream).ok_or("not a host and a port")?;
         let direct = |tls: &Arc<ClientConfig>| HttpsConnector::from((tcp.clone(), Arc::clone(tls)));
-        // What goes through is told apart by what the connection to the provider may speak.
+        // The connector depends on the protocols that the connection to the provider may speak.
         let connector = match proxy {
             None => Self {
                 usual: dial(direct(&tls.any), target.clone()),
@@ -203,8 +203,8 @@ fn tcp(connect_max: Duration) -> HttpConnector<Resolver> {
     let mut tcp = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
     tcp.set_nodelay(true);
     tcp.enforce_http(false);
-    // Shared among the addresses of a name, so that one that does not answer leaves time for the
-    // next. The whole is bounded by who asks.
+    // Shared among the addresses of a name, so that an address without an answer leaves time for the
+    // next. The caller bounds the whole.
     tcp.set_connect_timeout(Some(connect_max));
     tcp.set_keepalive(Some(TCP_KEEPALIVE));
     tcp.set_keepalive_interval(Some(TCP_KEEPALIVE_INTERVAL));
@@ -214,7 +214,7 @@ fn tcp(connect_max: Duration) -> HttpConnector<Resolver> {
     tcp
 }
 
-/// The system's resolver, whose errors can be told from those of connections.
+/// The system's resolver, with errors that differ from those of connections.
 #[derive(Clone)]
 struct Resolver(GaiResolver);
 

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What has arrived on one connection.
+/// Counts the bytes that arrive on a connection.
 #[derive(Debug)]
 pub(super) struct Meter {
     bytes: AtomicU64,
-    /// What had arrived at the last pause.
+    /// The bytes that had arrived at the last pause.
     taken_in: AtomicU64,
     /// Whether pauses are of interest.
     is_watched: AtomicBool,
@@ -71,7 +71,7 @@ impl Meter {
 pub(super) struct Metered {
     io: TokioIo<Box<dyn Io>>,
     meter: Arc<Meter>,
-    /// Whether a write has met the end of the connection. What is written since is dropped.
+    /// Whether a write has met the end of the connection. Later writes are dropped.
     is_closed: bool,
 }
 
@@ -84,7 +84,7 @@ impl Metered {
         }
     }
 
-    /// The result of a write of so many bytes, with the end of the connection left to be read.
+    /// The result of a write of `all`, with the end of the connection left to be read.
     fn written<T>(&mut self, polled: Poll<io::Result<T>>, all: T) -> Poll<io::Result<T>> {
         match polled {
             Poll::Ready(Err(error)) if is_end(error.kind()) => {

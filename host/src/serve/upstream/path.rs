@@ -19,7 +19,7 @@ pub(super) fn stays_below(path: &str) -> bool {
         .replace('\\', "/");
     let mut depth = 0_u32;
     for segment in path.split('/') {
-        // What follows a semicolon are parameters of the segment, to some servers.
+        // Some servers read the text after a semicolon as parameters of the segment.
         match segment.split(';').next().unwrap_or_default() {
             "" | "." => {}
             ".." => match depth.checked_sub(1) {

@@ -1,8 +1,8 @@
-//! The connections to the provider that are open: idle ones of HTTP/1.1 wait for the next request,
-//! those of HTTP/2 take as many at once as the provider allows, and no more.
+//! The open connections to the provider. Idle HTTP/1.1 connections wait for the next request; an
+//! HTTP/2 connection takes as many requests at once as the provider allows.
 //!
-//! Each request holds one connection or one stream, so what is open is bounded by the requests
-//! that are on their way, and what is kept beyond by the constants here.
+//! Each request holds one connection or one stream. So the requests under way bound the connections
+//! in use, and the constants here bound the idle ones.
 
 use super::connect::{BoxError, Connector};
 use super::meter::{Meter, is_end};
@@ -38,7 +38,7 @@ const REAP_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Pool {
     connector: Connector,
     state: Mutex<State>,
-    /// Told whenever there is room on a connection, or one is not being made any more.
+    /// Signals room on a connection, and the end of each attempt to connect.
     changed: Notify,
 }
 
@@ -53,7 +53,7 @@ struct State {
     opening: usize,
     /// Requests that wait for those.
     waiting: usize,
-    /// What the last connection was: how many streams it allowed.
+    /// If the last connection was HTTP/2: the streams that it allowed.
     http2: Option<usize>,
     is_reaped: bool,
 }
@@ -101,7 +101,7 @@ pub(super) enum Wish {
     /// None that was idle: the request cannot be sent again should that have ended meanwhile.
     /// HTTP/2 tells which requests it has not begun with.
     NotIdle,
-    /// One that was made after this.
+    /// A connection made after this.
     MadeAfter(Instant),
 }
 
@@ -113,7 +113,7 @@ pub(super) struct SendError {
     pub(super) is_unanswered: bool,
 }
 
-/// What a request that needs a connection does next.
+/// The next step of a request that needs a connection.
 enum Next {
     Use(Lease),
     Open(Opening),
@@ -154,7 +154,7 @@ impl Pool {
         }
     }
 
-    /// A new connection, or one that comes free before it is there.
+    /// A new connection, or another that comes free earlier.
     async fn open<'a>(
         self: &'a Arc<Self>,
         opening: Opening,
@@ -214,7 +214,7 @@ impl Pool {
         if let Some(lease) = self.find(&mut state, wish) {
             return Next::Use(lease);
         }
-        // Whoever opens a connection of HTTP/2 leaves room on it for the others.
+        // A new HTTP/2 connection has room for other requests, too.
         if let Some(streams) = state.http2
             && state.opening.saturating_mul(streams.saturating_sub(1)) > state.waiting
         {
