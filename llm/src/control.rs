@@ -3,7 +3,7 @@
 //! Forgiving: what is unknown is skipped, and nothing makes a request fail. In doubt the answer
 //! does not come from the cache.
 
-/// What the client asks of the cache.
+/// A client's instructions to the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Control {
     /// Keep nothing of this exchange. Such a request is a bypass, so that in an
@@ -47,21 +47,21 @@ impl Directive {
     }
 }
 
-/// How much of what clients ask of the cache the operator obeys.
+/// Which of the clients' instructions the operator obeys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientControl {
     /// All of it.
     #[default]
     Obey,
-    /// What keeps an answer from being stored, or the provider from being asked; but nothing
-    /// that makes the provider answer again: not `no-cache`, `max-age` and `min-fresh`.
+    /// All that keep an answer from being stored, or the provider from being asked, but none that
+    /// make the provider answer again: not `no-cache`, `max-age` and `min-fresh`.
     NoRefresh,
     /// Nothing, not even `no-store`.
     Ignore,
 }
 
 impl ClientControl {
-    /// What counts of what a client asks.
+    /// The obeyed part of a client's instructions.
     pub(crate) fn obeyed(self, asked: Control) -> Control {
         match self {
             Self::Obey => asked,
@@ -77,7 +77,7 @@ impl ClientControl {
 }
 
 impl Control {
-    /// Reads all `cache-control` headers, or `pragma: no-cache` where there is none, and all of
+    /// Reads all `cache-control` headers, or without any `pragma: no-cache`, and all of
     /// [`X_REFLEX_TTL`].
     pub fn of(headers: &[(&str, &[u8])]) -> Self {
         let mut control = Self::default();
@@ -91,7 +91,7 @@ impl Control {
                 }
                 "pragma" => legacy |= names_no_cache(value),
                 X_REFLEX_TTL => {
-                    // Whoever asks for a time that we can't read wants none that we make up.
+                    // An unreadable time counts as 0, the strictest.
                     let seconds = seconds(value.trim_ascii()).unwrap_or(0);
                     let known = control.ttl_seconds.unwrap_or(seconds);
                     control.ttl_seconds = Some(known.min(seconds));
@@ -103,8 +103,8 @@ impl Control {
         control
     }
 
-    /// Whether an answer of this age, fresh for so long yet (for ever, if there is no number),
-    /// may be served to this client.
+    /// Whether this client accepts an answer of this age that stays fresh for `fresh_seconds` (for
+    /// ever, if none).
     pub fn accepts(&self, age_seconds: u64, fresh_seconds: Option<u64>) -> bool {
         let young = self.max_age.is_none_or(|max| age_seconds <= max);
         let fresh = match (self.min_fresh, fresh_seconds) {
@@ -114,8 +114,8 @@ impl Control {
         young && fresh && !self.no_cache
     }
 
-    /// Whether an answer that has expired may be served to this client when the provider fails.
-    /// Whoever says how fresh an answer has to be wants none of those.
+    /// Whether this client accepts an expired answer when the provider fails: not if it says how fresh
+    /// an answer has to be.
     pub fn accepts_stale(&self) -> bool {
         !self.no_cache && self.max_age.is_none() && self.min_fresh.is_none()
     }

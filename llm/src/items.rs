@@ -1,5 +1,5 @@
-//! What single items of a request's input may say that makes the request pass by: they can name
-//! what the provider holds, and bring tools.
+//! Items of a request's input that make the request pass by: they can name state at the provider,
+//! and bring tools.
 
 use crate::json::{Kind, Value};
 use crate::{Bypass, tools};

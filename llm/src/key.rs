@@ -78,7 +78,7 @@ pub struct KeyHasher {
     buffer: Vec<u8>,
 }
 
-/// What keys are derived for, as BLAKE3 derives keys: no two kinds of hash are ever equal.
+/// The purpose of a hash, for BLAKE3's key derivation: no two kinds of hash are ever equal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context {
     #[cfg(test)]
@@ -187,7 +187,7 @@ impl KeyHasher {
         }
     }
 
-    /// The same with more bytes than there is space for.
+    /// The same with more bytes than the buffer has space for.
     fn write_over(&mut self, mut bytes: &[u8]) {
         let space = BUFFER_BYTES - self.buffer.len();
         if space < BUFFER_BYTES {

@@ -22,8 +22,8 @@ pub(crate) fn named(in_path: Option<&str>, body: Value<'_>) -> Option<String> {
     (!name.is_empty() && name.len() <= MODEL_BYTES_MAX).then_some(name)
 }
 
-/// What follows `deployments`, as at Azure, or stands before a method, as at Google. In any spelling
-/// of the path it is the same name.
+/// The name after `deployments`, as at Azure, or before a method, as at Google. All spellings of a
+/// path give the same name.
 pub(crate) fn in_path(path: &str) -> Option<String> {
     let readings = Readings::of(path)?;
     let mut segments = readings.segments();

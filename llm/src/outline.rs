@@ -1,15 +1,15 @@
 //! Which members of a body are out of the key, and in which objects the order of members is, by
-//! where in the body they stand.
+//! their place in the body.
 //!
-//! The same name elsewhere counts: a `user` inside a message, or a `cache_control` that is an
-//! argument of somebody's function, is what the model gets to see.
+//! The same name elsewhere counts: the model sees a `user` inside a message, or a `cache_control`
+//! that is an argument of a function.
 
 use crate::api::{Field, Known};
 use crate::json::{Kind, Value};
 use crate::pattern::is_like;
 use crate::{Api, Origin, Rules};
 
-/// What of a body is left out of its canonical spelling.
+/// The parts of a body left out of its canonical spelling.
 #[derive(Clone, Copy)]
 pub(crate) struct Outline<'r> {
     api: Api,
@@ -22,7 +22,7 @@ impl<'r> Outline<'r> {
         Self { api, origin, rules }
     }
 
-    /// What is known of the outermost object.
+    /// The definition of the outermost object.
     pub(crate) fn top(self) -> &'static Known {
         self.api.row().top
     }

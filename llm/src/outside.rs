@@ -1,10 +1,10 @@
-//! What in a request says that its answer depends on more than the request: a search, a tool that the
-//! provider runs, or something that the provider keeps.
+//! The parts of a request that make its answer depend on more than the request: a search, a tool that
+//! the provider runs, or something that the provider keeps.
 //!
 //! Gateways and providers add such fields, models and paths all the time. So names are judged by
-//! their words, and lists hold only what no word tells. Where that is wrong, requests are passed by
-//! without need, which costs a call and not an answer; an operator can say so (`keyed_fields`,
-//! `[[path]]`), and can name what is missed (`bypass_fields`, `bypass_models`).
+//! their words, and lists hold only names without such a word. A wrong judgement makes requests pass
+//! by without need, which costs a call and not an answer. An operator can correct it (`keyed_fields`,
+//! `[[path]]`), and can add names that it misses (`bypass_fields`, `bypass_models`).
 
 use crate::Bypass;
 use crate::json::{Kind, Value};
@@ -216,7 +216,7 @@ const KEPT_MODELS: &[&str] = &[
 
 /// Why a request for a model of this name passes by.
 pub(crate) fn model(name: &[u8]) -> Option<Bypass> {
-    // What follows in the name of a fine-tuned model is the user's own word for it.
+    // The rest of the name of a fine-tuned model is the user's own.
     let name = match name.strip_prefix(b"ft:") {
         Some(rest) => rest.split(|&byte| byte == b':').next().unwrap_or(rest),
         None => name,
@@ -266,7 +266,7 @@ pub(crate) fn is_kept_at(path: &str) -> bool {
     segments.any(|segment| has_word(KEPT_PATHS, segment))
 }
 
-/// Whether a word is one of those, in either case.
+/// Whether the list has the word, in either case.
 fn has_word(list: &[&str], word: &[u8]) -> bool {
     let is = |other: &&&str| other.len() == word.len();
     let mut same_length = list.iter().filter(is);

@@ -22,8 +22,8 @@ pub fn is_like(pattern: &str, text: &str) -> bool {
     text.ends_with(last)
 }
 
-/// The same without regard to the case of ASCII letters, for what decides whether a request is
-/// cached: some servers do not tell `/Private` from `/private`, nor one model name from another.
+/// The same without regard to the case of ASCII letters, for rules that decide whether a request is
+/// cached: some servers ignore the case in paths (`/Private`) and in model names.
 pub(crate) fn is_like_in_any_case(pattern: &str, text: &str) -> bool {
     if pattern == "*" {
         return true;

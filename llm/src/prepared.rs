@@ -16,7 +16,7 @@ use crate::{
     Representation, Rules, Shape, Tenant, asked, model, outside, query,
 };
 
-/// A [`Candidate`] that owns what it needs, for those who have to wait for the body.
+/// A [`Candidate`] that owns its data, for callers that have to wait for the body.
 #[derive(Clone)]
 pub struct Prepared {
     api: Api,
@@ -81,7 +81,7 @@ impl Prepared {
         }
     }
 
-    /// What the client asks of the cache.
+    /// The client's instructions to the cache.
     pub fn control(&self) -> Control {
         self.control
     }

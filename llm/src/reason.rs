@@ -42,7 +42,7 @@ reasons! {
     Bypass {
         /// No LLM API that we know answers at this path.
         Path = "path",
-        /// Who would answer is not known here, and must be, as part of the key.
+        /// The provider is not known here, but must be, as part of the key.
         Upstream = "upstream",
         /// The path is known, but only POST asks for an answer there.
         Method = "method",
@@ -53,9 +53,9 @@ reasons! {
         ContentEncoding = "content-encoding",
         /// The client says `Cache-Control: no-store`.
         NoStore = "no-store",
-        /// Nothing says who asks, so nobody else may see the answer.
+        /// The request names no tenant, so the answer may not be shared.
         NoCredential = "no-credential",
-        /// The body is over the bound of whoever buffers it.
+        /// The body is over the bound of its buffer.
         BodyTooLarge = "body-too-large",
         /// Trailers follow the body: no client of an LLM sends any, and no key covers them.
         Trailers = "trailers",
@@ -67,7 +67,7 @@ reasons! {
         ByteOrderMark = "byte-order-mark",
         /// The body is not JSON.
         NotJson = "not-json",
-        /// There is more after the JSON value.
+        /// More data follows the JSON value.
         TrailingData = "trailing-data",
         /// Half a surrogate pair: readers differ in what they make of it.
         LoneSurrogate = "lone-surrogate",
@@ -151,13 +151,13 @@ reasons! {
 reasons! {
     /// Why an answer is not kept although nothing is wrong with it.
     Dropped {
-        /// There was a purge since the provider was asked.
+        /// A purge came after the provider was asked.
         Purged = "purged",
         /// A rule of the operator or the client itself says that it lives for no time.
         Ttl = "ttl",
         /// More is on its way to the disk, or from the filter to the daemon, than is let wait.
         Busy = "busy",
-        /// What is being recorded takes up its bound of memory already.
+        /// The answers being recorded have reached their bound of memory.
         Memory = "memory",
         /// The component has stored as much, or as fast, as its grant allows.
         Quota = "quota",

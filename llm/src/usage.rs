@@ -1,7 +1,7 @@
-//! What an answer cost, as it tells itself: the tokens that a hit saves.
+//! The usage that an answer states: the tokens that a hit saves.
 //!
-//! Nothing is counted here. An answer that does not tell its usage, such as a stream whose client
-//! did not ask for it, has none.
+//! Nothing is counted here. An answer without a usage, such as a stream whose client did not ask for
+//! it, has none.
 
 use crate::json::{self, Kind, Value};
 use crate::sse::{Flow, Frames};
@@ -10,9 +10,9 @@ use crate::{Representation, Shape};
 /// The tokens of one exchange.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Of the request, those included that the provider had in its prompt cache.
+    /// Of the request, including tokens that the provider had in its prompt cache.
     pub input_tokens: u64,
-    /// Of the answer, those included that the model thought with.
+    /// Of the answer, including the model's thinking.
     pub output_tokens: u64,
     /// All of them, as the provider says, or else the sum.
     pub total_tokens: u64,
@@ -29,7 +29,7 @@ impl Shape {
             Representation::Json => counts.read(body, names),
             Representation::Sse => {
                 let mut frames = Frames::default();
-                // What follows the end of a stream does not tell the usage.
+                // Data after the end of a stream has no usage.
                 let _ = frames.feed(body, |frame| {
                     counts.read(frame.data.unwrap_or_default(), names);
                     Ok(Flow::More)
@@ -40,13 +40,13 @@ impl Shape {
     }
 }
 
-/// What an API calls the tokens of an exchange.
+/// An API's names of token counts.
 pub(crate) struct Names {
     /// Where the object that counts them may stand, one member inside the other.
     at: &'static [&'static [&'static str]],
-    /// Those of the request, which add up.
+    /// The counts of the request, which add up.
     input: [&'static str; KINDS],
-    /// Those of the answer, which add up.
+    /// The counts of the answer, which add up.
     output: [&'static str; KINDS],
     total: &'static str,
 }
@@ -89,8 +89,7 @@ pub(crate) const GEMINI: Names = Names {
     total: "totalTokenCount",
 };
 
-/// What was told so far. A later number takes the place of an earlier one of its name: streams
-/// count up.
+/// The counts so far. A later number replaces an earlier one of its name: streams count up.
 #[derive(Default)]
 struct Counts {
     input: [Option<u64>; KINDS],

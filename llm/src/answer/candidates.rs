@@ -1,5 +1,5 @@
 //! Gemini's answers: candidates, each with its `finishReason`. In a stream, or in an array, a
-//! candidate is told in pieces, and only the last has the reason; there is no terminal event.
+//! candidate comes in pieces, and only the last has the reason; no terminal event follows.
 
 use super::{Parts, Rules, Said, index, objects};
 use crate::Rejected;
@@ -21,7 +21,7 @@ pub(super) fn whole<'d>(
 #[derive(Default)]
 pub(super) struct Candidates(Parts);
 
-/// What a piece without candidates tells instead: the usage, or why there are none.
+/// Fields of a piece without candidates: the usage, or the reason why none came.
 const ASIDES: [&str; 5] = [
     "usageMetadata",
     "promptFeedback",

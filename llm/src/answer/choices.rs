@@ -96,8 +96,8 @@ fn is_of(root: Value<'_>, content: Content) -> bool {
     content == Content::Message || !is_chat
 }
 
-/// Whether a chunk without choices is one that clients pass over: the usage (Mistral at Vertex AI,
-/// vLLM's forks, Bedrock), or what Azure's filter says of the prompt.
+/// Whether clients pass over a chunk without choices: the usage (Mistral at Vertex AI, vLLM's forks,
+/// Bedrock), or the results of Azure's filter for the prompt.
 fn is_aside(root: Value<'_>) -> bool {
     let label = root.get("object").and_then(Value::string);
     let labels: [&[u8]; 2] = [b"chat.completion", b"text_completion"];

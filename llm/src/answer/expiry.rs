@@ -85,8 +85,8 @@ fn seconds(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// Until when a link is signed, as Amazon, Google, Azure, Alibaba and CloudFront write it; nothing
-/// if it is no such link, and nothing inside that if it is one that is not understood.
+/// Until when a link is signed, as Amazon, Google, Azure, Alibaba and CloudFront write it. The outer
+/// option is none if the link is not signed, the inner one if its end is not understood.
 fn signed_until(link: &[u8]) -> Option<Option<u64>> {
     if !link.starts_with(b"http") {
         return None;

@@ -48,8 +48,8 @@ impl Parts {
         self.0.len() - 1
     }
 
-    /// Judges the end of the answer: there are as many parts as were asked for, numbered from 0
-    /// without a gap, and each has ended and holds something.
+    /// Judges the end of the answer: it must have as many parts as were asked for, numbered from 0
+    /// without a gap, and each must have ended and have content.
     pub(super) fn end(&self, rules: Rules) -> Result<(), Rejected> {
         if self.0.is_empty() || self.0.iter().any(|part| !part.has_ended) {
             return Err(Rejected::Unfinished);

@@ -13,8 +13,8 @@ const INCOMPLETE: Endings = Endings {
     refused: &[],
 };
 
-/// What a model says and what it asks the client to do. Anything else is the trace of a tool
-/// that the provider ran, or is not known to be none.
+/// Items of the model's own words, or its calls to the client. Any other item is, or may be, the trace
+/// of a tool that the provider ran.
 const ITEMS: [&[u8]; 4] = [
     b"message",
     b"reasoning",
@@ -33,7 +33,7 @@ pub(super) fn whole(response: Value<'_>, rules: Rules) -> Result<(), Rejected> {
 /// A streamed response.
 #[derive(Default)]
 pub(super) struct Response {
-    /// What the items say that are done.
+    /// The content of the items that are done.
     said: Said,
 }
 
@@ -58,7 +58,7 @@ impl Response {
             }
             b"response.refusal.delta" | b"response.refusal.done" => Err(Rejected::Refusal),
             b"response.failed" | b"error" => Err(Rejected::Error),
-            // Pieces of what `response.completed` has whole.
+            // Pieces; `response.completed` has the whole.
             _ => Ok(Flow::More),
         }
     }
@@ -94,7 +94,7 @@ fn judge_item(item: Value<'_>, rules: Rules) -> Result<Said, Rejected> {
     if let Some(status) = item.get_some("status") {
         match status.string().as_deref() {
             Some(b"completed") => {}
-            // The one that the limit cut short.
+            // The item that the limit cut short.
             Some(b"incomplete") if rules.allow_length => {}
             _ => return Err(Rejected::Unfinished),
         }

@@ -1,10 +1,10 @@
-//! Traces of what the provider did on the way to an answer: it searched the web, read what it
-//! keeps, ran code. The request need not tell: a model's name, a preset or a setting at the provider
-//! is enough. Asked again tomorrow, it finds something else.
+//! Traces of the provider's work on the way to an answer: it searched the web, read its own files, ran
+//! code. The request need not show that: a model's name, a preset or a setting at the provider is
+//! enough. Asked again tomorrow, the provider finds something else.
 //!
-//! The names are those of all providers and gateways in one list, looked for wherever they stand:
-//! gateways pass on what they do not know, and move it. What the client's own tools and schemas
-//! hold is not looked at, nor what clients bring along to be cited.
+//! One list has the names of all providers and gateways. They are looked for anywhere in the answer:
+//! gateways pass on fields that they do not know, and move them. The client's own tools and schemas
+//! are not searched, nor texts that clients bring along to be cited.
 
 use super::expiry::{self, Expiry};
 use crate::Rejected;
@@ -34,7 +34,7 @@ pub(super) fn look(value: Value<'_>, expiry: &mut Expiry) -> Result<(), Rejected
     Ok(())
 }
 
-/// Whether there is anything in a value: a count of 0 is nothing, and so is a list of nothing.
+/// Whether a value holds anything: a count of 0 is nothing, and so is a list of nothing.
 pub(super) fn holds(value: Value<'_>) -> bool {
     match value.kind() {
         Kind::Null | Kind::False => false,
@@ -110,7 +110,7 @@ const TRACES: &[&[u8]] = &[
     b"thumbnail_url",
     // xAI.
     b"num_sources_used",
-    // What the provider holds: an answer that builds on it, though the request does not.
+    // State at the provider: the answer builds on it, although the request does not.
     b"previous_response_id",
     b"conversation",
     // Anthropic.

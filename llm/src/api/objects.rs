@@ -1,12 +1,12 @@
 //! The objects that each API defines, by where they stand in a request.
 //!
-//! The order of an object's members says nothing where the API gives each of them its meaning: those
-//! are sorted before they are hashed. Everywhere else the order is the user's, and models get to see
-//! it: a provider writes the fields of an answer in the order of its schema, and puts tools and
-//! arguments into the prompt as they are spelled. So an object is sorted only if it is listed here,
-//! and what its unlisted members hold keeps its order.
+//! Where the API defines each member of an object, the order of the members has no meaning, and they
+//! are sorted before they are hashed. Everywhere else the order is the user's, and models see it: a
+//! provider writes the fields of an answer in the order of its schema, and puts tools and arguments
+//! into the prompt as they are spelled. So only objects listed here are sorted, and the values of
+//! their unlisted members keep their order.
 
-/// What is known of the objects at one place.
+/// The definition of the objects at one place.
 #[derive(Debug)]
 pub(crate) struct Known {
     /// Whether the order of members says nothing.
@@ -18,7 +18,7 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// What is known of the objects that a member holds.
+    /// The definition of the objects in a member.
     pub(crate) fn inside(&self, name: &[u8]) -> &'static Self {
         let found = self.inside.iter();
         let found = found.filter(|(other, _)| other.as_bytes() == name);
@@ -96,8 +96,8 @@ pub(super) static OPENAI: Known = sorted(&[
     ("tool_choice", &CALL),
 ]);
 
-/// An item of a response's input: a message, a call, the output of one. What a call holds as an
-/// object, such as an action, is the user's.
+/// An item of a response's input: a message, a call, the output of a call. Objects in a call, such as
+/// an action, are the user's.
 static ITEM: Known = block(&[("content", &PART), ("output", &PART), ("summary", &OPTIONS)]);
 
 pub(super) static RESPONSES: Known = sorted(&[

@@ -14,9 +14,8 @@ pub const ELEMENTS_MAX: usize = 2048;
 /// The most bytes around the texts: model, options, user. They are hashed for each text.
 const AROUND_BYTES_MAX: usize = 4096;
 
-/// The fields that a request may have to be taken apart. Each is about every text for itself. Of
-/// others that is not known: Jina's `late_chunking`, for one, makes the vector of a text depend on
-/// those before it.
+/// The fields that a request may have to be taken apart. Each is about every text by itself. Other
+/// fields may not be: Jina's `late_chunking` makes the vector of a text depend on the texts before it.
 const FIELDS: [&[u8]; 10] = [
     b"dimensions",
     b"encoding_format",

@@ -1,5 +1,5 @@
-//! What `accept` says. SDKs send `application/json`, curl sends `*/*`, axios a list: the answer is
-//! the same, for what is stored is JSON or the events that the body or the query asked for.
+//! The value of `accept`. SDKs send `application/json`, curl sends `*/*`, axios a list. The answer is
+//! the same: JSON, or the events that the body or the query asked for.
 
 /// Whether these values of `accept` name only what every client of an LLM takes: JSON, anything,
 /// text where JSON is named too, and events.

@@ -132,7 +132,7 @@ impl<'t> Reader<'t> {
             let is_mark = |byte: &&u8| matches!(byte, b',' | b':' | b'[' | b'{');
             let rest = self.document.text.get(self.at..).unwrap_or_default();
             let most = rest.iter().filter(is_mark).count() + 2;
-            // There may be more of them within strings.
+            // Strings may hold more of them.
             nodes.reserve_exact(most.min(3 * nodes.len()));
         }
         let at = nodes.len() as u32;
