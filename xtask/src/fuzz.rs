@@ -28,17 +28,17 @@ const TARGETS: [&str; 7] = [
     "record_decode",
 ];
 
-/// So many run at once.
+/// Targets that run at once.
 const AT_ONCE: usize = 2;
 
 /// How long each runs unless told otherwise.
 pub(crate) const SECONDS: u64 = 60;
 
-/// Longer inputs are not tried, nor is more memory used, nor may one input take so long.
+/// Upper bounds: the length of inputs, the memory in MiB, the seconds for an input.
 const BOUNDS: [&str; 3] = ["-max_len=16384", "-rss_limit_mb=2048", "-timeout=20"];
 
-/// What the compiler is told: coverage of branches and comparisons for the fuzzer, and every
-/// access to memory checked. `cargo fuzz` says the same.
+/// Compiler flags: coverage of branches and comparisons for the fuzzer, and every access to memory
+/// checked. `cargo fuzz` uses the same.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -46,12 +46,12 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Zsanitizer=address";
 
-/// Runs one target, or all of them, for so many seconds each.
+/// Runs one target, or all of them, for `seconds` each.
 ///
 /// # Errors
 ///
-/// There is no such target, this machine cannot build them, or one has found something: the text
-/// says in which file the input is.
+/// The target does not exist, this machine cannot build it, or it has found something: the text names
+/// the file of the input.
 pub(crate) fn fuzz(target: Option<&str>, seconds: u64) -> Result<()> {
     if let Err(why) = able() {
         bail!("fuzz targets cannot be built here: {why}");
@@ -93,7 +93,7 @@ fn run(target: Option<&str>, seconds: u64) -> Result<()> {
     Ok(())
 }
 
-/// The compiler knows the flags, and there is one for C++, which the fuzzer is written in.
+/// Checks that the compiler knows the flags, and that a C++ compiler exists, for the fuzzer.
 fn able() -> Result<(), String> {
     if env::var_os("CXX").is_none() && !any_in_path(&CXX) {
         return Err("no C++ compiler: get one (on Debian: `apt-get install g++`)".into());
@@ -155,7 +155,7 @@ fn build() -> Result<PathBuf> {
     Ok(home().join(host).join("release"))
 }
 
-/// The machine's own target: with one that is named, flags are not for build scripts.
+/// The machine's own target: if it is named, the flags do not apply to build scripts.
 fn host() -> Result<String> {
     let output = Command::new("rustc")
         .arg("-vV")
@@ -307,7 +307,7 @@ impl Running {
     }
 }
 
-/// One that is not waited for, because another has found something, does not go on by itself.
+/// Ends a target that is not waited for, because another one has found something.
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();

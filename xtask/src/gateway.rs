@@ -21,7 +21,7 @@ use crate::{admin, envoy, wasm};
 /// How long requests may go on after Ctrl-C; the daemon allows the same.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// What Envoy says once no request is under way.
+/// Envoy's metric once no request is under way.
 const IDLE: &str = "http.llm.downstream_rq_active: 0";
 
 /// Where distributions keep the certificates that they trust, Debian's place first.
@@ -38,7 +38,7 @@ pub(crate) struct Plan {
     admin: SocketAddr,
     binary: PathBuf,
     filter: PathBuf,
-    /// Holds the socket and the configuration, and nobody else may look into it.
+    /// Holds the socket and the configuration; no other user may read it.
     folder: TempDir,
 }
 

@@ -10,7 +10,7 @@ use reflex_guest_build::run_bounded;
 
 use crate::workspace::say;
 
-/// What the clients need of the language, as their packages state it.
+/// The Python that the clients need, as their packages state it.
 const MINOR_MIN: u32 = 9;
 
 /// A dozen wheels, of 100 MB at most.

@@ -55,7 +55,7 @@ pub fn core_module(package: &str) -> Result<PathBuf, String> {
     publish(&format!("{package}.core.wasm"), &module)
 }
 
-/// What proxy-wasm's SDK exports and no filter of ours answers.
+/// Exports of proxy-wasm's SDK that no filter of ours uses.
 const UNUSED_EXPORTS: [&str; 1] = ["proxy_on_log"];
 
 /// For build scripts: builds the component of `package`, copies it into `OUT_DIR`, makes its

@@ -118,7 +118,7 @@ impl GuestEntry for Record {
     }
 }
 
-/// What is in the store under that name and may be served now.
+/// The record under that name, if it may be served now.
 fn find(name: &str) -> Result<Option<Record>, Error> {
     let Some(bytes) = bucket()?.get(name).map_err(unavailable)? else {
         return Ok(None);

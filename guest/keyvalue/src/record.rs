@@ -1,5 +1,5 @@
-//! What lies in the store for one entry. Others may write there, so nothing of it is believed that
-//! the checksum does not cover, the name included.
+//! The value of an entry in the store. Other programs may write there, so the checksum covers all of
+//! it, the name included.
 
 use reflex_llm::{Key, KeyHasher};
 
@@ -19,7 +19,7 @@ pub struct Record {
     pub stored_at: u64,
     /// From when on it is not served any more.
     pub expires_at: u64,
-    /// What the guest gave beside the payload.
+    /// The guest's metadata.
     pub metadata: Vec<u8>,
     /// The answer.
     pub payload: Vec<u8>,

@@ -5,7 +5,7 @@
 
 // Native linkers take no symbol of the names that components export.
 #![cfg(target_arch = "wasm32")]
-// What wit-bindgen's macro exports is unsafe by nature, and its items have no docs.
+// The exports of wit-bindgen's macro are unsafe, and its items have no docs.
 #![expect(unsafe_code, reason = "generated code")]
 #![allow(missing_docs, unreachable_pub, reason = "generated code")]
 
