@@ -1,4 +1,4 @@
-//! What a cache does whose disk is well: over restarts, and in memory.
+//! A cache with a healthy disk, over restarts, and one in memory.
 
 use super::*;
 
@@ -151,7 +151,7 @@ fn a_cache_in_memory_stays_within_its_bytes() {
     assert!(!props.data_dir().exists());
 }
 
-/// `contains` went through `lookup`, and so kept entries that nobody asked for.
+/// `contains` went through `lookup`, and so kept entries without real uses.
 #[test]
 fn contains_is_no_use_of_an_entry() {
     let props = Props::new();
@@ -210,7 +210,7 @@ fn an_entry_from_the_future_is_no_answer() {
             let found = |now_ms| cache.lookup(&key(number), now_ms);
             assert!(matches!(found(NOW), Lookup::Hit(_)));
             assert!(matches!(found(NOW + 999), Lookup::Hit(_)));
-            // Nor one that has expired, whose time could be told.
+            // An entry from the future is a miss.
             assert!(matches!(found(NOW - 1), Lookup::Miss));
             assert!(matches!(found(0), Lookup::Miss));
             assert!(!cache.contains(&key(number), NOW - 1));

@@ -119,7 +119,7 @@ fn a_segment_with_contents_is_not_written_to_any_more() {
     put(&cache, 1, 7, 10);
     cache.remove(&key(2));
     assert_eq!(fs::read(&segments[0]).unwrap(), before);
-    // Those of segments that are gone are of no use.
+    // Contents of removed segments are useless.
     assert_eq!(files(&props, "idx").len(), 1);
     drop(cache);
     let cache = props.open();

@@ -1,8 +1,8 @@
 //! Random operations on a disk that fails and loses power, against a model that knows what may
 //! be found afterwards.
 //!
-//! What a seed does can be had again: `REFLEX_SIM_SEED=17 cargo test … power`. How many are
-//! tried is `REFLEX_SIM_SEEDS`, from `REFLEX_SIM_FIRST` on.
+//! To repeat a seed: `REFLEX_SIM_SEED=17 cargo test … power`. `REFLEX_SIM_SEEDS` is the number of
+//! seeds, from `REFLEX_SIM_FIRST` on.
 
 use super::*;
 use crate::store::StoreOptions;
@@ -15,15 +15,14 @@ const KEYS: u64 = 8;
 const SEGMENT_BYTES: u64 = 16 << 10;
 const TENANTS: u64 = 2;
 
-/// What is known of a key.
+/// The model's state of a key.
 #[derive(Clone, Debug)]
 struct Known {
-    /// What a lookup finds now; `None` is a miss.
+    /// The version that a lookup finds now; `None` is a miss.
     now: Option<u64>,
-    /// What may be found after the power was lost, of which the first was durable once.
+    /// The versions that may be found after a loss of power; the first was durable once.
     possible: Vec<Option<u64>>,
-    /// What was written before a sync that failed. It stays as uncertain as it is: later syncs
-    /// do not speak of it.
+    /// Versions written before a sync that failed. They stay uncertain: later syncs do not cover them.
     in_limbo: Vec<Option<u64>>,
     /// All that was ever stored since the last purge. Where a header cannot be read, an older
     /// answer may be found.
@@ -114,7 +113,7 @@ impl Run {
                 reads_fail: 1 + self.random.below(40),
                 ..Rates::default()
             }),
-            // What is not sealed is at stake more often than one file in so many.
+            // Unsealed bytes are at stake more often than one file among many.
             _ => {
                 for _ in 0..=self.random.below(12) {
                     self.disk.spoil(Path::new("data/segments"));
@@ -285,9 +284,9 @@ impl Run {
                 }
                 false => {
                     known.is_hidden = false;
-                    // What is found is older than what a failed sync has left uncertain, and
-                    // of that the power may yet bring to light enough to cover it: a header
-                    // without its body. No later sync speaks of either.
+                    // The version found is older than one that a failed sync has left uncertain.
+                    // A loss of power may yet reveal enough of the newer one to cover it: a header
+                    // without its body. No later sync covers either.
                     if found != known.now && !known.in_limbo.is_empty() {
                         known.in_limbo.push(found);
                     }

@@ -1,4 +1,4 @@
-//! Purging a tenant, or everybody: at once, for good, and nobody else.
+//! Purging a tenant, or all tenants: at once, for good, and no other tenant.
 
 use super::*;
 
@@ -56,7 +56,7 @@ fn a_tenant_is_purged_at_once_and_for_good_and_others_are_not() {
     assert_eq!(found(&cache, TENANT, 1), 0);
     assert_eq!(found(&cache, OTHER, 1), 10);
 
-    // What comes later is found, over restarts too, and can be purged again.
+    // Later entries are found, over restarts too, and can be purged again.
     put_ten(&cache, TENANT, 2);
     assert_eq!(found(&cache, TENANT, 2), 10);
     drop(cache);

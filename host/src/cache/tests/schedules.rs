@@ -16,7 +16,7 @@ use std::env;
 
 const SCHEDULES_DEFAULT: usize = 200;
 
-/// So many switches that nobody expects, at most, in the half of the schedules that has few.
+/// Upper bound of unexpected switches, in the half of the schedules that has few.
 const SWITCHES_MAX: usize = 4;
 
 const STACK_BYTES: usize = 1 << 20;
@@ -167,7 +167,7 @@ fn who_inserts_finds_it_and_nobody_finds_an_older_one_after_a_newer_one() {
     });
 }
 
-/// What makes the first version go, between the first and the second.
+/// The first version is removed by `remove` before the second comes.
 fn removes_between(remove: fn(&Cache), spares_others: bool) {
     let place = Place::new(100, Durability::Os);
     let cache = place.start();
@@ -284,7 +284,7 @@ fn what_readers_hold_stays_while_its_segment_goes() {
                 }
             }),
         ]);
-        // What was held may have been so much that memory took what came; that is over now.
+        // The queue may have been so full that memory took entries; that is over now.
         put(&cache, 2 * ENTRIES, 1, 3500);
         cache.sync().unwrap();
         let stats = cache.stats();

@@ -83,7 +83,7 @@ fn verify(number: u64, entry: &Entry) {
     assert_eq!(found, payload(number, version, found.len()));
 }
 
-/// Who writes what was inserted.
+/// Which thread writes inserted entries.
 #[derive(PartialEq)]
 enum Writes {
     Thread,

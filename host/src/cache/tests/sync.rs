@@ -1,4 +1,4 @@
-//! What a sync promises, and that it does not promise what it cannot know.
+//! The promise of a sync, and that it does not promise more than it knows.
 
 use super::*;
 use std::io;
@@ -50,8 +50,8 @@ fn a_segment_sealed_while_its_sync_failed_is_not_synced_again() {
     assert!(cache.sync().is_ok());
 }
 
-/// When nobody syncs, sealing does; its failure was told to whoever inserted just then, and to
-/// nobody who synced later.
+/// Without other syncs, sealing syncs. Its failure went to the insert at that moment, and not to the
+/// next sync.
 #[test]
 fn a_sync_that_failed_while_nobody_waited_is_told_to_the_next() {
     let props = Props::new();

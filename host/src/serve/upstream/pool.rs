@@ -214,7 +214,7 @@ impl Pool {
         if let Some(lease) = self.find(&mut state, wish) {
             return Next::Use(lease);
         }
-        // A new HTTP/2 connection has room for other requests, too.
+        // An HTTP/2 connection being opened will have room for other requests, too.
         if let Some(streams) = state.http2
             && state.opening.saturating_mul(streams.saturating_sub(1)) > state.waiting
         {
