@@ -35,7 +35,7 @@ pub(crate) struct AnswerHead {
     pub(crate) notes: Notes,
 }
 
-/// What the cache notes of an answer for its own use.
+/// The cache's own notes about an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Notes {
     /// The cost that the answer states, if any.

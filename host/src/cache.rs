@@ -1,4 +1,4 @@
-//! The cache itself, whose callers say the time and make the keys: read this first.
+//! The cache itself, whose callers give the time and make the keys: read this first.
 //!
 //! ```text
 //! lookup ─► queue: not written yet ─► index (key ─► place, no lock) ─► record in a mapped segment
@@ -153,7 +153,7 @@ struct Shared {
 }
 
 impl Cache {
-    /// Opens the data folder and finds what was stored there.
+    /// Opens the data folder and finds the entries stored there.
     ///
     /// # Errors
     ///
@@ -307,9 +307,9 @@ impl Cache {
         self.put(new, Wait::No)
     }
 
-    /// Waits until an entry of about this length is not refused for want of room, up to a second,
-    /// for callers that insert with [`insert_now`](Self::insert_now) on a thread that may wait.
-    /// Whether there was room then: another thread may take it.
+    /// Waits up to a second until the queue has room for an entry of about this length, for callers that
+    /// insert with [`insert_now`](Self::insert_now) on a thread that may wait. Whether it had room:
+    /// another thread may take it.
     pub(crate) fn wait_for_room(&self, bytes: u64) -> bool {
         self.shared.queue.wait_for_room(bytes)
     }
@@ -369,13 +369,13 @@ impl Cache {
         }
     }
 
-    /// Makes everything durable that was stored before. Meant to be called at the end;
+    /// Makes all earlier inserts durable. Meant for the end of a program;
     /// [`CacheOptions::durability`] does the same meanwhile.
     ///
     /// # Errors
     ///
-    /// Entries stored since the last call may not survive the machine. The next call does not
-    /// try them again: a disk that failed to sync must not be believed when it then succeeds.
+    /// Entries stored since the last call may not survive a loss of power. The next call does not try
+    /// them again: a sync that succeeds after a failed one proves nothing about them.
     pub fn sync(&self) -> io::Result<()> {
         self.shared.flush(None, Told::Caller)
     }
@@ -482,7 +482,7 @@ impl Shared {
         }
     }
 
-    /// Takes a place out that is of no use, unless something else is there by now.
+    /// Takes out a place whose record cannot be served, unless another place has replaced it.
     fn give_up(&self, key: &CacheKey, place: &Place, is_damaged: bool) {
         let is_out = || self.index.remove_place(key.as_bytes(), place);
         if !is_damaged {
@@ -501,7 +501,7 @@ impl Shared {
         }
     }
 
-    /// Of the store, or what was last known while it waits for the disk.
+    /// The store's counts, or the last known ones while it waits for the disk.
     fn store_stats(&self) -> StoreStats {
         let Some(writer) = self.writer.get() else {
             return StoreStats::default();
@@ -524,8 +524,8 @@ impl Shared {
     }
 }
 
-/// A panic while the lock was held is a bug, but what it guards is whole between any two
-/// statements, so that the cache can go on.
+/// A panic while the lock was held is a bug, but each statement leaves the guarded value consistent, so
+/// that the cache can go on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -188,7 +188,7 @@ const SAMPLES_MAX: u64 = 10_000;
 const FILL_WAIT_MAX: Duration = Duration::from_secs(60);
 /// 30 days: a provider that fails for longer is gone.
 const STALE_SECONDS_LIMIT: u64 = 30 * 24 * 3600;
-/// A week: what a client may have its answers kept for. Models change.
+/// A week: the longest life that a client may ask for. Models change.
 const TTL_SECONDS_MAX: u64 = 7 * 24 * 3600;
 /// An hour: long enough for retries, evaluations and agents, short enough that a model's update
 /// shows the same day.
@@ -203,7 +203,7 @@ const GUEST_MEMORY_BYTES_MAX: u64 = 1 << 32;
 const INSTANCES_MAX: u64 = 10_000;
 
 impl Config {
-    /// Reads the file, if there is one, and puts the flags on top.
+    /// Reads the file, if given, and puts the flags on top.
     ///
     /// # Errors
     ///

@@ -96,13 +96,13 @@ impl Cache {
     }
 
     /// Stores an answer, in place of any earlier one of that key. A lookup finds it from now on,
-    /// until it has expired, is removed, or has to make room. It outlives the process, and a loss
-    /// of power as [`Builder::durability`] says. With the disk in trouble it is kept in memory,
+    /// until it has expired, is removed, or has to make room. It survives the end of the process, and a
+    /// loss of power as [`Builder::durability`] says. If the disk is in trouble, it is kept in memory,
     /// and [`stats`](Self::stats) says so.
     ///
     /// # Errors
     ///
-    /// The answer is too large; an earlier one is still there.
+    /// The answer is too large; an earlier one stays.
     pub fn insert(&self, key: &Key, payload: impl AsRef<[u8]>) -> Result<Entry, InsertError> {
         self.insert_with(key, payload, &InsertOptions::new())
     }
@@ -385,7 +385,7 @@ impl Cache {
         self.core.purge_all()
     }
 
-    /// Makes durable what was stored before. Meant for the end of a program;
+    /// Makes all earlier inserts durable. Meant for the end of a program;
     /// [`Builder::durability`] does the same meanwhile.
     ///
     /// # Errors
@@ -395,7 +395,7 @@ impl Cache {
         self.core.sync()
     }
 
-    /// What the cache holds and has done, and whether its disk is well.
+    /// The cache's counters, and the health of its disk.
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-/// Counters are updated where things happen; what the cache counts itself is read when asked.
+/// Counters are updated where events happen; the cache's own counters are read for each report.
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
@@ -83,8 +83,7 @@ struct ModelLabel {
 struct RequestLabels {
     /// `HIT_L1_EXACT`, `MISS`, `BYPASS`, or `ERROR` where the provider gave no answer.
     status: &'static str,
-    /// Why, for a bypass; `collapsed` for a miss that another request was asking for already,
-    /// `partial` for a batch of which part was there.
+    /// The reason of a bypass; `collapsed` for a follower; `partial` for a batch that was partly cached.
     detail: &'static str,
 }
 
@@ -389,7 +388,7 @@ impl Metrics {
         self.hit_seconds.observe(took.as_secs_f64());
     }
 
-    /// An expired answer, as the provider has failed. How long that took says nothing of us.
+    /// A stale hit, because the provider failed. Its duration is the provider's.
     pub(crate) fn stale(&self) {
         self.request("HIT_STALE", "stale");
     }

@@ -75,7 +75,7 @@ pub(crate) const SEGMENTS_MIN: u64 = 8;
 /// between them that never became durable.
 const HIDDEN_PURGES_MAX: u64 = 1 << 24;
 
-/// As an epoch while nothing else is known: higher than any sequence.
+/// The mark while the real one is unknown: higher than any sequence.
 const EVERYTHING: u64 = u64::MAX;
 
 /// Where a store lies and how large it may be. The cache has checked that these fit together.
@@ -88,7 +88,7 @@ pub(crate) struct StoreOptions {
     pub(crate) segment_bytes: u64,
     /// Upper bound of the number of entries; at least 1.
     pub(crate) entries_max: u64,
-    /// For how long after its expiry an entry is worth as much as before.
+    /// For how long after its expiry an entry is kept like any other.
     pub(crate) stale_ms_max: u64,
 }
 
@@ -140,7 +140,7 @@ pub(crate) struct Store {
     evicted: u64,
 }
 
-/// A store just opened, with what was in it.
+/// A store just opened, with its entries.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) store: Store,
@@ -174,7 +174,7 @@ impl Store {
             live,
             unburied,
         } = replayed;
-        // The sequence never falls behind a purge, or that would cover what comes next.
+        // The sequence never falls behind a purge, or the purge would cover new records.
         let last = match is_lost {
             true => last,
             false => last.max(Last::nobodys(epochs.newest())),
@@ -269,7 +269,7 @@ impl Store {
         }
     }
 
-    /// Makes durable what was purged, if it is not.
+    /// Makes the purge marks durable, if they are not.
     pub(crate) fn settle_epochs(&mut self) -> Result<(), StoreError> {
         if self.owes_epochs {
             let file = self.epochs.file();
@@ -447,8 +447,8 @@ impl Store {
 
     /// `contents` are those of the segment, if a sync had taken them.
     fn abandon_segment(&mut self, id: u64, contents: Option<&ContentsFile>) {
-        // For the next process, which could not know: its sync would succeed, too. If this is
-        // lost with the power, so is what it is about.
+        // For the next process, whose own sync would succeed and hide the failure. A loss of power that
+        // loses this file loses the records, too.
         let _ = self.disk.create(&self.folder.contents(id));
         if let Some(mut active) = self.active.take_if(|active| active.segment.id == id) {
             // No sync has reported the records that came during this one.

@@ -7,7 +7,7 @@ use reflex_llm::Tenant;
 ///
 /// # Errors
 ///
-/// One line that says what is wrong, without what was given.
+/// One line that says what is wrong, without the input.
 pub fn of_lines(text: &str, tenant_header: Option<&str>) -> Result<Tenant, String> {
     let mut headers = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {

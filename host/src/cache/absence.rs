@@ -1,5 +1,5 @@
-//! A disk that was not there when the cache was opened: what it misses, and how it is taken in use
-//! when it comes.
+//! A disk that could not be used when the cache was opened: the changes that it misses, and taking it
+//! into use later.
 //!
 //! ```text
 //! insert, remove, purge ─► memory, and noted as missed

@@ -38,7 +38,7 @@ impl Entry {
         }
     }
 
-    /// As it is to be written; the checksum is that of [`NewRecord::body_checksum`].
+    /// The record to write; the checksum comes from [`NewRecord::body_checksum`].
     pub(super) fn as_record<'a>(
         &'a self,
         key: &'a CacheKey,
@@ -89,8 +89,8 @@ impl Entry {
         Some(self.expires_at_ms).filter(|at| *at != NEVER)
     }
 
-    /// Whole seconds since it was stored, for the header `Age`; 0 when the clock was set back, which
-    /// makes it [expired](Self::is_expired).
+    /// Whole seconds since it was stored, for the header `Age`; 0 if the clock was set back, which makes
+    /// it [expired](Self::is_expired).
     pub fn age_seconds(&self, now_ms: u64) -> u64 {
         now_ms.saturating_sub(self.stored_at_ms) / 1000
     }

@@ -70,7 +70,7 @@ impl Bell {
     }
 }
 
-/// The thread. Dropping this ends it, after what it is at.
+/// The flusher thread. Dropping this ends it, after its current work.
 #[derive(Debug)]
 pub(super) struct Flusher {
     bell: Arc<Bell>,
@@ -184,7 +184,7 @@ impl Shared {
     /// The same for all up to an operation.
     pub(super) fn wait_for_ticket(&self, last: Ticket) {
         if !self.has_thread.load(Relaxed) {
-            // Noted as trouble, which it is; what was stored can still be served.
+            // The failure is noted as trouble; stored entries can still be served.
             let _ = self.flush(Some(last), Told::Nobody);
         } else if !self.queue.wait_synced(last) {
             self.counters.store_errors.fetch_add(1, Relaxed);

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 const ENTRY_CONTEXT: &str = "reflex-edge entry v1";
 
-/// Hashed once, for a key is made for each lookup.
+/// Hashed once, because each lookup makes a key.
 static ENTRY_CONTEXT_KEY: LazyLock<ContextKey> =
     LazyLock::new(|| hash_derive_key_context(ENTRY_CONTEXT));
 

@@ -34,8 +34,8 @@ pub fn hash_prompt(prompt: &str) -> [u8; 32] {
 }
 
 /// The hash of a prompt of one tenant: BLAKE3 in its key derivation mode over the tenant and
-/// the prompt, each with its length before it. Never that of another tenant, nor that of
-/// [`hash_prompt`] for any prompt.
+/// the prompt, each with its length before it. It differs from the hashes of other tenants, and from
+/// [`hash_prompt`] of any prompt.
 ///
 /// ```
 /// use reflex_host::cache::{hash_prompt, hash_tenant_prompt};
@@ -235,7 +235,7 @@ impl<H: Clone + Send + Sync + 'static> L1Cache<H> {
     /// assert_eq!(&**l1.lookup("question").expect("inserted").handle(), "answer");
     /// ```
     pub fn with_bound(bound: L1Bound<H>) -> Self {
-        // moka's default, TinyLFU: what is asked for often stays, whatever passes by once.
+        // moka's default, TinyLFU: entries in frequent use stay, also during scans.
         let builder = moka::sync::Cache::builder().eviction_policy(EvictionPolicy::tiny_lfu());
         let builder = match bound {
             L1Bound::Entries(max) => builder.max_capacity(max),
@@ -332,7 +332,7 @@ impl<H: Clone + Send + Sync + 'static> L1Cache<H> {
         self.contains_hash(&hash_tenant_prompt(tenant, prompt))
     }
 
-    /// Does now what is otherwise done along with later calls: evicting, counting.
+    /// Evicts and counts now, instead of along with later calls.
     pub fn run_pending_tasks(&self) {
         self.entries.run_pending_tasks();
     }

@@ -102,10 +102,10 @@ impl Memory {
         if let Some(old) = entries.entries.pin().insert(*key, entry) {
             entries.leaves(old);
         }
-        // In this order, and in the other one when removing: whatever else happens at the same
-        // time, no entry is left that the policy does not know and would never let go.
+        // In this order, and in the reverse when removing: so no concurrent call leaves an entry that
+        // the policy does not know and would never evict.
         self.policy.insert(*key, weight);
-        // The policy would let go of others when it has a batch of news, up to 64 entries later.
+        // The policy would evict others only with its next batch, up to 64 entries later.
         if bytes > self.bytes_max {
             self.settle();
         }

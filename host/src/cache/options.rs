@@ -10,9 +10,9 @@ use std::path::PathBuf;
 /// below this number; beyond half a terabyte it is exceeded, and the limit has to be raised.
 const SEGMENTS_MAX: u64 = 512;
 
-/// When what was stored is durable: survives a loss of power. It survives the end of the process
-/// as soon as it is written, a moment after it is stored; a process that ends of its own accord
-/// first writes what waits.
+/// When an entry is durable: survives a loss of power. It survives the end of the process as soon as
+/// it is written, a moment after it is stored; a process that ends normally first writes all waiting
+/// entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// When the operating system gets to it, as a rule within half a minute, or when
@@ -32,7 +32,7 @@ pub enum Durability {
 }
 
 impl Default for Durability {
-    /// A second or 8 MiB: what a provider can be asked again for.
+    /// A second or 8 MiB: a provider can be asked again for this much.
     fn default() -> Self {
         Self::Interval {
             ms: 1000,
@@ -61,7 +61,7 @@ pub struct CacheOptions {
     /// For how many seconds after its expiry an entry is kept like any other, for
     /// [`Lookup::Stale`](super::Lookup::Stale). After that, making room removes it.
     pub stale_seconds_max: u64,
-    /// When what was stored survives a loss of power.
+    /// When an entry survives a loss of power.
     pub durability: Durability,
 }
 

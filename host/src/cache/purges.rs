@@ -30,7 +30,7 @@ pub enum Purged {
 }
 
 impl Purged {
-    /// Whether an entry of that key and tenant is among what is purged.
+    /// Whether it covers an entry of that key and tenant.
     pub fn covers(&self, key: &CacheKey, tenant: &[u8; 32]) -> bool {
         match self {
             Self::All => true,
@@ -199,7 +199,7 @@ impl Purges {
         Some(told)
     }
 
-    /// From now on the listener is told of each purge, as long as it lives.
+    /// Calls the listener for each purge from now on, as long as it lives.
     pub fn listen(&self, listener: &Arc<impl PurgeListener + 'static>) {
         let listener: Weak<dyn PurgeListener> = Arc::downgrade(listener) as _;
         let mut listeners = lock(&self.listeners);

@@ -141,7 +141,7 @@ impl Waiting {
 }
 
 impl Readers {
-    /// Has something read. `None` when it is not worth waiting for.
+    /// Queues a read. `None` if waiting for it is useless.
     fn begin(&self, what: Box<dyn FnOnce() -> Option<Entry> + Send>) -> Option<Arc<Waiting>> {
         let mut desk = lock(&self.0.desk);
         desk.forget_settled();

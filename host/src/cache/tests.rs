@@ -99,7 +99,7 @@ impl Props {
         paths
     }
 
-    /// Alters one byte of the first segment and returns what it was.
+    /// Alters one byte of the first segment and returns its old value.
     fn flip(&self, at: u64, with: u8) -> u8 {
         let file = OpenOptions::new()
             .read(true)

@@ -57,7 +57,7 @@ impl Writer {
         self.store.index().remove_where(|_| true);
     }
 
-    /// Writes what is owed, at the first opportunity.
+    /// Writes the owed tombstones and purges, at the first opportunity.
     pub(super) fn settle(&mut self) -> Result<(), StoreError> {
         self.store.settle_epochs()?;
         self.store.settle_unburied()?;
@@ -90,7 +90,7 @@ impl WriterThread {
             while writing.queue.wait() {
                 writing.write_some(TURN_OPERATIONS);
                 if writing.durability == Durability::EveryInsert {
-                    // Noted as trouble, which it is; what was stored can still be served.
+                    // The failure is noted as trouble; stored entries can still be served.
                     let _ = writing.flush(None, Told::Nobody);
                 }
                 writing.step_aside();
@@ -278,7 +278,7 @@ impl Shared {
     }
 }
 
-/// Whether a record that is not on disk may be there all the same.
+/// Whether the disk may have a record that the index does not know.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tried {
     Yes,

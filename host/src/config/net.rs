@@ -18,8 +18,7 @@ pub struct NetLimits {
     /// How long a client's connection is kept without a request. Less when all `connections_max`
     /// are taken and another client needs the place.
     pub keep_alive_max: Duration,
-    /// Longest pause within a body, either way: of the side that sends, and of a client that does
-    /// not take what is sent.
+    /// Longest pause within a body: of the side that sends, and of a client that does not read.
     pub idle_max: Duration,
     /// How long connecting to the provider may take, TLS included.
     pub connect_max: Duration,

@@ -14,7 +14,7 @@ const WAITERS_MAX_DEFAULT: usize = 10_000;
 /// Longer than a model takes for its answer, as a rule.
 const FETCH_WAIT_MAX_DEFAULT: Duration = Duration::from_secs(60);
 
-/// Where a [`Cache`] lies, how large it may be, and what is usual in it.
+/// The settings of a [`Cache`]: its folder, its bounds, and its defaults.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is opened before `open` or `in_memory`"]
 pub struct Builder {
@@ -47,8 +47,7 @@ impl Builder {
         self
     }
 
-    /// How long an answer lives that is stored without a life of its own. Otherwise until it has
-    /// to make room.
+    /// Life of an answer that is stored without one of its own. Default: until it has to make room.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
@@ -80,8 +79,8 @@ impl Builder {
         self
     }
 
-    /// When what was stored survives a loss of power. Within a second or 8 MiB. It survives the
-    /// end of the process in any case.
+    /// When an answer survives a loss of power. Default: after a second or 8 MiB. It always survives the
+    /// end of the process.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.options.durability = durability;
         self
@@ -106,7 +105,7 @@ impl Builder {
         self
     }
 
-    /// Opens the folder and finds what was stored there before.
+    /// Opens the folder and finds the answers stored there.
     ///
     /// # Errors
     ///

@@ -259,7 +259,7 @@ fn nobody_waits_where_too_many_do_or_for_too_long() {
     let answer = cache.get_or_fetch_blocking(&A, fetch).unwrap();
     assert_eq!(answer.payload(), "mine");
     drop(waiter);
-    // Now there is room to wait, but not that long.
+    // Now it has room to wait, but the wait is too long.
     let answer = cache.get_or_fetch_blocking(&A, fetch).unwrap();
     assert_eq!(answer.payload(), "mine");
     release.send(()).unwrap();

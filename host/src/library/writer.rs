@@ -106,8 +106,8 @@ impl io::Write for EntryWriter {
     ///
     /// # Errors
     ///
-    /// `FileTooLarge`: the answer is longer than an entry may be. It cannot be stored any more,
-    /// and what was collected is let go.
+    /// `FileTooLarge`: the answer is longer than an entry may be. It cannot be stored any more, and the
+    /// collected bytes are dropped.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let most = self.cache.entry_bytes_max();
         if self.is_too_large || (self.payload.len() + bytes.len()) as u64 > most {

@@ -113,7 +113,7 @@ impl Texts {
         Self::new(elements, places)
     }
 
-    /// Takes the answer to the batch apart: what is to be stored for each text. None if that is not
+    /// Takes the answer to the batch apart, into the answer to store for each text. None if that is not
     /// certain.
     pub(super) fn split<'a>(
         &'a self,
@@ -319,8 +319,8 @@ impl Known {
         ctx.find_stale(&key, most).await
     }
 
-    /// Reads what was found: a few short ones here, more of them on a thread that may block, for a
-    /// full batch is tens of megabytes of numbers.
+    /// Reads the entries found: a few short ones here, more of them on a thread that may block, because
+    /// a full batch is tens of megabytes of numbers.
     async fn read_all(found: Vec<Option<Entry>>) -> Vec<Option<Self>> {
         let bytes = found.iter().flatten().map(|entry| entry.payload().len());
         let read = |entry: Option<Entry>| entry.and_then(Self::read);

@@ -11,7 +11,7 @@ mod cache_world {
     });
 }
 
-/// `reflex:cache/request`, and what a policy component exports.
+/// `reflex:cache/request`, and the exports of a policy component.
 mod policy_world {
     wasmtime::component::bindgen!({
         path: "../wit",

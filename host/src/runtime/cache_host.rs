@@ -81,10 +81,9 @@ pub fn add_to_linker<T: 'static>(
     cache::add_to_linker::<_, Reflex>(linker, view)
 }
 
-/// As [`add_to_linker`], for hosts that call their guests asynchronously: while what a guest looks
-/// up is fetched from disk, or what it has inserted or removed becomes durable where that is waited
-/// for, the guest is suspended and its thread is free. A disk that takes longer than a quarter of a
-/// second makes it a miss.
+/// As [`add_to_linker`], for hosts that call their guests asynchronously. While the disk reads an entry,
+/// or an insert or a removal waits until it is durable, the guest is suspended and its thread is free. A
+/// lookup that takes the disk longer than a quarter of a second is a miss.
 ///
 /// The linker allows no shadowing when this returns.
 ///
@@ -311,7 +310,7 @@ impl Host for ReflexCtxView<'_> {
 }
 
 impl ReflexCtx {
-    /// A guest's lookup: what it does not find, it may fetch from now on.
+    /// A guest's lookup: after a miss, the guest may fetch from now on.
     pub(super) fn look_up(&self, key: &Key) -> Option<Entry> {
         let (key, since) = (self.key(key), self.cache.purges().now());
         let found = self.find(&key);
@@ -381,7 +380,7 @@ impl ReflexCtx {
         self.keep(&named, metadata, payload, options.ttl_seconds, since)
     }
 
-    /// Since when a guest may have fetched what it inserts now.
+    /// Since when a guest may have fetched the answer that it inserts now.
     pub(super) fn begun(&self, key: &Key) -> Mark {
         let now = self.cache.purges().now();
         self.grant.lookups.take(&self.key(key), now)

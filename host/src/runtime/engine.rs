@@ -16,7 +16,7 @@ pub enum LoadError {
     Engine(String),
     /// The bytes are not a WebAssembly component, or use features that are off.
     NotAComponent(String),
-    /// It imports something that is not offered, or does not export what it is to be called by.
+    /// It imports something that the host does not offer, or lacks the export to call.
     Mismatch(String),
 }
 

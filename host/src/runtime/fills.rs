@@ -102,7 +102,7 @@ enum Stage {
 pub(super) enum Turn {
     /// Ask the provider, for the followers too.
     Lead(Lead),
-    /// Read what the leader reads.
+    /// Read the leader's answer.
     Follow(Follower),
     /// The provider has just failed.
     Failed(ErrorCode),

@@ -382,7 +382,7 @@ impl ReflexHttpCtxView<'_> {
         let mut response = http::Response::new(HostBody::boxed(body, &self.progress));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
-        // The transmission's result is of no use: the body is in memory.
+        // The transmission's result does not matter: the body is in memory.
         let (response, _transmitted) = Response::from_http(self.http.hooks, response);
         Ok(self.http.table.push(response)?)
     }

@@ -19,9 +19,8 @@ pub struct GuestLimits {
     pub handles_max: usize,
     /// Bytes that one call may hand from the guest to the host.
     pub hostcall_bytes_max: usize,
-    /// Time that a guest may take for one request: what it computes, as CPU time, and what it
-    /// sleeps; not what it waits for the client's body, the provider or the disk, or for a
-    /// processor.
+    /// Time that a guest may take for one request: its CPU time and its own sleeps. Waiting for the
+    /// client's body, the provider, the disk or a processor does not count.
     pub guest_time_max: Duration,
     /// How long a guest that streams a body of its own making may go on after its response began.
     pub stream_time_max: Duration,
@@ -55,9 +54,9 @@ impl GuestLimits {
     }
 }
 
-/// An instance that has grown by more than this since it was made, and to more than twice what it had
-/// then, is not used again: a guest's memory never shrinks, and one large request would keep it for
-/// as long as the instance lives. The middleware needs one MiB.
+/// An instance is not used again after its memory has grown by more than this, and to more than twice
+/// its size at the start. A guest's memory never shrinks, so one large request would hold it for as long
+/// as the instance lives. The middleware needs one MiB.
 const GROWN_BYTES_MAX: usize = 4 << 20;
 
 /// Limits of a store that count its guest's memory.

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Misses of one instance that are remembered until it inserts, at some 150 bytes each. Past it the
-/// oldest is forgotten, and what is inserted without a miss that is known counts as begun then.
+/// oldest is forgotten; an insert without a known miss counts as begun at that miss.
 const MISSES_MAX: usize = 4096;
 
 /// The misses of one instance, and when they were. A clone belongs to another instance, and is
@@ -52,7 +52,7 @@ impl Lookups {
         since.map_or(now, |since| since.min(now))
     }
 
-    /// The instance removes the entry itself: what it inserts then is from after that.
+    /// The instance removes the entry itself: its later insert is from after that.
     pub(super) fn forget(&self, key: &CacheKey) {
         self.lock().since.remove(key);
     }

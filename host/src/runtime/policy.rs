@@ -1,14 +1,14 @@
-//! Policy components: a plain function call says what becomes of a request. For hosts without
-//! HTTP, and without an async runtime.
+//! Policy components: a plain function call decides how to handle a request. For hosts without HTTP,
+//! and without an async runtime.
 //!
 //! ```text
 //! Question ─► PolicyGuest::decide ─► guest: decide ─► request.lookup (the host hashes) ─► cache
 //!                └► Decision: serve this entry | ask, and keep | pass | refuse
 //! ```
 //!
-//! The request stays here, and nothing of it is copied for a guest that does not read it: a decision
-//! costs the same for any length. An instance is asked again and again, by one caller at a time;
-//! after any fault it is dropped.
+//! The request stays here and is copied only as far as the guest reads it, so that a decision costs the
+//! same for any length. An instance is asked again and again, by one caller at a time; after any fault
+//! it is dropped.
 
 use super::bindings::cache::{self, Error};
 use super::bindings::{PolicyInstance, PolicyPre, decider, request};
@@ -46,7 +46,7 @@ enum What {
 }
 
 impl Question {
-    /// A bare prompt of a tenant's; what it is hashed to is [`Key::for_prompt`].
+    /// A bare prompt of a tenant, with the key [`Key::for_prompt`].
     pub fn prompt(tenant: Tenant, text: impl Into<String>) -> Self {
         Self {
             what: Arc::new(What::Prompt(text.into())),
@@ -197,7 +197,7 @@ impl Asking {
 ///     Decision::Ask(asking) => {
 ///         let answer = "Rayleigh scattering.";
 ///         println!("{answer}");
-///         // An answer that could not be kept is an answer all the same.
+///         // If the answer cannot be kept, it can still be used.
 ///         let _ = policy.keep(&asking, b"text/plain", answer.as_bytes());
 ///     }
 ///     Decision::Pass(reason) => println!("asked without the cache: {reason}"),

@@ -1,5 +1,5 @@
 //! An answer on its way to the client, judged as it passes and stored when it proves good. The bytes
-//! are `sharing.rs`'s: there is one copy of them, for readers and for the store.
+//! are in `sharing.rs`: one copy of them, for readers and for the store.
 
 use super::batch::Texts;
 use super::cache_host::{NotStored, ReflexCtx};
@@ -24,7 +24,7 @@ pub enum Outcome {
     Stored,
     /// The answer must not be served again.
     Rejected(Rejected),
-    /// The answer was good, and is not in the cache all the same.
+    /// The answer was good, but is not in the cache.
     Dropped(Dropped),
 }
 
@@ -41,7 +41,7 @@ pub trait RecordingObserver: Send + Sync + 'static {
     }
 
     /// A guest failed after its response had begun: it trapped (`stream-trap`), streamed for too
-    /// long (`stream-timeout`), or what it streamed was no body (`stream-body`).
+    /// long (`stream-timeout`), or streamed an invalid body (`stream-body`).
     fn guest_failed(&self, reason: &'static str) {
         let _ = reason;
     }

@@ -59,8 +59,8 @@ impl Rest {
         })
     }
 
-    /// The answer to the whole batch. None if this one does not certainly make a whole with what is
-    /// known; then nothing is stored.
+    /// The answer to the whole batch. None if this answer does not certainly fit the cached part; then
+    /// nothing is stored.
     pub(super) async fn read(mut self, body: WasiBody) -> Option<Made> {
         let bytes = self.feed(body).await?;
         let Self {
@@ -92,7 +92,7 @@ impl Rest {
                 // has been paid for.
                 self.reserved.count(data.len());
             }
-            // Nor is a longer one read on.
+            // A longer answer is not read on either.
             if let Some(rejected) = self.recorder.rejected() {
                 if let Some(target) = &self.target {
                     target.reject(rejected);
@@ -104,7 +104,7 @@ impl Rest {
     }
 }
 
-/// Puts the answer together, and stores what is new of it.
+/// Joins the answer, and stores its new part.
 fn complete(
     batch: &Batch,
     asked: &[u32],

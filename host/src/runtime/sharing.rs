@@ -272,7 +272,7 @@ impl Shared {
         Poll::Ready(())
     }
 
-    /// Takes in what the provider has sent: its data, if that is what it is.
+    /// Takes in a frame of the provider; returns its data, if it has any.
     fn take(
         self: &Arc<Self>,
         state: &mut State,
@@ -370,7 +370,7 @@ impl State {
 impl Drop for Shared {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // All readers have gone away: what came so far is a part.
+        // All readers are gone: the bytes so far are only a part.
         if let Some(recording) = state.recording.take() {
             recording.cut();
         }

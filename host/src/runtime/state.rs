@@ -131,7 +131,7 @@ struct Hooks {
 }
 
 impl WasiHttpHooks for Hooks {
-    // As it is by default, but for an allocation and a copy of the list for each header.
+    // As the default, without an allocation and a copy of the list for each header.
     fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
         static FORBIDDEN: [HeaderName; 9] = DEFAULT_FORBIDDEN_HEADERS;
         FORBIDDEN.contains(name)
@@ -248,7 +248,7 @@ impl Progress {
         self.upstream_called.load(Ordering::Relaxed)
     }
 
-    /// Does work of the host for the guest. Neither that nor its waits are the guest's time.
+    /// Does work of the host for the guest. Neither the work nor its waits count as the guest's time.
     pub(super) async fn host<F: Future>(self: &Arc<Self>, work: F) -> F::Output {
         let _waiting = self.wait();
         let mut work = pin!(work);

@@ -85,7 +85,7 @@ impl WasiHttpHooks for Transparent {
 }
 
 impl Transparent {
-    /// Answers from the cache what the grant lets it, and has `sender` send the rest.
+    /// Answers from the cache as the grant allows, and has `sender` send the rest.
     pub fn new(ctx: ReflexCtx, policy: HttpPolicy, sender: Arc<dyn SendRequest>) -> Self {
         Self {
             ctx,
@@ -228,7 +228,7 @@ impl Transparent {
 
         let headers = request.headers_mut();
         headers.remove(X_REFLEX_TTL);
-        // Everyone must be able to read the replay, so what is recorded is not compressed.
+        // Every client must be able to read the replay, so the provider must not compress.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let part = match (&batch, missing) {
             (Some(batch), Some(missing)) => {
@@ -382,7 +382,7 @@ impl Transparent {
         Some(response(status, headers, body))
     }
 
-    /// To the provider as if we were not there, but for the header that says so.
+    /// Sends the request to the provider unchanged, and marks the response as a bypass.
     async fn pass(
         &self,
         request: Request<WasiBody>,
@@ -418,7 +418,7 @@ enum Look {
 
 /// The provider's answer to the rest of a batch.
 enum Part {
-    /// It makes a whole with what was known, which is this.
+    /// It fits the cached part; this is the joined answer.
     Whole(Response<WasiBody>),
     /// It fails.
     Failed(Response<WasiBody>),

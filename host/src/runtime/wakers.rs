@@ -42,7 +42,7 @@ impl Wakers {
         }
     }
 
-    /// Wakes all that wait but one, which goes on by itself.
+    /// Wakes all waiting readers except one, which runs already.
     pub(super) fn wake_others(&self, place: usize) {
         self.lock().wakers[place] = None;
         self.wake_all();
@@ -50,7 +50,7 @@ impl Wakers {
 
     /// Wakes all that wait. They wait no more.
     pub(super) fn wake_all(&self) {
-        // Woken outside the lock: what a waker does is not known here.
+        // Woken outside the lock, because a waker may do anything.
         let woken: Vec<Waker> = {
             let mut slots = self.lock();
             slots.wakers.iter_mut().filter_map(Option::take).collect()

@@ -1,5 +1,5 @@
-//! The body that a guest makes itself, on its way to the client: where it breaks, it must not look
-//! whole, and the operator is told.
+//! The body that a guest makes itself, on its way to the client. If it breaks, it must not look whole,
+//! and a metric counts it.
 
 use super::recording::RecordingObserver;
 use bytes::Bytes;

@@ -90,7 +90,7 @@ impl Window {
         Some(Bytes::copy_from_slice(piece))
     }
 
-    /// Takes in what has come, if the budget has room for it. Whether it did.
+    /// Adds bytes, if the budget has room for them; whether it had.
     #[must_use]
     pub(super) fn push(&mut self, data: &[u8]) -> bool {
         self.add(data, |reserved| reserved.grow(data.len()))
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(budget.held(), 0);
         assert!(window.push(b"k"));
         assert_eq!(window.piece(15).as_deref(), Some(&b"k"[..]));
-        // Not beyond what has come.
+        // Not beyond the end.
         window.drop_to(99);
         assert_eq!((window.start(), window.end()), (16, 16));
         assert!(window.whole().is_none());

@@ -1,5 +1,5 @@
-//! One client's connection: HTTP/1.1 or HTTP/2 by what the client says first, with a timer for each
-//! state that it may be in.
+//! One client's connection: HTTP/1.1 or HTTP/2 by the client's first bytes, with a timer for each of
+//! its states.
 //!
 //! | state | bound |
 //! |---|---|
@@ -31,7 +31,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// Headers of a request. Beyond, hyper answers 431 by itself. Under the 24,576 that `http` can hold.
+/// Headers of a request. Past it, hyper answers 431 by itself. Below the 24,576 that `http` can hold.
 const HEADERS_MAX: usize = 2 * super::heads::HEADERS_MAX;
 /// Bytes read from a client before they are parsed, above all a request's head, and roughly those
 /// written before the client takes them.

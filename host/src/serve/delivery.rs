@@ -1,5 +1,5 @@
-//! A response on its way to the client: in slices, and for HTTP/2, with a bound on how long the
-//! client may leave a slice untaken.
+//! A response on its way to the client: in slices, and for HTTP/2 with a bound on the client's time to
+//! take a slice.
 //!
 //! Over HTTP/1.x the socket itself shows that a client takes nothing. Over HTTP/2 one stream may
 //! stand still while others go on, and hyper then polls neither the body nor a timer in it. So the
@@ -26,7 +26,7 @@ tokio::task_local! {
 }
 
 /// Counts the slices that were given to hyper and the polls for more of them: while the first number
-/// is ahead, the client has to take what is there.
+/// is ahead, the client has to take a slice.
 #[derive(Debug, Default)]
 struct Stream {
     given: AtomicU64,

@@ -49,7 +49,7 @@ pub(crate) const STREAMS: StreamLimits = StreamLimits {
     reset_max: STREAMS_PER_CONNECTION_MAX as usize,
 };
 
-/// Parts of a path that are told apart: one more than the longest path has.
+/// Parts into which a path is split: one more than the longest path has.
 const PATH_PARTS_MAX: usize = 7;
 
 /// Bytes read of a refused body, so that its sender gets to read the refusal.
@@ -69,7 +69,7 @@ const PURGES_TOLD_MAX: usize = 64;
 pub(crate) struct EdgeApi {
     pub(crate) cache: Cache,
     pub(crate) namespace: String,
-    /// Life of an entry that says nothing of its own.
+    /// Life of an entry without one of its own.
     pub(crate) ttl: Duration,
     pub(crate) allow_length: bool,
     /// Longest pause within a body.
@@ -265,8 +265,8 @@ async fn discard(body: &mut Body) {
     }
 }
 
-/// Paths are compared as they were sent, so that each thing has one, and methods are told apart
-/// behind them, so that every refusal has the same form.
+/// Paths are compared as sent, so that each resource has one path. Methods are compared after the path,
+/// so that every refusal has the same form.
 async fn route(api: Arc<EdgeApi>, head: &Parts, body: &mut Body) -> Result<Response, Refusal> {
     let method = &head.method;
     let parts: Vec<&str> = head.uri.path().splitn(PATH_PARTS_MAX, '/').collect();

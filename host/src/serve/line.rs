@@ -37,7 +37,7 @@ struct State {
     idle_since: Instant,
     /// When the head of the next request began to arrive.
     head_since: Option<Instant>,
-    /// The client does not take what is written.
+    /// The client does not take the written bytes.
     stalled: bool,
 }
 
@@ -48,7 +48,7 @@ pub(super) enum Response {
     Awaited,
     /// hyper is about to write the first byte of a chunked response.
     Chunked,
-    /// A chunked response has begun, and what is written next begins a chunk.
+    /// A chunked response has begun, and the next write begins a chunk.
     BetweenChunks,
     /// Of known length, or without a body.
     Plain,
@@ -206,7 +206,7 @@ impl Lines {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a connection until what is returned is dropped.
+    /// Adds a connection until the returned value is dropped.
     pub(super) fn add(self: &Arc<Self>, line: &Arc<Line>) -> Listed {
         let mut open = self.open();
         let number = open.next;
@@ -271,7 +271,7 @@ mod tests {
         }
     }
 
-    /// How long it may go on, in whole seconds, and what it is then.
+    /// How long it may go on, in whole seconds, and why it is overdue then.
     fn left(line: &Line) -> Option<(u64, Overdue)> {
         let (at, why) = line.due(&net())?;
         let left = at.duration_since(Instant::now()).as_secs_f64();

@@ -210,7 +210,7 @@ async fn next<L: Listen>(
     }
 }
 
-/// Whether a connection has failed before it was accepted, which says nothing of the next one.
+/// Whether only this connection failed before it was accepted; the next one may succeed.
 fn is_the_clients(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(
@@ -266,7 +266,7 @@ impl Trouble {
 mod tests {
     use super::*;
 
-    /// Ten thousand failures within a minute, mixed with successes, are told once.
+    /// Ten thousand failures within a minute, mixed with successes, are logged once.
     #[test]
     fn trouble_is_told_once_a_minute_and_waits_longer_each_time() {
         let error = io::Error::from_raw_os_error(24);

@@ -1,4 +1,4 @@
-//! Errors of ours, in the words of the API that was asked, so that SDKs raise what they always do.
+//! Our own errors, in the words of the requested API, so that SDKs raise their usual errors.
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};

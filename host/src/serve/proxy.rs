@@ -32,7 +32,7 @@ pub(crate) struct Proxy {
     pub(crate) upstream: Arc<UpstreamClient>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reasons: Reasons,
-    /// Which API answers at paths that do not tell, for the shape of an error.
+    /// Which API answers at paths that name none, for the shape of an error.
     pub(crate) paths: Arc<[PathRule]>,
     /// How much of a request is kept, so that it can go to the provider when the guest fails.
     pub(crate) held_bytes_max: u64,
@@ -67,7 +67,7 @@ impl Proxy {
             Err(refused) => return *refused,
         };
         if !self.has_room(&request) {
-            // Without the guest, nothing of it is held.
+            // Without the guest, no byte of it is held.
             return self.send(request, Bypass::Memory, &voice).await;
         }
         let (held, lent) = hold(request, self.held_bytes_max, &self.budget);
@@ -239,7 +239,7 @@ impl Proxy {
         }
     }
 
-    /// Notes what a response that is no hit says about its request.
+    /// Notes why a response is no hit.
     fn explain(&self, held: &Held, response: &Response<WasiBody>) {
         let headers = response.headers();
         let told = own_status(headers);

@@ -1,5 +1,5 @@
-//! Connections that become something else than HTTP, WebSockets above all: what the client and the
-//! provider send each other passes untouched, until either ends.
+//! Connections upgraded from HTTP, mostly WebSockets: the bytes of the client and the provider pass
+//! untouched, until either ends.
 
 use super::hop::connection_names;
 use super::listen::OpenConnection;

@@ -34,7 +34,7 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
 const LINGER_BYTES_MAX: usize = 64 << 20;
 const LINGER_MAX: Duration = Duration::from_secs(5);
 
-/// A socket that can tell what has become of its peer.
+/// A socket that can tell whether its peer is gone.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// An error that no read or write has reported yet, such as a reset.
     fn take_error(&self) -> io::Result<Option<io::Error>>;
@@ -143,7 +143,7 @@ impl<S: Socket> Wire<S> {
         self.inner().is_hypers = false;
     }
 
-    /// Writes a last word and ends our side, as far as that is possible at once. Only for a
+    /// Writes the last bytes and ends our side, as far as possible without waiting. Only for a
     /// connection on which nothing else is being written.
     pub(super) fn say_goodbye(&self, cx: &mut Context<'_>, word: &[u8]) {
         let mut inner = self.inner();
@@ -191,7 +191,7 @@ impl<S: Socket> Inner<S> {
                 }
                 _ => (None, &mut probe.zeros),
             };
-            // Every second time: what comes back of a byte may take longer than the first pauses.
+            // Every second time: the reaction to a byte may take longer than the first pauses.
             if let Some(byte) = byte.filter(|_| probe.looks.is_multiple_of(2)) {
                 match Pin::new(&mut self.socket).poll_write(cx, &[*byte]) {
                     Poll::Ready(Ok(count)) => *sent += count,

@@ -1,7 +1,7 @@
-//! The few file operations that the store uses, behind a trait, so that tests can put a disk
-//! underneath that fails, fills up or loses power. `RealDisk` is the operating system's.
+//! The few file operations that the store uses, behind a trait, so that tests can use a disk that
+//! fails, fills up or loses power. `RealDisk` is the operating system's.
 //!
-//! Nothing here knows what the bytes mean.
+//! Nothing here interprets the bytes.
 
 use super::mmap::Mapping;
 use std::ffi::OsString;

@@ -53,7 +53,7 @@ impl Gate {
 /// The faults in force, and the operations tried.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    /// No folder or file can be made, nor the lock be had.
+    /// Making folders and files fails, and so does taking the lock.
     pub(crate) is_read_only: AtomicBool,
     /// No new file finds space.
     pub(crate) is_full: AtomicBool,

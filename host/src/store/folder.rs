@@ -25,8 +25,8 @@ const SEGMENT_SUFFIX: &str = ".seg";
 const CONTENTS_SUFFIX: &str = ".idx";
 const UNFINISHED_SUFFIX: &str = ".tmp";
 
-/// Why a data folder could not be opened. Each displays as one line that names what it is
-/// about. Nothing in the folder was changed.
+/// Why a data folder could not be opened. Each displays as one line that names the folder or file.
+/// Nothing in the folder was changed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -297,7 +297,7 @@ pub(crate) enum SegmentName {
     Contents(u64),
     /// Left by a crash before it was in use.
     Unfinished,
-    /// Nothing of ours; it stays where it is.
+    /// A file of another program; it stays.
     Foreign,
 }
 

@@ -125,8 +125,8 @@ pub(crate) struct StoreId(pub(crate) [u8; 16]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) store: StoreId,
-    /// There must be a file `epochs`. A release that does not know it must not open the
-    /// folder: it would serve what was purged.
+    /// The file `epochs` must exist. A release that does not know it must not open the folder: it would
+    /// serve purged entries.
     pub(crate) has_epochs: bool,
 }
 

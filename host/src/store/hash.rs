@@ -1,4 +1,4 @@
-//! How keys are hashed for the maps in memory. Nothing of it reaches the disk.
+//! How keys are hashed for the maps in memory. These hashes never reach the disk.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

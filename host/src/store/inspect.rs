@@ -56,7 +56,7 @@ struct Newest {
     record_bytes: u64,
 }
 
-/// Where a torn end after a crash is no damage: it is as if it had never been written.
+/// A torn end after a crash is no damage: the record counts as never written.
 const CRASHED: &str = "bytes that are no record, as a crash leaves them";
 
 pub(crate) fn inspect(disk: &dyn Disk, root: &Path) -> Result<StoreReport, OpenError> {

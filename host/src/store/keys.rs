@@ -28,7 +28,7 @@ impl Keys {
     }
 }
 
-/// Not the part that a lost record is known by, nor that which maps hash.
+/// Another part than the one that names a lost record, and than the one that maps hash.
 fn part_of(key: &[u8; 32]) -> u32 {
     let [.., a, b, c, d] = *key;
     u32::from_le_bytes([a, b, c, d])

@@ -267,9 +267,9 @@ impl Store {
         })
     }
 
-    /// Makes all that was written durable. Before a segment goes early: what is in it may
-    /// supersede something older, and be superseded itself by what is not durable yet. If that
-    /// was lost with the power, the older one would count again.
+    /// Makes all written records durable, before a segment is reclaimed early. Its records may supersede
+    /// older ones, and records that are not durable yet may supersede them. If a loss of power took
+    /// those, the older ones would count again.
     fn sync_all(&mut self) -> Result<(), StoreError> {
         let waiting = self.unsynced.iter();
         let mut files: Vec<_> = waiting.map(|f| (f.id, Arc::clone(&f.file))).collect();

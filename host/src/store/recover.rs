@@ -61,7 +61,7 @@ impl Found {
 struct Files {
     /// Oldest first.
     segments: VecDeque<Found>,
-    /// Contents without a segment, and what was never finished.
+    /// Contents without a segment, and unfinished files.
     useless: Vec<PathBuf>,
 }
 
@@ -168,10 +168,10 @@ pub(crate) fn recover(
         }
         recovered.damaged += damaged;
 
-        // Contents that say less than the segment holds must never be believed. So where there
-        // are some, in whatever state, nothing more is written to the segment.
+        // Contents that list less than the segment holds must never be used. So nothing more is
+        // written to a segment that has contents, in whatever state.
         let is_closed = !is_intact || found.contents.is_some() || Some(found.id) != newest;
-        // Allocated again, for a copy of the folder may have got holes.
+        // Allocated again, because a copy of the folder may have holes.
         let allocated = allocated_for(scan.end, found.bytes);
         if !is_closed && found.file.preallocate(0..allocated).is_ok() {
             let mut contents = Contents::default();

@@ -26,8 +26,8 @@ struct Newest {
     /// `None` for a tombstone, a purged record, and a record with a damaged body: it cannot be
     /// served, and neither can the records that it superseded.
     place: Option<Place>,
-    /// It supersedes what is before it, but may not do so for ever: its body is damaged and may
-    /// be readable again some day, or it is a tombstone that is not durable.
+    /// It supersedes older records, but perhaps not for ever: its body is damaged and may be readable
+    /// again later, or it is a tombstone that is not durable.
     is_unsure: bool,
 }
 
@@ -230,7 +230,7 @@ mod tests {
             &[(1, 1, ENTRY), (2, 1, None), (3, 2, ENTRY), (4, 1, ENTRY)],
             &[3, 4],
         );
-        // The very last one leaves no trace, as if it had never been written.
+        // A lost last record leaves no gap, as if it had never been written.
         check(&[(1, 1, ENTRY), (2, 1, None)], &[1]);
     }
 }

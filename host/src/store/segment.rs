@@ -1,7 +1,7 @@
 //! One segment: a file of records, mapped once, and where in it a record lies.
 //!
-//! A segment knows how to hand out records and whether each was checked. It does not know
-//! which keys it holds (that is L1's business) nor when it is reclaimed (the store's).
+//! A segment hands out records and knows whether each was checked. The index knows which keys it
+//! holds, and the store decides when it is reclaimed.
 
 use super::disk::DiskFile;
 pub(crate) use super::disk_use::DiskUse;
@@ -34,7 +34,7 @@ pub(crate) struct Segment {
     /// A purge came since the segment was begun or recovered, so each record has to be compared to the
     /// purge marks.
     is_suspect: AtomicBool,
-    /// A sync failed: what is in here may never be durable.
+    /// A sync failed: its records may never be durable.
     is_poisoned: AtomicBool,
     /// The lowest sequence in here; all ones without a record.
     first_sequence: AtomicU64,
@@ -142,7 +142,7 @@ impl Segment {
     }
 }
 
-/// Hits of an entry are counted up to here. More would not tell more: it is worth keeping.
+/// Hits of an entry are counted up to here. More would not change the decision to keep it.
 const HITS_MAX: u8 = 3;
 
 /// Where a record lies, and what a lookup needs to know before it touches the record. The index
@@ -179,7 +179,7 @@ impl Clone for Place {
 pub(crate) enum Read {
     /// The record: header, metadata, payload, padding. Keeps the mapping alive.
     Sound(Bytes),
-    /// The record is not what was written. It must not be served.
+    /// The record differs from the written one. It must not be served.
     Damaged,
     /// The segment was reclaimed, or the record purged.
     Gone,
@@ -298,13 +298,13 @@ impl Place {
         }
     }
 
-    /// It was read through a clone, and is what was written.
+    /// It was read and verified through a clone.
     pub(crate) fn set_verified(&self) {
         self.is_verified.store(true, Relaxed);
     }
 
-    /// As [`read`](Self::read), without a wait for the medium, as far as is known: what was read
-    /// before, or written by this process, need not be waited for.
+    /// As [`read`](Self::read), without waiting for the medium: only records that were read before, or
+    /// written by this process.
     pub(crate) fn read_now(&self, key: &[u8; 32], epochs: &Epochs) -> Read {
         let is_old = |segment: Arc<Segment>| segment.is_old;
         match !self.is_verified() && self.segment.upgrade().is_some_and(is_old) {

@@ -1,7 +1,7 @@
-//! A disk for tests that loses power: what was not synced survives in any subset, whole, torn
-//! or not at all, names as well as contents. It also fails writes half way, fails syncs and
-//! then forgets what it was to write, fills up, and fails reads, once or until it is mended. All by
-//! a seed, so that what happened can be had again.
+//! A disk for tests that loses power: unsynced writes survive in any subset, whole, torn or not at
+//! all, names as well as contents. It also fails writes half way, fails syncs and then forgets their
+//! writes, fills up, and fails reads, once or until it is repaired. A seed decides all of it, so that a
+//! run can be repeated.
 //!
 //! Files are anonymous ones in memory, so that they are mapped as real ones are.
 
@@ -97,7 +97,7 @@ struct Inode {
     file: File,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
-    /// These cannot be read until the disk is mended.
+    /// These cannot be read until the disk is repaired.
     bad_blocks: BTreeSet<u64>,
 }
 
@@ -302,8 +302,7 @@ impl State {
 }
 
 impl Disk for SimDisk {
-    /// Durable at once: the operator made the folder long ago, so that this is not what is
-    /// tried here.
+    /// Durable at once: the operator made the folder long ago, so this is not under test.
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.step()?;

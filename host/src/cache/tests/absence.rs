@@ -127,7 +127,7 @@ fn a_purge_of_everything_is_not_forgotten_until_the_disk_comes() {
     assert_eq!(found(&props.open()), 0);
 }
 
-/// More than is remembered: then it is better to have nothing than what was superseded.
+/// Past the bound of remembered keys, the disk is given up: a superseded entry must not come back.
 #[test]
 fn however_much_the_disk_misses_nothing_comes_back() {
     let (props, cache) = absent(100);

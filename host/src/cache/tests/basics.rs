@@ -123,7 +123,7 @@ fn reopening_keeps_entries_the_newest_wins_and_the_removed_stay_removed() {
         for (number, expected) in expected.iter().enumerate() {
             assert_eq!(version(&cache, number as u64), *expected, "key {number}");
         }
-        // The sequence goes on, so that what is written now wins over what was before.
+        // The sequence goes on, so that new records supersede older ones.
         let stats = cache.stats();
         assert_eq!((stats.corrupt, stats.segments), (0, 1));
         assert_eq!(stats.entries, 5);
@@ -198,8 +198,8 @@ fn a_cache_in_memory_stays_within_its_bytes_at_each_moment() {
     assert!(cache.shared.memory.record_bytes() <= props.options.memory_bytes_max);
 }
 
-/// An entry that was stored while the clock was ahead had an age of 0 and lived for longer than any
-/// rule says, by as much as the clock was set back.
+/// An entry stored while the clock was ahead had an age of 0. It outlived its rule by as much as the
+/// clock was set back.
 #[test]
 fn an_entry_from_the_future_is_no_answer() {
     let props = Props::new();

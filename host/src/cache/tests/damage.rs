@@ -310,7 +310,7 @@ fn one_read_error_after_another_lets_nothing_older_win() {
 fn a_segment_that_cannot_be_read_does_not_go_before_an_older_one() {
     let props = Props::new();
     let cache = props.open();
-    // The first segment, in which nothing dies but what the second one supersedes.
+    // The first segment, in which only records die that the second one supersedes.
     for number in 0..31 {
         put(&cache, number, 0, 4000);
     }

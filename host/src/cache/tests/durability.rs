@@ -1,9 +1,9 @@
-//! When what was stored is made durable, by itself.
+//! When entries become durable without a call of `sync`.
 
 use super::*;
 use std::sync::mpsc::{Receiver, channel};
 
-/// A cache that flushes by itself, and what tells of each file synced from now on.
+/// A cache with a flusher, and a receiver of a message for each file synced from now on.
 fn open(props: &Props) -> (Cache, Receiver<()>) {
     let mut cache = props.open();
     cache.start_flusher().unwrap();

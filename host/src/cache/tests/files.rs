@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 /// A second tenant, all of whose entries are purged.
 const PURGED: [u8; 32] = [8; 32];
 
-/// Further than this from anything written there is free space, all of whose bytes are alike.
+/// Bytes further than this from anything written are free space, where all bytes are alike.
 const NEAR: usize = 16;
 
 /// Of this many bytes of free space, one is tried.
@@ -22,7 +22,7 @@ const FREE_STEP: usize = 97;
 struct Small {
     dir: TempDir,
     files: Vec<(PathBuf, Vec<u8>)>,
-    /// For each key, the versions that it ever had; the last one is what is to be found.
+    /// For each key, the versions that it ever had; a lookup should find the last one.
     versions: Vec<Vec<Option<u64>>>,
 }
 
@@ -300,8 +300,8 @@ fn a_read_only_file_system_is_refused_in_words_and_is_as_it_was_when_it_is_writa
     assert_eq!(version(&try_open(dir.path()).unwrap(), 1), Some(0));
 }
 
-/// The power goes: of a file system in a file, the file as it is at some moment is what a disk
-/// would hold then. Mounted elsewhere, it is what comes back.
+/// Loss of power: the file of a file system, copied at some moment, is the disk at that moment. Mounted
+/// elsewhere, it is the disk after the power is back.
 #[test]
 fn what_was_durable_on_a_real_file_system_is_there_after_the_power_was_lost() {
     const ROUNDS: u64 = 6;

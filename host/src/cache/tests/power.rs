@@ -27,8 +27,8 @@ struct Known {
     /// All that was ever stored since the last purge. Where a header cannot be read, an older
     /// answer may be found.
     ever: Vec<u64>,
-    /// Something could not be read, and nothing was done to the key since: what is on disk may be
-    /// any of these, and a sync does not speak of it.
+    /// A block could not be read, and the key was not changed since: the disk may have any of these
+    /// versions, and a sync does not cover it.
     is_hidden: bool,
 }
 
@@ -148,7 +148,7 @@ impl Run {
         }
     }
 
-    /// While the process lives, every key is what it was made to be.
+    /// While the process lives, every key has its expected version.
     fn check(&mut self, cache: &Cache) {
         for number in 0..KEYS {
             let found = self.find(cache, number);
@@ -191,7 +191,7 @@ impl Run {
             .unwrap();
         let known = &mut self.known[number as usize];
         if !Self::is_on_disk(cache, number) {
-            // In memory: what is on disk is removed, sooner or later.
+            // In memory: the version on disk is removed, sooner or later.
             known.possible.push(None);
         }
         known.becomes(Some(version));
@@ -318,7 +318,7 @@ impl Run {
             self.reopened(&cache, false, was_unreadable);
             return cache;
         }
-        // A start that came to nothing may have given up what it could not read.
+        // A start that failed may have given up records that it could not read.
         let mut was_unreadable = false;
         loop {
             self.disk.restore_power();

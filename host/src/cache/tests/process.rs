@@ -169,7 +169,7 @@ fn a_second_process_is_refused_for_as_long_as_the_first_lives() {
     open(dir.path());
 }
 
-/// The signal that comes with the limit is ignored here by the shell; in the daemon, by itself.
+/// The shell here ignores the signal that comes with the limit; the daemon does so itself.
 #[test]
 fn a_limit_on_the_size_of_files_means_memory() {
     let dir = tempfile::tempdir().unwrap();

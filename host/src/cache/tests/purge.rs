@@ -141,8 +141,8 @@ fn a_purge_that_cannot_be_written_holds_until_it_can() {
     assert_eq!(found(&cache, OTHER, 1), 10);
 }
 
-/// A record that lies behind what a restart still finds must not drag the sequence below a
-/// purge: what is stored next would then be covered by it.
+/// If a restart does not find the last records, the sequence must not fall below a purge: the purge
+/// would then cover new entries.
 #[test]
 fn what_is_lost_behind_a_purge_does_not_make_it_cover_what_comes_next() {
     let props = Props::new();

@@ -1,11 +1,11 @@
-//! One order of events after another, under shuttle: `tests/shuttle` builds the cache with locks
-//! and threads that a scheduler hands out, so that a lost wake-up is a deadlock that it tells of.
+//! One order of events after another, under shuttle: `tests/shuttle` builds the cache with shuttle's
+//! locks and threads, and its scheduler reports a lost wake-up as a deadlock.
 //!
-//! Modelled is what is in `crate::sync`: the queue, the writer, the flusher, purges and epochs.
-//! A call of papaya's or of moka's is one step, as is one of the disk; all atomic operations are
-//! sequentially consistent; no wait ever times out.
+//! The model covers users of `crate::sync`: the queue, the writer, the flusher, purges and epochs.
+//! A call of papaya, moka or the disk is one step; all atomic operations are sequentially consistent;
+//! no wait ever times out.
 //!
-//! `REFLEX_SCHEDULES` says how many each test tries, `REFLEX_SCHEDULES_FIRST` with which seed.
+//! `REFLEX_SCHEDULES` is the number of orders for each test, `REFLEX_SCHEDULES_FIRST` the first seed.
 
 use super::*;
 use crate::store::StoreOptions;
@@ -388,7 +388,7 @@ fn the_flusher_hears_the_bell_and_ends() {
     });
 }
 
-/// Nothing that is stored, removed or purged while the disk comes is undone by what is on it.
+/// Records on the disk undo no insert, removal or purge made while the disk is taken into use.
 #[test]
 fn whatever_happens_while_the_disk_comes_holds() {
     try_schedules(|| {

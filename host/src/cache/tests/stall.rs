@@ -150,7 +150,7 @@ fn whoever_waits_for_an_entry_to_be_durable_does_not_wait_for_ever() {
     props.faults.waits.open();
     cache.sync().unwrap();
     assert!(cache.stats().healthy);
-    // And is told when it is.
+    // The insert returns once it is written.
     put(&cache, 100, 0, 10);
     drop(cache);
     let cache = props.open();

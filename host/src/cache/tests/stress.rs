@@ -14,7 +14,7 @@ fn tenant(number: u64) -> [u8; 32] {
     [(number % TENANTS) as u8; 32]
 }
 
-/// A thread with what it holds on to.
+/// A thread with the entries that it holds.
 struct Player {
     cache: Cache,
     random: Random,

@@ -19,8 +19,8 @@ fn sync_failing(props: &Props, cache: &Cache, meanwhile: impl FnOnce()) -> io::R
     Ok(())
 }
 
-/// An entry that was written while a sync went on that failed was dropped from what is to be
-/// synced together with its segment, and the next sync said that all was well.
+/// While a sync ran, an entry was written to the same segment; the sync failed. The entry was then
+/// dropped from the unsynced bytes with its segment, and the next sync succeeded.
 #[test]
 fn what_came_while_a_sync_failed_is_not_called_durable() {
     let props = Props::new();
@@ -28,7 +28,7 @@ fn what_came_while_a_sync_failed_is_not_called_durable() {
     put(&cache, 1, 0, 10);
     sync_failing(&props, &cache, || drop(put(&cache, 2, 0, 10))).unwrap();
     assert!(cache.sync().is_err());
-    // Once is enough: what comes now is in another segment.
+    // Once is enough: the next entry goes to another segment.
     put(&cache, 3, 0, 10);
     assert!(cache.sync().is_ok());
 }
@@ -128,7 +128,7 @@ fn removals_are_not_lost_with_a_poisoned_segment() {
     props.faults.fails_syncs.store(false, Relaxed);
     cache.sync().unwrap();
     drop(cache);
-    // As if the power had been lost: of the first segment, only what was durable is there.
+    // As after a loss of power: of the first segment, only durable bytes are left.
     props.flip(FIRST_RECORD + 128, 1);
     assert_eq!(version(&props.open(), 1), None);
 }

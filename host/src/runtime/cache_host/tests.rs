@@ -172,7 +172,7 @@ fn who_may_only_read_changes_nothing() {
 
 #[test]
 fn a_quota_bounds_what_lives_at_once() {
-    // Two entries of 1000 bytes with what they take themselves.
+    // Room for two entries of 1000 bytes, with their overhead.
     let mut component = Component::new(Grant {
         tenants: Tenants::Only(ALICE),
         lifetimes: Arc::new(Lifetimes {
@@ -243,8 +243,8 @@ fn set(component: &mut Component) -> bool {
     set.expect("no trap").is_ok()
 }
 
-/// An answer that a guest was asked for before a purge was stored after it: neither `insert` nor
-/// `set` nor what a policy keeps knew when it had begun.
+/// An answer that a guest was asked for before a purge was stored after it: `insert`, `set` and a
+/// policy's `keep` did not know when it had begun.
 #[test]
 fn nothing_that_a_guest_begins_before_a_purge_is_stored_after_it() {
     let asked = Key::for_prompt(&ALICE, "a");
@@ -414,7 +414,8 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// A component, a policy too, stores what it has judged by itself. No life makes it outlive that.
+/// A component, a policy too, stores answers that it has judged itself. No life makes an answer outlive
+/// its own end.
 #[test]
 fn an_answer_to_a_request_lives_no_longer_than_it_states() {
     let mut component = Component::new(Grant::new("n"));

@@ -76,7 +76,7 @@ fn the_length_is_known_and_what_is_left_of_it() {
     assert_eq!(follower.size_hint().exact(), Some(6));
 }
 
-/// It held up all others as soon as the body was longer than what is kept of an answer.
+/// It held up all others as soon as the body was longer than the kept part.
 #[test]
 fn a_leader_that_reads_nothing_holds_up_no_follower() {
     let shared = share(&["aaaa", "bbbb", "cccc", "dddd"], 4, &roomy());
@@ -90,7 +90,7 @@ fn a_leader_that_reads_nothing_holds_up_no_follower() {
     }
 }
 
-/// It was cut as soon as the body was longer than what is kept of an answer.
+/// It was cut as soon as the body was longer than the kept part.
 #[test]
 fn a_follower_that_reads_slowly_is_neither_cut_nor_waited_for() {
     let shared = share(&["aaaa", "bbbb", "cccc"], 4, &roomy());

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use reflex_llm::{Dropped, Rejected};
 use std::fmt::Display;
 
-/// A reply that is not what was asked for.
+/// A reply that refuses the request.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     status: StatusCode,

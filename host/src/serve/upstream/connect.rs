@@ -120,7 +120,7 @@ impl Connector {
     }
 }
 
-/// Settings of TLS, by what is offered to the peer.
+/// Settings of TLS, by the protocols offered to the peer.
 struct Tls {
     any: Arc<ClientConfig>,
     http1: Arc<ClientConfig>,

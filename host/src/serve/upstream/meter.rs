@@ -66,8 +66,8 @@ impl Meter {
 
 /// A connection with its meter.
 ///
-/// A peer may answer before it has read a request, and close: then writing fails while its answer
-/// is there to be read. So an end that a write meets is told by the next read.
+/// A peer may answer before it has read a request, and close: then writing fails although its answer
+/// can be read. So if a write meets the end, the next read reports it.
 pub(super) struct Metered {
     io: TokioIo<Box<dyn Io>>,
     meter: Arc<Meter>,

@@ -1,4 +1,4 @@
-//! An open connection: HTTP/1.1 or HTTP/2 spoken on what the connector has made.
+//! An open connection: HTTP/1.1 or HTTP/2 over the connector's stream.
 
 use super::connect::{BoxError, Io};
 use super::meter::{Meter, Metered};

@@ -1,9 +1,9 @@
 //! Whether a request's path stays below the path of the provider.
 
-/// Whether no reading of the path climbs above where it starts. Servers differ in what they decode
-/// before they resolve `..`, so all that any of them may take for a dot or a slash counts as one.
+/// Whether no reading of the path climbs above its start. Servers differ in what they decode before
+/// they resolve `..`, so everything that any server may read as a dot or a slash counts as one.
 pub(super) fn stays_below(path: &str) -> bool {
-    // The star of OPTIONS would be glued to what stands before it.
+    // The star of OPTIONS cannot be appended to a path.
     if !path.starts_with('/') {
         return false;
     }

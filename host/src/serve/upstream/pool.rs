@@ -20,9 +20,9 @@ use wasmtime_wasi_http::WasiBody;
 
 /// Idle connections to the provider that are kept for the next request.
 const IDLE_CONNECTIONS_MAX: usize = 256;
-/// How long a connection of HTTP/1.1 is kept, unless the provider says in `Keep-Alive` how long it
-/// keeps it. uvicorn closes after 5 s, without a word; ours must go first, for a request that
-/// meets the end of its connection is lost.
+/// How long an idle HTTP/1.1 connection is kept, unless the provider states a time in `Keep-Alive`.
+/// uvicorn closes after 5 s, without notice. Our end must close first, because a request that meets the
+/// end of its connection is lost.
 const IDLE_TIME: Duration = Duration::from_secs(4);
 /// How long at most, whatever the provider says.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(50);
@@ -47,7 +47,7 @@ struct State {
     /// Least recently used first.
     idle: Vec<Idle>,
     shared: Vec<Shared>,
-    /// Counts what was in `shared`.
+    /// Counts the connections that were ever in `shared`.
     shared_ever: u64,
     /// Connections that are being made.
     opening: usize,
@@ -287,7 +287,7 @@ impl Pool {
         self.changed.notify_waiters();
     }
 
-    /// Closes what is idle for too long, until nothing is left.
+    /// Closes connections idle for too long, until none is left.
     fn reap(self: &Arc<Self>, state: &mut State) {
         if std::mem::replace(&mut state.is_reaped, true) {
             return;

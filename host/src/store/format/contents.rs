@@ -27,8 +27,8 @@ const FLAG_TOMBSTONE: u8 = 1;
 /// The record's body was found to be damaged.
 const FLAG_DAMAGED: u8 = 2;
 const FLAG_NEVER: u8 = 4;
-/// The sequence is not that of the record before and one; the first bytes of the key before
-/// it follow.
+/// The sequence is not one higher than that of the record before. The first bytes of the key before it
+/// follow.
 const FLAG_GAP: u8 = 8;
 const FLAGS: u8 = FLAG_TOMBSTONE | FLAG_DAMAGED | FLAG_NEVER | FLAG_GAP;
 
