@@ -107,7 +107,7 @@ impl Judge {
         }
     }
 
-    /// Judges an answer in one piece. When it expires by what it states, in seconds since 1970.
+    /// Judges an answer in one piece. Returns the expiry that it states, in seconds since 1970.
     pub(crate) fn json(self, text: &[u8]) -> Result<Option<u64>, Rejected> {
         let document = json::read_answer(without_mark(text)).map_err(|_| Rejected::NotJson)?;
         let root = document.root();
@@ -190,7 +190,7 @@ impl Stream {
         }
     }
 
-    /// When the answer expires by what it has stated so far, in seconds since 1970.
+    /// The expiry that the answer has stated so far, in seconds since 1970.
     pub(crate) fn expires_at(&self) -> Option<u64> {
         self.expiry.at()
     }

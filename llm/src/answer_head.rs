@@ -31,7 +31,7 @@ pub enum Part {
     Answer,
     /// These very bytes: a validator, a digest, whether parts of them can be had.
     Bytes,
-    /// The exchange that fetched the answer: its ids, times, and what is left of a limit after it.
+    /// The exchange that fetched the answer: its ids, times, and the rest of a limit after it.
     Exchange,
     /// The provider's work in this call, and its cost.
     Call,
@@ -47,7 +47,7 @@ const ANSWER: &[&str] = &[
     "content-language",
     "content-type",
     "link",
-    // Which version of the API wrote it, and what is going to become of that.
+    // The version of the API that wrote it, and its deprecation.
     "api-deprecated-versions",
     "api-supported-versions",
     "deprecation",
@@ -111,7 +111,7 @@ const CALL: &[&str] = &["signature", "signature-input"];
 /// Call: by a word of the name, unless it is about a limit.
 const CALL_WORDS: &[&str] = &["billed", "characters", "cost", "price", "tokens", "usage"];
 
-/// Words of a name that tells what is left of a limit: `x-ratelimit-remaining-tokens`.
+/// Words of a name for the rest of a limit: `x-ratelimit-remaining-tokens`.
 const LIMIT_WORDS: &[&str] = &["limit", "quota", "rate", "ratelimit", "remaining", "reset"];
 
 /// Client: by name. Accounts differ between the members of a group of tenants.

@@ -127,7 +127,7 @@ impl Api {
         Self::ALL.iter().find(|api| api.name() == name).copied()
     }
 
-    /// Whether the path says what is asked for, and not only where.
+    /// Whether the path holds the model and the method, and not only the endpoint.
     pub(crate) const fn is_in_path(self) -> bool {
         matches!(self.row().place, table::Place::Method(_))
     }

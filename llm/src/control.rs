@@ -1,6 +1,6 @@
 //! `Cache-Control` of a request (RFC 9111, section 5.2.1), and our own `x-reflex-ttl`.
 //!
-//! Forgiving: what is unknown is skipped, and nothing makes a request fail. In doubt the answer
+//! Forgiving: unknown directives are skipped, and nothing makes a request fail. In doubt the answer
 //! does not come from the cache.
 
 /// A client's instructions to the cache.
@@ -17,8 +17,8 @@ pub struct Control {
     pub max_age: Option<u64>,
     /// For how many seconds more an answer must be fresh.
     pub min_fresh: Option<u64>,
-    /// For how many seconds the answer is to be kept (`x-reflex-ttl`), within what the operator
-    /// allows. 0 is not at all; what is there already may be served all the same.
+    /// For how many seconds the answer is to be kept (`x-reflex-ttl`), as far as the operator allows. 0
+    /// is not at all; an existing entry may still be served.
     pub ttl_seconds: Option<u64>,
 }
 
@@ -181,7 +181,7 @@ pub(crate) fn seconds(digits: &[u8]) -> Option<u64> {
     (!digits.is_empty()).then_some(seconds)
 }
 
-/// The text up to the next comma outside of quotes, and what follows the comma.
+/// The text up to the next comma outside of quotes, and the text after it.
 pub(crate) fn split_directive(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut quoted = false;
     let mut escaped = false;

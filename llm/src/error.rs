@@ -16,7 +16,7 @@ pub const ERROR_HEADERS: [(&str, &str); 2] = [
     ("access-control-allow-origin", "*"),
 ];
 
-/// Headers that only clients of one vendor send, for paths that are none of the APIs we know:
+/// Headers that only clients of one vendor send, for paths of unknown APIs:
 /// `/v1/messages/count_tokens`, `/v1beta/models`.
 pub const VENDOR_HEADERS: [(&str, Api); 4] = [
     ("anthropic-version", Api::AnthropicMessages),
@@ -26,9 +26,9 @@ pub const VENDOR_HEADERS: [(&str, Api); 4] = [
 ];
 
 impl Shape {
-    /// Whose error shape a client understands, for a request that need not be cacheable: that of
-    /// the API at its path, or else of the vendor whose headers it has, or else OpenAI's, which
-    /// most clients read. Of the head, path and headers are looked at.
+    /// The API whose errors a client understands, for any request: the API at its path, else that of the
+    /// vendor whose headers it has, else OpenAI's, which most clients read. Only path and headers of the
+    /// head matter.
     pub fn of_errors(head: &Head<'_>, rules: &[PathRule]) -> Self {
         let has = |name: &str| head.values(name).next().is_some();
         let vendor = || VENDOR_HEADERS.iter().find(|(name, _)| has(name));

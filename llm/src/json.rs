@@ -61,8 +61,8 @@ pub(crate) struct Document<'t> {
 }
 
 /// A kind, and a span: of the text, of the decoded strings, or, for an object, of the members. An
-/// array has the node after all that it contains in place of the end. Eight bytes, for the shortest
-/// values have two in the text.
+/// array has the node after its content in place of the end. Eight bytes, because the shortest values
+/// take only two in the text.
 #[derive(Clone, Copy)]
 struct Node {
     kind_and_start: u32,

@@ -105,8 +105,8 @@ impl Context {
     };
 }
 
-/// BLAKE3 likes to have much at once: whole chunks of 1 KiB, as many as a register has lanes. It is
-/// only ever handed multiples of this, and what is left at the end.
+/// BLAKE3 is fastest with many whole chunks of 1 KiB at once, one for each lane of a register. It only
+/// gets multiples of this, and the rest at the end.
 const BUFFER_BYTES: usize = 16 << 10;
 
 /// Room for the fields of a tenant or a sample.

@@ -249,10 +249,9 @@ impl<'a> Candidate<'a> {
         self.tenant
     }
 
-    /// The same request as one of another tenant's: that of a group, whose members share their
-    /// answers because the operator says so. `named_by` is the [trusted header](Policy) that may
-    /// have named the member: members differ in it, and their answers don't. As its own tenant's it
-    /// stays what it is.
+    /// The same request under another tenant: that of a group, whose members share answers by the
+    /// operator's choice. `named_by` is the [trusted header](Policy) that may have named the member:
+    /// members differ in it, but their answers do not. Under its own tenant the request stays unchanged.
     pub fn as_tenant(self, tenant: Tenant, named_by: Option<&'a str>) -> Self {
         if tenant == self.tenant {
             return self;

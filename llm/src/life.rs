@@ -1,4 +1,4 @@
-//! How long answers live: the operator's rules by path and model, and what a client may ask.
+//! How long answers live: the operator's rules by path and model, and the client's wish.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -7,7 +7,7 @@ use alloc::string::String;
 use crate::json::Value;
 use crate::path::Readings;
 
-/// The longest name that is told. Providers' own stay below 100.
+/// The longest name that is reported. Providers' own stay below 100.
 pub const MODEL_BYTES_MAX: usize = 256;
 
 /// The model's name, by the path or else by the body.

@@ -64,7 +64,7 @@ impl Origin {
         }
     }
 
-    /// Whether answers are known to depend on nothing but the request and what it names.
+    /// Whether answers are known to depend only on the request and on what it names.
     pub(crate) fn has_no_memory(self) -> bool {
         self != Self::Other
     }

@@ -73,8 +73,7 @@ pub(crate) fn is_listed(patterns: &[alloc::string::String], name: &[u8]) -> bool
     patterns.iter().any(|pattern| is_like(pattern, name))
 }
 
-/// Whether these options say nothing but how long and where a prompt is cached, as far as it is
-/// known what they say.
+/// Whether these options, as far as known, say only how long and where a prompt is cached.
 fn are_hints(options: Value<'_>) -> bool {
     let mut members = options.members();
     let is_hint = |key: Option<Value<'_>>| {

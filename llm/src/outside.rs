@@ -44,7 +44,7 @@ const RUNS: &[&str] = &[
     "skills",
 ];
 
-/// Words of fields that name what the provider keeps, and may change.
+/// Words of fields that name state at the provider, which may change.
 const KEPT: &[&str] = &[
     "agent",
     "agents",
@@ -103,7 +103,7 @@ const NAMES: &[(&str, Bypass)] = &[
 /// Fields that have one of the words and mean something else.
 const INSIDE: &[&str] = &["use_beam_search"];
 
-/// Fields that hold what a client library adds for the provider beneath: its members are fields, too.
+/// Fields that hold a client library's additions for the provider: their members are fields, too.
 const HOLD_FIELDS: &[&str] = &[
     "extra",
     "extra_body",
@@ -121,7 +121,7 @@ const HOLD_FIELDS: &[&str] = &[
 /// How deep such fields are looked into: `extra_body.google.cached_content` is the third.
 const FIELDS_DEPTH_MAX: usize = 4;
 
-/// Why a request passes by that has this field with this value, if nothing else is known of it.
+/// The reason to pass by for an otherwise unknown field with this value.
 pub(crate) fn field(name: &[u8], value: Value<'_>) -> Option<Bypass> {
     field_at(name, value, 1)
 }
@@ -159,8 +159,8 @@ fn field_at(name: &[u8], value: Value<'_>, depth: usize) -> Option<Bypass> {
     told.next()
 }
 
-/// Whether a value switches off what its field is for: nothing, false, an empty list, a word for
-/// that, or an object that is switched off by its own switch.
+/// Whether a value switches its field off: null, false, an empty list, a word for off, or an object
+/// with its own switch set to off.
 pub(crate) fn is_off(value: Value<'_>) -> bool {
     const OFF: [&[u8]; 8] = [
         b"",

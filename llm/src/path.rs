@@ -40,7 +40,7 @@ impl PathRule {
             NONE => None,
             name => match Api::from_name(name) {
                 None => return Err(format!("path: `{path}`: `{name}` is no API, nor `none`")),
-                // The model and what is asked of it stand in such a path.
+                // Such a path holds the model and the method.
                 Some(api) if api.is_in_path() => {
                     return Err(format!(
                         "path: `{path}`: {name} is only at paths that name the model"
@@ -110,8 +110,8 @@ pub(crate) struct Readings<'p> {
 }
 
 impl<'p> Readings<'p> {
-    /// None if servers differ in more than that: whether `..` is resolved, whether `;` begins a
-    /// parameter, whether a backslash is a slash, and what a broken escape means.
+    /// None if servers differ in more than that: in resolving `..`, in parameters after `;`, in reading a
+    /// backslash as a slash, or in the meaning of a broken escape.
     pub(crate) fn of(path: &'p str) -> Option<Self> {
         let bare = bare(path);
         if is_plain(bare) {

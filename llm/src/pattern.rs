@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-/// Whether a text is what a pattern describes, in which each `*` stands for any text.
+/// Whether a text matches a pattern, in which each `*` stands for any text.
 pub fn is_like(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else {
         return pattern == text;

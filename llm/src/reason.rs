@@ -69,7 +69,7 @@ reasons! {
         NotJson = "not-json",
         /// More data follows the JSON value.
         TrailingData = "trailing-data",
-        /// Half a surrogate pair: readers differ in what they make of it.
+        /// Half a surrogate pair, which readers understand differently.
         LoneSurrogate = "lone-surrogate",
         /// An object has one key twice: readers differ in which counts.
         DuplicateKey = "duplicate-key",
@@ -81,8 +81,8 @@ reasons! {
         FieldType = "field-type",
         /// The provider shall store the answer: it must see the request.
         Store = "store",
-        /// The request builds on what the provider holds: an earlier answer, a conversation, a
-        /// cached context, a prompt template, a container.
+        /// The request builds on state at the provider: an earlier answer, a conversation, a cached
+        /// context, a prompt template, a container.
         ProviderState = "provider-state",
         /// The request asks for more variety than the operator lets be cached.
         Temperature = "temperature",
@@ -139,8 +139,7 @@ reasons! {
         /// A choice, or the only one, has no text, tool call, image or audio. Reasoning alone and
         /// white space alone are none.
         Empty = "empty",
-        /// By what the answer itself states (an expiry, its `Age`), its life is over before it could
-        /// be served, or cannot be told.
+        /// The answer states its end (an expiry, its `Age`), and that has passed or cannot be read.
         Expired = "expired",
         /// `Cache-Control`, `Expires` or `Vary` of the provider forbid it, and the operator has that
         /// obeyed.

@@ -30,16 +30,16 @@ const PARTS_MAX: usize = 64;
 /// tracing agent on the same way add a header each.
 const DIFFERENCES_MAX: usize = 3;
 
-/// The longest name that is told. Longer ones are more likely values in the wrong place.
+/// The longest name that is shown. Longer names are more likely misplaced values.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Names that are told; further ones are `other`. It bounds memory, log lines and labels.
+/// Bound of the names shown; further names are `other`. It bounds memory, log lines and labels.
 const NAMES_MAX: usize = 64;
 
 /// Stands for a name that is not shown.
 const OTHER: &str = "other";
 
-/// Fields of a body that say what is asked. Requests that differ in these want different answers.
+/// Fields of a body that make up the question. Requests that differ in these want different answers.
 const ASKED: &[&str] = &[
     // The question.
     "content",
@@ -150,7 +150,7 @@ pub struct Split {
     pub by: By,
     /// Its name, of visible characters; `other` for a name that is not shown.
     pub name: String,
-    /// Whether it is told for the first time.
+    /// Whether it is reported for the first time.
     pub is_new: bool,
 }
 

@@ -23,7 +23,7 @@ pub(crate) enum Flow {
     /// They may.
     #[default]
     More,
-    /// This was the last. Only comments and blank lines are borne from now on.
+    /// The terminal event. Only comments and blank lines may follow.
     End,
     /// This was the last, but some gateways put [`DONE`] behind it.
     EndButForDone,
@@ -32,8 +32,8 @@ pub(crate) enum Flow {
 /// The data of the frame that ends OpenAI's older streams.
 pub(crate) const DONE: &[u8] = b"[DONE]";
 
-/// Cuts a stream into frames. It holds what has come of the frame that is not complete: never more
-/// than the stream so far, which the caller bounds.
+/// Cuts a stream into frames. It holds the bytes of the incomplete frame: never more than the stream so
+/// far, which the caller bounds.
 #[derive(Default)]
 pub(crate) struct Frames {
     /// The part of a line whose end has not come yet.
@@ -102,7 +102,7 @@ impl Frames {
         self.mark_gone(&self.line).is_empty() && !self.has_data && self.event.is_empty() && !cut
     }
 
-    /// A line, or what has come of it, without the byte order mark that the first may begin with.
+    /// A line, or its bytes so far, without the byte order mark that the first line may begin with.
     fn mark_gone<'l>(&self, line: &'l [u8]) -> &'l [u8] {
         let marked = line.strip_prefix(b"\xef\xbb\xbf");
         marked.filter(|_| !self.begun).unwrap_or(line)

@@ -44,7 +44,7 @@ pub enum Status {
     Miss,
     /// By the provider, which another request for the same answer was already asking.
     Collapsed,
-    /// By the provider, but for a part of a batch that was there.
+    /// From the provider, except the cached part of a batch.
     Partial,
     /// By the provider, because the client wanted it so (`Cache-Control: no-cache`).
     Refresh,
@@ -82,7 +82,7 @@ impl Status {
             Self::Hit {
                 ttl_seconds: Some(ttl),
             } => format!("reflex; hit; ttl={ttl}").into(),
-            // A hit, says RFC 9211, is what was not forwarded. This was, because it was stale.
+            // By RFC 9211, a hit was not forwarded. This request was, because the entry was stale.
             Self::Stale {
                 fwd_status,
                 expired_seconds: expired,

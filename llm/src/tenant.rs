@@ -1,4 +1,4 @@
-//! Whose answer it is: the request's credential, or what a trusted gateway says.
+//! The tenant of a request: its credential, or the name from a trusted gateway.
 
 use core::fmt;
 
@@ -13,7 +13,7 @@ pub struct Tenant(pub [u8; 32]);
 pub(crate) const CREDENTIALS: &[&str] =
     &["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
-/// Headers that choose among what a credential gives access to.
+/// Headers that choose among the accounts of a credential.
 pub(crate) const SCOPES: &[&str] = &["openai-organization", "openai-project"];
 
 impl Tenant {
@@ -28,7 +28,7 @@ impl Tenant {
 
     /// The tenant of requests with these headers, names in lower case; none if they name none.
     pub fn named_by(headers: &[(&str, &[u8])], tenant_header: Option<&str>) -> Option<Self> {
-        // Neither path nor provider is part of a tenant; there must only be some.
+        // Neither path nor provider is part of a tenant; any values do.
         let head = Head {
             method: "POST",
             upstream: "",
@@ -107,8 +107,8 @@ impl Tenant {
     }
 }
 
-/// An empty credential is none, and so is the word `Bearer` alone, which is what a client sends
-/// whose API key is the empty string.
+/// An empty credential is none, and so is the word `Bearer` alone: a client with an empty API key sends
+/// that.
 fn names_somebody(value: &[u8]) -> bool {
     let value = value.trim_ascii();
     !value.is_empty() && !value.eq_ignore_ascii_case(b"bearer")

@@ -19,7 +19,7 @@ pub(crate) fn set_up() -> Result<PathBuf> {
         "--manifest-path",
         "tests/compose/Cargo.toml",
     ];
-    // Its build folder is no checkout's of its own, so it lies within what goes with this one.
+    // Its build folder lies within this checkout's, so that both are removed together.
     step(
         cargo(&build)
             .env("CARGO_TARGET_DIR", &target)

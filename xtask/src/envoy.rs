@@ -115,7 +115,7 @@ fn find_or_fetch() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The user's choice. An old one is used all the same: it was asked for by name.
+/// The user's choice. An old version is used too, because the user named it.
 fn named(path: &Path) -> Result<PathBuf> {
     let path = path
         .canonicalize()

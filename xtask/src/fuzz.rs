@@ -1,8 +1,8 @@
-//! The fuzz targets of `tests/fuzz`: built with a fuzzer's flags, given what `tests/vectors` and
-//! `tests/fuzz/answers` have to begin with, and run for a bounded time in bounded memory.
+//! The fuzz targets of `tests/fuzz`: built with a fuzzer's flags, started with the inputs of
+//! `tests/vectors` and `tests/fuzz/answers`, and run for a bounded time in bounded memory.
 //!
-//! It takes no more than the compiler that everything else is built with and a C++ compiler;
-//! `cargo fuzz` works in that folder too.
+//! It needs only the compiler of all other parts and a C++ compiler; `cargo fuzz` works in that folder
+//! too.
 
 use std::env;
 use std::fs;
@@ -125,7 +125,7 @@ fn able() -> Result<(), String> {
     Err(format!("this compiler has no such sanitizers: {first}"))
 }
 
-/// Where all of it lies: programs, inputs, and what was found.
+/// The folder of programs, inputs and findings.
 fn home() -> PathBuf {
     reflex_guest_build::target_dir().join("fuzz")
 }
@@ -171,7 +171,7 @@ fn seeds_of(target: &str) -> PathBuf {
     home().join("seeds").join(target)
 }
 
-/// Writes what the targets begin with: the requests of the key vectors, and the answers.
+/// Writes the first inputs of the targets: the requests of the key vectors, and the answers.
 fn seed() -> Result<()> {
     for target in TARGETS {
         let folder = seeds_of(target);

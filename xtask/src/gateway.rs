@@ -1,5 +1,5 @@
-//! The Envoy of `cargo xtask run`: in front of the same provider and the same cache as the
-//! daemon, with `envoy/envoy.yaml` as its configuration but for addresses and paths.
+//! The Envoy of `cargo xtask run`: in front of the same provider and the same cache as the daemon, with
+//! `envoy/envoy.yaml` as its configuration, except for addresses and paths.
 
 use std::env;
 use std::fs;

@@ -26,7 +26,7 @@ const INSTALL_TIME_MAX: Duration = Duration::from_secs(600);
 /// The files from which npm makes a folder. The lock has a checksum of each package, and no addresses.
 const FILES: [&str; 3] = [".npmrc", "package.json", "package-lock.json"];
 
-/// Says in the folder what it was made of; written last.
+/// A file in the folder that names its sources; written last.
 const STAMP: &str = "made-of.txt";
 
 /// The packages that pip installs without a Node.js.

@@ -12,7 +12,7 @@ use crate::{compose, envoy, fuzz, languages, machine, node, python, schedules, w
 ///
 /// # Errors
 ///
-/// A check failed, or what it needs cannot be had. A part that cannot run on this machine is an error
+/// A check failed, or its tools cannot be installed. A part that cannot run on this machine is an error
 /// if skips are refused.
 pub(crate) fn test(skips: Skips) -> Result<()> {
     // Checks that take a second come before checks that take minutes.

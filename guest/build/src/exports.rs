@@ -2,7 +2,7 @@
 //! for each request to be logged, which costs 2 µs, although our filter logs none. The SDK exports all
 //! callbacks.
 
-/// The section that lists what a module exports.
+/// The section that lists a module's exports.
 const EXPORT_SECTION: u8 = 7;
 /// Magic number and version.
 const HEADER_BYTES: usize = 8;
@@ -54,7 +54,7 @@ fn kept(section: &[u8], names: &[&str]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// A number in LEB128, and what follows it.
+/// A number in LEB128, and the bytes after it.
 fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut value = 0;
     for (at, byte) in bytes.iter().enumerate().take(5) {

@@ -25,12 +25,12 @@ pub use wasm_std::{OVERRIDE, WasmStd};
 /// Builds the guest crate `package` and turns it into a component.
 ///
 /// Returns the path of the component, `<target>/wasm/<package>.wasm`. The file is rewritten only
-/// when its bytes change, so that what embeds it is not rebuilt for nothing.
+/// when its bytes change, so that crates that embed it are not rebuilt without need.
 ///
 /// # Errors
 ///
 /// One line that says what to do: the standard library for wasm is missing, the crate does not
-/// compile (the compiler's own messages went to stderr), or what it compiled to is no component.
+/// compile (the compiler's own messages went to stderr), or its output is no component.
 pub fn component(package: &str) -> Result<PathBuf, String> {
     let module = nested::build(&WasmStd::find()?, package)?;
     let core = read(&module)?;

@@ -1,8 +1,8 @@
 //! The cargo inside cargo: one guest crate, for wasm, from within a build script or `xtask`.
 //!
-//! The outer cargo holds the lock of its build folder while a build script runs, so the inner
-//! one gets folders of its own, and none of the outer one's environment: that describes another
-//! crate for another target, and under `cargo clippy` names a wrapper that emits no code.
+//! The outer cargo holds the lock of its build folder while a build script runs, so the inner one gets
+//! folders of its own. It gets none of the outer environment, which describes another crate for another
+//! target, and under `cargo clippy` names a wrapper that emits no code.
 
 use std::env;
 use std::ffi::OsString;

@@ -25,7 +25,7 @@ use std::{mem, slice};
 
 pub use told::Told;
 
-/// The handler; what a crate that builds on this one calls for the rest.
+/// The handler; a crate that builds on this one calls it for the rest.
 #[derive(Debug)]
 pub struct Middleware;
 
@@ -42,7 +42,7 @@ impl Guest for Middleware {
             headers: &headers,
         };
 
-        // The provider learns nothing of our tenants.
+        // The provider must not see our tenants.
         if let Some(name) = &policy.tenant_header {
             http::edit_request(&request, slice::from_ref(name), &[]);
         }
@@ -98,7 +98,7 @@ async fn answer(
     };
     let key = sample(&request_key, samples);
     let control = &exchange.control;
-    // Of no use to a hit.
+    // Lazy: a hit does not need it.
     let recording = || Recording {
         key: key.clone(),
         shape: exchange.shape.token().into(),
@@ -145,7 +145,7 @@ async fn answer(
     }
 
     let recording = recording();
-    // Everyone must be able to read the replay, so what is recorded is not compressed.
+    // Every client must be able to read the replay, so the provider must not compress.
     http::edit_request(
         &request,
         &[X_REFLEX_TTL.into()],
@@ -265,7 +265,7 @@ fn age(seconds: u64) -> http::Header {
     (status::AGE.into(), seconds.to_string().into_bytes())
 }
 
-/// To the provider as if we were not there, but for the header that says so.
+/// Sends the request to the provider unchanged, and marks the response as a bypass.
 async fn bypass(request: Request, reason: Bypass) -> Result<Response, ErrorCode> {
     let response = handler::handle(request).await?;
     edit(&response, Status::Bypass(reason));

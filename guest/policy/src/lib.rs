@@ -1,5 +1,5 @@
-//! The policy component: what may be answered from the cache is, everything else is asked, and what
-//! the answer is worth is the operator's rules' business. A start for policies of one's own.
+//! The policy component: it serves hits, asks the provider for everything else, and keeps answers as the
+//! operator's rules say. A start for your own policies.
 //!
 //! It needs no WASI and makes no copies: the request stays with the host, and so does the entry.
 

@@ -5,7 +5,7 @@ use super::{Parts, Rules, Said, index, objects};
 use crate::Rejected;
 use crate::json::{Kind, Value};
 
-/// Judges an answer of one document or several, none of which may be at fault.
+/// Judges an answer of one document or several; each must be good.
 pub(super) fn whole<'d>(
     chunks: impl IntoIterator<Item = Result<Value<'d>, Rejected>>,
     rules: Rules,

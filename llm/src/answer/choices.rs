@@ -50,7 +50,7 @@ impl Choices {
         }
     }
 
-    /// Judges one chunk. One without any choice tells the usage or what the prompt's filter says.
+    /// Judges one chunk. A chunk without choices has the usage, or the results of the prompt's filter.
     pub(super) fn chunk(&mut self, root: Value<'_>, rules: Rules) -> Result<(), Rejected> {
         if !is_of(root, self.content) {
             return Err(Rejected::Unexpected);
@@ -110,8 +110,8 @@ fn is_object(value: &Value<'_>) -> bool {
     value.kind() == Kind::Object
 }
 
-/// Judges a choice, or a piece of one, whose message stands in `held`: what it says, and whether it
-/// ends there.
+/// Judges a choice, or a piece of one, with its message in `held`: its content, and whether it ends
+/// there.
 fn judge(
     choice: Value<'_>,
     held: Value<'_>,

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::{Rules, Said};
 use crate::Rejected;
 
-/// The greatest `n` that OpenAI takes. A stream that names more parts is not what we know.
+/// The greatest `n` that OpenAI accepts. A stream that names more parts is not understood.
 const PARTS_MAX: usize = 128;
 
 /// The parts seen.

@@ -45,7 +45,7 @@ impl Response {
             b"response.completed" | b"response.incomplete" => {
                 let response = event.get("response").ok_or(Rejected::Unexpected)?;
                 let said = judge(object(response)?, rules)?;
-                // Some servers don't repeat in the end what they have sent.
+                // Some servers do not repeat the content in the terminal event.
                 match said.max(self.said) {
                     Said::Something => Ok(Flow::EndButForDone),
                     Said::Nothing | Said::Aside => Err(Rejected::Empty),
@@ -64,7 +64,7 @@ impl Response {
     }
 }
 
-/// Judges a response: what the items of its output say.
+/// Judges a response: the content of the items of its output.
 fn judge(response: Value<'_>, rules: Rules) -> Result<Said, Rejected> {
     let status = response.get("status").and_then(Value::string);
     let details = response.get_some("incomplete_details");

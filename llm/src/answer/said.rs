@@ -9,7 +9,7 @@ pub(super) enum Said {
     /// Nothing at all.
     #[default]
     Nothing,
-    /// White space, or only what the model thought on the way.
+    /// White space, or only the model's thinking.
     Aside,
     /// Content that the client asked for.
     Something,

@@ -10,7 +10,7 @@ use super::expiry::{self, Expiry};
 use crate::Rejected;
 use crate::json::{Kind, Value};
 
-/// Looks at a document of an answer, and at all in it. `expiry` takes what it states of its own end.
+/// Looks at a document of an answer, and at everything in it. `expiry` collects the end that it states.
 pub(super) fn look(value: Value<'_>, expiry: &mut Expiry) -> Result<(), Rejected> {
     for (key, inside) in value.members() {
         if let Some(key) = key {
@@ -171,8 +171,8 @@ const FRAGMENTS: &[&[u8]] = &[
     b"code_interpreter",
 ];
 
-/// Whether a type, of an item, a block, an annotation or an event, is that of a tool which ran at
-/// the provider.
+/// Whether the type of an item, a block, an annotation or an event belongs to a tool that ran at the
+/// provider.
 fn is_hosted(kind: &[u8]) -> bool {
     const PARTS: &[&[u8]] = &[
         b"code_execution",
@@ -197,8 +197,8 @@ fn is_hosted(kind: &[u8]) -> bool {
         || has_any(kind, PARTS)
 }
 
-/// Whether any of these parts, none of which is empty, stands somewhere in a name. Nearly all names
-/// are shorter than the shortest part.
+/// Whether a name contains any of these parts, which are not empty. Nearly all names are shorter than the
+/// shortest part.
 fn has_any(name: &[u8], parts: &[&[u8]]) -> bool {
     let has = |part: &&[u8]| {
         let last = name.len().checked_sub(part.len());

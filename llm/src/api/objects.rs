@@ -53,7 +53,7 @@ const fn block(inside: &'static [(&'static str, &'static Known)]) -> Known {
 /// Options, each with a meaning of its own.
 static OPTIONS: Known = sorted(&[]);
 
-/// A tool as the model gets to see it. The hint beside its definition is no part of it.
+/// A tool as the model sees it, without the hint beside its definition.
 static TOOL: Known = Known {
     is_sorted: false,
     has_hints: true,

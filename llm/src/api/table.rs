@@ -53,7 +53,7 @@ pub(crate) enum Query {
 /// How the answers of an API are judged, each by its module in `answer/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// Choices, each with its `finish_reason`, and what a choice holds.
+    /// Choices, each with its `finish_reason`, and the content of a choice.
     Choices(Content),
     /// A response with its `status`.
     Response,
@@ -101,7 +101,7 @@ pub(crate) enum ErrorShape {
     Google,
 }
 
-/// How a top-level field of a request is treated. Null is as good as absent for all of them.
+/// How a top-level field of a request is treated. Null counts as absent for all of them.
 #[derive(Clone, Copy)]
 pub(crate) enum Field {
     /// Cannot change the answer: out of the key.

@@ -48,8 +48,8 @@ pub struct Batch<'b> {
 pub struct Element {
     /// The key of the request that asks for this text alone, as a string.
     pub key: Key,
-    /// The length of the text as spelled, quotes included: what it weighs where a cost is known
-    /// only of the whole batch.
+    /// The length of the text as spelled, quotes included: its weight where only the cost of the whole
+    /// batch is known.
     pub bytes: u32,
 }
 
@@ -119,8 +119,8 @@ impl Batch<'_> {
         &self.places
     }
 
-    /// The body of the request that asks for these elements only, each once, in this order, and
-    /// else says what the client has said. A number that is none of an element is passed over.
+    /// The client's body, asking for these elements only, each once, in this order. Numbers without an
+    /// element are passed over.
     pub fn asking(&self, numbers: &[u32]) -> Vec<u8> {
         let texts = numbers
             .iter()

@@ -9,9 +9,9 @@ use crate::Control;
 pub enum Found {
     /// An answer to each of its texts.
     All {
-        /// That of the oldest.
+        /// The age of the oldest answer.
         age_seconds: u64,
-        /// For how long the first to expire stays; none if none of them does.
+        /// The seconds until the first of them expires; none if none does.
         ttl_seconds: Option<u64>,
     },
     /// All but these elements, by number.

@@ -136,8 +136,8 @@ impl<'t> Cursor<'t> {
     }
 }
 
-/// How many bytes at the beginning are surely neither quotes nor brackets. Vectors are long and
-/// hold none, so this looks at blocks that the compiler turns into SIMD, lane by lane.
+/// How many bytes at the beginning are surely neither quotes nor brackets. Vectors are long and have
+/// none, so this checks blocks, lane by lane, which the compiler turns into SIMD.
 fn plain(text: &[u8]) -> usize {
     const LANES: usize = 16;
     // All four brackets, and some others, become 0x7f by these bits; the tests look at each.
