@@ -1,6 +1,5 @@
-//! Whether an answer is whole and good: every part of it ends in a way known to be good and has
-//! content, nothing is an error or a refusal, and no trace shows that the provider looked something
-//! up on the way.
+//! Whether an answer is whole and good. Every part of it must have content and end in a way known to
+//! be good. It must have no error, no refusal, and no trace of a search or a tool that the provider ran.
 //!
 //! Each API has its module in `answer/`; `parts.rs`, `traces.rs`, `trouble.rs` and `expiry.rs` apply to
 //! all of them. An answer that is not understood is not kept.

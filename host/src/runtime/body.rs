@@ -14,10 +14,9 @@ use wasmtime_wasi_http::{Error, WasiBody};
 
 /// A body that needs no guest: the provider's answer, or bytes of the cache.
 ///
-/// Whether a response that a guest returned has such a body decides whether the instance is free
-/// again at once or has to be kept running for the body's sake. The types do not tell, since
-/// both end as a boxed body; but only if ours is at the bottom does a question for the size get
-/// here, and leaves its mark.
+/// If a guest's response has such a body, the instance is free again at once. Otherwise it has to run
+/// on for the body. The types do not show this, because both bodies end up boxed. But a call for the
+/// size reaches this type only if it is at the bottom, and sets a mark then.
 pub(super) struct HostBody {
     inner: WasiBody,
     progress: Arc<Progress>,

@@ -6,7 +6,7 @@ use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, UpdateDeadline,
 };
 
-/// An engine, with the pooling allocator where the machine has the address space for it, and a
+/// An engine, with the pooling allocator if the machine has the address space for it, and a
 /// thread that advances its epoch for as long as it lives.
 pub(super) fn pooled_engine(limits: &GuestLimits) -> wasmtime::Result<Engine> {
     let engine = Engine::new(&config(limits, true)).or_else(|error| {

@@ -46,9 +46,9 @@ pub trait RecordingObserver: Send + Sync + 'static {
         let _ = reason;
     }
 
-    /// Called once per recording, from whatever thread polled the body last; and once more where
-    /// an answer that was stored at its terminal event had something behind it, which belongs to
-    /// it (and so it was stored again) or undoes it (and so it was removed).
+    /// Called once per recording, on the thread that polled the body last. Called once more if data
+    /// followed the terminal event of a stored answer: it belonged to the answer, which was stored
+    /// again, or undid it, and the answer was removed.
     fn ended(&self, outcome: Outcome);
 }
 
@@ -60,9 +60,9 @@ impl RecordingObserver for NoObserver {
     fn ended(&self, _: Outcome) {}
 }
 
-/// Payloads up to this length are judged and stored on the thread that polls the body, which is then
-/// done before the client has the last byte, so that its next request is a hit. Longer ones would
-/// hold up other requests for too long.
+/// Payloads up to this length are judged and stored on the thread that polls the body. This ends before
+/// the client has the last byte, so that its next request is a hit. Longer payloads would hold up other
+/// requests for too long.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
 /// An answer being recorded, and where it goes.

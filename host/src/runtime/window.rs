@@ -1,5 +1,5 @@
-//! The part of a body that is in memory: from the first byte that a reader may still want to the
-//! last that has come, in one buffer, however small the frames were that it came in.
+//! The part of a body that is in memory, from the first byte that a reader may still need to the last
+//! byte so far. It is one buffer, however small the frames were.
 
 use super::budget::{Budget, Reservation};
 use super::buffer::Buffer;

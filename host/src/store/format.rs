@@ -19,9 +19,8 @@ use crc_fast::crc32_iscsi;
 /// each record, and began each at a multiple of 64.
 pub(crate) const FORMAT_VERSION: u32 = 2;
 
-/// Records begin at multiples of this, so that a reader that lost its way finds the next one
-/// by trying few places, and so that places are small numbers. Some 8 bytes are lost by it for
-/// each record.
+/// Records begin at multiples of this, so that a reader behind a damaged header tries few places to find
+/// the next record, and so that places are small numbers. It costs some 8 bytes for each record.
 pub(crate) const ALIGN: u64 = 16;
 
 /// Size of the manifest and of a superblock: what one sector of any current medium holds.

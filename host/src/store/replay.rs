@@ -168,9 +168,9 @@ mod tests {
 
     const SIZE: u64 = 4096;
 
-    /// Adds records as `(sequence, key, kind)`, each with the key of the one before it in
-    /// `sequence`, as the store writes them, and checks which sequences are left to be served.
-    /// A kind of `None` is a record that was written but is not found any more.
+    /// Adds records as `(sequence, key, kind)`, each with the key of the record before it in
+    /// `sequence`, as the store writes them. Then checks which sequences can be served. A kind of
+    /// `None` is a record that was written but is not found any more.
     #[track_caller]
     fn check(written: &[(u64, u8, Option<Kind>)], served: &[u64]) {
         let dir = tempfile::tempdir().unwrap();
