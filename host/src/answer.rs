@@ -22,7 +22,7 @@ const VERSION_WITHOUT_NOTES: u8 = 1;
 const USAGE: u8 = 1;
 /// The model that was asked for, UTF-8.
 const MODEL: u8 = 2;
-/// When which part of a stream came: bytes and milliseconds, `u32` each, per mark.
+/// The pace of a stream: bytes and milliseconds, `u32` each, per mark.
 const PACE: u8 = 3;
 
 /// Status and headers of a stored answer; the body is the entry's payload.
@@ -42,7 +42,7 @@ pub(crate) struct Notes {
     pub(crate) usage: Option<Usage>,
     /// The model that was asked for.
     pub(crate) model: Option<String>,
-    /// When which part of a stream came; nothing where that was not recorded.
+    /// The pace of a stream; empty if it was not recorded.
     pub(crate) pace: Vec<Mark>,
 }
 

@@ -112,7 +112,7 @@ impl Lookup {
 /// The cache. A clone is the same cache.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    /// These end before the rest does, which they make use of; the writer first.
+    /// The threads end before the state that they use; the writer first.
     writer: Option<Arc<WriterThread>>,
     flusher: Option<Arc<Flusher>>,
     shared: Arc<Shared>,
@@ -131,7 +131,7 @@ struct Shared {
     /// Empty: in memory only, for good or for now. Held while the disk is waited for;
     /// [`Self::writer`] takes it.
     writer: OnceLock<Mutex<Writer>>,
-    /// The disk that has not been there from the beginning.
+    /// For a disk that could not be used at first.
     absence: Option<Absence>,
     /// How many wait for it.
     wanted: AtomicUsize,
@@ -225,17 +225,17 @@ impl Cache {
         Lookup::of(self.shared.find(key, Use::Hit), now_ms)
     }
 
-    /// As [`lookup`](Self::lookup), for threads that must not wait for the disk: `None` when the
-    /// entry may have to be fetched from it first, which is so once for each entry that an
-    /// earlier process has stored. Then [`lookup`](Self::lookup) is to be called where waiting
-    /// is fine, or [`lookup_async`](Self::lookup_async).
+    /// As [`lookup`](Self::lookup), for threads that must not wait for the disk: `None` if the
+    /// entry may have to be read from it first. That happens once for each entry of an earlier
+    /// process. Then call [`lookup`](Self::lookup) on a thread that may wait, or
+    /// [`lookup_async`](Self::lookup_async).
     pub fn lookup_now(&self, key: &CacheKey, now_ms: u64) -> Option<Lookup> {
         let found = self.shared.find_now(key, Use::Hit).ok()?;
         Some(Lookup::of(found, now_ms))
     }
 
-    /// As [`contains`](Self::contains), without a wait for the disk: what may have to be fetched
-    /// from it first is taken to be there.
+    /// As [`contains`](Self::contains), without waiting for the disk: an entry that may have to be
+    /// read first counts as there.
     pub fn may_contain(&self, key: &CacheKey, now_ms: u64) -> bool {
         match self.shared.find_now(key, Use::None) {
             Ok(found) => found.is_some_and(|entry| !entry.is_expired(now_ms)),
@@ -252,8 +252,8 @@ impl Cache {
 
     /// Stores an entry, in place of an older one, and returns it. A lookup finds it from now on,
     /// until it expires, is removed, or makes room. The writer thread writes it to disk at once:
-    /// after that it survives the end of the process, and after the next [`sync`](Self::sync) a loss
-    /// of power.
+    /// after that it survives the end of the process, and after the next [`sync`](Self::sync) a
+    /// loss of power.
     ///
     /// If the disk does not keep up, this waits for it, up to a second. With
     /// [`Durability::EveryInsert`] it also waits until the entry is durable, again up to a second.
@@ -268,8 +268,8 @@ impl Cache {
         Ok(entry)
     }
 
-    /// As [`insert`](Self::insert), for threads that must not wait for the disk: if it does not keep
-    /// up, the entry is refused at once. This never waits until the entry is durable.
+    /// As [`insert`](Self::insert), for threads that must not wait for the disk: if it does not
+    /// keep up, the entry is refused at once. This never waits until the entry is durable.
     ///
     /// # Errors
     ///
@@ -307,9 +307,9 @@ impl Cache {
         self.put(new, Wait::No)
     }
 
-    /// Waits up to a second until the queue has room for an entry of about this length, for callers that
-    /// insert with [`insert_now`](Self::insert_now) on a thread that may wait. Whether it had room:
-    /// another thread may take it.
+    /// Waits up to a second until the queue has room for an entry of about this length, for callers
+    /// that insert with [`insert_now`](Self::insert_now) on a thread that may wait. Whether it had
+    /// room: another thread may take it.
     pub(crate) fn wait_for_room(&self, bytes: u64) -> bool {
         self.shared.queue.wait_for_room(bytes)
     }
@@ -361,8 +361,8 @@ impl Cache {
         self.shared.durability == Durability::EveryInsert
     }
 
-    /// With [`Durability::EveryInsert`], waits until all earlier inserts and removals are durable, at
-    /// most a second. With another durability this does nothing.
+    /// With [`Durability::EveryInsert`], waits until all earlier inserts and removals are durable,
+    /// at most a second. With another durability this does nothing.
     pub fn wait_until_durable(&self) {
         if self.has_to_be_durable() {
             self.shared.wait_until_durable();
@@ -374,8 +374,8 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// Entries stored since the last call may not survive a loss of power. The next call does not try
-    /// them again: a sync that succeeds after a failed one proves nothing about them.
+    /// Entries stored since the last call may not survive a loss of power. The next call does not
+    /// try them again: a sync that succeeds after a failed one proves nothing about them.
     pub fn sync(&self) -> io::Result<()> {
         self.shared.flush(None, Told::Caller)
     }
@@ -454,7 +454,8 @@ impl Shared {
             None => return Ok(self.find_in_memory(key_bytes, counts_as)),
         };
         if let Read::Cold = found {
-            // Outside of the index: the map keeps all that leaves it in memory while one looks.
+            // Outside of the index: while a reader looks into the map, places that left it stay in
+            // memory.
             found = read(&place, key_bytes, &self.epochs);
         }
         match found {
@@ -524,8 +525,8 @@ impl Shared {
     }
 }
 
-/// A panic while the lock was held is a bug, but each statement leaves the guarded value consistent, so
-/// that the cache can go on.
+/// A panic while the lock was held is a bug, but each statement leaves the guarded value
+/// consistent, so that the cache can go on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -42,15 +42,15 @@ pub struct Config {
     pub namespace: String,
     /// Life of an entry where no rule says otherwise.
     pub ttl: Duration,
-    /// All that is to be said of lives: `ttl`, the rules, and what clients may ask for.
+    /// How long answers live: `ttl`, the rules, and the bound of clients' wishes.
     pub lifetimes: Arc<Lifetimes>,
     /// Which parts of a request's `Cache-Control` and `x-reflex-ttl` are obeyed.
     pub client_control: ClientControl,
     /// Which parts of an answer's `Cache-Control`, `Expires` and `Vary` are obeyed.
     pub provider_control: ProviderControl,
-    /// The greatest temperature that a request may ask for and still be answered from the cache.
+    /// Requests that ask for a higher temperature are not cached.
     pub temperature_max: Option<f64>,
-    /// Which API answers at paths whose end does not tell, or tells wrongly.
+    /// Which API answers at paths whose end names none, or a wrong one.
     pub paths: Arc<[PathRule]>,
     /// Which parts of a request are out of the key, in it, or a reason to pass by.
     pub rules: Arc<Rules>,
@@ -60,7 +60,7 @@ pub struct Config {
     pub replay: Replay,
     /// How many different answers are kept for one request and served in turn.
     pub samples: NonZeroU32,
-    /// How long a request waits for another one's answer to begin.
+    /// How long a follower waits for the leader's answer to begin.
     pub fill_wait_max: Duration,
     /// For how long after its expiry an answer is served when the provider fails; zero: not at all.
     pub stale_if_error_max: Duration,
@@ -68,8 +68,8 @@ pub struct Config {
     pub prices: Vec<Price>,
     /// Longest request body that may be answered from the cache; longer ones pass through.
     pub request_bytes_max: u64,
-    /// The most that all requests together hold in memory: of their own bodies, and of the answers
-    /// that are recorded or read by several.
+    /// The most that all requests together hold in memory: their own bodies, and answers that are
+    /// recorded or have several readers.
     pub inflight_bytes_max: u64,
     /// Whether requests without a credential share their answers.
     pub share_anonymous: bool,
@@ -182,7 +182,7 @@ enum ReplayMode {
     Paced,
 }
 
-/// More answers to one request than this are no cache any more.
+/// With more answers to one request than this, hardly any request would be a hit.
 const SAMPLES_MAX: u64 = 10_000;
 /// A minute: an answer that is not streamed begins when it is whole, which a long one takes.
 const FILL_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -377,7 +377,7 @@ fn mode(digits: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("edge_socket_mode: `{digits}` is not a mode such as 0660"))
 }
 
-/// The value, or its default; an error where it is more than can be.
+/// The value, or its default; an error if it is over its bound.
 fn bounded<T: TryFrom<u64>>(
     name: &str,
     value: Option<NonZeroU64>,
@@ -392,8 +392,8 @@ fn bounded<T: TryFrom<u64>>(
     T::try_from(value).map_err(|_| refused())
 }
 
-/// TOML's own errors draw the place in several lines; ours is one, with the line's number and the
-/// key that stands there.
+/// TOML's own errors show the place in several lines. Ours is one line, with the line's number and
+/// its key.
 fn parse(text: &str) -> Result<File, String> {
     toml::from_str(text).map_err(|error| {
         let message = error.message().trim().replace('\n', " ");

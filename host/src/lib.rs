@@ -41,9 +41,9 @@
 //!
 //! # In a wasmtime host
 //!
-//! The module [`runtime`] offers the cache to components. A [`runtime::Grant`] says what each may do:
-//! a namespace, one tenant or any, read-only, a quota, a rate. A call beyond the grant is an error
-//! that the guest can handle.
+//! The module [`runtime`] offers the cache to components. A [`runtime::Grant`] says what each may
+//! do: a namespace, one tenant or any, read-only, a quota, a rate. A call beyond the grant is an
+//! error that the guest can handle.
 //!
 //! | a guest that | is given |
 //! |---|---|

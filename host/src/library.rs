@@ -3,7 +3,7 @@
 //! ```text
 //! lookup ─────────────► cache ─► Entry
 //! get_or_fetch ─► lookup ─► hit
-//!                    └► miss ─► flights: a leader fetches ─► cache ─► Answer, for its followers too
+//!                    └► miss ─► flights: a leader fetches ─► cache ─► Answer, also for followers
 //! insert, writer ─────► cache
 //! ```
 //!
@@ -82,9 +82,9 @@ impl Cache {
         self.find(&self.key(key))
     }
 
-    /// As [`lookup`](Self::lookup), for async callers: what an earlier process has stored is read by
-    /// another thread. When that takes longer than a quarter of a second, it is not found. Works in
-    /// any async runtime.
+    /// As [`lookup`](Self::lookup), for async callers: another thread reads the entries of an
+    /// earlier process. It is a miss if that takes longer than a quarter of a second. Works in any
+    /// async runtime.
     pub async fn lookup_async(&self, key: &Key) -> Option<Entry> {
         self.find_async(&self.key(key)).await
     }
@@ -96,9 +96,9 @@ impl Cache {
     }
 
     /// Stores an answer, in place of any earlier one of that key. A lookup finds it from now on,
-    /// until it has expired, is removed, or has to make room. It survives the end of the process, and a
-    /// loss of power as [`Builder::durability`] says. If the disk is in trouble, it is kept in memory,
-    /// and [`stats`](Self::stats) says so.
+    /// until it has expired, is removed, or has to make room. It survives the end of the process,
+    /// and a loss of power as [`Builder::durability`] says. If the disk is in trouble, it is kept
+    /// in memory, and [`stats`](Self::stats) says so.
     ///
     /// # Errors
     ///
@@ -125,7 +125,7 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// The answer or its metadata are too large; an earlier one is still there. Or it was purged
+    /// The answer or its metadata are too large; an earlier one stays. Or it was purged
     /// [since](InsertOptions::since) it was asked for.
     pub fn insert_with(
         &self,
@@ -141,7 +141,7 @@ impl Cache {
         }
     }
 
-    /// As [`insert`](Self::insert), for async callers: no thread of theirs waits for the disk. Where
+    /// As [`insert`](Self::insert), for async callers: their threads do not wait for the disk. If
     /// the disk does not keep up, the answer is refused at once. Works in any async runtime.
     ///
     /// # Errors
@@ -357,8 +357,8 @@ impl Cache {
         self.core.remove_named(&self.key(key), &key.digest)
     }
 
-    /// As [`remove`](Self::remove), for async callers: no thread of theirs waits for the disk. Works
-    /// in any async runtime.
+    /// As [`remove`](Self::remove), for async callers: their threads do not wait for the disk.
+    /// Works in any async runtime.
     pub async fn remove_async(&self, key: &Key) -> bool {
         let was_there = self.core.remove_named_now(&self.key(key), &key.digest);
         self.core.wait_until_durable_async().await;
@@ -405,7 +405,7 @@ impl Cache {
         self.core.entry_bytes_max()
     }
 
-    /// The cache underneath, whose callers say the time and make the keys.
+    /// The cache underneath, whose callers give the time and make the keys.
     pub fn core(&self) -> &cache::Cache {
         &self.core
     }
@@ -495,7 +495,7 @@ enum Settled<E> {
 fn settled<E: Send + Sync + 'static>(outcome: Outcome) -> Settled<E> {
     match outcome {
         Outcome::Found(entry) => Settled::Done(Ok(Answer::stored(entry, Origin::Joined))),
-        // Another kind of error is another kind of fetch, which may do better.
+        // The leader's error has another type, so this call fetches itself.
         Outcome::Failed(error) => match error.downcast() {
             Ok(error) => Settled::Done(Err(error)),
             Err(_) => Settled::Alone,

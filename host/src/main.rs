@@ -63,8 +63,7 @@ struct Serve {
     config: Option<PathBuf>,
 }
 
-/// A file has become larger than is allowed. Linux' number of it, on every kind of machine that we
-/// know.
+/// A file has grown past its limit. Linux's number of this signal, the same on all known machines.
 const SIGXFSZ: i32 = 25;
 /// Invalid flags or configuration: the same code that clap uses.
 const EXIT_USAGE: u8 = 2;
@@ -105,7 +104,7 @@ fn main() -> ExitCode {
     runtime.block_on(run(config))
 }
 
-/// Credentials come by standard input: arguments are for every user of the machine to see.
+/// Credentials come by standard input: every user of the machine can see arguments.
 fn tenant(who: &WhoIs) -> ExitCode {
     let lines = match std::io::read_to_string(std::io::stdin().lock()) {
         Ok(lines) => lines,
@@ -158,8 +157,8 @@ fn announce(server: &Server) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Takes the signals that mean "read your configuration again" or "open your log again" to other
-/// programs. Left alone, each of them would end the process.
+/// Ignores signals that mean "read your configuration again" or "open your log again" to other
+/// programs. By default, each of them would end the process.
 fn ignore_signals() -> std::io::Result<()> {
     for (name, kind) in [
         ("SIGHUP", SignalKind::hangup()),

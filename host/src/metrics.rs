@@ -83,7 +83,8 @@ struct ModelLabel {
 struct RequestLabels {
     /// `HIT_L1_EXACT`, `MISS`, `BYPASS`, or `ERROR` where the provider gave no answer.
     status: &'static str,
-    /// The reason of a bypass; `collapsed` for a follower; `partial` for a batch that was partly cached.
+    /// The reason of a bypass; `collapsed` for a follower; `partial` for a batch that was partly
+    /// cached.
     detail: &'static str,
 }
 
@@ -150,7 +151,7 @@ impl std::fmt::Debug for Metrics {
 
 /// From 10 µs, which a hit in this process takes, to 10 s.
 const HIT_BUCKETS: [f64; 10] = [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0];
-/// From 1 ms to 10 min: what providers take until their first byte.
+/// From 1 ms to 10 min: providers' times until their first byte.
 const MISS_BUCKETS: [f64; 10] = [1e-3, 1e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
 impl Metrics {
@@ -393,7 +394,7 @@ impl Metrics {
         self.request("HIT_STALE", "stale");
     }
 
-    /// `detail` says what kind of miss, where it is not the plain one.
+    /// `detail` is the kind of miss, empty for a plain one.
     pub(crate) fn miss(&self, detail: &'static str, took: Duration) {
         self.request("MISS", detail);
         self.miss_seconds.observe(took.as_secs_f64());

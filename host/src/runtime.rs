@@ -1,9 +1,9 @@
 //! Guest components and what they may use: the engine, the WIT host, the limits.
 //!
 //! Any wasmtime host adds the interfaces that its guests use to its own linker: [`add_to_linker`]
-//! (plain functions, no WASI), [`add_keyvalue_to_linker`] (`wasi:keyvalue`) and, with feature `http`,
-//! [`add_http_to_linker`] (the bridge to `wasi:http` 0.3). A [`Grant`] says what each guest may do. Four
-//! types go further, the last three with feature `http`:
+//! (plain functions, no WASI), [`add_keyvalue_to_linker`] (`wasi:keyvalue`) and, with feature
+//! `http`, [`add_http_to_linker`] (the bridge to `wasi:http` 0.3). A [`Grant`] says what each guest
+//! may do. Four types go further, the last three with feature `http`:
 //!
 //! - [`PolicyGuest`] asks a component how to handle a request, by a plain function call;
 //! - [`Transparent`] is a host's outgoing HTTP, and answers LLM calls of guests that know of no cache;
@@ -79,7 +79,7 @@ mod watched;
 mod window;
 
 pub use allowance::Allowance;
-/// `reflex:cache/cache` as `bindgen!` makes it of the WIT, which is where these docs come from.
+/// `reflex:cache/cache` as `bindgen!` generates it from the WIT, with the WIT's docs.
 pub use bindings::cache as cache_bindings;
 /// `reflex:cache/embeddings`, likewise.
 #[cfg(feature = "http")]

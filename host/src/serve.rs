@@ -108,7 +108,8 @@ impl Server {
         let admin = bind("--admin", config.admin).await?;
         let cache = Cache::open_even_without_disk(&config.cache)
             .map_err(|error| format!("--data-dir: {error}"))?;
-        // Only now, so that a second daemon on the same folder does not touch the first one's socket.
+        // Only now, so that a second daemon on the same folder does not touch the first one's
+        // socket.
         let edge = config.edge.as_ref().map(bind_edge).transpose()?;
 
         let fills = Fills::new(&cache);

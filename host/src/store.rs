@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A [`Store`] is the writer: it has one owner at a time. Readers need only its [`Index`], which
-//! maps each key to its place, and no lock. `docs/format.md` describes the bytes, and what is assumed
-//! of the medium.
+//! maps each key to its place, and no lock. `docs/format.md` describes the bytes, and what is
+//! assumed of the medium.
 
 mod disk;
 mod disk_use;
@@ -144,7 +144,7 @@ pub(crate) struct Store {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) store: Store,
-    /// Parts that were not as they were written.
+    /// Damaged parts.
     pub(crate) damaged: u64,
 }
 
@@ -242,8 +242,8 @@ impl Store {
         Arc::clone(&self.index)
     }
 
-    /// Puts all that is in here into an index and epochs that readers have already. They must be
-    /// empty, and are this store's from now on.
+    /// Moves the places and purge marks into an index and epochs that readers already have. They
+    /// must be empty, and belong to this store from now on.
     pub(crate) fn publish(&mut self, index: &Arc<Index>, epochs: &Arc<Epochs>) {
         epochs.take(&self.epochs);
         index.take(&self.index);
@@ -256,10 +256,10 @@ impl Store {
         Arc::clone(&self.epochs)
     }
 
-    /// Purges the records appended so far: for readers at once, and for readers after a restart once
-    /// [`settle_epochs`](Self::settle_epochs) has succeeded.
+    /// Purges the records appended so far: for readers at once, and for readers after a restart
+    /// once [`settle_epochs`](Self::settle_epochs) has succeeded.
     pub(crate) fn purge(&mut self, whose: Whose<'_>) {
-        // One is left out: a write that failed may have left a record that has this sequence.
+        // Skip a sequence: a failed write may have left a record with it.
         self.last = Last::nobodys(self.last.sequence + 1);
         let oldest = self.oldest_sequence();
         self.epochs.purge(whose, self.last.sequence, oldest);
@@ -281,8 +281,8 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets, durably, the tenants whose purges cover no record any more: then no byte of theirs is
-    /// on disk. Segments were removed durably before.
+    /// Forgets, durably, the tenants whose purges cover no record any more: then no byte of theirs
+    /// is on disk. Segments were removed durably before.
     pub(crate) fn forget_purges(&mut self) -> Result<(), StoreError> {
         self.owes_epochs |= self.epochs.forget(self.oldest_sequence());
         self.settle_epochs()
@@ -322,8 +322,8 @@ impl Store {
         });
     }
 
-    /// Writes a record behind the last one, and lets the index know. It can be read at once, and
-    /// survives the process; it survives the machine after the next sync.
+    /// Writes a record behind the last one, and adds it to the index. It can be read at once, and
+    /// survives the end of the process; after the next sync it survives a loss of power.
     ///
     /// # Errors
     ///
@@ -439,16 +439,16 @@ impl Store {
     }
 
     /// After a failed sync it is unknown what of the segment reached the medium, and a second sync
-    /// would claim that all did. So the segment is neither written to nor synced again; its readable
-    /// records stay readable.
+    /// would claim that all did. So the segment is neither written to nor synced again; its
+    /// readable records stay readable.
     pub(crate) fn abandon(&mut self, failed: &Unsynced) {
         self.abandon_segment(failed.id, failed.contents.as_ref());
     }
 
     /// `contents` are those of the segment, if a sync had taken them.
     fn abandon_segment(&mut self, id: u64, contents: Option<&ContentsFile>) {
-        // For the next process, whose own sync would succeed and hide the failure. A loss of power that
-        // loses this file loses the records, too.
+        // For the next process, whose own sync would succeed and hide the failure. A loss of power
+        // that loses this file loses the records, too.
         let _ = self.disk.create(&self.folder.contents(id));
         if let Some(mut active) = self.active.take_if(|active| active.segment.id == id) {
             // No sync has reported the records that came during this one.
@@ -460,7 +460,7 @@ impl Store {
         for segment in self.segments.iter().filter(|segment| segment.id == id) {
             segment.poison();
         }
-        // Removals are not forgotten with it, whatever becomes of the entries.
+        // Its removals stay, even if its entries are lost.
         let waiting = self.unsynced.extract_if(.., |unsynced| unsynced.id == id);
         let waiting: Vec<_> = waiting.collect();
         self.is_lost |= !waiting.is_empty();
@@ -519,8 +519,8 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a segment under another name and renames it when it is whole, so that a crash
-    /// leaves no half of one.
+    /// Makes a segment under another name and renames it when it is whole, so that a crash leaves
+    /// no partial segment.
     fn begin_segment(&mut self) -> Result<Active, StoreError> {
         self.make_room(self.segment_bytes)?;
         self.keep_entries_max(self.segment_records_max());
@@ -571,8 +571,8 @@ impl Store {
     }
 }
 
-/// `RandomState` is seeded by the operating system, and that is all the randomness we need:
-/// the id only has to differ from every other store's.
+/// `RandomState` is seeded by the operating system. That is random enough: the id only has to
+/// differ from every other store's.
 fn random_id() -> StoreId {
     let state = RandomState::new();
     let mut id = [0; 16];

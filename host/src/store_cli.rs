@@ -1,6 +1,6 @@
-//! `reflex-edge store`: what an operator does to a data folder while no daemon uses it.
+//! `reflex-edge store`: an operator's commands for a data folder that no daemon uses.
 //!
-//! The work is the library's; here are the words.
+//! The library does the work; this prints its results.
 
 use clap::{Args, Subcommand};
 use reflex_host::cache::{Cache, CacheOptions, Durability, StoreReport};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Something in the folder is not as it was written.
+/// The folder has damage.
 const EXIT_DAMAGED: u8 = 1;
 /// The folder cannot be worked on: the same code that clap uses.
 const EXIT_USAGE: u8 = 2;

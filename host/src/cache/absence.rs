@@ -1,5 +1,5 @@
-//! A disk that could not be used when the cache was opened: the changes that it misses, and taking it
-//! into use later.
+//! A disk that could not be used when the cache was opened: the changes that it misses, and taking
+//! it into use later.
 //!
 //! ```text
 //! insert, remove, purge ─► memory, and noted as missed
@@ -25,9 +25,9 @@ pub(super) const REOPEN_AFTER: Duration = Duration::from_secs(2);
 const MISSED_MAX: usize = 1 << 16;
 
 impl Cache {
-    /// As [`open`](Self::open), but a folder that the system refuses is no error: the cache begins in
-    /// memory, as [`stats`](Self::stats) shows, and uses the folder as soon as that works. If the
-    /// quota has no room for one entry, it stays in memory.
+    /// As [`open`](Self::open), but a folder that the system refuses is no error: the cache begins
+    /// in memory, as [`stats`](Self::stats) shows, and uses the folder as soon as that works. If
+    /// the quota has no room for one entry, it stays in memory.
     ///
     /// # Errors
     ///
@@ -40,7 +40,7 @@ impl Cache {
         })
     }
 
-    /// A cache in memory for now, if that is what `error` calls for.
+    /// A cache in memory for now, if `error` is of the disk.
     pub(super) fn without_disk(
         disk: Arc<dyn Disk>,
         options: &CacheOptions,
@@ -118,7 +118,7 @@ impl Missed {
     }
 }
 
-/// A cache without a disk. While this is held, none comes.
+/// A cache without a disk. While this is held, the disk is not taken into use.
 pub(super) struct WithoutDisk<'a>(Option<MutexGuard<'a, Missed>>);
 
 impl WithoutDisk<'_> {
@@ -163,12 +163,12 @@ impl Shared {
         self.writer.get().is_none().then_some(WithoutDisk(missed))
     }
 
-    /// Whether a disk is missing that may come.
+    /// Whether the disk is missing but may come.
     pub(super) fn is_disk_awaited(&self) -> bool {
         self.absence.is_some() && self.writer.get().is_none()
     }
 
-    /// Takes the folder in use, if it can be by now.
+    /// Takes the folder into use, if that works by now.
     pub(super) fn try_disk(&self) {
         if let Some(absence) = &self.absence
             && self.writer.get().is_none()

@@ -84,13 +84,13 @@ impl Entry {
         self.stored_at_ms
     }
 
-    /// From when on it is no answer any more; `None` is never.
+    /// When it expires, in milliseconds since 1970; `None` is never.
     pub fn expires_at_ms(&self) -> Option<u64> {
         Some(self.expires_at_ms).filter(|at| *at != NEVER)
     }
 
-    /// Whole seconds since it was stored, for the header `Age`; 0 if the clock was set back, which makes
-    /// it [expired](Self::is_expired).
+    /// Whole seconds since it was stored, for the header `Age`; 0 if the clock was set back, which
+    /// makes it [expired](Self::is_expired).
     pub fn age_seconds(&self, now_ms: u64) -> u64 {
         now_ms.saturating_sub(self.stored_at_ms) / 1000
     }
@@ -101,8 +101,8 @@ impl Entry {
         Some(at.saturating_sub(now_ms) / 1000)
     }
 
-    /// Whether it is no answer any more: its time is over, or it was stored later than now. The
-    /// clock was set back then, and would prolong its life by as much.
+    /// Whether it has expired: its time is over, or it was stored later than now. In that case the
+    /// clock was set back, and would prolong its life by as much.
     pub fn is_expired(&self, now_ms: u64) -> bool {
         now_ms >= self.expires_at_ms || self.is_from_the_future(now_ms)
     }
@@ -120,7 +120,7 @@ impl Entry {
 }
 
 impl fmt::Debug for Entry {
-    /// Without contents: an answer is nothing for a log.
+    /// Without contents: answers do not belong in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry")
             .field("metadata_bytes", &self.shape.metadata_bytes)

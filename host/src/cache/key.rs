@@ -47,7 +47,7 @@ impl CacheKey {
 }
 
 impl fmt::Debug for CacheKey {
-    /// Without the bytes: with a guessable prompt they would give it away.
+    /// Without the bytes: they would reveal a guessable prompt.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CacheKey(..)")
     }

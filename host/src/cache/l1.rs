@@ -33,8 +33,8 @@ pub fn hash_prompt(prompt: &str) -> [u8; 32] {
     *blake3::hash(prompt.as_bytes()).as_bytes()
 }
 
-/// The hash of a prompt of one tenant: BLAKE3 in its key derivation mode over the tenant and
-/// the prompt, each with its length before it. It differs from the hashes of other tenants, and from
+/// The hash of a prompt of one tenant: BLAKE3 in its key derivation mode over the tenant and the
+/// prompt, each with its length before it. It differs from the hashes of other tenants, and from
 /// [`hash_prompt`] of any prompt.
 ///
 /// ```
@@ -66,13 +66,13 @@ pub fn hash_tenant_prompt(tenant: &[u8], prompt: &str) -> [u8; 32] {
 pub enum ReflexStatus {
     /// Answered by an entry with exactly this key.
     HitL1Exact,
-    /// Answered by an entry that means the same. Nothing gives this yet.
+    /// Answered by an entry of the same meaning. Not in use yet.
     HitL2Semantic,
-    /// Answered by such an entry after a check. Nothing gives this yet.
+    /// Answered by such an entry after a check. Not in use yet.
     HitL3Verified,
     /// Looked for, but not there.
     Miss,
-    /// Not looked for: the request is none that may be answered from the cache.
+    /// Not looked up: the request may not be answered from the cache.
     Bypass,
 }
 
@@ -344,7 +344,7 @@ impl<H: Clone + Send + Sync + 'static> L1Cache<H> {
 }
 
 impl<H: Clone + Send + Sync + 'static> fmt::Debug for L1Cache<H> {
-    /// Hides the keys: the hash of a guessable prompt would give it away.
+    /// Hides the keys: the hash of a guessable prompt would reveal it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("L1Cache")
             .field("len", &self.len())

@@ -21,12 +21,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 /// One in this many reads is passed on to the policy.
 const SAMPLED: u64 = 16;
 
-/// Entries in memory, within a bound of bytes and the entry that is just put in.
+/// Entries in memory, within a bound of bytes plus the newest entry.
 pub(super) struct Memory {
     bytes_max: u64,
     entries: Arc<Entries>,
     policy: moka::sync::Cache<[u8; 32], u32, KeyState>,
-    /// Whether there ever was one, so that a lookup of a sound cache need not look here.
+    /// Whether it ever had an entry, so that lookups of a healthy cache skip it.
     is_used: AtomicBool,
 }
 
@@ -52,7 +52,7 @@ impl Memory {
         let max = bytes_max / ALIGN;
         let least = u32::try_from(max / entries_max.max(1)).unwrap_or(u32::MAX);
         let policy = moka::sync::Cache::builder()
-            // LRU: a new answer always comes in, as its caller was told.
+            // LRU: a new answer is always kept, as its caller expects.
             .eviction_policy(EvictionPolicy::lru())
             .max_capacity(max)
             .weigher(move |_: &[u8; 32], weight: &u32| least.max(*weight))
@@ -102,8 +102,8 @@ impl Memory {
         if let Some(old) = entries.entries.pin().insert(*key, entry) {
             entries.leaves(old);
         }
-        // In this order, and in the reverse when removing: so no concurrent call leaves an entry that
-        // the policy does not know and would never evict.
+        // In this order, and in the reverse when removing: so no concurrent call leaves an entry
+        // that the policy does not know and would never evict.
         self.policy.insert(*key, weight);
         // The policy would evict others only with its next batch, up to 64 entries later.
         if bytes > self.bytes_max {

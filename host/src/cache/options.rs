@@ -6,13 +6,13 @@ use crate::store::{
 };
 use std::path::PathBuf;
 
-/// Each segment keeps a file open, and a process usually may open 1024. Segments grow longer to stay
-/// below this number; beyond half a terabyte it is exceeded, and the limit has to be raised.
+/// Each segment keeps a file open, and a process usually may open 1024. Segments grow longer to
+/// stay below this number; beyond half a terabyte it is exceeded, and the limit has to be raised.
 const SEGMENTS_MAX: u64 = 512;
 
-/// When an entry is durable: survives a loss of power. It survives the end of the process as soon as
-/// it is written, a moment after it is stored; a process that ends normally first writes all waiting
-/// entries.
+/// When an entry is durable: survives a loss of power. It survives the end of the process as soon
+/// as it is written, a moment after it is stored; a process that ends normally first writes all
+/// waiting entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// When the operating system gets to it, as a rule within half a minute, or when
@@ -49,7 +49,8 @@ pub struct CacheOptions {
     /// Upper bound of all segments on disk.
     pub disk_bytes_max: u64,
     /// Upper bound of entries in memory: all entries of
-    /// [`Cache::in_memory`](super::Cache::in_memory), and those of a cache whose disk is in trouble.
+    /// [`Cache::in_memory`](super::Cache::in_memory), and those of a cache whose disk is in
+    /// trouble.
     pub memory_bytes_max: u64,
     /// The longest payload that is stored.
     pub entry_bytes_max: u64,

@@ -5,8 +5,9 @@
 //!                              purge: count + 1, noted ─► entries go ─► count + 1 ─► listeners
 //! ```
 //!
-//! A removal of one entry is a purge of that entry. A purge waits for every hold. So an insert under
-//! a hold either sees the purge, or ends before it, and the purge then removes what was stored.
+//! A removal of one entry is a purge of that entry. A purge waits for every hold. So an insert
+//! under a hold either sees the purge, or ends before it, and the purge then removes what was
+//! stored.
 
 use super::key::CacheKey;
 use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -41,7 +42,7 @@ impl Purged {
 }
 
 impl fmt::Debug for Purged {
-    /// Without key and tenant: they are nothing for a log.
+    /// Without key and tenant: they do not belong in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::All => "All",
@@ -72,7 +73,7 @@ pub(crate) enum Gone {
     Digest([u8; 32]),
 }
 
-/// Gone of each purge when it is done.
+/// Called after each purge.
 pub trait PurgeListener: Send + Sync {
     /// Called once no lookup finds the purged entries any more.
     fn purged(&self, what: &Purged);
@@ -164,9 +165,9 @@ impl Purges {
         self.read().has_met(key, tenant, since)
     }
 
-    /// Keeps purges from beginning, for as long as it takes to look and then to store. Meanwhile
-    /// purge nothing, and take no lock that others hold while they look here: either would wait
-    /// for itself.
+    /// Keeps purges from beginning between the check and the insert. Meanwhile the caller must not
+    /// purge, and must not take a lock that other threads hold while they call this: either would
+    /// deadlock.
     pub fn hold(&self) -> Held<'_> {
         Held(self.read())
     }
@@ -362,7 +363,7 @@ mod tests {
         purges.note(Purged::All, || ());
         check(late, None);
         check(Mark::at(purges.count() + 1), None);
-        // More than is remembered, one of which goes on all the time.
+        // More purges than are remembered, one of which never ends meanwhile.
         let open = purges.now();
         purges.note_named(Purged::Entry(KEY), Some(DIGEST), || {
             for _ in 0..PURGES_MAX {

@@ -18,8 +18,8 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
-/// The longest that a lookup waits for the disk. A provider is asked in less time than a disk
-/// needs that is slower than this.
+/// Upper bound of a lookup's wait for the disk. If the disk is slower than this, asking the
+/// provider is faster.
 const WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// Reads at once: as many as keep a disk busy.
@@ -35,9 +35,9 @@ pub(super) const WAITING_MAX: usize = 1024;
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
 impl Cache {
-    /// As [`lookup`](Self::lookup), for async callers: another thread reads from the disk if needed.
-    /// It is a miss if that takes longer than a quarter of a second, or if an earlier read that did
-    /// still hangs. Works in any async runtime.
+    /// As [`lookup`](Self::lookup), for async callers: another thread reads from the disk if
+    /// needed. It is a miss if that takes longer than a quarter of a second, or if an earlier read
+    /// that did still hangs. Works in any async runtime.
     pub async fn lookup_async(&self, key: &CacheKey, now_ms: u64) -> Lookup {
         Lookup::of(self.find_async(key, Use::Hit).await, now_ms)
     }

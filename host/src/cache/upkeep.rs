@@ -32,10 +32,9 @@ impl Cache {
         Ok(before.saturating_sub(self.stats().disk_bytes))
     }
 
-    /// As [`purge_tenant`](Self::purge_tenant), and writes everything else again, so that no
-    /// byte of the tenant is left in any file, its name included. Bytes that readers hold stay until
-    /// the readers are done.
-    /// Takes as long as writing the whole store.
+    /// As [`purge_tenant`](Self::purge_tenant), and writes everything else again, so that no byte
+    /// of the tenant is left in any file, its name included. Bytes that readers hold stay until the
+    /// readers are done. Takes as long as writing the whole store.
     ///
     /// # Errors
     ///

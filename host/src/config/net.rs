@@ -12,8 +12,9 @@ const WAIT_SECONDS_LIMIT: u64 = 365 * 24 * 3600;
 pub struct NetLimits {
     /// Client connections at once; further ones wait in the listen queue.
     pub connections_max: usize,
-    /// How long a client may take for a request's head: for the first one from when it connects,
-    /// then from the first byte of each. Also how long an HTTP/2 client may take to answer a ping.
+    /// How long a client may take for a request's head: for the first request counted from
+    /// connecting, then from the first byte of each. Also how long an HTTP/2 client may take to
+    /// answer a ping.
     pub header_read_max: Duration,
     /// How long a client's connection is kept without a request. Less when all `connections_max`
     /// are taken and another client needs the place.

@@ -51,7 +51,7 @@ impl InsertOptions {
     }
 }
 
-/// Without the metadata: what belongs to an answer is nothing for a log.
+/// Without the metadata: parts of an answer do not belong in logs.
 impl fmt::Debug for InsertOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InsertOptions")
@@ -81,7 +81,7 @@ pub struct Fetched {
 }
 
 impl Fetched {
-    /// An answer to be stored as is usual.
+    /// An answer to be stored with the default options.
     pub fn new(payload: impl Into<Bytes>) -> Self {
         Self {
             payload: payload.into(),
@@ -97,7 +97,8 @@ impl Fetched {
         self
     }
 
-    /// An answer that is not stored, such as a cut, refused or failed one. It is for the leader only.
+    /// An answer that is not stored, such as a cut, refused or failed one. It is for the leader
+    /// only.
     #[must_use]
     pub fn not_kept(mut self) -> Self {
         self.is_kept = false;

@@ -41,7 +41,7 @@ impl Builder {
         }
     }
 
-    /// Part of every key: two namespaces share nothing but the space. `default`, as the daemon's.
+    /// Part of every key: two namespaces share only the space. Default: `default`, as the daemon's.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -66,40 +66,40 @@ impl Builder {
         self
     }
 
-    /// The longest answer that is stored, in bytes. 16 MiB.
+    /// The longest answer that is stored, in bytes. Default: 16 MiB.
     pub fn entry_bytes_max(mut self, bytes: u64) -> Self {
         self.options.entry_bytes_max = bytes;
         self
     }
 
-    /// The most answers that are kept, whatever their size; each takes some 400 bytes of memory.
-    /// A million.
+    /// The most answers that are kept, of any size; each takes some 400 bytes of memory. Default: a
+    /// million.
     pub fn entries_max(mut self, entries: u64) -> Self {
         self.options.entries_max = entries;
         self
     }
 
-    /// When an answer survives a loss of power. Default: after a second or 8 MiB. It always survives the
-    /// end of the process.
+    /// When an answer survives a loss of power. Default: after a second or 8 MiB. It always
+    /// survives the end of the process.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.options.durability = durability;
         self
     }
 
-    /// Where the time comes from. The system's clock.
+    /// The source of the time. Default: the system's clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// How long [`get_or_fetch_blocking`](Cache::get_or_fetch_blocking) waits for the fetch of
-    /// another. A minute.
+    /// How long [`get_or_fetch_blocking`](Cache::get_or_fetch_blocking) waits for a leader's fetch.
+    /// Default: a minute.
     pub fn fetch_wait_max(mut self, wait: Duration) -> Self {
         self.fetch_wait_max = wait;
         self
     }
 
-    /// How many may wait for the fetches of others at once. 10,000.
+    /// How many calls may wait for leaders at once. Default: 10,000.
     pub fn waiters_max(mut self, waiters: usize) -> Self {
         self.waiters_max = waiters;
         self

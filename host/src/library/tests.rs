@@ -281,7 +281,7 @@ fn a_cache_may_begin_without_a_disk() {
     assert!(!cache.stats().healthy);
 }
 
-/// Purges through some other door than the library's.
+/// Purges past the library.
 type Purge = fn(&Cache);
 
 /// The ways to purge, all of them past the library: the cache underneath is shared with components,
@@ -320,8 +320,7 @@ const PURGES: [(Purge, bool); 8] = [
     (|cache| cache.core.purge_tenant(&[9; 32]).unwrap(), false),
 ];
 
-/// Entry points, each of which purges while it fetches an answer: four of them stored it all the
-/// same.
+/// Entry points, each with a purge during its fetch: four of them stored the answer.
 #[test]
 fn nothing_that_was_begun_before_a_purge_is_stored_after_it_whichever_way_either_goes() {
     type Store = fn(&Cache, &dyn Fn());

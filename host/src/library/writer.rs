@@ -71,8 +71,8 @@ impl EntryWriter {
     ///
     /// # Errors
     ///
-    /// It is too large, also where a write has said so before; or it was removed or purged since
-    /// the writer was made. Nothing was stored.
+    /// The answer is too large, also if a write has failed with that before; or it was removed or
+    /// purged since the writer was made. Nothing was stored.
     pub fn finish(self) -> Result<Entry, InsertError> {
         self.check()?;
         self.cache
@@ -106,8 +106,8 @@ impl io::Write for EntryWriter {
     ///
     /// # Errors
     ///
-    /// `FileTooLarge`: the answer is longer than an entry may be. It cannot be stored any more, and the
-    /// collected bytes are dropped.
+    /// `FileTooLarge`: the answer is longer than an entry may be. It cannot be stored any more, and
+    /// the collected bytes are dropped.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let most = self.cache.entry_bytes_max();
         if self.is_too_large || (self.payload.len() + bytes.len()) as u64 > most {

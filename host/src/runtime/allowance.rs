@@ -8,12 +8,12 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The bytes that an entry counts beyond its metadata and payload: its header on disk. So very small
-/// entries are not free.
+/// The bytes that an entry counts beyond its metadata and payload: its header on disk. So very
+/// small entries are not free.
 const OVERHEAD_BYTES: u64 = 128;
 
-/// Entries of one component that are kept count of: some 30 MiB of memory. Past it, and where there
-/// is a quota, further ones are refused until some of them are gone.
+/// Entries counted for one component: some 30 MiB of memory. Past it, a component with a quota
+/// cannot insert further entries until some are gone.
 const ENTRIES_MAX: usize = 1 << 18;
 
 /// Entries checked for expiry or eviction when a component has no room left. The next insert checks
@@ -25,8 +25,8 @@ const SECOND_US: u64 = 1_000_000;
 /// How much a component may store, and how fast; and its refusals.
 ///
 /// The bytes counted are those of live entries that this grant has stored since the process began:
-/// metadata, payload and 128 bytes for each. Entries of other grants in the same namespace count for
-/// those grants. Inserts come from a bucket that holds as many as are allowed in a second.
+/// metadata, payload and 128 bytes for each. Entries of other grants in the same namespace count
+/// for those grants. Inserts come from a bucket that holds as many as are allowed in a second.
 #[derive(Default)]
 pub struct Allowance {
     bytes_max: Option<u64>,
@@ -71,7 +71,7 @@ impl Allowance {
         lock(&self.ledger).sum
     }
 
-    /// How often something was refused for this reason.
+    /// The number of refusals for this reason.
     pub fn refused(&self, refusal: Refusal) -> u64 {
         self.refused[refusal as usize].load(Ordering::Relaxed)
     }
@@ -99,7 +99,8 @@ impl Allowance {
     }
 
     /// Reserves room for an entry, if the bounds allow it. `is_live` says whether an entry is still
-    /// an answer. Returns the key's bytes before, for [`set`](Self::set) if the entry is not stored.
+    /// an answer. Returns the key's bytes before, for [`set`](Self::set) if the entry is not
+    /// stored.
     pub(super) fn reserve(
         &self,
         key: &CacheKey,
@@ -228,7 +229,7 @@ mod tests {
         assert_eq!(taken(1_000_249), 0);
         assert_eq!(taken(1_000_500), 2);
         assert_eq!(taken(1_009_000), 4);
-        // The clock is set back: a second later all is well.
+        // The clock is set back: a second later inserts work again.
         assert_eq!(taken(2_000), 0);
         assert_eq!(taken(3_000), 4);
     }

@@ -25,8 +25,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use wasmtime_wasi_http::{Error, WasiBody};
 
-/// The longest answer to a batch that is taken apart, in bytes. Each of its parts is an entry, and
-/// bounded like one; the whole is held in memory while it comes, once to be read and once for the
+/// The longest answer to a batch that is taken apart, in bytes. Each of its parts is an entry, with
+/// an entry's bound. The whole is held in memory while it arrives, once to be read and once for the
 /// requests that share it. OpenAI's longest, 2,048 vectors of 1,536 numbers, has some 45 MB as
 /// numbers and 17 MB in base64.
 pub(super) const BATCH_BYTES_MAX: usize = 64 << 20;
@@ -70,7 +70,7 @@ pub(super) struct Overdue {
     pub(super) expired_seconds: u64,
 }
 
-/// An answer to a whole batch, and what of it came from the cache.
+/// An answer to a whole batch, and its part from the cache.
 pub(super) struct Made {
     body: WasiBody,
     /// Of the first known element.
@@ -113,8 +113,8 @@ impl Texts {
         Self::new(elements, places)
     }
 
-    /// Takes the answer to the batch apart, into the answer to store for each text. None if that is not
-    /// certain.
+    /// Takes the answer to the batch apart, into the answer to store for each text. None if that is
+    /// not certain.
     pub(super) fn split<'a>(
         &'a self,
         answer: &'a [u8],
@@ -145,8 +145,8 @@ impl Batch {
         }
     }
 
-    /// Looks up each element. Entries that do not fit into one answer together count as missing, and
-    /// so do parts of an answer that would be too long.
+    /// Looks up each element. Entries that do not fit into one answer together count as missing,
+    /// and so do parts of an answer that would be too long.
     pub(super) async fn find(
         &mut self,
         ctx: &ReflexCtx,
@@ -177,11 +177,11 @@ impl Batch {
         known.map(|known| known.as_ref().map(|known| &known.entry))
     }
 
-    /// Looks up each element once more, and takes an entry expired for at most `most` where no fresh
-    /// one is found. None if that is not the whole batch; else how old the oldest entry is, and how
-    /// many seconds ago the first of them expired.
+    /// Looks up each element once more, and takes an entry expired for at most `most` where no
+    /// fresh one is found. None if that is not the whole batch; else how old the oldest entry is,
+    /// and how many seconds ago the first of them expired.
     pub(super) async fn find_stale(&mut self, ctx: &ReflexCtx, most: Duration) -> Option<Overdue> {
-        // None is asked for where the operator has none served.
+        // Without stale hits by the operator's rules, nothing is looked up.
         if most.is_zero() {
             return None;
         }
@@ -296,7 +296,7 @@ impl Made {
         set: &[Header],
         policy: &HttpPolicy,
     ) -> (StatusCode, HeaderMap, WasiBody) {
-        // Whosever head it is, it was another body's.
+        // The head belongs to another body.
         let mut headers = only(&headers, Belongs::survives_other_bytes);
         apply(&mut headers, &[], set);
         policy.observer.batch(self.known, self.asked);
@@ -319,8 +319,8 @@ impl Known {
         ctx.find_stale(&key, most).await
     }
 
-    /// Reads the entries found: a few short ones here, more of them on a thread that may block, because
-    /// a full batch is tens of megabytes of numbers.
+    /// Reads the entries found: a few short ones here, more of them on a thread that may block,
+    /// because a full batch is tens of megabytes of numbers.
     async fn read_all(found: Vec<Option<Entry>>) -> Vec<Option<Self>> {
         let bytes = found.iter().flatten().map(|entry| entry.payload().len());
         let read = |entry: Option<Entry>| entry.and_then(Self::read);
@@ -328,7 +328,7 @@ impl Known {
             return found.into_iter().map(read).collect();
         }
         let count = found.len();
-        // The semaphore is never closed; were it, there would be nothing left to bound.
+        // The semaphore is never closed.
         let _permit = READERS.acquire().await.ok();
         let read_here = move || found.into_iter().map(read).collect();
         let known = tokio::task::spawn_blocking(read_here).await;
@@ -363,14 +363,14 @@ impl Part {
 /// a millisecond or so. More would hold up other requests.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// Threads that read vectors at once, of all batches together. It is work for the processor: more
-/// of them would only take it from each other.
+/// Threads that read vectors at once, of all batches together. The work needs the processor, so
+/// more threads would only slow each other down.
 const READERS_MAX: usize = 4;
 
 static READERS: Semaphore = Semaphore::const_new(READERS_MAX);
 
-/// Texts that are looked up at once: some of them may have to be read from disk, which is quicker
-/// together, and should not take up all that may wait for it.
+/// Texts looked up at once. Reads from disk are quicker together, but must not use up all waiting
+/// places of the readers.
 const LOOKUPS_AT_ONCE_MAX: usize = 128;
 
 /// How much of an answer is put together at a time, and one vector more.

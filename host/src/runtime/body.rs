@@ -14,9 +14,9 @@ use wasmtime_wasi_http::{Error, WasiBody};
 
 /// A body that needs no guest: the provider's answer, or bytes of the cache.
 ///
-/// If a guest's response has such a body, the instance is free again at once. Otherwise it has to run
-/// on for the body. The types do not show this, because both bodies end up boxed. But a call for the
-/// size reaches this type only if it is at the bottom, and sets a mark then.
+/// If a guest's response has such a body, the instance is free again at once. Otherwise it has to
+/// run on for the body. The types do not show this, because both bodies end up boxed. But a call
+/// for the size reaches this type only if it is at the bottom, and sets a mark then.
 pub(super) struct HostBody {
     inner: WasiBody,
     progress: Arc<Progress>,
@@ -63,7 +63,7 @@ impl Body for HostBody {
 /// The data of a body that is read ahead, in one piece, however small its frames were. It counts in
 /// a [`Budget`].
 pub(crate) struct Gathered {
-    /// The only frame so far. Most requests are one, which is then not copied.
+    /// The only frame so far. Most requests have one frame, which is then not copied.
     only: Bytes,
     /// All frames, from the second on.
     all: Vec<u8>,
@@ -92,7 +92,7 @@ impl Gathered {
         self.bytes().len()
     }
 
-    /// Takes in the next part, if the budget has room for it. Whether it did.
+    /// Adds the next part, if the budget has room for it; whether it had.
     #[must_use]
     pub(crate) fn push(&mut self, data: &Bytes) -> bool {
         let has_room = self.reserved.grow(data.len());
@@ -117,7 +117,7 @@ impl Gathered {
         self.all.extend_from_slice(data);
     }
 
-    /// All that was gathered, of which nothing is left here.
+    /// Moves the gathered bytes out.
     pub(crate) fn take(&mut self) -> Self {
         Self {
             only: std::mem::take(&mut self.only),

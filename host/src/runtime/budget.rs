@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many bytes all requests together may hold, and how many they do. One for all that work in
-/// the same memory.
+/// How many bytes all requests together may hold, and how many they hold now. One for the whole
+/// process.
 #[derive(Debug)]
 pub struct Budget {
     bytes_max: u64,
@@ -32,8 +32,8 @@ impl Budget {
         })
     }
 
-    /// Bytes that are held now. It may exceed the bound by what had arrived already when the
-    /// bound was reached, which is one frame of a body for each answer under way.
+    /// Bytes that are held now. They may exceed the bound by one frame for each answer under way,
+    /// which had arrived already when the bound was reached.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }
@@ -81,7 +81,7 @@ impl Reservation {
         self.budget.held.fetch_sub(given_back, Ordering::Relaxed);
     }
 
-    /// All that is reserved here, out of this one.
+    /// Moves the whole reservation out.
     pub(crate) fn take(&mut self) -> Self {
         let rest = self.budget.reserve();
         std::mem::replace(self, rest)

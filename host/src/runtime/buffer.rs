@@ -9,7 +9,7 @@ use std::ops::Deref;
 /// Longer buffers are pages of their own.
 const HEAP_BYTES_MAX: usize = 128 << 10;
 
-/// By how much pages grow when they are full: a page that nothing was written to takes no memory.
+/// The factor by which pages grow when full: a page without writes takes no memory.
 const GROWTH: usize = 4;
 
 /// A buffer that grows at its end.
@@ -80,7 +80,7 @@ impl Buffer {
         if length <= room {
             return;
         }
-        // Without pages to be had, an allocator may have some yet.
+        // If the system gives no pages, the allocator may still have some.
         let Ok(mut pages) = MmapMut::map_anon(length.saturating_mul(GROWTH)) else {
             self.kept = Kept::Heap(self.to_vec());
             return;

@@ -81,9 +81,9 @@ pub fn add_to_linker<T: 'static>(
     cache::add_to_linker::<_, Reflex>(linker, view)
 }
 
-/// As [`add_to_linker`], for hosts that call their guests asynchronously. While the disk reads an entry,
-/// or an insert or a removal waits until it is durable, the guest is suspended and its thread is free. A
-/// lookup that takes the disk longer than a quarter of a second is a miss.
+/// As [`add_to_linker`], for hosts that call their guests asynchronously. While the disk reads an
+/// entry, or an insert or a removal waits until it is durable, the guest is suspended and its
+/// thread is free. A lookup that takes the disk longer than a quarter of a second is a miss.
 ///
 /// The linker allows no shadowing when this returns.
 ///
@@ -148,7 +148,7 @@ pub(super) fn part(bytes: &[u8], offset: u64, length: u64) -> Vec<u8> {
     bytes[start..end].to_vec()
 }
 
-/// Why an insert was refused: the operator has such answers not kept.
+/// Why an insert was refused: the operator's rules exclude such answers.
 const NOT_KEPT: &str = "not-kept";
 
 impl ReflexCtx {
@@ -326,7 +326,7 @@ impl ReflexCtx {
         found
     }
 
-    /// A guest asks whether it would find something.
+    /// A guest asks whether a lookup would be a hit.
     pub(super) fn looks_for(&self, key: &Key) -> bool {
         let (key, since) = (self.key(key), self.cache.purges().now());
         let is_there = self.cache.contains(&key, self.clock.now_ms());
@@ -436,8 +436,8 @@ impl ReflexCtx {
         }
     }
 
-    /// Stores an entry for this term that was begun at `since`, if the grant has room for it. A caller
-    /// that reports the entry as stored must wait until it is durable.
+    /// Stores an entry for this term that was begun at `since`, if the grant has room for it. A
+    /// caller that reports the entry as stored must wait until it is durable.
     pub(super) fn store(
         &self,
         key: &Key,
@@ -449,7 +449,7 @@ impl ReflexCtx {
         let now_ms = self.clock.now_ms();
         let allowance = &self.grant.allowance;
         let cache_key = self.key(key);
-        // With its own mark it needs none that was noted.
+        // It brings its own mark, so a noted one is not needed.
         self.grant.lookups.forget(&cache_key);
         let bytes = (metadata.len() + payload.len()) as u64;
         allowance.take_insert(now_ms).map_err(NotStored::Refused)?;

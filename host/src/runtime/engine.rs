@@ -67,7 +67,7 @@ pub(super) fn tick_epoch(engine: &Engine) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// How long this thread has run so far. On a busy machine that is less than what time has passed.
+/// The CPU time of this thread so far. On a busy machine that is less than the time passed.
 pub(super) fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     // The clock begins at zero and has no more than a second in its nanoseconds.

@@ -6,12 +6,12 @@
 //!    └──► waits for a leader's head ─► follows, gets the same error, or looks again
 //! ```
 //!
-//! Edges take part (`fills/edges.rs`). An edge's answer reaches its followers through the cache only,
-//! so they look there. So does an edge that waits for a leader here.
+//! Edges take part (`fills/edges.rs`). An edge's answer reaches its followers through the cache
+//! only, so they look there. So does an edge that waits for a leader here.
 //!
-//! A fill is a promise, not a lock: a follower that has waited long enough asks the provider itself,
-//! and a leader that is gone without an answer is forgotten at once. No request joins a fill from
-//! before a purge.
+//! A fill is a promise, not a lock: a follower that has waited long enough asks the provider
+//! itself, and a leader that is gone without an answer is forgotten at once. No request joins a
+//! fill from before a purge.
 
 #[cfg_attr(
     not(any(feature = "serve", test)),
@@ -37,8 +37,8 @@ use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 /// Fills at once. Past it no request leads, and each asks for itself.
 const FILLS_MAX: usize = 65_536;
 
-/// Length of the queue of edges' fills, ended ones included, before it is swept: twice the bound, so
-/// that each sweep serves that many new fills.
+/// Length of the queue of edges' fills, ended ones included, before it is swept: twice the bound,
+/// so that each sweep serves that many new fills.
 const EDGE_ORDER_MAX: usize = 2 * FILLS_MAX;
 
 /// All fills under way into one cache, led by requests or by edges.
@@ -57,8 +57,8 @@ struct Slots {
     fills: HashMap<CacheKey, Slot>,
     /// Of the last fill that began.
     number: u64,
-    /// The fills of edges by number, in the order in which they began, which is that in which they
-    /// are forgotten; and some that have ended. At most [`EDGE_ORDER_MAX`].
+    /// The fills of edges by number, oldest first, which are forgotten in this order; including
+    /// some that have ended. At most [`EDGE_ORDER_MAX`].
     edge_order: VecDeque<(u64, CacheKey)>,
     released: Released,
 }
@@ -112,7 +112,8 @@ pub(super) enum Turn {
     Alone,
 }
 
-/// The leader's duty to fetch an answer. Dropped without an outcome, it makes the followers look again.
+/// The leader's duty to fetch an answer. Dropped without an outcome, it makes the followers look
+/// again.
 #[derive(Debug)]
 pub struct Lead {
     fill: Arc<Fill>,
@@ -130,7 +131,7 @@ pub(super) struct Fill {
 }
 
 impl Fills {
-    /// None yet. To be shared by all that work with this cache.
+    /// No fills yet. All users of this cache must share it.
     pub fn new(cache: &Cache) -> Arc<Self> {
         let fills = Arc::new(Self {
             purges: Arc::clone(cache.purges()),
@@ -147,8 +148,8 @@ impl Fills {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Joins the fill of a key, or begins one, and waits for the leader's head for at most so
-    /// long.
+    /// Joins the fill of a key, or begins it. A follower waits for the leader's head, at most
+    /// `wait_max`.
     pub(super) async fn join(
         self: &Arc<Self>,
         key: CacheKey,
@@ -159,7 +160,7 @@ impl Fills {
             Joined::Turn(turn) => return turn,
             Joined::Asking(stage, waiter) => (stage, waiter),
             Joined::Else(mut over, most, _waiter) => {
-                // An error says that the sender is gone, which is the end that is waited for.
+                // An error means that the sender is gone: the fill has ended.
                 let most = most.map_or(wait_max, |most| most.min(wait_max));
                 return match tokio::time::timeout(most, over.changed()).await {
                     Ok(_) => Turn::Again,
@@ -170,7 +171,7 @@ impl Fills {
         let decided = stage.wait_for(|stage| !matches!(stage, Stage::Asking));
         match tokio::time::timeout(wait_max, decided).await {
             Err(_) => Turn::Alone,
-            // A leader tells an outcome before it goes.
+            // The leader is gone without an outcome.
             Ok(Err(_)) => Turn::Again,
             Ok(Ok(stage)) => match &*stage {
                 // It may have grown too long to be read from its first byte.
@@ -337,7 +338,7 @@ impl PurgeListener for Fills {
 }
 
 impl Fill {
-    /// The provider has answered with what many may read.
+    /// The provider has answered, and followers may read the answer.
     fn share(&self, shared: &Arc<Shared>) {
         let mut slots = self.fills.lock();
         let slot = slots.fills.get_mut(&self.key);
@@ -377,7 +378,8 @@ impl Lead {
         Arc::clone(&self.fill)
     }
 
-    /// The provider has answered: the followers may read it, and, if `open`, later requests as well.
+    /// The provider has answered: the followers may read it, and, if `open`, later requests as
+    /// well.
     pub(super) fn share(self, shared: &Arc<Shared>, open: bool) {
         if open {
             self.fill.share(shared);
@@ -564,7 +566,7 @@ mod tests {
             if let Some(second) = second {
                 let turn = second.await.expect("no panic");
                 assert!(matches!(turn, Turn::Lead(_)), "{turn:?}");
-                // The first one's end is not the second one's.
+                // The end of the first fill does not end the second.
                 first.fail(ErrorCode::ConnectionRefused);
                 assert!(waiter(&fills, Duration::ZERO).await.await.is_ok());
                 let still = fills.join(KEY, TENANT, Duration::ZERO).await;

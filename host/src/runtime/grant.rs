@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-/// What the operator lets one component do; every call of the component is checked against it. A clone
-/// is the same grant: all instances with it share its quota.
+/// What the operator lets one component do; every call of the component is checked against it. A
+/// clone is the same grant: all instances with it share its quota.
 ///
 /// ```
 /// use reflex_host::Tenant;
@@ -39,10 +39,10 @@ pub struct Grant {
     pub tenant_header: Option<String>,
     /// Longest request body or prompt that a key is made of, in bytes.
     pub request_bytes_max: u64,
-    /// The greatest temperature that a request may ask for and still be answered from the cache.
+    /// Requests that ask for a higher temperature are not cached.
     pub temperature_max: Option<f64>,
-    /// Which API answers at paths whose end does not tell, or tells wrongly: the first rule that
-    /// applies counts.
+    /// Which API answers at paths whose end names none, or a wrong one: the first rule that applies
+    /// counts.
     pub paths: Arc<[PathRule]>,
     /// Which parts of a request are out of the key, in it, or a reason to pass by.
     pub rules: Arc<Rules>,
@@ -58,8 +58,8 @@ pub struct Grant {
 /// Whose entries a component may name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Tenants {
-    /// It says for each call whose. For components that serve many, and are trusted not to mix
-    /// them up.
+    /// The component names the tenant in each call. For components that serve many tenants, and are
+    /// trusted not to confuse them.
     #[default]
     ChosenByGuest,
     /// This tenant, whatever credentials the requests have.
@@ -156,7 +156,7 @@ impl Grant {
         }
     }
 
-    /// Where the tenant is known, a request need not say whose it is.
+    /// If the grant fixes the tenant, requests need no credential.
     pub(super) fn anonymous(&self) -> Anonymous {
         match self.tenants {
             Tenants::ChosenByGuest => self.anonymous,
@@ -201,7 +201,7 @@ impl Grant {
         }
     }
 
-    /// Counts and logs that something was refused, and says so to the guest.
+    /// Counts and logs a refusal, and returns the guest's error.
     pub(super) fn refuse(&self, refusal: Refusal) -> Error {
         self.note(refusal);
         let reason = refusal.reason();
@@ -211,7 +211,7 @@ impl Grant {
                 Error::QuotaExceeded(reason.into())
             }
             Refusal::Open => Error::Unavailable("too many open entries: drop some".into()),
-            // How much would not have been, only the cache can tell.
+            // Only the cache knows the allowed size.
             Refusal::Size => Error::Invalid(reason.into()),
         }
     }
@@ -233,13 +233,13 @@ pub enum Refusal {
     Tenant,
     /// Its stored entries and the new one exceed the quota.
     Bytes,
-    /// So are the entries that it has stored.
+    /// It has stored too many entries.
     Entries,
     /// It inserts too fast.
     Inserts,
     /// It holds too many entries at once.
     Open,
-    /// It wants to store an entry longer than any may be.
+    /// Its entry is longer than allowed.
     Size,
 }
 

@@ -1,7 +1,7 @@
 //! Runs a `wasi:http` handler component, one request at a time per instance, within limits.
 //!
-//! An instance is used again and again, but by one request at a time: whatever a guest does
-//! wrong then costs that request and no other. After any fault the instance is dropped.
+//! An instance is used again and again, but by one request at a time, so that a fault of the guest
+//! costs only that request. After any fault the instance is dropped.
 
 use super::body::is_host_made;
 use super::cache_host::{ReflexCtx, add_to_linker_async};
@@ -268,7 +268,7 @@ impl Handler {
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Work for a client that goes on without it, if it is work for others as well.
+/// Work for a client that goes on after the client left, if followers need it.
 struct Outliving<T: Send + 'static> {
     /// Gone when it is done.
     work: Option<Work<T>>,
@@ -288,7 +288,7 @@ impl<T: Send + 'static> Future for Outliving<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        // Polled after its end, it never ends again.
+        // Polled after its end, it stays pending.
         let Some(work) = &mut self.work else {
             return Poll::Pending;
         };

@@ -52,7 +52,7 @@ pub struct HttpPolicy {
     pub replay: Replay,
     /// How many answers are kept for one request.
     pub samples: Samples,
-    /// How long a request waits for another one's answer to begin.
+    /// How long a follower waits for the leader's answer to begin.
     pub fill_wait_max: Duration,
     /// For how long after its expiry an entry is served when the provider fails; zero is not at
     /// all. [`CacheOptions::stale_seconds_max`] must keep entries as long.
@@ -68,8 +68,8 @@ pub struct HttpPolicy {
 }
 
 impl HttpPolicy {
-    /// The policy of a daemon without a configuration, with fills of its own and without metrics. All
-    /// users of one cache should have the same policy, or the same [`fills`](Self::fills).
+    /// The policy of a daemon without a configuration, with fills of its own and without metrics.
+    /// All users of one cache should have the same policy, or the same [`fills`](Self::fills).
     pub fn new(cache: &Cache) -> Self {
         Self {
             allow_length: false,
@@ -139,10 +139,9 @@ impl HasData for ReflexHttp {
     type Data<'a> = ReflexHttpCtxView<'a>;
 }
 
-/// Adds `reflex:cache/http` and `embeddings`, and `wasi:http/handler` as an import: the handler behind
-/// a middleware component is the host's own client, through
-/// `WasiHttpHooks::send_request`. `wasi:http/types` comes from
-/// `wasmtime_wasi_http::p3::add_to_linker`.
+/// Adds `reflex:cache/http` and `embeddings`, and `wasi:http/handler` as an import: the handler
+/// behind a middleware component is the host's own client, through `WasiHttpHooks::send_request`.
+/// `wasi:http/types` comes from `wasmtime_wasi_http::p3::add_to_linker`.
 ///
 /// # Errors
 ///
@@ -153,8 +152,8 @@ pub fn add_http_to_linker<T: ReflexHttpView + 'static>(linker: &mut Linker<T>) -
     handler::add_to_linker::<_, ReflexHttp>(linker, T::reflex_http)
 }
 
-/// 256 MiB: sixteen answers of the greatest length that is kept, or a few hundred of the longest
-/// requests that are read, at once. Most of either are a few kilobytes.
+/// 256 MiB: sixteen of the longest answers that are kept, or a few hundred of the longest requests
+/// that are read, at once. Most requests and answers have a few kilobytes.
 pub(crate) const INFLIGHT_BYTES_MAX: u64 = 256 << 20;
 
 /// The heads of most requests fit.
@@ -321,7 +320,7 @@ impl Host for ReflexHttpCtxView<'_> {
             ctx: self.ctx,
             table: self.http.table,
         };
-        // So is one for whose entry the guest has no room.
+        // Without room for the entry in the guest's table, it is a miss.
         let opened = view.open(Some(entry)).unwrap_or(None);
         Ok(opened.map(|entry| bindings::Fresh {
             entry,
@@ -343,7 +342,7 @@ impl Host for ReflexHttpCtxView<'_> {
         let Some((entry, expired_seconds)) = found else {
             return Ok(None);
         };
-        // So is one for whose entry the guest has no room.
+        // Without room for the entry in the guest's table, it is a miss.
         let pushed = self.http.table.push(entry).ok();
         Ok(pushed.map(|entry| bindings::Stale {
             entry,
@@ -483,9 +482,9 @@ pub(super) fn replayed(
 /// How often a guest is polled while the host reads a request for it.
 const POLLS_MAX: u32 = 64;
 
-/// Does the work where it is polled, and on a task of its own if that takes many polls: a request in
-/// a million frames would otherwise be a million polls of the guest, which take longer than to read
-/// it. Nothing if that task panicked.
+/// Does the work where it is polled, and on a task of its own if that takes many polls. Otherwise a
+/// request in a million frames would be a million polls of the guest, which take longer than
+/// reading it. None if that task panicked.
 async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
     let mut work = Box::pin(work);
     let mut polls = 0;

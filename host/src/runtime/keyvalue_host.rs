@@ -1,8 +1,8 @@
 //! `wasi:keyvalue/store` from the same cache, for components that were written against the standard.
 //!
-//! Every bucket that a component names is its own, within the namespace and the tenant of its grant.
-//! It is still a cache: a value may be gone at any time, to make room or because it has expired. Keys
-//! are kept as hashes only, so they cannot be listed.
+//! Every bucket that a component names is its own, within the namespace and the tenant of its
+//! grant. It is still a cache: a value may be gone at any time, to make room or because it has
+//! expired. Keys are kept as hashes only, so they cannot be listed.
 
 use super::bindings::cache::Error as CacheError;
 use super::bindings::keyvalue::{self, Error, Host, HostBucket, KeyResponse};

@@ -54,9 +54,9 @@ impl GuestLimits {
     }
 }
 
-/// An instance is not used again after its memory has grown by more than this, and to more than twice
-/// its size at the start. A guest's memory never shrinks, so one large request would hold it for as long
-/// as the instance lives. The middleware needs one MiB.
+/// An instance is not used again after its memory has grown by more than this, and to more than
+/// twice its size at the start. A guest's memory never shrinks, so one large request would hold it
+/// for as long as the instance lives. The middleware needs one MiB.
 const GROWN_BYTES_MAX: usize = 4 << 20;
 
 /// Limits of a store that count its guest's memory.
@@ -64,7 +64,7 @@ pub(super) struct Measured {
     limits: StoreLimits,
     /// Of all memories together.
     memory_bytes: usize,
-    /// How much that was once the guest was made.
+    /// The memory right after the guest was made.
     fresh_bytes: usize,
 }
 
@@ -77,7 +77,7 @@ impl Measured {
         }
     }
 
-    /// The guest is made, and has not worked yet.
+    /// Called when the guest is made, before its first request.
     pub(super) fn begin(&mut self) {
         self.fresh_bytes = self.memory_bytes;
     }
@@ -133,8 +133,8 @@ impl ResourceLimiter for Measured {
     }
 }
 
-/// How often a running guest is made to yield, so that it cannot keep a thread for itself and
-/// its time limit is noticed.
+/// How often a computing guest has to yield, so that it cannot keep a thread for itself and its
+/// time limit is checked.
 pub(super) const EPOCH_TICK: Duration = Duration::from_millis(10);
 
 #[cfg(test)]

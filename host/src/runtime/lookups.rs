@@ -20,15 +20,15 @@ pub struct Lookups(Mutex<Misses>);
 #[derive(Default)]
 struct Misses {
     since: HashMap<CacheKey, Mark>,
-    /// In the order in which they were noted; with some that are gone already.
+    /// In the order in which they were noted, including some that are gone already.
     order: VecDeque<(CacheKey, Mark)>,
     /// Of the newest that is forgotten.
     forgotten: Option<Mark>,
 }
 
 impl Lookups {
-    /// A lookup that began at that mark has found nothing. The last one counts: an instance does one
-    /// thing after the other.
+    /// A lookup that began at that mark was a miss. The last one counts: an instance does one thing
+    /// after the other.
     pub(super) fn missed(&self, key: &CacheKey, since: Mark) {
         let mut misses = self.lock();
         if misses.since.insert(*key, since) == Some(since) {
@@ -45,7 +45,7 @@ impl Lookups {
         }
     }
 
-    /// An answer is inserted: since when it was fetched, or `now` if it was not looked for.
+    /// For an insert: when its fetch began, or `now` without an earlier lookup.
     pub(super) fn take(&self, key: &CacheKey, now: Mark) -> Mark {
         let mut misses = self.lock();
         let since = misses.since.remove(key).or(misses.forgotten);

@@ -68,8 +68,8 @@ pub(super) async fn join<T: ReflexHttpView + 'static>(
     })
 }
 
-/// Hands a response back with a recorder on its body, which followers may read as well. An answer to
-/// several texts is stored text by text.
+/// Hands a response back with a recorder on its body, which followers may read as well. An answer
+/// to several texts is stored text by text.
 pub(super) fn record<T: ReflexHttpView + 'static>(
     mut store: Access<'_, T, ReflexHttp>,
     response: Resource<Response>,

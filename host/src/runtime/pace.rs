@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::Error;
 
-/// Marks of one stream: 32 KiB, half of the bound of metadata. Parts after the last mark are replayed
-/// with it.
+/// Marks of one stream: 32 KiB, half of the bound of metadata. Parts after the last mark are
+/// replayed with it.
 const MARKS_MAX: usize = 4096;
 
 /// Parts that came closer together than this are replayed as one: the difference is not visible.
@@ -76,7 +76,7 @@ pub(super) struct PacedBody {
     rest: Bytes,
     sent: usize,
     marks: std::vec::IntoIter<Mark>,
-    /// From the first time that the client wants something.
+    /// Set at the client's first read.
     began: Option<Instant>,
     next: Option<Mark>,
     sleep: Option<Pin<Box<Sleep>>>,

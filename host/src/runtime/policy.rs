@@ -1,14 +1,14 @@
-//! Policy components: a plain function call decides how to handle a request. For hosts without HTTP,
-//! and without an async runtime.
+//! Policy components: a plain function call decides how to handle a request. For hosts without
+//! HTTP, and without an async runtime.
 //!
 //! ```text
 //! Question ─► PolicyGuest::decide ─► guest: decide ─► request.lookup (the host hashes) ─► cache
 //!                └► Decision: serve this entry | ask, and keep | pass | refuse
 //! ```
 //!
-//! The request stays here and is copied only as far as the guest reads it, so that a decision costs the
-//! same for any length. An instance is asked again and again, by one caller at a time; after any fault
-//! it is dropped.
+//! The request stays here and is copied only as far as the guest reads it, so that a decision costs
+//! the same for any length. An instance is asked again and again, by one caller at a time; after
+//! any fault it is dropped.
 
 use super::bindings::cache::{self, Error};
 use super::bindings::{PolicyInstance, PolicyPre, decider, request};
@@ -163,7 +163,7 @@ pub enum Decision {
     },
 }
 
-/// How an answer is to be kept that the provider was asked for.
+/// How to keep the provider's answer.
 #[derive(Debug)]
 pub struct Asking {
     named: Named,

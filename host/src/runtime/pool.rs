@@ -1,4 +1,4 @@
-//! The engine of guests that come in numbers, each with a store of its own.
+//! The engine for many guests at once, each with a store of its own.
 
 use super::engine::{one_line, tick_epoch};
 use super::limits::GuestLimits;
@@ -20,8 +20,8 @@ pub(super) fn pooled_engine(limits: &GuestLimits) -> wasmtime::Result<Engine> {
 /// Core instances, memories and tables that one component may be made of.
 const CORE_PARTS_MAX: u32 = 16;
 
-/// Room for this many memories in each instance. A component usually has one, and a composed one has
-/// one for each part. A memory costs 4 GiB of addresses.
+/// Room for this many memories in each instance. A component usually has one, and a composed one
+/// has one for each part. A memory costs 4 GiB of addresses.
 const MEMORIES_USUAL: u32 = 4;
 
 fn config(limits: &GuestLimits, pooling: bool) -> Config {

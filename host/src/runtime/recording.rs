@@ -60,9 +60,9 @@ impl RecordingObserver for NoObserver {
     fn ended(&self, _: Outcome) {}
 }
 
-/// Payloads up to this length are judged and stored on the thread that polls the body. This ends before
-/// the client has the last byte, so that its next request is a hit. Longer payloads would hold up other
-/// requests for too long.
+/// Payloads up to this length are judged and stored on the thread that polls the body. This ends
+/// before the client has the last byte, so that its next request is a hit. Longer payloads would
+/// hold up other requests for too long.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
 /// An answer being recorded, and where it goes.
@@ -129,8 +129,8 @@ impl Recording {
     /// Stores the answer in `body`, if its terminal event has come.
     ///
     /// A client may hang up there, and its next request may come before the provider has closed the
-    /// stream. Later data may still belong to the answer, such as the `[DONE]` that some gateways add,
-    /// or undo it.
+    /// stream. Later data may still belong to the answer, such as the `[DONE]` that some gateways
+    /// add, or undo it.
     pub(super) fn store_complete(&mut self, body: &[u8]) {
         if self.stored.is_none()
             && self
@@ -175,7 +175,7 @@ impl Recording {
         drop(fill);
     }
 
-    /// The answer is known to be no good. Whether it is only too long.
+    /// The answer is no good. Returns whether it is only too long.
     pub(super) fn reject(self) -> bool {
         let rejected = self.validator.rejected().unwrap_or(Rejected::Unexpected);
         self.give_up(|target| target.reject(rejected));
@@ -224,8 +224,8 @@ struct Part<'a> {
 }
 
 impl Target {
-    /// Stores an answer with this body, which stands beside its head: a batch's is not copied for
-    /// that.
+    /// Stores an answer with this body, given beside its head, so that a batch's body is not
+    /// copied.
     pub(super) fn store<B>(&self, answer: &Storable<B>, body: &[u8], pace: Vec<Mark>) {
         let now_ms = self.ctx.clock.now_ms();
         let term = match answer.stated.within(self.ttl, now_ms) {
@@ -274,8 +274,8 @@ impl Target {
         self.observer.ended(outcome);
     }
 
-    /// Stores an answer, or a part of it, unless a purge since its beginning covers it. `may_wait` is
-    /// for threads that may wait for room in the queue to the disk.
+    /// Stores an answer, or a part of it, unless a purge since its beginning covers it. `may_wait`
+    /// is for threads that may wait for room in the queue to the disk.
     fn put(
         &self,
         (status, headers): (u16, &[(String, Vec<u8>)]),
@@ -303,7 +303,7 @@ impl Target {
         }
         match stored {
             Ok(()) => Outcome::Stored,
-            // As many purges, as many such answers: nothing for a log.
+            // Not logged: each purge may cause many of these.
             Err(NotStored::Cache(InsertError::Purged)) => Outcome::Dropped(Dropped::Purged),
             Err(error) => {
                 if let NotStored::Refused(refusal) = error {

@@ -1,5 +1,5 @@
-//! The provider's answer to the rest of a batch of embeddings: read to its end, joined with the cached
-//! part, and stored text by text.
+//! The provider's answer to the rest of a batch of embeddings: read to its end, joined with the
+//! cached part, and stored text by text.
 
 use super::batch::{Batch, Made};
 use super::budget::{Budget, Reservation};
@@ -29,8 +29,8 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    /// The answer to these elements, by number, and where it is stored, if anywhere. None if already
-    /// its head says that it is no good.
+    /// The answer to these elements, by number, and where to store it, if anywhere. None if its
+    /// head already shows that it is no good.
     pub(super) fn new(
         batch: &Batch,
         asked: &[u32],
@@ -41,7 +41,7 @@ impl Rest {
         budget: &Arc<Budget>,
     ) -> Option<Self> {
         let texts = batch.texts.only(asked);
-        // The request is about all of them, and this answer about these.
+        // The shape is of the whole batch; this answer has only these parts.
         let shape = Shape {
             parts: u32::try_from(asked.len()).ok(),
             ..shape
@@ -59,8 +59,8 @@ impl Rest {
         })
     }
 
-    /// The answer to the whole batch. None if this answer does not certainly fit the cached part; then
-    /// nothing is stored.
+    /// The answer to the whole batch. None if this answer does not certainly fit the cached part;
+    /// then nothing is stored.
     pub(super) async fn read(mut self, body: WasiBody) -> Option<Made> {
         let bytes = self.feed(body).await?;
         let Self {
@@ -88,8 +88,8 @@ impl Rest {
             if let Some(data) = frame.ok()?.data_ref() {
                 self.recorder.feed(data);
                 bytes += data.len();
-                // The budget had room when it was asked for. Giving up now would waste an answer that
-                // has been paid for.
+                // The budget had room when it was asked for. Giving up now would waste an answer
+                // that has been paid for.
                 self.reserved.count(data.len());
             }
             // A longer answer is not read on either.

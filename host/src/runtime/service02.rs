@@ -113,7 +113,8 @@ impl Service02 {
         let mut running = Running::new(self.run(permit, work));
 
         let head = tokio::select! {
-            // First, so that a trap is known as one. It may be over as soon as its head is there.
+            // First, so that a trap is reported as a trap. The call may end as soon as its head is
+            // there.
             biased;
             ended = running.end() => {
                 ended?;
@@ -194,7 +195,7 @@ impl Running {
         }
     }
 
-    /// From here on it runs for as long as it likes, within its limits.
+    /// From here on it runs on by itself, within its limits.
     fn let_go(mut self) {
         self.0 = None;
     }
@@ -263,8 +264,8 @@ impl Work {
     }
 }
 
-/// A call with limited CPU time until the response begins; waiting does not count. The epoch makes a
-/// computing service yield, which leads here.
+/// A call with limited CPU time until the response begins; waiting does not count. The epoch makes
+/// a computing service yield, which leads here.
 struct Metered<'a, F> {
     call: Pin<&'a mut F>,
     left: Duration,

@@ -1,14 +1,14 @@
 //! One body of the provider, read by the leader and its followers, each at its own pace, and judged
 //! for the cache on its way.
 //!
-//! Every reader pulls for itself: a reader that has read all bytes here draws the next frame from the
-//! provider, and all readers find it here. The leader may leave, or stop reading, and the others go
-//! on. When the last reader leaves, the provider's response is dropped.
+//! Every reader pulls for itself: a reader that has read all bytes here draws the next frame from
+//! the provider, and all readers find it here. The leader may leave, or stop reading, and the
+//! others go on. When the last reader leaves, the provider's response is dropped.
 //!
 //! How much is kept:
 //!
-//! 1. While the answer is recorded, all of it is kept, at most `entry_bytes_max`, in one buffer that
-//!    readers and the store share. Requests may join, and read from the first byte.
+//! 1. While the answer is recorded, all of it is kept, at most `entry_bytes_max`, in one buffer
+//!    that readers and the store share. Requests may join, and read from the first byte.
 //! 2. Recording ends if the answer proves longer, or finds no more room in the [`Budget`]. Then no
 //!    request may join: one that has sent nothing to its client asks the provider itself. From then
 //!    on, only bytes that a reader still has to read are kept; for a single reader, none.
@@ -35,14 +35,14 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-/// How long readers wait for a reader that takes nothing, when memory to go on without it is missing.
-/// Most clients wait longer for a byte.
+/// How long readers wait for a reader that takes nothing, when memory to go on without it is
+/// missing. Most clients wait longer for a byte.
 const BEHIND_MAX: Duration = Duration::from_secs(30);
 
 /// How often readers that wait for memory look again: other requests give memory back.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Room that is looked for before a frame is drawn, of which the length is not known yet.
+/// Room required before a frame is drawn, because its length is not known yet.
 const FRAME_BYTES: usize = 64 << 10;
 
 /// A body that several may read.
@@ -78,7 +78,7 @@ struct State {
     end: Option<End>,
     /// Until the body's end, or until it is known to be no good.
     recording: Option<Box<Recording>>,
-    /// More has come than is kept of an answer: none may join.
+    /// The body is longer than the kept part of an answer: no request may join.
     is_long: bool,
     /// Set while readers wait for the slowest one.
     held_up: Option<HeldUp>,
@@ -138,8 +138,8 @@ impl Shared {
         self.reader(&mut state, true)
     }
 
-    /// A reader for a request that joins. None if its first byte is not there any more, or the body
-    /// is too long to be kept for it.
+    /// A reader for a request that joins. None if the first byte is gone, or the body is too long
+    /// to keep.
     pub(super) fn follower(self: &Arc<Self>) -> Option<Follower> {
         let mut state = self.lock();
         if state.is_long || state.window.start() > 0 {
@@ -187,7 +187,7 @@ impl Shared {
         is_one && self.is_closed(state)
     }
 
-    /// Gives up what no reader wants any more.
+    /// Drops bytes that no reader needs any more.
     fn trim(self: &Arc<Self>, state: &mut State) {
         if state.recording.is_none() && self.is_closed(state) {
             state.window.drop_to(state.slowest());
@@ -204,7 +204,7 @@ impl Shared {
     ) -> Poll<Option<Bytes>> {
         while state.end.is_none() {
             if !self.has_room(state) {
-                // A wake of the timer is one for all that wait.
+                // The timer wakes all waiting readers.
                 self.wakers.wait(waker, cx.waker());
                 if self.wait_for_slowest(state).is_pending() {
                     return Poll::Pending;
@@ -240,7 +240,7 @@ impl Shared {
             return true;
         }
         self.trim(state);
-        // With none behind, one frame may come, and the next when all have read it.
+        // With no reader behind, one frame may come; the next one when all have read it.
         state.slowest() == state.window.end() || state.window.has_room(FRAME_BYTES)
     }
 
@@ -328,7 +328,7 @@ impl Shared {
 }
 
 impl State {
-    /// Where the slowest reader is. With none left, nothing is wanted.
+    /// The place of the slowest reader; the end without readers.
     fn slowest(&self) -> u64 {
         let first = self.places.keys().next();
         first.copied().unwrap_or(self.window.end())
@@ -378,7 +378,7 @@ impl Drop for Shared {
 }
 
 impl fmt::Debug for Shared {
-    /// Without contents: an answer is nothing for a log.
+    /// Without contents: answers do not belong in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared")
             .field("status", &self.status)
@@ -416,7 +416,7 @@ impl Body for Reader {
         }
         let mut state = shared.lock();
         if !state.places.contains_key(at) {
-            // It was cut, for having read nothing while others waited for it.
+            // It was cut, because it read nothing while others waited for it.
             *has_ended = true;
             return Poll::Ready(Some(Err(Error::ConnectionTerminated)));
         }

@@ -178,7 +178,8 @@ pub(super) fn sent(
     })
 }
 
-/// The progress of one request. Shared by the guest's store and the task that waits for the response.
+/// The progress of one request. Shared by the guest's store and the task that waits for the
+/// response.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Calls in flight in which the guest waits for the client, the provider or the disk.
@@ -192,7 +193,7 @@ pub struct Progress {
     audience: Mutex<Option<Arc<Audience>>>,
     /// The client's request, where the host has one to answer.
     errand: OnceLock<Arc<Errand>>,
-    /// Set when the body that the host made is asked for its size: see [`HostBody`].
+    /// Set when the host's body is asked for its size: see [`HostBody`].
     pub(super) host_body_asked: AtomicBool,
 }
 
@@ -209,7 +210,7 @@ impl Progress {
         *self.since.get_or_init(|| cache.purges().now())
     }
 
-    /// Others wait for this request's answer, or will.
+    /// This request leads: it may have followers.
     pub(super) fn lead(&self, audience: Arc<Audience>) {
         *self.lock() = Some(audience);
     }
@@ -243,12 +244,13 @@ impl Progress {
         self.upstream_called.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the provider was called for this request, with whatever success.
+    /// Whether the provider was called for this request, successfully or not.
     pub(super) fn upstream_called(&self) -> bool {
         self.upstream_called.load(Ordering::Relaxed)
     }
 
-    /// Does work of the host for the guest. Neither the work nor its waits count as the guest's time.
+    /// Does work of the host for the guest. Neither the work nor its waits count as the guest's
+    /// time.
     pub(super) async fn host<F: Future>(self: &Arc<Self>, work: F) -> F::Output {
         let _waiting = self.wait();
         let mut work = pin!(work);

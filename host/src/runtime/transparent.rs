@@ -1,5 +1,5 @@
-//! Transparent mode: the host's outgoing HTTP answers a guest's own LLM calls from the cache. The guest
-//! need not know.
+//! Transparent mode: the host's outgoing HTTP answers a guest's own LLM calls from the cache. The
+//! guest need not know.
 //!
 //! ```text
 //! guest ─► wasi:http client ─► Transparent ─► llm::candidate ─► classify ─► lookup ─► hit ─► guest
@@ -45,8 +45,8 @@ const LOOKS_MAX: usize = 4;
 /// `WasiHttpCtxView`, in WASI 0.3 and 0.2 alike. Every response to a guest says in its
 /// `x-reflex-status` and `cache-status` what happened.
 ///
-/// The sender decides where guests' requests may go, and writes `Host` from the target. The target of
-/// a request is part of the key; a sender that sends it elsewhere must do so for all alike.
+/// The sender decides where guests' requests may go, and writes `Host` from the target. The target
+/// of a request is part of the key; a sender that sends it elsewhere must do so for all alike.
 #[derive(Clone)]
 pub struct Transparent {
     ctx: ReflexCtx,
@@ -132,7 +132,7 @@ impl Transparent {
             Ok(examined) => examined,
             Err(reason) => return self.pass(request, reason).await,
         };
-        // Of several answers to one request, each is an answer to the whole.
+        // With several answers to one request, batches are kept as a whole.
         let batch = match self.policy.samples.count() {
             1 => candidate.batch(&whole).map(Texts::of),
             _ => None,
@@ -422,7 +422,7 @@ enum Part {
     Whole(Response<WasiBody>),
     /// It fails.
     Failed(Response<WasiBody>),
-    /// It does not certainly make a whole: it is to be asked for all.
+    /// It does not certainly fit: the whole batch must be asked for.
     Apart,
 }
 

@@ -27,14 +27,14 @@ impl Wakers {
         })
     }
 
-    /// The reader is gone. Its place is the next one's.
+    /// The reader is gone. The next reader gets its place.
     pub(super) fn leave(&self, place: usize) {
         let mut slots = self.lock();
         slots.wakers[place] = None;
         slots.free.push(place);
     }
 
-    /// The reader waits. It takes the same time, however many others do.
+    /// Registers a waiting reader, in the same time for any number of readers.
     pub(super) fn wait(&self, place: usize, waker: &Waker) {
         match &mut self.lock().wakers[place] {
             Some(known) => known.clone_from(waker),
@@ -48,7 +48,7 @@ impl Wakers {
         self.wake_all();
     }
 
-    /// Wakes all that wait. They wait no more.
+    /// Wakes and unregisters all waiting readers.
     pub(super) fn wake_all(&self) {
         // Woken outside the lock, because a waker may do anything.
         let woken: Vec<Waker> = {

@@ -1,5 +1,5 @@
-//! The body that a guest makes itself, on its way to the client. If it breaks, it must not look whole,
-//! and a metric counts it.
+//! The body that a guest makes itself, on its way to the client. If it breaks, it must not look
+//! whole, and a metric counts it.
 
 use super::recording::RecordingObserver;
 use bytes::Bytes;
@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::{Error, WasiBody};
 
-/// A body that drops its end of a channel when it is dropped, to tell that it is not needed any more.
-/// A body whose guest has failed breaks off, and so does one that ends before its length.
+/// A body that drops its end of a channel when it is dropped, to tell that it is not needed any
+/// more. A body whose guest has failed breaks off, and so does one that ends before its length.
 pub(super) struct Watched {
     inner: WasiBody,
     observer: Arc<dyn RecordingObserver>,

@@ -1,5 +1,5 @@
-//! The part of a body that is in memory, from the first byte that a reader may still need to the last
-//! byte so far. It is one buffer, however small the frames were.
+//! The part of a body that is in memory, from the first byte that a reader may still need to the
+//! last byte so far. It is one buffer, however small the frames were.
 
 use super::budget::{Budget, Reservation};
 use super::buffer::Buffer;
@@ -20,7 +20,7 @@ pub(super) struct Window {
 
 #[derive(Debug)]
 enum Kept {
-    /// More may come. Of the bytes, the first `dropped` are wanted no more.
+    /// More may come. The first `dropped` bytes are not needed any more.
     Open {
         bytes: Buffer,
         dropped: usize,
@@ -136,7 +136,7 @@ impl Window {
             reserved,
         } = &mut self.kept
         else {
-            // It goes as a whole: an answer that may be stored is bounded.
+            // It is dropped only as a whole: an answer that may be stored is bounded.
             return;
         };
         self.start += count;

@@ -1,5 +1,5 @@
-//! One client's connection: HTTP/1.1 or HTTP/2 by the client's first bytes, with a timer for each of
-//! its states.
+//! One client's connection: HTTP/1.1 or HTTP/2 by the client's first bytes, with a timer for each
+//! of its states.
 //!
 //! | state | bound |
 //! |---|---|
@@ -31,7 +31,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// Headers of a request. Past it, hyper answers 431 by itself. Below the 24,576 that `http` can hold.
+/// Headers of a request. Past it, hyper answers 431 by itself. Below the 24,576 that `http` can
+/// hold.
 const HEADERS_MAX: usize = 2 * super::heads::HEADERS_MAX;
 /// Bytes read from a client before they are parsed, above all a request's head, and roughly those
 /// written before the client takes them.
@@ -177,7 +178,7 @@ impl Server {
     }
 }
 
-/// The last word to an HTTP/1.x client that has sent a part of a head.
+/// The response to an HTTP/1.x client that has sent only a part of a head.
 fn head_timeout() -> String {
     let body = r#"{"error":{"message":"reflex-edge: the head of the request took too long","type":"timeout","param":null,"code":"408"}}"#;
     format!(

@@ -1,5 +1,5 @@
-//! A response on its way to the client: in slices, and for HTTP/2 with a bound on the client's time to
-//! take a slice.
+//! A response on its way to the client: in slices, and for HTTP/2 with a bound on the client's time
+//! to take a slice.
 //!
 //! Over HTTP/1.x the socket itself shows that a client takes nothing. Over HTTP/2 one stream may
 //! stand still while others go on, and hyper then polls neither the body nor a timer in it. So the
@@ -16,8 +16,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// The most of a body that hyper gets at once. hyper keeps a slice, and with it the whole buffer, until
-/// the client has taken it.
+/// The most of a body that hyper gets at once. hyper keeps a slice, and with it the whole buffer,
+/// until the client has taken it.
 const SLICE_BYTES_MAX: usize = 128 << 10;
 
 tokio::task_local! {
@@ -105,7 +105,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Delivery<B> {
     }
 }
 
-/// Runs HTTP/2 streams, and takes each back whose client takes nothing for `idle_max`.
+/// Runs HTTP/2 streams, and resets a stream whose client takes nothing for `idle_max`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Streams {
     pub(super) idle_max: Duration,

@@ -42,8 +42,8 @@ use tokio::task::JoinError;
 /// that wait for a fill are among them.
 const STREAMS_PER_CONNECTION_MAX: u16 = 4096;
 
-/// Of one edge. When this process has slept, it finds all that the edge has asked and given up
-/// on meanwhile: that is no attack.
+/// For one edge's connection. After this process has slept, it finds all requests that the edge has
+/// sent and reset meanwhile: that is no attack.
 pub(crate) const STREAMS: StreamLimits = StreamLimits {
     max: STREAMS_PER_CONNECTION_MAX as u32,
     reset_max: STREAMS_PER_CONNECTION_MAX as usize,
@@ -59,10 +59,11 @@ const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
 /// Upper bound of a lookup's wait for another request's fill.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// The longest that a purge is waited for. It goes on, but a disk that hangs may take for ever.
+/// Upper bound of the wait for a purge. The purge goes on, but a disk that hangs may take for ever.
 const PURGE_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Bound of the purges that a reply tells one by one. An edge that has missed more drops everything.
+/// Bound of the purges that a reply tells one by one. An edge that has missed more drops
+/// everything.
 const PURGES_TOLD_MAX: usize = 64;
 
 /// The state of the edge API.
@@ -141,8 +142,7 @@ impl EdgeApi {
 }
 
 impl EdgeApi {
-    /// The answer as it was stored; none if that is no answer, because a component has stored
-    /// something of its own under that key.
+    /// The answer as it was stored; none if a component has stored something else under that key.
     fn replay(&self, entry: &Entry, now_ms: u64) -> Option<Response> {
         let head = AnswerHead::decode(entry.metadata())?;
         let mut response = Response::new(Body::from(entry.payload()));
@@ -169,11 +169,11 @@ struct Name {
     digest: [u8; 32],
 }
 
-/// Counts the beginnings and the ends of purges. Edges that keep copies compare it, and drop what was
-/// purged since the epoch that they know, or everything if they are not told what that was.
+/// Counts the beginnings and the ends of purges. Edges that keep copies compare it, and drop what
+/// was purged since the epoch that they know, or everything if they are not told what that was.
 ///
-/// For inserts the beginning of a purge counts: answers fetched before it are refused. For copies the
-/// end counts: until then a lookup may find what is about to be purged.
+/// For inserts the beginning of a purge counts: answers fetched before it are refused. For copies
+/// the end counts: until then a lookup may find what is about to be purged.
 struct Epoch {
     /// Another one for each start of the daemon: earlier purges are not remembered.
     start: u64,
@@ -196,7 +196,7 @@ impl Epoch {
         format!("{:x}.{count}", self.start)
     }
 
-    /// The moment that an epoch of this daemon tells, exactly as it was told.
+    /// The mark of an epoch of this daemon, if it is spelled exactly as sent.
     fn mark(&self, epoch: &str) -> Option<Mark> {
         let (_, count) = epoch.split_once('.')?;
         let count = count.parse().ok()?;
@@ -265,8 +265,8 @@ async fn discard(body: &mut Body) {
     }
 }
 
-/// Paths are compared as sent, so that each resource has one path. Methods are compared after the path,
-/// so that every refusal has the same form.
+/// Paths are compared as sent, so that each resource has one path. Methods are compared after the
+/// path, so that every refusal has the same form.
 async fn route(api: Arc<EdgeApi>, head: &Parts, body: &mut Body) -> Result<Response, Refusal> {
     let method = &head.method;
     let parts: Vec<&str> = head.uri.path().splitn(PATH_PARTS_MAX, '/').collect();

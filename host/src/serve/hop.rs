@@ -14,9 +14,9 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// Headers that no `Connection` may remove: they decide the tenant and the meaning of a request. RFC
-/// 9110, section 7.6.1, forbids naming such headers there. A request without them would be another
-/// request, for the provider and for the cache.
+/// Headers that no `Connection` may remove: they decide the tenant and the meaning of a request.
+/// RFC 9110, section 7.6.1, forbids naming such headers there. A request without them would be
+/// another request, for the provider and for the cache.
 const END_TO_END: [&str; 20] = [
     "accept",
     "accept-encoding",

@@ -144,8 +144,8 @@ impl Line {
         idle.then(|| state.head_since.unwrap_or(state.idle_since))
     }
 
-    /// When it has to be closed, if nothing happens before; `None` while a request runs or a
-    /// response is still being taken, which have bounds of their own.
+    /// When it has to be closed, if nothing happens before. `None` while a request runs or a client
+    /// still takes a response, which have bounds of their own.
     pub(super) fn due(&self, net: &NetLimits) -> Option<(Instant, Overdue)> {
         let state = self.state();
         if state.requests > 0 || state.stalled {
@@ -185,8 +185,8 @@ impl Drop for Request {
     }
 }
 
-/// The connections of one listener. When all places are taken, the connection idle for longest makes
-/// room.
+/// The connections of one listener. When all places are taken, the connection idle for longest
+/// makes room.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     open: Mutex<Open>,
@@ -218,8 +218,8 @@ impl Lines {
         }
     }
 
-    /// Closes the connection that has been idle for longest; if none is idle, the next one that ends
-    /// its request.
+    /// Closes the connection that has been idle for longest; if none is idle, the next one that
+    /// ends its request.
     pub(super) fn make_room(&self) {
         // In this order: a connection that ends its request after the look sees the wish.
         self.wanted.store(true, Ordering::SeqCst);

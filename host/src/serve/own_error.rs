@@ -18,7 +18,7 @@ pub(crate) struct ErrorVoice {
     /// A header that only clients of one vendor send.
     vendor: Option<&'static str>,
     rules: Arc<[PathRule]>,
-    /// Its client reads no body, and over HTTP/2 hyper would send one.
+    /// A `HEAD` request: its client reads no body, but over HTTP/2 hyper would send one.
     is_head: bool,
 }
 

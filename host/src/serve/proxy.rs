@@ -1,5 +1,5 @@
-//! One request through the daemon, as one straight line: to the guest, and whatever becomes of
-//! that, to an answer.
+//! One request through the daemon: to the guest, to the provider if the guest fails, and back with
+//! an answer.
 
 use super::heads;
 use super::held::{Held, NotHeld, hold};
@@ -60,7 +60,7 @@ impl Proxy {
         response
     }
 
-    /// Has the guest answer; the provider, where the guest fails.
+    /// Has the guest answer, or the provider if the guest fails.
     async fn handle(&self, request: Request<Incoming>) -> Response<WasiBody> {
         let (request, voice) = match self.aim(request) {
             Ok(aimed) => aimed,
@@ -323,8 +323,8 @@ fn log(failure: &Failure) {
 /// The `Connection` of a request or response that changes the protocol.
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 
-/// HTTP/2 lets a client send a cookie in parts, for compression. In all other protocols they are one
-/// header: RFC 9113, section 8.2.3.
+/// HTTP/2 lets a client send a cookie in parts, for compression. In all other protocols they are
+/// one header: RFC 9113, section 8.2.3.
 fn join_cookies(headers: &mut HeaderMap) {
     let parts: Vec<&[u8]> = headers
         .get_all(header::COOKIE)
@@ -346,8 +346,8 @@ fn bypassed(mut response: Response<WasiBody>, why: Bypass) -> Response<WasiBody>
     response
 }
 
-/// The reason in a `Cache-Status` of ours. A label of a metric must be one of a known few, but another
-/// component may say anything.
+/// The reason in a `Cache-Status` of ours. A label of a metric must be one of a known few, but
+/// another component may say anything.
 fn detail(cache_status: &str) -> &'static str {
     let detail = cache_status
         .split_once("detail=\"")

@@ -1,6 +1,6 @@
-//! Why requests were no hits, as far as that takes more than one request to see: keys that split,
-//! and clients that keep all their requests from the cache. Metrics count it, and the log says each
-//! thing once, with the setting that helps.
+//! Why requests were no hits, where only several requests show it: keys that split, and clients
+//! that keep all their requests from the cache. Metrics count these, and the log names each once,
+//! with the setting that helps.
 
 use crate::metrics::Metrics;
 use crate::runtime::Grant;
@@ -40,7 +40,7 @@ impl Reasons {
     }
 
     /// A request that was a miss. Takes some 2 µs, and 0.4 more for each KiB of the body; bodies over
-    /// 64 KiB are let be.
+    /// 64 KiB are not compared.
     pub(crate) fn miss(&self, parts: &Parts, body: &[u8]) {
         for split in self.splits(parts, body).unwrap_or_default() {
             if split.is_new {

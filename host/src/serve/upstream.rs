@@ -36,8 +36,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wasmtime_wasi_http::{Error, WasiBody};
 
-/// How long after a request was sent the end of its connection may mean that both have met on the
-/// way. Later than that the provider has worked on it, and it is not sent again.
+/// For this long after a request was sent, the end of its connection may have crossed it on the
+/// way. Later than that the provider has worked on the request, and it is not sent again.
 const MEETING_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Sends requests to one provider and to no other place.
@@ -48,7 +48,7 @@ struct Client {
     upstream: Upstream,
     /// The value of `Host`.
     host: HeaderValue,
-    /// This process in `Via`. No other has the same, so that a request that comes back is known.
+    /// This process's own name in `Via`, to recognize a request that comes back.
     via: HeaderValue,
     limits: NetLimits,
     held_bytes_max: u64,

@@ -1,10 +1,10 @@
 //! A client's socket with two checks: it bounds the wait for a client that takes nothing, and tells
 //! a client that has only ended its own side from one that is gone.
 //!
-//! TCP looks the same in both cases. So when a client ends its side while it waits for its response,
-//! the socket writes a byte that comes next in any case: the first one of `HTTP/1.1`, or a leading
-//! zero of the next chunk's length. The system of a client that is gone answers with a reset; a client
-//! that still reads sees a normal response.
+//! TCP looks the same in both cases. So when a client ends its side while it waits for its
+//! response, the socket writes a byte that comes next in any case: the first one of `HTTP/1.1`, or
+//! a leading zero of the next chunk's length. The system of a client that is gone answers with a
+//! reset; a client that still reads sees a normal response.
 
 use super::line::{Line, Response};
 use super::listen::Place;
@@ -52,7 +52,7 @@ impl Socket for UnixStream {
     }
 }
 
-/// A client's socket, shared between hyper and what watches over it. Both are polled in one task.
+/// A client's socket, shared between hyper and the checks here. Both are polled in one task.
 pub(super) struct Wire<S>(Arc<Mutex<Inner<S>>>);
 
 impl<S> Clone for Wire<S> {
@@ -84,7 +84,7 @@ struct Inner<S> {
     linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
-/// Looking whether a client that has ended its side is still there.
+/// The check whether a client that has ended its side is still there.
 struct Probe {
     next: Pin<Box<Sleep>>,
     pause: Duration,

@@ -30,7 +30,7 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>>;
     /// Takes the exclusive lock that this file stands for, and makes the file when absent.
     fn lock(&self, path: &Path) -> Result<DirLock, TryLockError>;
-    /// Makes a new, empty file; what had the name is gone.
+    /// Makes a new, empty file; an older file of the name is gone.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens a file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
@@ -161,7 +161,7 @@ impl DiskFile for RealFile {
             match fallocate(&self.0, FallocateFlags::empty(), part.start, bytes) {
                 Ok(()) => return Ok(()),
                 Err(Errno::INTR) => {}
-                // Writing gives a file its space as well, or fails with no harm done.
+                // Writing allocates space as well, or fails without harm.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
                 Err(errno) => return Err(errno.into()),
             }

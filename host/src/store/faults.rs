@@ -61,8 +61,8 @@ pub(crate) struct Faults {
     pub(crate) tears_writes: AtomicBool,
     /// Nothing is made durable.
     pub(crate) fails_syncs: AtomicBool,
-    /// Nothing is made durable in files with more than a block written to them: segments can
-    /// still be made.
+    /// Syncs fail for files with more than a block written to them, so that segments can still be
+    /// made.
     pub(crate) fails_data_syncs: AtomicBool,
     /// No file can be removed.
     pub(crate) keeps_files: AtomicBool,

@@ -32,9 +32,9 @@ const UNFINISHED_SUFFIX: &str = ".tmp";
 pub enum OpenError {
     /// Another process uses the folder. It has to end first.
     Locked(PathBuf),
-    /// The folder holds something that is not ours. Another one has to be named.
+    /// The folder holds files of another program. Name another folder.
     Foreign(PathBuf, &'static str),
-    /// The file is ours, but not as it was written. Removing the folder gives an empty cache.
+    /// The file is ours, but damaged. Removing the folder gives an empty cache.
     Damaged(PathBuf, &'static str),
     /// The file was written by an earlier release, in this version of the format. Removing the
     /// folder gives an empty cache.
@@ -57,8 +57,8 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether the disk cannot be used: it fails, is full, read-only or too small. The other errors an
-    /// operator has to fix.
+    /// Whether the disk cannot be used: it fails, is full, read-only or too small. The other errors
+    /// an operator has to fix.
     pub(crate) fn is_of_the_disk(&self) -> bool {
         const EIO: i32 = 5;
         match self {
@@ -162,7 +162,7 @@ impl Folder {
         // Looked at before the lock, because taking the lock makes a file.
         owner(disk, root)?;
         let lock = take_lock(disk, root)?;
-        // And again after it: another process may have been at it in between.
+        // And again after it: another process may have changed it in between.
         let manifest = match owner(disk, root)? {
             Owner::Us(manifest) => manifest,
             Owner::Nobody => {
@@ -173,7 +173,7 @@ impl Folder {
                 disk.create_dir(&root.join(SEGMENTS))
                     .and_then(|()| write_manifest(disk, root, &manifest))
                     .map_err(OpenError::io("write manifest in", root))?;
-                // The folder's own name. Not ours to insist on: it may lie where we may not read.
+                // The folder's own name, if possible: we may not be allowed to read the parent.
                 if let Some(parent) = root.parent() {
                     let _ = disk.sync_dir(parent);
                 }
@@ -316,7 +316,7 @@ impl SegmentName {
         };
         let is_digit = |b| matches!(b, b'0'..=b'9' | b'a'..=b'f');
         match u64::from_str_radix(digits, 16) {
-            // We never get to the last one, behind which there would be none.
+            // The last id is never reached, so each id has a next one.
             Ok(id) if digits.len() == 16 && digits.bytes().all(is_digit) && id < u64::MAX => {
                 match finished {
                     true => named(id),

@@ -19,8 +19,9 @@ use crc_fast::crc32_iscsi;
 /// each record, and began each at a multiple of 64.
 pub(crate) const FORMAT_VERSION: u32 = 2;
 
-/// Records begin at multiples of this, so that a reader behind a damaged header tries few places to find
-/// the next record, and so that places are small numbers. It costs some 8 bytes for each record.
+/// Records begin at multiples of this, so that a reader behind a damaged header tries few places to
+/// find the next record, and so that places are small numbers. It costs some 8 bytes for each
+/// record.
 pub(crate) const ALIGN: u64 = 16;
 
 /// Size of the manifest and of a superblock: what one sector of any current medium holds.
@@ -32,13 +33,13 @@ pub(crate) const HEADER_BYTES: usize = 112;
 /// `expires_at_ms` of a record that never expires.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// Times have 6 bytes: up to the year 10889. Later ones are this, which as an expiry is never.
+/// Times have 6 bytes: up to the year 10889. Later times become this, which as an expiry is never.
 const TIME_MAX: u64 = (1 << 48) - 1;
 
 /// The metadata's length has 3 bytes.
 pub(crate) const METADATA_BYTES_LIMIT: usize = 1 << 24;
 
-/// Length of the part of a key by which the record behind it knows it.
+/// Length of the part of a key that the next record repeats.
 pub(crate) const KEY_START_BYTES: usize = 4;
 
 /// No segment is longer: recovery reads a whole one into memory, and offsets in units of
@@ -106,7 +107,7 @@ const _: () = assert!(SEGMENT_BYTES_LIMIT.is_multiple_of(ALIGN));
 pub(crate) enum Reject {
     /// Fewer bytes than promised: a torn write or a file cut short.
     Torn,
-    /// Not begun by us: free space, or the middle of something.
+    /// No beginning of ours: free space, or the middle of a record.
     NotOurs,
     /// Begun by us, but the checksum differs.
     Corrupt,
@@ -124,8 +125,8 @@ pub(crate) struct StoreId(pub(crate) [u8; 16]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) store: StoreId,
-    /// The file `epochs` must exist. A release that does not know it must not open the folder: it would
-    /// serve purged entries.
+    /// The file `epochs` must exist. A release that does not know it must not open the folder: it
+    /// would serve purged entries.
     pub(crate) has_epochs: bool,
 }
 
@@ -241,7 +242,7 @@ pub(crate) struct Header {
     /// From [`body_checksum`].
     pub(crate) body_checksum: u64,
     /// The first bytes of the key of the record before this one, in sequence. When a header
-    /// is lost, this tells whose older records must not be believed any more.
+    /// is lost, this names the key whose older records must not be served any more.
     pub(crate) previous: [u8; KEY_START_BYTES],
     pub(crate) key: [u8; 32],
     pub(crate) tenant: [u8; 32],

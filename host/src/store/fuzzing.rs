@@ -1,5 +1,5 @@
-//! Entry points for the fuzz targets of `tests/fuzz`, which are outside this crate. Assertions about
-//! private items are made here. Compiled with `--cfg fuzzing` only.
+//! Entry points for the fuzz targets of `tests/fuzz`, which are outside this crate. Assertions
+//! about private items are made here. Compiled with `--cfg fuzzing` only.
 
 use super::format::{
     ALIGN, Contents, HEADER_BYTES, Header, Kind, Reject, Salt, Shape, StoreId, body_checksum,

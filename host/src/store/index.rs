@@ -1,8 +1,8 @@
 //! Where each entry lies: key to place, in memory, for as long as the process lives.
 //!
-//! Readers take no lock and write to no line that they share, except to note a hit. Only the
-//! writer puts places in; a reader may take out a place whose record cannot be served. A key outside
-//! the index has no record on disk, or a newer one covers it there.
+//! Readers take no lock and write to no line that they share, except to note a hit. Only the writer
+//! puts places in; a reader may take out a place whose record cannot be served. A key outside the
+//! index has no record on disk, or a newer one covers it there.
 
 use super::hash::KeyState;
 use super::segment::Place;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 pub(crate) struct Index {
     places: papaya::HashMap<[u8; 32], Place, KeyState>,
     payload_bytes: AtomicU64,
-    /// Parts of the disk could not be read, so that it may hold records which are not in here.
+    /// Parts of the disk could not be read, so it may hold records that are not in here.
     has_hidden: AtomicBool,
 }
 
@@ -41,8 +41,8 @@ impl Index {
         }
     }
 
-    /// Whether the disk may have a record of a key. A removal then needs a tombstone, even without a
-    /// known place: the record may be readable again after the next start.
+    /// Whether the disk may have a record of a key. A removal then needs a tombstone, even without
+    /// a known place: the record may be readable again after the next start.
     pub(crate) fn may_hold(&self, key: &[u8; 32]) -> bool {
         self.has_hidden() || self.find(key, |_| ()).is_some()
     }

@@ -24,7 +24,7 @@ pub struct StoreReport {
     pub live_bytes: u64,
     /// The bytes of the files in the folder of segments.
     pub disk_bytes: u64,
-    /// How many tenants were purged one by one, as far as it still matters.
+    /// How many tenants have a purge mark of their own that still covers records.
     pub tenants_purged: u64,
     /// Damage found, one line each. Damaged records are never served.
     pub findings: Vec<String>,
@@ -186,7 +186,7 @@ fn segment(
     Ok(scan.records)
 }
 
-/// Contents do not tell bodies' checksums, and may be older than damage.
+/// Compares all but bodies: contents have no checksums of bodies, and may be older than damage.
 fn tells_the_same(listed: &[Listed], found: &[Listed]) -> bool {
     let same = |(listed, found): (&Listed, &Listed)| {
         listed.0 == found.0 && listed.1.key == found.1.key && listed.1.sequence == found.1.sequence

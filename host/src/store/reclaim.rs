@@ -100,8 +100,8 @@ impl Store {
     }
 
     /// Writes the live records of a segment again, if it is the oldest, makes them durable, and
-    /// removes the segment. Without room to write to, this does nothing, or, if the segment must go,
-    /// loses the records without room. False if the room was missing.
+    /// removes the segment. Without room to write to, this does nothing, or, if the segment must
+    /// go, loses the records without room. False if the room was missing.
     pub(crate) fn rewrite(
         &mut self,
         id: u64,
@@ -177,7 +177,7 @@ impl Store {
         self.remove(at)
     }
 
-    /// Writes a record of a segment that goes again, if it must not or should not be lost.
+    /// Writes a record of a reclaimed segment again, if it must or should be kept.
     fn keep(
         &mut self,
         victim: &Arc<Segment>,
@@ -267,9 +267,9 @@ impl Store {
         })
     }
 
-    /// Makes all written records durable, before a segment is reclaimed early. Its records may supersede
-    /// older ones, and records that are not durable yet may supersede them. If a loss of power took
-    /// those, the older ones would count again.
+    /// Makes all written records durable, before a segment is reclaimed early. Its records may
+    /// supersede older ones, and records that are not durable yet may supersede them. If a loss of
+    /// power took those, the older ones would count again.
     fn sync_all(&mut self) -> Result<(), StoreError> {
         let waiting = self.unsynced.iter();
         let mut files: Vec<_> = waiting.map(|f| (f.id, Arc::clone(&f.file))).collect();

@@ -30,10 +30,9 @@ pub(crate) struct Recovered {
     pub(crate) active: Option<Active>,
     pub(crate) next_segment: u64,
     pub(crate) replayed: Replayed,
-    /// Runs of bytes, and whole records, that were not as they were written. The torn end
-    /// after a crash counts as one.
+    /// Damaged runs of bytes, and damaged records. The torn end after a crash counts as one.
     pub(crate) damaged: u64,
-    /// Something that was found could not be made durable.
+    /// Not all records found could be made durable.
     pub(crate) is_unsynced: bool,
     /// Whether records with unknown headers may exist that could not be read.
     pub(crate) has_hidden: bool,
@@ -111,8 +110,8 @@ pub(crate) fn recover(
             segment.poison();
         }
 
-        // The superblock says nothing that we do not know from elsewhere, and each record
-        // proves itself. So a damaged one costs no entries; but nothing more is written there.
+        // The superblock only repeats what is known from elsewhere, and each record has its own
+        // checksums. So a damaged one costs no entries, but nothing more is written there.
         let expected = Superblock {
             store: folder.store,
             segment: found.id,
@@ -299,8 +298,8 @@ fn within_quota(
     Ok(found)
 }
 
-/// The contents beside a sealed segment, if they can be used: they must be whole and of this segment,
-/// and the segment must end where they say.
+/// The contents beside a sealed segment, if they can be used: they must be whole and of this
+/// segment, and the segment must end where they say.
 fn read_contents(
     disk: &dyn Disk,
     folder: &Folder,
@@ -334,7 +333,8 @@ fn read_contents(
     is_last.then_some(records)
 }
 
-/// Writes the contents of a segment beside it, if they fit into the spare bytes; returns their size.
+/// Writes the contents of a segment beside it, if they fit into the spare bytes; returns their
+/// size.
 fn write_contents(
     disk: &Arc<dyn Disk>,
     folder: &Folder,
@@ -414,7 +414,7 @@ impl Unreadable {
     }
 }
 
-/// Fills `bytes` from the file; what cannot be read, even at a second try, stays zero.
+/// Fills `bytes` from the file; blocks that fail a second read too stay zero.
 fn read_what_can_be(file: &dyn DiskFile, bytes: &mut [u8]) -> Unreadable {
     let mut unreadable = Unreadable::default();
     for (index, chunk) in bytes.chunks_mut(CHUNK_BYTES).enumerate() {
@@ -454,8 +454,8 @@ impl Scan {
     }
 }
 
-/// Finds the records in the bytes of a segment. Without a valid header it goes on at the next multiple
-/// of [`ALIGN`]; the lengths of a valid header are trusted.
+/// Finds the records in the bytes of a segment. Without a valid header it goes on at the next
+/// multiple of [`ALIGN`]; the lengths of a valid header are trusted.
 pub(crate) fn scan(bytes: &[u8], salt: Salt) -> Scan {
     let mut scan = Scan {
         end: BLOCK_BYTES as u64,
@@ -478,7 +478,7 @@ pub(crate) fn scan(bytes: &[u8], salt: Salt) -> Scan {
                 in_damage = false;
             }
             Err(reject) => {
-                // Free space is zeros; anything else was something once.
+                // Free space is zeros; any other bytes were written once.
                 let is_damage = reject != Reject::NotOurs || rest[..4] != [0; 4];
                 scan.damaged += u64::from(is_damage && !in_damage);
                 in_damage |= is_damage;

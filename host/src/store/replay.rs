@@ -26,8 +26,8 @@ struct Newest {
     /// `None` for a tombstone, a purged record, and a record with a damaged body: it cannot be
     /// served, and neither can the records that it superseded.
     place: Option<Place>,
-    /// It supersedes older records, but perhaps not for ever: its body is damaged and may be readable
-    /// again later, or it is a tombstone that is not durable.
+    /// It supersedes older records, but perhaps not for ever: its body is damaged and may be
+    /// readable again later, or it is a tombstone that is not durable.
     is_unsure: bool,
 }
 
@@ -39,8 +39,8 @@ pub(crate) struct Replayed {
     pub(crate) hidden: u64,
     /// The entries that can be served, oldest first.
     pub(crate) live: Vec<([u8; 32], Place)>,
-    /// Keys with a record that must not be served and without a tombstone: the record that supersedes
-    /// it may be reclaimed first.
+    /// Keys with a record that must not be served and without a tombstone: the record that
+    /// supersedes it may be reclaimed first.
     pub(crate) unburied: Vec<[u8; 32]>,
 }
 
@@ -89,8 +89,8 @@ impl<'a> Replay<'a> {
         self.hidden += records;
     }
 
-    /// Takes in a record, in the order of the log. `place` is where it can be read, if it can;
-    /// in a poisoned segment it may not be durable.
+    /// Adds a record, in the order of the log. `place` is none if it cannot be read; in a poisoned
+    /// segment it may not be durable.
     pub(crate) fn add(&mut self, header: &Header, place: Option<Place>, is_poisoned: bool) {
         let sequence = header.sequence;
         // The sequence has no gaps, so a missing one is a damaged header. It may have been a

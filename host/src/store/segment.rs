@@ -16,23 +16,24 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 
-/// A segment that can be read. The store holds the one lasting `Arc`. When the store drops it, every
-/// [`Place`] in the segment is gone, while payloads that were handed out stay readable.
+/// A segment that can be read. The store holds the one lasting `Arc`. When the store drops it,
+/// every [`Place`] in the segment is gone, while payloads that were handed out stay readable.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) id: u64,
     pub(crate) bytes: u64,
     salt: Salt,
-    /// The whole file. Only ever sliced, never looked at as a whole: the part behind the last
-    /// record is still being written.
+    /// The whole file. Only slices of it are read: the part behind the last record is still being
+    /// written.
     map: Bytes,
-    /// For the first read of each record: a bad sector is an error here, and a signal in the mapping.
+    /// For the first read of each record: a bad sector is an error here, and a signal in the
+    /// mapping.
     file: Arc<dyn DiskFile>,
-    /// Written by a process before this one, so that its records may have to be fetched.
+    /// Written by an earlier process, so its records may have to be read from disk.
     is_old: bool,
     dead_bytes: AtomicU64,
-    /// A purge came since the segment was begun or recovered, so each record has to be compared to the
-    /// purge marks.
+    /// A purge came since the segment was begun or recovered, so each record has to be compared to
+    /// the purge marks.
     is_suspect: AtomicBool,
     /// A sync failed: its records may never be durable.
     is_poisoned: AtomicBool,
@@ -118,12 +119,12 @@ impl Segment {
         self.is_suspect.store(true, Relaxed);
     }
 
-    /// Takes note of a record that is in here.
+    /// Notes a record in this segment.
     pub(crate) fn note(&self, header: &Header) {
         self.first_sequence.fetch_min(header.sequence, Relaxed);
     }
 
-    /// Takes note of records in here that cannot be read: whose, and how old, is not known.
+    /// Notes unreadable records in this segment: their keys and sequences are unknown.
     pub(crate) fn note_hidden(&self) {
         self.first_sequence.store(0, Relaxed);
     }
@@ -230,7 +231,7 @@ impl Place {
         }
     }
 
-    /// Goes on counting where another place of the same entry left off.
+    /// Takes over the hits of another place of the same entry.
     pub(crate) fn set_hits(&self, hits: u8) {
         self.hits.store(hits, Relaxed);
     }
@@ -303,8 +304,8 @@ impl Place {
         self.is_verified.store(true, Relaxed);
     }
 
-    /// As [`read`](Self::read), without waiting for the medium: only records that were read before, or
-    /// written by this process.
+    /// As [`read`](Self::read), without waiting for the medium: only records that were read before,
+    /// or written by this process.
     pub(crate) fn read_now(&self, key: &[u8; 32], epochs: &Epochs) -> Read {
         let is_old = |segment: Arc<Segment>| segment.is_old;
         match !self.is_verified() && self.segment.upgrade().is_some_and(is_old) {

@@ -1,7 +1,7 @@
 //! A disk for tests that loses power: unsynced writes survive in any subset, whole, torn or not at
-//! all, names as well as contents. It also fails writes half way, fails syncs and then forgets their
-//! writes, fills up, and fails reads, once or until it is repaired. A seed decides all of it, so that a
-//! run can be repeated.
+//! all, names as well as contents. It also fails writes half way, fails syncs and then forgets
+//! their writes, fills up, and fails reads, once or until it is repaired. A seed decides all of it,
+//! so that a run can be repeated.
 //!
 //! Files are anonymous ones in memory, so that they are mapped as real ones are.
 

@@ -9,7 +9,7 @@ use std::{fmt, io};
 pub(crate) enum StoreError {
     /// Bytes of reclaimed segments that still have readers. Trying again costs nothing.
     Pinned(u64),
-    /// The disk is in trouble. Trying again at once would only add to it.
+    /// The disk is in trouble. Do not try again at once.
     Io {
         doing: &'static str,
         path: PathBuf,

@@ -1,4 +1,5 @@
-//! Bytes that are not durable yet: a file that was written to, and the contents of a sealed segment.
+//! Bytes that are not durable yet: a file that was written to, and the contents of a sealed
+//! segment.
 //!
 //! Everything here waits for the medium, and so needs no lock on the store.
 

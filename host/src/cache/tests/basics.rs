@@ -37,7 +37,7 @@ fn an_entry_is_found_as_it_was_stored_until_it_expires() {
         assert_eq!(for_ever.expires_at_ms(), None);
         assert_eq!(for_ever.ttl_seconds(u64::MAX - 1), None);
         assert!(cache.contains(&key(2), u64::MAX - 1));
-        // A clock that was set back is no trouble.
+        // A clock that was set back does no harm.
         assert_eq!(for_ever.age_seconds(NOW - 1), 0);
     }
 }
@@ -198,8 +198,8 @@ fn a_cache_in_memory_stays_within_its_bytes_at_each_moment() {
     assert!(cache.shared.memory.record_bytes() <= props.options.memory_bytes_max);
 }
 
-/// An entry stored while the clock was ahead had an age of 0. It outlived its rule by as much as the
-/// clock was set back.
+/// An entry stored while the clock was ahead had an age of 0. It outlived its rule by as much as
+/// the clock was set back.
 #[test]
 fn an_entry_from_the_future_is_no_answer() {
     let props = Props::new();

@@ -149,8 +149,8 @@ fn a_damaged_entry_and_an_expired_one_are_what_they_are_to_everybody() {
     assert_eq!(cache.stats().corrupt, 1);
 }
 
-/// A read from disk held the index' guard: as long as it hung, no place that had left the index was
-/// given back.
+/// A read from disk held the index's guard: as long as it hung, no place that had left the index
+/// was freed.
 #[test]
 fn a_read_that_hangs_keeps_no_memory_of_others_alive() {
     const VERSIONS: u64 = 20_000;

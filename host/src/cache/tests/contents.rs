@@ -1,5 +1,5 @@
-//! The contents that are written beside sealed segments: believed when they are whole and of
-//! this very segment, made anew otherwise.
+//! The contents beside sealed segments: used when they are whole and of this very segment, made
+//! anew otherwise.
 
 use super::*;
 
@@ -103,8 +103,8 @@ fn torn_altered_stale_and_foreign_contents_are_made_anew_and_never_believed() {
     }
 }
 
-/// If a segment were written to again behind its contents, the records there, removals included, would
-/// be lost at the start after the next.
+/// If a segment were written to again behind its contents, the records there, removals included,
+/// would be lost at the start after the next.
 #[test]
 fn a_segment_with_contents_is_not_written_to_any_more() {
     let props = Props::new();

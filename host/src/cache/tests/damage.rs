@@ -218,8 +218,8 @@ fn version_for_any(cache: &Cache, number: u64) -> Option<u64> {
 }
 
 /// Records in a block that could not be read when the cache was opened, at the end of the log or in
-/// the middle, came back when the block could be read again. They had the higher sequences, no purge
-/// covered them, and no tombstone had been written for them.
+/// the middle, came back when the block could be read again. They had the higher sequences, no
+/// purge covered them, and no tombstone had been written for them.
 #[test]
 fn what_a_read_error_hides_does_not_come_back_when_it_was_done_away_with_meanwhile() {
     const MINE: [u8; 32] = [1; 32];
@@ -304,8 +304,8 @@ fn one_read_error_after_another_lets_nothing_older_win() {
     assert_eq!(version(&props.open(), last), None);
 }
 
-/// A segment that is half dead is reclaimed before older ones, and leaves tombstones for the records
-/// that it supersedes there, but not for its own unreadable ones.
+/// A segment that is half dead is reclaimed before older ones, and leaves tombstones for the
+/// records that it supersedes there, but not for its own unreadable ones.
 #[test]
 fn a_segment_that_cannot_be_read_does_not_go_before_an_older_one() {
     let props = Props::new();

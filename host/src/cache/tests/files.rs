@@ -17,8 +17,7 @@ const NEAR: usize = 16;
 /// Of this many bytes of free space, one is tried.
 const FREE_STEP: usize = 97;
 
-/// A store of three short segments, of which two are sealed, and all other files that there
-/// are.
+/// A store of three short segments, of which two are sealed, and with all other kinds of files.
 struct Small {
     dir: TempDir,
     files: Vec<(PathBuf, Vec<u8>)>,
@@ -123,8 +122,8 @@ impl Small {
         }
     }
 
-    /// With one file changed: no panic, and nothing is served that is not right. `may_be_older`:
-    /// the newest may be gone without a trace.
+    /// With one file changed: no panic, and no wrong answer. `may_be_older`: the newest version may
+    /// be gone without a trace.
     fn check(&self, what: &str, path: &Path, changed: &[u8], may_be_older: bool) {
         fs::write(path, changed).unwrap();
         // A refused folder has lost nothing: the files are as they were.
@@ -214,8 +213,8 @@ fn every_file_of_a_small_store_missing_or_empty() {
     }
 }
 
-/// Reading a mapped record again is a signal then, as in every program that maps files. The first read
-/// of a record does not use the mapping.
+/// Reading a mapped record again is a signal then, as in every program that maps files. The first
+/// read of a record does not use the mapping.
 #[test]
 fn a_segment_cut_short_underneath_before_the_first_read_is_a_miss() {
     let props = Props::new();
@@ -300,8 +299,8 @@ fn a_read_only_file_system_is_refused_in_words_and_is_as_it_was_when_it_is_writa
     assert_eq!(version(&try_open(dir.path()).unwrap(), 1), Some(0));
 }
 
-/// Loss of power: the file of a file system, copied at some moment, is the disk at that moment. Mounted
-/// elsewhere, it is the disk after the power is back.
+/// Loss of power: the file of a file system, copied at some moment, is the disk at that moment.
+/// Mounted elsewhere, it is the disk after the power is back.
 #[test]
 fn what_was_durable_on_a_real_file_system_is_there_after_the_power_was_lost() {
     const ROUNDS: u64 = 6;

@@ -22,7 +22,8 @@ struct Known {
     now: Option<u64>,
     /// The versions that may be found after a loss of power; the first was durable once.
     possible: Vec<Option<u64>>,
-    /// Versions written before a sync that failed. They stay uncertain: later syncs do not cover them.
+    /// Versions written before a sync that failed. They stay uncertain: later syncs do not cover
+    /// them.
     in_limbo: Vec<Option<u64>>,
     /// All that was ever stored since the last purge. Where a header cannot be read, an older
     /// answer may be found.
@@ -50,7 +51,7 @@ impl Known {
         self.is_hidden = false;
     }
 
-    /// Whatever is found from now on, until something is done to the key, is one of these.
+    /// Lookups from now on, until the key is changed, find one of these.
     fn hides(&mut self, found: Option<u64>) {
         self.now = found;
         self.possible.extend(self.ever.iter().copied().map(Some));
@@ -197,7 +198,7 @@ impl Run {
         known.becomes(Some(version));
     }
 
-    /// Everything is as certain as a sync makes it.
+    /// Notes a successful sync in the model.
     fn sync(&mut self, cache: &Cache) {
         let is_ok = cache.sync().is_ok();
         for (number, known) in (0..).zip(&mut self.known) {
@@ -374,8 +375,8 @@ fn whatever_the_disk_does_nothing_wrong_is_served_and_nothing_durable_lost() {
     run_all(seeds);
 }
 
-/// Each of these has once found a mistake, of the store or of the model here. Some of them only
-/// now and then: the order in which a hash map gives its keys is not of the seed.
+/// Each of these has once found a mistake, of the store or of the model here. Some of them only now
+/// and then: a seed does not fix the order in which a hash map gives its keys.
 #[test]
 fn seeds_that_once_found_something_find_nothing_any_more() {
     for seed in [72_997, 283_216, 790_824] {

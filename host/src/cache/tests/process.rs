@@ -15,7 +15,7 @@ const DIR: &str = "REFLEX_TEST_DIR";
 const KILLS: u64 = 20;
 const KEYS: u64 = 50;
 
-/// As many megabytes as a writer needs that nothing has to make room.
+/// Large enough that nothing has to make room.
 const DISK_BYTES: u64 = 512 << 20;
 
 fn options(dir: &Path) -> CacheOptions {

@@ -227,7 +227,7 @@ fn what_is_mostly_dead_goes_first_and_what_lives_in_it_stays() {
     check(&props.open());
 }
 
-/// A tombstone tells no time, so that nothing had expired for it: what had was written again.
+/// A tombstone brings no time, so no entry counted as expired: expired entries were written again.
 #[test]
 fn a_tombstone_that_begins_a_segment_keeps_nothing_that_has_expired() {
     let props = Props::new();

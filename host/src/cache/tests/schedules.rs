@@ -1,11 +1,12 @@
-//! One order of events after another, under shuttle: `tests/shuttle` builds the cache with shuttle's
-//! locks and threads, and its scheduler reports a lost wake-up as a deadlock.
+//! One order of events after another, under shuttle: `tests/shuttle` builds the cache with
+//! shuttle's locks and threads, and its scheduler reports a lost wake-up as a deadlock.
 //!
 //! The model covers users of `crate::sync`: the queue, the writer, the flusher, purges and epochs.
-//! A call of papaya, moka or the disk is one step; all atomic operations are sequentially consistent;
-//! no wait ever times out.
+//! A call of papaya, moka or the disk is one step; all atomic operations are sequentially
+//! consistent; no wait ever times out.
 //!
-//! `REFLEX_SCHEDULES` is the number of orders for each test, `REFLEX_SCHEDULES_FIRST` the first seed.
+//! `REFLEX_SCHEDULES` is the number of orders for each test, `REFLEX_SCHEDULES_FIRST` the first
+//! seed.
 
 use super::*;
 use crate::store::StoreOptions;
@@ -44,7 +45,7 @@ fn try_schedules(run: fn()) {
     Runner::new(few, config()).run(run);
 }
 
-/// A disk, and how a cache lies on it.
+/// A disk, and the options of a cache on it.
 struct Place {
     disk: SimDisk,
     segments: u64,

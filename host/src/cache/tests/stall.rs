@@ -224,8 +224,8 @@ fn however_much_is_removed_while_the_disk_hangs_that_is_gone_and_nothing_else() 
     }
 }
 
-/// After a failure of the disk, inserts try it again. Removals alone were remembered instead, and past
-/// their bound everything was given up.
+/// After a failure of the disk, inserts try it again. Removals alone were remembered instead, and
+/// past their bound everything was given up.
 #[test]
 fn removals_alone_do_not_give_up_a_disk_that_is_well_again() {
     let props = props();

@@ -50,8 +50,8 @@ fn a_segment_sealed_while_its_sync_failed_is_not_synced_again() {
     assert!(cache.sync().is_ok());
 }
 
-/// Without other syncs, sealing syncs. Its failure went to the insert at that moment, and not to the
-/// next sync.
+/// Without other syncs, sealing syncs. Its failure went to the insert at that moment, and not to
+/// the next sync.
 #[test]
 fn a_sync_that_failed_while_nobody_waited_is_told_to_the_next() {
     let props = Props::new();
@@ -114,8 +114,8 @@ fn what_was_damaged_and_then_removed_does_not_come_back() {
     assert_eq!(version(&cache, 2), Some(0));
 }
 
-/// A removal in a segment whose sync failed was lost with it, though a later sync said that all
-/// was well: the key had been stored again meanwhile, in memory.
+/// A removal in a segment whose sync failed was lost with it, although a later sync succeeded: the
+/// key had been stored again meanwhile, in memory.
 #[test]
 fn removals_are_not_lost_with_a_poisoned_segment() {
     let props = Props::new();

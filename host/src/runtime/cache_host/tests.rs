@@ -116,7 +116,7 @@ fn a_component_of_one_tenant_names_no_other() {
     same(alices.finds(key), Err(denied("tenant")));
     assert_eq!(alices.refused(Refusal::Tenant), 4);
 
-    // Its own it may name, or leave unnamed.
+    // It may name its own tenant, or leave it out.
     same(alices.insert(prompt(&[], "a"), 1), Ok(()));
     same(alices.finds(prompt(&ALICE.0, "a")), Ok(true));
     same(anybodys.finds(prompt(&ALICE.0, "a")), Ok(true));
@@ -299,7 +299,7 @@ fn nothing_that_a_guest_begins_before_a_purge_is_stored_after_it() {
                 Mark::at(0)
             },
             |component, _| {
-                // That one looks only now, and may insert; this one may not for it.
+                // The other component looks up only now, and may insert; this one may not.
                 let grant = component.ctx.grant.clone();
                 let mut other = Component::beside(&component.ctx.cache, grant);
                 drop(other.finds(prompt(&[], "a")));
@@ -414,8 +414,8 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// A component, a policy too, stores answers that it has judged itself. No life makes an answer outlive
-/// its own end.
+/// A component, a policy too, stores answers that it has judged itself. No life makes an answer
+/// outlive its own end.
 #[test]
 fn an_answer_to_a_request_lives_no_longer_than_it_states() {
     let mut component = Component::new(Grant::new("n"));

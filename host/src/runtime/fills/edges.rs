@@ -1,7 +1,7 @@
 //! Edges as leaders and followers.
 //!
-//! An edge that leads and does not come back is forgotten. A cancelled lookup never leads, even if it
-//! arrives after its cancellation.
+//! An edge that leads and does not come back is forgotten. A cancelled lookup never leads, even if
+//! it arrives after its cancellation.
 
 use super::{By, Fills};
 use crate::cache::CacheKey;
@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 /// Lookups that wait, of all fills. Past it lookups do not wait.
 const WAITERS_MAX: usize = 16_384;
 
-/// A leader that has not come back by then does not: a long answer takes a minute.
+/// After this time a leader is forgotten: a long answer takes a minute.
 const FILL_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// Fills that were given back before they were asked for. Past it, that is not remembered.
+/// Remembered fills that were given back before they were asked for.
 const RELEASED_MAX: usize = 4096;
 
-/// How long a cancellation that overtook its lookup is remembered. On one machine, milliseconds would
-/// do.
+/// How long a cancellation that overtook its lookup is remembered. On one machine, milliseconds
+/// would do.
 const RELEASED_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A fill that an edge leads.
@@ -100,7 +100,7 @@ pub(crate) enum Claim {
 pub(crate) enum Waited {
     /// No fill was under way.
     NoFill,
-    /// The fill is at its end, well or not, or the answer is there before its end.
+    /// The fill has ended, with or without an answer, or the answer came before its end.
     Ended,
     /// It takes longer.
     StillRuns,
@@ -156,7 +156,7 @@ impl Fills {
             Some(waiter) => waiter,
             None => return Waited::StillRuns,
         };
-        // An error says that the sender is gone, which is the end that is waited for.
+        // An error means that the sender is gone: the fill has ended.
         match tokio::time::timeout(most, over.changed()).await {
             Ok(_) => Waited::Ended,
             Err(_) => Waited::StillRuns,
@@ -265,8 +265,8 @@ mod tests {
         assert_eq!(claim(&fills, "b"), Claim::Yours);
     }
 
-    /// An edge cancels a lookup, and says so. When that arrived first, the lookup became a leader that
-    /// never came back, and all followers waited for it for two minutes.
+    /// An edge cancels a lookup, and says so. When that arrived first, the lookup became a leader
+    /// that never came back, and all followers waited for it for two minutes.
     #[test]
     fn a_lookup_that_was_taken_back_before_it_came_does_not_lead() {
         let (_, fills) = fills();

@@ -138,7 +138,7 @@ fn what_nobody_else_can_read_is_not_kept() {
     assert_eq!(budget.held(), 0);
 }
 
-/// Of a good answer that has just ended, or an error, all that waited are to have their copy.
+/// After a good answer has just ended, or an error, every follower must get its copy.
 #[test]
 fn what_those_who_wait_have_not_joined_yet_is_kept() {
     let budget = roomy();
@@ -213,7 +213,7 @@ fn frames_of_one_byte_cost_what_they_are_long() {
     assert_eq!(read(&mut follower), "x".repeat(1000));
 }
 
-/// A herd that reads one body, a few of them leaving on the way.
+/// Many readers of one body, of which a few leave on the way.
 #[tokio::test]
 async fn a_herd_reads_one_body_to_its_end() {
     let (sender, mut frames) = tokio::sync::mpsc::channel(1);

@@ -13,7 +13,7 @@ pub(crate) const EPOCH: HeaderName = HeaderName::from_static("x-reflex-epoch");
 pub(crate) const PURGED_SINCE: HeaderName = HeaderName::from_static("x-reflex-purged-since");
 /// The purges since then, one by one.
 pub(crate) const PURGED: HeaderName = HeaderName::from_static("x-reflex-purged");
-/// Whose answer a reply is: the digest that was asked for.
+/// The digest of the request, so that the client can match the reply.
 pub(crate) const ENTRY: HeaderName = HeaderName::from_static("x-reflex-entry");
 /// The outcome of asking to lead or to wait.
 pub(crate) const FILL: HeaderName = HeaderName::from_static("x-reflex-fill");
@@ -29,7 +29,7 @@ pub(crate) const SHAPE: HeaderName = HeaderName::from_static("x-reflex-shape");
 pub(crate) const MODEL: HeaderName = HeaderName::from_static("x-reflex-model");
 /// How many tokens an answer has cost.
 pub(crate) const SAVED: HeaderName = HeaderName::from_static(status::X_REFLEX_SAVED_TOKENS);
-/// Seconds since an answer was new: how old a reply is, or what an edge brings.
+/// Seconds since an answer was new: of a reply, or of an edge's `PUT`.
 pub(crate) const AGE: HeaderName = HeaderName::from_static(status::AGE);
 
 pub(crate) fn fill_id(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {

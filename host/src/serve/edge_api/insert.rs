@@ -99,8 +99,8 @@ struct Arrival {
     shape: Option<Shape>,
     /// For the operator's prices.
     model: Option<String>,
-    /// When the answer was asked for, or at least began to arrive. `None` if that is unknown, because
-    /// its epoch is not of this daemon.
+    /// When the answer was asked for, or at least began to arrive. `None` if that is unknown,
+    /// because its epoch is not of this daemon.
     since: Option<Mark>,
     answer: Storable<Bytes>,
 }
@@ -258,8 +258,8 @@ async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Bytes, Refusal> {
     }
 }
 
-/// Judges the answer as the edge did: it may have been altered on the way. Returns what it states of
-/// its own end.
+/// Judges the answer as the edge did: it may have been altered on the way. Returns what it states
+/// of its own end.
 fn judge(shape: Shape, answer: &Storable<Bytes>, allow_length: bool) -> Result<Stated, Rejected> {
     let limits = Limits {
         body_bytes_max: answer.body.len(),

@@ -69,7 +69,7 @@ impl Refusal {
 
     /// Why a well-formed answer was not kept, if this refuses one.
     pub(crate) fn not_kept(&self) -> Option<&'static str> {
-        // A body that came to no proper end is an answer that was cut.
+        // A body without its proper end is a cut answer.
         let reason = match self.reason {
             "body" => Rejected::Cut.detail(),
             reason => reason,

@@ -29,8 +29,8 @@ impl Socket {
     /// refuses. The existing file is left as it was.
     pub(crate) fn bind(path: &Path, mode: u32) -> io::Result<Self> {
         make_way(path)?;
-        // Bound under another name, so that no client can connect before the mode is set. The rename
-        // also replaces a socket that a killed process has left.
+        // Bound under another name, so that no client can connect before the mode is set. The
+        // rename also replaces a socket that a killed process has left.
         let draft = path.with_extension(format!("{}.tmp", std::process::id()));
         let bound = UnixListener::bind(&draft).and_then(|listener| {
             fs::set_permissions(&draft, fs::Permissions::from_mode(mode))?;

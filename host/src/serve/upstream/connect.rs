@@ -19,8 +19,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tower_service::Service;
 
-/// A silent peer that has vanished is noticed after this and a few probes: NATs and load balancers
-/// forget connections after minutes, and a model may think for that long.
+/// A peer that has vanished is detected after this and a few probes. NATs and load balancers forget
+/// connections after minutes, and a model may think for that long.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const TCP_KEEPALIVE_RETRIES: u32 = 3;
@@ -203,8 +203,8 @@ fn tcp(connect_max: Duration) -> HttpConnector<Resolver> {
     let mut tcp = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
     tcp.set_nodelay(true);
     tcp.enforce_http(false);
-    // Shared among the addresses of a name, so that an address without an answer leaves time for the
-    // next. The caller bounds the whole.
+    // Shared among the addresses of a name, so that an address without an answer leaves time for
+    // the next. The caller bounds the whole.
     tcp.set_connect_timeout(Some(connect_max));
     tcp.set_keepalive(Some(TCP_KEEPALIVE));
     tcp.set_keepalive_interval(Some(TCP_KEEPALIVE_INTERVAL));

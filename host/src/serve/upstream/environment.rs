@@ -48,8 +48,8 @@ const SOCKS_PORT: u16 = 1080;
 ///
 /// # Errors
 ///
-/// The value of a variable is no proxy's URL. The text names the variable and not its value, which may
-/// hold a password.
+/// The value of a variable is no proxy's URL. The text names the variable and not its value, which
+/// may hold a password.
 pub(super) fn proxy(
     upstream: &Upstream,
     variable: impl Fn(&str) -> Option<String>,

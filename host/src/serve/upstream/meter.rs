@@ -37,8 +37,8 @@ impl Meter {
         self.bytes.load(Ordering::Acquire)
     }
 
-    /// Has the task woken when more has arrived and been taken in. To be called before the task
-    /// looks at what that changes.
+    /// Wakes the task when more has arrived and been read. Call it before the task checks the
+    /// results.
     pub(super) fn watch(&self, cx: &Context<'_>) {
         self.waker.register(cx.waker());
     }
@@ -52,7 +52,7 @@ impl Meter {
         self.bytes.fetch_add(arrived as u64, Ordering::Release);
     }
 
-    /// The reader has taken in all that has arrived, and waits.
+    /// The reader has read all bytes that have arrived, and waits.
     fn pause(&self) {
         if !self.is_watched.load(Ordering::Acquire) {
             return;
@@ -66,8 +66,8 @@ impl Meter {
 
 /// A connection with its meter.
 ///
-/// A peer may answer before it has read a request, and close: then writing fails although its answer
-/// can be read. So if a write meets the end, the next read reports it.
+/// A peer may answer before it has read a request, and close: then writing fails although its
+/// answer can be read. So if a write meets the end, the next read reports it.
 pub(super) struct Metered {
     io: TokioIo<Box<dyn Io>>,
     meter: Arc<Meter>,

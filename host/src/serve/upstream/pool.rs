@@ -21,15 +21,15 @@ use wasmtime_wasi_http::WasiBody;
 /// Idle connections to the provider that are kept for the next request.
 const IDLE_CONNECTIONS_MAX: usize = 256;
 /// How long an idle HTTP/1.1 connection is kept, unless the provider states a time in `Keep-Alive`.
-/// uvicorn closes after 5 s, without notice. Our end must close first, because a request that meets the
-/// end of its connection is lost.
+/// uvicorn closes after 5 s, without notice. Our end must close first, because a request that meets
+/// the end of its connection is lost.
 const IDLE_TIME: Duration = Duration::from_secs(4);
 /// How long at most, whatever the provider says.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(50);
 /// How much earlier than the provider says.
 const IDLE_TIME_MARGIN: Duration = Duration::from_secs(1);
-/// How long a connection of HTTP/2 without requests is kept. It is asked whether it still stands,
-/// and a provider that closes one says so before.
+/// How long an idle HTTP/2 connection is kept. It is pinged, and a provider announces when it
+/// closes one.
 const IDLE_HTTP2_TIME: Duration = Duration::from_secs(50);
 /// How often idle connections are looked through.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
@@ -98,8 +98,8 @@ pub(super) struct Stream {
 #[derive(Clone, Copy)]
 pub(super) enum Wish {
     Any,
-    /// None that was idle: the request cannot be sent again should that have ended meanwhile.
-    /// HTTP/2 tells which requests it has not begun with.
+    /// Not an idle one, which may have ended meanwhile: the request cannot be sent again. HTTP/2
+    /// tells which requests it has not begun.
     NotIdle,
     /// A connection made after this.
     MadeAfter(Instant),
@@ -225,7 +225,7 @@ impl Pool {
         Next::Open(Opening(Arc::clone(self)))
     }
 
-    /// Takes in a connection for the request that it was made for.
+    /// Adds a connection, for the request that it was made for.
     fn add(self: &Arc<Self>, opened: Opened, opening: Opening) -> Lease {
         let lease = match opened {
             Opened::Http1(sender, meter) => {

@@ -27,13 +27,13 @@ const FLAG_TOMBSTONE: u8 = 1;
 /// The record's body was found to be damaged.
 const FLAG_DAMAGED: u8 = 2;
 const FLAG_NEVER: u8 = 4;
-/// The sequence is not one higher than that of the record before. The first bytes of the key before it
-/// follow.
+/// The sequence is not one higher than that of the record before. The first bytes of the key before
+/// it follow.
 const FLAG_GAP: u8 = 8;
 const FLAGS: u8 = FLAG_TOMBSTONE | FLAG_DAMAGED | FLAG_NEVER | FLAG_GAP;
 
-/// A record in the contents: its offset, its header without the body's checksum, and whether its body
-/// was sound when last looked at.
+/// A record in the contents: its offset, its header without the body's checksum, and whether its
+/// body was sound when last looked at.
 pub(crate) type Listed = (u64, Header, bool);
 
 /// No contents are longer than their segment and a block: a record here takes fewer bytes than

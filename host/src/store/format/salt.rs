@@ -3,8 +3,8 @@
 use super::{ALIGN, StoreId, put};
 use crc_fast::{CrcAlgorithm, Digest, crc32_iscsi};
 
-/// Mixed into the checksums of a segment's records, so that bytes of another store, segment or place
-/// are never taken for a record here.
+/// Mixed into the checksums of a segment's records, so that bytes of another store, segment or
+/// place are never taken for a record here.
 ///
 /// It is mixed in by XOR instead of being fed to the CRC. The two are equally strong (a CRC is
 /// linear), and with XOR the payload can be summed before its place is known.
