@@ -1,8 +1,9 @@
-//! Whether an answer is whole and good. Every part of it must have content and end in a way known to
-//! be good. It must have no error, no refusal, and no trace of a search or a tool that the provider ran.
+//! Whether an answer is whole and good. Every part of it must have content and end in a way known
+//! to be good. It must have no error, no refusal, and no trace of a search or a tool that the
+//! provider ran.
 //!
-//! Each API has its module in `answer/`; `parts.rs`, `traces.rs`, `trouble.rs` and `expiry.rs` apply to
-//! all of them. An answer that is not understood is not kept.
+//! Each API has its module in `answer/`; `parts.rs`, `traces.rs`, `trouble.rs` and `expiry.rs`
+//! apply to all of them. An answer that is not understood is not kept.
 
 mod candidates;
 mod choices;
@@ -91,8 +92,8 @@ const ENDINGS: Endings = Endings {
     refused: &["refusal"],
 };
 
-/// Values in the place of a reason before the end: SGLang has an empty text there, some servers have
-/// the word `null`.
+/// Values in the place of a reason before the end: SGLang has an empty text there, some servers
+/// have the word `null`.
 const PENDING: [&[u8]; 3] = [b"", b"null", b"not_finished"];
 
 impl Judge {
@@ -194,8 +195,7 @@ impl Stream {
         self.expiry.at()
     }
 
-    /// Judges a stream that came to its proper end, between two frames, without any event that
-    /// says so.
+    /// Judges a stream that ended properly, between two frames, without a terminal event.
     pub(crate) fn clean_end(&self) -> Result<(), Rejected> {
         match &self.state {
             State::Candidates(candidates) => {
@@ -223,7 +223,7 @@ impl Stream {
 }
 
 impl Rules {
-    /// Judges the reason that an answer, or a part of it, gives for its end; whether it has ended.
+    /// Judges the reason for the end of an answer, or of a part of it; whether it has ended.
     fn ends(self, reason: Option<Value<'_>>) -> Result<bool, Rejected> {
         let Some(reason) = reason else {
             return Ok(false);
@@ -255,8 +255,8 @@ impl Rules {
 }
 
 impl Shape {
-    /// The end that an answer of this shape states, for callers that have judged it by themselves. An
-    /// answer of another shape states nothing.
+    /// The end that an answer of this shape states, for callers that have judged it by themselves.
+    /// An answer of another shape states nothing.
     ///
     /// # Errors
     ///

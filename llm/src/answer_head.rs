@@ -3,9 +3,10 @@
 //!
 //! A hit has to look like its miss: a page reads an answer only with `access-control-allow-origin`,
 //! a proxy in front passes a stream on undelayed only with `x-accel-buffering`. So headers that say
-//! how the answer may be read, handled and stored are kept with it. Headers about one call (ids, rate
-//! limits, timings, its price, cookies) are not: on a hit they would be wrong. An unlisted name counts
-//! as one of these, because losing a header costs less than giving one client's header to another.
+//! how the answer may be read, handled and stored are kept with it. Headers about one call (ids,
+//! rate limits, timings, its price, cookies) are not: on a hit they would be wrong. An unlisted
+//! name counts as one of these, because losing a header costs less than giving one client's header
+//! to another.
 //!
 //! | [`Part`] | hit, follower of a good answer | follower of a failure | joined answer of a batch |
 //! |---|---|---|---|
@@ -29,13 +30,13 @@ pub const KEPT_BYTES_MAX: usize = 16 << 10;
 pub enum Part {
     /// How the answer may be read, handled and stored, for any client.
     Answer,
-    /// These very bytes: a validator, a digest, whether parts of them can be had.
+    /// These very bytes: a validator, a digest, whether ranges can be requested.
     Bytes,
     /// The exchange that fetched the answer: its ids, times, and the rest of a limit after it.
     Exchange,
     /// The provider's work in this call, and its cost.
     Call,
-    /// The client that asked: its session, its account. Also what each cache says anew.
+    /// The client that asked: its session, its account. Also headers that each cache sets anew.
     Client,
     /// The connection, and how the body is framed on it.
     Connection,
@@ -170,8 +171,8 @@ impl Part {
         matches!(self, Self::Answer | Self::Bytes)
     }
 
-    /// Whether followers see it when the provider fails: they get the failure with its `retry-after`,
-    /// but not the leader's session.
+    /// Whether followers see it when the provider fails: they get the failure with its
+    /// `retry-after`, but not the leader's session.
     pub const fn is_followed(self) -> bool {
         matches!(
             self,
@@ -179,14 +180,14 @@ impl Part {
         )
     }
 
-    /// Whether it stays true for another body: a batch joined from cached and new parts, or a text's
-    /// part of such an answer.
+    /// Whether it stays true for another body: a batch joined from cached and new parts, or a
+    /// text's part of such an answer.
     pub const fn survives_other_bytes(self) -> bool {
         matches!(self, Self::Answer | Self::Exchange | Self::Client)
     }
 }
 
-/// Whether a header, its name in lower case, goes along with a stored answer.
+/// Whether a header, its name in lower case, is kept with a stored answer.
 pub fn is_kept(name: &str) -> bool {
     Part::of(name).is_kept()
 }

@@ -5,8 +5,8 @@ use crate::json::{self, Document, Invalid, Kind, Value};
 use crate::outline::{Outline, is_listed};
 use crate::{Api, Bypass, KeyHasher, Origin, Representation, Rules, canonical, outside};
 
-/// The longest body that is read at all. A body of tiny values takes up to six times as much memory to
-/// read; edges bound their buffers far below this.
+/// The longest body that is read at all. A body of tiny values takes up to six times as much memory
+/// to read; edges bound their buffers far below this.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// A body whose answer may be cached.

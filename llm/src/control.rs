@@ -17,8 +17,8 @@ pub struct Control {
     pub max_age: Option<u64>,
     /// For how many seconds more an answer must be fresh.
     pub min_fresh: Option<u64>,
-    /// For how many seconds the answer is to be kept (`x-reflex-ttl`), as far as the operator allows. 0
-    /// is not at all; an existing entry may still be served.
+    /// For how many seconds the answer is to be kept (`x-reflex-ttl`), as far as the operator
+    /// allows. 0 is not at all; an existing entry may still be served.
     pub ttl_seconds: Option<u64>,
 }
 
@@ -28,7 +28,7 @@ pub const X_REFLEX_TTL: &str = "x-reflex-ttl";
 /// RFC 9111 has caches take greater numbers for this one: 68 years.
 const SECONDS_MAX: u64 = 1 << 31;
 
-/// By which a client keeps a request from being answered from the cache.
+/// A directive that keeps a request from being answered from the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Directive {
     /// The provider is asked, and its answer kept.
@@ -114,8 +114,8 @@ impl Control {
         young && fresh && !self.no_cache
     }
 
-    /// Whether this client accepts an expired answer when the provider fails: not if it says how fresh
-    /// an answer has to be.
+    /// Whether this client accepts an expired answer when the provider fails: not if it says how
+    /// fresh an answer has to be.
     pub fn accepts_stale(&self) -> bool {
         !self.no_cache && self.max_age.is_none() && self.min_fresh.is_none()
     }
@@ -155,7 +155,8 @@ impl Control {
         }
     }
 
-    /// A number of seconds. If it is none, then nothing in the cache is known to be wanted.
+    /// A number of seconds. An invalid one counts as the strictest: nothing in the cache is fresh
+    /// enough.
     fn seconds(&mut self, argument: Option<&[u8]>) -> u64 {
         let digits = argument.map_or(&[][..], |argument| {
             let inner = argument.strip_prefix(b"\"");

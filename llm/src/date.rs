@@ -1,7 +1,7 @@
 //! Dates, as far as providers write any into answers and their heads, in seconds since 1970.
 //!
-//! UTC only, or an offset in hours and minutes. Fractions of seconds are dropped. Text without such a
-//! form, or a date before 1970, is none.
+//! UTC only, or an offset in hours and minutes. Fractions of seconds are dropped. Text without such
+//! a form, or a date before 1970, is none.
 
 /// As RFC 3339 has it: `2026-01-01T00:00:00Z`.
 pub(crate) fn internet(text: &[u8]) -> Option<u64> {

@@ -26,9 +26,9 @@ pub const VENDOR_HEADERS: [(&str, Api); 4] = [
 ];
 
 impl Shape {
-    /// The API whose errors a client understands, for any request: the API at its path, else that of the
-    /// vendor whose headers it has, else OpenAI's, which most clients read. Only path and headers of the
-    /// head matter.
+    /// The API whose errors a client understands, for any request: the API at its path, else that
+    /// of the vendor whose headers it has, else OpenAI's, which most clients read. Only path and
+    /// headers of the head matter.
     pub fn of_errors(head: &Head<'_>, rules: &[PathRule]) -> Self {
         let has = |name: &str| head.values(name).next().is_some();
         let vendor = || VENDOR_HEADERS.iter().find(|(name, _)| has(name));

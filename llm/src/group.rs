@@ -20,13 +20,13 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Adds a group: tenants written as [`Tenant::parse`] reads them, and tenants that a gateway names
-    /// by these values of the trusted header.
+    /// Adds a group: tenants written as [`Tenant::parse`] reads them, and tenants that a gateway
+    /// names by these values of the trusted header.
     ///
     /// # Errors
     ///
-    /// One line that says what is wrong, without the tenants as written: a credential may stand there
-    /// by mistake.
+    /// One line that says what is wrong, without the tenants as written: a credential may stand
+    /// there by mistake.
     pub fn add(
         &mut self,
         name: &str,

@@ -30,8 +30,8 @@ pub(crate) fn anthropic(message: Value<'_>) -> Option<Bypass> {
     hosted.then_some(Bypass::HostedTool)
 }
 
-/// Whether the tool that a block adds is run by the client. A reference names a tool that is
-/// looked at where it is defined.
+/// Whether the client runs the tool that a block adds. A reference names a tool that is checked
+/// where it is defined.
 fn adds_for_the_client(block: Value<'_>) -> bool {
     block.get("tool").is_some_and(|tool| {
         is(tool, b"tool_reference")

@@ -1,8 +1,8 @@
 //! The one JSON reader, for requests and answers: one pass over the bytes into a flat arena.
 //!
-//! It is stricter than most. It refuses texts that readers understand differently (a key twice, half
-//! a surrogate pair, a byte order mark), because the provider's reader may differ from ours. It
-//! neither recurses nor allocates per token: nodes are spans of the text, and only strings in an
+//! It is stricter than most. It refuses texts that readers understand differently (a key twice,
+//! half a surrogate pair, a byte order mark), because the provider's reader may differ from ours.
+//! It neither recurses nor allocates per token: nodes are spans of the text, and only strings in an
 //! unusual spelling are copied out.
 //!
 //! Answers are read by the same grammar, with two differences ([`read_answer`]). Half a surrogate
@@ -61,8 +61,8 @@ pub(crate) struct Document<'t> {
 }
 
 /// A kind, and a span: of the text, of the decoded strings, or, for an object, of the members. An
-/// array has the node after its content in place of the end. Eight bytes, because the shortest values
-/// take only two in the text.
+/// array has the node after its content in place of the end. Eight bytes, because the shortest
+/// values take only two in the text.
 #[derive(Clone, Copy)]
 struct Node {
     kind_and_start: u32,
@@ -183,8 +183,8 @@ impl<'d> Value<'d> {
         self.document.node(self.node).kind()
     }
 
-    /// The bytes of a scalar: a decoded string's value, otherwise the spelling without quotes. For a
-    /// key, this is its value, decoded if it has escapes.
+    /// The bytes of a scalar: a decoded string's value, otherwise the spelling without quotes. For
+    /// a key, this is its value, decoded if it has escapes.
     pub(crate) fn spelling(self) -> &'d [u8] {
         self.document.bytes(self.node)
     }

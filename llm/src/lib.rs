@@ -2,8 +2,8 @@
 //! and which answers may be kept.
 //!
 //! Pure: no I/O, no clock, no allocation that a caller does not bound. Host, guest and Envoy filter
-//! all call this crate, so that a request has the same key everywhere; no other code hashes requests
-//! or judges answers.
+//! all call this crate, so that a request has the same key everywhere; no other code hashes
+//! requests or judges answers.
 //!
 //! ```text
 //! head ─► candidate ─► Candidate ─► Prepared ─► + body ─► Exchange { key, shape, control }
@@ -95,9 +95,9 @@ use origin::Origin;
 pub struct Head<'a> {
     /// The method as sent: methods are case-sensitive.
     pub method: &'a str,
-    /// The provider that will really be asked, as `scheme://authority`. It is part of the key, so it
-    /// must reflect everything else that selects the provider (a `Host` header that is passed on, a
-    /// route).
+    /// The provider that will really be asked, as `scheme://authority`. It is part of the key, so
+    /// it must reflect everything else that selects the provider (a `Host` header that is passed
+    /// on, a route).
     pub upstream: &'a str,
     /// Path with query, exactly as sent.
     pub path: &'a str,
@@ -130,13 +130,13 @@ pub struct Policy<'a> {
     /// caller: its value is the tenant. Never set this where clients can send the header
     /// themselves.
     pub tenant_header: Option<&'a str>,
-    /// The greatest temperature that a request may ask for and still be answered from the cache;
-    /// none is no limit. A request that does not name its temperature is never over it.
+    /// Requests that ask for a higher temperature are not cached; none is no limit. A request that
+    /// does not name its temperature is never over it.
     pub temperature_max: Option<f64>,
     /// Which of the clients' instructions are obeyed.
     pub client_control: ClientControl,
-    /// Which API answers at paths whose end does not tell, or tells wrongly. The first rule that
-    /// applies counts.
+    /// Which API answers at paths whose end names none, or a wrong one. The first rule that applies
+    /// counts.
     pub paths: &'a [PathRule],
     /// Which parts of a request are out of the key, in it, or a reason to pass by. Shared, because
     /// requests that wait for their body hold it. None is the same as empty lists.
@@ -146,7 +146,7 @@ pub struct Policy<'a> {
 /// How to treat a request without a credential.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Anonymous {
-    /// It goes to the provider: nothing says that two such callers may see the same answer.
+    /// It goes to the provider: two such clients may not share an answer.
     #[default]
     Bypass,
     /// All such callers are one tenant.
@@ -250,8 +250,9 @@ impl<'a> Candidate<'a> {
     }
 
     /// The same request under another tenant: that of a group, whose members share answers by the
-    /// operator's choice. `named_by` is the [trusted header](Policy) that may have named the member:
-    /// members differ in it, but their answers do not. Under its own tenant the request stays unchanged.
+    /// operator's choice. `named_by` is the [trusted header](Policy) that may have named the
+    /// member: members differ in it, but their answers do not. Under its own tenant the request
+    /// stays unchanged.
     pub fn as_tenant(self, tenant: Tenant, named_by: Option<&'a str>) -> Self {
         if tenant == self.tenant {
             return self;
@@ -263,8 +264,8 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// The same with all that the key takes from the head, for callers that cannot keep the head until
-    /// the body has come.
+    /// The same with all that the key takes from the head, for callers that cannot keep the head
+    /// until the body has come.
     pub fn prepare(&self) -> Prepared {
         Prepared::of(self)
     }

@@ -7,7 +7,7 @@ use core::time::Duration;
 use crate::path::Readings;
 use crate::pattern::is_like_in_any_case;
 
-/// The operator's rules, and what holds where none applies.
+/// The operator's rules, and the default where none applies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lifetimes {
     /// The first that applies counts.
@@ -47,8 +47,8 @@ impl Lifetimes {
     /// client cannot have an answer kept that the operator does not keep.
     ///
     /// The path is as sent, with or without query. A rule for a path applies to each of its
-    /// spellings. If servers read a path in different ways, the shortest life counts; an answer from
-    /// a path without a certain reading is not kept.
+    /// spellings. If servers read a path in different ways, the shortest life counts; an answer
+    /// from a path without a certain reading is not kept.
     pub fn of(&self, path: &str, model: Option<&str>, asked: Option<u64>) -> Life {
         let usual = self.usual(path, model);
         match (usual, asked.map(Duration::from_secs)) {

@@ -1,5 +1,5 @@
-//! Which model a request asks for, for operators' rules about models. Keys have it anyway: path
-//! and body are in them.
+//! The model of a request, for operators' rules about models. Keys cover it anyway, with path and
+//! body.
 
 use alloc::borrow::Cow;
 use alloc::string::String;

@@ -1,7 +1,7 @@
 //! The provider, as far as its treatment of a request is known.
 
-/// A kind of provider, by its host. How a gateway or a private server treats a request is not known,
-/// whatever API it speaks.
+/// A kind of provider, by its host. How a gateway or a private server treats a request is not
+/// known, whatever API it speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// OpenAI itself, and Azure, which runs the same.
@@ -10,7 +10,8 @@ pub(crate) enum Origin {
     Anthropic,
     /// Google itself.
     Google,
-    /// A host of which only this is known: `user` names a user in case of abuse, and changes nothing.
+    /// A host of which only this is known: `user` names a user in case of abuse, and changes
+    /// nothing.
     NamesUsers,
     /// Any other.
     Other,

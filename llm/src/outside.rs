@@ -1,10 +1,11 @@
-//! The parts of a request that make its answer depend on more than the request: a search, a tool that
-//! the provider runs, or something that the provider keeps.
+//! The parts of a request that make its answer depend on more than the request: a search, a tool
+//! that the provider runs, or something that the provider keeps.
 //!
 //! Gateways and providers add such fields, models and paths all the time. So names are judged by
-//! their words, and lists hold only names without such a word. A wrong judgement makes requests pass
-//! by without need, which costs a call and not an answer. An operator can correct it (`keyed_fields`,
-//! `[[path]]`), and can add names that it misses (`bypass_fields`, `bypass_models`).
+//! their words, and lists hold only names without such a word. A wrong judgement makes requests
+//! pass by without need, which costs a call and not an answer. An operator can correct it
+//! (`keyed_fields`, `[[path]]`), and can add names that it misses (`bypass_fields`,
+//! `bypass_models`).
 
 use crate::Bypass;
 use crate::json::{Kind, Value};
@@ -80,7 +81,7 @@ const KEPT: &[&str] = &[
     "workspace",
 ];
 
-/// Fields of that kind of which no word tells.
+/// Fields of that kind without such a word.
 const NAMES: &[(&str, Bypass)] = &[
     ("cache_id", Bypass::ProviderState),
     ("chatId", Bypass::ProviderState),

@@ -14,8 +14,8 @@ use alloc::vec::Vec;
 use crate::pattern::is_like_in_any_case;
 use crate::{Api, Bypass, outside, query};
 
-/// One rule of the operator's: the first that applies counts, and where none does the end of the
-/// path tells the API.
+/// A rule of the operator: the first rule that applies counts; without one, the end of the path
+/// names the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathRule {
     /// The path that it is for, in [normal form](normal_path); `*` stands for any text. Letters
@@ -110,8 +110,8 @@ pub(crate) struct Readings<'p> {
 }
 
 impl<'p> Readings<'p> {
-    /// None if servers differ in more than that: in resolving `..`, in parameters after `;`, in reading a
-    /// backslash as a slash, or in the meaning of a broken escape.
+    /// None if servers differ in more than that: in resolving `..`, in parameters after `;`, in
+    /// reading a backslash as a slash, or in the meaning of a broken escape.
     pub(crate) fn of(path: &'p str) -> Option<Self> {
         let bare = bare(path);
         if is_plain(bare) {
@@ -161,8 +161,8 @@ impl<'p> Readings<'p> {
 ///
 /// # Errors
 ///
-/// [`Bypass::Path`] if no API does, and [`Bypass::ProviderState`] if an application that the provider
-/// keeps answers there, unless a rule matches the path.
+/// [`Bypass::Path`] if no API does, and [`Bypass::ProviderState`] if an application that the
+/// provider keeps answers there, unless a rule matches the path.
 pub(crate) fn api_at(path: &str, rules: &[PathRule]) -> Result<Api, Bypass> {
     let readings = Readings::of(path).ok_or(Bypass::Path)?;
     // Anything that is no path passes by.
@@ -262,7 +262,7 @@ fn has_broken_escape(path: &str) -> bool {
     after.any(|bytes| !matches!(bytes, [high, low, ..] if escaped(*high, *low).is_some()))
 }
 
-/// Puts the segments together again that mean something.
+/// Joins the segments again, without empty ones and dots.
 fn joined(path: &str, separators: &[char]) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut last = "";

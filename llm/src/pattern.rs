@@ -12,7 +12,8 @@ pub fn is_like(pattern: &str, text: &str) -> bool {
     };
     let mut parts: Vec<&str> = rest.split('*').collect();
     let last = parts.pop().unwrap_or_default();
-    // The first place will do for each part but the last: whatever follows fits in as well.
+    // The first match is enough for each part except the last: it leaves the most text for the
+    // rest.
     for part in parts {
         match text.split_once(part) {
             Some((_, after)) => text = after,

@@ -1,5 +1,5 @@
-//! A request between its head and its body: the key's parts of the head are saved, and the head itself
-//! is not needed any more.
+//! A request between its head and its body: the key's parts of the head are saved, and the head
+//! itself is not needed any more.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -27,7 +27,7 @@ pub struct Prepared {
     temperature_max: Option<f64>,
     origin: Origin,
     rules: Option<Arc<Rules>>,
-    /// The client takes nothing but events, whatever the body says.
+    /// The client accepts only events, whatever the body says.
     wants_events: bool,
     /// The path names it, whatever the body says.
     model: Option<String>,

@@ -1,7 +1,7 @@
 //! Reads a provider's answer as it passes by, and says at the end whether it may be kept.
 //!
-//! The exact bytes are kept, so that a replayed stream equals the original. The recorder never alters
-//! or delays an answer.
+//! The exact bytes are kept, so that a replayed stream equals the original. The recorder never
+//! alters or delays an answer.
 //!
 //! A [`Recorder`] keeps the body. A [`Validator`] judges the same way and leaves the body to its
 //! caller, which has it anyway.
@@ -33,7 +33,8 @@ pub struct Limits {
 pub struct Storable<B = Vec<u8>> {
     /// Always 200.
     pub status: u16,
-    /// The headers kept with it ([`is_kept`]), names in lower case; at most [`KEPT_BYTES_MAX`] bytes.
+    /// The headers kept with it ([`is_kept`]), names in lower case; at most [`KEPT_BYTES_MAX`]
+    /// bytes.
     pub headers: Vec<(String, Vec<u8>)>,
     /// The body, byte for byte.
     pub body: B,
@@ -84,7 +85,7 @@ enum Judging {
     Frames(Frames, Stream),
 }
 
-/// Memory taken on the word of `content-length`, before any of the body is there.
+/// Memory reserved because of `content-length`, before any of the body has come.
 const RESERVED_BYTES_MAX: usize = 64 << 10;
 
 impl Recorder {
@@ -214,9 +215,9 @@ impl Validator {
     }
 
     /// The answer with this body, all bytes fed so far, as it would be kept if nothing followed. A
-    /// caller may store it once it is [`complete`](Self::complete) and go on feeding: later data may
-    /// belong to the answer (a comment, or the `[DONE]` that some gateways put behind any stream) or
-    /// undo it. Only [`finish`](Self::finish) decides.
+    /// caller may store it once it is [`complete`](Self::complete) and go on feeding: later data
+    /// may belong to the answer (a comment, or the `[DONE]` that some gateways put behind any
+    /// stream) or undo it. Only [`finish`](Self::finish) decides.
     pub fn so_far<B>(&self, body: B) -> Option<Storable<B>> {
         match &self.state {
             State::Recording(recording) if self.complete().is_some() => {
@@ -235,7 +236,7 @@ impl Validator {
         }
     }
 
-    /// The answer with this body, which is all that was fed, once it has ended.
+    /// The answer with this body, all bytes fed, once it has ended.
     ///
     /// # Errors
     ///

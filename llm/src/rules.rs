@@ -1,4 +1,5 @@
-//! The operator's lists: which parts of a request are out of the key, in it, or a reason to pass by.
+//! The operator's lists: which parts of a request are out of the key, in it, or a reason to pass
+//! by.
 
 use alloc::format;
 use alloc::string::String;
@@ -66,9 +67,10 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// One line that names the list, the pattern and what is wrong with it: a pattern that is
-    /// empty or too long; a header or cookie that no request can have; a pattern that would take the
-    /// tenant or the question itself out of the key; a field in two lists that contradict each other.
+    /// One line that names the list, the pattern and what is wrong with it: a pattern that is empty
+    /// or too long; a header or cookie that no request can have; a pattern that would take the
+    /// tenant or the question itself out of the key; a field in two lists that contradict each
+    /// other.
     pub fn check(&self, tenant_header: Option<&str>) -> Result<(), String> {
         for (list, patterns) in self.lists() {
             if patterns.len() > PATTERNS_MAX {
@@ -153,8 +155,8 @@ fn is_in_header_name(byte: u8) -> bool {
 ///
 /// # Errors
 ///
-/// One line that says what is wrong with it: it is no header name in lower case, or the header never
-/// reaches the cache as the gateway has sent it.
+/// One line that says what is wrong with it: it is no header name in lower case, or the header
+/// never reaches the cache as the gateway has sent it.
 pub fn check_tenant_header(name: &str) -> Result<(), String> {
     if name.is_empty() || !name.bytes().all(is_in_header_name) || name.contains('*') {
         return Err(format!(

@@ -1,14 +1,14 @@
-//! Keys that split: requests with the same question that differ in a header, a cookie, a parameter of
-//! the query, or a field of the body beside the question.
+//! Keys that split: requests with the same question that differ in a header, a cookie, a parameter
+//! of the query, or a field of the body beside the question.
 //!
 //! A proxy that adds an id to each request makes every request a miss. A single miss does not show
 //! why; two compared misses do. [`Traits`] are hashes of a request's parts, and [`Splits`] compares
 //! them with those of recent misses. Both are for misses only; no key, and so no answer, depends on
 //! them.
 //!
-//! Hashes are made with the caller's seed, a random one for each process, and with the tenant. So they
-//! cannot be guessed, or compared across processes or tenants. Names of parts leave this module,
-//! values never do.
+//! Hashes are made with the caller's seed, a random one for each process, and with the tenant. So
+//! they cannot be guessed, or compared across processes or tenants. Names of parts leave this
+//! module, values never do.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -39,7 +39,8 @@ const NAMES_MAX: usize = 64;
 /// Stands for a name that is not shown.
 const OTHER: &str = "other";
 
-/// Fields of a body that make up the question. Requests that differ in these want different answers.
+/// Fields of a body that make up the question. Requests that differ in these want different
+/// answers.
 const ASKED: &[&str] = &[
     // The question.
     "content",
@@ -313,7 +314,7 @@ fn told(name: &str) -> &str {
 ///
 /// Memory is bounded: of each miss at most 64 hashes of parts are kept, and 64 names in all.
 pub struct Splits {
-    /// Each at the place that its hash says; a newer one replaces an older one.
+    /// Each at the place given by its hash; a newer miss replaces an older one.
     recent: Vec<Seen>,
     told: Vec<(By, String)>,
 }
@@ -386,8 +387,8 @@ impl Splits {
 }
 
 impl Traits {
-    /// The parts that are not in `seen` with the same value; none if too many differ, or too many of
-    /// `seen` are missing here.
+    /// The parts that are not in `seen` with the same value; none if too many differ, or too many
+    /// of `seen` are missing here.
     fn differing(&self, seen: &[(u64, u64)]) -> Vec<(By, &str)> {
         let mut differing: Vec<(By, &str)> = Vec::new();
         let mut count = 0;

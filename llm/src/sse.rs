@@ -32,8 +32,8 @@ pub(crate) enum Flow {
 /// The data of the frame that ends OpenAI's older streams.
 pub(crate) const DONE: &[u8] = b"[DONE]";
 
-/// Cuts a stream into frames. It holds the bytes of the incomplete frame: never more than the stream so
-/// far, which the caller bounds.
+/// Cuts a stream into frames. It holds the bytes of the incomplete frame: never more than the
+/// stream so far, which the caller bounds.
 #[derive(Default)]
 pub(crate) struct Frames {
     /// The part of a line whose end has not come yet.

@@ -1,8 +1,8 @@
 //! The life that an answer, or its head, states: how old it is already, and until when it may be
 //! served.
 //!
-//! Clock-free: ages and lives in seconds, ends in seconds since 1970. [`Stated::within`] combines them
-//! with the operator's rule and the time.
+//! Clock-free: ages and lives in seconds, ends in seconds since 1970. [`Stated::within`] combines
+//! them with the operator's rule and the time.
 
 use core::time::Duration;
 
@@ -38,7 +38,7 @@ pub struct Stated {
 pub struct Term {
     /// When it was new, in milliseconds since 1970.
     pub stored_at_ms: u64,
-    /// From when on it is not served any more, in milliseconds since 1970. None is never.
+    /// When it expires, in milliseconds since 1970. None is never.
     pub expires_at_ms: Option<u64>,
 }
 
@@ -51,12 +51,12 @@ impl Term {
 }
 
 impl Stated {
-    /// How an answer is stored that has just come, and that lives for `ttl` by the operator's rule,
-    /// from when it was new. No rule makes it live longer than it states itself.
+    /// The times of an answer that has just come and lives for `ttl` by the operator's rule,
+    /// counted from when it was new. No rule makes it live longer than it states itself.
     ///
     /// # Errors
     ///
-    /// It is over already: [`Rejected::Expired`].
+    /// It has expired already: [`Rejected::Expired`].
     pub fn within(self, ttl: Option<Duration>, now_ms: u64) -> Result<Term, Rejected> {
         let ms = |seconds: u64| seconds.saturating_mul(1000);
         let stored_at_ms = now_ms.saturating_sub(ms(self.age_seconds));

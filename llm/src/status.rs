@@ -33,23 +33,22 @@ pub enum Status {
         /// For how many seconds more the answer stays; none if it never expires.
         ttl_seconds: Option<u64>,
     },
-    /// From the cache, where the answer had expired, as the provider has failed.
+    /// From the cache, although expired, because the provider failed.
     Stale {
         /// The provider's status; none if it did not answer.
         fwd_status: Option<u16>,
         /// For how many seconds the answer had expired.
         expired_seconds: u64,
     },
-    /// By the provider: the answer was not there.
+    /// From the provider: a miss.
     Miss,
-    /// By the provider, which another request for the same answer was already asking.
+    /// From the provider, by another request's fill.
     Collapsed,
     /// From the provider, except the cached part of a batch.
     Partial,
-    /// By the provider, because the client wanted it so (`Cache-Control: no-cache`).
+    /// From the provider, because the client asked for that (`Cache-Control: no-cache`).
     Refresh,
-    /// By us, with 504: the answer was not there, and the client wanted nothing else
-    /// (`Cache-Control: only-if-cached`).
+    /// Our own 504: a miss, and the client wanted only a hit (`Cache-Control: only-if-cached`).
     Absent,
     /// By the provider, untouched.
     Bypass(Bypass),
@@ -107,9 +106,9 @@ impl Status {
 }
 
 /// The value of [`CACHE_STATUS`] of an answer that other caches have marked already. RFC 9211 has a
-/// list, from the cache nearest the provider to the one nearest the client, which is `own`. `others`
-/// are the existing values, in order. Values that readers could not separate from `own` (a quote that
-/// never closes, bytes that are no text) are left out, and so is a list over 4096 bytes.
+/// list, from the cache nearest the provider to the one nearest the client, which is `own`.
+/// `others` are the existing values, in order. Values that readers could not separate from `own` (a
+/// quote that never closes, bytes that are no text) are left out, and so is a list over 4096 bytes.
 pub fn cache_status_after<'v>(others: impl Iterator<Item = &'v [u8]>, own: &str) -> String {
     let mut list = String::new();
     for value in others {

@@ -42,8 +42,8 @@ impl Tenant {
         Self::of(&head, &policy, Api::ChatCompletions)
     }
 
-    /// Reads a tenant as operators write it: 64 digits, 0 to 9 and a to f, so that each tenant has one
-    /// spelling. None for anything else.
+    /// Reads a tenant as operators write it: 64 digits, 0 to 9 and a to f, so that each tenant has
+    /// one spelling. None for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let digit = |byte: u8| match byte {
             b'0'..=b'9' => Some(byte - b'0'),
@@ -63,8 +63,8 @@ impl Tenant {
 
     /// The tenant of a request; none if it names none and anonymous requests may not share.
     ///
-    /// The trusted header, if configured, names the tenant in place of the credential, so that a team
-    /// may rotate its keys. A request without it belongs to its credential.
+    /// The trusted header, if configured, names the tenant in place of the credential, so that a
+    /// team may rotate its keys. A request without it belongs to its credential.
     pub(crate) fn of(head: &Head<'_>, policy: &Policy<'_>, api: Api) -> Option<Self> {
         if let Some(trusted) = policy.tenant_header
             && head.values(trusted).any(names_somebody)
@@ -107,8 +107,8 @@ impl Tenant {
     }
 }
 
-/// An empty credential is none, and so is the word `Bearer` alone: a client with an empty API key sends
-/// that.
+/// An empty credential is none, and so is the word `Bearer` alone: a client with an empty API key
+/// sends that.
 fn names_somebody(value: &[u8]) -> bool {
     let value = value.trim_ascii();
     !value.is_empty() && !value.eq_ignore_ascii_case(b"bearer")

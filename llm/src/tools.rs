@@ -1,5 +1,5 @@
-//! Which tools the client runs. A tool that the provider runs makes an answer depend on its results at
-//! that moment.
+//! Which tools the client runs. A tool that the provider runs makes an answer depend on its results
+//! at that moment.
 
 use crate::json::{Kind, Value};
 

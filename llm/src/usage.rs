@@ -1,7 +1,7 @@
 //! The usage that an answer states: the tokens that a hit saves.
 //!
-//! Nothing is counted here. An answer without a usage, such as a stream whose client did not ask for
-//! it, has none.
+//! Nothing is counted here. An answer without a usage, such as a stream whose client did not ask
+//! for it, has none.
 
 use crate::json::{self, Kind, Value};
 use crate::sse::{Flow, Frames};
@@ -19,7 +19,7 @@ pub struct Usage {
 }
 
 impl Shape {
-    /// The usage that an answer of this shape tells; none if it tells nothing.
+    /// The usage that an answer of this shape states; none if it states none.
     ///
     /// Reads the whole body: better once, when it is stored, than on every hit.
     pub fn usage(self, body: &[u8]) -> Option<Usage> {
@@ -100,7 +100,7 @@ struct Counts {
 impl Counts {
     /// Reads a document, or the many that are one answer.
     fn read(&mut self, text: &[u8], names: &Names) {
-        // Most frames of a stream tell nothing, and need not be read for that.
+        // Most frames of a stream have no usage, and need not be read.
         const TOLD: &[u8] = b"usage";
         if !text.windows(TOLD.len()).any(|window| window == TOLD) {
             return;

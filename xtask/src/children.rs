@@ -1,4 +1,4 @@
-//! The programs that `run` starts: their first words, their deaths, and their orderly end.
+//! The programs that `run` starts: their first lines, their failures, and their orderly end.
 //!
 //! They stay in our process group, so that a terminal's Ctrl-C reaches them even if we are
 //! killed; all but Envoy, which cuts its requests on such a signal and is asked to let them end
@@ -81,8 +81,8 @@ impl Running {
         }
     }
 
-    /// Asks the program to stop, and waits until it has. Kills it if it does not, or once `hurry` says
-    /// that the user has asked a second time.
+    /// Asks the program to stop, and waits until it has. Kills it if it does not, or once `hurry`
+    /// says that the user has asked a second time.
     pub(crate) fn stop(mut self, hurry: impl Fn() -> bool) -> Result<()> {
         if let Ok(None) = self.child.try_wait() {
             // It may just have ended by itself; ignore that.

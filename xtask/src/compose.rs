@@ -1,7 +1,7 @@
 //! `tests/compose`, the tool with which the tests plug components into each other.
 //!
-//! It is a workspace of its own: within ours, it would make cargo choose other features of wasmtime's
-//! dependencies, and compile wasmtime once more.
+//! It is a workspace of its own: within ours, it would make cargo choose other features of
+//! wasmtime's dependencies, and compile wasmtime once more.
 
 use std::path::PathBuf;
 

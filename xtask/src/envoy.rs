@@ -164,7 +164,7 @@ fn version_of(envoy: &Path) -> Result<(u32, u32)> {
         });
     }
     let text = said.recv_timeout(VERSION_TIME_MAX);
-    // It has said all it has to say, or too little in too long a time.
+    // Its version is read, or it took too long.
     let _ = child.kill();
     let _ = child.wait();
     let text = text.map_err(|_| {

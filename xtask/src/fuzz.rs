@@ -1,8 +1,8 @@
 //! The fuzz targets of `tests/fuzz`: built with a fuzzer's flags, started with the inputs of
 //! `tests/vectors` and `tests/fuzz/answers`, and run for a bounded time in bounded memory.
 //!
-//! It needs only the compiler of all other parts and a C++ compiler; `cargo fuzz` works in that folder
-//! too.
+//! It needs only the compiler of all other parts and a C++ compiler; `cargo fuzz` works in that
+//! folder too.
 
 use std::env;
 use std::fs;
@@ -50,8 +50,8 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
 ///
 /// # Errors
 ///
-/// The target does not exist, this machine cannot build it, or it has found something: the text names
-/// the file of the input.
+/// The target does not exist, this machine cannot build it, or it has found something: the text
+/// names the file of the input.
 pub(crate) fn fuzz(target: Option<&str>, seconds: u64) -> Result<()> {
     if let Err(why) = able() {
         bail!("fuzz targets cannot be built here: {why}");

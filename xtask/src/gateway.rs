@@ -1,5 +1,5 @@
-//! The Envoy of `cargo xtask run`: in front of the same provider and the same cache as the daemon, with
-//! `envoy/envoy.yaml` as its configuration, except for addresses and paths.
+//! The Envoy of `cargo xtask run`: in front of the same provider and the same cache as the daemon,
+//! with `envoy/envoy.yaml` as its configuration, except for addresses and paths.
 
 use std::env;
 use std::fs;
@@ -120,7 +120,7 @@ impl Gateway {
         self.running.check()
     }
 
-    /// Has it take no more clients, lets its requests come to their end, and ends it.
+    /// Makes it refuse new clients, waits for its requests to end, and ends it.
     pub(crate) fn stop(mut self, hurry: impl Fn() -> bool) -> Result<()> {
         let deadline = Instant::now() + DRAIN_TIME_MAX;
         if admin::ask(self.admin, "POST", "/drain_listeners").is_some() {

@@ -1,8 +1,8 @@
 //! Removes the build output of checkouts that are gone.
 //!
 //! `.cargo/config.toml` puts intermediate output outside the checkout, so deleting a checkout
-//! leaves it behind. In each such folder a file of ours names the checkout; folders without that file
-//! are left alone. An error in here must not stop a build.
+//! leaves it behind. In each such folder a file of ours names the checkout; folders without that
+//! file are left alone. An error in here must not stop a build.
 
 use std::fs;
 use std::io;

@@ -23,7 +23,8 @@ const MAJOR_MIN: u32 = 20;
 /// At most some 150 packages, 100 MB.
 const INSTALL_TIME_MAX: Duration = Duration::from_secs(600);
 
-/// The files from which npm makes a folder. The lock has a checksum of each package, and no addresses.
+/// The files from which npm makes a folder. The lock has a checksum of each package, and no
+/// addresses.
 const FILES: [&str; 3] = [".npmrc", "package.json", "package-lock.json"];
 
 /// A file in the folder that names its sources; written last.
@@ -36,7 +37,8 @@ const NODE_WHEELS: &str = "tests/node/requirements.txt";
 ///
 /// # Errors
 ///
-/// The packages cannot be installed, or Node.js is missing and skips are refused; the text says why.
+/// The packages cannot be installed, or Node.js is missing and skips are refused; the text says
+/// why.
 pub(crate) fn set_up(skips: Skips) -> Result<Option<PathBuf>> {
     match packages_of("tests/js", &FILES, "js")? {
         Ok(packages) => Ok(Some(packages)),
@@ -48,8 +50,8 @@ pub(crate) fn set_up(skips: Skips) -> Result<Option<PathBuf>> {
 }
 
 /// Installs a Node.js in which WebAssembly can wait for promises (`WebAssembly.Suspending`), unless
-/// the current one can. Components with async functions need it. If npm has none for this machine, it
-/// is skipped.
+/// the current one can. Components with async functions need it. If npm has none for this machine,
+/// it is skipped.
 ///
 /// # Errors
 ///
@@ -67,8 +69,9 @@ pub(crate) fn set_up_suspending(skips: Skips) -> Result<()> {
     Ok(())
 }
 
-/// Has npm make the folder of that name under `target/` from these files in `source`, [`FILES`] among
-/// them, unless it exists and was made from the same. Returns the folder, or why this machine cannot.
+/// Has npm make the folder of that name under `target/` from these files in `source`, [`FILES`]
+/// among them, unless it exists and was made from the same. Returns the folder, or why this machine
+/// cannot.
 ///
 /// # Errors
 ///
@@ -138,8 +141,8 @@ pub(crate) fn command(program: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// The search path in which `node` and `npm` are new enough: this process's, or with pip's folder in
-/// front. The inner error says why none is.
+/// The search path in which `node` and `npm` are new enough: this process's, or with pip's folder
+/// in front. The inner error says why none is.
 ///
 /// # Errors
 ///

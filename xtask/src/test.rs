@@ -12,8 +12,8 @@ use crate::{compose, envoy, fuzz, languages, machine, node, python, schedules, w
 ///
 /// # Errors
 ///
-/// A check failed, or its tools cannot be installed. A part that cannot run on this machine is an error
-/// if skips are refused.
+/// A check failed, or its tools cannot be installed. A part that cannot run on this machine is an
+/// error if skips are refused.
 pub(crate) fn test(skips: Skips) -> Result<()> {
     // Checks that take a second come before checks that take minutes.
     step(&mut cargo(&["fmt", "--all", "--check"]))?;
@@ -69,11 +69,11 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
     fuzz::fuzz_if_able(skips)
 }
 
-/// Builds the documentation; a broken link is an error. Clippy has just checked nearly all of the code,
-/// so this takes seconds.
+/// Builds the documentation; a broken link is an error. Clippy has just checked nearly all of the
+/// code, so this takes seconds.
 fn docs() -> Result<()> {
-    // Without features, some links of the crate's page lead nowhere. This build is only a check, so it
-    // goes elsewhere.
+    // Without features, some links of the crate's page lead nowhere. This build is only a check, so
+    // it goes elsewhere.
     let alone = ["-p", "reflex-host", "--lib", "--no-default-features"];
     let elsewhere = reflex_guest_build::target_dir().join("doc-of-the-cache-alone");
     step(doc(&alone).env("CARGO_TARGET_DIR", elsewhere))?;

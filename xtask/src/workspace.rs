@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-/// The whole workspace, not only packages with binaries: the requested packages decide the features of
-/// wasmtime, which should be compiled once for these and the tests.
+/// The whole workspace, not only packages with binaries: the requested packages decide the features
+/// of wasmtime, which should be compiled once for these and the tests.
 pub(crate) const BINARIES: [&str; 3] = ["--workspace", "--bins", "--lib"];
 
 /// Prefixes of the variables that the outer cargo sets about this program. Some build scripts read

@@ -16,8 +16,8 @@ const TIME_MAX: Duration = Duration::from_secs(900);
 ///
 /// # Errors
 ///
-/// apt-get is missing, this process is not root's, or apt-get failed. The text says which, and in the
-/// second case the command to run.
+/// apt-get is missing, this process is not root's, or apt-get failed. The text says which, and in
+/// the second case the command to run.
 pub fn install(packages: &[&str], say: &dyn Fn(&str)) -> Result<(), String> {
     let names = packages.join(" ");
     let apt = Path::new("/usr/bin/apt-get");

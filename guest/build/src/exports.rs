@@ -1,6 +1,6 @@
 //! Removes exports from a core module. A host calls every export: Envoy enters the module once more
-//! for each request to be logged, which costs 2 µs, although our filter logs none. The SDK exports all
-//! callbacks.
+//! for each request to be logged, which costs 2 µs, although our filter logs none. The SDK exports
+//! all callbacks.
 
 /// The section that lists a module's exports.
 const EXPORT_SECTION: u8 = 7;

@@ -58,8 +58,8 @@ pub fn core_module(package: &str) -> Result<PathBuf, String> {
 /// Exports of proxy-wasm's SDK that no filter of ours uses.
 const UNUSED_EXPORTS: [&str; 1] = ["proxy_on_log"];
 
-/// For build scripts: builds the component of `package` and copies it into `OUT_DIR`. The crate gets
-/// its path as the environment variable `variable`, and cargo learns when to run this again.
+/// For build scripts: builds the component of `package` and copies it into `OUT_DIR`. The crate
+/// gets its path as the environment variable `variable`, and cargo learns when to run this again.
 ///
 /// The copy matters: `OUT_DIR` exists as long as cargo's record of having run the script, whereas
 /// `target/` may be deleted while that record stays.

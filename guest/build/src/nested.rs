@@ -1,8 +1,8 @@
 //! The cargo inside cargo: one guest crate, for wasm, from within a build script or `xtask`.
 //!
-//! The outer cargo holds the lock of its build folder while a build script runs, so the inner one gets
-//! folders of its own. It gets none of the outer environment, which describes another crate for another
-//! target, and under `cargo clippy` names a wrapper that emits no code.
+//! The outer cargo holds the lock of its build folder while a build script runs, so the inner one
+//! gets folders of its own. It gets none of the outer environment, which describes another crate
+//! for another target, and under `cargo clippy` names a wrapper that emits no code.
 
 use std::env;
 use std::ffi::OsString;
@@ -26,8 +26,8 @@ const RUSTFLAGS: [&str; 4] = [
 /// The profile of the workspace that guests are built in.
 const PROFILE: &str = "wasm";
 
-/// Of the variables that [`concerns_cargo`], those that the inner cargo gets: where files and network
-/// are, and how to share the processors.
+/// Of the variables that [`concerns_cargo`], those that the inner cargo gets: where files and
+/// network are, and how to share the processors.
 const KEPT: [&str; 7] = [
     "CARGO_HOME",
     "CARGO_HTTP_",

@@ -23,8 +23,8 @@ pub const OVERRIDE: &str = "REFLEX_WASM_STD";
 /// The target of every guest.
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
-/// rustup downloads some 20 MB. Where its server cannot be reached it may try for a long time,
-/// and the next way deserves its turn.
+/// rustup downloads some 20 MB. If its server cannot be reached it may try for a long time, and the
+/// next way should be tried.
 const RUSTUP_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// The oldest compiler that builds the workspace; `rust-version` in `Cargo.toml` says the same.
@@ -87,8 +87,8 @@ impl WasmStd {
         }
     }
 
-    /// Finds a standard library, or installs one. `say` gets a line before each step that takes time
-    /// or changes the machine, and a line at the end that names the way taken.
+    /// Finds a standard library, or installs one. `say` gets a line before each step that takes
+    /// time or changes the machine, and a line at the end that names the way taken.
     ///
     /// # Errors
     ///

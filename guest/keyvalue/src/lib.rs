@@ -2,8 +2,8 @@
 //! cache runs on hosts that do not know us.
 //!
 //! Names become keys by the same rules as everywhere (`reflex-llm`). Without an operator's policy,
-//! requests without a credential are refused, and entries live for an hour unless they say otherwise.
-//! The store decides itself how to make room.
+//! requests without a credential are refused, and entries live for an hour unless they say
+//! otherwise. The store decides itself how to make room.
 
 pub mod record;
 

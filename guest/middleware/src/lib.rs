@@ -1,8 +1,8 @@
 //! The middleware component: a `wasi:http` handler in front of another one.
 //!
 //! It reads as the flow does: classify, look up, then replay or forward and record. `reflex-llm`
-//! interprets requests. Bodies stay with the host, except the body of a request that may be answered
-//! from the cache, which has to be read for its key.
+//! interprets requests. Bodies stay with the host, except the body of a request that may be
+//! answered from the cache, which has to be read for its key.
 
 mod batch;
 pub mod bindings;
@@ -65,7 +65,7 @@ impl Guest for Middleware {
             Ok(examined) => examined,
             Err(reason) => return bypass(peeked.request, reason).await,
         };
-        // Of several answers to one request, each is an answer to the whole.
+        // With several answers to one request, batches are kept as a whole.
         let batch = match policy.samples {
             0 | 1 => Batch::of(&candidate, &body),
             _ => None,
@@ -193,8 +193,8 @@ fn sample(key: &cache::Key, samples: u32) -> cache::Key {
     }
 }
 
-/// Lookups for one request: the first, one as a leader, and one more each time a leader ends without
-/// an answer. After the last the request asks alone.
+/// Lookups for one request: the first, one as a leader, and one more each time a leader ends
+/// without an answer. After the last the request asks alone.
 const LOOKS_MAX: usize = 4;
 
 /// The cached answer, if this client accepts it.

@@ -1,5 +1,5 @@
-//! The policy component: it serves hits, asks the provider for everything else, and keeps answers as the
-//! operator's rules say. A start for your own policies.
+//! The policy component: it serves hits, asks the provider for everything else, and keeps answers
+//! as the operator's rules say. A start for your own policies.
 //!
 //! It needs no WASI and makes no copies: the request stays with the host, and so does the entry.
 
@@ -29,7 +29,7 @@ impl Guest for Policy {
             Ok(Some(entry)) => Decision::Serve(entry),
             Ok(None) => Decision::Ask(Keeping { ttl_seconds: None }),
             Err(Error::Bypass(reason)) => Decision::Pass(reason),
-            // Trouble of the cache is never the caller's.
+            // An error of the cache must not fail the request.
             Err(_) => Decision::Pass("unavailable".into()),
         }
     }

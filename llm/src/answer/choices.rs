@@ -50,7 +50,8 @@ impl Choices {
         }
     }
 
-    /// Judges one chunk. A chunk without choices has the usage, or the results of the prompt's filter.
+    /// Judges one chunk. A chunk without choices has the usage, or the results of the prompt's
+    /// filter.
     pub(super) fn chunk(&mut self, root: Value<'_>, rules: Rules) -> Result<(), Rejected> {
         if !is_of(root, self.content) {
             return Err(Rejected::Unexpected);
@@ -96,8 +97,8 @@ fn is_of(root: Value<'_>, content: Content) -> bool {
     content == Content::Message || !is_chat
 }
 
-/// Whether clients pass over a chunk without choices: the usage (Mistral at Vertex AI, vLLM's forks,
-/// Bedrock), or the results of Azure's filter for the prompt.
+/// Whether clients pass over a chunk without choices: the usage (Mistral at Vertex AI, vLLM's
+/// forks, Bedrock), or the results of Azure's filter for the prompt.
 fn is_aside(root: Value<'_>) -> bool {
     let label = root.get("object").and_then(Value::string);
     let labels: [&[u8]; 2] = [b"chat.completion", b"text_completion"];

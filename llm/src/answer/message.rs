@@ -97,7 +97,7 @@ impl Message {
     }
 }
 
-/// It happens that a model says nothing. Asked again, it may.
+/// A model may answer without content. Another try may have some.
 fn is_something(said: Said) -> Result<(), Rejected> {
     match said {
         Said::Something => Ok(()),

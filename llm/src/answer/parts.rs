@@ -68,7 +68,7 @@ impl Parts {
         {
             return Err(Rejected::Unexpected);
         }
-        // It happens that a model stops before it has said anything. Asked again, it may.
+        // A model may stop without any content. Another try may have some.
         match self.0.iter().all(|part| part.said == Said::Something) {
             true => Ok(()),
             false => Err(Rejected::Empty),

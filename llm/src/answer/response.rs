@@ -13,8 +13,8 @@ const INCOMPLETE: Endings = Endings {
     refused: &[],
 };
 
-/// Items of the model's own words, or its calls to the client. Any other item is, or may be, the trace
-/// of a tool that the provider ran.
+/// Items of the model's own words, or its calls to the client. Any other item is, or may be, the
+/// trace of a tool that the provider ran.
 const ITEMS: [&[u8]; 4] = [
     b"message",
     b"reasoning",

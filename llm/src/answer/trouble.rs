@@ -51,8 +51,8 @@ fn is_bad_code(code: Value<'_>) -> bool {
     }
 }
 
-/// Whether the moderation that OpenAI was asked for beside the answer could not be had, be it of
-/// the input or of the output.
+/// Whether the moderation that OpenAI was asked for beside the answer failed, for the input or for
+/// the output.
 fn has_failed(moderation: Value<'_>) -> bool {
     moderation.members().any(|(_, result)| {
         let kind = result.get("type").and_then(Value::string);

@@ -1,10 +1,10 @@
 //! The objects that each API defines, by where they stand in a request.
 //!
-//! Where the API defines each member of an object, the order of the members has no meaning, and they
-//! are sorted before they are hashed. Everywhere else the order is the user's, and models see it: a
-//! provider writes the fields of an answer in the order of its schema, and puts tools and arguments
-//! into the prompt as they are spelled. So only objects listed here are sorted, and the values of
-//! their unlisted members keep their order.
+//! Where the API defines each member of an object, the order of the members has no meaning, and
+//! they are sorted before they are hashed. Everywhere else the order is the user's, and models see
+//! it: a provider writes the fields of an answer in the order of its schema, and puts tools and
+//! arguments into the prompt as they are spelled. So only objects listed here are sorted, and the
+//! values of their unlisted members keep their order.
 
 /// The definition of the objects at one place.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub(crate) struct Known {
     pub(crate) is_sorted: bool,
     /// Whether they may carry a hint to the provider's own prompt cache, which is out of the key.
     pub(crate) has_hints: bool,
-    /// Members that hold, directly or in arrays, objects of which something is known.
+    /// Members that hold, directly or in arrays, objects with definitions of their own.
     inside: &'static [(&'static str, &'static Known)],
 }
 
@@ -26,7 +26,7 @@ impl Known {
     }
 }
 
-/// The user's own, all the way down: schemas, arguments, metadata, and whatever is not known.
+/// The user's own, at all depths: schemas, arguments, metadata, and anything unknown.
 pub(crate) static FREE: Known = Known {
     is_sorted: false,
     has_hints: false,
@@ -96,8 +96,8 @@ pub(super) static OPENAI: Known = sorted(&[
     ("tool_choice", &CALL),
 ]);
 
-/// An item of a response's input: a message, a call, the output of a call. Objects in a call, such as
-/// an action, are the user's.
+/// An item of a response's input: a message, a call, the output of a call. Objects in a call, such
+/// as an action, are the user's.
 static ITEM: Known = block(&[("content", &PART), ("output", &PART), ("summary", &OPTIONS)]);
 
 pub(super) static RESPONSES: Known = sorted(&[

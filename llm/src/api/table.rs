@@ -1,7 +1,7 @@
 //! The table of the APIs.
 //!
-//! A row lists only exceptions to the general rule, which is that every field of the request changes
-//! the answer.
+//! A row lists only exceptions to the general rule, which is that every field of the request
+//! changes the answer.
 
 use super::objects::{self, Known};
 use crate::json::Value;
@@ -24,7 +24,7 @@ pub(crate) struct Row {
     pub(crate) hint: &'static str,
     /// Where a request may name its temperature, one member inside the other.
     pub(crate) temperature_at: &'static [&'static [&'static str]],
-    /// How its answers say that they are whole and good.
+    /// How its answers show that they are whole and good.
     pub(crate) answer: Answer,
     /// The names of token counts in its answers.
     pub(crate) usage: &'static usage::Names,
@@ -106,8 +106,8 @@ pub(crate) enum ErrorShape {
 pub(crate) enum Field {
     /// Cannot change the answer: out of the key.
     Ignored,
-    /// Names the user or the purpose. Out of the key if the provider is known to ignore it: a gateway
-    /// may route by it, and an agent remember by it.
+    /// Names the user or the purpose. Out of the key if the provider is known to ignore it: a
+    /// gateway may route by it, and an agent remember by it.
     Names,
     /// Options of the provider's prompt cache: out of the key as far as they are known, and bypasses
     /// if they ask for no answer.
@@ -227,7 +227,7 @@ pub(super) const EMBEDDINGS: Row = Row {
     error: ErrorShape::OpenAi,
 };
 
-/// With the version in front, for threads of OpenAI's assistants have `/messages` of their own.
+/// With the version in front, because threads of OpenAI's assistants have `/messages` of their own.
 pub(super) const ANTHROPIC_MESSAGES: Row = Row {
     json_name: "anthropic-messages",
     sse_name: "anthropic-messages+sse",

@@ -21,8 +21,8 @@ pub enum Found {
 }
 
 impl Found {
-    /// From the answers to a batch's elements, in their order: the age of each and its remaining life,
-    /// in seconds; none without an answer.
+    /// From the answers to a batch's elements, in their order: the age of each and its remaining
+    /// life, in seconds; none without an answer.
     pub fn of(
         control: &Control,
         answers: impl IntoIterator<Item = Option<(u64, Option<u64>)>>,

@@ -72,8 +72,8 @@ pub struct Frame {
 }
 
 impl Vectors {
-    /// Finds the parts of the answer to `count` texts, which a [`Recorder`](crate::Recorder) has found
-    /// good. None if it is not certain which part belongs to which text, or to all.
+    /// Finds the parts of the answer to `count` texts, which a [`Recorder`](crate::Recorder) has
+    /// found good. None if it is not certain which part belongs to which text, or to all.
     pub fn read(text: &[u8], count: usize) -> Option<Self> {
         let (mut data, mut model, mut usage) = (None, None, None);
         for (key, value) in spans::members(text, spans::root(text)?)? {

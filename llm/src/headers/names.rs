@@ -1,9 +1,9 @@
 //! The names of headers and cookies that cannot change an answer, by family.
 //!
 //! A name belongs here if its value is about the connection, the moment, the way here, the program
-//! that asks, or how a request is measured. Most of these differ with each request, and a single one
-//! in the key means no hit at all. The user, the country, and choices made for the request stay in the
-//! key, whatever their names.
+//! that asks, or how a request is measured. Most of these differ with each request, and a single
+//! one in the key means no hit at all. The user, the country, and choices made for the request stay
+//! in the key, whatever their names.
 
 /// Headers, by name.
 pub(super) const HEADERS: [&str; HEADERS_COUNT] = ordered([
@@ -144,8 +144,8 @@ pub(super) const HEADERS: [&str; HEADERS_COUNT] = ordered([
     "apim-request-id",
     "amz-sdk-invocation-id",
     "amz-sdk-request",
-    // Ids that LLM gateways and their observers give a request. Their headers about users and prompts
-    // stay in the key.
+    // Ids that LLM gateways and their observers give a request. Their headers about users and
+    // prompts stay in the key.
     "cf-aig-event-id",
     "cf-aig-log-id",
     "helicone-request-id",

@@ -126,9 +126,9 @@ impl<'t> Reader<'t> {
     fn push(&mut self, kind: Kind, start: usize, end: usize) -> u32 {
         let nodes = &mut self.document.nodes;
         if nodes.len() == nodes.capacity() && nodes.len() >= DOUBLED_MAX {
-            // By doubling, a document of tiny values would take twice the memory that it needs, and a
-            // guest's memory never shrinks. Each further node has one of these bytes before it, except
-            // this node and the first of a container just entered.
+            // By doubling, a document of tiny values would take twice the memory that it needs, and
+            // a guest's memory never shrinks. Each further node has one of these bytes before it,
+            // except this node and the first of a container just entered.
             let is_mark = |byte: &&u8| matches!(byte, b',' | b':' | b'[' | b'{');
             let rest = self.document.text.get(self.at..).unwrap_or_default();
             let most = rest.iter().filter(is_mark).count() + 2;
@@ -165,7 +165,7 @@ impl<'t> Reader<'t> {
             let ordered =
                 |keys: &[u32]| keys.is_sorted_by(|&a, &b| document.bytes(a) < document.bytes(b));
             if !ordered(keys) {
-                // Sorted rather than compared pair by pair: a body may be nothing but keys.
+                // Sorted, not compared pair by pair: a body may consist of keys only.
                 keys.sort_unstable_by(|&a, &b| document.bytes(a).cmp(document.bytes(b)));
                 if !ordered(keys) {
                     return Err(Invalid::DuplicateKey);

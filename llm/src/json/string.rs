@@ -53,7 +53,7 @@ pub(crate) fn run(text: &[u8]) -> usize {
     cursor.at
 }
 
-/// Goes from one byte that does not stand for itself to the next.
+/// Walks from one byte that does not stand for itself to the next.
 #[derive(Default)]
 struct Cursor {
     at: usize,
@@ -64,8 +64,8 @@ struct Cursor {
 impl Cursor {
     /// Goes to the next quote, backslash or control character, or to the end.
     ///
-    /// Prompts are long, so this is where the time goes: words of 8 bytes, and, once a few of
-    /// them held nothing, blocks that the compiler turns into SIMD.
+    /// Prompts are long, so most of the time is spent here. It checks words of 8 bytes, and after a
+    /// few without such a byte, blocks that the compiler turns into SIMD.
     #[inline]
     fn seek(&mut self, text: &[u8]) -> Option<u8> {
         let mut words = 0;
@@ -93,8 +93,8 @@ impl Cursor {
         None
     }
 
-    /// Skips blocks without such a byte. Lane by lane: a sum over the lanes of each block would keep
-    /// the compiler from using SIMD, so all lanes are checked together at the end.
+    /// Skips blocks without such a byte. Lane by lane: a sum over the lanes of each block would
+    /// keep the compiler from using SIMD, so all lanes are checked together at the end.
     fn skip_blocks(&mut self, text: &[u8]) {
         const LANES: usize = 16;
         let mut high = [0u8; LANES];
@@ -140,8 +140,8 @@ fn marks(word: u64) -> u64 {
 pub(super) enum Halves {
     /// It is an error.
     Refused,
-    /// It becomes three bytes, by the rule of UTF-8, although the standard excludes halves. No other
-    /// text has these bytes, so keys that differ in a half differ.
+    /// It becomes three bytes, by the rule of UTF-8, although the standard excludes halves. No
+    /// other text has these bytes, so keys that differ in a half differ.
     Kept,
 }
 
