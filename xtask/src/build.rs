@@ -1,4 +1,4 @@
-//! What there is to build, and the benchmark, which is built the same way.
+//! Builds the programs and components, and the benchmark, which is built the same way.
 
 use anyhow::Result;
 

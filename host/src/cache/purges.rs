@@ -1,13 +1,13 @@
-//! Which purges there were, so that nothing that was begun before one is stored after it.
+//! The purges so far, so that no fill from before a purge is stored after it.
 //!
 //! ```text
 //! begin to fetch ─► now: a Mark        …        hold ─► is anything purged since? ─► insert
 //!                              purge: count + 1, noted ─► entries go ─► count + 1 ─► listeners
 //! ```
 //!
-//! A removal of one entry is a purge of that entry. A purge waits for those who hold; so whoever
-//! stores while it holds is either overtaken by the purge, which then removes what was stored, or
-//! sees it.
+//! A removal of one entry is a purge of that entry. A purge waits for every hold. So an insert
+//! under a hold either sees the purge, or ends before it, and the purge then removes what was
+//! stored.
 
 use super::key::CacheKey;
 use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -15,23 +15,23 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, PoisonError, Weak};
 
-/// So many purges are remembered, at some 80 bytes each. Whoever began before the oldest of them
+/// Bound of the remembered purges, at some 80 bytes each. A fill from before the oldest of them
 /// counts as purged: that costs a miss.
 const PURGES_MAX: usize = 4096;
 
-/// What a purge is about.
+/// The subject of a purge.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Purged {
     /// Everything.
     All,
-    /// What this tenant has stored.
+    /// All entries of this tenant.
     Tenant([u8; 32]),
     /// One entry, whether it was there or not.
     Entry(CacheKey),
 }
 
 impl Purged {
-    /// Whether an entry of that key and tenant is among what is purged.
+    /// Whether it covers an entry of that key and tenant.
     pub fn covers(&self, key: &CacheKey, tenant: &[u8; 32]) -> bool {
         match self {
             Self::All => true,
@@ -42,7 +42,7 @@ impl Purged {
 }
 
 impl fmt::Debug for Purged {
-    /// Without key and tenant: they are nothing for a log.
+    /// Without key and tenant: they do not belong in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::All => "All",
@@ -57,14 +57,14 @@ impl fmt::Debug for Purged {
 pub struct Mark(u64);
 
 impl Mark {
-    /// The moment after so many beginnings and ends, as [`Purges::count`] tells them.
+    /// The moment at this [`Purges::count`] of beginnings and ends.
     #[cfg(any(feature = "serve", test))]
     pub(crate) fn at(count: u64) -> Self {
         Self(count)
     }
 }
 
-/// What a purge was about, for those who keep copies and know entries by tenant and digest.
+/// The subject of a purge, for edges, which know entries by tenant and digest.
 #[cfg(any(feature = "serve", test))]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gone {
@@ -73,9 +73,9 @@ pub(crate) enum Gone {
     Digest([u8; 32]),
 }
 
-/// Gone of each purge when it is done.
+/// Called after each purge.
 pub trait PurgeListener: Send + Sync {
-    /// Nobody finds any more what was there before.
+    /// Called once no lookup finds the purged entries any more.
     fn purged(&self, what: &Purged);
 }
 
@@ -150,7 +150,7 @@ impl Log {
 }
 
 impl Purges {
-    /// To be compared with later. What is begun now has met no purge yet.
+    /// The current mark, to compare with later.
     pub fn now(&self) -> Mark {
         Mark(self.read().count)
     }
@@ -165,16 +165,16 @@ impl Purges {
         self.read().has_met(key, tenant, since)
     }
 
-    /// Keeps purges from beginning, for as long as it takes to look and then to store. Meanwhile
-    /// purge nothing, and take no lock that others hold while they look here: either would wait
-    /// for itself.
+    /// Keeps purges from beginning between the check and the insert. Meanwhile the caller must not
+    /// purge, and must not take a lock that other threads hold while they call this: either would
+    /// deadlock.
     pub fn hold(&self) -> Held<'_> {
         Held(self.read())
     }
 
-    /// What was purged, or is being purged, by purges that had not ended at that mark: what was read
-    /// then may be from before them. Each once, at most `most`; `None` when there is more, when it
-    /// is not known, or when it is everything.
+    /// The subjects of the purges that had not ended at that mark: copies read then may be from
+    /// before them. Each subject once, at most `most`. `None` if there are more, if one is unknown,
+    /// or if everything was purged.
     #[cfg(any(feature = "serve", test))]
     pub(crate) fn gone_since(&self, mark: Mark, most: usize) -> Option<Vec<Gone>> {
         let log = self.read();
@@ -200,7 +200,7 @@ impl Purges {
         Some(told)
     }
 
-    /// From now on the listener is told of each purge, as long as it lives.
+    /// Calls the listener for each purge from now on, as long as it lives.
     pub fn listen(&self, listener: &Arc<impl PurgeListener + 'static>) {
         let listener: Weak<dyn PurgeListener> = Arc::downgrade(listener) as _;
         let mut listeners = lock(&self.listeners);
@@ -231,7 +231,7 @@ impl Purges {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Log> {
-        // What is changed under this lock is whole between any two statements.
+        // A panic under this lock leaves the log consistent: each statement does.
         self.log.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -345,7 +345,7 @@ mod tests {
             check(start, Some("d5"));
             check(during, Some("d5"));
         });
-        // What was read while it went on may be from before it.
+        // A copy read during the purge may be from before it.
         check(during, Some("d5"));
         check(purges.now(), Some(""));
         purges.note_named(Purged::Entry(KEY), Some(DIGEST), || ());
@@ -356,14 +356,14 @@ mod tests {
         purges.note(Purged::Tenant([4; 32]), || ());
         check(start, None);
         check(middle, Some("t3 t4"));
-        // Nobody can tell which digest it was.
+        // Its digest is unknown.
         purges.note(Purged::Entry(OTHER), || ());
         check(middle, None);
         let late = purges.now();
         purges.note(Purged::All, || ());
         check(late, None);
         check(Mark::at(purges.count() + 1), None);
-        // More than is remembered, one of which goes on all the time.
+        // More purges than are remembered, one of which never ends meanwhile.
         let open = purges.now();
         purges.note_named(Purged::Entry(KEY), Some(DIGEST), || {
             for _ in 0..PURGES_MAX {
