@@ -307,6 +307,30 @@ impl Cache {
         self.put(new, Wait::No)
     }
 
+    /// As [`insert_now_since`](Self::insert_now_since), under a key that was
+    /// [made of](CacheKey::new) this digest. Edges that keep copies by digest drop their copy of the
+    /// entry that it replaces, if that was live, and of nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As of [`insert_since`](Self::insert_since).
+    pub fn insert_named_now_since(
+        &self,
+        new: NewEntry<'_>,
+        digest: &[u8; 32],
+        since: Mark,
+    ) -> Result<Entry, InsertError> {
+        // Copies of an expired entry are of no use already.
+        let replaces = self.may_contain(new.key, new.now_ms);
+        let entry = self.insert_now_since(new, since)?;
+        // Noted once the new entry can be found: an edge that dropped its copy earlier would fetch the
+        // old one again.
+        if replaces {
+            self.shared.purges.note_replaced(*digest);
+        }
+        Ok(entry)
+    }
+
     /// Waits up to a second until the queue has room for an entry of about this length, for callers
     /// that insert with [`insert_now`](Self::insert_now) on a thread that may wait. Whether it had
     /// room: another thread may take it.

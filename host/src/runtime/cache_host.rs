@@ -464,7 +464,8 @@ impl ReflexCtx {
             now_ms: term.stored_at_ms,
             ttl_ms: term.ttl_ms(),
         };
-        match self.cache.insert_now_since(new, since) {
+        let digest = &key.digest;
+        match self.cache.insert_named_now_since(new, digest, since) {
             Ok(_) => Ok(()),
             Err(error) => {
                 allowance.set(&cache_key, before);

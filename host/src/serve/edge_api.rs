@@ -62,8 +62,8 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Upper bound of the wait for a purge. The purge goes on, but a disk that hangs may take for ever.
 const PURGE_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Bound of the purges that a reply tells one by one. An edge that has missed more drops
-/// everything.
+/// Bound of the purges and replacements that a reply tells one by one. An edge that has missed more
+/// purges drops everything; of more replacements it learns with the next reply.
 const PURGES_TOLD_MAX: usize = 64;
 
 /// The state of the edge API.
@@ -169,8 +169,9 @@ struct Name {
     digest: [u8; 32],
 }
 
-/// Counts the beginnings and the ends of purges. Edges that keep copies compare it, and drop what
-/// was purged since the epoch that they know, or everything if they are not told what that was.
+/// Counts the beginnings and the ends of purges, and replacements. Edges that keep copies compare it,
+/// and drop what is gone since the epoch that they know, or everything if they are not told what
+/// that was.
 ///
 /// For inserts the beginning of a purge counts: answers fetched before it are refused. For copies
 /// the end counts: until then a lookup may find what is about to be purged.
@@ -203,16 +204,16 @@ impl Epoch {
         (epoch == self.of(count)).then(|| Mark::at(count))
     }
 
-    /// What was purged since an epoch, one by one; `None` if an edge with that epoch has to drop
-    /// everything.
-    fn told_since(&self, epoch: &str) -> Option<String> {
+    /// What is gone since an epoch, one by one, and the epoch that covers just that, if that is not
+    /// the newest; `None` if an edge with that epoch has to drop everything.
+    fn told_since(&self, epoch: &str) -> Option<(String, Option<Mark>)> {
         let told = self.purges.gone_since(self.mark(epoch)?, PURGES_TOLD_MAX)?;
         let one = |gone: &Gone| match gone {
             Gone::Tenant(tenant) => format!("tenant={}", hex(tenant)),
             Gone::Digest(digest) => format!("digest={}", hex(digest)),
         };
-        let told: Vec<_> = told.iter().map(one).collect();
-        Some(told.join(", "))
+        let gone: Vec<_> = told.gone.iter().map(one).collect();
+        Some((gone.join(", "), told.up_to))
     }
 }
 
@@ -235,8 +236,13 @@ async fn counted(State(api): State<Arc<EdgeApi>>, request: Request, next: Next) 
     }
     if let Some(known) = known.filter(|known| headers.get(EPOCH) != Some(known))
         && let Ok(since) = known.to_str()
-        && let Some(purged) = api.epoch.told_since(since)
+        && let Some((purged, up_to)) = api.epoch.told_since(since)
     {
+        let tells = headers.get(EPOCH).and_then(|epoch| epoch.to_str().ok());
+        let tells = tells.and_then(|epoch| api.epoch.mark(epoch));
+        if let Some(up_to) = up_to.filter(|up_to| tells.is_none_or(|tells| tells > *up_to)) {
+            set(headers, EPOCH, &api.epoch.of(up_to.count()));
+        }
         set(headers, PURGED_SINCE, since);
         set(headers, PURGED, &purged);
     }

@@ -190,7 +190,8 @@ impl Arrival {
             now_ms: term.stored_at_ms,
             ttl_ms: term.ttl_ms(),
         };
-        let stored = api.cache.insert_now_since(new, since);
+        let digest = &self.name.digest;
+        let stored = api.cache.insert_named_now_since(new, digest, since);
         stored.map_err(|error| match error {
             InsertError::PayloadTooLarge(most) => Refusal::too_large(most),
             InsertError::MetadataTooLarge(most) => Refusal::headers_too_large(most),
