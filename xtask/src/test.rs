@@ -6,7 +6,9 @@ use anyhow::Result;
 use reflex_skip::Skips;
 
 use crate::workspace::{binary, cargo, step};
-use crate::{compose, envoy, fuzz, languages, machine, node, python, schedules, wasm};
+use crate::{
+    compose, envoy, fuzz, instructions, languages, machine, node, python, schedules, wasm,
+};
 
 /// Sets up what the tests need, then formatting, lints, tests.
 ///
@@ -65,6 +67,7 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
             .env("REFLEX_ENVOY_PANIC_WASM", panicking_filter)
             .env("REFLEX_PYTHON", &python),
     )?;
+    instructions::check(skips)?;
     schedules::try_them()?;
     fuzz::fuzz_if_able(skips)
 }
