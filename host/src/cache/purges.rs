@@ -1,16 +1,16 @@
-//! Which purges there were, so that nothing that was begun before one is stored after it.
+//! The purges so far, so that no fill from before a purge is stored after it.
 //!
 //! ```text
 //! begin to fetch ─► now: a Mark        …        hold ─► is anything purged since? ─► insert
 //!                              purge: count + 1, noted ─► entries go ─► count + 1 ─► listeners
 //! ```
 //!
-//! An entry that replaces one which was still an answer is noted, too: those who keep copies let go of
-//! the older one. It keeps nothing else from being stored.
+//! An entry that replaces a live one is noted, too: edges drop their copies of the older one. A
+//! replacement keeps nothing else from being stored.
 //!
-//! A removal of one entry is a purge of that entry. A purge waits for those who hold; so whoever
-//! stores while it holds is either overtaken by the purge, which then removes what was stored, or
-//! sees it.
+//! A removal of one entry is a purge of that entry. A purge waits for every hold. So an insert
+//! under a hold either sees the purge, or ends before it, and the purge then removes what was
+//! stored.
 
 use super::key::CacheKey;
 use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -18,27 +18,27 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, PoisonError, Weak};
 
-/// So many purges are remembered, at some 80 bytes each. Whoever began before the oldest of them
+/// Bound of the remembered purges, at some 80 bytes each. A fill from before the oldest of them
 /// counts as purged: that costs a miss.
 const PURGES_MAX: usize = 4096;
 
-/// So many replacements are remembered, at some 40 bytes each. Whoever keeps copies and has missed
-/// more lets go of all that it has.
+/// Replacements that are remembered, at some 40 bytes each. An edge that has missed more drops all
+/// its copies.
 const REPLACED_MAX: usize = 4096;
 
-/// What a purge is about.
+/// The subject of a purge.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Purged {
     /// Everything.
     All,
-    /// What this tenant has stored.
+    /// All entries of this tenant.
     Tenant([u8; 32]),
     /// One entry, whether it was there or not.
     Entry(CacheKey),
 }
 
 impl Purged {
-    /// Whether an entry of that key and tenant is among what is purged.
+    /// Whether it covers an entry of that key and tenant.
     pub fn covers(&self, key: &CacheKey, tenant: &[u8; 32]) -> bool {
         match self {
             Self::All => true,
@@ -49,7 +49,7 @@ impl Purged {
 }
 
 impl fmt::Debug for Purged {
-    /// Without key and tenant: they are nothing for a log.
+    /// Without key and tenant: they do not belong in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::All => "All",
@@ -64,7 +64,7 @@ impl fmt::Debug for Purged {
 pub struct Mark(u64);
 
 impl Mark {
-    /// The moment after so many beginnings and ends, as [`Purges::count`] tells them.
+    /// The moment at this [`Purges::count`] of beginnings and ends.
     #[cfg(any(feature = "serve", test))]
     pub(crate) fn at(count: u64) -> Self {
         Self(count)
@@ -77,7 +77,7 @@ impl Mark {
     }
 }
 
-/// What is no answer any more, for those who keep copies and know entries by tenant and digest.
+/// What is no answer any more, for edges, which know entries by tenant and digest.
 #[cfg(any(feature = "serve", test))]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gone {
@@ -86,16 +86,16 @@ pub(crate) enum Gone {
     Digest([u8; 32]),
 }
 
-/// What is gone since a mark, and up to which one that is all of it: none is up to now.
+/// What is gone since a mark, and the mark up to which that is complete; `None` is up to now.
 #[cfg(any(feature = "serve", test))]
 pub(crate) struct GoneSince {
     pub(crate) gone: Vec<Gone>,
     pub(crate) up_to: Option<Mark>,
 }
 
-/// Gone of each purge when it is done.
+/// Called after each purge.
 pub trait PurgeListener: Send + Sync {
-    /// Nobody finds any more what was there before.
+    /// Called once no lookup finds the purged entries any more.
     fn purged(&self, what: &Purged);
 }
 
@@ -184,7 +184,7 @@ impl Log {
 }
 
 impl Purges {
-    /// To be compared with later. What is begun now has met no purge yet.
+    /// The current mark, to compare with later.
     pub fn now(&self) -> Mark {
         Mark(self.read().count)
     }
@@ -199,17 +199,17 @@ impl Purges {
         self.read().has_met(key, tenant, since)
     }
 
-    /// Keeps purges from beginning, for as long as it takes to look and then to store. Meanwhile
-    /// purge nothing, and take no lock that others hold while they look here: either would wait
-    /// for itself.
+    /// Keeps purges from beginning between the check and the insert. Meanwhile the caller must not
+    /// purge, and must not take a lock that other threads hold while they call this: either would
+    /// deadlock.
     pub fn hold(&self) -> Held<'_> {
         Held(self.read())
     }
 
-    /// What was purged, or is being purged, by purges that had not ended at that mark: what was read
-    /// then may be from before them. And what was replaced since. Each once, at most `most`; `None`
-    /// when more was purged, when it is not known, or when it is everything. Of more replacements,
-    /// the first ones.
+    /// The subjects of the purges that had not ended at that mark, since copies read then may be from
+    /// before them, and what was replaced since. Each subject once, at most `most`: of more
+    /// replacements the first ones. `None` if there are more purges, if one is unknown, or if
+    /// everything was purged.
     #[cfg(any(feature = "serve", test))]
     pub(crate) fn gone_since(&self, mark: Mark, most: usize) -> Option<GoneSince> {
         let log = self.read();
@@ -261,7 +261,7 @@ impl Purges {
         self.write().replace(digest);
     }
 
-    /// From now on the listener is told of each purge, as long as it lives.
+    /// Calls the listener for each purge from now on, as long as it lives.
     pub fn listen(&self, listener: &Arc<impl PurgeListener + 'static>) {
         let listener: Weak<dyn PurgeListener> = Arc::downgrade(listener) as _;
         let mut listeners = lock(&self.listeners);
@@ -292,7 +292,7 @@ impl Purges {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Log> {
-        // What is changed under this lock is whole between any two statements.
+        // A panic under this lock leaves the log consistent: each statement does.
         self.log.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -407,7 +407,7 @@ mod tests {
             check(start, Some("d5"));
             check(during, Some("d5"));
         });
-        // What was read while it went on may be from before it.
+        // A copy read during the purge may be from before it.
         check(during, Some("d5"));
         check(purges.now(), Some(""));
         purges.note_named(Purged::Entry(KEY), Some(DIGEST), || ());
@@ -418,14 +418,14 @@ mod tests {
         purges.note(Purged::Tenant([4; 32]), || ());
         check(start, None);
         check(middle, Some("t3 t4"));
-        // Nobody can tell which digest it was.
+        // Its digest is unknown.
         purges.note(Purged::Entry(OTHER), || ());
         check(middle, None);
         let late = purges.now();
         purges.note(Purged::All, || ());
         check(late, None);
         check(Mark::at(purges.count() + 1), None);
-        // More than is remembered, one of which goes on all the time.
+        // More purges than are remembered, one of which never ends meanwhile.
         let open = purges.now();
         purges.note_named(Purged::Entry(KEY), Some(DIGEST), || {
             for _ in 0..PURGES_MAX {
