@@ -1,5 +1,7 @@
 //! The filter in the real, unmodified Envoy, with the real daemon behind it.
 
+mod compression;
+mod expect;
 mod explained;
 mod flow;
 mod heads;
@@ -9,6 +11,7 @@ mod rules;
 mod settings;
 mod together;
 mod trouble;
+mod upgrades;
 
 use reflex_tests::client::{Answer, Ask, Client};
 use reflex_tests::edge::{Edge, Plan};
