@@ -1,5 +1,6 @@
 //! The filter in the real, unmodified Envoy, with the real daemon behind it.
 
+mod chain;
 mod compression;
 mod expect;
 mod explained;
