@@ -10,6 +10,7 @@
 
 mod buffers;
 mod chain;
+mod clusters;
 mod filters;
 mod kubernetes;
 mod local_reply;

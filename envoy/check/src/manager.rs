@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::filters::HttpFilter;
 use crate::tree::{field, flag, list, text, typed};
-use crate::{Report, buffers, chain, local_reply, plugin};
+use crate::{Report, buffers, chain, clusters, local_reply, plugin};
 
 /// A connection manager and where it stands.
 struct Found<'v> {
@@ -46,7 +46,7 @@ fn check_one(document: &Value, found: &Found<'_>, report: &mut Report) {
                 place,
                 format!(
                     "`{}` gets its configuration by discovery and is not seen here: check the \
-                     output of `/config_dump?include_eds` of Envoy's admin interface",
+                     output of `/config_dump` of Envoy's admin interface",
                     filter.name
                 ),
             );
@@ -55,6 +55,10 @@ fn check_one(document: &Value, found: &Found<'_>, report: &mut Report) {
     };
     report.filters += 1;
     chain::check(&filters[..at], &filters[at + 1..], place, report);
+    for filter in &filters[at + 1..] {
+        let upstream = list(filter.config, "upstream_http_filters").iter();
+        clusters::upstream(upstream, place, document, report);
+    }
 
     let config = plugin::check(field(filters[at].config, "config"), place, report);
     local_reply::check(field(found.manager, "local_reply_config"), place, report);
@@ -76,9 +80,7 @@ fn check_one(document: &Value, found: &Found<'_>, report: &mut Report) {
     if let Some(config) = config {
         let listener = found.listener;
         buffers::check(document, listener, found.manager, &config, place, report);
-        if let Some(known) = plugin::known_clusters(document) {
-            plugin::clusters(&config, &known, place, report);
-        }
+        clusters::check(document, &config, place, report);
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::Report;
 use crate::filters::settings;
-use crate::tree::{at, field, flag, text};
+use crate::tree::{at, flag, text};
 
 /// Below that pause between two instances, Envoy 1.40 crashes.
 const BACKOFF_SECONDS_MIN: f64 = 0.002;
@@ -54,56 +54,6 @@ pub(crate) fn own(json: &str, place: &str, report: &mut Report) -> Option<Config
             None
         }
     }
-}
-
-/// Says which clusters the settings name and the configuration lacks.
-pub(crate) fn clusters(config: &Config, known: &[&str], place: &str, report: &mut Report) {
-    for name in config.upstreams.keys() {
-        if !known.contains(&name.as_str()) {
-            report.warning(
-                place,
-                format!("`upstreams` names the cluster `{name}`, which is not in this text"),
-            );
-        }
-    }
-    if let Some(name) = &config.daemon_cluster
-        && !known.contains(&name.as_str())
-    {
-        report.warning(
-            place,
-            format!(
-                "the daemon's cluster `{name}` is not in this text; `\"daemon_cluster\": \"\"` is \
-                 for a filter without a daemon"
-            ),
-        );
-    }
-}
-
-/// The names of all clusters in a text; none where a control plane brings more.
-pub(crate) fn known_clusters(document: &Value) -> Option<Vec<&str>> {
-    let bootstrap = field(document, "static_resources");
-    let is_whole = at(document, &["dynamic_resources", "cds_config"]).is_null();
-    if bootstrap.is_object() && is_whole {
-        let clusters = crate::tree::list(bootstrap, "clusters");
-        return Some(
-            clusters
-                .iter()
-                .map(|cluster| text(cluster, "name"))
-                .collect(),
-        );
-    }
-    let mut found = Vec::new();
-    for dump in crate::tree::list(document, "configs") {
-        for kind in [
-            "static_clusters",
-            "dynamic_active_clusters",
-            "dynamic_warming_clusters",
-        ] {
-            let clusters = crate::tree::list(dump, kind).iter();
-            found.extend(clusters.map(|cluster| text(field(cluster, "cluster"), "name")));
-        }
-    }
-    (!found.is_empty()).then_some(found)
 }
 
 /// `0.002s`

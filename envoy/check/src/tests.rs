@@ -167,6 +167,41 @@ fn filters_before_that_make_the_route_uncertain_are_named() {
     placed(&filter("credential_injector"), None, shared);
 }
 
+/// Filters between the router and the provider: of a cluster, and of the router for all.
+#[test]
+fn upstream_filters_that_a_hit_would_skip_are_named() {
+    let check = |filters: &[Value], expected: &[&str]| {
+        let mut config = example();
+        let options = "/static_resources/clusters/0/typed_extension_protocol_options\
+                       /envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+        config.pointer_mut(options).expect("options")["http_filters"] = json!(filters);
+        let found = lines(&of(&config));
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found}");
+        }
+    };
+    let codec = filter("upstream_codec");
+    check(
+        &[filter("lua"), filter("header_mutation"), codec.clone()],
+        &[],
+    );
+    let limits = "warning: llm, cluster provider: the upstream filter `my-local_ratelimit`";
+    check(&[filter("local_ratelimit"), codec.clone()], &[limits]);
+    let denies = "error: llm, cluster provider: the upstream filter `my-rbac`";
+    check(&[filter("rbac"), codec], &[denies]);
+
+    let router = |manager: &mut Value| {
+        manager["http_filters"][1]["typed_config"]["upstream_http_filters"] =
+            json!([filter("rbac"), filter("upstream_codec")]);
+    };
+    finds(
+        router,
+        "error",
+        "the upstream filter `my-rbac` is behind the router",
+    );
+}
+
 /// Filters that a matcher chooses, or whose configuration has another spelling, are seen too.
 #[test]
 fn filters_in_disguise_are_named() {
@@ -403,7 +438,7 @@ fn each_chain_of_each_listener_is_read() {
 #[test]
 fn no_filter_and_no_configuration_are_told_apart() {
     let mut config = example();
-    config[&"static_resources"]["listeners"] = json!([]);
+    config["static_resources"]["listeners"] = json!([]);
     assert!(of(&config).fails());
     assert!(check("a: [").is_err());
     assert!(check("").expect("YAML").fails());

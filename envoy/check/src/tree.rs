@@ -67,10 +67,8 @@ fn after_slash(url: &str) -> &str {
 /// Calls `see` for each object in a text, outer ones first. It says whether to look inside.
 pub(crate) fn objects<'v>(value: &'v Value, see: &mut impl FnMut(&'v Value) -> bool) {
     match value {
-        Value::Object(fields) => {
-            if see(value) {
-                fields.values().for_each(|field| objects(field, see));
-            }
+        Value::Object(fields) if see(value) => {
+            fields.values().for_each(|field| objects(field, see));
         }
         Value::Array(elements) => elements.iter().for_each(|element| objects(element, see)),
         _ => {}
