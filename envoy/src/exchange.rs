@@ -91,6 +91,8 @@ pub enum Effect {
     Mark(Status),
     /// Call the daemon.
     Call(Purpose, daemon::Request),
+    /// Tell the other workers that there is a newer answer under that digest: no daemon does.
+    Refreshed([u8; 32]),
     /// Tell those who follow this exchange.
     Land(Name, Landing),
     /// Have another exchange lead in place of this one, or give back the fill of that key.

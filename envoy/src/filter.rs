@@ -10,6 +10,8 @@
 
 mod answers;
 mod gauges;
+mod refreshes;
+mod stream;
 mod trailers;
 mod turns;
 
@@ -28,6 +30,7 @@ use crate::daemon;
 use crate::exchange::{Effect, Event, Purpose, Request};
 use crate::flights::Id;
 use crate::module::Module;
+use crate::refreshed::Refreshed;
 use crate::worker::{Work, Worker};
 use answers::{answer, mark};
 use gauges::Gauges;
@@ -62,6 +65,8 @@ pub struct Root {
 struct Plugin {
     root: u32,
     worker: RefCell<Worker>,
+    /// What the other workers have told, where no daemon does; none with one.
+    refreshed: Option<RefCell<Refreshed>>,
     /// Effects that wait for a callback of the plugin's own.
     later: RefCell<Work>,
     /// Something put in there makes Envoy call the plugin. Without it, the next tick does.
@@ -138,9 +143,17 @@ impl RootContext for Root {
         Gauges::define();
         // Root contexts of the workers have numbers of their own; the time does the rest.
         let seed = now_us() ^ u64::from(self.id) << 56;
+        let refreshed = config.daemon_cluster.is_none().then(|| {
+            refreshes::prepare();
+            let mut refreshed = Refreshed::default();
+            // Nothing is hot yet: what was told before is no news.
+            refreshes::hear(&mut refreshed);
+            RefCell::new(refreshed)
+        });
         self.plugin = Some(Rc::new(Plugin {
             root: self.id,
             worker: RefCell::new(MODULE.with(|module| Worker::new(Rc::new(config), seed, module))),
+            refreshed,
             later: RefCell::default(),
             wake: hostcalls::register_shared_queue(&format!("reflex-{seed:x}")).ok(),
         }));
@@ -162,6 +175,10 @@ impl RootContext for Root {
             turns::prepare();
         }
         plugin.carry_out_later();
+        if let Some(refreshed) = &plugin.refreshed {
+            let gone = refreshes::hear(&mut refreshed.borrow_mut());
+            plugin.worker.borrow_mut().shared().let_go(&gone);
+        }
         let work = plugin.worker.borrow_mut().tick(now_us());
         plugin.carry_out(Place::own(self.id), work);
         self.metrics.hand_over(&mut plugin.worker.borrow_mut());
@@ -264,7 +281,7 @@ impl Context for Http {
     }
 
     fn on_done(&mut self) -> bool {
-        if self.ask(Worker::records) && has_broken() {
+        if self.ask(Worker::records) && stream::has_broken() {
             self.on(Event::Broken);
         }
         self.on(Event::Gone);
@@ -277,14 +294,7 @@ impl HttpContext for Http {
         let Some(plugin) = &self.plugin else {
             return Action::Continue;
         };
-        MODULE.with(|module| {
-            let mut unread = module.unread.borrow_mut();
-            if !unread.is_empty()
-                && let Some(connection) = connection()
-            {
-                unread.heard_from(connection);
-            }
-        });
+        MODULE.with(stream::heard_from);
         let request = request();
         let config = Rc::clone(plugin.worker.borrow().config());
         if let Some(name) = &config.tenant_header {
@@ -402,27 +412,6 @@ fn request() -> Request {
     request
 }
 
-/// The connection of the request that Envoy is calling for, if it brings one request after the other.
-fn connection() -> Option<u64> {
-    let protocol = hostcalls::get_property(vec!["request", "protocol"]);
-    let is_serial = protocol.ok()??.starts_with(b"HTTP/1");
-    let id = hostcalls::get_property(vec!["connection", "id"]).ok()??;
-    let id = u64::from_le_bytes(id.try_into().ok()?);
-    is_serial.then_some(id)
-}
-
-/// Whether it is the provider, or the way to it, that has ended the answer to the request that Envoy
-/// is calling for.
-fn has_broken() -> bool {
-    let flags = hostcalls::get_property(vec!["response", "flags"]);
-    let flags = flags.ok().flatten().and_then(|it| it.try_into().ok());
-    flags.map_or(0, u64::from_le_bytes) & PROVIDER_FAILED > 0
-}
-
-/// Envoy's response flags UT, UR, UF and UC: the provider's time is up, it has reset the stream, and
-/// its connection has failed or ended.
-const PROVIDER_FAILED: u64 = 0x4 | 0x10 | 0x20 | 0x40;
-
 /// Where in Envoy we are.
 #[derive(Clone, Copy)]
 struct Place {
@@ -501,11 +490,8 @@ impl Plugin {
                 match effect {
                     Effect::Forward(set) => forward(&set, place.is_stream),
                     Effect::Answer(served) => {
-                        if let Some(ticket) = served.unread
-                            && let Some(connection) = connection()
-                        {
-                            let unread = MODULE.with(|module| Rc::clone(&module.unread));
-                            unread.borrow_mut().goes_to(ticket, connection);
+                        if let Some(ticket) = served.unread {
+                            MODULE.with(|module| stream::goes_to(module, ticket));
                         }
                         answer(&served);
                     }
@@ -515,6 +501,12 @@ impl Plugin {
                             let turn = Event::Turn(before);
                             let now_ms = now_us() / 1000;
                             more.extend(self.worker.borrow_mut().on(id, turn, now_ms));
+                        }
+                    }
+                    Effect::Refreshed(digest) => {
+                        if let Some(refreshed) = &self.refreshed {
+                            let gone = refreshes::tell(&mut refreshed.borrow_mut(), &digest);
+                            self.worker.borrow_mut().shared().let_go(&gone);
                         }
                     }
                     Effect::Mark(status) => mark(status),

@@ -26,6 +26,7 @@ pub mod daemon;
 pub mod flights;
 pub mod hot;
 pub mod module;
+pub mod refreshed;
 pub mod shared;
 pub mod splits;
 pub mod unread;
