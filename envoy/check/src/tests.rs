@@ -112,12 +112,7 @@ fn filters_behind_that_a_hit_would_skip_are_named() {
         let what = format!("`my-{kind}` stands behind the filter");
         placed(&filter(kind), Some(("warning", &what)), None);
     }
-    for kind in [
-        "buffer",
-        "stateful_session",
-        "dynamic_forward_proxy",
-        "aws_request_signing",
-    ] {
+    for kind in ["buffer", "stateful_session", "dynamic_forward_proxy"] {
         placed(&filter(kind), None, None);
     }
 }
@@ -163,6 +158,14 @@ fn filters_before_that_make_the_route_uncertain_are_named() {
     placed(&with("jwt_authn", "providers", provider), behind, route);
     let tags = Some(("warning", "is not in the key"));
     placed(&filter("ip_tagging"), tags, route);
+    let mut asked = example();
+    let filters = asked.pointer_mut(&format!("{MANAGER}/http_filters"));
+    let filters = filters.and_then(Value::as_array_mut).expect("filters");
+    filters.insert(0, filter("header_mutation"));
+    filters.insert(0, filter("ip_tagging"));
+    assert_eq!(lines(&of(&asked)), [""; 0]);
+    let signed = Some(("warning", "another signature"));
+    placed(&filter("aws_request_signing"), None, signed);
     let shared = Some(("error", "all clients have one credential"));
     placed(&filter("credential_injector"), None, shared);
 }
