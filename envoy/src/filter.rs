@@ -12,6 +12,7 @@ mod answers;
 mod gauges;
 mod refreshes;
 mod stream;
+mod trailers;
 mod turns;
 
 use std::cell::RefCell;
@@ -104,6 +105,7 @@ impl Root {
         Http {
             id,
             plugin: self.plugin.clone(),
+            held_bytes: 0,
         }
     }
 }
@@ -228,6 +230,8 @@ impl Metrics {
 pub struct Http {
     id: Id,
     plugin: Option<Rc<Plugin>>,
+    /// How much of the request's body Envoy holds.
+    held_bytes: usize,
 }
 
 impl std::fmt::Debug for Http {
@@ -307,6 +311,7 @@ impl HttpContext for Http {
         let Some(plugin) = self.plugin.as_ref().filter(|_| self.ask(Worker::reads)) else {
             return self.action();
         };
+        self.held_bytes = buffered;
         let most = plugin.worker.borrow().config().request_bytes_max;
         if buffered > most {
             return self.on_request(Event::NoBody(Bypass::BodyTooLarge));
@@ -321,7 +326,14 @@ impl HttpContext for Http {
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.on_request(Event::NoBody(Bypass::Trailers))
+        if !self.ask(Worker::reads) || !trailers::say_nothing() {
+            return self.on_request(Event::NoBody(Bypass::Trailers));
+        }
+        // The body has ended without a callback that says so.
+        match read(BufferType::HttpRequestBody, self.held_bytes) {
+            Some(body) => self.on_request(Event::Body(&body)),
+            None => self.on_request(Event::NoBody(Bypass::Unavailable)),
+        }
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
