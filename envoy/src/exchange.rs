@@ -91,6 +91,8 @@ pub enum Effect {
     Mark(Status),
     /// Call the daemon.
     Call(Purpose, daemon::Request),
+    /// Tell the other workers that there is a newer answer under that digest: no daemon does.
+    Refreshed([u8; 32]),
     /// Tell those who follow this exchange.
     Land(Name, Landing),
     /// Have another exchange lead in place of this one, or give back the fill of that key.
@@ -338,6 +340,11 @@ fn inspect(shared: &Shared, mut request: Request) -> Result<Reading, Bypass> {
         .upstreams
         .get(&request.cluster)
         .ok_or(Bypass::Upstream)?;
+    // Envoy leaves this header only where it makes a tunnel of the connection: what looks like a
+    // body then has no end.
+    if request.headers.iter().any(|(name, _)| name == "upgrade") {
+        return Err(Bypass::Upgrade);
+    }
     if !config.looks_at(&request.path) {
         return Err(Bypass::Path);
     }
@@ -354,6 +361,11 @@ fn inspect(shared: &Shared, mut request: Request) -> Result<Reading, Bypass> {
         headers: &headers,
     };
     let candidate = reflex_llm::candidate(&head, &config.policy())?;
+    // Envoy asks for the body itself and takes this header out, unless it is told to leave both to
+    // the provider (`proxy_100_continue`). To wait for the body would be to wait for the client.
+    if headers.iter().any(|(name, _)| *name == "expect") {
+        return Err(Bypass::Expect);
+    }
     let group = config.groups.of(candidate.tenant());
     let candidate = candidate.as_tenant(group, config.tenant_header.as_deref());
     if request

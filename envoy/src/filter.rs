@@ -10,6 +10,9 @@
 
 mod answers;
 mod gauges;
+mod refreshes;
+mod stream;
+mod trailers;
 mod turns;
 
 use std::cell::RefCell;
@@ -27,6 +30,7 @@ use crate::daemon;
 use crate::exchange::{Effect, Event, Purpose, Request};
 use crate::flights::Id;
 use crate::module::Module;
+use crate::refreshed::Refreshed;
 use crate::worker::{Work, Worker};
 use answers::{answer, mark};
 use gauges::Gauges;
@@ -61,6 +65,8 @@ pub struct Root {
 struct Plugin {
     root: u32,
     worker: RefCell<Worker>,
+    /// What the other workers have told, where no daemon does; none with one.
+    refreshed: Option<RefCell<Refreshed>>,
     /// Effects that wait for a callback of the plugin's own.
     later: RefCell<Work>,
     /// Something put in there makes Envoy call the plugin. Without it, the next tick does.
@@ -99,6 +105,7 @@ impl Root {
         Http {
             id,
             plugin: self.plugin.clone(),
+            held_bytes: 0,
         }
     }
 }
@@ -136,9 +143,17 @@ impl RootContext for Root {
         Gauges::define();
         // Root contexts of the workers have numbers of their own; the time does the rest.
         let seed = now_us() ^ u64::from(self.id) << 56;
+        let refreshed = config.daemon_cluster.is_none().then(|| {
+            refreshes::prepare();
+            let mut refreshed = Refreshed::default();
+            // Nothing is hot yet: what was told before is no news.
+            refreshes::hear(&mut refreshed);
+            RefCell::new(refreshed)
+        });
         self.plugin = Some(Rc::new(Plugin {
             root: self.id,
             worker: RefCell::new(MODULE.with(|module| Worker::new(Rc::new(config), seed, module))),
+            refreshed,
             later: RefCell::default(),
             wake: hostcalls::register_shared_queue(&format!("reflex-{seed:x}")).ok(),
         }));
@@ -160,6 +175,10 @@ impl RootContext for Root {
             turns::prepare();
         }
         plugin.carry_out_later();
+        if let Some(refreshed) = &plugin.refreshed {
+            let gone = refreshes::hear(&mut refreshed.borrow_mut());
+            plugin.worker.borrow_mut().shared().let_go(&gone);
+        }
         let work = plugin.worker.borrow_mut().tick(now_us());
         plugin.carry_out(Place::own(self.id), work);
         self.metrics.hand_over(&mut plugin.worker.borrow_mut());
@@ -211,6 +230,8 @@ impl Metrics {
 pub struct Http {
     id: Id,
     plugin: Option<Rc<Plugin>>,
+    /// How much of the request's body Envoy holds.
+    held_bytes: usize,
 }
 
 impl std::fmt::Debug for Http {
@@ -260,7 +281,7 @@ impl Context for Http {
     }
 
     fn on_done(&mut self) -> bool {
-        if self.ask(Worker::records) && has_broken() {
+        if self.ask(Worker::records) && stream::has_broken() {
             self.on(Event::Broken);
         }
         self.on(Event::Gone);
@@ -273,14 +294,7 @@ impl HttpContext for Http {
         let Some(plugin) = &self.plugin else {
             return Action::Continue;
         };
-        MODULE.with(|module| {
-            let mut unread = module.unread.borrow_mut();
-            if !unread.is_empty()
-                && let Some(connection) = connection()
-            {
-                unread.heard_from(connection);
-            }
-        });
+        MODULE.with(stream::heard_from);
         let request = request();
         let config = Rc::clone(plugin.worker.borrow().config());
         if let Some(name) = &config.tenant_header {
@@ -297,6 +311,7 @@ impl HttpContext for Http {
         let Some(plugin) = self.plugin.as_ref().filter(|_| self.ask(Worker::reads)) else {
             return self.action();
         };
+        self.held_bytes = buffered;
         let most = plugin.worker.borrow().config().request_bytes_max;
         if buffered > most {
             return self.on_request(Event::NoBody(Bypass::BodyTooLarge));
@@ -311,7 +326,14 @@ impl HttpContext for Http {
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.on_request(Event::NoBody(Bypass::Trailers))
+        if !self.ask(Worker::reads) || !trailers::say_nothing() {
+            return self.on_request(Event::NoBody(Bypass::Trailers));
+        }
+        // The body has ended without a callback that says so.
+        match read(BufferType::HttpRequestBody, self.held_bytes) {
+            Some(body) => self.on_request(Event::Body(&body)),
+            None => self.on_request(Event::NoBody(Bypass::Unavailable)),
+        }
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
@@ -389,27 +411,6 @@ fn request() -> Request {
     request.cluster = cluster.map(text).unwrap_or_default();
     request
 }
-
-/// The connection of the request that Envoy is calling for, if it brings one request after the other.
-fn connection() -> Option<u64> {
-    let protocol = hostcalls::get_property(vec!["request", "protocol"]);
-    let is_serial = protocol.ok()??.starts_with(b"HTTP/1");
-    let id = hostcalls::get_property(vec!["connection", "id"]).ok()??;
-    let id = u64::from_le_bytes(id.try_into().ok()?);
-    is_serial.then_some(id)
-}
-
-/// Whether it is the provider, or the way to it, that has ended the answer to the request that Envoy
-/// is calling for.
-fn has_broken() -> bool {
-    let flags = hostcalls::get_property(vec!["response", "flags"]);
-    let flags = flags.ok().flatten().and_then(|it| it.try_into().ok());
-    flags.map_or(0, u64::from_le_bytes) & PROVIDER_FAILED > 0
-}
-
-/// Envoy's response flags UT, UR, UF and UC: the provider's time is up, it has reset the stream, and
-/// its connection has failed or ended.
-const PROVIDER_FAILED: u64 = 0x4 | 0x10 | 0x20 | 0x40;
 
 /// Where in Envoy we are.
 #[derive(Clone, Copy)]
@@ -489,11 +490,8 @@ impl Plugin {
                 match effect {
                     Effect::Forward(set) => forward(&set, place.is_stream),
                     Effect::Answer(served) => {
-                        if let Some(ticket) = served.unread
-                            && let Some(connection) = connection()
-                        {
-                            let unread = MODULE.with(|module| Rc::clone(&module.unread));
-                            unread.borrow_mut().goes_to(ticket, connection);
+                        if let Some(ticket) = served.unread {
+                            MODULE.with(|module| stream::goes_to(module, ticket));
                         }
                         answer(&served);
                     }
@@ -503,6 +501,12 @@ impl Plugin {
                             let turn = Event::Turn(before);
                             let now_ms = now_us() / 1000;
                             more.extend(self.worker.borrow_mut().on(id, turn, now_ms));
+                        }
+                    }
+                    Effect::Refreshed(digest) => {
+                        if let Some(refreshed) = &self.refreshed {
+                            let gone = refreshes::tell(&mut refreshed.borrow_mut(), &digest);
+                            self.worker.borrow_mut().shared().let_go(&gone);
                         }
                     }
                     Effect::Mark(status) => mark(status),

@@ -13,6 +13,7 @@ use crate::daemon::{Epoch, Purged, Told};
 use crate::flights::Flights;
 use crate::hot::Hot;
 use crate::module::{BreakerSign, Budget, Module};
+use crate::refreshed::Gone;
 use crate::splits::KeySplits;
 use crate::unread::{Full, Ticket};
 
@@ -151,6 +152,19 @@ impl Shared {
                 .rev()
                 .take(newer)
                 .any(|it| it.covers(key))
+    }
+
+    /// Other workers have newer answers, and no daemon tells of them.
+    pub fn let_go(&mut self, gone: &Gone) {
+        match gone {
+            Gone::These(digests) if digests.is_empty() => return,
+            Gone::These(digests) => {
+                let digests = digests.iter().copied().map(Purged::Digest);
+                digests.for_each(|purged| self.purge(purged));
+            }
+            Gone::All => self.purge(Purged::All),
+        }
+        self.counts.purge();
     }
 
     fn purge(&mut self, purged: Purged) {

@@ -1,5 +1,6 @@
 //! `reflex-edge`: flags and file in, a running daemon out.
 
+mod envoy_cli;
 mod store_cli;
 
 use clap::{Args, Parser, Subcommand};
@@ -26,6 +27,7 @@ enum Command {
     /// Run as an HTTP reverse proxy in front of a provider, as the cache of edges, or as both
     Serve(Serve),
     Store(store_cli::Store),
+    Envoy(envoy_cli::Envoy),
     /// Print whom a configuration's `[[group]]` knows a client as; reads its headers, such as
     /// `authorization: Bearer KEY`, from standard input, one a line
     Tenant(WhoIs),
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
     let serve = match Cli::parse().command {
         Command::Serve(serve) => serve,
         Command::Store(store) => return store.run(),
+        Command::Envoy(envoy) => return envoy.run(),
         Command::Tenant(who) => return tenant(&who),
     };
     tracing_subscriber::fmt()

@@ -59,6 +59,9 @@ reasons! {
         BodyTooLarge = "body-too-large",
         /// Trailers follow the body: no client of an LLM sends any, and no key covers them.
         Trailers = "trailers",
+        /// The client sends its body only when the provider has asked for it (`Expect`), so the body
+        /// cannot be read before the provider has the request.
+        Expect = "expect",
         /// The request asks for a WebSocket or another protocol: the connection becomes a tunnel.
         Upgrade = "upgrade",
         /// The body is not UTF-8.

@@ -1,5 +1,8 @@
 //! The filter in the real, unmodified Envoy, with the real daemon behind it.
 
+mod chain;
+mod compression;
+mod expect;
 mod explained;
 mod flow;
 mod heads;
@@ -12,6 +15,7 @@ mod rules;
 mod settings;
 mod together;
 mod trouble;
+mod upgrades;
 
 use reflex_tests::client::{Answer, Ask, Client};
 use reflex_tests::edge::{Edge, Plan};

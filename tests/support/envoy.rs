@@ -389,6 +389,23 @@ impl Envoy {
         .await;
     }
 
+    /// Where its listeners are, in the order of its configuration.
+    ///
+    /// # Panics
+    ///
+    /// If it does not say so.
+    pub async fn listeners(&self) -> Vec<String> {
+        let answer = self.admin.fetch(Ask::get("/listeners?format=json")).await;
+        let answer = answer.json();
+        let all = answer["listener_statuses"].as_array().expect("listeners");
+        let port = |listener: &Value| {
+            let port = listener.pointer("/local_address/socket_address/port_value");
+            let port = port.and_then(Value::as_u64).expect("a port");
+            format!("http://{}:{port}", Ipv4Addr::LOCALHOST)
+        };
+        all.iter().map(port).collect()
+    }
+
     /// How many connections it has made to the cluster of that name so far.
     pub async fn connections_to(&self, cluster: &str) -> f64 {
         let name = "envoy_cluster_upstream_cx_total";

@@ -142,10 +142,13 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
     let Asked { key, shape, .. } = recording.pending.asked;
     // After a purge, what was asked before it and is covered is not to be kept.
     let is_current = !shared.was_purged(&key, recording.since);
+    let mut effects = Vec::new();
     if is_current {
         shared.hot.insert(&key, &answer, now_ms);
+        if recording.status == Status::Refresh && shared.config.daemon_cluster.is_none() {
+            effects.push(Effect::Refreshed(key.digest));
+        }
     }
-    let mut effects = Vec::new();
     if shared.config.daemon_cluster.is_some() {
         let bytes = answer.body.len();
         // Without an epoch the daemon would store it whatever was purged since it was asked for.

@@ -43,6 +43,8 @@ struct Play {
     numbers: u32,
     /// How many turns were taken at each place, by whichever worker.
     turns: BTreeMap<u32, u32>,
+    /// What the other workers are told of.
+    refreshed: Vec<[u8; 32]>,
 }
 
 /// A call to the daemon.
@@ -183,6 +185,7 @@ impl Play {
             counts: BTreeMap::new(),
             numbers: 0,
             turns: BTreeMap::new(),
+            refreshed: Vec::new(),
         }
     }
 
@@ -409,6 +412,7 @@ impl Play {
                     *turns += 1;
                     due.extend(self.worker.on(id.expect("a request's"), turn, self.now_ms));
                 }
+                Effect::Refreshed(digest) => self.refreshed.push(digest),
                 Effect::Call(purpose, request) => due.extend(self.call(id, purpose, request)),
                 other => panic!("the worker's own business: {other:?}"),
             }

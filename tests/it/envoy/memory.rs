@@ -1,6 +1,7 @@
 //! Answers that clients do not read cost Envoy no memory to speak of.
 
 use super::{count, hits};
+use reflex_tests::behaviour::Behaviour;
 use reflex_tests::client::Ask;
 use reflex_tests::envoy::EnvoyPlan;
 use reflex_tests::metrics::Metrics;
@@ -20,16 +21,18 @@ fn bypassed(metrics: &Metrics) -> f64 {
 /// than a gigabyte.
 #[tokio::test]
 async fn clients_that_do_not_read_their_hits_cost_no_more_than_the_bound() {
-    /// What Envoy holds of each other answer, in two buffers of 1 MiB, and as much again for what
-    /// its allocator keeps.
-    const SLACK: u64 = (CLIENTS as u64 * 4) << 20;
-    let upstream = Upstream::start().await;
+    /// For what the allocator keeps, and for a machine so slow that by the filter's clock the first
+    /// clients have read when the last ones ask.
+    const SLACK: usize = 2 * UNREAD_BYTES_MAX;
+    let upstream = Upstream::start_with(Behaviour::Large(LONG)).await;
     let envoy = EnvoyPlan::new(&upstream.url())
         .plugin("hot_entry_bytes_max", LONG * 2)
         .start()
         .await;
-    let ask = Ask::chat("long").mock(&format!("large={LONG}"));
+    let ask = Ask::chat("long");
     assert_eq!(envoy.client.fetch(ask.clone()).await.reflex(), "MISS");
+    // It takes long to make long answers, and these are not what the test is about.
+    upstream.behave(Behaviour::Answer);
     let before = envoy.memory_bytes();
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
@@ -43,17 +46,15 @@ async fn clients_that_do_not_read_their_hits_cost_no_more_than_the_bound() {
         })
         .await;
     let metrics = envoy.metrics().await;
-    let most = UNREAD_BYTES_MAX / LONG;
-    assert!(hits(&metrics, "hot") <= most as f64);
-    assert!(hits(&metrics, "hot") >= 1.0);
+    assert!(hits(&metrics, "hot") >= 1.0 && bypassed(&metrics) >= 1.0);
     let unread = count(&metrics, "reflex_unread_bytes");
     assert!(unread <= UNREAD_BYTES_MAX as f64, "{unread}");
     let grown = envoy.memory_bytes().saturating_sub(before);
-    let bound = UNREAD_BYTES_MAX as u64 + SLACK;
-    assert!(grown < bound, "{grown} bytes more");
-    // Each still gets all of its answer.
+    assert!(grown < (UNREAD_BYTES_MAX + SLACK) as u64, "{grown} more");
+    assert!(UNREAD_BYTES_MAX + SLACK < CLIENTS * LONG / 2);
+    // Each still gets its answer, from whomever.
     for mut client in clients {
-        client.until("\r\n\r\n").await;
+        client.until("HTTP/1.1 200").await;
     }
 }
 
@@ -61,12 +62,12 @@ async fn clients_that_do_not_read_their_hits_cost_no_more_than_the_bound() {
 #[tokio::test]
 async fn a_client_that_reads_gets_every_hit() {
     const HITS: usize = 40;
-    let upstream = Upstream::start().await;
+    let upstream = Upstream::start_with(Behaviour::Large(LONG)).await;
     let envoy = EnvoyPlan::new(&upstream.url())
         .plugin("hot_entry_bytes_max", LONG * 2)
         .start()
         .await;
-    let ask = Ask::chat("long").mock(&format!("large={LONG}"));
+    let ask = Ask::chat("long");
     let first = envoy.client.fetch(ask.clone()).await;
     for number in 0..HITS {
         let hit = envoy.client.fetch(ask.clone()).await;

@@ -126,3 +126,55 @@ async fn a_configuration_that_comes_back_works_as_before() {
     }
     assert_eq!(upstream.call_count(), 2);
 }
+
+/// Two listeners whose filters differ share a module, and so its memory. Neither serves what the other
+/// has, which may have been kept by other rules.
+#[tokio::test]
+async fn two_listeners_with_one_vm_id_keep_to_their_own_answers() {
+    let upstream = Upstream::start().await;
+    let envoy = EnvoyPlan::new(&upstream.url())
+        .plugin("hot_bytes_max", 4 << 20)
+        .edit(|config| {
+            let listeners = config["static_resources"]["listeners"].as_array_mut();
+            let listeners = listeners.expect("listeners");
+            let mut second = listeners[0].clone();
+            second["name"] = "second".into();
+            let plugin = second.pointer_mut(
+                "/filter_chains/0/filters/0/typed_config/http_filters/0\
+                 /typed_config/config/configuration/value",
+            );
+            let plugin = plugin.expect("the filter's");
+            let text = plugin.as_str().expect("JSON in text");
+            let mut fields: serde_json::Value = serde_json::from_str(text).expect("JSON");
+            fields["ttl_seconds"] = 1000.into();
+            fields["hot_bytes_max"] = (8 << 20).into();
+            *plugin = fields.to_string().into();
+            listeners.push(second);
+        })
+        .start()
+        .await;
+    let urls = envoy.listeners().await;
+    assert_eq!(urls.len(), 2);
+    let clients = [Client::new(&urls[0]), Client::new(&urls[1])];
+    for client in &clients {
+        let first = client.fetch(Ask::chat("both")).await;
+        assert_eq!(first.reflex(), "MISS");
+        let second = client.fetch(Ask::chat("both")).await;
+        assert_eq!(second.reflex(), "HIT_L1_EXACT");
+        assert_eq!(second.body, first.body);
+    }
+    for round in 0..40 {
+        for client in &clients {
+            let ask = Ask::chat(&format!("long {round}"));
+            let answer = client.fetch(ask.mock(&format!("large={LONG}"))).await;
+            assert_eq!(answer.status, 200);
+        }
+    }
+    // The greater of the two bounds is for both together.
+    envoy
+        .until("the figures are told", |metrics| {
+            let hot = count(metrics, "reflex_hot_bytes");
+            hot > f64::from(6 << 20) && hot <= f64::from(8 << 20)
+        })
+        .await;
+}

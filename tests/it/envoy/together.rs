@@ -158,6 +158,36 @@ async fn a_refresh_reaches_every_worker() {
     assert_eq!(upstream.call_count(), 2);
 }
 
+/// Without a daemon, too.
+#[tokio::test]
+async fn a_refresh_reaches_every_worker_without_a_daemon() {
+    let upstream = Upstream::start().await;
+    let plan = EnvoyPlan::new(&upstream.url()).workers(WORKERS);
+    let envoy = plan.start().await;
+    let ask = || Ask::chat("to be refreshed");
+    // Until both workers have asked for it.
+    let mut old = Vec::new();
+    while upstream.call_count() < WORKERS as usize {
+        old.push(apart(&envoy, ask()).await.body);
+    }
+    let refresh = ask().header("cache-control", "no-cache");
+    let refreshed = apart(&envoy, refresh).await;
+    envoy
+        .until("the other worker knows of it", |metrics| {
+            count(metrics, "reflex_purges") >= 1.0
+        })
+        .await;
+    for _ in 0..16 {
+        let answer = apart(&envoy, ask()).await;
+        assert!(!old.contains(&answer.body));
+        if answer.reflex() == "HIT_L1_EXACT" && upstream.call_count() == 3 {
+            assert_eq!(answer.body, refreshed.body);
+        }
+    }
+    // The worker that has refreshed it keeps it; the other one asks once.
+    assert!(upstream.call_count() <= 4);
+}
+
 /// BerriAI/litellm#4366: memory grew without bound. A hundred thousand distinct answers pass
 /// through a tier that holds a few hundred.
 #[tokio::test]

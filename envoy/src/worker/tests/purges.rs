@@ -4,6 +4,7 @@
 //! with its next poll.
 
 use super::*;
+use crate::refreshed::Gone;
 
 /// Time for a poll, and for its reply.
 const POLL_MS: u64 = 2 * TICK_MS;
@@ -445,4 +446,38 @@ fn what_was_begun_before_more_purges_than_are_remembered_is_not_kept() {
     let next = play.asked(&Ask::chat("hello"));
     play.provider(next);
     play.ends();
+}
+
+/// Without a daemon, the other workers heard of a refresh when their copies left by themselves.
+#[test]
+fn without_a_daemon_the_workers_tell_each_other_of_a_refresh() {
+    let [mut one, mut other] = [(); 2].map(|()| Play::with(r#""daemon_cluster": """#));
+    let [ask, kept] = [Ask::chat("hello"), Ask::chat("kept")];
+    for play in [&mut one, &mut other] {
+        for ask in [&ask, &kept] {
+            let id = play.asks(ask);
+            play.answers(id, &json("old"));
+        }
+        assert!(play.refreshed.is_empty());
+    }
+    let under_way = other.asks(&ask.clone().with("cache-control", "no-cache"));
+    let refresh = one.asks(&ask.clone().with("cache-control", "no-cache"));
+    one.answers(refresh, &json("new"));
+    assert_eq!(one.refreshed.len(), 1);
+    let gone = Gone::These(std::mem::take(&mut one.refreshed));
+    other.worker.shared().let_go(&gone);
+    // What was asked for before it is not kept instead.
+    other.answers(under_way, &json("late"));
+    assert!(other.refreshed.is_empty());
+    let next = other.asks(&ask);
+    other.provider(next);
+    for (play, ask, text) in [(&mut other, &kept, "old"), (&mut one, &ask, "new")] {
+        let hit = play.asks(ask);
+        play.hit(hit, &json(text));
+    }
+    other.worker.shared().let_go(&Gone::All);
+    let next = other.asks(&kept);
+    other.provider(next);
+    one.ends();
+    other.ends();
 }
