@@ -168,6 +168,14 @@ impl Gathered {
     }
 }
 
+/// Bytes that count in a budget until all clones of them are gone.
+pub(super) fn counted(bytes: Vec<u8>, reserved: Reservation) -> Bytes {
+    Bytes::from_owner(Counted {
+        bytes,
+        _reserved: reserved,
+    })
+}
+
 /// Bytes that count in a budget.
 struct Counted<B> {
     bytes: B,
