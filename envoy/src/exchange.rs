@@ -26,6 +26,7 @@ use crate::daemon::{self, Reply};
 use crate::flights::{Id, Name};
 use crate::hot::Answer;
 use crate::shared::Shared;
+use crate::unread::Ticket;
 use lookup::{HOT, Pending};
 use recording::Recording;
 pub use turns::PLACES;
@@ -68,6 +69,10 @@ pub enum Event<'e> {
     Chunk(&'e [u8], bool),
     /// A part of the provider's answer could not be read.
     Unread,
+    /// The provider's answer has broken off.
+    Broken,
+    /// The provider's answer has stood still for too long: see [`Exchange::has_stalled`].
+    Stalled,
     /// Envoy is done with it, at its end or before.
     Gone,
 }
@@ -86,6 +91,8 @@ pub enum Effect {
     Mark(Status),
     /// Call the daemon.
     Call(Purpose, daemon::Request),
+    /// Tell the other workers that there is a newer answer under that digest: no daemon does.
+    Refreshed([u8; 32]),
     /// Tell those who follow this exchange.
     Land(Name, Landing),
     /// Have another exchange lead in place of this one, or give back the fill of that key.
@@ -103,6 +110,8 @@ pub struct Served {
     pub age_seconds: Option<u64>,
     /// For the shape of an error.
     pub shape: Shape,
+    /// If it counts among the answers that clients may still have to read.
+    pub unread: Option<Ticket>,
 }
 
 /// Why the daemon is called.
@@ -242,6 +251,15 @@ impl Exchange {
         }
     }
 
+    /// Whether the provider's answer stands still although others wait for it: its client may read
+    /// slowly, and Envoy then reads no faster.
+    pub fn has_stalled(&self, now_ms: u64) -> bool {
+        match &self.0 {
+            Stage::Forwarded(recording) => recording.has_stalled(now_ms),
+            _ => false,
+        }
+    }
+
     /// Takes in an event. One that does not fit the stage changes nothing: the daemon may reply
     /// when the client has gone.
     pub fn on(
@@ -292,6 +310,14 @@ impl Exchange {
                 let effects = recording::given_up(shared, *recording, Rejected::Cut);
                 (Stage::Passing(None), effects)
             }
+            (Stage::Forwarded(recording), Event::Broken) => {
+                let effects = recording.broken(shared, now_ms);
+                (Stage::Passing(None), effects)
+            }
+            (Stage::Forwarded(mut recording), Event::Stalled) => {
+                let effects = recording.steps_back();
+                (Stage::Forwarded(recording), effects)
+            }
             (Stage::Passing(Some(status)), Event::Head(_, headers)) => {
                 shared.counts.controlled(status, headers);
                 (Stage::Passing(None), vec![Effect::Mark(status)])
@@ -314,6 +340,11 @@ fn inspect(shared: &Shared, mut request: Request) -> Result<Reading, Bypass> {
         .upstreams
         .get(&request.cluster)
         .ok_or(Bypass::Upstream)?;
+    // Envoy leaves this header only where it makes a tunnel of the connection: what looks like a
+    // body then has no end.
+    if request.headers.iter().any(|(name, _)| name == "upgrade") {
+        return Err(Bypass::Upgrade);
+    }
     if !config.looks_at(&request.path) {
         return Err(Bypass::Path);
     }
@@ -330,6 +361,11 @@ fn inspect(shared: &Shared, mut request: Request) -> Result<Reading, Bypass> {
         headers: &headers,
     };
     let candidate = reflex_llm::candidate(&head, &config.policy())?;
+    // Envoy asks for the body itself and takes this header out, unless it is told to leave both to
+    // the provider (`proxy_100_continue`). To wait for the body would be to wait for the client.
+    if headers.iter().any(|(name, _)| *name == "expect") {
+        return Err(Bypass::Expect);
+    }
     let group = config.groups.of(candidate.tenant());
     let candidate = candidate.as_tenant(group, config.tenant_header.as_deref());
     if request

@@ -137,7 +137,7 @@ impl<'b> Body<'b> {
         Ok(())
     }
 
-    /// Writes what counts of the body in the one spelling that it has.
+    /// Writes the parts of the body that count, in their canonical spelling.
     pub(crate) fn write(&self, origin: Origin, rules: Option<&Rules>, out: &mut KeyHasher) {
         let outline = Outline::of(self.api, origin, rules);
         canonical::write(self.document.root(), outline, out);

@@ -75,7 +75,6 @@ async fn requests_of_tiny_values_take_little_memory_and_leave_none() {
     const REQUESTS: usize = 8;
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
-    let few = |number: usize| Ask::chat(&format!("a few {number}")).header("x-hold", "1");
     let all = |asks: Vec<Ask>| {
         let client = edge.client.clone();
         let ask = move |ask| {
@@ -97,19 +96,23 @@ async fn requests_of_tiny_values_take_little_memory_and_leave_none() {
             let body = format!(r#"{{"model":"mock","messages":{messages},"n{number}":{values}}}"#);
             Ask::body(body).header("x-hold", "1")
         };
+        let few = |number: usize| {
+            let ask = Ask::chat(&format!("{shape}, and a few {number}"));
+            ask.header("x-hold", "1")
+        };
         // As many instances as there will be, and connections.
         let calls = upstream.call_count();
         let others = all((0..REQUESTS).map(few).collect());
         upstream.called(calls + REQUESTS).await;
-        let before = memory(&edge, "VmRSS");
-        upstream.release_all();
+        upstream.release(REQUESTS);
         for answer in others {
             assert_eq!(answer.await.expect("an answer"), 200);
         }
+        let before = memory(&edge, "VmRSS");
         let asked = all((0..REQUESTS).map(ask).collect());
         upstream.called(calls + 2 * REQUESTS).await;
         let during = memory(&edge, "VmRSS").saturating_sub(before);
-        upstream.release_all();
+        upstream.release(REQUESTS);
         for answer in asked {
             assert_eq!(answer.await.expect("an answer"), 200);
         }

@@ -15,8 +15,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many bytes all requests together may hold, and how many they do. One for all that work in
-/// the same memory.
+/// How many bytes all requests together may hold, and how many they hold now. One for the whole
+/// process.
 #[derive(Debug)]
 pub struct Budget {
     bytes_max: u64,
@@ -31,7 +31,7 @@ pub(crate) struct Reservation {
 }
 
 impl Budget {
-    /// A budget of so many bytes, of which none is held.
+    /// A budget of `bytes_max`, of which none is held.
     pub fn new(bytes_max: u64) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
@@ -39,13 +39,13 @@ impl Budget {
         })
     }
 
-    /// Bytes that are held now. It may exceed the bound by what had arrived already when the
-    /// bound was reached, which is one frame of a body for each answer under way.
+    /// Bytes that are held now. They may exceed the bound by one frame for each answer under way,
+    /// which had arrived already when the bound was reached.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether so many bytes fit now. They may not any more a moment later.
+    /// Whether `bytes` fit now; a moment later they may not.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
         self.held().saturating_add(bytes) <= self.bytes_max
     }
@@ -60,7 +60,7 @@ impl Budget {
 }
 
 impl Reservation {
-    /// Takes so many bytes more, all of them or none. Whether it did.
+    /// Reserves more bytes, all of them or none; whether it did.
     #[must_use]
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         let bytes = bytes as u64;
@@ -75,7 +75,7 @@ impl Reservation {
         grown.is_ok()
     }
 
-    /// Counts so many bytes more, which are in memory already and needed, whether they fit or not.
+    /// Counts more bytes, whether they fit or not: they are in memory already, and needed.
     pub(crate) fn count(&mut self, bytes: usize) {
         self.budget.held.fetch_add(bytes as u64, Ordering::Relaxed);
         self.bytes += bytes as u64;
@@ -103,13 +103,13 @@ impl Reservation {
         self.budget.held.fetch_sub(given_back, Ordering::Relaxed);
     }
 
-    /// All that is reserved here, out of this one.
+    /// Moves the whole reservation out.
     pub(crate) fn take(&mut self) -> Self {
         let rest = self.budget.reserve();
         std::mem::replace(self, rest)
     }
 
-    /// What it is of.
+    /// The budget that it is part of.
     pub(crate) fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }

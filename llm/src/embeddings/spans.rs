@@ -1,7 +1,7 @@
-//! Where the parts of a JSON text stand in it.
+//! The places of a JSON text's parts.
 //!
-//! For texts that [`json`](crate::json) has read already: this only finds the places again, which
-//! a document does not keep. Of other texts it makes something or nothing, but it does not panic.
+//! For texts that [`json`](crate::json) has read already: this finds the places again, which a
+//! document does not keep. For other texts the results are arbitrary, but it does not panic.
 
 use alloc::vec::Vec;
 use core::ops::Range;

@@ -25,6 +25,8 @@ fn what_the_head_says() {
         &ask().with("content-encoding", "gzip"),
     );
     check(Bypass::NoCredential, &ask().by(""));
+    check(Bypass::Upgrade, &ask().with("upgrade", "websocket"));
+    check(Bypass::Expect, &ask().with("expect", "100-continue"));
     let with = |change: &dyn Fn(&mut Ask)| {
         let mut ask = ask();
         change(&mut ask);

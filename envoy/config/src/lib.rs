@@ -154,8 +154,9 @@ const HOT_TTL_SECONDS: u64 = 300;
 const TTL_SECONDS: u64 = 3600;
 /// As the daemon's: a week.
 const TTL_SECONDS_MAX: u64 = 604_800;
-/// Well below what Envoy buffers by default: past its own limit it answers 413.
-const REQUEST_BYTES_MAX: u64 = (1 << 20) - (128 << 10);
+/// As the daemon's. Envoy's default buffer is no larger, so its limit must be raised: past that, it
+/// answers 413.
+const REQUEST_BYTES_MAX: u64 = 1 << 20;
 /// As the daemon's.
 const ENTRY_BYTES_MAX: u64 = 16 << 20;
 
@@ -408,7 +409,7 @@ mod tests {
         assert_eq!(upstream.authority, "api.openai.com");
         assert_eq!(upstream.prefix, "");
         assert_eq!(config.daemon_cluster.as_deref(), Some("reflex_edge"));
-        assert_eq!(config.request_bytes_max, 917_504);
+        assert_eq!(config.request_bytes_max, 1_048_576);
         assert_eq!(config.anonymous, Anonymous::Bypass);
         assert_eq!(config.policy().temperature_max, None);
         assert!(config.looks_at("/anything"));
