@@ -34,6 +34,8 @@ pub(super) struct Recording {
     since: Mark,
     /// Taken from the budget for recordings.
     bytes: usize,
+    /// Of these, for the most that the recorder has held beside the body.
+    held: usize,
     /// When the last part of it came.
     came_at_ms: u64,
 }
@@ -68,6 +70,7 @@ pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
         epoch: shared.epoch().cloned(),
         since: shared.mark(),
         bytes: 0,
+        held: 0,
         came_at_ms: 0,
         pending,
     };
@@ -108,8 +111,19 @@ pub(super) fn chunk(
     recording.bytes += bytes.len();
     recording.came_at_ms = now_ms;
     recording.recorder.feed(bytes);
+    let held = recording.recorder.held_bytes();
+    let more = held.saturating_sub(recording.held);
+    let has_room = shared.recording().take(more);
+    if has_room {
+        recording.bytes += more;
+        recording.held += more;
+    }
     let effects = match recording.recorder.rejected() {
         Some(rejected) => given_up(shared, *recording, rejected),
+        None if !has_room => {
+            shared.counts.dropped(Dropped::Memory);
+            recording.ended(shared, Landing::LetGo)
+        }
         None if end => finished(shared, *recording, now_ms),
         None => return (Stage::Forwarded(recording), Vec::new()),
     };

@@ -2,7 +2,7 @@
 //! an answer.
 
 use super::heads;
-use super::held::{Held, NotHeld, hold};
+use super::held::{Held, hold};
 use super::hop::strip_hop_by_hop;
 use super::listen::OpenConnection;
 use super::own_error::ErrorVoice;
@@ -11,7 +11,7 @@ use super::timed::Timed;
 use super::tunnel;
 use super::upstream::UpstreamClient;
 use crate::metrics::Metrics;
-use crate::runtime::{Budget, Failure, Handler, Lost, SendRequest as _, mark};
+use crate::runtime::{Budget, Failure, Handler, Lost, NotHeld, SendRequest as _, mark};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
@@ -71,7 +71,7 @@ impl Proxy {
             return self.send(request, Bypass::Memory, &voice).await;
         }
         let (held, lent) = hold(request, self.held_bytes_max, &self.budget);
-        let failure = match self.handler.handle(lent).await {
+        let failure = match self.handler.handle_lent(lent, held.lender().clone()).await {
             Ok(response) => {
                 self.explain(&held, &response);
                 return response;
@@ -167,7 +167,13 @@ impl Proxy {
     async fn pass(&self, held: Held, voice: &ErrorVoice) -> Response<WasiBody> {
         match held.take_back() {
             Ok(request) => self.send(request, Bypass::Unavailable, voice).await,
-            Err(NotHeld::TooLong) => voice.gateway_error(&ErrorCode::InternalError(None)),
+            Err(NotHeld::Broken) => voice.error(
+                StatusCode::REQUEST_TIMEOUT,
+                "the request's body did not come to its end",
+            ),
+            Err(NotHeld::TooLong | NotHeld::Gone) => {
+                voice.gateway_error(&ErrorCode::InternalError(None))
+            }
             Err(NotHeld::NoMemory) => voice.error(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the requests under way hold all the memory that they may (inflight_bytes_max)",
