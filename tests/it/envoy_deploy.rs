@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use reflex_tests::client::Ask;
+use reflex_tests::client::{Ask, Client};
 use reflex_tests::envoy::EnvoyPlan;
 use reflex_tests::upstream::Upstream;
 use reflex_tests::{edge, within};
@@ -460,9 +460,10 @@ async fn no_sample_has_envoy_refuse_a_long_body() {
     ];
     for (what, plan) in plans {
         let envoy = plan.start().await;
+        let clients = [Client::new(&envoy.url), Client::http2(&envoy.url)];
         for number in 0..20 {
             let ask = Ask::chat(&format!("{number}{}", "p".repeat(3_000_000)));
-            let answer = envoy.client.fetch(ask.chunked(1_000_000)).await;
+            let answer = clients[number % 2].fetch(ask.chunked(1_000_000)).await;
             assert_eq!(
                 (answer.status.as_u16(), answer.reflex()),
                 (200, "BYPASS"),

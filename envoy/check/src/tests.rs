@@ -101,14 +101,7 @@ fn filters_behind_that_a_hit_would_skip_are_named() {
     for kind in ["custom_response", "grpc_json_transcoder", "header_mutation"] {
         placed(&filter(kind), Some(("error", "a second time")), None);
     }
-    for kind in [
-        "fault",
-        "admission_control",
-        "cors",
-        "compressor",
-        "decompressor",
-        "own",
-    ] {
+    for kind in ["fault", "admission_control", "cors", "compressor", "own"] {
         let what = format!("`my-{kind}` stands behind the filter");
         placed(&filter(kind), Some(("warning", &what)), None);
     }
@@ -166,6 +159,9 @@ fn filters_before_that_make_the_route_uncertain_are_named() {
     assert_eq!(lines(&of(&asked)), [""; 0]);
     let signed = Some(("warning", "another signature"));
     placed(&filter("aws_request_signing"), None, signed);
+    let compressed = Some(("warning", "compressed requests bypass"));
+    let limit = Some(("error", "a decompressor before the filter"));
+    placed(&filter("decompressor"), compressed, limit);
     let shared = Some(("error", "all clients have one credential"));
     placed(&filter("credential_injector"), None, shared);
 }
@@ -309,6 +305,30 @@ fn buffers_that_are_too_small_are_named() {
         manager["route_config"]["virtual_hosts"][0]["routes"][0][limit] = json!(65536);
     };
     finds(route, "error", "lets Envoy hold 65536 bytes");
+    // A read becomes longer on its way to the filter.
+    let inflated = |ratio: Value, limit: u64| {
+        move |manager: &mut Value| {
+            let mut decompressor = filter("decompressor");
+            decompressor["typed_config"]["decompressor_library"] =
+                json!({"typed_config": {"max_inflate_ratio": ratio}});
+            let filters = manager["http_filters"].as_array_mut();
+            filters.expect("filters").insert(0, decompressor);
+            host(json!(limit))(manager);
+        }
+    };
+    finds(
+        inflated(Value::Null, 119_013_375),
+        "error",
+        "must be 119013376 or more",
+    );
+    finds(
+        inflated(json!(10), 12_845_055),
+        "error",
+        "must be 12845056 or more",
+    );
+    let mut enough = example();
+    inflated(Value::Null, 119_013_376)(enough.pointer_mut(MANAGER).expect("a manager"));
+    assert_eq!(lines(&of(&enough)), [""; 0]);
     let unseen = |manager: &mut Value| {
         manager["route_config"] = Value::Null;
         manager["rds"] = json!({"route_config_name": "elsewhere"});

@@ -103,6 +103,55 @@ async fn a_body_that_envoy_has_decompressed_is_read() {
     super::check_hit(&envoy.client.fetch(other).await, &miss);
 }
 
+/// One read becomes megabytes, on top of what the filter holds. Envoy answered with 413.
+#[tokio::test]
+async fn a_long_body_that_envoy_has_decompressed_passes() {
+    // Envoy's compressor makes the body: an answer that repeats a prompt of two words.
+    let (_upstream, _daemon, compressing) = started(compressor(), 0).await;
+    let mut seed = 1_u32;
+    let words = (0..500_000).map(|_| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        ["hello ", "world "][(seed >> 31) as usize]
+    });
+    let prompt: String = words.collect();
+    let ask = Ask::chat(&prompt).header("accept-encoding", "gzip");
+    let body = compressing.client.fetch(ask).await.body;
+    assert!(body.len() < prompt.len() / 5, "{}", body.len());
+
+    let upstream = Upstream::start().await;
+    let daemon = Plan::daemon().start().await;
+    let plan = with(patient(&upstream, &daemon), 0, decompressor());
+    let plan = plan.edit(|config| {
+        let host = format!("{MANAGER}/route_config/virtual_hosts/0");
+        let host = config.pointer_mut(&host).expect("a host");
+        host["request_body_buffer_limit"] = json!(119_013_376);
+    });
+    let envoy = plan.start().await;
+    let mut client = RawClient::connect(&envoy.url).await;
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer test\r\n\
+         content-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let (begin, rest) = body.split_at(4000);
+    client.send(head.as_bytes()).await;
+    client.send(begin).await;
+    let sent = (head.len() + begin.len()) as f64;
+    envoy
+        .until("the beginning is read", |metrics| {
+            let prefix = [("envoy_http_conn_manager_prefix", "llm")];
+            metrics.sum("envoy_http_downstream_cx_rx_bytes_total", &prefix) >= sent
+        })
+        .await;
+    client.send(rest).await;
+    let (head, _) = client.answer().await;
+    // It is no request that the provider understands, and that is what the provider says.
+    assert!(!head.starts_with("HTTP/1.1 413 "), "{head}");
+    assert!(head.contains("detail=\"body-too-large\""), "{head}");
+    let passed = upstream.calls().pop().expect("a call").body;
+    assert!(passed.len() > prompt.len());
+}
+
 /// Trailers of the client's own are in no key.
 #[tokio::test]
 async fn trailers_of_a_client_pass_by() {
