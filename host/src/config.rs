@@ -130,6 +130,7 @@ struct File {
     path: Option<Vec<PathTable>>,
     ignored_headers: Option<Vec<String>>,
     ignored_cookies: Option<Vec<String>>,
+    ignored_query: Option<Vec<String>>,
     ignored_fields: Option<Vec<String>>,
     keyed_fields: Option<Vec<String>>,
     bypass_fields: Option<Vec<String>>,
@@ -275,6 +276,7 @@ impl Config {
         let rules = Rules {
             ignored_headers: file.ignored_headers.unwrap_or_default(),
             ignored_cookies: file.ignored_cookies.unwrap_or_default(),
+            ignored_query: file.ignored_query.unwrap_or_default(),
             ignored_fields: file.ignored_fields.unwrap_or_default(),
             keyed_fields: file.keyed_fields.unwrap_or_default(),
             bypass_fields: file.bypass_fields.unwrap_or_default(),
@@ -448,6 +450,7 @@ mod tests {
         check(hidden, "`x-team`");
         check("ignored_headers = \"x-id\"", "ignored_headers");
         check("ignored_cookies = [\"*\"]", "ignored_cookies");
+        check("ignored_query = [\"api*\"]", "`api-key`");
         check("ignored_fields = [\"model\"]", "ignored_fields");
         check("bypass_models = [\"\"]", "bypass_models");
         check("instances_max = 1000000", "instances_max");
@@ -493,11 +496,13 @@ mod tests {
     #[test]
     fn lists_are_read_as_they_are_written() {
         let text = "ignored_headers = [\"x-id\"]\nignored_cookies = [\"lb_*\"]\n\
+                    ignored_query = [\"*_id\"]\n\
                     ignored_fields = [\"user\"]\nkeyed_fields = [\"metadata\"]\n\
                     bypass_fields = [\"deep_*\"]\nbypass_models = [\"*-live\"]";
         let rules = load(text).expect("valid").rules;
         assert_eq!(rules.ignored_headers, ["x-id"]);
         assert_eq!(rules.ignored_cookies, ["lb_*"]);
+        assert_eq!(rules.ignored_query, ["*_id"]);
         assert_eq!(rules.ignored_fields, ["user"]);
         assert_eq!(rules.keyed_fields, ["metadata"]);
         assert_eq!(rules.bypass_fields, ["deep_*"]);

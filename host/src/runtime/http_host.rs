@@ -173,6 +173,7 @@ fn rules(rules: &Rules) -> bindings::Rules {
     let Rules {
         ignored_headers,
         ignored_cookies,
+        ignored_query,
         ignored_fields,
         keyed_fields,
         bypass_fields,
@@ -181,6 +182,7 @@ fn rules(rules: &Rules) -> bindings::Rules {
     bindings::Rules {
         ignored_headers,
         ignored_cookies,
+        ignored_query,
         ignored_fields,
         keyed_fields,
         bypass_fields,

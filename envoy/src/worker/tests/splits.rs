@@ -32,6 +32,39 @@ fn a_header_that_differs_with_each_request_is_counted_and_told_once() {
     }
 }
 
+/// A proxy that adds a parameter to each request made every request a miss, with no setting to help.
+#[test]
+fn a_parameter_that_differs_with_each_request_is_told_and_can_be_ignored() {
+    let ask = |number: usize| {
+        let mut ask = Ask::chat("hello");
+        ask.path = format!("{}?request_id={number}", ask.path);
+        ask
+    };
+    let mut play = Play::new();
+    for number in 0..2 {
+        let id = play.asked(&ask(number));
+        play.answers(id, &json("hi"));
+        play.settle();
+        play.leaves(id);
+    }
+    assert_eq!(play.counted("key_splits_total.query"), 1);
+    let lines = play.worker.shared().splits().take_lines();
+    let line = lines.first().expect("a line");
+    assert!(
+        line.contains("`request_id`") && line.contains("ignored_query"),
+        "{line}"
+    );
+    play.ends();
+
+    let mut play = Play::with(r#""ignored_query": ["request_*"]"#);
+    let id = play.asked(&ask(0));
+    play.answers(id, &json("hi"));
+    play.settle();
+    let hit = play.asks(&ask(1));
+    play.hit(hit, &json("hi"));
+    play.ends();
+}
+
 #[test]
 fn hits_and_other_questions_are_no_splits() {
     let mut play = Play::new();
