@@ -41,13 +41,8 @@ impl Index {
         }
     }
 
-    /// Whether there may be a record of a key on disk. A removal needs a tombstone then, also
+    /// Whether the disk may hold records that are not in here. A removal needs a tombstone then, also
     /// where no place is known: the record may be readable again after the next start.
-    pub(crate) fn may_hold(&self, key: &[u8; 32]) -> bool {
-        self.has_hidden() || self.find(key, |_| ()).is_some()
-    }
-
-    /// Whether the disk may hold records that are not in here.
     pub(crate) fn has_hidden(&self) -> bool {
         self.has_hidden.load(Relaxed)
     }
@@ -81,6 +76,14 @@ impl Index {
             }
             Ok(None) | Err(_) => false,
         }
+    }
+
+    /// Takes out the places of all keys that are `which`, and returns those. Looks at each.
+    pub(crate) fn remove_keys_where(&self, which: impl Fn(&[u8; 32]) -> bool) -> Vec<[u8; 32]> {
+        let places = self.places.pin();
+        let meant = places.iter().filter(|(key, _)| which(key));
+        let removed = meant.filter(|(key, place)| self.remove_place(key, place));
+        removed.map(|(key, _)| *key).collect()
     }
 
     /// Takes out all places that are `which`; how many there were. Looks at each.
