@@ -25,6 +25,8 @@ const USAGE: u8 = 1;
 const MODEL: u8 = 2;
 /// When which part of a stream came: bytes and milliseconds, `u32` each, per mark.
 const PACE: u8 = 3;
+/// From when on it is not served stale either: milliseconds since 1970, `u64`.
+const END: u8 = 4;
 
 /// Status and headers of a stored answer; the body is the entry's payload.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +48,9 @@ pub(crate) struct Notes {
     pub(crate) model: Option<String>,
     /// When which part of a stream came; nothing where that was not recorded.
     pub(crate) pace: Vec<Mark>,
+    /// From when on it is not served, not even in place of a failing provider's answer, in
+    /// milliseconds since 1970; none where the operator's rule decides.
+    pub(crate) ends_at_ms: Option<u64>,
 }
 
 impl AnswerHead {
@@ -136,6 +141,9 @@ impl Notes {
             let bytes: Vec<u8> = numbers.flat_map(u32::to_le_bytes).collect();
             note(PACE, &[&bytes]);
         }
+        if let Some(end) = self.ends_at_ms {
+            note(END, &[&end.to_le_bytes()]);
+        }
     }
 
     fn decode(mut rest: &[u8]) -> Option<Self> {
@@ -163,6 +171,12 @@ impl Notes {
                             bytes: number()?,
                             ms: number()?,
                         });
+                    }
+                }
+                END => {
+                    notes.ends_at_ms = Some(take(&mut note).map(u64::from_le_bytes)?);
+                    if !note.is_empty() {
+                        return None;
                     }
                 }
                 MODEL => notes.model = Some(str::from_utf8(note).ok()?.to_owned()),
@@ -200,6 +214,7 @@ mod tests {
             }),
             model: Some("mock".into()),
             pace: vec![Mark { bytes: 5, ms: 7 }],
+            ends_at_ms: Some(11),
         }
     }
 
@@ -219,10 +234,11 @@ mod tests {
     #[test]
     fn every_cut_is_refused_but_between_two_notes() {
         let whole = whole();
-        let bare = whole.len() - (5 + 24) - (5 + 4) - (5 + 8);
+        let bare = whole.len() - (5 + 24) - (5 + 4) - (5 + 8) - (5 + 8);
         for cut in 0..whole.len() {
             let usage = bare + 5 + 24;
-            let between = [bare, usage, usage + 5 + 4].contains(&cut);
+            let model = usage + 5 + 4;
+            let between = [bare, usage, model, model + 5 + 8].contains(&cut);
             let decoded = AnswerHead::decode(&whole[..cut]);
             assert_eq!(decoded.is_some(), between, "cut at {cut}");
         }

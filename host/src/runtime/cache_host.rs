@@ -2,6 +2,8 @@
 
 use super::bindings::cache::{self, Error, Host, HostEntry, InsertOptions, Limits, Name};
 use super::grant::{Grant, Refusal, bytes32};
+#[cfg(feature = "http")]
+use crate::answer::AnswerHead;
 use crate::cache::{Cache, CacheKey, Entry, InsertError, METADATA_BYTES_MAX, Mark, NewEntry};
 use crate::clock::Clock;
 use reflex_llm::{Anonymous, Bypass, Head, Key, Life, Shape, Stated, Tenant, Term};
@@ -165,7 +167,8 @@ impl ReflexCtx {
     }
 
     /// The entry of that key if it has expired, but no longer ago than `most`, and how many
-    /// seconds ago that was.
+    /// seconds ago that was. None that has come to the end that it states itself, and none that was
+    /// not recorded here: of that nobody knows when it ends.
     #[cfg(feature = "http")]
     pub(super) async fn find_stale(&self, key: &CacheKey, most: Duration) -> Option<(Entry, u64)> {
         if most.is_zero() {
@@ -177,7 +180,9 @@ impl ReflexCtx {
             return None;
         };
         let expired_ms = now_ms.saturating_sub(entry.expires_at_ms()?);
-        let is_within = u128::from(expired_ms) <= most.as_millis();
+        let notes = AnswerHead::decode(entry.metadata())?.notes;
+        let has_ended = notes.ends_at_ms.is_some_and(|end| end <= now_ms);
+        let is_within = !has_ended && u128::from(expired_ms) <= most.as_millis();
         is_within.then_some((entry, expired_ms / 1000))
     }
 

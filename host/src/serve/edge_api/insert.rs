@@ -1,6 +1,6 @@
 //! `PUT` of an entry: an answer is judged once more, and stored unless there was a purge.
 
-use super::fields::{AGE, EPOCH, MODEL, SHAPE, TTL, fill_id, number, text};
+use super::fields::{AGE, END, EPOCH, MODEL, SHAPE, TTL, fill_id, number, text};
 use super::refusal::Refusal;
 use super::{EdgeApi, Name};
 use crate::answer::{AnswerHead, Notes};
@@ -99,6 +99,8 @@ struct Arrival {
     age_seconds: u64,
     shape: Option<Shape>,
     /// For the operator's prices.
+    /// In how many seconds it may not be served stale either, by what the edge knows of it.
+    ends_seconds: Option<u64>,
     model: Option<String>,
     /// When the answer was asked for, or at least begun to arrive. `None` if nobody can tell, for
     /// the epoch that it is of is not of this daemon.
@@ -154,6 +156,7 @@ impl Arrival {
             age_seconds,
             shape,
             model: model(headers)?,
+            ends_seconds: number(headers, &END)?,
             since: match text(headers, &EPOCH, "epoch")? {
                 Some(epoch) => api.epoch.mark(epoch),
                 None => Some(api.cache.purges().now()),
@@ -181,6 +184,7 @@ impl Arrival {
             model: self.model.clone(),
             pace: Vec::new(),
         };
+            ends_at_ms: self.ends_at_ms(term),
         let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
         let since = self.since.ok_or_else(Refusal::purged)?;
         let new = NewEntry {
@@ -206,6 +210,19 @@ impl Arrival {
 
 impl Arrival {
     /// Judges the answer, if it says of what shape it is, and says how long it is kept.
+    /// From when on it is not served stale either. An answer of unknown shape was not looked at, so
+    /// that it may end when it expires.
+    fn ends_at_ms(&self, term: Term) -> Option<u64> {
+        if self.shape.is_none() {
+            return term.expires_at_ms;
+        }
+        let ends = self.ends_seconds.map(|seconds| {
+            let ms = seconds.saturating_mul(1000);
+            self.api.clock.now_ms().saturating_add(ms)
+        });
+        [term.ends_at_ms, ends].into_iter().flatten().min()
+    }
+
     fn term(&self) -> Result<Term, Rejected> {
         let stated = match self.shape {
             Some(shape) => judge(shape, &self.answer, self.api.allow_length)?,
