@@ -121,9 +121,9 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
         Ok((answer, ends_ms.map(|ms| ms / 1000)))
     });
     // The daemon takes whole seconds, and one at least.
-    let answer = answer.and_then(|answer| match answer.ttl_seconds(now_ms) {
+    let answer = answer.and_then(|(answer, end)| match answer.ttl_seconds(now_ms) {
         Some(0) => Err(Rejected::Expired),
-        ttl_seconds => Ok((answer, ttl_seconds)),
+        ttl_seconds => Ok((answer, ttl_seconds, end)),
     });
     let (answer, ttl_seconds, end_seconds) = match answer {
         Ok((answer, ttl_seconds, end)) => (Rc::new(answer), ttl_seconds, end),
@@ -191,7 +191,7 @@ fn answer_of(shape: Shape, storable: Storable, term: Term) -> Result<Answer, Rej
 
 /// The answer must not be served again.
 pub(super) fn given_up(shared: &mut Shared, recording: Recording, why: Rejected) -> Vec<Effect> {
-    shared.counts.rejected(why);
+    shared.rejected(recording.pending.asked.shape.api, why);
     recording.ended(shared, Landing::LetGo)
 }
 
