@@ -156,6 +156,7 @@ struct File {
     header_read_seconds_max: Option<NonZeroU64>,
     keep_alive_seconds_max: Option<NonZeroU64>,
     idle_seconds_max: Option<NonZeroU64>,
+    request_seconds_max: Option<NonZeroU64>,
     connect_seconds_max: Option<NonZeroU64>,
     response_seconds_max: Option<NonZeroU64>,
     drain_seconds_max: Option<NonZeroU64>,
@@ -469,6 +470,7 @@ mod tests {
             "idle_seconds_max = 18446744073709551615",
             "idle_seconds_max",
         );
+        check("request_seconds_max = 0", "request_seconds_max");
         check("samples = 100000", "samples");
         check("stale_if_error_seconds_max = 9999999", "stale_if_error");
         check("client_control = \"yes\"", "client_control");

@@ -195,7 +195,7 @@ impl SendRequest for UpstreamClient {
             if !head && parts.status != StatusCode::NOT_MODIFIED {
                 parts.headers.remove(header::CONTENT_LENGTH);
             }
-            let body = Timed::new(body, client.limits.idle_max);
+            let body = Timed::response(body, client.limits.idle_max);
             let body = match stream {
                 Some(stream) => Streamed::new(body, stream).boxed_unsync(),
                 None => body.boxed_unsync(),

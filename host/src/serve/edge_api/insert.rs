@@ -19,6 +19,7 @@ use reflex_llm::{
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinError;
+use tokio::time::Instant;
 
 /// Payloads over this length are stored on a blocking thread.
 const INLINE_BYTES_MAX: usize = 256 << 10;
@@ -98,9 +99,9 @@ struct Arrival {
     /// How old it is already, in seconds.
     age_seconds: u64,
     shape: Option<Shape>,
-    /// For the operator's prices.
     /// In how many seconds it may not be served stale either, by what the edge knows of it.
     ends_seconds: Option<u64>,
+    /// For the operator's prices.
     model: Option<String>,
     /// When the answer was asked for, or at least begun to arrive. `None` if nobody can tell, for
     /// the epoch that it is of is not of this daemon.
@@ -155,8 +156,8 @@ impl Arrival {
             ttl,
             age_seconds,
             shape,
-            model: model(headers)?,
             ends_seconds: number(headers, &END)?,
+            model: model(headers)?,
             since: match text(headers, &EPOCH, "epoch")? {
                 Some(epoch) => api.epoch.mark(epoch),
                 None => Some(api.cache.purges().now()),
@@ -183,8 +184,8 @@ impl Arrival {
             usage: self.shape.and_then(|shape| shape.usage(&answer.body)),
             model: self.model.clone(),
             pace: Vec::new(),
-        };
             ends_at_ms: self.ends_at_ms(term),
+        };
         let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
         let since = self.since.ok_or_else(Refusal::purged)?;
         let new = NewEntry {
@@ -209,7 +210,6 @@ impl Arrival {
 }
 
 impl Arrival {
-    /// Judges the answer, if it says of what shape it is, and says how long it is kept.
     /// From when on it is not served stale either. An answer of unknown shape was not looked at, so
     /// that it may end when it expires.
     fn ends_at_ms(&self, term: Term) -> Option<u64> {
@@ -223,6 +223,7 @@ impl Arrival {
         [term.ends_at_ms, ends].into_iter().flatten().min()
     }
 
+    /// Judges the answer, if it says of what shape it is, and says how long it is kept.
     fn term(&self) -> Result<Term, Rejected> {
         let stated = match self.shape {
             Some(shape) => judge(shape, &self.answer, self.api.allow_length)?,
@@ -252,11 +253,18 @@ fn model(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Bytes, Refusal> {
     let most = api.cache.entry_bytes_max();
     let mut bytes = Gathered::new(&api.budget);
+    let late = |why| Refusal::new(StatusCode::REQUEST_TIMEOUT, "body", why);
+    let deadline = Instant::now() + api.request_max;
     loop {
-        let Ok(frame) = tokio::time::timeout(api.idle_max, body.frame()).await else {
-            let why = "the body paused for too long";
-            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "body", why));
+        let pause_ends = Instant::now() + api.idle_max;
+        let next = tokio::time::timeout_at(pause_ends.min(deadline), body.frame());
+        let frame = match next.await {
+            Ok(_) if Instant::now() >= deadline => Err("the body took too long"),
+            Ok(frame) => Ok(frame),
+            Err(_) if pause_ends < deadline => Err("the body paused for too long"),
+            Err(_) => Err("the body took too long"),
         };
+        let frame = frame.map_err(late)?;
         match frame {
             None => return Ok(bytes.into_bytes()),
             Some(Err(_)) => {
