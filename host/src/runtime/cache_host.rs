@@ -118,20 +118,16 @@ pub fn add_to_linker_async<T: Send + 'static>(
         "insert",
         move |mut store: StoreContextMut<'_, T>, (name, metadata, payload, options): Inserted| {
             Box::new(async move {
-                let ctx = view(store.data_mut()).ctx;
-                let inserted = ctx.insert(name, &metadata, &payload, options);
-                ctx.settled_async(inserted).await
+                let mut view = view(store.data_mut());
+                let inserted = view.insert_async(name, &metadata, &payload, options);
+                Ok((inserted.await,))
             })
         },
     )?;
     interface.func_wrap_async(
         "remove",
         move |mut store: StoreContextMut<'_, T>, (name,)| {
-            Box::new(async move {
-                let ctx = view(store.data_mut()).ctx;
-                let removed = ctx.remove(name);
-                ctx.settled_async(removed).await
-            })
+            Box::new(async move { Ok((view(store.data_mut()).remove_async(name).await,)) })
         },
     )?;
     linker.allow_shadowing(false);
@@ -363,12 +359,12 @@ impl ReflexCtx {
         done
     }
 
-    /// The same, for those who must not wait for the disk, in the form of a guest's call.
-    pub(super) async fn settled_async<V, E>(&self, done: Result<V, E>) -> Result<(Result<V, E>,)> {
+    /// The same, for those who must not wait for the disk.
+    pub(super) async fn settled_async<V, E>(&self, done: Result<V, E>) -> Result<V, E> {
         if done.is_ok() {
             self.cache.wait_until_durable_async().await;
         }
-        Ok((done,))
+        done
     }
 }
 
@@ -522,6 +518,22 @@ impl ReflexCtxView<'_> {
     async fn contains_async(&mut self, name: Name) -> Result<bool, Error> {
         let key = self.ctx.resolve(name)?.key;
         Ok(self.ctx.looks_for_async(&key).await)
+    }
+
+    async fn insert_async(
+        &mut self,
+        name: Name,
+        metadata: &[u8],
+        payload: &[u8],
+        options: InsertOptions,
+    ) -> Result<(), Error> {
+        let inserted = self.ctx.insert(name, metadata, payload, options);
+        self.ctx.settled_async(inserted).await
+    }
+
+    async fn remove_async(&mut self, name: Name) -> Result<bool, Error> {
+        let removed = self.ctx.remove(name);
+        self.ctx.settled_async(removed).await
     }
 
     /// What was found, as a handle for the guest.

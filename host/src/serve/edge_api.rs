@@ -435,3 +435,6 @@ fn release(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
