@@ -26,6 +26,7 @@ use crate::daemon::{self, Reply};
 use crate::flights::{Id, Name};
 use crate::hot::Answer;
 use crate::shared::Shared;
+use crate::unread::Ticket;
 use lookup::{HOT, Pending};
 use recording::Recording;
 pub use turns::PLACES;
@@ -68,6 +69,10 @@ pub enum Event<'e> {
     Chunk(&'e [u8], bool),
     /// A part of the provider's answer could not be read.
     Unread,
+    /// The provider's answer has broken off.
+    Broken,
+    /// The provider's answer has stood still for too long: see [`Exchange::has_stalled`].
+    Stalled,
     /// Envoy is done with it, at its end or before.
     Gone,
 }
@@ -103,6 +108,8 @@ pub struct Served {
     pub age_seconds: Option<u64>,
     /// For the shape of an error.
     pub shape: Shape,
+    /// If it counts among the answers that clients may still have to read.
+    pub unread: Option<Ticket>,
 }
 
 /// Why the daemon is called.
@@ -242,6 +249,15 @@ impl Exchange {
         }
     }
 
+    /// Whether the provider's answer stands still although others wait for it: its client may read
+    /// slowly, and Envoy then reads no faster.
+    pub fn has_stalled(&self, now_ms: u64) -> bool {
+        match &self.0 {
+            Stage::Forwarded(recording) => recording.has_stalled(now_ms),
+            _ => false,
+        }
+    }
+
     /// Takes in an event. One that does not fit the stage changes nothing: the daemon may reply
     /// when the client has gone.
     pub fn on(
@@ -291,6 +307,14 @@ impl Exchange {
             (Stage::Forwarded(recording), Event::Unread) => {
                 let effects = recording::given_up(shared, *recording, Rejected::Cut);
                 (Stage::Passing(None), effects)
+            }
+            (Stage::Forwarded(recording), Event::Broken) => {
+                let effects = recording.broken(shared, now_ms);
+                (Stage::Passing(None), effects)
+            }
+            (Stage::Forwarded(mut recording), Event::Stalled) => {
+                let effects = recording.steps_back();
+                (Stage::Forwarded(recording), effects)
             }
             (Stage::Passing(Some(status)), Event::Head(_, headers)) => {
                 shared.counts.controlled(status, headers);

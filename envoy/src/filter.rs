@@ -9,9 +9,10 @@
 //! woken by a queue.
 
 mod answers;
+mod gauges;
 mod turns;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -25,11 +26,18 @@ use crate::counts::Counts;
 use crate::daemon;
 use crate::exchange::{Effect, Event, Purpose, Request};
 use crate::flights::Id;
+use crate::module::Module;
 use crate::worker::{Work, Worker};
 use answers::{answer, mark};
+use gauges::Gauges;
 
 /// How often waits are looked at and statistics handed over.
 const TICK: Duration = Duration::from_millis(50);
+
+thread_local! {
+    /// Envoy runs a module in one thread, so this is the module's.
+    static MODULE: Module = Module::default();
+}
 
 /// What Envoy calls first.
 #[cfg(all(feature = "module", target_arch = "wasm32"))]
@@ -73,34 +81,6 @@ struct Metrics {
     /// In the order of [`Counts::names`].
     counters: Vec<Option<u32>>,
     lookup_us: Option<u32>,
-    breaker_open: Gauge,
-    hot_bytes: Gauge,
-}
-
-/// A number that goes up and down. All workers share it, so each tells only its own changes.
-#[derive(Default)]
-struct Gauge {
-    metric: Option<u32>,
-    told: Cell<u64>,
-}
-
-impl Gauge {
-    fn define(name: &str) -> Self {
-        Self {
-            metric: hostcalls::define_metric(MetricType::Gauge, name).ok(),
-            told: Cell::new(0),
-        }
-    }
-
-    fn tell(&self, value: u64) {
-        let change = value as i64 - self.told.replace(value) as i64;
-        if let Some(metric) = self.metric
-            && change != 0
-        {
-            // A statistic that Envoy does not take is no reason to fail.
-            let _ = hostcalls::increment_metric(metric, change);
-        }
-    }
 }
 
 impl Root {
@@ -129,6 +109,17 @@ impl Context for Root {
             plugin.replied(self.id, token, headers, body);
         }
     }
+
+    /// The configuration is used no longer: its listener has drained. Its memory goes now, and the
+    /// figures come down.
+    fn on_done(&mut self) -> bool {
+        let _ = hostcalls::set_tick_period(Duration::ZERO);
+        if let Some(plugin) = self.plugin.take() {
+            self.metrics.hand_over(&mut plugin.worker.borrow_mut());
+        }
+        MODULE.with(Gauges::tell);
+        true
+    }
 }
 
 impl RootContext for Root {
@@ -142,11 +133,12 @@ impl RootContext for Root {
             }
         };
         self.metrics = Metrics::define();
+        Gauges::define();
         // Root contexts of the workers have numbers of their own; the time does the rest.
         let seed = now_us() ^ u64::from(self.id) << 56;
         self.plugin = Some(Rc::new(Plugin {
             root: self.id,
-            worker: RefCell::new(Worker::new(Rc::new(config), seed)),
+            worker: RefCell::new(MODULE.with(|module| Worker::new(Rc::new(config), seed, module))),
             later: RefCell::default(),
             wake: hostcalls::register_shared_queue(&format!("reflex-{seed:x}")).ok(),
         }));
@@ -171,6 +163,7 @@ impl RootContext for Root {
         let work = plugin.worker.borrow_mut().tick(now_us());
         plugin.carry_out(Place::own(self.id), work);
         self.metrics.hand_over(&mut plugin.worker.borrow_mut());
+        MODULE.with(Gauges::tell);
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
@@ -191,8 +184,6 @@ impl Metrics {
                 .map(|name| define(MetricType::Counter, name))
                 .collect(),
             lookup_us: define(MetricType::Histogram, "reflex_lookup_us"),
-            breaker_open: Gauge::define("reflex_breaker_open"),
-            hot_bytes: Gauge::define("reflex_hot_bytes"),
         }
     }
 
@@ -213,8 +204,6 @@ impl Metrics {
                 let _ = hostcalls::record_metric(metric, time);
             }
         }
-        self.breaker_open.tell(u64::from(shared.breaker.is_open()));
-        self.hot_bytes.tell(shared.hot.bytes() as u64);
     }
 }
 
@@ -271,6 +260,9 @@ impl Context for Http {
     }
 
     fn on_done(&mut self) -> bool {
+        if self.ask(Worker::records) && has_broken() {
+            self.on(Event::Broken);
+        }
         self.on(Event::Gone);
         true
     }
@@ -281,6 +273,14 @@ impl HttpContext for Http {
         let Some(plugin) = &self.plugin else {
             return Action::Continue;
         };
+        MODULE.with(|module| {
+            let mut unread = module.unread.borrow_mut();
+            if !unread.is_empty()
+                && let Some(connection) = connection()
+            {
+                unread.heard_from(connection);
+            }
+        });
         let request = request();
         let config = Rc::clone(plugin.worker.borrow().config());
         if let Some(name) = &config.tenant_header {
@@ -390,6 +390,27 @@ fn request() -> Request {
     request
 }
 
+/// The connection of the request that Envoy is calling for, if it brings one request after the other.
+fn connection() -> Option<u64> {
+    let protocol = hostcalls::get_property(vec!["request", "protocol"]);
+    let is_serial = protocol.ok()??.starts_with(b"HTTP/1");
+    let id = hostcalls::get_property(vec!["connection", "id"]).ok()??;
+    let id = u64::from_le_bytes(id.try_into().ok()?);
+    is_serial.then_some(id)
+}
+
+/// Whether it is the provider, or the way to it, that has ended the answer to the request that Envoy
+/// is calling for.
+fn has_broken() -> bool {
+    let flags = hostcalls::get_property(vec!["response", "flags"]);
+    let flags = flags.ok().flatten().and_then(|it| it.try_into().ok());
+    flags.map_or(0, u64::from_le_bytes) & PROVIDER_FAILED > 0
+}
+
+/// Envoy's response flags UT, UR, UF and UC: the provider's time is up, it has reset the stream, and
+/// its connection has failed or ended.
+const PROVIDER_FAILED: u64 = 0x4 | 0x10 | 0x20 | 0x40;
+
 /// Where in Envoy we are.
 #[derive(Clone, Copy)]
 struct Place {
@@ -467,7 +488,15 @@ impl Plugin {
                 }
                 match effect {
                     Effect::Forward(set) => forward(&set, place.is_stream),
-                    Effect::Answer(served) => answer(&served),
+                    Effect::Answer(served) => {
+                        if let Some(ticket) = served.unread
+                            && let Some(connection) = connection()
+                        {
+                            let unread = MODULE.with(|module| Rc::clone(&module.unread));
+                            unread.borrow_mut().goes_to(ticket, connection);
+                        }
+                        answer(&served);
+                    }
                     Effect::Turn(at) => {
                         let before = turns::take(at);
                         if let Some(id) = id {

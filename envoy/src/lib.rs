@@ -24,8 +24,10 @@ pub mod breaker;
 pub mod daemon;
 pub mod flights;
 pub mod hot;
+pub mod module;
 pub mod shared;
 pub mod splits;
+pub mod unread;
 
 // Its calls into Envoy cannot be linked into a native test.
 #[cfg(not(test))]

@@ -3,10 +3,10 @@
 use reflex_llm::{Api, Rejected, Revealed};
 use std::sync::{Mutex, PoisonError};
 
-/// What was logged by this process.
+/// What this process has logged.
 static REVEALED: Mutex<Revealed> = Mutex::new(Revealed::new());
 
-/// Takes note of an answer that is not kept.
+/// Notes an answer that is not kept.
 pub(crate) fn note(api: Api, reason: Rejected) {
     // Nearly all answers that are not kept have another reason, and need no lock.
     if reason != Rejected::ProviderWork {

@@ -3,8 +3,11 @@
 mod explained;
 mod flow;
 mod heads;
+mod leaders;
+mod memory;
 mod not_stored;
 mod passing;
+mod reloads;
 mod rules;
 mod settings;
 mod together;

@@ -175,7 +175,7 @@ impl Play {
     fn configured(json: &str) -> Self {
         let config = Config::parse(json.as_bytes()).expect("valid");
         Self {
-            worker: Worker::new(Rc::new(config), 7),
+            worker: Worker::new(Rc::new(config), 7, &Module::default()),
             daemon: Daemon::default(),
             now_ms: START_MS,
             calls: BTreeMap::new(),
@@ -208,6 +208,14 @@ impl Play {
             self.saw(id, Saw::Provider);
         }
         id
+    }
+
+    /// A request that is none of ours, and the first tick. From then on the worker asks for the epoch.
+    fn starts(&mut self) {
+        let id = self.begins(&Ask::chat("other").at("unknown"));
+        self.leaves(id);
+        self.tick();
+        self.settle();
     }
 
     /// A request that has arrived in full.

@@ -1,8 +1,8 @@
-//! Takes exports out of a core module. A host calls what is there: Envoy enters the module once
-//! more for each request that is to be logged, which costs 2 µs, though our filter logs none; but
-//! the SDK exports all that there is.
+//! Removes exports from a core module. A host calls every export: Envoy enters the module once more
+//! for each request to be logged, which costs 2 µs, although our filter logs none. The SDK exports
+//! all callbacks.
 
-/// The section that lists what a module exports.
+/// The section that lists a module's exports.
 const EXPORT_SECTION: u8 = 7;
 /// Magic number and version.
 const HEADER_BYTES: usize = 8;
@@ -31,7 +31,7 @@ pub(crate) fn without(module: &[u8], names: &[&str]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// What is left of an export section.
+/// An export section without these names.
 fn kept(section: &[u8], names: &[&str]) -> Option<Vec<u8>> {
     let (count, mut rest) = number(section)?;
     let mut entries: Vec<u8> = Vec::new();
@@ -40,7 +40,7 @@ fn kept(section: &[u8], names: &[&str]) -> Option<Vec<u8>> {
         let begin = rest;
         let (length, after) = number(rest)?;
         let (name, after) = after.split_at_checked(length)?;
-        // Its kind, and its number among those of its kind.
+        // Its kind, and its number within that kind.
         let (_, after) = number(after.get(1..)?)?;
         rest = after;
         if !names.iter().any(|gone| gone.as_bytes() == name) {
@@ -54,7 +54,7 @@ fn kept(section: &[u8], names: &[&str]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// A number in LEB128, and what follows it.
+/// A number in LEB128, and the bytes after it.
 fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut value = 0;
     for (at, byte) in bytes.iter().enumerate().take(5) {

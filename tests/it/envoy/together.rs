@@ -120,12 +120,40 @@ async fn a_purge_reaches_every_worker() {
     assert_eq!(purge.status, 204);
     envoy
         .until("both workers know of the purge", |metrics| {
-            // Envoy runs the filter in its main thread too.
-            count(metrics, "reflex_purges") >= f64::from(WORKERS + 1)
+            count(metrics, "reflex_purges") >= f64::from(WORKERS)
         })
         .await;
     for _ in 0..16 {
         assert_ne!(apart(&envoy, ask()).await.body, first.body);
+    }
+    assert_eq!(upstream.call_count(), 2);
+}
+
+/// The other worker served the older answer for five minutes.
+#[tokio::test]
+async fn a_refresh_reaches_every_worker() {
+    let upstream = Upstream::start().await;
+    let daemon = Plan::daemon().start().await;
+    let envoy = two_workers(&upstream, &daemon).await;
+    let ask = || Ask::chat("to be refreshed");
+    let first = apart(&envoy, ask()).await;
+    check_miss(&first);
+    stored(&daemon, 1).await;
+    // As with a purge: until both have it in their memory.
+    while hits(&envoy.metrics().await, "daemon") < 1.0 {
+        assert_eq!(apart(&envoy, ask()).await.body, first.body);
+    }
+    let refresh = ask().header("cache-control", "no-cache");
+    let second = apart(&envoy, refresh).await;
+    assert_ne!(second.body, first.body);
+    stored(&daemon, 2).await;
+    envoy
+        .until("both workers know of it", |metrics| {
+            count(metrics, "reflex_purges") >= f64::from(WORKERS)
+        })
+        .await;
+    for _ in 0..16 {
+        assert_eq!(apart(&envoy, ask()).await.body, second.body);
     }
     assert_eq!(upstream.call_count(), 2);
 }

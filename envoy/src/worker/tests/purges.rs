@@ -24,8 +24,7 @@ fn knows(play: &mut Play) {
 /// A play whose worker knows the epoch.
 fn begun() -> Play {
     let mut play = Play::with(r#""epoch_poll_ms": 50"#);
-    play.tick();
-    play.settle();
+    play.starts();
     knows(&mut play);
     play
 }
@@ -47,12 +46,17 @@ fn stored(play: &mut Play, ask: &Ask) {
 /// A play in whose daemon another worker has stored the answer to this.
 fn begun_with_anothers(ask: &Ask) -> Play {
     let mut play = begun();
-    // The daemon knows by this of whose entry it is.
+    filled_by_another(&mut play, ask);
+    play
+}
+
+/// Another worker stores the answer to this.
+fn filled_by_another(play: &mut Play, ask: &Ask) {
+    // This tells the daemon which entry it is.
     let probe = play.asked(ask);
     play.leaves(probe);
     play.settle();
     play.daemon.filled_elsewhere(Some("{}"), play.now_ms);
-    play
 }
 
 /// The daemon's cache is emptied, and the worker hears of it before the calls that are under way
@@ -271,12 +275,77 @@ fn a_leader_that_hears_of_a_purge_before_it_asks_the_provider_may_be_followed() 
 
 #[test]
 fn the_first_answer_that_brings_a_new_epoch_does_not_become_hot() {
-    let mut play = begun_with_anothers(&Ask::chat("hello"));
-    // A purge has begun, and has not come to this entry yet.
-    play.daemon.purges += 1;
+    for (of_tenant, is_old) in [(false, false), (true, false), (true, true)] {
+        let mut play = begun_with_anothers(&Ask::chat("hello"));
+        play.daemon.is_old = is_old;
+        // A purge has begun, and has not come to this entry yet.
+        play.daemon.begins_purge(of_tenant);
+        let id = play.asked(&Ask::chat("hello"));
+        play.hit(id, "{}");
+        assert_eq!(play.worker.shared().hot.bytes(), 0);
+        play.ends();
+    }
+}
+
+/// With each replacement the epoch changes, so under many refreshes hardly any answer of the daemon
+/// became hot.
+#[test]
+fn an_answer_that_brings_word_of_others_becomes_hot() {
+    let mut play = begun_with(&Ask::chat("other"));
+    play.daemon.replaced_elsewhere("{}", play.now_ms);
+    filled_by_another(&mut play, &Ask::chat("hello"));
+    let gone = play.asked(&Ask::chat("other"));
+    play.hit(gone, "{}");
+    play.daemon.replaced_elsewhere("[]", play.now_ms);
     let id = play.asked(&Ask::chat("hello"));
     play.hit(id, "{}");
-    assert_eq!(play.worker.shared().hot.bytes(), 0);
+    let calls = play.daemon.calls;
+    let hot = play.asks(&Ask::chat("hello"));
+    play.hit(hot, "{}");
+    assert_eq!(play.daemon.calls, calls);
+    play.ends();
+}
+
+/// Another worker's refresh was not heard of: for five minutes this one served the older answer.
+#[test]
+fn an_answer_that_was_replaced_at_the_daemon_is_not_hot_any_more() {
+    let mut play = begun();
+    let [ask, other] = [Ask::chat("hello"), Ask::chat("other")];
+    for (ask, text) in [(&other, "other"), (&ask, "old")] {
+        let id = play.asked(ask);
+        play.answers(id, &json(text));
+    }
+    play.settle();
+    play.daemon.replaced_elsewhere("{}", play.now_ms);
+    play.passes(POLL_MS);
+    let id = play.asked(&ask);
+    play.hit(id, "{}");
+    // Nothing else is lost, and what is under way may be stored.
+    let calls = play.daemon.calls;
+    let kept = play.asks(&other);
+    play.hit(kept, &json("other"));
+    assert_eq!(play.daemon.calls, calls);
+    play.ends();
+}
+
+/// One worker's own refresh: what it has stored is what it serves.
+#[test]
+fn a_refresh_is_served_to_all_who_ask_after_it() {
+    let mut play = begun();
+    let ask = Ask::chat("hello");
+    for text in ["old", "new", "newer"] {
+        let id = play.asked(&ask.clone().with("cache-control", "no-cache"));
+        play.answers(id, &json(text));
+        play.settle();
+        for _ in 0..2 {
+            let next = play.asked(&ask);
+            play.hit(next, &json(text));
+        }
+        play.passes(POLL_MS);
+        let next = play.asked(&ask);
+        play.hit(next, &json(text));
+    }
+    assert_eq!(play.counted("inserts"), 3);
     play.ends();
 }
 

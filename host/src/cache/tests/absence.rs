@@ -215,7 +215,7 @@ fn a_quota_without_room_for_an_entry_means_memory() {
     assert!(!cache.shared.is_disk_awaited() && !props.data_dir().exists());
 }
 
-/// What an operator has to put right is no reason to go on without.
+/// An error that an operator has to fix refuses the folder: the cache does not go on without it.
 #[test]
 fn a_folder_of_somebody_elses_is_an_error() {
     let props = Props::new();
