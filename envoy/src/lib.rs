@@ -24,6 +24,7 @@ pub mod breaker;
 pub mod daemon;
 pub mod flights;
 pub mod hot;
+pub mod routes;
 pub mod shared;
 pub mod splits;
 

@@ -12,6 +12,7 @@ use crate::counts::Counts;
 use crate::daemon::{Epoch, Purged, Told};
 use crate::flights::Flights;
 use crate::hot::Hot;
+use crate::routes::Routes;
 use crate::splits::KeySplits;
 
 /// What recordings under way may take in one worker. A module that runs into Envoy's 1 GiB ends,
@@ -42,6 +43,8 @@ pub struct Shared {
     pub breaker: Breaker,
     /// For Envoy's statistics.
     pub counts: Counts,
+    /// What is known of the routes that requests come by.
+    pub routes: Routes,
     /// For the log.
     splits: KeySplits,
     epoch: Option<Epoch>,
@@ -62,14 +65,16 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// An empty state. `seed` is to differ between workers.
-    pub fn new(config: Rc<Config>, seed: u64) -> Self {
+    /// An empty state. `seed` is to differ between workers; `generation` counts the configurations
+    /// that this module has had.
+    pub fn new(config: Rc<Config>, seed: u64, generation: u64) -> Self {
         Self {
             hot: Hot::new(
                 config.hot_bytes_max,
                 config.hot_entry_bytes_max,
                 config.hot_ttl_ms,
             ),
+            routes: Routes::new(config.prove_routes, generation),
             config,
             flights: Flights::default(),
             breaker: Breaker::default(),

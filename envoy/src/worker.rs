@@ -43,10 +43,11 @@ struct Call {
 }
 
 impl Worker {
-    /// A worker without exchanges. `seed` is to differ between workers.
-    pub fn new(config: Rc<Config>, seed: u64) -> Self {
+    /// A worker without exchanges. `seed` is to differ between workers; `generation` counts the
+    /// configurations that this module has had.
+    pub fn new(config: Rc<Config>, seed: u64, generation: u64) -> Self {
         Self {
-            shared: Shared::new(config, seed),
+            shared: Shared::new(config, seed, generation),
             exchanges: HashMap::new(),
             calls: HashMap::new(),
             polled_at_ms: None,

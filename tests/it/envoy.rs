@@ -5,6 +5,7 @@ mod flow;
 mod heads;
 mod not_stored;
 mod passing;
+mod routes;
 mod rules;
 mod settings;
 mod together;
