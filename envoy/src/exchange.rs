@@ -28,6 +28,7 @@ use crate::flights::{Id, Name};
 use crate::hot::Answer;
 use crate::routes::{Route, Standing};
 use crate::shared::Shared;
+use crate::unread::Ticket;
 use keyed::Keyed;
 use lookup::{HOT, Pending};
 use recording::Recording;
@@ -78,6 +79,10 @@ pub enum Event<'e> {
     Chunk(&'e [u8], bool),
     /// A part of the provider's answer could not be read.
     Unread,
+    /// The provider's answer has broken off.
+    Broken,
+    /// The provider's answer has stood still for too long: see [`Exchange::has_stalled`].
+    Stalled,
     /// Envoy is done with it, at its end or before.
     Gone,
 }
@@ -96,6 +101,8 @@ pub enum Effect {
     Mark(Status),
     /// Call the daemon.
     Call(Purpose, daemon::Request),
+    /// Tell the other workers that there is a newer answer under that digest: no daemon does.
+    Refreshed([u8; 32]),
     /// Tell those who follow this exchange.
     Land(Name, Landing),
     /// Have another exchange lead in place of this one, or give back the fill of that key.
@@ -113,6 +120,8 @@ pub struct Served {
     pub age_seconds: Option<u64>,
     /// For the shape of an error.
     pub shape: Shape,
+    /// If it counts among the answers that clients may still have to read.
+    pub unread: Option<Ticket>,
 }
 
 /// Why the daemon is called.
@@ -252,6 +261,15 @@ impl Exchange {
         }
     }
 
+    /// Whether the provider's answer stands still although others wait for it: its client may read
+    /// slowly, and Envoy then reads no faster.
+    pub fn has_stalled(&self, now_ms: u64) -> bool {
+        match &self.0 {
+            Stage::Forwarded(recording) => recording.has_stalled(now_ms),
+            _ => false,
+        }
+    }
+
     /// Takes in an event. One that does not fit the stage changes nothing: the daemon may reply
     /// when the client has gone.
     pub fn on(
@@ -309,6 +327,14 @@ impl Exchange {
                 let effects = recording::given_up(shared, *recording, Rejected::Cut);
                 (Stage::Passing(None), effects)
             }
+            (Stage::Forwarded(recording), Event::Broken) => {
+                let effects = recording.broken(shared, now_ms);
+                (Stage::Passing(None), effects)
+            }
+            (Stage::Forwarded(mut recording), Event::Stalled) => {
+                let effects = recording.steps_back();
+                (Stage::Forwarded(recording), effects)
+            }
             (Stage::Passing(Some(status)), Event::Head(_, headers)) => {
                 shared.counts.controlled(status, headers);
                 (Stage::Passing(None), vec![Effect::Mark(status)])
@@ -331,6 +357,11 @@ fn inspect(shared: &Shared, mut request: Request) -> Result<Reading, Bypass> {
         .upstreams
         .get(&request.route.cluster)
         .ok_or(Bypass::Upstream)?;
+    // Envoy leaves this header only where it makes a tunnel of the connection: what looks like a
+    // body then has no end.
+    if request.headers.iter().any(|(name, _)| name == "upgrade") {
+        return Err(Bypass::Upgrade);
+    }
     if !config.looks_at(&request.path) {
         return Err(Bypass::Path);
     }
@@ -343,6 +374,11 @@ fn inspect(shared: &Shared, mut request: Request) -> Result<Reading, Bypass> {
     }
     let by_route = config.keys_route(&request.route.name);
     let keyed = Keyed::of(config, upstream, by_route, &mut request)?;
+    // Envoy asks for the body itself and takes this header out, unless it is told to leave both to
+    // the provider (`proxy_100_continue`). To wait for the body would be to wait for the client.
+    if request.headers.iter().any(|(name, _)| name == "expect") {
+        return Err(Bypass::Expect);
+    }
     if !by_route && shared.routes.standing(&upstream.url(), &request.route) == Standing::Refused {
         return Err(Bypass::Route);
     }

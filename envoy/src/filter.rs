@@ -9,11 +9,15 @@
 //! woken by a queue.
 
 mod answers;
+mod gauges;
 mod notes;
+mod refreshes;
 mod request;
+mod stream;
+mod trailers;
 mod turns;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -27,17 +31,19 @@ use crate::counts::Counts;
 use crate::daemon;
 use crate::exchange::{Effect, Event, Purpose};
 use crate::flights::Id;
+use crate::module::Module;
+use crate::refreshed::Refreshed;
 use crate::worker::{Work, Worker};
 use answers::{answer, mark};
+use gauges::Gauges;
 use request::{is_providers, request};
 
 /// How often waits are looked at and statistics handed over.
 const TICK: Duration = Duration::from_millis(50);
 
 thread_local! {
-    /// How many configurations this module has had. In each thread Envoy configures the same ones,
-    /// in the same order.
-    static GENERATION: Cell<u64> = const { Cell::new(0) };
+    /// Envoy runs a module in one thread, so this is the module's.
+    static MODULE: Module = Module::default();
 }
 
 /// What Envoy calls first.
@@ -62,6 +68,8 @@ pub struct Root {
 struct Plugin {
     root: u32,
     worker: RefCell<Worker>,
+    /// What the other workers have told, where no daemon does; none with one.
+    refreshed: Option<RefCell<Refreshed>>,
     /// Effects that wait for a callback of the plugin's own.
     later: RefCell<Work>,
     /// Something put in there makes Envoy call the plugin. Without it, the next tick does.
@@ -82,34 +90,6 @@ struct Metrics {
     /// In the order of [`Counts::names`].
     counters: Vec<Option<u32>>,
     lookup_us: Option<u32>,
-    breaker_open: Gauge,
-    hot_bytes: Gauge,
-}
-
-/// A number that goes up and down. All workers share it, so each tells only its own changes.
-#[derive(Default)]
-struct Gauge {
-    metric: Option<u32>,
-    told: Cell<u64>,
-}
-
-impl Gauge {
-    fn define(name: &str) -> Self {
-        Self {
-            metric: hostcalls::define_metric(MetricType::Gauge, name).ok(),
-            told: Cell::new(0),
-        }
-    }
-
-    fn tell(&self, value: u64) {
-        let change = value as i64 - self.told.replace(value) as i64;
-        if let Some(metric) = self.metric
-            && change != 0
-        {
-            // A statistic that Envoy does not take is no reason to fail.
-            let _ = hostcalls::increment_metric(metric, change);
-        }
-    }
 }
 
 impl Root {
@@ -128,6 +108,7 @@ impl Root {
         Http {
             id,
             plugin: self.plugin.clone(),
+            held_bytes: 0,
         }
     }
 }
@@ -137,6 +118,17 @@ impl Context for Root {
         if let Some(plugin) = &self.plugin {
             plugin.replied(self.id, token, headers, body);
         }
+    }
+
+    /// The configuration is used no longer: its listener has drained. Its memory goes now, and the
+    /// figures come down.
+    fn on_done(&mut self) -> bool {
+        let _ = hostcalls::set_tick_period(Duration::ZERO);
+        if let Some(plugin) = self.plugin.take() {
+            self.metrics.hand_over(&mut plugin.worker.borrow_mut());
+        }
+        MODULE.with(Gauges::tell);
+        true
     }
 }
 
@@ -150,13 +142,21 @@ impl RootContext for Root {
                 return false;
             }
         };
-        GENERATION.set(GENERATION.get() + 1);
         self.metrics = Metrics::define();
+        Gauges::define();
         // Root contexts of the workers have numbers of their own; the time does the rest.
         let seed = now_us() ^ u64::from(self.id) << 56;
+        let refreshed = config.daemon_cluster.is_none().then(|| {
+            refreshes::prepare();
+            let mut refreshed = Refreshed::default();
+            // Nothing is hot yet: what was told before is no news.
+            refreshes::hear(&mut refreshed);
+            RefCell::new(refreshed)
+        });
         self.plugin = Some(Rc::new(Plugin {
             root: self.id,
-            worker: RefCell::new(Worker::new(Rc::new(config), seed, GENERATION.get())),
+            worker: RefCell::new(MODULE.with(|module| Worker::new(Rc::new(config), seed, module))),
+            refreshed,
             later: RefCell::default(),
             wake: hostcalls::register_shared_queue(&format!("reflex-{seed:x}")).ok(),
         }));
@@ -178,10 +178,15 @@ impl RootContext for Root {
             turns::prepare();
         }
         plugin.carry_out_later();
+        if let Some(refreshed) = &plugin.refreshed {
+            let gone = refreshes::hear(&mut refreshed.borrow_mut());
+            plugin.worker.borrow_mut().shared().let_go(&gone);
+        }
         notes::hear(&plugin.worker);
         let work = plugin.worker.borrow_mut().tick(now_us());
         plugin.carry_out(Place::own(self.id), work);
         self.metrics.hand_over(&mut plugin.worker.borrow_mut());
+        MODULE.with(Gauges::tell);
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
@@ -202,8 +207,6 @@ impl Metrics {
                 .map(|name| define(MetricType::Counter, name))
                 .collect(),
             lookup_us: define(MetricType::Histogram, "reflex_lookup_us"),
-            breaker_open: Gauge::define("reflex_breaker_open"),
-            hot_bytes: Gauge::define("reflex_hot_bytes"),
         }
     }
 
@@ -226,8 +229,6 @@ impl Metrics {
                 let _ = hostcalls::record_metric(metric, time);
             }
         }
-        self.breaker_open.tell(u64::from(shared.breaker.is_open()));
-        self.hot_bytes.tell(shared.hot.bytes() as u64);
     }
 }
 
@@ -235,6 +236,8 @@ impl Metrics {
 pub struct Http {
     id: Id,
     plugin: Option<Rc<Plugin>>,
+    /// How much of the request's body Envoy holds.
+    held_bytes: usize,
 }
 
 impl std::fmt::Debug for Http {
@@ -299,6 +302,9 @@ impl Context for Http {
     }
 
     fn on_done(&mut self) -> bool {
+        if self.ask(Worker::records) && stream::has_broken() {
+            self.on(Event::Broken);
+        }
         self.on(Event::Gone);
         true
     }
@@ -309,6 +315,7 @@ impl HttpContext for Http {
         let Some(plugin) = &self.plugin else {
             return Action::Continue;
         };
+        MODULE.with(stream::heard_from);
         let request = request();
         notes::meet(&plugin.worker, &request.route);
         let mut worker = plugin.worker.borrow_mut();
@@ -321,6 +328,7 @@ impl HttpContext for Http {
         let Some(plugin) = self.plugin.as_ref().filter(|_| self.ask(Worker::reads)) else {
             return self.action();
         };
+        self.held_bytes = buffered;
         let most = plugin.worker.borrow().config().request_bytes_max;
         if buffered > most {
             return self.on_request(Event::NoBody(Bypass::BodyTooLarge));
@@ -335,7 +343,14 @@ impl HttpContext for Http {
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.on_request(Event::NoBody(Bypass::Trailers))
+        if !self.ask(Worker::reads) || !trailers::say_nothing() {
+            return self.on_request(Event::NoBody(Bypass::Trailers));
+        }
+        // The body has ended without a callback that says so.
+        match read(BufferType::HttpRequestBody, self.held_bytes) {
+            Some(body) => self.on_request(Event::Body(&body)),
+            None => self.on_request(Event::NoBody(Bypass::Unavailable)),
+        }
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
@@ -474,13 +489,24 @@ impl Plugin {
                 }
                 match effect {
                     Effect::Forward(is_recorded) => forward(is_recorded, place.is_stream),
-                    Effect::Answer(served) => answer(&served),
+                    Effect::Answer(served) => {
+                        if let Some(ticket) = served.unread {
+                            MODULE.with(|module| stream::goes_to(module, ticket));
+                        }
+                        answer(&served);
+                    }
                     Effect::Turn(at) => {
                         let before = turns::take(at);
                         if let Some(id) = id {
                             let turn = Event::Turn(before);
                             let now_ms = now_us() / 1000;
                             more.extend(self.worker.borrow_mut().on(id, turn, now_ms));
+                        }
+                    }
+                    Effect::Refreshed(digest) => {
+                        if let Some(refreshed) = &self.refreshed {
+                            let gone = refreshes::tell(&mut refreshed.borrow_mut(), &digest);
+                            self.worker.borrow_mut().shared().let_go(&gone);
                         }
                     }
                     Effect::Mark(status) => mark(status),

@@ -1,8 +1,11 @@
 //! The hot tier: answers in the memory of one Envoy worker, bounded in bytes.
 //!
-//! Evicts by CLOCK: answers stand in a queue, and the one at its head goes unless it was asked
-//! for since it was last there. What is used stays, at the cost of one flag per hit.
+//! All configurations of one module share that memory and its bound; no one is served from the tier
+//! of another. Evicts by CLOCK: answers stand in a queue, and the one at its head goes unless it was
+//! asked for since it was last there. What is used stays, at the cost of one flag per hit. So the
+//! answers of a configuration that is being drained go first.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
@@ -46,18 +49,38 @@ impl Answer {
 /// What an answer takes beside its bytes: its place in map and queue, and the allocator's share.
 const OVERHEAD_BYTES: usize = 512;
 
-/// The tier.
+/// The tier of one configuration. When it is dropped, its answers leave the memory.
 #[derive(Debug)]
 pub struct Hot {
+    memory: Rc<RefCell<HotMemory>>,
+    tier: u32,
     bytes_max: usize,
     entry_bytes_max: usize,
     ttl_ms: u64,
+}
+
+/// The memory of all tiers of one module. It is at most as large as the largest tier may be.
+#[derive(Debug, Default)]
+pub struct HotMemory {
+    /// How many tiers there ever were.
+    count: u32,
+    /// What each tier may take, and takes.
+    tiers: HashMap<u32, Tier>,
     bytes: usize,
-    entries: HashMap<[u8; 32], Entry>,
+    entries: HashMap<Name, Entry>,
     /// Every entry once, oldest or least recently spared first; and some that are gone.
-    clock: VecDeque<([u8; 32], u64)>,
+    clock: VecDeque<(Name, u64)>,
     next: u64,
 }
+
+#[derive(Clone, Copy, Debug)]
+struct Tier {
+    bytes_max: usize,
+    bytes: usize,
+}
+
+/// An answer's digest, and the tier that it is in.
+type Name = (u32, [u8; 32]);
 
 #[derive(Debug)]
 struct Entry {
@@ -73,30 +96,35 @@ struct Entry {
 const GONE_SHARE: usize = 2;
 
 impl Hot {
-    /// An empty tier of at most `bytes_max` bytes; bodies over `entry_bytes_max` are not taken,
-    /// and nothing stays longer than `ttl_ms`.
-    pub fn new(bytes_max: usize, entry_bytes_max: usize, ttl_ms: u64) -> Self {
+    /// An empty tier in this memory, of at most `bytes_max` bytes; bodies over `entry_bytes_max` are
+    /// not taken, and nothing stays longer than `ttl_ms`.
+    pub fn new(
+        memory: &Rc<RefCell<HotMemory>>,
+        bytes_max: usize,
+        entry_bytes_max: usize,
+        ttl_ms: u64,
+    ) -> Self {
         Self {
+            tier: memory.borrow_mut().begin(bytes_max),
+            memory: Rc::clone(memory),
             bytes_max,
             entry_bytes_max,
             ttl_ms,
-            bytes: 0,
-            entries: HashMap::new(),
-            clock: VecDeque::new(),
-            next: 0,
         }
     }
 
     /// The answer under a digest, if it is still one.
     pub fn get(&mut self, digest: &[u8; 32], now_ms: u64) -> Option<Rc<Answer>> {
-        let entry = self.entries.get_mut(digest)?;
+        let name = (self.tier, *digest);
+        let mut memory = self.memory.borrow_mut();
+        let entry = memory.entries.get_mut(&name)?;
         let expired = entry.answer.expires_at_ms.is_some_and(|at| now_ms >= at);
         // More left than it had at first, or stored later than now: the clock was set back, and its
         // time cannot be told.
         let left_ms = entry.leaves_at_ms.saturating_sub(now_ms);
         let is_set_back = left_ms > self.ttl_ms || entry.answer.stored_at_ms > now_ms;
         if expired || left_ms == 0 || is_set_back {
-            self.remove(digest);
+            memory.remove(&name);
             return None;
         }
         entry.used = true;
@@ -105,39 +133,28 @@ impl Hot {
 
     /// Keeps an answer, in place of the one before, and lets others go for it.
     pub fn insert(&mut self, key: &Key, answer: &Rc<Answer>, now_ms: u64) {
-        let digest = key.digest;
-        self.remove(&digest);
+        let name = (self.tier, key.digest);
+        let mut memory = self.memory.borrow_mut();
+        memory.remove(&name);
         let bytes = answer.bytes();
         if answer.body.len() > self.entry_bytes_max || bytes > self.bytes_max {
             return;
         }
-        while self.bytes + bytes > self.bytes_max && self.evict() {}
-        self.next += 1;
-        self.bytes += bytes;
-        self.clock.push_back((digest, self.next));
+        memory.make_room(bytes);
+        memory.next += 1;
         let entry = Entry {
             answer: Rc::clone(answer),
             tenant: key.tenant.0,
             leaves_at_ms: now_ms.saturating_add(self.ttl_ms),
             used: false,
-            number: self.next,
+            number: memory.next,
         };
-        self.entries.insert(digest, entry);
+        memory.insert(name, entry);
     }
 
     /// Lets an answer go.
     pub fn remove(&mut self, digest: &[u8; 32]) {
-        let Some(entry) = self.entries.remove(digest) else {
-            return;
-        };
-        self.bytes -= entry.answer.bytes();
-        if self.clock.len() > GONE_SHARE * self.entries.len() {
-            let entries = &self.entries;
-            let is_there = |(digest, number): &([u8; 32], u64)| {
-                entries.get(digest).is_some_and(|it| it.number == *number)
-            };
-            self.clock.retain(is_there);
-        }
+        self.memory.borrow_mut().remove(&(self.tier, *digest));
     }
 
     /// Lets go what was purged.
@@ -146,44 +163,126 @@ impl Hot {
             Purged::All => self.clear(),
             Purged::Digest(digest) => self.remove(digest),
             Purged::Tenant(tenant) => {
-                let is_its = |(digest, entry): (&[u8; 32], &Entry)| {
-                    (entry.tenant == *tenant).then_some(*digest)
-                };
-                let theirs: Vec<_> = self.entries.iter().filter_map(is_its).collect();
-                for digest in theirs {
-                    self.remove(&digest);
-                }
+                let mut memory = self.memory.borrow_mut();
+                memory.remove_where(|name, entry| name.0 == self.tier && entry.tenant == *tenant);
             }
         }
     }
 
-    /// Lets everything go, and the memory with it.
+    /// Lets everything go.
     pub fn clear(&mut self) {
-        self.bytes = 0;
-        self.entries = HashMap::new();
-        self.clock = VecDeque::new();
+        let mut memory = self.memory.borrow_mut();
+        memory.remove_where(|name, _| name.0 == self.tier);
     }
 
-    /// What the answers take.
+    /// What its answers take.
+    pub fn bytes(&self) -> usize {
+        let memory = self.memory.borrow();
+        memory.tiers.get(&self.tier).map_or(0, |tier| tier.bytes)
+    }
+}
+
+impl Drop for Hot {
+    fn drop(&mut self) {
+        self.clear();
+        self.memory.borrow_mut().end(self.tier);
+    }
+}
+
+impl HotMemory {
+    /// What the answers of all tiers take.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    fn begin(&mut self, bytes_max: usize) -> u32 {
+        self.count += 1;
+        let tier = Tier {
+            bytes_max,
+            bytes: 0,
+        };
+        self.tiers.insert(self.count, tier);
+        self.count
+    }
+
+    /// The others may have to make do with less.
+    fn end(&mut self, tier: u32) {
+        self.tiers.remove(&tier);
+        self.make_room(0);
+    }
+
+    fn bytes_max(&self) -> usize {
+        let tiers = self.tiers.values().map(|tier| tier.bytes_max);
+        tiers.max().unwrap_or(0)
+    }
+
+    fn make_room(&mut self, bytes: usize) {
+        let most = self.bytes_max();
+        while self.bytes + bytes > most && self.evict() {}
+    }
+
+    fn insert(&mut self, name: Name, entry: Entry) {
+        let bytes = entry.answer.bytes();
+        self.bytes += bytes;
+        if let Some(tier) = self.tiers.get_mut(&name.0) {
+            tier.bytes += bytes;
+        }
+        self.clock.push_back((name, entry.number));
+        self.entries.insert(name, entry);
+    }
+
+    fn take(&mut self, name: &Name) -> Option<Entry> {
+        let entry = self.entries.remove(name)?;
+        let bytes = entry.answer.bytes();
+        self.bytes -= bytes;
+        if let Some(tier) = self.tiers.get_mut(&name.0) {
+            tier.bytes -= bytes;
+        }
+        Some(entry)
+    }
+
+    fn remove(&mut self, name: &Name) {
+        if self.take(name).is_some() {
+            self.sweep();
+        }
+    }
+
+    fn remove_where(&mut self, is_meant: impl Fn(&Name, &Entry) -> bool) {
+        let named = |(name, entry): (&Name, &Entry)| is_meant(name, entry).then_some(*name);
+        let meant: Vec<_> = self.entries.iter().filter_map(named).collect();
+        for name in &meant {
+            self.take(name);
+        }
+        self.sweep();
+    }
+
+    /// Takes places of entries that are gone out of the queue, when they are many.
+    fn sweep(&mut self) {
+        if self.entries.is_empty() {
+            // The memory of the map and the queue goes, too.
+            self.entries = HashMap::new();
+            self.clock = VecDeque::new();
+        } else if self.clock.len() > GONE_SHARE * self.entries.len() {
+            let entries = &self.entries;
+            let is_there = |(name, number): &(Name, u64)| {
+                entries.get(name).is_some_and(|it| it.number == *number)
+            };
+            self.clock.retain(is_there);
+        }
     }
 
     /// Lets one answer go, or does away with one place of one that is gone; false if there was
     /// neither.
     fn evict(&mut self) -> bool {
-        let Some((digest, number)) = self.clock.pop_front() else {
+        let Some((name, number)) = self.clock.pop_front() else {
             return false;
         };
-        match self.entries.get_mut(&digest) {
+        match self.entries.get_mut(&name) {
             Some(entry) if entry.number == number && entry.used => {
                 entry.used = false;
-                self.clock.push_back((digest, number));
+                self.clock.push_back((name, number));
             }
-            Some(entry) if entry.number == number => {
-                self.bytes -= entry.answer.bytes();
-                self.entries.remove(&digest);
-            }
+            Some(entry) if entry.number == number => drop(self.take(&name)),
             _ => {}
         }
         true
@@ -193,6 +292,11 @@ impl Hot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The only tier of a module.
+    fn tier(bytes_max: usize, entry_bytes_max: usize, ttl_ms: u64) -> Hot {
+        Hot::new(&Rc::default(), bytes_max, entry_bytes_max, ttl_ms)
+    }
 
     fn answer(bytes: usize, expires_at_ms: Option<u64>) -> Rc<Answer> {
         Rc::new(Answer {
@@ -220,36 +324,33 @@ mod tests {
     #[test]
     fn the_bytes_stay_within_the_bound_and_what_is_used_stays() {
         let each = answer(1000, None).bytes();
-        let mut hot = Hot::new(10 * each, 1 << 20, 1000);
+        let mut hot = tier(10 * each, 1 << 20, 1000);
         for number in 0..1000 {
             hot.insert(&key(number), &answer(1000, None), 0);
             assert!(hot.bytes() <= 10 * each);
             assert!(number == 0 || hot.get(&digest(0), 0).is_some(), "{number}");
         }
-        assert_eq!(hot.entries.len(), 10);
+        assert_eq!(hot.memory.borrow().entries.len(), 10);
         assert_eq!(hot.bytes(), 10 * each);
         assert!(hot.get(&digest(500), 0).is_none());
     }
 
     #[test]
     fn the_queue_does_not_grow_with_what_is_gone() {
-        let mut hot = Hot::new(1 << 20, 1 << 20, 1000);
+        let mut hot = tier(1 << 20, 1 << 20, 1000);
         for round in 0..1000 {
             for number in 0..10 {
                 hot.insert(&key(number), &answer(10, None), round);
             }
         }
-        assert!(
-            hot.clock.len() <= GONE_SHARE * 10 + 1,
-            "{}",
-            hot.clock.len()
-        );
-        assert_eq!(hot.entries.len(), 10);
+        let places = hot.memory.borrow().clock.len();
+        assert!(places <= GONE_SHARE * 10 + 1, "{places}");
+        assert_eq!(hot.memory.borrow().entries.len(), 10);
     }
 
     #[test]
     fn nothing_is_served_past_its_time() {
-        let mut hot = Hot::new(1 << 20, 1 << 20, 1000);
+        let mut hot = tier(1 << 20, 1 << 20, 1000);
         hot.insert(&key(1), &answer(1, Some(500)), 0);
         hot.insert(&key(2), &answer(1, None), 0);
         assert!(hot.get(&digest(1), 499).is_some());
@@ -272,7 +373,7 @@ mod tests {
 
     #[test]
     fn what_is_purged_goes_and_nothing_else() {
-        let mut hot = Hot::new(1 << 20, 1 << 20, 1000);
+        let mut hot = tier(1 << 20, 1 << 20, 1000);
         let mut check = |purged: Purged, left: &[u32]| {
             for number in 0..4 {
                 hot.insert(&key(number), &answer(1, None), 0);
@@ -291,22 +392,91 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_not_taken_and_what_was_there_is_gone() {
-        let mut hot = Hot::new(1 << 20, 100, 1000);
+        let mut hot = tier(1 << 20, 100, 1000);
         hot.insert(&key(1), &answer(100, None), 0);
         assert!(hot.get(&digest(1), 0).is_some());
         hot.insert(&key(1), &answer(101, None), 0);
         assert!(hot.get(&digest(1), 0).is_none());
-        let mut none = Hot::new(0, 100, 1000);
+        let mut none = tier(0, 100, 1000);
         none.insert(&key(1), &answer(1, None), 0);
         assert!(none.get(&digest(1), 0).is_none());
     }
 
     #[test]
     fn clearing_leaves_nothing() {
-        let mut hot = Hot::new(1 << 20, 1 << 20, 1000);
+        let mut hot = tier(1 << 20, 1 << 20, 1000);
         hot.insert(&key(1), &answer(1, None), 0);
         hot.clear();
         assert_eq!(hot.bytes(), 0);
         assert!(hot.get(&digest(1), 0).is_none());
+    }
+
+    /// Fourteen updates of a listener, whose connections have not drained: their tiers together
+    /// took more than a module has.
+    #[test]
+    fn all_tiers_of_a_module_take_no_more_than_the_largest_may() {
+        let each = answer(1000, None).bytes();
+        let memory = Rc::new(RefCell::new(HotMemory::default()));
+        let mut all = Vec::new();
+        for round in 0..14 {
+            let mut hot = Hot::new(&memory, 10 * each, 1 << 20, 1000);
+            for number in 0..20 {
+                hot.insert(&key(number), &answer(1000, None), round);
+            }
+            assert_eq!(hot.bytes(), 10 * each, "the newest has all of it");
+            all.push(hot);
+            assert_eq!(memory.borrow().bytes(), 10 * each);
+        }
+        drop(all);
+        assert_eq!(memory.borrow().bytes(), 0);
+        assert_eq!(memory.borrow().entries.capacity(), 0);
+    }
+
+    #[test]
+    fn what_is_used_in_one_tier_stays_whatever_another_takes_in() {
+        let each = answer(1000, None).bytes();
+        let memory = Rc::new(RefCell::new(HotMemory::default()));
+        let mut one = Hot::new(&memory, 10 * each, 1 << 20, 1000);
+        let mut other = Hot::new(&memory, 10 * each, 1 << 20, 1000);
+        one.insert(&key(0), &answer(1000, None), 0);
+        for number in 1..100 {
+            assert!(one.get(&digest(0), 0).is_some(), "{number}");
+            other.insert(&key(number), &answer(1000, None), 0);
+        }
+        assert_eq!(one.bytes() + other.bytes(), 10 * each);
+    }
+
+    #[test]
+    fn no_tier_serves_or_purges_what_is_in_another() {
+        let memory = Rc::new(RefCell::new(HotMemory::default()));
+        let mut one = Hot::new(&memory, 1 << 20, 1 << 20, 1000);
+        let mut other = Hot::new(&memory, 1 << 20, 1 << 20, 1000);
+        one.insert(&key(1), &answer(1, None), 0);
+        assert!(other.get(&digest(1), 0).is_none());
+        for purged in [
+            Purged::All,
+            Purged::Tenant([1; 32]),
+            Purged::Digest(digest(1)),
+        ] {
+            other.purge(&purged);
+            assert!(one.get(&digest(1), 0).is_some(), "{purged:?}");
+        }
+        drop(other);
+        assert!(one.get(&digest(1), 0).is_some());
+    }
+
+    #[test]
+    fn the_bound_comes_down_with_the_tier_that_had_it() {
+        let each = answer(1000, None).bytes();
+        let memory = Rc::new(RefCell::new(HotMemory::default()));
+        let mut small = Hot::new(&memory, 2 * each, 1 << 20, 1000);
+        let large = Hot::new(&memory, 10 * each, 1 << 20, 1000);
+        for number in 0..20 {
+            small.insert(&key(number), &answer(1000, None), 0);
+        }
+        assert_eq!(memory.borrow().bytes(), 10 * each);
+        drop(large);
+        assert_eq!(memory.borrow().bytes(), 2 * each);
+        assert!(small.get(&digest(19), 0).is_some());
     }
 }

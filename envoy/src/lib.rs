@@ -14,7 +14,8 @@
 //! is tested natively. What a request means and which answer may be kept is `reflex-llm`'s
 //! business. Whatever goes wrong, the request goes to the provider as if we were not there.
 
-pub mod config;
+pub use reflex_envoy_config as config;
+
 pub mod counts;
 
 pub mod exchange;
@@ -24,9 +25,12 @@ pub mod breaker;
 pub mod daemon;
 pub mod flights;
 pub mod hot;
+pub mod module;
+pub mod refreshed;
 pub mod routes;
 pub mod shared;
 pub mod splits;
+pub mod unread;
 
 // Its calls into Envoy cannot be linked into a native test.
 #[cfg(not(test))]

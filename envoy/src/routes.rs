@@ -13,6 +13,8 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use crate::config::Proof;
+
 /// Routes that one worker knows. Requests by further routes pass by.
 const ROUTES_MAX: usize = 4096;
 
@@ -41,16 +43,6 @@ pub enum Standing {
     Unproven,
     /// The provider gets something else.
     Refused,
-}
-
-/// When a route has to be proven before its requests are answered from the cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Proof {
-    /// Where several routes lead to one upstream.
-    #[default]
-    InDoubt,
-    /// Always. Routes without a name, which cannot be told apart, are refused.
-    Always,
 }
 
 /// What one worker knows of routes.

@@ -1,5 +1,5 @@
-//! What the exchanges of one worker share: the hot tier, who waits for whom, what is known of the
-//! daemon, and the bounds on memory that only all of them together can keep.
+//! What the exchanges of one configuration share: the hot tier, who waits for whom, what is known of
+//! the daemon, and its shares in the memory of the module.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -12,19 +12,18 @@ use crate::counts::Counts;
 use crate::daemon::{Epoch, Purged, Told};
 use crate::flights::Flights;
 use crate::hot::Hot;
+use crate::module::{BreakerSign, Budget, Module};
+use crate::refreshed::Gone;
 use crate::routes::Routes;
 use crate::splits::KeySplits;
-
-/// What recordings under way may take in one worker. A module that runs into Envoy's 1 GiB ends,
-/// and takes every request in it along.
-const RECORDING_BYTES_MAX: usize = 256 << 20;
-
-/// What answers on their way to the daemon may take in one worker.
-const SENDING_BYTES_MAX: usize = 64 << 20;
+use crate::unread::{Full, Ticket};
 
 /// So many purges are remembered. Whatever was begun before the oldest of them counts as purged:
 /// that costs a miss.
 const PURGES_MAX: usize = 1024;
+
+/// A reply that tells of so many purges makes the worker ask for more of them without delay.
+const TOLD_MANY: usize = 32;
 
 /// A moment among the purges that a worker has heard of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,24 +56,26 @@ pub struct Shared {
     epoch_in_doubt: bool,
     /// How many calls have been made.
     calls: u64,
+    module: Module,
     recording: Budget,
     sending: Budget,
+    breaker_sign: BreakerSign,
     /// Makes the names of our fills differ from those of other workers.
     seed: u64,
     fills: u64,
 }
 
 impl Shared {
-    /// An empty state. `seed` is to differ between workers; `generation` counts the configurations
-    /// that this module has had.
-    pub fn new(config: Rc<Config>, seed: u64, generation: u64) -> Self {
+    /// An empty state. `seed` is to differ between workers, and between the configurations of one.
+    pub fn new(config: Rc<Config>, seed: u64, module: &Module) -> Self {
         Self {
             hot: Hot::new(
+                &module.hot,
                 config.hot_bytes_max,
                 config.hot_entry_bytes_max,
                 config.hot_ttl_ms,
             ),
-            routes: Routes::new(config.prove_routes, generation),
+            routes: Routes::new(config.prove_routes, module.next_generation()),
             config,
             flights: Flights::default(),
             breaker: Breaker::default(),
@@ -86,8 +87,10 @@ impl Shared {
             epoch_calls: 0,
             epoch_in_doubt: false,
             calls: 0,
-            recording: Budget::new(RECORDING_BYTES_MAX),
-            sending: Budget::new(SENDING_BYTES_MAX),
+            recording: module.recording(),
+            sending: module.sending(),
+            breaker_sign: module.breaker(),
+            module: module.clone(),
             seed,
             fills: 0,
         }
@@ -108,6 +111,17 @@ impl Shared {
     /// Whether the daemon is to be asked now.
     pub fn asks_daemon(&mut self, now_ms: u64) -> bool {
         self.config.daemon_cluster.is_some() && self.breaker.allows(now_ms)
+    }
+
+    /// Tells the module whether the breaker is open.
+    pub fn show_breaker(&mut self) {
+        self.breaker_sign.set(self.breaker.is_open());
+    }
+
+    /// Whether an answer of that length may be handed to a client. If it counts until it is read,
+    /// its ticket.
+    pub fn hand_over(&self, bytes: usize, now_ms: u64) -> Result<Option<Ticket>, Full> {
+        self.module.unread.borrow_mut().hand_over(bytes, now_ms)
     }
 
     /// A name for a fill that nobody else gives.
@@ -144,6 +158,19 @@ impl Shared {
                 .any(|it| it.covers(key))
     }
 
+    /// Other workers have newer answers, and no daemon tells of them.
+    pub fn let_go(&mut self, gone: &Gone) {
+        match gone {
+            Gone::These(digests) if digests.is_empty() => return,
+            Gone::These(digests) => {
+                let digests = digests.iter().copied().map(Purged::Digest);
+                digests.for_each(|purged| self.purge(purged));
+            }
+            Gone::All => self.purge(Purged::All),
+        }
+        self.counts.purge();
+    }
+
     fn purge(&mut self, purged: Purged) {
         self.hot.purge(&purged);
         self.flights.close(&purged);
@@ -155,15 +182,17 @@ impl Shared {
     }
 
     /// The daemon has told its epoch in reply to the call of that number. If it is another, there
-    /// was a purge, and what it covers goes: what the daemon says it was, if it says so of all
-    /// since the known epoch, or else everything. Returns whether it is the one that was known: only
-    /// then an answer that came with it may be kept, since a purge that has just begun may not
-    /// have come to it yet.
+    /// was a purge, or an answer was replaced, and what that covers goes: what the daemon says it
+    /// was, if it says so of all since the known epoch, or else everything.
+    ///
+    /// Returns whether an answer under that key, which came with it, may be kept. A purge that has
+    /// just begun may not have come to it yet. So it may with the epoch that was known, or where the
+    /// daemon tells all that has begun since, and that is about others.
     ///
     /// Epochs have no order that could be read from them. But a call that was made after the
     /// known one was heard of cannot bring an older one. Any other may, and changes nothing; then
     /// the daemon is asked once more.
-    pub fn see_epoch(&mut self, told: &Told, call: u64) -> bool {
+    pub fn see_epoch(&mut self, told: &Told, call: u64, key: Option<&Key>) -> bool {
         let epoch = &told.epoch;
         if self.epoch.as_ref() == Some(epoch) {
             return true;
@@ -175,16 +204,21 @@ impl Shared {
         }
         let known = self.epoch.replace(Rc::clone(epoch));
         self.epoch_calls = self.calls;
-        match &told.since {
-            Some((since, purged)) if known.as_ref() == Some(since) => {
-                purged.iter().for_each(|purged| self.purge(*purged));
-            }
-            _ => self.purge(Purged::All),
-        }
         if !is_first {
             self.counts.purge();
         }
-        is_first
+        match &told.since {
+            Some((since, purged)) if known.as_ref() == Some(since) => {
+                purged.iter().for_each(|purged| self.purge(*purged));
+                // It tells so many at once, and there may be more.
+                self.epoch_in_doubt |= purged.len() >= TOLD_MANY;
+                key.is_some_and(|key| !purged.iter().any(|purged| purged.covers(key)))
+            }
+            _ => {
+                self.purge(Purged::All);
+                is_first
+            }
+        }
     }
 
     /// Whether the epoch is to be asked for without delay; this says so once.
@@ -200,47 +234,5 @@ impl Shared {
     /// Room for bytes on their way to the daemon.
     pub fn sending(&mut self) -> &mut Budget {
         &mut self.sending
-    }
-}
-
-/// A number of bytes that many take from.
-#[derive(Debug)]
-pub struct Budget {
-    whole: usize,
-    left: usize,
-}
-
-impl Budget {
-    fn new(bytes: usize) -> Self {
-        Self {
-            whole: bytes,
-            left: bytes,
-        }
-    }
-
-    /// Whether nobody holds any of it.
-    pub fn is_whole(&self) -> bool {
-        self.left == self.whole
-    }
-
-    /// What can still be taken.
-    pub fn left(&self) -> usize {
-        self.left
-    }
-
-    /// Takes so many bytes, if there are as many left.
-    pub fn take(&mut self, bytes: usize) -> bool {
-        match self.left.checked_sub(bytes) {
-            Some(left) => {
-                self.left = left;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Gives back what was taken.
-    pub fn give_back(&mut self, bytes: usize) {
-        self.left += bytes;
     }
 }

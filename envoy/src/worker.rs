@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::daemon::{self, Headers, Reply};
 use crate::exchange::{Effect, Event, Exchange, Landing, Lead, Purpose, Request};
 use crate::flights::{Id, Name};
+use crate::module::Module;
 use crate::shared::Shared;
 
 /// An effect, and the exchange that it concerns; none for what concerns the worker.
@@ -27,6 +28,9 @@ pub struct Worker {
     shared: Shared,
     exchanges: HashMap<Id, Exchange>,
     calls: HashMap<u32, Call>,
+    /// Whether there ever was a request. The module of Envoy's main thread has none, and asks and
+    /// shows nothing.
+    has_begun: bool,
     polled_at_ms: Option<u64>,
 }
 
@@ -43,13 +47,14 @@ struct Call {
 }
 
 impl Worker {
-    /// A worker without exchanges. `seed` is to differ between workers; `generation` counts the
-    /// configurations that this module has had.
-    pub fn new(config: Rc<Config>, seed: u64, generation: u64) -> Self {
+    /// A worker without exchanges, in a module that may have others. `seed` is to differ between all
+    /// workers.
+    pub fn new(config: Rc<Config>, seed: u64, module: &Module) -> Self {
         Self {
-            shared: Shared::new(config, seed, generation),
+            shared: Shared::new(config, seed, module),
             exchanges: HashMap::new(),
             calls: HashMap::new(),
+            has_begun: false,
             polled_at_ms: None,
         }
     }
@@ -66,6 +71,7 @@ impl Worker {
 
     /// A request has begun; `ends` says that it has no body.
     pub fn begin(&mut self, id: Id, request: Request, ends: bool) {
+        self.has_begun = true;
         let exchange = Exchange::begin(&mut self.shared, request, ends);
         self.exchanges.insert(id, exchange);
     }
@@ -175,9 +181,13 @@ impl Worker {
         let shared = &mut self.shared;
         // Whatever it is a reply to: what tells no epoch is not the daemon's.
         let told = daemon::told(headers);
+        let key = match &call.purpose {
+            Purpose::Lookup(key) => Some(key),
+            Purpose::Insert(_) | Purpose::Note | Purpose::Epoch => None,
+        };
         let is_current = told
             .as_ref()
-            .is_some_and(|told| shared.see_epoch(told, call.number));
+            .is_some_and(|told| shared.see_epoch(told, call.number, key));
         let mut answered = told.is_some();
         let mut reply = None;
         match call.purpose {
@@ -219,21 +229,26 @@ impl Worker {
             let since = exchange.follows_since();
             since.is_some_and(|since| now_ms.abs_diff(since) >= wait_ms)
         };
-        let mut tired: Vec<Id> = self
-            .exchanges
-            .iter()
-            .filter(|(_, exchange)| over(exchange))
-            .map(|(id, _)| *id)
-            .collect();
-        // In the order in which they came.
-        tired.sort_unstable();
         let mut work = Work::new();
-        for id in tired {
+        for id in self.those(over) {
             work.extend(self.on(id, Event::WaitOver, now_ms));
+        }
+        for id in self.those(|exchange| exchange.has_stalled(now_ms)) {
+            work.extend(self.on(id, Event::Stalled, now_ms));
         }
         work.extend(self.forget(now_ms));
         work.extend(self.poll(now_ms));
+        self.shared.show_breaker();
         work
+    }
+
+    /// The exchanges of which that is so, in the order in which they came.
+    fn those(&self, is_so: impl Fn(&Exchange) -> bool) -> Vec<Id> {
+        let exchanges = self.exchanges.iter();
+        let meant = exchanges.filter(|(_, exchange)| is_so(exchange));
+        let mut ids: Vec<Id> = meant.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     fn step(&mut self, id: Id, event: Event<'_>, now_ms: u64) -> Vec<(Id, Effect)> {
@@ -265,6 +280,9 @@ impl Worker {
 
     fn poll(&mut self, now_ms: u64) -> Work {
         let every_ms = self.shared.config.epoch_poll_ms;
+        if !self.has_begun {
+            return Work::new();
+        }
         let is_due = self
             .polled_at_ms
             .is_none_or(|at| now_ms.abs_diff(at) >= every_ms);

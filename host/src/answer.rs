@@ -6,10 +6,9 @@
 //!                | until the end, notes: kind u8, length u32, bytes
 //! ```
 //!
-//! Integers are little-endian. Version 1 is the same without notes. A kind that is not known is
-//! passed over: a later release may add some without those before it losing their answers. The
-//! decoder accepts any bytes: what a component stored under a key of its own need not be an HTTP
-//! answer.
+//! Integers are little-endian. Version 1 is the same without notes. An unknown kind is passed over,
+//! so that older releases can read the answers of a later one. The decoder accepts any bytes: an
+//! entry of a component under a key of its own need not be an HTTP answer.
 
 use crate::runtime::Mark;
 use http::StatusCode;
@@ -23,7 +22,7 @@ const VERSION_WITHOUT_NOTES: u8 = 1;
 const USAGE: u8 = 1;
 /// The model that was asked for, UTF-8.
 const MODEL: u8 = 2;
-/// When which part of a stream came: bytes and milliseconds, `u32` each, per mark.
+/// The pace of a stream: bytes and milliseconds, `u32` each, per mark.
 const PACE: u8 = 3;
 
 /// Status and headers of a stored answer; the body is the entry's payload.
@@ -31,20 +30,19 @@ const PACE: u8 = 3;
 pub(crate) struct AnswerHead {
     /// `200` for everything that the recorder stores.
     pub(crate) status: StatusCode,
-    /// Those that go along with it, as `reflex-llm` has it.
+    /// Those kept with the answer, as `reflex-llm` decides.
     pub(crate) headers: HeaderMap,
-    /// What else is known.
     pub(crate) notes: Notes,
 }
 
-/// What the cache notes of an answer for its own use.
+/// The cache's own notes about an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Notes {
-    /// What the answer cost, if it told.
+    /// The cost that the answer states, if any.
     pub(crate) usage: Option<Usage>,
     /// The model that was asked for.
     pub(crate) model: Option<String>,
-    /// When which part of a stream came; nothing where that was not recorded.
+    /// The pace of a stream; empty if it was not recorded.
     pub(crate) pace: Vec<Mark>,
 }
 

@@ -1,4 +1,4 @@
-//! The cache itself, whose callers say the time and make the keys: read this first.
+//! The cache itself, whose callers give the time and make the keys: read this first.
 //!
 //! ```text
 //! lookup ─► queue: not written yet ─► index (key ─► place, no lock) ─► record in a mapped segment
@@ -63,27 +63,27 @@ use writer::{Trouble, Writer, WriterThread};
 /// After the disk failed, inserts go to memory for this long before one tries it again.
 const RETRY_AFTER_MS: u64 = 1000;
 
-/// So long does whoever wants counts wait for a disk that is at something.
+/// How often reading counts waits for a busy disk.
 const STATS_WAITS_MAX: u32 = 10;
 const STATS_WAIT: Duration = Duration::from_millis(1);
 
-/// What a look into the cache counts as.
+/// How a lookup is counted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Use {
     Hit,
     None,
 }
 
-/// What is there has to be fetched from disk first.
+/// The entry has to be read from disk first.
 #[derive(Debug)]
 struct Cold;
 
-/// What a lookup found.
+/// The outcome of a lookup.
 #[derive(Clone, Debug)]
 pub enum Lookup {
     /// The answer.
     Hit(Entry),
-    /// An answer that has expired. To be treated as a miss by whoever has no better use.
+    /// An answer that has expired. Without a use for it, treat it as a miss.
     Stale(Entry),
     /// Nothing.
     Miss,
@@ -100,7 +100,7 @@ impl Lookup {
 
     fn of(found: Option<Entry>, now_ms: u64) -> Self {
         match found {
-            // How old it is nobody can tell, so that it is of no use to anyone.
+            // Its age is unknown, so it cannot be served.
             Some(entry) if entry.is_from_the_future(now_ms) => Self::Miss,
             Some(entry) if entry.is_expired(now_ms) => Self::Stale(entry),
             Some(entry) => Self::Hit(entry),
@@ -112,7 +112,7 @@ impl Lookup {
 /// The cache. A clone is the same cache.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    /// These end before the rest does, which they make use of; the writer first.
+    /// The threads end before the state that they use; the writer first.
     writer: Option<Arc<WriterThread>>,
     flusher: Option<Arc<Flusher>>,
     shared: Arc<Shared>,
@@ -126,22 +126,22 @@ struct Shared {
     index: Arc<Index>,
     /// Entries in memory.
     memory: Memory,
-    /// Who was purged.
+    /// The purge marks.
     epochs: Arc<Epochs>,
     /// Empty: in memory only, for good or for now. Held while the disk is waited for;
     /// [`Self::writer`] takes it.
     writer: OnceLock<Mutex<Writer>>,
-    /// The disk that has not been there from the beginning.
+    /// For a disk that could not be used at first.
     absence: Option<Absence>,
     /// How many wait for it.
     wanted: AtomicUsize,
-    /// Somebody writes what is put into the queue; otherwise whoever puts it there.
+    /// Whether a writer thread empties the queue; otherwise the inserting thread does.
     has_thread: AtomicBool,
-    /// Held by whoever syncs.
+    /// Held during a sync.
     syncing: Mutex<()>,
     trouble: Mutex<Option<Trouble>>,
     is_in_trouble: AtomicBool,
-    /// As it was when somebody last looked.
+    /// As of the last look.
     store_stats: Mutex<StoreStats>,
     bell: Arc<Bell>,
     durability: Durability,
@@ -153,7 +153,7 @@ struct Shared {
 }
 
 impl Cache {
-    /// Opens the data folder and finds what was stored there.
+    /// Opens the data folder and finds the entries stored there.
     ///
     /// # Errors
     ///
@@ -225,17 +225,17 @@ impl Cache {
         Lookup::of(self.shared.find(key, Use::Hit), now_ms)
     }
 
-    /// As [`lookup`](Self::lookup), for threads that must not wait for the disk: `None` when the
-    /// entry may have to be fetched from it first, which is so once for each entry that an
-    /// earlier process has stored. Then [`lookup`](Self::lookup) is to be called where waiting
-    /// is fine, or [`lookup_async`](Self::lookup_async).
+    /// As [`lookup`](Self::lookup), for threads that must not wait for the disk: `None` if the
+    /// entry may have to be read from it first. That happens once for each entry of an earlier
+    /// process. Then call [`lookup`](Self::lookup) on a thread that may wait, or
+    /// [`lookup_async`](Self::lookup_async).
     pub fn lookup_now(&self, key: &CacheKey, now_ms: u64) -> Option<Lookup> {
         let found = self.shared.find_now(key, Use::Hit).ok()?;
         Some(Lookup::of(found, now_ms))
     }
 
-    /// As [`contains`](Self::contains), without a wait for the disk: what may have to be fetched
-    /// from it first is taken to be there.
+    /// As [`contains`](Self::contains), without waiting for the disk: an entry that may have to be
+    /// read first counts as there.
     pub fn may_contain(&self, key: &CacheKey, now_ms: u64) -> bool {
         match self.shared.find_now(key, Use::None) {
             Ok(found) => found.is_some_and(|entry| !entry.is_expired(now_ms)),
@@ -250,13 +250,13 @@ impl Cache {
         found.is_some_and(|entry| !entry.is_expired(now_ms))
     }
 
-    /// Stores an entry, in place of the one before, and returns it. A lookup finds it from now
-    /// on, until it expires, is removed, or has to make room. It is written to disk at once, but
-    /// by another thread: it outlives the process when that has come to it, and the machine after
-    /// the next [`sync`](Self::sync).
+    /// Stores an entry, in place of an older one, and returns it. A lookup finds it from now on,
+    /// until it expires, is removed, or makes room. The writer thread writes it to disk at once:
+    /// after that it survives the end of the process, and after the next [`sync`](Self::sync) a
+    /// loss of power.
     ///
-    /// When more comes than the disk takes, this waits for it, up to a second. With
-    /// [`Durability::EveryInsert`] it also waits until the entry is durable, no longer either.
+    /// If the disk does not keep up, this waits for it, up to a second. With
+    /// [`Durability::EveryInsert`] it also waits until the entry is durable, again up to a second.
     ///
     /// # Errors
     ///
@@ -268,8 +268,8 @@ impl Cache {
         Ok(entry)
     }
 
-    /// As [`insert`](Self::insert), for threads that must not wait for the disk: where it does
-    /// not keep up, the entry is refused at once, and nobody waits until it is durable.
+    /// As [`insert`](Self::insert), for threads that must not wait for the disk: if it does not
+    /// keep up, the entry is refused at once. This never waits until the entry is durable.
     ///
     /// # Errors
     ///
@@ -286,7 +286,7 @@ impl Cache {
     /// As of [`insert`](Self::insert), and [`InsertError::Purged`]: a purge since then covers the
     /// entry.
     pub fn insert_since(&self, new: NewEntry<'_>, since: Mark) -> Result<Entry, InsertError> {
-        // Waited for in advance: purges wait for what comes now.
+        // Wait before holding off purges.
         self.wait_for_room(new.metadata.len() as u64 + new.payload.len() as u64);
         let entry = self.insert_now_since(new, since)?;
         self.wait_until_durable();
@@ -307,9 +307,33 @@ impl Cache {
         self.put(new, Wait::No)
     }
 
-    /// Waits until an entry of about this length is not refused for want of room, up to a second,
-    /// for callers that insert with [`insert_now`](Self::insert_now) on a thread that may wait.
-    /// Whether there was room then: another thread may take it.
+    /// As [`insert_now_since`](Self::insert_now_since), under a key that was
+    /// [made of](CacheKey::new) this digest. Edges that keep copies by digest drop their copy of the
+    /// entry that it replaces, if that was live, and of nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As of [`insert_since`](Self::insert_since).
+    pub fn insert_named_now_since(
+        &self,
+        new: NewEntry<'_>,
+        digest: &[u8; 32],
+        since: Mark,
+    ) -> Result<Entry, InsertError> {
+        // Copies of an expired entry are of no use already.
+        let replaces = self.may_contain(new.key, new.now_ms);
+        let entry = self.insert_now_since(new, since)?;
+        // Noted once the new entry can be found: an edge that dropped its copy earlier would fetch the
+        // old one again.
+        if replaces {
+            self.shared.purges.note_replaced(*digest);
+        }
+        Ok(entry)
+    }
+
+    /// Waits up to a second until the queue has room for an entry of about this length, for callers
+    /// that insert with [`insert_now`](Self::insert_now) on a thread that may wait. Whether it had
+    /// room: another thread may take it.
     pub(crate) fn wait_for_room(&self, bytes: u64) -> bool {
         self.shared.queue.wait_for_room(bytes)
     }
@@ -351,8 +375,7 @@ impl Cache {
         Ok(entry)
     }
 
-    /// Which purges there were. Whoever stores what took time to fetch asks here whether it may
-    /// still be stored.
+    /// The purges so far. They tell whether an answer that took time to fetch may still be stored.
     pub fn purges(&self) -> &Arc<Purges> {
         &self.shared.purges
     }
@@ -362,21 +385,21 @@ impl Cache {
         self.shared.durability == Durability::EveryInsert
     }
 
-    /// With [`Durability::EveryInsert`], waits until all that was stored and removed before is
-    /// durable, at most a second. Otherwise nobody has to be sure of that, and this does nothing.
+    /// With [`Durability::EveryInsert`], waits until all earlier inserts and removals are durable,
+    /// at most a second. With another durability this does nothing.
     pub fn wait_until_durable(&self) {
         if self.has_to_be_durable() {
             self.shared.wait_until_durable();
         }
     }
 
-    /// Makes everything durable that was stored before. Meant to be called at the end;
+    /// Makes all earlier inserts durable. Meant for the end of a program;
     /// [`CacheOptions::durability`] does the same meanwhile.
     ///
     /// # Errors
     ///
-    /// Entries stored since the last call may not survive the machine. The next call does not
-    /// try them again: a disk that failed to sync must not be believed when it then succeeds.
+    /// Entries stored since the last call may not survive a loss of power. The next call does not
+    /// try them again: a sync that succeeds after a failed one proves nothing about them.
     pub fn sync(&self) -> io::Result<()> {
         self.shared.flush(None, Told::Caller)
     }
@@ -455,7 +478,8 @@ impl Shared {
             None => return Ok(self.find_in_memory(key_bytes, counts_as)),
         };
         if let Read::Cold = found {
-            // Outside of the index: the map keeps all that leaves it in memory while one looks.
+            // Outside of the index: while a reader looks into the map, places that left it stay in
+            // memory.
             found = read(&place, key_bytes, &self.epochs);
         }
         match found {
@@ -483,7 +507,7 @@ impl Shared {
         }
     }
 
-    /// Takes a place out that is of no use, unless something else is there by now.
+    /// Takes out a place whose record cannot be served, unless another place has replaced it.
     fn give_up(&self, key: &CacheKey, place: &Place, is_damaged: bool) {
         let is_out = || self.index.remove_place(key.as_bytes(), place);
         if !is_damaged {
@@ -502,7 +526,7 @@ impl Shared {
         }
     }
 
-    /// Of the store, or what was last known while it waits for the disk.
+    /// The store's counts, or the last known ones while it waits for the disk.
     fn store_stats(&self) -> StoreStats {
         let Some(writer) = self.writer.get() else {
             return StoreStats::default();
@@ -525,8 +549,8 @@ impl Shared {
     }
 }
 
-/// A panic while the lock was held is a bug, but what it guards is whole between any two
-/// statements, so that the cache can go on.
+/// A panic while the lock was held is a bug, but each statement leaves the guarded value
+/// consistent, so that the cache can go on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Where "now" comes from. Time is a parameter everywhere below; this is where it enters.
+//! The source of "now". Time is a parameter everywhere below; this is where it enters.
 
 use std::fmt;
 use std::sync::Arc;

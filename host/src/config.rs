@@ -1,7 +1,7 @@
-//! What the operator wants: a TOML file and flags in, a valid [`Config`] out.
+//! The operator's configuration: a TOML file and flags in, a valid [`Config`] out.
 //!
-//! Everything has a default, so an empty file is a valid one. Unknown keys are errors: a
-//! misspelt bound must not be a missing one.
+//! Everything has a default, so an empty file is valid. Unknown keys are errors: a misspelt bound
+//! must not count as missing.
 
 mod net;
 mod rules;
@@ -42,34 +42,34 @@ pub struct Config {
     pub namespace: String,
     /// Life of an entry where no rule says otherwise.
     pub ttl: Duration,
-    /// All that is to be said of lives: `ttl`, the rules, and what clients may ask for.
+    /// How long answers live: `ttl`, the rules, and the bound of clients' wishes.
     pub lifetimes: Arc<Lifetimes>,
-    /// What of a request's `Cache-Control` and `x-reflex-ttl` is obeyed.
+    /// Which parts of a request's `Cache-Control` and `x-reflex-ttl` are obeyed.
     pub client_control: ClientControl,
-    /// What of an answer's `Cache-Control`, `Expires` and `Vary` is obeyed.
+    /// Which parts of an answer's `Cache-Control`, `Expires` and `Vary` are obeyed.
     pub provider_control: ProviderControl,
-    /// The greatest temperature that a request may ask for and still be answered from the cache.
+    /// Requests that ask for a higher temperature are not cached.
     pub temperature_max: Option<f64>,
-    /// Which API answers at paths whose end does not tell, or tells wrongly.
+    /// Which API answers at paths whose end names none, or a wrong one.
     pub paths: Arc<[PathRule]>,
-    /// What of a request does not count, what does, and what passes by.
+    /// Which parts of a request are out of the key, in it, or a reason to pass by.
     pub rules: Arc<Rules>,
-    /// Tenants that share their answers with others, and as whom.
+    /// For each tenant of a group, the tenant under which its answers are kept.
     pub groups: Arc<HashMap<Tenant, Tenant>>,
     /// How streams are replayed.
     pub replay: Replay,
     /// How many different answers are kept for one request and served in turn.
     pub samples: NonZeroU32,
-    /// How long a request waits for another one's answer to begin.
+    /// How long a follower waits for the leader's answer to begin.
     pub fill_wait_max: Duration,
     /// For how long after its expiry an answer is served when the provider fails; zero: not at all.
     pub stale_if_error_max: Duration,
-    /// What tokens cost, for the metrics of what was saved.
+    /// Prices of tokens, for the metrics of savings.
     pub prices: Vec<Price>,
     /// Longest request body that may be answered from the cache; longer ones pass through.
     pub request_bytes_max: u64,
-    /// The most that all requests together hold in memory: of their own bodies, and of the answers
-    /// that are recorded or read by several.
+    /// The most that all requests together hold in memory: their own bodies, and answers that are
+    /// recorded or have several readers.
     pub inflight_bytes_max: u64,
     /// Whether requests without a credential share their answers.
     pub share_anonymous: bool,
@@ -88,11 +88,11 @@ pub struct Config {
 pub struct EdgeSocket {
     /// Where it is.
     pub path: PathBuf,
-    /// Who may connect: the bits of a file's mode.
+    /// Which users may connect: the bits of a file's mode.
     pub mode: u32,
 }
 
-/// What was given on the command line; it goes before what the file says.
+/// The command line; it overrides the file.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
     /// `--listen`
@@ -182,18 +182,18 @@ enum ReplayMode {
     Paced,
 }
 
-/// More answers to one request than this are no cache any more.
+/// With more answers to one request than this, hardly any request would be a hit.
 const SAMPLES_MAX: u64 = 10_000;
-/// A minute: an answer that is not streamed begins when it is whole, and a long one takes so long.
+/// A minute: an answer that is not streamed begins when it is whole, which a long one takes.
 const FILL_WAIT_MAX: Duration = Duration::from_secs(60);
-/// 30 days: whoever fails for longer is no provider any more.
+/// 30 days: a provider that fails for longer is gone.
 const STALE_SECONDS_LIMIT: u64 = 30 * 24 * 3600;
-/// A week: what a client may have its answers kept for. Models change.
+/// A week: the longest life that a client may ask for. Models change.
 const TTL_SECONDS_MAX: u64 = 7 * 24 * 3600;
 /// An hour: long enough for retries, evaluations and agents, short enough that a model's update
 /// shows the same day.
 const TTL_SECONDS: u64 = 3600;
-/// The cache holds everybody's answers: only its owner's edges may read them.
+/// The cache holds the answers of all tenants: only its owner's edges may read them.
 const EDGE_SOCKET_MODE: u32 = 0o600;
 /// Requests with more than this are rarely repeated, and every byte of them is read and hashed.
 const REQUEST_BYTES_MAX: u64 = 1 << 20;
@@ -203,7 +203,7 @@ const GUEST_MEMORY_BYTES_MAX: u64 = 1 << 32;
 const INSTANCES_MAX: u64 = 10_000;
 
 impl Config {
-    /// Reads the file, if there is one, and puts the flags on top.
+    /// Reads the file, if given, and puts the flags on top.
     ///
     /// # Errors
     ///
@@ -377,7 +377,7 @@ fn mode(digits: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("edge_socket_mode: `{digits}` is not a mode such as 0660"))
 }
 
-/// The value, or its default; an error where it is more than can be.
+/// The value, or its default; an error if it is over its bound.
 fn bounded<T: TryFrom<u64>>(
     name: &str,
     value: Option<NonZeroU64>,
@@ -392,8 +392,8 @@ fn bounded<T: TryFrom<u64>>(
     T::try_from(value).map_err(|_| refused())
 }
 
-/// TOML's own errors draw the place in several lines; ours is one, with the line's number and the
-/// key that stands there.
+/// TOML's own errors show the place in several lines. Ours is one line, with the line's number and
+/// its key.
 fn parse(text: &str) -> Result<File, String> {
     toml::from_str(text).map_err(|error| {
         let message = error.message().trim().replace('\n', " ");

@@ -1,13 +1,13 @@
 //! A cache for LLM answers: as a library, as a host of WebAssembly components, and as a daemon.
 //!
-//! A repeated LLM request is answered from local memory and disk, without the provider being
-//! called. Two requests share an answer only if they are the same in everything that can change it,
-//! and come from the same tenant.
+//! A repeated LLM request is answered from local memory and disk, without calling the provider. Two
+//! requests share an answer only if they come from the same tenant and agree in everything that can
+//! change it.
 //!
 //! # As a library
 //!
-//! [`Cache`] is what a program uses that brings its own prompts and answers. It needs neither wasm
-//! nor an async runtime; answers outlive the process.
+//! [`Cache`] is for programs that bring their own prompts and answers. It needs neither wasm nor an
+//! async runtime; answers outlive the process.
 //!
 //! ```
 //! use reflex_host::{Cache, Key, Origin, Tenant};
@@ -21,10 +21,10 @@
 //!     .ttl(Duration::from_secs(24 * 3600))
 //!     .open()?;
 //!
-//! // Whose answer, to what. Tenants share nothing.
+//! // The tenant and the prompt. Tenants share nothing.
 //! let key = Key::for_prompt(&Tenant::of_group("research"), "Why is the sky blue?");
 //!
-//! // All who ask at once are one call of the model.
+//! // Concurrent calls for one key call the model once.
 //! let ask_the_model = || Ok::<_, std::io::Error>("Rayleigh scattering.");
 //! let answer = cache.get_or_fetch_blocking(&key, ask_the_model)?;
 //! assert_eq!(answer.origin(), Origin::Fetched);
@@ -41,24 +41,24 @@
 //!
 //! # In a wasmtime host
 //!
-//! The module [`runtime`] lends the cache to components, within what a [`runtime::Grant`] allows
-//! each: a namespace, one tenant or any, read-only, a quota, a rate. What goes beyond is an error that
-//! the guest can handle.
+//! The module [`runtime`] offers the cache to components. A [`runtime::Grant`] says what each may
+//! do: a namespace, one tenant or any, read-only, a quota, a rate. A call beyond the grant is an
+//! error that the guest can handle.
 //!
 //! | a guest that | is given |
 //! |---|---|
 //! | calls `reflex:cache` | [`runtime::add_to_linker`] |
 //! | was written for `wasi:keyvalue` | [`runtime::add_keyvalue_to_linker`] |
 //! | makes LLM calls over HTTP, and knows of no cache | [`runtime::Transparent`], the hooks of its outgoing HTTP |
-//! | decides what becomes of requests | [`runtime::PolicyGuest`], a plain function call |
+//! | decides how requests are handled | [`runtime::PolicyGuest`], a plain function call |
 //! | is a `wasi:http` handler in front of another | [`runtime::Handler`], a pool of instances |
 //!
 //! `host/examples/` has a program for each; the smallest has less than 60 lines.
 //!
 //! # Features
 //!
-//! Each includes those above it. Without any, this is the cache alone and pulls neither wasmtime nor
-//! hyper nor tokio.
+//! Each includes those above it. Without any, the crate is the cache alone and pulls in neither
+//! wasmtime nor hyper nor tokio.
 //!
 //! | feature | what it adds |
 //! |---|---|
@@ -69,16 +69,16 @@
 //!
 //! # The way of a request
 //!
-//! The modules stand in the order in which a request of the daemon's meets them:
+//! The modules stand in the order in which a request of the daemon reaches them:
 //!
 //! ```text
 //! client ─► serve ─► runtime (guest: classify) ─► cache ─► store
 //!                        └─► miss: serve::upstream ─► runtime (recording) ─► cache
 //! ```
 //!
-//! Underneath everything is [`cache`], whose callers say the time and make the keys.
+//! Underneath everything is [`cache`], whose callers give the time and make the keys.
 
-// What a feature that is off would have added: links to it lead to the table of features.
+// Links to items of features that are off lead to the table of features.
 #![cfg_attr(
     not(feature = "component"),
     doc = "

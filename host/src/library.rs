@@ -1,15 +1,14 @@
-//! The cache as a library: what a program uses that brings its own prompts and answers.
+//! The cache as a library, for programs that bring their own prompts and answers.
 //!
 //! ```text
 //! lookup ─────────────► cache ─► Entry
 //! get_or_fetch ─► lookup ─► hit
-//!                    └► miss ─► flights: one fetches ─► cache ─► Answer, for all who wait
+//!                    └► miss ─► flights: a leader fetches ─► cache ─► Answer, also for followers
 //! insert, writer ─────► cache
 //! ```
 //!
-//! This adds to [`cache`](crate::cache) what a user does not want to think of: a clock, a
-//! namespace, a usual life, and one fetch for all who want the same. It needs neither wasm nor an
-//! async runtime.
+//! To [`cache`](crate::cache) this adds a clock, a namespace, a default life, and one fetch for
+//! concurrent calls of one key. It needs neither wasm nor an async runtime.
 
 mod answer;
 mod builder;
@@ -29,8 +28,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often the cache is looked at for one call: at first, and again when a leader has gone
-/// without an answer. Whoever has bad luck more often fetches alone.
+/// Lookups for one call: the first, and one more each time a leader ends without an answer. After
+/// the last the call fetches alone.
 const LOOKS_MAX: usize = 4;
 
 /// A cache of answers, in memory and on disk. A clone is the same cache; share it between threads
@@ -74,8 +73,8 @@ impl Cache {
         Builder::new(dir.into())
     }
 
-    /// The answer for a key, if there is one that has not expired. It stays readable for as long
-    /// as it is held, whatever happens to the cache meanwhile, and pins its storage.
+    /// The answer for a key, if it is stored and has not expired. It stays readable for as long as
+    /// it is held, whatever happens to the cache meanwhile, and pins its storage.
     ///
     /// An entry that an earlier process stored is read from disk the first time. Everything else
     /// takes well below a microsecond.
@@ -83,9 +82,9 @@ impl Cache {
         self.find(&self.key(key))
     }
 
-    /// As [`lookup`](Self::lookup), for async callers: what an earlier process has stored is read by
-    /// another thread. When that takes longer than a quarter of a second, it is not found. Works in
-    /// any async runtime.
+    /// As [`lookup`](Self::lookup), for async callers: another thread reads the entries of an
+    /// earlier process. It is a miss if that takes longer than a quarter of a second. Works in any
+    /// async runtime.
     pub async fn lookup_async(&self, key: &Key) -> Option<Entry> {
         self.find_async(&self.key(key)).await
     }
@@ -97,13 +96,13 @@ impl Cache {
     }
 
     /// Stores an answer, in place of any earlier one of that key. A lookup finds it from now on,
-    /// until it has expired, is removed, or has to make room. It outlives the process, and a loss
-    /// of power as [`Builder::durability`] says. With the disk in trouble it is kept in memory,
-    /// and [`stats`](Self::stats) says so.
+    /// until it has expired, is removed, or has to make room. It survives the end of the process,
+    /// and a loss of power as [`Builder::durability`] says. If the disk is in trouble, it is kept
+    /// in memory, and [`stats`](Self::stats) says so.
     ///
     /// # Errors
     ///
-    /// The answer is too large; an earlier one is still there.
+    /// The answer is too large; an earlier one stays.
     pub fn insert(&self, key: &Key, payload: impl AsRef<[u8]>) -> Result<Entry, InsertError> {
         self.insert_with(key, payload, &InsertOptions::new())
     }
@@ -126,7 +125,7 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// The answer or its metadata are too large; an earlier one is still there. Or it was purged
+    /// The answer or its metadata are too large; an earlier one stays. Or it was purged
     /// [since](InsertOptions::since) it was asked for.
     pub fn insert_with(
         &self,
@@ -142,7 +141,7 @@ impl Cache {
         }
     }
 
-    /// As [`insert`](Self::insert), for async callers: no thread of theirs waits for the disk. Where
+    /// As [`insert`](Self::insert), for async callers: their threads do not wait for the disk. If
     /// the disk does not keep up, the answer is refused at once. Works in any async runtime.
     ///
     /// # Errors
@@ -206,9 +205,9 @@ impl Cache {
         }
     }
 
-    /// Now, among purges: for [`InsertOptions::since`], before an answer is asked for that takes
-    /// time. What a purge or a removal covers that comes later is not stored then, whichever way it
-    /// comes. [`get_or_fetch`](Self::get_or_fetch) and [`writer`](Self::writer) do so by themselves.
+    /// The current position among purges, for [`InsertOptions::since`]. Take it before a fetch that
+    /// takes time: an answer that a later purge or removal covers is then not stored.
+    /// [`get_or_fetch`](Self::get_or_fetch) and [`writer`](Self::writer) do so by themselves.
     ///
     /// ```
     /// use reflex_host::{Cache, InsertError, InsertOptions, Key, Tenant};
@@ -237,16 +236,16 @@ impl Cache {
         EntryWriter::new(self.clone(), *key, options)
     }
 
-    /// The answer for a key: from the cache, or else from `fetch`, which is stored then. Of those
-    /// who want the same at once, one fetches, and the others wait for what it gets. On a hit
-    /// `fetch` is not polled.
+    /// The answer for a key: from the cache, or else from `fetch`, whose answer is then stored. Of
+    /// concurrent calls for one key, the leader fetches and the followers wait for its answer. On a
+    /// hit `fetch` is not polled.
     ///
-    /// What is too large to be stored, or is [not to be kept](Fetched::not_kept), is for the one
-    /// who fetched it; the others fetch for themselves.
+    /// An answer that is too large, or [not to be kept](Fetched::not_kept), is for the leader only;
+    /// the followers fetch for themselves.
     ///
-    /// Works in any async runtime. Waiting ends with the fetch that is waited for, so give that a
-    /// time limit; when its future is dropped, one of those who wait takes over. At most
-    /// [`waiters_max`](Builder::waiters_max) wait, further ones fetch for themselves.
+    /// Works in any async runtime. Followers wait until the leader's fetch ends, so give it a time
+    /// limit. When the leader's future is dropped, a follower takes over. At most
+    /// [`waiters_max`](Builder::waiters_max) calls wait; further calls fetch for themselves.
     ///
     /// ```
     /// use reflex_host::{Cache, Key, Origin, Tenant};
@@ -266,7 +265,7 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// The error of the fetch, once for each who waited for it. The next call fetches anew.
+    /// The error of the fetch, to the leader and to each follower. The next call fetches anew.
     pub async fn get_or_fetch<P, E>(
         &self,
         key: &Key,
@@ -279,7 +278,7 @@ impl Cache {
         let cache_key = self.key(key);
         let mut lead = None;
         for _ in 0..LOOKS_MAX {
-            // The second look of a leader: the one before it may just have stored the answer.
+            // A leader's second lookup: an earlier leader may just have stored the answer.
             if let Some(entry) = self.find_async(&cache_key).await {
                 return Ok(Answer::stored(entry, Origin::Hit));
             }
@@ -305,8 +304,9 @@ impl Cache {
         Ok(answer)
     }
 
-    /// As [`get_or_fetch`](Self::get_or_fetch), for threads. Both may wait for each other. Whoever
-    /// has waited for longer than [`fetch_wait_max`](Builder::fetch_wait_max) fetches for itself.
+    /// As [`get_or_fetch`](Self::get_or_fetch), for threads. Threads and async callers may wait for
+    /// each other. After [`fetch_wait_max`](Builder::fetch_wait_max), a waiting thread fetches for
+    /// itself.
     ///
     /// # Errors
     ///
@@ -346,19 +346,19 @@ impl Cache {
         self.keep(key, lead, since, fetch(), insert)
     }
 
-    /// When a fetch begins that is about to: a leader's has, for those who join it.
+    /// When the fetch begins: now, or, with a leader, when that began.
     fn begun(&self, lead: Option<&Lead>) -> Mark {
         lead.map_or_else(|| self.mark(), Lead::since)
     }
 
-    /// Removes the answer for a key, for good; whether there was one. A fetch that is under way is
-    /// not stored.
+    /// Removes the answer for a key, for good; whether it existed. A fetch that is under way is not
+    /// stored.
     pub fn remove(&self, key: &Key) -> bool {
         self.core.remove_named(&self.key(key), &key.digest)
     }
 
-    /// As [`remove`](Self::remove), for async callers: no thread of theirs waits for the disk. Works
-    /// in any async runtime.
+    /// As [`remove`](Self::remove), for async callers: their threads do not wait for the disk.
+    /// Works in any async runtime.
     pub async fn remove_async(&self, key: &Key) -> bool {
         let was_there = self.core.remove_named_now(&self.key(key), &key.digest);
         self.core.wait_until_durable_async().await;
@@ -376,7 +376,7 @@ impl Cache {
         self.core.purge_tenant(&tenant.0)
     }
 
-    /// Removes everything of everybody, in all namespaces, at once and for good.
+    /// Removes everything of all tenants, in all namespaces, at once and for good.
     ///
     /// # Errors
     ///
@@ -385,7 +385,7 @@ impl Cache {
         self.core.purge_all()
     }
 
-    /// Makes durable what was stored before. Meant for the end of a program;
+    /// Makes all earlier inserts durable. Meant for the end of a program;
     /// [`Builder::durability`] does the same meanwhile.
     ///
     /// # Errors
@@ -395,7 +395,7 @@ impl Cache {
         self.core.sync()
     }
 
-    /// What the cache holds and has done, and whether its disk is well.
+    /// The cache's counters, and the health of its disk.
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }
@@ -405,12 +405,12 @@ impl Cache {
         self.core.entry_bytes_max()
     }
 
-    /// The cache underneath, whose callers say the time and make the keys.
+    /// The cache underneath, whose callers give the time and make the keys.
     pub fn core(&self) -> &cache::Cache {
         &self.core
     }
 
-    /// What a component gets to see of this cache: the entries within its grant.
+    /// This cache for a component: the entries within its grant.
     #[cfg(feature = "component")]
     pub fn granted(&self, grant: crate::runtime::Grant) -> crate::runtime::ReflexCtx {
         crate::runtime::ReflexCtx {
@@ -433,7 +433,7 @@ impl Cache {
         self.core.lookup_async(key, now_ms).await.hit()
     }
 
-    /// Stores what was fetched, by `insert`, and tells those who wait.
+    /// Stores the fetched answer, by `insert`, and wakes the followers.
     fn keep<P, E>(
         &self,
         key: &Key,
@@ -456,10 +456,10 @@ impl Cache {
                 return Err(error);
             }
         };
-        // What the fetch says itself counts, where it is older.
+        // The fetch's own mark counts if it is older.
         let since = fetched.options.since.map_or(since, |own| own.min(since));
         fetched.options.since = Some(since);
-        // What is too large, or was purged meanwhile, is not stored, and that is nobody's trouble.
+        // An answer that is too large, or was purged meanwhile, is not stored; that is no error.
         let store = || match fetched.is_kept {
             true => insert(self, key, &fetched.payload, &fetched.options).ok(),
             false => None,
@@ -483,7 +483,7 @@ impl Cache {
     }
 }
 
-/// What waiting came to.
+/// The outcome of waiting.
 enum Settled<E> {
     Done(Result<Answer, Arc<E>>),
     /// The leader is gone: look again.
@@ -495,7 +495,7 @@ enum Settled<E> {
 fn settled<E: Send + Sync + 'static>(outcome: Outcome) -> Settled<E> {
     match outcome {
         Outcome::Found(entry) => Settled::Done(Ok(Answer::stored(entry, Origin::Joined))),
-        // Another kind of error is another kind of fetch, which may do better.
+        // The leader's error has another type, so this call fetches itself.
         Outcome::Failed(error) => match error.downcast() {
             Ok(error) => Settled::Done(Err(error)),
             Err(_) => Settled::Alone,

@@ -1,5 +1,6 @@
 //! `reflex-edge`: flags and file in, a running daemon out.
 
+mod envoy_cli;
 mod store_cli;
 
 use clap::{Args, Parser, Subcommand};
@@ -26,6 +27,7 @@ enum Command {
     /// Run as an HTTP reverse proxy in front of a provider, as the cache of edges, or as both
     Serve(Serve),
     Store(store_cli::Store),
+    Envoy(envoy_cli::Envoy),
     /// Print whom a configuration's `[[group]]` knows a client as; reads its headers, such as
     /// `authorization: Bearer KEY`, from standard input, one a line
     Tenant(WhoIs),
@@ -63,16 +65,16 @@ struct Serve {
     config: Option<PathBuf>,
 }
 
-/// A file has become larger than is allowed. Linux' number of it, on every kind of machine that we
-/// know.
+/// A file has grown past its limit. Linux's number of this signal, the same on all known machines.
 const SIGXFSZ: i32 = 25;
-/// What the user gave cannot be run with: the same code that clap uses.
+/// Invalid flags or configuration: the same code that clap uses.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let serve = match Cli::parse().command {
         Command::Serve(serve) => serve,
         Command::Store(store) => return store.run(),
+        Command::Envoy(envoy) => return envoy.run(),
         Command::Tenant(who) => return tenant(&who),
     };
     tracing_subscriber::fmt()
@@ -105,7 +107,7 @@ fn main() -> ExitCode {
     runtime.block_on(run(config))
 }
 
-/// Credentials come by standard input: arguments are for every user of the machine to see.
+/// Credentials come by standard input: every user of the machine can see arguments.
 fn tenant(who: &WhoIs) -> ExitCode {
     let lines = match std::io::read_to_string(std::io::stdin().lock()) {
         Ok(lines) => lines,
@@ -121,8 +123,8 @@ fn tenant(who: &WhoIs) -> ExitCode {
 }
 
 async fn run(config: Config) -> ExitCode {
-    // A file that may not grow any further (`ulimit -f`) is an error of the write, which the store
-    // copes with, once somebody listens for the signal that would end the process.
+    // At the file size limit (`ulimit -f`) the system sends a signal that ends the process. With a
+    // listener for it, the write fails instead, which the store handles.
     let _file_size = match signal(SignalKind::from_raw(SIGXFSZ)) {
         Ok(listener) => listener,
         Err(error) => return fail(&format!("cannot listen for signals: {error}")),
@@ -145,7 +147,7 @@ async fn run(config: Config) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The addresses on standard output, one a line: with port 0 nobody could know them otherwise.
+/// The addresses on standard output, one a line: with port 0 the system chooses them.
 fn announce(server: &Server) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     if let Some(address) = server.address()? {
@@ -158,8 +160,8 @@ fn announce(server: &Server) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Takes the signals that mean "read your configuration again" or "open your log again" to other
-/// programs. Left alone, each of them would end the process.
+/// Ignores signals that mean "read your configuration again" or "open your log again" to other
+/// programs. By default, each of them would end the process.
 fn ignore_signals() -> std::io::Result<()> {
     for (name, kind) in [
         ("SIGHUP", SignalKind::hangup()),

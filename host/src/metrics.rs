@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-/// Counters are updated where things happen; what the cache counts itself is read when asked.
+/// Counters are updated where events happen; the cache's own counters are read for each report.
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
@@ -42,7 +42,7 @@ pub struct Metrics {
     cache: CacheGauges,
 }
 
-/// What the tokens of a model cost, in whatever money the operator counts in.
+/// Prices of a model's tokens, in the operator's currency.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Price {
     /// The model's name, in which `*` stands for any text.
@@ -83,8 +83,8 @@ struct ModelLabel {
 struct RequestLabels {
     /// `HIT_L1_EXACT`, `MISS`, `BYPASS`, or `ERROR` where the provider gave no answer.
     status: &'static str,
-    /// Why, for a bypass; `collapsed` for a miss that another request was asking for already,
-    /// `partial` for a batch of which part was there.
+    /// The reason of a bypass; `collapsed` for a follower; `partial` for a batch that was partly
+    /// cached.
     detail: &'static str,
 }
 
@@ -151,12 +151,12 @@ impl std::fmt::Debug for Metrics {
 
 /// From 10 µs, which a hit in this process takes, to 10 s.
 const HIT_BUCKETS: [f64; 10] = [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0];
-/// From 1 ms to 10 min: what providers take until their first byte.
+/// From 1 ms to 10 min: providers' times until their first byte.
 const MISS_BUCKETS: [f64; 10] = [1e-3, 1e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
 impl Metrics {
-    /// Counters at zero. Of several prices for a model, the first counts. Who waits for fills is
-    /// among what is told, what requests hold of the budget, and what the guest was refused.
+    /// Counters at zero. Of several prices for a model, the first counts. The metrics include the
+    /// followers of fills, the budget in use, and the guest's refusals.
     pub fn new(
         prices: Vec<Price>,
         fills: Arc<Fills>,
@@ -389,12 +389,12 @@ impl Metrics {
         self.hit_seconds.observe(took.as_secs_f64());
     }
 
-    /// An expired answer, as the provider has failed. How long that took says nothing of us.
+    /// A stale hit, because the provider failed. Its duration is the provider's.
     pub(crate) fn stale(&self) {
         self.request("HIT_STALE", "stale");
     }
 
-    /// `detail` says what kind of miss, where it is not the plain one.
+    /// `detail` is the kind of miss, empty for a plain one.
     pub(crate) fn miss(&self, detail: &'static str, took: Duration) {
         self.request("MISS", detail);
         self.miss_seconds.observe(took.as_secs_f64());
@@ -438,7 +438,7 @@ impl Metrics {
         self.edge_requests.get_or_create(&labels).inc();
     }
 
-    /// What the daemon's guest was refused is counted in here.
+    /// Counts the refusals of the daemon's guest.
     pub(crate) fn allowance(&self) -> Arc<Allowance> {
         Arc::clone(&self.allowance)
     }

@@ -1,16 +1,16 @@
-//! Says once what an answer reveals of requests like its own: that the provider did more than
-//! generate, although no request said so. Each such request costs the provider's price, and no entry
-//! comes of it, so that the operator may want them to pass by from the start.
+//! Logs once that an answer reveals work of the provider beyond generating, although its request
+//! did not ask for it. Each such request costs the provider's price and never becomes an entry, so
+//! the operator may want such requests to pass by from the start.
 
 use reflex_llm::{Api, Rejected};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Those APIs that were told of, one bit each.
+/// The APIs that were logged already, one bit each.
 static TOLD: AtomicU32 = AtomicU32::new(0);
 
 const _: () = assert!(Api::ALL.len() <= u32::BITS as usize);
 
-/// Takes note of an answer that is not kept. Logs the first of each API whose reason is
+/// Notes an answer that is not kept. Logs the first of each API whose reason is
 /// [`Rejected::ProviderWork`].
 pub(crate) fn note(api: Api, reason: Rejected) {
     if is_news(&TOLD, api, reason) {

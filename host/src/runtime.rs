@@ -1,15 +1,15 @@
 //! Guest components and what they may use: the engine, the WIT host, the limits.
 //!
-//! Any wasmtime host adds to its own linker what its guests use: [`add_to_linker`] (plain functions,
-//! no WASI), [`add_keyvalue_to_linker`] (`wasi:keyvalue`) and, with feature `http`,
-//! [`add_http_to_linker`] (the bridge to `wasi:http` 0.3). A [`Grant`] says what each may do. Four
-//! things go further, the last three with feature `http`:
+//! Any wasmtime host adds the interfaces that its guests use to its own linker: [`add_to_linker`]
+//! (plain functions, no WASI), [`add_keyvalue_to_linker`] (`wasi:keyvalue`) and, with feature
+//! `http`, [`add_http_to_linker`] (the bridge to `wasi:http` 0.3). A [`Grant`] says what each guest
+//! may do. Four types go further, the last three with feature `http`:
 //!
-//! - [`PolicyGuest`] asks a component what becomes of a request, by a plain function call;
+//! - [`PolicyGuest`] asks a component how to handle a request, by a plain function call;
 //! - [`Transparent`] is a host's outgoing HTTP, and answers LLM calls of guests that know of no cache;
-//! - [`Handler`] runs a `wasi:http` handler component for each request, within limits. That is what
-//!   `reflex-edge serve` is made of;
-//! - [`Service02`] is what may stand behind it: a service that was written for `wasi:http` 0.2.
+//! - [`Handler`] runs a `wasi:http` handler component for each request, within limits.
+//!   `reflex-edge serve` is built on it;
+//! - [`Service02`] may stand behind it: a service that was written for `wasi:http` 0.2.
 #![cfg_attr(
     not(feature = "http"),
     doc = "
@@ -79,7 +79,7 @@ mod watched;
 mod window;
 
 pub use allowance::Allowance;
-/// `reflex:cache/cache` as `bindgen!` makes it of the WIT, which is where these docs come from.
+/// `reflex:cache/cache` as `bindgen!` generates it from the WIT, with the WIT's docs.
 pub use bindings::cache as cache_bindings;
 /// `reflex:cache/embeddings`, likewise.
 #[cfg(feature = "http")]

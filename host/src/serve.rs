@@ -50,7 +50,7 @@ use upstream::UpstreamClient;
 /// The middleware component that is built in.
 pub const MIDDLEWARE: &[u8] = include_bytes!(env!("REFLEX_MIDDLEWARE_WASM"));
 
-/// Of one client. Anybody may be one, so that what is taken back is bounded as hyper does.
+/// For one client's connection. Any program may be a client, so resets are bounded, as hyper does.
 const CLIENT_STREAMS: StreamLimits = StreamLimits {
     max: 256,
     reset_max: 20,
@@ -63,7 +63,7 @@ const ADMIN_STREAMS: StreamLimits = StreamLimits {
     reset_max: 20,
 };
 
-/// A daemon that has all it needs and listens, but answers nobody yet.
+/// A daemon that listens, but answers no request yet.
 #[derive(Debug)]
 pub struct Server {
     front: Option<Front>,
@@ -73,7 +73,7 @@ pub struct Server {
     cache: Cache,
     /// Shared by the proxy and the edges.
     fills: Arc<Fills>,
-    /// What the requests of both hold in memory.
+    /// The memory budget of the requests of both.
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
@@ -108,7 +108,8 @@ impl Server {
         let admin = bind("--admin", config.admin).await?;
         let cache = Cache::open_even_without_disk(&config.cache)
             .map_err(|error| format!("--data-dir: {error}"))?;
-        // Only now, for a second daemon on the same folder must leave the first one's socket be.
+        // Only now, so that a second daemon on the same folder does not touch the first one's
+        // socket.
         let edge = config.edge.as_ref().map(bind_edge).transpose()?;
 
         let fills = Fills::new(&cache);
@@ -162,7 +163,7 @@ impl Server {
         self.edge.as_ref().map(|socket| &*socket.path)
     }
 
-    /// Answers requests until `stop` resolves, then lets those that run come to their end.
+    /// Answers requests until `stop` resolves, then lets running requests end.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(());
         let net = &self.config.net;

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A [`Store`] is the writer: it has one owner at a time. Readers need only its [`Index`], which
-//! tells where each key lies, and no lock.
-//! What the bytes look like, and what is assumed of the medium, stands in `docs/format.md`.
+//! maps each key to its place, and no lock. `docs/format.md` describes the bytes, and what is
+//! assumed of the medium.
 
 mod disk;
 mod disk_use;
@@ -64,31 +64,31 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use unsynced::ContentsFile;
 
-/// So many sealed segments may wait for [`Store::take_unsynced`], each with its file open and its
-/// contents, a few megabytes at most, in memory. When nobody asks for them, sealing one more waits for the disk itself.
+/// Bound of the sealed segments that wait for [`Store::take_unsynced`], each with its file open and
+/// its contents, a few megabytes at most, in memory. Past it, sealing syncs a segment itself.
 const UNSYNCED_MAX: usize = 8;
 
 /// A segment is at most this part of the whole, so that reclaiming one is no great loss.
 pub(crate) const SEGMENTS_MIN: u64 = 8;
 
-/// So many sequences are left out when records could not be read, beside one for each of those:
-/// for purges between them that never became durable.
+/// Sequences skipped when records could not be read, beside one for each such record: for purges
+/// between them that never became durable.
 const HIDDEN_PURGES_MAX: u64 = 1 << 24;
 
-/// As an epoch while nothing else is known: higher than any sequence.
+/// The mark while the real one is unknown: higher than any sequence.
 const EVERYTHING: u64 = u64::MAX;
 
 /// Where a store lies and how large it may be. The cache has checked that these fit together.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreOptions {
     pub(crate) dir: PathBuf,
-    /// What all segments together may occupy.
+    /// Upper bound of all segments, in bytes.
     pub(crate) quota: u64,
     /// A multiple of [`BLOCK_BYTES`], large enough for the largest record.
     pub(crate) segment_bytes: u64,
-    /// How many entries there may be; at least 1.
+    /// Upper bound of the number of entries; at least 1.
     pub(crate) entries_max: u64,
-    /// For how long after its expiry an entry is worth as much as before.
+    /// For how long after its expiry an entry is kept like any other.
     pub(crate) stale_ms_max: u64,
 }
 
@@ -121,30 +121,30 @@ pub(crate) struct Store {
     next_segment: u64,
     last: Last,
     epochs: Arc<Epochs>,
-    /// What the file of epochs says is behind what was purged.
+    /// Whether purges are missing from the file of epochs.
     owes_epochs: bool,
     /// Sealed, but perhaps not durable.
     unsynced: Vec<Unsynced>,
-    /// Written since the last time that somebody took what is unsynced.
+    /// Written since the last [`take_unsynced`](Self::take_unsynced).
     unsynced_bytes: u64,
-    /// When the newest entry was stored: what is known of the time where nobody tells it.
+    /// When the newest entry was stored: the time for calls that bring none.
     now_ms: u64,
-    /// Keys that a tombstone is to be written for, as what stands in for one may not last. No
-    /// more than there are records in a segment, or in all of them after opening.
+    /// Keys that still need a tombstone, because the record that stands in for it may not last. At
+    /// most as many as a segment has records, or all of them after opening.
     unburied: Vec<[u8; 32]>,
-    /// Something was appended that never will be durable, and whoever syncs next has to know.
+    /// An appended record will never be durable, and the next sync has to say so.
     is_lost: bool,
-    /// Files were taken to be synced, and nobody has said yet that it is done.
+    /// Files were taken to be synced, and the outcome is not known yet.
     is_syncing: bool,
     reclaimed: u64,
     evicted: u64,
 }
 
-/// A store just opened, with what was in it.
+/// A store just opened, with its entries.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) store: Store,
-    /// Parts that were not as they were written.
+    /// Damaged parts.
     pub(crate) damaged: u64,
 }
 
@@ -153,7 +153,7 @@ impl Store {
         let folder = Folder::claim(&*disk, &options.dir, random_id)?;
         let disk_use = Arc::default();
         let epochs = folder.read_epochs(&*disk)?;
-        // Nobody knows what was purged, so all that is there counts as purged.
+        // The purge marks are lost, so all records count as purged.
         let is_lost = epochs.is_none();
         let mut epochs = epochs.unwrap_or(EpochsFile {
             all: EVERYTHING,
@@ -174,7 +174,7 @@ impl Store {
             live,
             unburied,
         } = replayed;
-        // The sequence never falls behind a purge, or that would cover what comes next.
+        // The sequence never falls behind a purge, or the purge would cover new records.
         let last = match is_lost {
             true => last,
             false => last.max(Last::nobodys(epochs.newest())),
@@ -242,8 +242,8 @@ impl Store {
         Arc::clone(&self.index)
     }
 
-    /// Puts all that is in here into an index and epochs that readers have already. They must be
-    /// empty, and are this store's from now on.
+    /// Moves the places and purge marks into an index and epochs that readers already have. They
+    /// must be empty, and belong to this store from now on.
     pub(crate) fn publish(&mut self, index: &Arc<Index>, epochs: &Arc<Epochs>) {
         epochs.take(&self.epochs);
         index.take(&self.index);
@@ -251,15 +251,15 @@ impl Store {
         self.index = Arc::clone(index);
     }
 
-    /// For readers: who was purged.
+    /// The purge marks, for readers.
     pub(crate) fn epochs(&self) -> Arc<Epochs> {
         Arc::clone(&self.epochs)
     }
 
-    /// Purges what was appended so far, for readers from now on, and for those after a restart
+    /// Purges the records appended so far: for readers at once, and for readers after a restart
     /// once [`settle_epochs`](Self::settle_epochs) has succeeded.
     pub(crate) fn purge(&mut self, whose: Whose<'_>) {
-        // One is left out: a write that failed may have left a record that has this sequence.
+        // Skip a sequence: a failed write may have left a record with it.
         self.last = Last::nobodys(self.last.sequence + 1);
         let oldest = self.oldest_sequence();
         self.epochs.purge(whose, self.last.sequence, oldest);
@@ -269,7 +269,7 @@ impl Store {
         }
     }
 
-    /// Makes durable what was purged, if it is not.
+    /// Makes the purge marks durable, if they are not.
     pub(crate) fn settle_epochs(&mut self) -> Result<(), StoreError> {
         if self.owes_epochs {
             let file = self.epochs.file();
@@ -281,8 +281,8 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets whom it knows only by purges of which no record is left, durably: then no byte
-    /// of theirs is on disk. Segments that were removed are so durably.
+    /// Forgets, durably, the tenants whose purges cover no record any more: then no byte of theirs
+    /// is on disk. Segments were removed durably before.
     pub(crate) fn forget_purges(&mut self) -> Result<(), StoreError> {
         self.owes_epochs |= self.epochs.forget(self.oldest_sequence());
         self.settle_epochs()
@@ -297,7 +297,7 @@ impl Store {
     /// Writes the tombstones that are to be written.
     pub(crate) fn settle_unburied(&mut self) -> Result<(), StoreError> {
         while let Some(key) = self.unburied.last().copied() {
-            // What was stored since then supersedes as well as a tombstone does.
+            // An entry stored since then supersedes as well as a tombstone does.
             if self.index.find(&key, |_| ()).is_none() {
                 self.append(&NewRecord::tombstone(&key))?;
             }
@@ -306,8 +306,8 @@ impl Store {
         Ok(())
     }
 
-    /// Removes all segments, after everybody was purged and that is durable. What cannot be
-    /// removed stays, never to be served, until room is needed.
+    /// Removes all segments, after a durable purge of all tenants. A segment that cannot be removed
+    /// stays until room is needed; it is never served.
     pub(crate) fn discard(&mut self) {
         self.unsynced.clear();
         self.index.remove_where(|_| true);
@@ -322,8 +322,8 @@ impl Store {
         });
     }
 
-    /// Writes a record behind the last one, and lets the index know. It can be read at once, and
-    /// survives the process; it survives the machine after the next sync.
+    /// Writes a record behind the last one, and adds it to the index. It can be read at once, and
+    /// survives the end of the process; after the next sync it survives a loss of power.
     ///
     /// # Errors
     ///
@@ -335,8 +335,8 @@ impl Store {
             self.now_ms = record.stored_at_ms();
         }
         if self.next_segment != before {
-            // Behind the record, for which there was room and now is what is moved. A tombstone
-            // tells no time.
+            // Behind the record, which had room, so that the moved records come after it. A
+            // tombstone brings no time.
             self.keep_spare(self.now_ms);
         }
         Ok(place)
@@ -382,13 +382,13 @@ impl Store {
         (self.entries_max / SEGMENTS_MIN).max(1)
     }
 
-    /// The files to sync for everything appended so far to be durable. Whoever takes them has
-    /// to [`abandon`](Self::abandon) each whose sync fails, and to tell when
+    /// The files to sync for everything appended so far to be durable. The caller has to
+    /// [`abandon`](Self::abandon) each file whose sync fails, and to report when
     /// [`all are synced`](Self::all_synced).
     ///
     /// # Errors
     ///
-    /// Some of it was lost before, by a sync that somebody else waited for, or by nobody.
+    /// An earlier sync lost some of it, whether or not a caller waited for that sync.
     pub(crate) fn take_unsynced(&mut self) -> (Vec<Unsynced>, io::Result<()>) {
         self.is_syncing = true;
         self.unsynced_bytes = 0;
@@ -409,7 +409,7 @@ impl Store {
         (unsynced, lost)
     }
 
-    /// Whether it is time to sync: a sealed segment waits, or so many bytes do.
+    /// Whether it is time to sync: a sealed segment waits, or at least `bytes_max` bytes.
     pub(crate) fn is_due(&self, bytes_max: u64) -> bool {
         !self.unsynced.is_empty() || self.unsynced_bytes >= bytes_max
     }
@@ -421,14 +421,14 @@ impl Store {
         !is_dirty && self.unsynced.is_empty() && !self.is_syncing
     }
 
-    /// How many places of records there are in memory, those included that left the index and
-    /// whose memory was not given back yet.
+    /// The number of places in memory, including those that left the index and whose memory was not
+    /// freed yet.
     #[cfg(test)]
     pub(crate) fn places(&self) -> usize {
         self.listed().map(Arc::weak_count).sum()
     }
 
-    /// A sync failed, and nobody has been told.
+    /// A sync failed, and no caller learned of it.
     pub(crate) fn note_lost(&mut self) {
         self.is_lost = true;
     }
@@ -438,20 +438,20 @@ impl Store {
         self.is_syncing = false;
     }
 
-    /// After a failed sync nobody knows what of the segment reached the medium, and a second
-    /// sync would claim that all did. So nothing more is written there, and it is not synced
-    /// again; what can be read can still be read.
+    /// After a failed sync it is unknown what of the segment reached the medium, and a second sync
+    /// would claim that all did. So the segment is neither written to nor synced again; its
+    /// readable records stay readable.
     pub(crate) fn abandon(&mut self, failed: &Unsynced) {
         self.abandon_segment(failed.id, failed.contents.as_ref());
     }
 
-    /// `contents` are those of the segment, if whoever had them took them away.
+    /// `contents` are those of the segment, if a sync had taken them.
     fn abandon_segment(&mut self, id: u64, contents: Option<&ContentsFile>) {
-        // For the next process, which could not know: its sync would succeed, too. If this is
-        // lost with the power, so is what it is about.
+        // For the next process, whose own sync would succeed and hide the failure. A loss of power
+        // that loses this file loses the records, too.
         let _ = self.disk.create(&self.folder.contents(id));
         if let Some(mut active) = self.active.take_if(|active| active.segment.id == id) {
-            // Of what came while the sync went on, nobody has been told yet.
+            // No sync has reported the records that came during this one.
             self.is_lost |= active.is_dirty;
             active.segment.set_keys(active.keys);
             self.unburied.extend(active.contents.take_tombstones());
@@ -460,7 +460,7 @@ impl Store {
         for segment in self.segments.iter().filter(|segment| segment.id == id) {
             segment.poison();
         }
-        // Removals are not forgotten with it, whatever becomes of the entries.
+        // Its removals stay, even if its entries are lost.
         let waiting = self.unsynced.extract_if(.., |unsynced| unsynced.id == id);
         let waiting: Vec<_> = waiting.collect();
         self.is_lost |= !waiting.is_empty();
@@ -519,8 +519,8 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a segment under another name and renames it when it is whole, so that a crash
-    /// leaves no half of one.
+    /// Makes a segment under another name and renames it when it is whole, so that a crash leaves
+    /// no partial segment.
     fn begin_segment(&mut self) -> Result<Active, StoreError> {
         self.make_room(self.segment_bytes)?;
         self.keep_entries_max(self.segment_records_max());
@@ -571,8 +571,8 @@ impl Store {
     }
 }
 
-/// `RandomState` is seeded by the operating system, and that is all the randomness we need:
-/// the id only has to differ from every other store's.
+/// `RandomState` is seeded by the operating system. That is random enough: the id only has to
+/// differ from every other store's.
 fn random_id() -> StoreId {
     let state = RandomState::new();
     let mut id = [0; 16];

@@ -1,6 +1,6 @@
-//! `reflex-edge store`: what an operator does to a data folder while no daemon uses it.
+//! `reflex-edge store`: an operator's commands for a data folder that no daemon uses.
 //!
-//! The work is the library's; here are the words.
+//! The library does the work; this prints its results.
 
 use clap::{Args, Subcommand};
 use reflex_host::cache::{Cache, CacheOptions, Durability, StoreReport};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Something in the folder is not as it was written.
+/// The folder has damage.
 const EXIT_DAMAGED: u8 = 1;
 /// The folder cannot be worked on: the same code that clap uses.
 const EXIT_USAGE: u8 = 2;
@@ -105,14 +105,14 @@ fn stats(dir: &Path) -> Result<ExitCode, String> {
 }
 
 fn compact(dir: &Path, stale_seconds_max: u64) -> Result<ExitCode, String> {
-    // What is no data folder yet must not become one, and the sizes are those it has.
+    // A folder that is no data folder must not become one; a data folder keeps its sizes.
     let report = report(dir)?;
     let largest = report.segments.iter().map(|segment| segment.bytes).max();
     let defaults = CacheOptions::default();
     let segment_bytes = largest.unwrap_or(defaults.segment_bytes);
     let options = CacheOptions {
         data_dir: dir.to_owned(),
-        // Two segments more than there are, to write to.
+        // Two more segments, to write to.
         disk_bytes_max: (report.disk_bytes + 4 * segment_bytes).max(8 * segment_bytes),
         entry_bytes_max: segment_bytes / 4,
         segment_bytes,
@@ -133,7 +133,7 @@ fn report(dir: &Path) -> Result<StoreReport, String> {
     StoreReport::of(dir).map_err(|error| error.to_string())
 }
 
-/// Whoever reads may stop reading; that is no reason to panic.
+/// The reader may close the pipe; unlike `println!`, this does not panic then.
 fn print(lines: &[String]) -> Result<(), String> {
     let mut out = io::stdout().lock();
     let written = lines.iter().try_for_each(|line| writeln!(out, "{line}"));

@@ -1,5 +1,5 @@
 //! The locks, counters and threads of the cache: the standard library's, or, with `cfg(shuttle)`,
-//! those of the model under which `tests/shuttle` tries one order of events after another.
+//! shuttle's, with which `tests/shuttle` tries one order of events after another.
 
 #[cfg(not(shuttle))]
 pub(crate) use std::{

@@ -1,5 +1,5 @@
-//! Who is who: a tenant's name as operators write it, so that a configuration names tenants
-//! without holding their credentials.
+//! A tenant's name as operators write it, so that a configuration names tenants without holding
+//! their credentials.
 
 use reflex_llm::Tenant;
 
@@ -7,7 +7,7 @@ use reflex_llm::Tenant;
 ///
 /// # Errors
 ///
-/// One line that says what is wrong, without what was given.
+/// One line that says what is wrong, without the input.
 pub fn of_lines(text: &str, tenant_header: Option<&str>) -> Result<Tenant, String> {
     let mut headers = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {

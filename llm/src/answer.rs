@@ -1,9 +1,9 @@
-//! Whether an answer says that it is whole and good: every part of it has an ending known to be
-//! good and holds something, nothing is an error, nothing refused, and nothing shows that the
-//! provider looked something up on the way.
+//! Whether an answer is whole and good. Every part of it must have content and end in a way known
+//! to be good. It must have no error, no refusal, and no trace of a search or a tool that the
+//! provider ran.
 //!
-//! How an API says so is the business of its module in `answer/`; what holds for all of them stands
-//! in `parts.rs`, `traces.rs`, `trouble.rs` and `expiry.rs`. What we do not know, we do not keep.
+//! Each API has its module in `answer/`; `parts.rs`, `traces.rs`, `trouble.rs` and `expiry.rs`
+//! apply to all of them. An answer that is not understood is not kept.
 
 mod candidates;
 mod choices;
@@ -36,7 +36,7 @@ pub(crate) struct Judge {
     rules: Rules,
 }
 
-/// What holds for every API.
+/// The rules for every API.
 #[derive(Clone, Copy)]
 struct Rules {
     /// Whether an answer that ran into its length limit is kept.
@@ -92,8 +92,8 @@ const ENDINGS: Endings = Endings {
     refused: &["refusal"],
 };
 
-/// What stands in the place of a reason before there is one: SGLang has no text there, some have
-/// the word `null`.
+/// Values in the place of a reason before the end: SGLang has an empty text there, some servers
+/// have the word `null`.
 const PENDING: [&[u8]; 3] = [b"", b"null", b"not_finished"];
 
 impl Judge {
@@ -107,7 +107,7 @@ impl Judge {
         }
     }
 
-    /// Judges an answer in one piece. When it expires by what it states, in seconds since 1970.
+    /// Judges an answer in one piece. Returns the expiry that it states, in seconds since 1970.
     pub(crate) fn json(self, text: &[u8]) -> Result<Option<u64>, Rejected> {
         let document = json::read_answer(without_mark(text)).map_err(|_| Rejected::NotJson)?;
         let root = document.root();
@@ -190,20 +190,19 @@ impl Stream {
         }
     }
 
-    /// When the answer expires by what it has stated so far, in seconds since 1970.
+    /// The expiry that the answer has stated so far, in seconds since 1970.
     pub(crate) fn expires_at(&self) -> Option<u64> {
         self.expiry.at()
     }
 
-    /// Judges a stream that came to its proper end, between two frames, without any event that
-    /// says so.
+    /// Judges a stream that ended properly, between two frames, without a terminal event.
     pub(crate) fn clean_end(&self) -> Result<(), Rejected> {
         match &self.state {
             State::Candidates(candidates) => {
                 candidates
                     .end(self.rules)
                     .map_err(|rejected| match rejected {
-                        // Nobody can tell a cut from an end without a reason.
+                        // A cut looks the same as an end without a reason.
                         Rejected::Unfinished => Rejected::Cut,
                         other => other,
                     })
@@ -224,7 +223,7 @@ impl Stream {
 }
 
 impl Rules {
-    /// Judges the reason that an answer, or a part of it, gives for its end; whether it has ended.
+    /// Judges the reason for the end of an answer, or of a part of it; whether it has ended.
     fn ends(self, reason: Option<Value<'_>>) -> Result<bool, Rejected> {
         let Some(reason) = reason else {
             return Ok(false);
@@ -256,8 +255,8 @@ impl Rules {
 }
 
 impl Shape {
-    /// When an answer of this shape ends by what it states, for callers that have judged it by
-    /// themselves. What is no answer of this shape states nothing.
+    /// The end that an answer of this shape states, for callers that have judged it by themselves.
+    /// An answer of another shape states nothing.
     ///
     /// # Errors
     ///
@@ -316,8 +315,8 @@ fn objects<'d>(of: Value<'d>, name: &str) -> Result<impl Iterator<Item = Value<'
     }
 }
 
-/// Where a part of an answer belongs. Some servers leave it out when there is only one part, or
-/// when all come in order: then it is where the part stands.
+/// The index of a part of an answer. Some servers leave it out if the answer has one part, or all
+/// parts in order: then it is the part's place.
 fn index(part: Value<'_>, place: usize) -> Result<u32, Rejected> {
     let Some(index) = part.get_some("index") else {
         return u32::try_from(place).map_err(|_| Rejected::Unexpected);

@@ -2,12 +2,13 @@
 //! fetched it.
 //!
 //! A hit has to look like its miss: a page reads an answer only with `access-control-allow-origin`,
-//! a proxy in front passes a stream on undelayed only with `x-accel-buffering`. So what says how the
-//! answer may be read, handled and stored goes along with it. What tells of one call (ids, rate
-//! limits, timings, its price, cookies) does not: on a hit it would be wrong. A name that no list
-//! knows counts as such, because a header lost costs less than one client's header given to another.
+//! a proxy in front passes a stream on undelayed only with `x-accel-buffering`. So headers that say
+//! how the answer may be read, handled and stored are kept with it. Headers about one call (ids,
+//! rate limits, timings, its price, cookies) are not: on a hit they would be wrong. An unlisted
+//! name counts as one of these, because losing a header costs less than giving one client's header
+//! to another.
 //!
-//! | [`Part`] | hit, follower of a good answer | follower of a failure | answer put together of a batch |
+//! | [`Part`] | hit, follower of a good answer | follower of a failure | joined answer of a batch |
 //! |---|---|---|---|
 //! | `Answer` | yes | yes | yes |
 //! | `Bytes` | yes | yes | no |
@@ -24,18 +25,18 @@
 /// answer with more is not kept: a hit without some of them would not look like its miss.
 pub const KEPT_BYTES_MAX: usize = 16 << 10;
 
-/// What a header of an answer belongs to.
+/// The part of an exchange that a header belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// How the answer may be read, handled and stored, whoever asks for it.
+    /// How the answer may be read, handled and stored, for any client.
     Answer,
-    /// These very bytes: a validator, a digest, whether parts of them can be had.
+    /// These very bytes: a validator, a digest, whether ranges can be requested.
     Bytes,
-    /// The exchange that fetched the answer: its ids, times, and what is left of a limit after it.
+    /// The exchange that fetched the answer: its ids, times, and the rest of a limit after it.
     Exchange,
-    /// What the provider did in this call and what that cost.
+    /// The provider's work in this call, and its cost.
     Call,
-    /// The client that asked: its session, its account. Also what each cache says anew.
+    /// The client that asked: its session, its account. Also headers that each cache sets anew.
     Client,
     /// The connection, and how the body is framed on it.
     Connection,
@@ -47,7 +48,7 @@ const ANSWER: &[&str] = &[
     "content-language",
     "content-type",
     "link",
-    // Which version of the API wrote it, and what is going to become of that.
+    // The version of the API that wrote it, and its deprecation.
     "api-deprecated-versions",
     "api-supported-versions",
     "deprecation",
@@ -57,7 +58,7 @@ const ANSWER: &[&str] = &[
     "x-api-warning",
     // Whether the content filter ran.
     "x-ms-rai-invoked",
-    // What a browser lets a page do with it. See also the prefixes.
+    // For browsers: what a page may do with it. See also the prefixes.
     "content-security-policy",
     "content-security-policy-report-only",
     "origin-agent-cluster",
@@ -71,8 +72,8 @@ const ANSWER: &[&str] = &[
     "x-permitted-cross-domain-policies",
     "x-robots-tag",
     "x-xss-protection",
-    // What caches and buffers on the way to the client may do with it. `expires` and `max-age`
-    // count from the first answer, and `age` is taken off: a hit is never fresh for longer.
+    // For caches and buffers on the way to the client. `expires` and `max-age` count from the first
+    // answer, and `age` is taken off: a hit is never fresh for longer.
     "cache-control",
     "cache-tag",
     "cdn-cache-control",
@@ -111,7 +112,7 @@ const CALL: &[&str] = &["signature", "signature-input"];
 /// Call: by a word of the name, unless it is about a limit.
 const CALL_WORDS: &[&str] = &["billed", "characters", "cost", "price", "tokens", "usage"];
 
-/// Words of a name that tells what is left of a limit: `x-ratelimit-remaining-tokens`.
+/// Words of a name for the rest of a limit: `x-ratelimit-remaining-tokens`.
 const LIMIT_WORDS: &[&str] = &["limit", "quota", "rate", "ratelimit", "remaining", "reset"];
 
 /// Client: by name. Accounts differ between the members of a group of tenants.
@@ -145,7 +146,7 @@ const CONNECTION: &[&str] = &[
 ];
 
 impl Part {
-    /// What a header belongs to, its name in lower case.
+    /// The part that a header belongs to, by its name in lower case.
     pub fn of(name: &str) -> Self {
         let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
         let has = |words: &[&str]| name.split(['-', '_']).any(|word| words.contains(&word));
@@ -165,13 +166,13 @@ impl Part {
         }
     }
 
-    /// Whether it goes along with a stored answer, to hits and to those who follow its leader.
+    /// Whether it is kept with a stored answer, for hits and followers.
     pub const fn is_kept(self) -> bool {
         matches!(self, Self::Answer | Self::Bytes)
     }
 
-    /// Whether those who follow a leader whose provider fails see it: the failure is theirs too,
-    /// with when to try again, but not the leader's session.
+    /// Whether followers see it when the provider fails: they get the failure with its
+    /// `retry-after`, but not the leader's session.
     pub const fn is_followed(self) -> bool {
         matches!(
             self,
@@ -179,14 +180,14 @@ impl Part {
         )
     }
 
-    /// Whether it stays true when the body becomes another one: a batch put together of what was
-    /// known and what the provider said to the rest, or a text's part of such an answer.
+    /// Whether it stays true for another body: a batch joined from cached and new parts, or a
+    /// text's part of such an answer.
     pub const fn survives_other_bytes(self) -> bool {
         matches!(self, Self::Answer | Self::Exchange | Self::Client)
     }
 }
 
-/// Whether a header, its name in lower case, goes along with a stored answer.
+/// Whether a header, its name in lower case, is kept with a stored answer.
 pub fn is_kept(name: &str) -> bool {
     Part::of(name).is_kept()
 }

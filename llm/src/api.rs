@@ -1,7 +1,7 @@
 //! Which API a path belongs to, and what shape its answers have.
 //!
-//! What is particular to each API stands in `api/table.rs`: another API is another row there,
-//! and a judge of its answers in `answer/` if none fits.
+//! The particulars of each API are in `api/table.rs`: another API is another row there, and a judge
+//! of its answers in `answer/` if none fits.
 
 mod objects;
 mod table;
@@ -45,7 +45,7 @@ pub enum Representation {
     Sse,
 }
 
-/// What an answer must look like.
+/// The form that an answer must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// The API that was asked.
@@ -61,7 +61,7 @@ pub struct Shape {
 const PARTS: &str = ";parts=";
 
 impl Shape {
-    /// One whose number of parts is not known.
+    /// A shape with an unknown number of parts.
     pub const fn new(api: Api, representation: Representation) -> Self {
         Self {
             api,
@@ -127,7 +127,7 @@ impl Api {
         Self::ALL.iter().find(|api| api.name() == name).copied()
     }
 
-    /// Whether the path says what is asked for, and not only where.
+    /// Whether the path holds the model and the method, and not only the endpoint.
     pub(crate) const fn is_in_path(self) -> bool {
         matches!(self.row().place, table::Place::Method(_))
     }

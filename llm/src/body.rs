@@ -5,8 +5,8 @@ use crate::json::{self, Document, Invalid, Kind, Value};
 use crate::outline::{Outline, is_listed};
 use crate::{Api, Bypass, KeyHasher, Origin, Representation, Rules, canonical, outside};
 
-/// The longest body that is read at all. Reading takes up to six times as much memory, for a
-/// body that is nothing but tiny values; edges bound what they buffer far below this.
+/// The longest body that is read at all. A body of tiny values takes up to six times as much memory
+/// to read; edges bound their buffers far below this.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// A body whose answer may be cached.
@@ -136,7 +136,7 @@ impl<'b> Body<'b> {
         Ok(())
     }
 
-    /// Writes what counts of the body in the one spelling that it has.
+    /// Writes the parts of the body that count, in their canonical spelling.
     pub(crate) fn write(&self, origin: Origin, rules: Option<&Rules>, out: &mut KeyHasher) {
         let outline = Outline::of(self.api, origin, rules);
         canonical::write(self.document.root(), outline, out);

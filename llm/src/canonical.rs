@@ -1,10 +1,10 @@
 //! The canonical spelling of a JSON value: no white space, each string in the one spelling that
 //! escapes only what must be, numbers as they came. The members of objects that the API defines are
-//! sorted by the bytes of their keys; those of all others stay in their order, which models get to
-//! see.
+//! sorted by the bytes of their keys. Members of all other objects stay in their order, which
+//! models see.
 //!
-//! Two texts have one canonical spelling if and only if they say the same, but for numbers:
-//! `1` and `1.0` stay two, because no provider promises to take them for one.
+//! Two texts have the same canonical spelling if and only if they have the same value, except for
+//! numbers: `1` and `1.0` differ, because no provider promises to treat them as equal.
 
 use alloc::vec::Vec;
 

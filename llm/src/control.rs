@@ -1,9 +1,9 @@
 //! `Cache-Control` of a request (RFC 9111, section 5.2.1), and our own `x-reflex-ttl`.
 //!
-//! Forgiving: what is unknown is skipped, and nothing makes a request fail. In doubt the answer
+//! Forgiving: unknown directives are skipped, and nothing makes a request fail. In doubt the answer
 //! does not come from the cache.
 
-/// What the client asks of the cache.
+/// A client's instructions to the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Control {
     /// Keep nothing of this exchange. Such a request is a bypass, so that in an
@@ -17,8 +17,8 @@ pub struct Control {
     pub max_age: Option<u64>,
     /// For how many seconds more an answer must be fresh.
     pub min_fresh: Option<u64>,
-    /// For how many seconds the answer is to be kept (`x-reflex-ttl`), within what the operator
-    /// allows. 0 is not at all; what is there already may be served all the same.
+    /// For how many seconds the answer is to be kept (`x-reflex-ttl`), as far as the operator
+    /// allows. 0 is not at all; an existing entry may still be served.
     pub ttl_seconds: Option<u64>,
 }
 
@@ -28,7 +28,7 @@ pub const X_REFLEX_TTL: &str = "x-reflex-ttl";
 /// RFC 9111 has caches take greater numbers for this one: 68 years.
 const SECONDS_MAX: u64 = 1 << 31;
 
-/// By which a client keeps a request from being answered from the cache.
+/// A directive that keeps a request from being answered from the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Directive {
     /// The provider is asked, and its answer kept.
@@ -47,21 +47,21 @@ impl Directive {
     }
 }
 
-/// How much of what clients ask of the cache the operator obeys.
+/// Which of the clients' instructions the operator obeys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientControl {
     /// All of it.
     #[default]
     Obey,
-    /// What keeps an answer from being stored, or the provider from being asked; but nothing
-    /// that makes the provider answer again: not `no-cache`, `max-age` and `min-fresh`.
+    /// All that keep an answer from being stored, or the provider from being asked, but none that
+    /// make the provider answer again: not `no-cache`, `max-age` and `min-fresh`.
     NoRefresh,
     /// Nothing, not even `no-store`.
     Ignore,
 }
 
 impl ClientControl {
-    /// What counts of what a client asks.
+    /// The obeyed part of a client's instructions.
     pub(crate) fn obeyed(self, asked: Control) -> Control {
         match self {
             Self::Obey => asked,
@@ -77,7 +77,7 @@ impl ClientControl {
 }
 
 impl Control {
-    /// Reads all `cache-control` headers, or `pragma: no-cache` where there is none, and all of
+    /// Reads all `cache-control` headers, or without any `pragma: no-cache`, and all of
     /// [`X_REFLEX_TTL`].
     pub fn of(headers: &[(&str, &[u8])]) -> Self {
         let mut control = Self::default();
@@ -91,7 +91,7 @@ impl Control {
                 }
                 "pragma" => legacy |= names_no_cache(value),
                 X_REFLEX_TTL => {
-                    // Whoever asks for a time that we can't read wants none that we make up.
+                    // An unreadable time counts as 0, the strictest.
                     let seconds = seconds(value.trim_ascii()).unwrap_or(0);
                     let known = control.ttl_seconds.unwrap_or(seconds);
                     control.ttl_seconds = Some(known.min(seconds));
@@ -103,8 +103,8 @@ impl Control {
         control
     }
 
-    /// Whether an answer of this age, fresh for so long yet (for ever, if there is no number),
-    /// may be served to this client.
+    /// Whether this client accepts an answer of this age that stays fresh for `fresh_seconds` (for
+    /// ever, if none).
     pub fn accepts(&self, age_seconds: u64, fresh_seconds: Option<u64>) -> bool {
         let young = self.max_age.is_none_or(|max| age_seconds <= max);
         let fresh = match (self.min_fresh, fresh_seconds) {
@@ -114,8 +114,8 @@ impl Control {
         young && fresh && !self.no_cache
     }
 
-    /// Whether an answer that has expired may be served to this client when the provider fails.
-    /// Whoever says how fresh an answer has to be wants none of those.
+    /// Whether this client accepts an expired answer when the provider fails: not if it says how
+    /// fresh an answer has to be.
     pub fn accepts_stale(&self) -> bool {
         !self.no_cache && self.max_age.is_none() && self.min_fresh.is_none()
     }
@@ -155,7 +155,8 @@ impl Control {
         }
     }
 
-    /// A number of seconds. If it is none, then nothing in the cache is known to be wanted.
+    /// A number of seconds. An invalid one counts as the strictest: nothing in the cache is fresh
+    /// enough.
     fn seconds(&mut self, argument: Option<&[u8]>) -> u64 {
         let digits = argument.map_or(&[][..], |argument| {
             let inner = argument.strip_prefix(b"\"");
@@ -181,7 +182,7 @@ pub(crate) fn seconds(digits: &[u8]) -> Option<u64> {
     (!digits.is_empty()).then_some(seconds)
 }
 
-/// The text up to the next comma outside of quotes, and what follows the comma.
+/// The text up to the next comma outside of quotes, and the text after it.
 pub(crate) fn split_directive(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut quoted = false;
     let mut escaped = false;

@@ -1,7 +1,7 @@
 //! Dates, as far as providers write any into answers and their heads, in seconds since 1970.
 //!
-//! UTC only, or an offset in hours and minutes. Fractions of seconds are dropped. What has no such
-//! form, or lies before 1970, is none.
+//! UTC only, or an offset in hours and minutes. Fractions of seconds are dropped. Text without such
+//! a form, or a date before 1970, is none.
 
 /// As RFC 3339 has it: `2026-01-01T00:00:00Z`.
 pub(crate) fn internet(text: &[u8]) -> Option<u64> {
@@ -182,7 +182,7 @@ fn at([year, month, day]: [u64; 3], [hour, minute, second]: [u64; 3]) -> Option<
     };
     let leaps = years / 4 - years / 100 + years / 400;
     let days = years * 365 + leaps + (months * 153 + 2) / 5 + (day - 1);
-    // Those up to 1970-01-01.
+    // The days up to 1970-01-01.
     let days = days.checked_sub(719_468)?;
     Some(days * 86_400 + hour * 3600 + minute * 60 + second)
 }

@@ -1,5 +1,4 @@
-//! What we say in place of an answer, in the words of the API that was asked, so that the client's
-//! SDK understands it.
+//! Our own errors, in the words of the requested API, so that the client's SDK understands them.
 
 use alloc::format;
 use alloc::string::String;
@@ -8,16 +7,16 @@ use core::fmt::Write;
 use crate::api::ErrorShape;
 use crate::{Api, Head, PathRule, Representation, Shape, path, query};
 
-/// The headers of an error of ours. A page may read it, as it may read the errors of providers that
-/// speak to pages: who else would know that the provider is down, or that nothing is cached? It says
-/// no more than that, so any origin may; not with `access-control-allow-credentials`, so what a
-/// page asks with another site's cookies it cannot read.
+/// The headers of our own errors. Pages may read them, to learn that the provider is down, or that
+/// nothing is cached. An error says no more than that, so any origin may read it. Without
+/// `access-control-allow-credentials`, a page cannot read responses to requests with another site's
+/// cookies.
 pub const ERROR_HEADERS: [(&str, &str); 2] = [
     ("content-type", "application/json"),
     ("access-control-allow-origin", "*"),
 ];
 
-/// Headers that only clients of one vendor send, for paths that are none of the APIs we know:
+/// Headers that only clients of one vendor send, for paths of unknown APIs:
 /// `/v1/messages/count_tokens`, `/v1beta/models`.
 pub const VENDOR_HEADERS: [(&str, Api); 4] = [
     ("anthropic-version", Api::AnthropicMessages),
@@ -27,9 +26,9 @@ pub const VENDOR_HEADERS: [(&str, Api); 4] = [
 ];
 
 impl Shape {
-    /// Whose error shape a client understands, for a request that need not be cacheable: that of
-    /// the API at its path, or else of the vendor whose headers it has, or else OpenAI's, which
-    /// most clients read. Of the head, path and headers are looked at.
+    /// The API whose errors a client understands, for any request: the API at its path, else that
+    /// of the vendor whose headers it has, else OpenAI's, which most clients read. Only path and
+    /// headers of the head matter.
     pub fn of_errors(head: &Head<'_>, rules: &[PathRule]) -> Self {
         let has = |name: &str| head.values(name).next().is_some();
         let vendor = || VENDOR_HEADERS.iter().find(|(name, _)| has(name));
@@ -78,7 +77,7 @@ impl Shape {
                     r#"{{"error":{{"code":{status},"message":{message},"status":"{name}"}}}}"#
                 );
                 match self.representation {
-                    // Whoever expects an array gets one.
+                    // The client expects an array.
                     Representation::Json if self.api == Api::GeminiStreamGenerateContent => {
                         format!("[{error}]")
                     }

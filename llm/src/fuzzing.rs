@@ -1,4 +1,4 @@
-//! Doors for the fuzz targets of `tests/fuzz`, which are outside this crate. Compiled with
+//! Entry points for the fuzz targets of `tests/fuzz`, which are outside this crate. Compiled with
 //! `--cfg fuzzing` only.
 
 use alloc::vec::Vec;

@@ -7,11 +7,11 @@ use alloc::vec::Vec;
 
 use crate::Tenant;
 
-/// More than anybody writes by hand is a mistake.
+/// More groups than are written by hand are a mistake.
 const GROUPS_MAX: usize = 1000;
 const MEMBERS_MAX: usize = 10_000;
 
-/// Who shares with whom.
+/// The groups of tenants that share answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Groups {
     names: Vec<String>,
@@ -20,13 +20,13 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Adds a group of tenants, each written as [`Tenant::parse`] reads it, and of those that a
-    /// gateway names by these values of the trusted header.
+    /// Adds a group: tenants written as [`Tenant::parse`] reads them, and tenants that a gateway
+    /// names by these values of the trusted header.
     ///
     /// # Errors
     ///
-    /// One line that says what is wrong, without the tenants as written: somebody may have put a
-    /// credential there.
+    /// One line that says what is wrong, without the tenants as written: a credential may stand
+    /// there by mistake.
     pub fn add(
         &mut self,
         name: &str,
@@ -74,12 +74,12 @@ impl Groups {
         Ok(())
     }
 
-    /// Whether nobody shares with anybody.
+    /// Whether no tenants share answers.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// As whom a tenant's answers are kept: as its group, or as itself.
+    /// The tenant under which a tenant's answers are kept: its group's, or itself.
     pub fn of(&self, tenant: Tenant) -> Tenant {
         self.members.get(&tenant).copied().unwrap_or(tenant)
     }

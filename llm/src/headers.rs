@@ -1,13 +1,13 @@
 //! Which request headers can change the answer: all but those known not to.
 //!
-//! The other way round, a list of headers that count, would be shorter and wrong. Nobody can
-//! guess the names by which gateways choose a model, a provider, a user or a behaviour
+//! The opposite, a list of headers that count, would be shorter and wrong. The names by which
+//! gateways choose a model, a provider, a user or a behaviour cannot be guessed
 //! (`azureml-model-deployment`, `extra-parameters`, `x-portkey-config`, `x-envoy-ip-tags`,
 //! `x-forwarded-client-cert`); `openai-beta`, `anthropic-version` and `accept-language` count by
-//! the same rule. What is known not to count stands in `headers/names.rs`. A header of that kind
-//! that is not listed costs misses until it is added there, or named in `ignored_headers`.
+//! the same rule. `headers/names.rs` lists the headers known not to count. An unlisted header of
+//! that kind costs misses until it is added there, or named in `ignored_headers`.
 //!
-//! Cookies are judged one by one, and `accept` by what it says.
+//! Cookies are judged one by one, and `accept` by its value.
 
 mod accept;
 mod names;
@@ -20,12 +20,12 @@ use crate::{Origin, Rules};
 
 pub(crate) use accept::wants_events_only;
 
-/// What decides, beside its name, whether a header counts.
+/// The inputs, beside its name, that decide whether a header counts.
 #[derive(Clone, Copy)]
 pub(crate) struct Counting<'p> {
     /// The operator's lists.
     pub(crate) rules: Option<&'p Rules>,
-    /// Who is asked.
+    /// The provider.
     pub(crate) origin: Origin,
     /// The header that stands for the tenant, which is in the key itself.
     pub(crate) named_by: Option<&'p str>,
@@ -105,8 +105,8 @@ impl Counting<'_> {
     }
 }
 
-/// A header that may not be named in `ignored_headers` although a pattern matches it: it says who
-/// asks, or it has rules of its own.
+/// A header that may not be named in `ignored_headers` although a pattern matches it: it names the
+/// tenant, or it has rules of its own.
 pub(crate) fn kept_by_all(tenant_header: Option<&str>) -> impl Iterator<Item = &str> {
     const KEPT: [&str; 3] = ["cookie", "proxy-authorization", "x-amz-security-token"];
     let known = CREDENTIALS.iter().chain(SCOPES).chain(&KEPT).copied();

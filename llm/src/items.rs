@@ -1,5 +1,5 @@
-//! What single items of a request's input may say that makes the request pass by: they can name
-//! what the provider holds, and bring tools.
+//! Items of a request's input that make the request pass by: they can name state at the provider,
+//! and bring tools.
 
 use crate::json::{Kind, Value};
 use crate::{Bypass, tools};
@@ -30,8 +30,8 @@ pub(crate) fn anthropic(message: Value<'_>) -> Option<Bypass> {
     hosted.then_some(Bypass::HostedTool)
 }
 
-/// Whether the tool that a block adds is run by the client. A reference names a tool that is
-/// looked at where it is defined.
+/// Whether the client runs the tool that a block adds. A reference names a tool that is checked
+/// where it is defined.
 fn adds_for_the_client(block: Value<'_>) -> bool {
     block.get("tool").is_some_and(|tool| {
         is(tool, b"tool_reference")

@@ -1,9 +1,9 @@
 //! The one JSON reader, for requests and answers: one pass over the bytes into a flat arena.
 //!
-//! It is stricter than most. What two readers could understand differently (a key twice, half a
-//! surrogate pair, a byte order mark) is refused, because the provider's reader may be the
-//! other one. It neither recurses nor allocates per token: nodes are spans of the text, and
-//! only strings in an unusual spelling are copied out.
+//! It is stricter than most. It refuses texts that readers understand differently (a key twice,
+//! half a surrogate pair, a byte order mark), because the provider's reader may differ from ours.
+//! It neither recurses nor allocates per token: nodes are spans of the text, and only strings in an
+//! unusual spelling are copied out.
 //!
 //! Answers are read by the same grammar, with two differences ([`read_answer`]). Half a surrogate
 //! pair is accepted: a stream that splits an emoji has one, and a replay has the same bytes. An
@@ -61,8 +61,8 @@ pub(crate) struct Document<'t> {
 }
 
 /// A kind, and a span: of the text, of the decoded strings, or, for an object, of the members. An
-/// array has the node after all that it contains in place of the end. Eight bytes, for the shortest
-/// values have two in the text.
+/// array has the node after its content in place of the end. Eight bytes, because the shortest
+/// values take only two in the text.
 #[derive(Clone, Copy)]
 struct Node {
     kind_and_start: u32,
@@ -70,7 +70,7 @@ struct Node {
 }
 
 impl Node {
-    /// Positions are at most [`TEXT_BYTES_MAX`]: none of what they point into is longer.
+    /// Positions are at most [`TEXT_BYTES_MAX`]: no text is longer.
     fn new(kind: Kind, start: usize, end: usize) -> Self {
         debug_assert!(start <= TEXT_BYTES_MAX && end <= TEXT_BYTES_MAX);
         Self {
@@ -107,7 +107,7 @@ const KINDS: [Kind; 9] = [
 
 const _: () = assert!(KINDS.len() <= 1 << (u32::BITS - POSITION_BITS));
 
-/// What a node is.
+/// The kind of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// `null`
@@ -178,13 +178,13 @@ impl<'t> Document<'t> {
 }
 
 impl<'d> Value<'d> {
-    /// What the value is.
+    /// The kind of the value.
     pub(crate) fn kind(self) -> Kind {
         self.document.node(self.node).kind()
     }
 
-    /// The bytes of a scalar: a decoded string's value, otherwise the spelling without quotes.
-    /// A key without escapes and one that is decoded are both their value here.
+    /// The bytes of a scalar: a decoded string's value, otherwise the spelling without quotes. For
+    /// a key, this is its value, decoded if it has escapes.
     pub(crate) fn spelling(self) -> &'d [u8] {
         self.document.bytes(self.node)
     }
@@ -226,7 +226,7 @@ impl<'d> Value<'d> {
         self.get(name).filter(|value| value.kind() != Kind::Null)
     }
 
-    /// What a container holds, with keys if it is an object, in their order. A scalar holds nothing.
+    /// The members of a container, with keys if it is an object, in their order. A scalar has none.
     pub(crate) fn members(self) -> Members<'d> {
         Members {
             next: self.at(self.node + 1),

@@ -7,10 +7,10 @@ use blake3::hazmat::HasherExt as _;
 
 use crate::Tenant;
 
-/// Under which an answer is stored. Equal keys mean interchangeable answers.
+/// The key under which an answer is stored. Equal keys mean interchangeable answers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// Whose answer it is. The digest covers it; it goes along so that a store can purge by it.
+    /// The tenant. The digest covers it; it is kept separately so that a store can purge by it.
     pub tenant: Tenant,
     /// BLAKE3 over everything that can change the answer.
     pub digest: [u8; 32],
@@ -62,7 +62,7 @@ impl Key {
     }
 }
 
-/// Says nothing: with a guessable prompt a key in a log would be an oracle.
+/// Shows nothing: with a guessable prompt, a key in a log would reveal it.
 impl fmt::Debug for Key {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Key(..)")
@@ -78,7 +78,7 @@ pub struct KeyHasher {
     buffer: Vec<u8>,
 }
 
-/// What keys are derived for, as BLAKE3 derives keys: no two kinds of hash are ever equal.
+/// The purpose of a hash, for BLAKE3's key derivation: no two kinds of hash are ever equal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context {
     #[cfg(test)]
@@ -105,15 +105,15 @@ impl Context {
     };
 }
 
-/// BLAKE3 likes to have much at once: whole chunks of 1 KiB, as many as a register has lanes. It is
-/// only ever handed multiples of this, and what is left at the end.
+/// BLAKE3 is fastest with many whole chunks of 1 KiB at once, one for each lane of a register. It
+/// only gets multiples of this, and the rest at the end.
 const BUFFER_BYTES: usize = 16 << 10;
 
 /// Room for the fields of a tenant or a sample.
 const FEW_BYTES: usize = 256;
 
 impl KeyHasher {
-    /// Stands in the derivation context, so that no key of one version equals one of another.
+    /// Part of the derivation context, so that keys of different versions always differ.
     pub const VERSION: u32 = 2;
 
     /// A hasher without fields.
@@ -187,7 +187,7 @@ impl KeyHasher {
         }
     }
 
-    /// The same with more bytes than there is space for.
+    /// The same with more bytes than the buffer has space for.
     fn write_over(&mut self, mut bytes: &[u8]) {
         let space = BUFFER_BYTES - self.buffer.len();
         if space < BUFFER_BYTES {

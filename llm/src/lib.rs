@@ -1,9 +1,9 @@
 //! What an LLM exchange is: which requests may be answered from a cache and under which key,
 //! and which answers may be kept.
 //!
-//! Pure: no I/O, no clock, no allocation that a caller does not bound. Host, guest and Envoy
-//! filter all call this crate, so that one request has one key wherever it is seen; nobody else
-//! hashes or judges anything.
+//! Pure: no I/O, no clock, no allocation that a caller does not bound. Host, guest and Envoy filter
+//! all call this crate, so that a request has the same key everywhere; no other code hashes
+//! requests or judges answers.
 //!
 //! ```text
 //! head ─► candidate ─► Candidate ─► Prepared ─► + body ─► Exchange { key, shape, control }
@@ -11,10 +11,10 @@
 //! ```
 //!
 //! The rule behind every line here: two requests share a key only if their answers are
-//! interchangeable. What we do not know stays in the key (a split key costs a miss), and where
-//! we are not sure, the request passes by (a merged key would serve a wrong answer).
+//! interchangeable. Unknown parts stay in the key (a split key costs a miss). In doubt, the request
+//! passes by (a merged key would serve a wrong answer).
 //!
-//! Namespaces are not known here. The host that grants them mixes them into [`Key::digest`].
+//! This crate knows no namespaces. The host that grants them mixes them into [`Key::digest`].
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -95,9 +95,9 @@ use origin::Origin;
 pub struct Head<'a> {
     /// The method as sent: methods are case-sensitive.
     pub method: &'a str,
-    /// The provider that will really be asked, as `scheme://authority`. It is part of the key,
-    /// so whatever else decides who answers (a `Host` header that is passed on, a route) must
-    /// show in it.
+    /// The provider that will really be asked, as `scheme://authority`. It is part of the key, so
+    /// it must reflect everything else that selects the provider (a `Host` header that is passed
+    /// on, a route).
     pub upstream: &'a str,
     /// Path with query, exactly as sent.
     pub path: &'a str,
@@ -121,39 +121,39 @@ impl fmt::Debug for Head<'_> {
     }
 }
 
-/// What the operator decided about who may share answers.
+/// The operator's policy about sharing answers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Policy<'a> {
-    /// What happens to requests that name nobody.
+    /// How to treat requests that name no tenant.
     pub anonymous: Anonymous,
     /// A header, in lower case, that a gateway in front of us sets after it has checked the
     /// caller: its value is the tenant. Never set this where clients can send the header
     /// themselves.
     pub tenant_header: Option<&'a str>,
-    /// The greatest temperature that a request may ask for and still be answered from the cache;
-    /// none is no limit. A request that does not name its temperature is never over it.
+    /// Requests that ask for a higher temperature are not cached; none is no limit. A request that
+    /// does not name its temperature is never over it.
     pub temperature_max: Option<f64>,
-    /// How much of what clients ask of the cache is obeyed.
+    /// Which of the clients' instructions are obeyed.
     pub client_control: ClientControl,
-    /// Which API answers at paths whose end does not tell, or tells wrongly. The first rule that
-    /// applies counts.
+    /// Which API answers at paths whose end names none, or a wrong one. The first rule that applies
+    /// counts.
     pub paths: &'a [PathRule],
-    /// What of a request does not count, what does, and what passes by. Shared, for it goes along
-    /// with requests that wait for their body. None is as good as empty lists.
+    /// Which parts of a request are out of the key, in it, or a reason to pass by. Shared, because
+    /// requests that wait for their body hold it. None is the same as empty lists.
     pub rules: Option<&'a Arc<Rules>>,
 }
 
-/// What happens to a request without a credential.
+/// How to treat a request without a credential.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Anonymous {
-    /// It goes to the provider: nothing says that two such callers may see the same answer.
+    /// It goes to the provider: two such clients may not share an answer.
     #[default]
     Bypass,
     /// All such callers are one tenant.
     Share,
 }
 
-/// What is to be done with a request.
+/// What to do with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Classified {
     /// Look it up; on a miss record the answer.
@@ -169,7 +169,7 @@ pub struct Exchange {
     pub key: Key,
     /// The answer's API and representation, for the [`Recorder`].
     pub shape: Shape,
-    /// What the client asks of the cache.
+    /// The client's instructions to the cache.
     pub control: Control,
 }
 
@@ -178,9 +178,8 @@ pub struct Exchange {
 pub struct Examined {
     /// The request's key and what belongs to it.
     pub exchange: Exchange,
-    /// The model that is asked for: the path's, where the path decides (Gemini, Azure's
-    /// deployments), or else the body's. None if there is no name of at most
-    /// [`MODEL_BYTES_MAX`].
+    /// The model of the request: the path's, where the path decides (Gemini, Azure's deployments),
+    /// or else the body's. None without a name of at most [`MODEL_BYTES_MAX`].
     pub model: Option<String>,
 }
 
@@ -240,20 +239,20 @@ pub fn candidate<'a>(head: &Head<'a>, policy: &Policy<'_>) -> Result<Candidate<'
 }
 
 impl<'a> Candidate<'a> {
-    /// What the client asks of the cache, known before the body is.
+    /// The client's instructions to the cache, known before the body is.
     pub fn control(&self) -> Control {
         self.control
     }
 
-    /// Who asks, as far as sharing goes.
+    /// The tenant whose answers this request may share.
     pub fn tenant(&self) -> Tenant {
         self.tenant
     }
 
-    /// The same request as one of another tenant's: that of a group, whose members share their
-    /// answers because the operator says so. `named_by` is the [trusted header](Policy) that may
-    /// have named the member: members differ in it, and their answers don't. As its own tenant's it
-    /// stays what it is.
+    /// The same request under another tenant: that of a group, whose members share answers by the
+    /// operator's choice. `named_by` is the [trusted header](Policy) that may have named the
+    /// member: members differ in it, but their answers do not. Under its own tenant the request
+    /// stays unchanged.
     pub fn as_tenant(self, tenant: Tenant, named_by: Option<&'a str>) -> Self {
         if tenant == self.tenant {
             return self;
@@ -265,8 +264,8 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// The same with all that the key takes from the head, for those who can't keep the head until
-    /// the body is there.
+    /// The same with all that the key takes from the head, for callers that cannot keep the head
+    /// until the body has come.
     pub fn prepare(&self) -> Prepared {
         Prepared::of(self)
     }

@@ -1,4 +1,4 @@
-//! How long answers live: the operator's rules by path and model, and what a client may ask.
+//! How long answers live: the operator's rules by path and model, and the client's wish.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -7,7 +7,7 @@ use core::time::Duration;
 use crate::path::Readings;
 use crate::pattern::is_like_in_any_case;
 
-/// The operator's rules, and what holds where none applies.
+/// The operator's rules, and the default where none applies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lifetimes {
     /// The first that applies counts.
@@ -36,19 +36,19 @@ pub struct LifeRule {
 pub enum Life {
     /// It is not kept at all.
     NotKept,
-    /// So long.
+    /// It lives this long.
     For(Duration),
     /// Until it has to make room.
     Forever,
 }
 
 impl Lifetimes {
-    /// How long an answer from there lives, if the client asks for so many seconds. What the
-    /// operator does not keep, nobody has kept by asking.
+    /// How long an answer of this path and model lives, if the client asks for `asked` seconds. A
+    /// client cannot have an answer kept that the operator does not keep.
     ///
-    /// The path is the one that was sent, with or without query. A rule for a path applies to each
-    /// of its spellings; where servers read a path in different ways, the shortest life counts, and
-    /// an answer from a path that has no certain reading is not kept.
+    /// The path is as sent, with or without query. A rule for a path applies to each of its
+    /// spellings. If servers read a path in different ways, the shortest life counts; an answer
+    /// from a path without a certain reading is not kept.
     pub fn of(&self, path: &str, model: Option<&str>, asked: Option<u64>) -> Life {
         let usual = self.usual(path, model);
         match (usual, asked.map(Duration::from_secs)) {

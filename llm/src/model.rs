@@ -1,5 +1,5 @@
-//! Which model a request asks for, for operators' rules about models. Keys have it anyway: path
-//! and body are in them.
+//! The model of a request, for operators' rules about models. Keys cover it anyway, with path and
+//! body.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -7,7 +7,7 @@ use alloc::string::String;
 use crate::json::Value;
 use crate::path::Readings;
 
-/// The longest name that is told. Providers' own stay below 100.
+/// The longest name that is reported. Providers' own stay below 100.
 pub const MODEL_BYTES_MAX: usize = 256;
 
 /// The model's name, by the path or else by the body.
@@ -22,8 +22,8 @@ pub(crate) fn named(in_path: Option<&str>, body: Value<'_>) -> Option<String> {
     (!name.is_empty() && name.len() <= MODEL_BYTES_MAX).then_some(name)
 }
 
-/// What follows `deployments`, as at Azure, or stands before a method, as at Google. In any spelling
-/// of the path it is the same name.
+/// The name after `deployments`, as at Azure, or before a method, as at Google. All spellings of a
+/// path give the same name.
 pub(crate) fn in_path(path: &str) -> Option<String> {
     let readings = Readings::of(path)?;
     let mut segments = readings.segments();

@@ -1,7 +1,7 @@
-//! Who is asked, as far as it is known what they make of a request.
+//! The provider, as far as its treatment of a request is known.
 
-/// A kind of provider, by the host that is asked. What a gateway or a server of one's own makes of a
-/// request is not known, whatever API it speaks.
+/// A kind of provider, by its host. How a gateway or a private server treats a request is not
+/// known, whatever API it speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// OpenAI itself, and Azure, which runs the same.
@@ -10,13 +10,14 @@ pub(crate) enum Origin {
     Anthropic,
     /// Google itself.
     Google,
-    /// A host of which only this is known: `user` names whom to blame for abuse, nothing else.
+    /// A host of which only this is known: `user` names a user in case of abuse, and changes
+    /// nothing.
     NamesUsers,
     /// Any other.
     Other,
 }
 
-/// Hosts, by how their names end. One that begins with a dot is a domain: hosts below it.
+/// Hosts, by the end of their names. An end that begins with a dot is a domain: hosts below it.
 const HOSTS: &[(&str, Origin)] = &[
     ("api.openai.com", Origin::OpenAi),
     (".api.openai.com", Origin::OpenAi),
@@ -55,7 +56,7 @@ impl Origin {
         found.map_or(Self::Other, |&(_, origin)| origin)
     }
 
-    /// Whether the provider is known to make nothing of a field that names who asks, or what for.
+    /// Whether the provider is known to ignore a field that names the user or the purpose.
     pub(crate) fn ignores(self, name: &[u8]) -> bool {
         match self {
             Self::OpenAi | Self::Anthropic | Self::Google => true,
@@ -64,7 +65,7 @@ impl Origin {
         }
     }
 
-    /// Whether answers are known to depend on nothing but the request and what it names.
+    /// Whether answers are known to depend only on the request and on what it names.
     pub(crate) fn has_no_memory(self) -> bool {
         self != Self::Other
     }

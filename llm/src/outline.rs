@@ -1,15 +1,15 @@
 //! Which members of a body are out of the key, and in which objects the order of members is, by
-//! where in the body they stand.
+//! their place in the body.
 //!
-//! The same name elsewhere counts: a `user` inside a message, or a `cache_control` that is an
-//! argument of somebody's function, is what the model gets to see.
+//! The same name elsewhere counts: the model sees a `user` inside a message, or a `cache_control`
+//! that is an argument of a function.
 
 use crate::api::{Field, Known};
 use crate::json::{Kind, Value};
 use crate::pattern::is_like;
 use crate::{Api, Origin, Rules};
 
-/// What of a body is left out of its canonical spelling.
+/// The parts of a body left out of its canonical spelling.
 #[derive(Clone, Copy)]
 pub(crate) struct Outline<'r> {
     api: Api,
@@ -22,7 +22,7 @@ impl<'r> Outline<'r> {
         Self { api, origin, rules }
     }
 
-    /// What is known of the outermost object.
+    /// The definition of the outermost object.
     pub(crate) fn top(self) -> &'static Known {
         self.api.row().top
     }
@@ -73,8 +73,7 @@ pub(crate) fn is_listed(patterns: &[alloc::string::String], name: &[u8]) -> bool
     patterns.iter().any(|pattern| is_like(pattern, name))
 }
 
-/// Whether these options say nothing but how long and where a prompt is cached, as far as it is
-/// known what they say.
+/// Whether these options, as far as known, say only how long and where a prompt is cached.
 fn are_hints(options: Value<'_>) -> bool {
     let mut members = options.members();
     let is_hint = |key: Option<Value<'_>>| {

@@ -1,10 +1,11 @@
-//! What in a request says that its answer depends on more than the request: a search, a tool that the
-//! provider runs, or something that the provider keeps.
+//! The parts of a request that make its answer depend on more than the request: a search, a tool
+//! that the provider runs, or something that the provider keeps.
 //!
 //! Gateways and providers add such fields, models and paths all the time. So names are judged by
-//! their words, and lists hold only what no word tells. Where that is wrong, requests are passed by
-//! without need, which costs a call and not an answer; an operator can say so (`keyed_fields`,
-//! `[[path]]`), and can name what is missed (`bypass_fields`, `bypass_models`).
+//! their words, and lists hold only names without such a word. A wrong judgement makes requests
+//! pass by without need, which costs a call and not an answer. An operator can correct it
+//! (`keyed_fields`, `[[path]]`), and can add names that it misses (`bypass_fields`,
+//! `bypass_models`).
 
 use crate::Bypass;
 use crate::json::{Kind, Value};
@@ -44,7 +45,7 @@ const RUNS: &[&str] = &[
     "skills",
 ];
 
-/// Words of fields that name what the provider keeps, and may change.
+/// Words of fields that name state at the provider, which may change.
 const KEPT: &[&str] = &[
     "agent",
     "agents",
@@ -80,7 +81,7 @@ const KEPT: &[&str] = &[
     "workspace",
 ];
 
-/// Fields of that kind of which no word tells.
+/// Fields of that kind without such a word.
 const NAMES: &[(&str, Bypass)] = &[
     ("cache_id", Bypass::ProviderState),
     ("chatId", Bypass::ProviderState),
@@ -103,7 +104,7 @@ const NAMES: &[(&str, Bypass)] = &[
 /// Fields that have one of the words and mean something else.
 const INSIDE: &[&str] = &["use_beam_search"];
 
-/// Fields that hold what a client library adds for the provider beneath: its members are fields, too.
+/// Fields that hold a client library's additions for the provider: their members are fields, too.
 const HOLD_FIELDS: &[&str] = &[
     "extra",
     "extra_body",
@@ -121,7 +122,7 @@ const HOLD_FIELDS: &[&str] = &[
 /// How deep such fields are looked into: `extra_body.google.cached_content` is the third.
 const FIELDS_DEPTH_MAX: usize = 4;
 
-/// Why a request passes by that has this field with this value, if nothing else is known of it.
+/// The reason to pass by for an otherwise unknown field with this value.
 pub(crate) fn field(name: &[u8], value: Value<'_>) -> Option<Bypass> {
     field_at(name, value, 1)
 }
@@ -159,8 +160,8 @@ fn field_at(name: &[u8], value: Value<'_>, depth: usize) -> Option<Bypass> {
     told.next()
 }
 
-/// Whether a value switches off what its field is for: nothing, false, an empty list, a word for
-/// that, or an object that is switched off by its own switch.
+/// Whether a value switches its field off: null, false, an empty list, a word for off, or an object
+/// with its own switch set to off.
 pub(crate) fn is_off(value: Value<'_>) -> bool {
     const OFF: [&[u8]; 8] = [
         b"",
@@ -216,7 +217,7 @@ const KEPT_MODELS: &[&str] = &[
 
 /// Why a request for a model of this name passes by.
 pub(crate) fn model(name: &[u8]) -> Option<Bypass> {
-    // What follows in the name of a fine-tuned model is the user's own word for it.
+    // The rest of the name of a fine-tuned model is the user's own.
     let name = match name.strip_prefix(b"ft:") {
         Some(rest) => rest.split(|&byte| byte == b':').next().unwrap_or(rest),
         None => name,
@@ -266,7 +267,7 @@ pub(crate) fn is_kept_at(path: &str) -> bool {
     segments.any(|segment| has_word(KEPT_PATHS, segment))
 }
 
-/// Whether a word is one of those, in either case.
+/// Whether the list has the word, in either case.
 fn has_word(list: &[&str], word: &[u8]) -> bool {
     let is = |other: &&&str| other.len() == word.len();
     let mut same_length = list.iter().filter(is);

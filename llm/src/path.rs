@@ -14,8 +14,8 @@ use alloc::vec::Vec;
 use crate::pattern::is_like_in_any_case;
 use crate::{Api, Bypass, outside, query};
 
-/// One rule of the operator's: the first that applies counts, and where none does the end of the
-/// path tells the API.
+/// A rule of the operator: the first rule that applies counts; without one, the end of the path
+/// names the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathRule {
     /// The path that it is for, in [normal form](normal_path); `*` stands for any text. Letters
@@ -25,7 +25,7 @@ pub struct PathRule {
     pub api: Option<Api>,
 }
 
-/// What operators write for no API.
+/// Operators write this for no API.
 const NONE: &str = "none";
 
 impl PathRule {
@@ -40,7 +40,7 @@ impl PathRule {
             NONE => None,
             name => match Api::from_name(name) {
                 None => return Err(format!("path: `{path}`: `{name}` is no API, nor `none`")),
-                // The model and what is asked of it stand in such a path.
+                // Such a path holds the model and the method.
                 Some(api) if api.is_in_path() => {
                     return Err(format!(
                         "path: `{path}`: {name} is only at paths that name the model"
@@ -88,7 +88,7 @@ pub fn check_path_pattern(path: &str) -> Result<(), String> {
 
 /// A path, with or without query, in the form that rules see: no query, escapes decoded until none
 /// is left, no empty segments and no `.`; each `..` takes the segment before it, and none leads
-/// above the root. A slash at the end stays. What does not begin with a slash stays as it is.
+/// above the root. A slash at the end stays. Text that does not begin with a slash stays as it is.
 ///
 /// For comparisons only. The path as sent is what the provider gets.
 pub fn normal_path(path: &str) -> Cow<'_, str> {
@@ -110,8 +110,8 @@ pub(crate) struct Readings<'p> {
 }
 
 impl<'p> Readings<'p> {
-    /// None if servers differ in more than that: whether `..` is resolved, whether `;` begins a
-    /// parameter, whether a backslash is a slash, and what a broken escape means.
+    /// None if servers differ in more than that: in resolving `..`, in parameters after `;`, in
+    /// reading a backslash as a slash, or in the meaning of a broken escape.
     pub(crate) fn of(path: &'p str) -> Option<Self> {
         let bare = bare(path);
         if is_plain(bare) {
@@ -135,7 +135,7 @@ impl<'p> Readings<'p> {
         })
     }
 
-    /// The segments as the client meant them. What one holds may have a slash.
+    /// The segments as the client meant them. A segment may contain a slash.
     pub(crate) fn segments(&self) -> impl DoubleEndedIterator<Item = Cow<'_, str>> {
         let path = self.opaque.as_deref().unwrap_or(&self.normal);
         path.split('/').map(|segment| match segment.contains('%') {
@@ -148,7 +148,7 @@ impl<'p> Readings<'p> {
     pub(crate) fn each(&self) -> impl Iterator<Item = &str> {
         let opaque = self.opaque.as_deref();
         let whole = core::iter::once(&*self.normal).chain(opaque);
-        // Many servers take a path with a slash at its end for the one without.
+        // Many servers ignore a slash at the end.
         whole.flat_map(|path| {
             let shorter = path.strip_suffix('/').filter(|path| !path.is_empty());
             core::iter::once(path).chain(shorter)
@@ -156,16 +156,16 @@ impl<'p> Readings<'p> {
     }
 }
 
-/// The API that answers at a path (with or without query), if any does. An explicit `none` counts
-/// if it is about any reading of the path; otherwise the readings must agree.
+/// The API that answers at a path (with or without query). An explicit `none` counts if it matches
+/// any reading of the path; otherwise the readings must agree.
 ///
 /// # Errors
 ///
-/// [`Bypass::Path`] if there is none, and [`Bypass::ProviderState`] if an application answers there
-/// that the provider keeps, unless a rule is about the path.
+/// [`Bypass::Path`] if no API does, and [`Bypass::ProviderState`] if an application that the
+/// provider keeps answers there, unless a rule matches the path.
 pub(crate) fn api_at(path: &str, rules: &[PathRule]) -> Result<Api, Bypass> {
     let readings = Readings::of(path).ok_or(Bypass::Path)?;
-    // As everywhere, what is no path passes by.
+    // Anything that is no path passes by.
     if !readings.normal.starts_with('/') {
         return Err(Bypass::Path);
     }
@@ -213,16 +213,16 @@ fn is_plain(path: &str) -> bool {
     })
 }
 
-/// What becomes of an escaped slash, and of an escaped colon, which parts model and method in
-/// Google's paths.
+/// How to treat an escaped slash, and an escaped colon, which parts model and method in Google's
+/// paths.
 #[derive(Clone, Copy, PartialEq)]
 enum Separators {
     Decoded,
     Escaped,
 }
 
-/// The path with its escapes decoded, those that only decoding brings to light too: a gateway and
-/// the server behind it may decode one after the other. Takes time linear in the path.
+/// The path with its escapes decoded, repeatedly: a gateway and the server behind it may decode one
+/// after the other. Takes time linear in the path.
 fn decoded(path: &str, separators: Separators) -> String {
     let mut out: Vec<u8> = Vec::with_capacity(path.len());
     for byte in path.bytes() {
@@ -262,7 +262,7 @@ fn has_broken_escape(path: &str) -> bool {
     after.any(|bytes| !matches!(bytes, [high, low, ..] if escaped(*high, *low).is_some()))
 }
 
-/// Puts the segments together again that mean something.
+/// Joins the segments again, without empty ones and dots.
 fn joined(path: &str, separators: &[char]) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut last = "";

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-/// Whether a text is what a pattern describes, in which each `*` stands for any text.
+/// Whether a text matches a pattern, in which each `*` stands for any text.
 pub fn is_like(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else {
         return pattern == text;
@@ -12,7 +12,8 @@ pub fn is_like(pattern: &str, text: &str) -> bool {
     };
     let mut parts: Vec<&str> = rest.split('*').collect();
     let last = parts.pop().unwrap_or_default();
-    // The first place will do for each part but the last: whatever follows fits in as well.
+    // The first match is enough for each part except the last: it leaves the most text for the
+    // rest.
     for part in parts {
         match text.split_once(part) {
             Some((_, after)) => text = after,
@@ -22,8 +23,8 @@ pub fn is_like(pattern: &str, text: &str) -> bool {
     text.ends_with(last)
 }
 
-/// The same without regard to the case of ASCII letters, for what decides whether a request is
-/// cached: some servers do not tell `/Private` from `/private`, nor one model name from another.
+/// The same without regard to the case of ASCII letters, for rules that decide whether a request is
+/// cached: some servers ignore the case in paths (`/Private`) and in model names.
 pub(crate) fn is_like_in_any_case(pattern: &str, text: &str) -> bool {
     if pattern == "*" {
         return true;

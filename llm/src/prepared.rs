@@ -1,5 +1,5 @@
-//! A request between its head and its body: what the key takes from the head is written down
-//! already, and the head itself is needed no longer.
+//! A request between its head and its body: the key's parts of the head are saved, and the head
+//! itself is not needed any more.
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -17,7 +17,7 @@ use crate::{
     Representation, Rules, Shape, Tenant, asked, model, outside, query,
 };
 
-/// A [`Candidate`] that owns what it needs, for those who have to wait for the body.
+/// A [`Candidate`] that owns its data, for callers that have to wait for the body.
 #[derive(Clone)]
 pub struct Prepared {
     api: Api,
@@ -28,11 +28,11 @@ pub struct Prepared {
     temperature_max: Option<f64>,
     origin: Origin,
     rules: Option<Arc<Rules>>,
-    /// The client takes nothing but events, whatever the body says.
+    /// The client accepts only events, whatever the body says.
     wants_events: bool,
     /// The path names it, whatever the body says.
     model: Option<String>,
-    /// The fields of the key that stand before the body's, but for the shape.
+    /// The fields of the key before the body's, without the shape.
     fields: Vec<u8>,
     /// Where among them the shape belongs.
     shape_at: usize,
@@ -82,7 +82,7 @@ impl Prepared {
         }
     }
 
-    /// What the client asks of the cache.
+    /// The client's instructions to the cache.
     pub fn control(&self) -> Control {
         self.control
     }
@@ -190,7 +190,7 @@ impl Prepared {
         let mut hasher = KeyHasher::expecting(expected);
         hasher.write(before);
         hasher.field("shape", shape.name().as_bytes());
-        // Such a client may be answered with events by a server that goes by what it takes.
+        // Some servers answer such a client with events because of its `accept`.
         if self.wants_events && shape.representation == Representation::Json {
             hasher.field("accept", b"text/event-stream");
         }
@@ -208,7 +208,7 @@ impl Prepared {
     }
 }
 
-/// Without what it holds: some of it is as good as a credential.
+/// Hides the content: parts of it are as secret as a credential.
 impl core::fmt::Debug for Prepared {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(formatter, "Prepared({:?})", self.api)

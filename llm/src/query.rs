@@ -1,8 +1,8 @@
-//! The query of a request: all of it counts, but for what an API is known to mean by it.
+//! The query of a request: all of it counts, except parameters whose meaning an API defines.
 //!
 //! Google's APIs take credentials and the representation there, beside parameters that count.
-//! Nothing is decoded: a parameter of theirs in an unusual spelling passes by, because it might
-//! be one of these.
+//! Nothing is decoded: a request with a parameter in an unusual spelling passes by, because the
+//! parameter might be one of these.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -10,7 +10,7 @@ use alloc::string::String;
 use crate::api::Query;
 use crate::{Api, Bypass, Representation};
 
-/// Says who asks: the API key, and OAuth's token by the two names that Google knows it by.
+/// Credentials: the API key, and OAuth's token under Google's two names.
 const CREDENTIALS: [&str; 3] = ["?access_token", "?key", "?oauth_token"];
 
 /// Says how the answer is written.
@@ -18,7 +18,7 @@ const REPRESENTATION: [&str; 2] = ["alt", "$alt"];
 
 /// Parts a path as sent into path and query.
 pub(crate) fn split(path: &str) -> (&str, Option<&str>) {
-    // Paths are short, and this is asked for often: no search for a character is set up.
+    // Paths are short and this is called often, so a plain loop is fastest.
     match path.bytes().position(|byte| byte == b'?') {
         Some(at) => (&path[..at], Some(&path[at + 1..])),
         None => (path, None),
@@ -67,7 +67,7 @@ pub(crate) fn credentials(api: Api, path: &str) -> impl Iterator<Item = (&'stati
     })
 }
 
-/// What counts of a query: parameters as sent, in the order they came. None if there is none.
+/// The part of a query that counts: parameters as sent, in their order. None without a query.
 pub(crate) fn counting(api: Api, path: &str) -> Option<Cow<'_, str>> {
     let (_, query) = split(path);
     if api.row().query == Query::Counts {

@@ -42,7 +42,7 @@ reasons! {
     Bypass {
         /// No LLM API that we know answers at this path.
         Path = "path",
-        /// Who would answer is not known here, and must be, as part of the key.
+        /// The provider is not known here, but must be, as part of the key.
         Upstream = "upstream",
         /// The path is known, but only POST asks for an answer there.
         Method = "method",
@@ -53,12 +53,15 @@ reasons! {
         ContentEncoding = "content-encoding",
         /// The client says `Cache-Control: no-store`.
         NoStore = "no-store",
-        /// Nothing says who asks, so nobody else may see the answer.
+        /// The request names no tenant, so the answer may not be shared.
         NoCredential = "no-credential",
-        /// The body is over the bound of whoever buffers it.
+        /// The body is over the bound of its buffer.
         BodyTooLarge = "body-too-large",
         /// Trailers follow the body: no client of an LLM sends any, and no key covers them.
         Trailers = "trailers",
+        /// The client sends its body only when the provider has asked for it (`Expect`), so the body
+        /// cannot be read before the provider has the request.
+        Expect = "expect",
         /// The request asks for a WebSocket or another protocol: the connection becomes a tunnel.
         Upgrade = "upgrade",
         /// The request is one of gRPC, whose answers say how they ended in trailers.
@@ -72,9 +75,9 @@ reasons! {
         ByteOrderMark = "byte-order-mark",
         /// The body is not JSON.
         NotJson = "not-json",
-        /// There is more after the JSON value.
+        /// More data follows the JSON value.
         TrailingData = "trailing-data",
-        /// Half a surrogate pair: readers differ in what they make of it.
+        /// Half a surrogate pair, which readers understand differently.
         LoneSurrogate = "lone-surrogate",
         /// An object has one key twice: readers differ in which counts.
         DuplicateKey = "duplicate-key",
@@ -84,14 +87,14 @@ reasons! {
         NotObject = "not-object",
         /// A field that decides how the request is treated has a type that we don't expect.
         FieldType = "field-type",
-        /// The provider shall store the answer: it must see the request.
+        /// The provider is to store the answer, so it must see the request.
         Store = "store",
-        /// The request builds on what the provider holds: an earlier answer, a conversation, a
-        /// cached context, a prompt template, a container.
+        /// The request builds on state at the provider: an earlier answer, a conversation, a cached
+        /// context, a prompt template, a container.
         ProviderState = "provider-state",
-        /// The request asks for more variety than the operator lets be cached.
+        /// The request asks for a higher temperature than the operator allows to be cached.
         Temperature = "temperature",
-        /// The answer is only a promise of one, to be fetched later.
+        /// The response only promises a later answer.
         Background = "background",
         /// The answer depends on what a search finds at that moment.
         WebSearch = "web-search",
@@ -99,7 +102,7 @@ reasons! {
         HostedTool = "hosted-tool",
         /// The operator has this model, or a request with this field, pass by.
         Rule = "rule",
-        /// The cache is in trouble or switched off; that is never the client's trouble.
+        /// The cache is in trouble or switched off; the client still gets its answer.
         Unavailable = "unavailable",
         /// All requests together hold as much as they may: this one is not held, and passes through.
         Memory = "memory",
@@ -111,7 +114,7 @@ reasons! {
     Rejected {
         /// The status is not 200.
         Status = "status",
-        /// The headers that would go along with it are over their bound.
+        /// The headers to be kept with it are over their bound.
         HeadTooLarge = "head-too-large",
         /// The body is compressed: we cannot judge it, and not every client could read it.
         ContentEncoding = "content-encoding",
@@ -123,10 +126,10 @@ reasons! {
         Cut = "cut",
         /// The body, or the data of a frame, is not a JSON object.
         NotJson = "not-json",
-        /// The JSON is not what this API answers.
+        /// The JSON is no answer of this API.
         Unexpected = "unexpected",
-        /// The provider reports an error inside a successful answer. That its content filter did not
-        /// run is one.
+        /// The provider reports an error inside a successful answer, such as a content filter that
+        /// did not run.
         Error = "error",
         /// The model refused.
         Refusal = "refusal",
@@ -144,8 +147,7 @@ reasons! {
         /// A choice, or the only one, has no text, tool call, image or audio. Reasoning alone and
         /// white space alone are none.
         Empty = "empty",
-        /// By what the answer itself states (an expiry, its `Age`), its life is over before it could
-        /// be served, or cannot be told.
+        /// The answer states its end (an expiry, its `Age`), and that has passed or cannot be read.
         Expired = "expired",
         /// `Cache-Control`, `Expires` or `Vary` of the provider forbid it, and the operator has that
         /// obeyed.
@@ -156,9 +158,9 @@ reasons! {
 reasons! {
     /// Why an answer is not kept although nothing is wrong with it.
     Dropped {
-        /// There was a purge since the provider was asked.
+        /// A purge came after the provider was asked.
         Purged = "purged",
-        /// A rule of the operator or the client itself says that it lives for no time.
+        /// A rule of the operator, or the client itself, gives it a life of zero.
         Ttl = "ttl",
         /// Another route, or the provider behind another cluster, answered than the one in the key.
         Rerouted = "rerouted",
@@ -166,15 +168,15 @@ reasons! {
         Rewritten = "rewritten",
         /// The proxy answered, or another of its filters, and not the provider.
         Local = "local-answer",
-        /// More is on its way to the disk, or from the filter to the daemon, than is let wait.
+        /// The queue to the disk, or from the filter to the daemon, is full.
         Busy = "busy",
-        /// What is being recorded takes up its bound of memory already.
+        /// The answers being recorded have reached their bound of memory.
         Memory = "memory",
         /// The component has stored as much, or as fast, as its grant allows.
         Quota = "quota",
         /// The headers that belong to it are over their bound.
         HeadersTooLarge = "headers-too-large",
-        /// The filter leaves the daemon alone for now, because it failed several times in a row.
+        /// The daemon failed several times in a row, so the filter does not call it for now.
         BreakerOpen = "breaker-open",
         /// The daemon did not take it from the filter.
         Refused = "refused",

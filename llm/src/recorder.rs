@@ -1,10 +1,10 @@
-//! Takes in a provider's answer as it passes by, and says at the end whether it may be kept.
+//! Reads a provider's answer as it passes by, and says at the end whether it may be kept.
 //!
-//! What is kept are the exact bytes: a replayed stream is the stream that was. The recorder
-//! never alters an answer and never holds one up.
+//! The exact bytes are kept, so that a replayed stream equals the original. The recorder never
+//! alters or delays an answer.
 //!
 //! A [`Recorder`] keeps the body. A [`Validator`] judges the same way and leaves the body to its
-//! caller, who has it anyway.
+//! caller, which has it anyway.
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -17,14 +17,14 @@ use crate::answer_head::{KEPT_BYTES_MAX, is_kept};
 use crate::sse::Frames;
 use crate::{ProviderControl, Rejected, Representation, Shape, Stated};
 
-/// What the operator allows.
+/// The operator's rules for answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The longest body that is kept. A longer one is given up, never cut.
     pub body_bytes_max: usize,
     /// Whether an answer that ran into its length limit is kept.
     pub allow_length: bool,
-    /// How much of what the provider says about caches is obeyed.
+    /// Whether the provider's headers for caches are obeyed.
     pub provider_control: ProviderControl,
 }
 
@@ -33,7 +33,7 @@ pub struct Limits {
 pub struct Storable<B = Vec<u8>> {
     /// Always 200.
     pub status: u16,
-    /// Those that go along with it ([`is_kept`]), names in lower case; at most [`KEPT_BYTES_MAX`]
+    /// The headers kept with it ([`is_kept`]), names in lower case; at most [`KEPT_BYTES_MAX`]
     /// bytes.
     pub headers: Vec<(String, Vec<u8>)>,
     /// The body, byte for byte.
@@ -69,11 +69,11 @@ enum State {
 
 struct Recording {
     headers: Vec<(String, Vec<u8>)>,
-    /// What `content-length` promised.
+    /// The length that `content-length` promised.
     length: Option<usize>,
     /// How much of the body has come.
     bytes: usize,
-    /// What the head states.
+    /// The life that the head states.
     stated: Stated,
     judging: Judging,
 }
@@ -85,7 +85,7 @@ enum Judging {
     Frames(Frames, Stream),
 }
 
-/// Memory taken on the word of `content-length`, before any of the body is there.
+/// Memory reserved because of `content-length`, before any of the body has come.
 const RESERVED_BYTES_MAX: usize = 64 << 10;
 
 impl Recorder {
@@ -214,10 +214,10 @@ impl Validator {
         }
     }
 
-    /// The answer with this body, which is all that was fed, as it would be kept if nothing
-    /// followed, for whoever stores it when it is [`complete`](Self::complete) and goes on feeding:
-    /// what follows may belong to it (a comment, or the `[DONE]` that some gateways put behind any
-    /// stream) or undo it. Only [`finish`](Self::finish) tells.
+    /// The answer with this body, all bytes fed so far, as it would be kept if nothing followed. A
+    /// caller may store it once it is [`complete`](Self::complete) and go on feeding: later data
+    /// may belong to the answer (a comment, or the `[DONE]` that some gateways put behind any
+    /// stream) or undo it. Only [`finish`](Self::finish) decides.
     pub fn so_far<B>(&self, body: B) -> Option<Storable<B>> {
         match &self.state {
             State::Recording(recording) if self.complete().is_some() => {
@@ -236,7 +236,7 @@ impl Validator {
         }
     }
 
-    /// The answer with this body, which is all that was fed, once it has ended.
+    /// The answer with this body, all bytes fed, once it has ended.
     ///
     /// # Errors
     ///
@@ -312,7 +312,7 @@ impl Recording {
 
     fn finish<B: AsRef<[u8]>>(self, body: B) -> Result<Storable<B>, Rejected> {
         let bytes = body.as_ref();
-        // What was judged is what is kept, or nothing is.
+        // Only the judged bytes may be kept.
         if bytes.len() != self.bytes || self.length.is_some_and(|length| length != bytes.len()) {
             return Err(Rejected::Cut);
         }
@@ -337,7 +337,7 @@ impl Recording {
     }
 }
 
-/// Says how much there is, not what. Answers do not belong in logs.
+/// Shows the length only. Answers do not belong in logs.
 impl fmt::Debug for Recording {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Recording({} bytes)", self.bytes)

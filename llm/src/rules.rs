@@ -1,4 +1,5 @@
-//! The operator's lists: what of a request does not count, what does, and what passes by.
+//! The operator's lists: which parts of a request are out of the key, in it, or a reason to pass
+//! by.
 
 use alloc::format;
 use alloc::string::String;
@@ -7,8 +8,8 @@ use alloc::vec::Vec;
 use crate::headers;
 use crate::pattern::{is_like, is_like_in_any_case};
 
-/// Patterns, in which `*` stands for any text, for what `reflex-llm` cannot know of a provider.
-/// Empty lists change nothing.
+/// Patterns, in which `*` stands for any text, for facts about a provider that `reflex-llm` cannot
+/// know. Empty lists change nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// Headers that cannot change an answer, in lower case. They are out of the key.
@@ -26,7 +27,7 @@ pub struct Rules {
     pub bypass_models: Vec<String>,
 }
 
-/// They are looked through for each request: more than anybody writes by hand is a mistake.
+/// Each request goes through all of them; more than are written by hand are a mistake.
 const PATTERNS_MAX: usize = 1000;
 
 /// Longer than any name.
@@ -66,10 +67,10 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// One line that names the list, the pattern and what is wrong with it: a pattern that is
-    /// empty or too long; a header or cookie that no request can have; a pattern that would take
-    /// out of the key what says who asks, or the question itself; a field in two lists that
-    /// contradict each other.
+    /// One line that names the list, the pattern and what is wrong with it: a pattern that is empty
+    /// or too long; a header or cookie that no request can have; a pattern that would take the
+    /// tenant or the question itself out of the key; a field in two lists that contradict each
+    /// other.
     pub fn check(&self, tenant_header: Option<&str>) -> Result<(), String> {
         for (list, patterns) in self.lists() {
             if patterns.len() > PATTERNS_MAX {
@@ -154,7 +155,7 @@ fn is_in_header_name(byte: u8) -> bool {
 ///
 /// # Errors
 ///
-/// One line that says what is wrong with it: it is no header name in lower case, or it is one that
+/// One line that says what is wrong with it: it is no header name in lower case, or the header
 /// never reaches the cache as the gateway has sent it.
 pub fn check_tenant_header(name: &str) -> Result<(), String> {
     if name.is_empty() || !name.bytes().all(is_in_header_name) || name.contains('*') {
@@ -188,7 +189,7 @@ const PER_CONNECTION: [&str; 10] = [
     "upgrade",
 ];
 
-/// What frames a message, and says where it goes.
+/// Headers that frame a message, or say where it goes.
 const FRAMING: [&str; 8] = [
     "accept-encoding",
     "content-encoding",
@@ -200,5 +201,5 @@ const FRAMING: [&str; 8] = [
     "via",
 ];
 
-/// What clients say to caches, and cookies, of which a client may add any.
+/// Clients' instructions to caches, and cookies, of which a client may add any.
 const OWN: [&str; 4] = ["cache-control", "cookie", "pragma", "accept"];

@@ -1,14 +1,14 @@
-//! Keys that split: requests that ask the same and differ in a header, a cookie, a parameter of the
-//! query, or a field of the body that hardly says what is asked.
+//! Keys that split: requests with the same question that differ in a header, a cookie, a parameter
+//! of the query, or a field of the body beside the question.
 //!
-//! A proxy that adds an id to each request makes every request a miss, and nothing about a single
-//! miss shows why. Beside each other, two misses do: [`Traits`] are hashes of a request's parts, and
-//! [`Splits`] compares them with those of recent misses. Both are for misses only; no key, and so
-//! no answer, depends on them.
+//! A proxy that adds an id to each request makes every request a miss. A single miss does not show
+//! why; two compared misses do. [`Traits`] are hashes of a request's parts, and [`Splits`] compares
+//! them with those of recent misses. Both are for misses only; no key, and so no answer, depends on
+//! them.
 //!
-//! Hashes are made with the caller's seed, a random one for each process, and with the tenant: they
-//! cannot be guessed, nor compared across processes or tenants. Names of parts leave this module,
-//! values never do.
+//! Hashes are made with the caller's seed, a random one for each process, and with the tenant. So
+//! they cannot be guessed, or compared across processes or tenants. Names of parts leave this
+//! module, values never do.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -30,16 +30,17 @@ const PARTS_MAX: usize = 64;
 /// tracing agent on the same way add a header each.
 const DIFFERENCES_MAX: usize = 3;
 
-/// The longest name that is told. Longer ones are more likely values in the wrong place.
+/// The longest name that is shown. Longer names are more likely misplaced values.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Names that are told; further ones are `other`. It bounds memory, log lines and labels.
+/// Bound of the names shown; further names are `other`. It bounds memory, log lines and labels.
 const NAMES_MAX: usize = 64;
 
-/// What stands for a name that is not told.
+/// Stands for a name that is not shown.
 const OTHER: &str = "other";
 
-/// Fields of a body that say what is asked. Requests that differ in these want different answers.
+/// Fields of a body that make up the question. Requests that differ in these want different
+/// answers.
 const ASKED: &[&str] = &[
     // The question.
     "content",
@@ -60,7 +61,7 @@ const ASKED: &[&str] = &[
     "text",
     "texts",
     "title",
-    // Who answers.
+    // The model.
     "model",
     "models",
     // The form of the answer.
@@ -83,7 +84,7 @@ const ASKED: &[&str] = &[
     "top_logprobs",
     "truncation",
     "verbosity",
-    // What may be called on the way.
+    // The tools.
     "function_call",
     "functions",
     "parallel_tool_calls",
@@ -148,9 +149,9 @@ impl By {
 pub struct Split {
     /// Its kind.
     pub by: By,
-    /// Its name, of visible characters; `other` for one that is not told.
+    /// Its name, of visible characters; `other` for a name that is not shown.
     pub name: String,
-    /// Whether it is told for the first time.
+    /// Whether it is reported for the first time.
     pub is_new: bool,
 }
 
@@ -175,7 +176,7 @@ impl fmt::Display for Split {
 /// A request, as hashes of its parts.
 #[derive(Clone)]
 pub struct Traits {
-    /// Who asks whom for what.
+    /// The hash of tenant, provider and question.
     asked: u64,
     /// Sorted by [`Part::id`].
     parts: Vec<Part>,
@@ -203,7 +204,7 @@ impl fmt::Debug for Traits {
 
 impl Prepared {
     /// The traits of a request with this body, of which the key is made. None if the body is longer
-    /// than [`COMPARED_BYTES_MAX`] or no JSON object, or if there are too many parts.
+    /// than [`COMPARED_BYTES_MAX`] or no JSON object, or if it has too many parts.
     ///
     /// `seed` should be random and the same for all requests that are to be compared.
     pub fn traits(&self, body: &[u8], seed: &impl BuildHasher) -> Option<Traits> {
@@ -313,7 +314,7 @@ fn told(name: &str) -> &str {
 ///
 /// Memory is bounded: of each miss at most 64 hashes of parts are kept, and 64 names in all.
 pub struct Splits {
-    /// Each at the place that its hash says; a newer one replaces an older one.
+    /// Each at the place given by its hash; a newer miss replaces an older one.
     recent: Vec<Seen>,
     told: Vec<(By, String)>,
 }
@@ -343,8 +344,8 @@ impl Splits {
         }
     }
 
-    /// Takes in a miss, and tells by what its key differs from that of the last miss that asked the
-    /// same. Nothing if there was none, or if the two differ in more than three parts.
+    /// Adds a miss, and returns the parts in which its key differs from that of the last miss with
+    /// the same question. Empty without such a miss, or if the two differ in more than three parts.
     pub fn note(&mut self, traits: &Traits) -> Vec<Split> {
         let place = traits.asked as usize % self.recent.len();
         let Some(seen) = self.recent.get_mut(place) else {
@@ -386,8 +387,8 @@ impl Splits {
 }
 
 impl Traits {
-    /// The parts that are not among these with the same value; none if there are too many of them
-    /// or of those that are missing here.
+    /// The parts that are not in `seen` with the same value; none if too many differ, or too many
+    /// of `seen` are missing here.
     fn differing(&self, seen: &[(u64, u64)]) -> Vec<(By, &str)> {
         let mut differing: Vec<(By, &str)> = Vec::new();
         let mut count = 0;

@@ -1,19 +1,19 @@
 //! Frames of a server-sent event stream, by the rules of the WHATWG standard (HTML, section
 //! 9.2.6), however the bytes are cut into chunks.
 //!
-//! This knows framing only. What the frames mean is `answer.rs`'s.
+//! This knows framing only; `answer.rs` interprets the frames.
 
 use alloc::vec::Vec;
 
 use crate::Rejected;
 
-/// What a blank line completes.
+/// A frame, which a blank line completes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Frame<'f> {
     /// The event's name, empty if it has none.
     pub(crate) event: &'f [u8],
-    /// The data lines, joined by line feeds; none if there was no such line. A client does not
-    /// get to see a frame without data.
+    /// The data lines, joined by line feeds; none without such a line. Clients do not see a frame
+    /// without data.
     pub(crate) data: Option<&'f [u8]>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) enum Flow {
     /// They may.
     #[default]
     More,
-    /// This was the last. Only comments and blank lines are borne from now on.
+    /// The terminal event. Only comments and blank lines may follow.
     End,
     /// This was the last, but some gateways put [`DONE`] behind it.
     EndButForDone,
@@ -32,8 +32,8 @@ pub(crate) enum Flow {
 /// The data of the frame that ends OpenAI's older streams.
 pub(crate) const DONE: &[u8] = b"[DONE]";
 
-/// Cuts a stream into frames. It holds what has come of the frame that is not complete: never more
-/// than the stream so far, which the caller bounds.
+/// Cuts a stream into frames. It holds the bytes of the incomplete frame: never more than the
+/// stream so far, which the caller bounds.
 #[derive(Default)]
 pub(crate) struct Frames {
     /// The part of a line whose end has not come yet.
@@ -48,16 +48,16 @@ pub(crate) struct Frames {
     after_return: bool,
     /// Some line ended in both.
     pairs: bool,
-    /// What the frames so far say of those to come.
+    /// Whether further frames may follow.
     flow: Flow,
 }
 
 impl Frames {
-    /// Takes in a chunk and calls `each` for every frame that it completes.
+    /// Reads a chunk and calls `each` for every frame that it completes.
     ///
     /// # Errors
     ///
-    /// What `each` says, or [`Rejected::AfterEnd`].
+    /// The error of `each`, or [`Rejected::AfterEnd`].
     pub(crate) fn feed(
         &mut self,
         mut chunk: &[u8],
@@ -102,7 +102,7 @@ impl Frames {
         self.mark_gone(&self.line).is_empty() && !self.has_data && self.event.is_empty() && !cut
     }
 
-    /// A line, or what has come of it, without the byte order mark that the first may begin with.
+    /// A line, or its bytes so far, without the byte order mark that the first line may begin with.
     fn mark_gone<'l>(&self, line: &'l [u8]) -> &'l [u8] {
         let marked = line.strip_prefix(b"\xef\xbb\xbf");
         marked.filter(|_| !self.begun).unwrap_or(line)
@@ -158,7 +158,7 @@ impl Frames {
                     event: &self.event,
                     data: self.has_data.then_some(&self.data),
                 })?,
-                // It was the one `[DONE]` that may follow the last event.
+                // The one `[DONE]` that may follow the terminal event.
                 Flow::End | Flow::EndButForDone => Flow::End,
             };
         }

@@ -1,8 +1,8 @@
-//! What an answer, or its head, states about its own life: how old it is already, and until when it
-//! may be served.
+//! The life that an answer, or its head, states: how old it is already, and until when it may be
+//! served.
 //!
-//! Clock-free: ages and lives in seconds, ends in seconds since 1970. [`Stated::within`] makes of
-//! them, of the operator's rule and of the time what a cache stores.
+//! Clock-free: ages and lives in seconds, ends in seconds since 1970. [`Stated::within`] combines
+//! them with the operator's rule and the time.
 
 use core::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::Rejected;
 use crate::control::{seconds, split_directive};
 use crate::date;
 
-/// How much of what providers say about caches the operator obeys.
+/// Whether the operator obeys providers' headers for caches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProviderControl {
     /// Nothing: providers of LLMs send `no-store` or `no-cache` with nearly every answer, by habit
@@ -22,7 +22,7 @@ pub enum ProviderControl {
     Obey,
 }
 
-/// What an answer states about its life.
+/// The life that an answer states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stated {
     /// How old it was when it came (`Age`): a cache on the way had it.
@@ -38,7 +38,7 @@ pub struct Stated {
 pub struct Term {
     /// When it was new, in milliseconds since 1970.
     pub stored_at_ms: u64,
-    /// From when on it is not served any more, in milliseconds since 1970. None is never.
+    /// When it expires, in milliseconds since 1970. None is never.
     pub expires_at_ms: Option<u64>,
 }
 
@@ -51,12 +51,12 @@ impl Term {
 }
 
 impl Stated {
-    /// How an answer is stored that has just come, and that lives for `ttl` by the operator's rule,
-    /// from when it was new. No rule makes it live longer than it states itself.
+    /// The times of an answer that has just come and lives for `ttl` by the operator's rule,
+    /// counted from when it was new. No rule makes it live longer than it states itself.
     ///
     /// # Errors
     ///
-    /// It is over already: [`Rejected::Expired`].
+    /// It has expired already: [`Rejected::Expired`].
     pub fn within(self, ttl: Option<Duration>, now_ms: u64) -> Result<Term, Rejected> {
         let ms = |seconds: u64| seconds.saturating_mul(1000);
         let stored_at_ms = now_ms.saturating_sub(ms(self.age_seconds));
@@ -108,7 +108,7 @@ impl Stated {
                 {
                     return Err(Rejected::ProviderControl);
                 }
-                // One that is no date, such as 0, is in the past.
+                // A value that is no date, such as 0, is in the past.
                 "expires" => {
                     let at = date::http(value.trim_ascii()).unwrap_or(0);
                     said.expires = Some(said.expires.map_or(at, |other| other.min(at)));
@@ -131,7 +131,7 @@ impl Stated {
     }
 }
 
-/// What a provider's `Cache-Control` and `Expires` say.
+/// A provider's `Cache-Control` and `Expires`.
 #[derive(Default)]
 struct Directives {
     shared: Option<u64>,

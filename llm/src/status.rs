@@ -1,4 +1,4 @@
-//! What the client is told: `x-reflex-status` and `Cache-Status` (RFC 9211).
+//! The status for the client: `x-reflex-status` and `Cache-Status` (RFC 9211).
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -7,12 +7,12 @@ use alloc::string::String;
 use crate::control::split_directive;
 use crate::{Bypass, Directive};
 
-/// The header with our own short word for what happened.
+/// The header with our own short word for the outcome.
 pub const X_REFLEX_STATUS: &str = "x-reflex-status";
 /// The header that RFC 9211 defines.
 pub const CACHE_STATUS: &str = "cache-status";
-/// What the provider and the caches before it have said in [`CACHE_STATUS`], in bytes, at most: a
-/// longer list is replaced by ours.
+/// Upper bound, in bytes, of the [`CACHE_STATUS`] of the provider and the caches before it: ours
+/// replaces a longer list.
 const OTHERS_BYTES_MAX: usize = 4096;
 
 /// The header that says how many seconds ago a hit was stored.
@@ -21,7 +21,7 @@ pub const AGE: &str = "age";
 /// The header that says how many tokens a hit saved: those that the answer cost when it was new.
 pub const X_REFLEX_SAVED_TOKENS: &str = "x-reflex-saved-tokens";
 
-/// What stands in the error of [`Status::Absent`].
+/// The text of the error of [`Status::Absent`].
 pub const NOT_CACHED: &str = "reflex-edge: not in the cache, and the request said only-if-cached";
 
 /// How a request was answered.
@@ -33,23 +33,22 @@ pub enum Status {
         /// For how many seconds more the answer stays; none if it never expires.
         ttl_seconds: Option<u64>,
     },
-    /// From the cache, where the answer had expired, as the provider has failed.
+    /// From the cache, although expired, because the provider failed.
     Stale {
-        /// What the provider said; none if it said nothing.
+        /// The provider's status; none if it did not answer.
         fwd_status: Option<u16>,
         /// For how many seconds the answer had expired.
         expired_seconds: u64,
     },
-    /// By the provider: the answer was not there.
+    /// From the provider: a miss.
     Miss,
-    /// By the provider, which another request for the same answer was already asking.
+    /// From the provider, by another request's fill.
     Collapsed,
-    /// By the provider, but for a part of a batch that was there.
+    /// From the provider, except the cached part of a batch.
     Partial,
-    /// By the provider, because the client wanted it so (`Cache-Control: no-cache`).
+    /// From the provider, because the client asked for that (`Cache-Control: no-cache`).
     Refresh,
-    /// By us, with 504: the answer was not there, and the client wanted nothing else
-    /// (`Cache-Control: only-if-cached`).
+    /// Our own 504: a miss, and the client wanted only a hit (`Cache-Control: only-if-cached`).
     Absent,
     /// By the provider, untouched.
     Bypass(Bypass),
@@ -66,7 +65,7 @@ impl Status {
         }
     }
 
-    /// What the client has said that kept the request from the cache, if it did and was obeyed.
+    /// The client's directive that kept the request from the cache, if it was obeyed.
     pub const fn directive(self) -> Option<Directive> {
         match self {
             Self::Refresh => Some(Directive::NoCache),
@@ -82,7 +81,7 @@ impl Status {
             Self::Hit {
                 ttl_seconds: Some(ttl),
             } => format!("reflex; hit; ttl={ttl}").into(),
-            // A hit, says RFC 9211, is what was not forwarded. This was, because it was stale.
+            // By RFC 9211, a hit was not forwarded. This request was, because the entry was stale.
             Self::Stale {
                 fwd_status,
                 expired_seconds: expired,
@@ -106,10 +105,10 @@ impl Status {
     }
 }
 
-/// The value of [`CACHE_STATUS`] of an answer that others have marked already: RFC 9211 has a list,
-/// from the cache nearest the provider to the one nearest the client, which is `own`. `others` are
-/// the values that are there, in order. What no reader could tell apart from `own` (a quote that
-/// never closes, bytes that are no text) is left out, and so is a list over 4096 bytes.
+/// The value of [`CACHE_STATUS`] of an answer that other caches have marked already. RFC 9211 has a
+/// list, from the cache nearest the provider to the one nearest the client, which is `own`.
+/// `others` are the existing values, in order. Values that readers could not separate from `own` (a
+/// quote that never closes, bytes that are no text) are left out, and so is a list over 4096 bytes.
 pub fn cache_status_after<'v>(others: impl Iterator<Item = &'v [u8]>, own: &str) -> String {
     let mut list = String::new();
     for value in others {

@@ -1,19 +1,19 @@
-//! Whose answer it is: the request's credential, or what a trusted gateway says.
+//! The tenant of a request: its credential, or the name from a trusted gateway.
 
 use core::fmt;
 
 use crate::key::Context;
 use crate::{Anonymous, Api, Head, KeyHasher, Policy, query};
 
-/// Who may see an answer: a hash, so that credentials are neither stored nor logged.
+/// The owner of answers, as a hash, so that credentials are neither stored nor logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tenant(pub [u8; 32]);
 
-/// Headers that say who asks. A request may carry several; then it is all of them together.
+/// Headers that carry credentials. If a request has several, the tenant is all of them together.
 pub(crate) const CREDENTIALS: &[&str] =
     &["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
-/// Headers that choose among what a credential gives access to.
+/// Headers that choose among the accounts of a credential.
 pub(crate) const SCOPES: &[&str] = &["openai-organization", "openai-project"];
 
 impl Tenant {
@@ -26,9 +26,9 @@ impl Tenant {
         Self(hasher.finish())
     }
 
-    /// The tenant of requests with these headers, names in lower case; none if they name nobody.
+    /// The tenant of requests with these headers, names in lower case; none if they name none.
     pub fn named_by(headers: &[(&str, &[u8])], tenant_header: Option<&str>) -> Option<Self> {
-        // Neither path nor provider is part of a tenant; there must only be some.
+        // Neither path nor provider is part of a tenant; any values do.
         let head = Head {
             method: "POST",
             upstream: "",
@@ -42,8 +42,8 @@ impl Tenant {
         Self::of(&head, &policy, Api::ChatCompletions)
     }
 
-    /// Reads a tenant as operators write it: 64 digits, 0 to 9 and a to f, so that there is one
-    /// spelling for each. None for anything else.
+    /// Reads a tenant as operators write it: 64 digits, 0 to 9 and a to f, so that each tenant has
+    /// one spelling. None for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let digit = |byte: u8| match byte {
             b'0'..=b'9' => Some(byte - b'0'),
@@ -61,10 +61,10 @@ impl Tenant {
         Some(Self(bytes))
     }
 
-    /// The tenant of a request; none if nobody is named and nobody may share.
+    /// The tenant of a request; none if it names none and anonymous requests may not share.
     ///
-    /// The trusted header, where there is one, stands for the caller in place of the credential,
-    /// so that a team may rotate its keys. A request that came without it is the credential's.
+    /// The trusted header, if configured, names the tenant in place of the credential, so that a
+    /// team may rotate its keys. A request without it belongs to its credential.
     pub(crate) fn of(head: &Head<'_>, policy: &Policy<'_>, api: Api) -> Option<Self> {
         if let Some(trusted) = policy.tenant_header
             && head.values(trusted).any(names_somebody)
@@ -107,8 +107,8 @@ impl Tenant {
     }
 }
 
-/// An empty credential is none, and so is the word `Bearer` alone, which is what a client sends
-/// whose API key is the empty string.
+/// An empty credential is none, and so is the word `Bearer` alone: a client with an empty API key
+/// sends that.
 fn names_somebody(value: &[u8]) -> bool {
     let value = value.trim_ascii();
     !value.is_empty() && !value.eq_ignore_ascii_case(b"bearer")

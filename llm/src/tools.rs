@@ -1,17 +1,17 @@
-//! Which tools are run by the client. A tool that the provider runs makes an answer depend on what it
-//! finds or does at that moment.
+//! Which tools the client runs. A tool that the provider runs makes an answer depend on its results
+//! at that moment.
 
 use crate::json::{Kind, Value};
 
-/// OpenAI's: those of any other type, or of none, search, fetch or execute.
+/// OpenAI's: tools of any other type, or without a type, search, fetch or execute.
 pub(crate) fn openai(tool: Value<'_>) -> bool {
     let kind = tool.get("type").and_then(Value::string);
     kind.is_some_and(|kind| matches!(&*kind, b"function" | b"custom"))
 }
 
-/// Anthropic's: those that the client defines, which have no type or the type `custom`, and those
-/// that Anthropic defines but the client runs. What remains runs at Anthropic: web search, web
-/// fetch, code execution, tool search.
+/// Anthropic's: tools that the client defines, without a type or with the type `custom`, and tools
+/// that Anthropic defines but the client runs. All others run at Anthropic: web search, web fetch,
+/// code execution, tool search.
 pub(crate) fn anthropic(tool: Value<'_>) -> bool {
     const BY_THE_CLIENT: [&[u8]; 5] = [
         b"bash_",

@@ -1,7 +1,7 @@
-//! What an answer cost, as it tells itself: the tokens that a hit saves.
+//! The usage that an answer states: the tokens that a hit saves.
 //!
-//! Nothing is counted here. An answer that does not tell its usage, such as a stream whose client
-//! did not ask for it, has none.
+//! Nothing is counted here. An answer without a usage, such as a stream whose client did not ask
+//! for it, has none.
 
 use crate::json::{self, Kind, Value};
 use crate::sse::{Flow, Frames};
@@ -10,16 +10,16 @@ use crate::{Representation, Shape};
 /// The tokens of one exchange.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Of the request, those included that the provider had in its prompt cache.
+    /// Of the request, including tokens that the provider had in its prompt cache.
     pub input_tokens: u64,
-    /// Of the answer, those included that the model thought with.
+    /// Of the answer, including the model's thinking.
     pub output_tokens: u64,
     /// All of them, as the provider says, or else the sum.
     pub total_tokens: u64,
 }
 
 impl Shape {
-    /// The usage that an answer of this shape tells; none if it tells nothing.
+    /// The usage that an answer of this shape states; none if it states none.
     ///
     /// Reads the whole body: better once, when it is stored, than on every hit.
     pub fn usage(self, body: &[u8]) -> Option<Usage> {
@@ -29,7 +29,7 @@ impl Shape {
             Representation::Json => counts.read(body, names),
             Representation::Sse => {
                 let mut frames = Frames::default();
-                // What follows the end of a stream does not tell the usage.
+                // Data after the end of a stream has no usage.
                 let _ = frames.feed(body, |frame| {
                     counts.read(frame.data.unwrap_or_default(), names);
                     Ok(Flow::More)
@@ -40,13 +40,13 @@ impl Shape {
     }
 }
 
-/// What an API calls the tokens of an exchange.
+/// An API's names of token counts.
 pub(crate) struct Names {
     /// Where the object that counts them may stand, one member inside the other.
     at: &'static [&'static [&'static str]],
-    /// Those of the request, which add up.
+    /// The counts of the request, which add up.
     input: [&'static str; KINDS],
-    /// Those of the answer, which add up.
+    /// The counts of the answer, which add up.
     output: [&'static str; KINDS],
     total: &'static str,
 }
@@ -89,8 +89,7 @@ pub(crate) const GEMINI: Names = Names {
     total: "totalTokenCount",
 };
 
-/// What was told so far. A later number takes the place of an earlier one of its name: streams
-/// count up.
+/// The counts so far. A later number replaces an earlier one of its name: streams count up.
 #[derive(Default)]
 struct Counts {
     input: [Option<u64>; KINDS],
@@ -101,7 +100,7 @@ struct Counts {
 impl Counts {
     /// Reads a document, or the many that are one answer.
     fn read(&mut self, text: &[u8], names: &Names) {
-        // Most frames of a stream tell nothing, and need not be read for that.
+        // Most frames of a stream have no usage, and need not be read.
         const TOLD: &[u8] = b"usage";
         if !text.windows(TOLD.len()).any(|window| window == TOLD) {
             return;

@@ -4,13 +4,15 @@
 //! configuration. It stands behind the buffer filter, because it drops the connection when a body
 //! comes that nobody reads.
 
+use crate::bare::Server;
 use crate::clock::cpu_seconds;
-use crate::http::{ANSWER_BYTES, CONNECTIONS, Prompts, ROUND, Server, answer, load};
+use crate::http::{ANSWER_BYTES, CONNECTIONS, Prompts, ROUND, load};
+use crate::work::json;
 use crate::{ROUNDS, median, report};
 use reflex_tests::edge::{Edge, Plan};
 use reflex_tests::envoy::{Envoy, EnvoyPlan};
-use serde_json::{Value, json};
-use std::process::{Command, ExitCode};
+use serde_json::Value;
+use std::process::ExitCode;
 use tokio::runtime::Runtime;
 
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
@@ -58,8 +60,7 @@ pub(crate) fn run() -> ExitCode {
     println!(
         "envoy: {CONNECTIONS} connections, HTTP/1.1, 1 KiB prompt, {ANSWER_BYTES} byte answer, one worker"
     );
-    let this = std::env::current_exe().expect("a path");
-    let bare = Server::start(Command::new(&this).arg("bare-server"));
+    let bare = Server::bare();
     let provider = format!("http://{}", bare.address);
     // The load and the programs' output share it.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -137,7 +138,7 @@ pub(crate) fn run() -> ExitCode {
 
 /// An Envoy that answers by itself.
 async fn direct(provider: &str) -> Envoy {
-    let body = String::from_utf8_lossy(&answer()).into_owned();
+    let body = String::from_utf8_lossy(&json(ANSWER_BYTES)).into_owned();
     let plan = EnvoyPlan::plain(provider).edit(move |config: &mut Value| {
         let route = config
             .pointer_mut(&format!("{MANAGER}/route_config/virtual_hosts/0/routes/0"))
@@ -146,14 +147,14 @@ async fn direct(provider: &str) -> Envoy {
         route.remove("route");
         route.insert(
             "direct_response".into(),
-            json!({"status": 200, "body": {"inline_string": body}}),
+            serde_json::json!({"status": 200, "body": {"inline_string": body}}),
         );
         let filters = config
             .pointer_mut(&format!("{MANAGER}/http_filters"))
             .and_then(Value::as_array_mut)
             .expect("filters");
         let kind = "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer";
-        let buffer = json!({
+        let buffer = serde_json::json!({
             "name": "buffer",
             "typed_config": {"@type": kind, "max_request_bytes": 1 << 20},
         });

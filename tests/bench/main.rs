@@ -1,16 +1,21 @@
 //! Figures, side by side: ours and what it is measured against, in one run on one machine.
 //!
 //! `cargo xtask bench` builds and runs this; with `store`, `classify`, `guest`, `policy`, `serve` or
-//! `envoy` behind it, only that part. Ratios are what counts; absolute times belong to the machine.
+//! `envoy` behind it, only that part. `peers` is measured only when it is named. Ratios are what
+//! counts; absolute times belong to the machine.
 //! The load stays on loopback and is bounded in connections and time.
 
+mod bare;
 mod classify;
 mod clock;
 mod envoy;
 mod guest;
 mod http;
+mod load;
+mod peers;
 mod policy;
 mod store;
+mod work;
 
 use std::process::ExitCode;
 
@@ -28,9 +33,12 @@ const PARTS: [Part; 6] = [
 
 fn main() -> ExitCode {
     let part = std::env::args().nth(1);
-    // The bare server that `reflex-edge serve` is compared with is this program once more.
+    // The bare server that others are compared with is this program once more.
     if part.as_deref() == Some("bare-server") {
-        return http::bare_server();
+        return bare::serve();
+    }
+    if part.as_deref() == Some("peers") {
+        return peers::run(&std::env::args().skip(2).collect::<Vec<_>>());
     }
     let wanted: Vec<Part> = PARTS
         .into_iter()
@@ -38,7 +46,7 @@ fn main() -> ExitCode {
         .collect();
     if wanted.is_empty() {
         let names = PARTS.map(|(name, _)| name).join(", ");
-        eprintln!("bench: no such part; there are {names}");
+        eprintln!("bench: no such part; there are {names}, peers");
         return ExitCode::from(2);
     }
     println!(

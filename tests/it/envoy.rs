@@ -1,15 +1,22 @@
 //! The filter in the real, unmodified Envoy, with the real daemon behind it.
 
+mod chain;
+mod compression;
+mod expect;
 mod explained;
 mod flow;
 mod heads;
+mod leaders;
+mod memory;
 mod not_stored;
 mod passing;
+mod reloads;
 mod routes;
 mod rules;
 mod settings;
 mod together;
 mod trouble;
+mod upgrades;
 
 use reflex_tests::client::{Answer, Ask, Client};
 use reflex_tests::edge::{Edge, Plan};

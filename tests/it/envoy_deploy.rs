@@ -10,7 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use reflex_tests::client::Ask;
 use reflex_tests::envoy::EnvoyPlan;
+use reflex_tests::upstream::Upstream;
 use reflex_tests::{edge, within};
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -52,8 +54,12 @@ const WASM_PLUGIN: &Table = &[
 ];
 
 const ENVOY_FILTER: &Table = &[
+    ("priority", Number),
     ("workloadSelector/labels", Free),
-    ("configPatches/applyTo", One(&["CLUSTER", "HTTP_FILTER"])),
+    (
+        "configPatches/applyTo",
+        One(&["CLUSTER", "HTTP_FILTER", "VIRTUAL_HOST"]),
+    ),
     (
         "configPatches/match/context",
         One(&["ANY", "SIDECAR_OUTBOUND", "GATEWAY"]),
@@ -65,7 +71,7 @@ const ENVOY_FILTER: &Table = &[
     ),
     (
         "configPatches/patch/operation",
-        One(&["ADD", "INSERT_BEFORE"]),
+        One(&["ADD", "INSERT_BEFORE", "MERGE"]),
     ),
     ("configPatches/patch/value", Free),
 ];
@@ -93,6 +99,7 @@ const PATCH_POLICY: &Table = &[
         One(&[
             "type.googleapis.com/envoy.config.listener.v3.Listener",
             "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
         ]),
     ),
     ("jsonPatches/name", Text),
@@ -110,12 +117,24 @@ const TRAFFIC_POLICY: &Table = &[
 ];
 
 const ENVOY_PROXY: &Table = &[
+    ("filterOrder/name", One(FILTERS)),
+    ("filterOrder/after", One(FILTERS)),
+    ("filterOrder/before", One(FILTERS)),
     ("provider/type", One(&["Kubernetes"])),
     (
         "provider/kubernetes/envoyDeployment/patch/type",
         One(&["StrategicMerge", "JSONMerge"]),
     ),
     ("provider/kubernetes/envoyDeployment/patch/value", Free),
+];
+
+/// Filters that Envoy Gateway orders, of those that we name.
+const FILTERS: &[&str] = &[
+    "envoy.filters.http.wasm",
+    "envoy.filters.http.rbac",
+    "envoy.filters.http.local_ratelimit",
+    "envoy.filters.http.ratelimit",
+    "envoy.filters.http.compressor",
 ];
 
 /// Each kind of resource: its version, its table, and what its `spec` must have.
@@ -292,35 +311,69 @@ async fn the_filter_takes_the_settings_of_the_resources() {
 #[tokio::test]
 async fn envoy_takes_what_istio_would_add() {
     let filter = resource("istio-envoyfilter.yaml", "EnvoyFilter");
-    let patches = &filter["spec"]["configPatches"];
-    let cluster = patches[0]["patch"]["value"].clone();
-    let mut reflex = patches[1]["patch"]["value"].clone();
-    // The module lies elsewhere on this machine.
-    reflex["typed_config"]["config"]["vm_config"]["code"] =
-        json!({"local": {"filename": reflex_tests::envoy::filter()}});
-    let plan = EnvoyPlan::plain(UPSTREAM).edit(move |config| {
+    accepted("EnvoyFilter", as_istio(EnvoyPlan::plain(UPSTREAM), &filter)).await;
+}
+
+/// Envoy as Istio configures it, with what the sample adds.
+fn as_istio(plan: EnvoyPlan, filter: &Value) -> EnvoyPlan {
+    let patches = filter["spec"]["configPatches"].as_array().expect("patches");
+    let added = |kind: &str| {
+        let patch = patches.iter().find(|patch| patch["applyTo"] == kind);
+        patch.expect("a patch")["patch"]["value"].clone()
+    };
+    let (cluster, host) = (added("CLUSTER"), added("VIRTUAL_HOST"));
+    let mut reflex = added("HTTP_FILTER");
+    // The module lies elsewhere on this machine, and the provider's cluster has another name.
+    let wasm = &mut reflex["typed_config"]["config"];
+    wasm["vm_config"]["code"] = json!({"local": {"filename": reflex_tests::envoy::filter()}});
+    let settings = wasm["configuration"]["value"].as_str().expect("settings");
+    let settings = settings.replace("outbound|443||api.openai.com", "provider");
+    wasm["configuration"]["value"] = settings.into();
+    plan.edit(move |config| {
         let resources = &mut config["static_resources"];
-        let filters = "/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
-        let filters = resources.pointer_mut(filters).expect("the filters");
-        filters.as_array_mut().expect("a list").insert(0, reflex);
+        let manager = "/listeners/0/filter_chains/0/filters/0/typed_config";
+        let manager = resources.pointer_mut(manager).expect("the manager");
+        let filters = manager["http_filters"].as_array_mut();
+        filters.expect("a list").insert(0, reflex);
+        let limit = "request_body_buffer_limit";
+        manager["route_config"]["virtual_hosts"][0][limit] = host[limit].clone();
+        // Istio says nothing of it.
+        let listener = resources["listeners"][0].as_object_mut();
+        listener.expect("a listener").remove(CONNECTION_LIMIT);
         let clusters = resources["clusters"].as_array_mut();
         clusters.expect("the clusters").push(cluster);
-    });
-    accepted("EnvoyFilter", plan).await;
+    })
 }
+
+const CONNECTION_LIMIT: &str = "per_connection_buffer_limit_bytes";
 
 #[tokio::test]
 async fn envoy_takes_what_envoy_gateway_would_add() {
+    accepted("EnvoyPatchPolicy", as_envoy_gateway(UPSTREAM)).await;
+}
+
+/// Envoy as Envoy Gateway configures it, with what the sample adds.
+fn as_envoy_gateway(upstream: &str) -> EnvoyPlan {
     let policy = resource("envoy-gateway.yaml", "EnvoyPatchPolicy");
     let patches = policy["spec"]["jsonPatches"].as_array().expect("patches");
     let patches: Vec<Value> = patches.iter().map(|it| it["operation"].clone()).collect();
-    let plan = EnvoyPlan::new(UPSTREAM).edit(move |config| {
+    let traffic = resource("envoy-gateway.yaml", "ClientTrafficPolicy");
+    assert_eq!(traffic["spec"]["connection"]["bufferLimit"], "1Mi");
+    let extension = resource("envoy-gateway.yaml", "EnvoyExtensionPolicy");
+    let request_bytes = extension["spec"]["wasm"][0]["config"]["request_bytes_max"].clone();
+    let plan = EnvoyPlan::new(upstream).plugin("request_bytes_max", request_bytes);
+    plan.edit(move |config| {
         let resources = &mut config["static_resources"];
+        resources["listeners"][0][CONNECTION_LIMIT] = json!(1 << 20);
         for patch in patches {
             let path = patch["path"].as_str().expect("a path");
             if path.is_empty() {
                 let clusters = resources["clusters"].as_array_mut();
                 clusters.expect("the clusters").push(patch["value"].clone());
+            } else if patch["jsonPath"] == "..virtual_hosts[*]" {
+                let host = "/listeners/0/filter_chains/0/filters/0\
+                            /typed_config/route_config/virtual_hosts/0";
+                resources.pointer_mut(host).expect("a host")[path] = patch["value"].clone();
             } else {
                 let filter = "/listeners/0/filter_chains/0/filters/0\
                               /typed_config/http_filters/0/typed_config/config";
@@ -330,8 +383,36 @@ async fn envoy_takes_what_envoy_gateway_would_add() {
                 filter[path] = patch["value"].clone();
             }
         }
-    });
-    accepted("EnvoyPatchPolicy", plan).await;
+    })
+}
+
+/// Envoy answers a body that it cannot hold with 413. The filter lets go of it in time, if the
+/// limits are those that the samples set.
+#[tokio::test]
+async fn no_sample_has_envoy_refuse_a_long_body() {
+    let upstream = Upstream::start().await;
+    let istio = resource("istio-envoyfilter.yaml", "EnvoyFilter");
+    let plans = [
+        ("Istio", as_istio(EnvoyPlan::plain(&upstream.url()), &istio)),
+        ("Envoy Gateway", as_envoy_gateway(&upstream.url())),
+    ];
+    for (what, plan) in plans {
+        let envoy = plan.start().await;
+        for number in 0..20 {
+            let ask = Ask::chat(&format!("{number}{}", "p".repeat(3_000_000)));
+            let answer = envoy.client.fetch(ask.chunked(1_000_000)).await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.reflex()),
+                (200, "BYPASS"),
+                "{what}"
+            );
+        }
+        // Nearly as long as `serve` takes; the answer repeats it, and is to fit the hot tier.
+        let ask = || Ask::chat(&format!("{what}{}", "p".repeat(1_040_000)));
+        assert_eq!(envoy.client.fetch(ask()).await.reflex(), "MISS", "{what}");
+        let again = envoy.client.fetch(ask().chunked(1_000_000)).await;
+        assert_eq!(again.reflex(), "HIT_L1_EXACT", "{what}");
+    }
 }
 
 #[tokio::test]

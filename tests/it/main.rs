@@ -42,6 +42,7 @@ mod wasi02;
 mod envoy;
 
 mod demo;
+mod envoy_check;
 mod envoy_deploy;
 mod sdk;
 mod sdk_js;

@@ -21,10 +21,10 @@ const MASKED: &[u8] = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
 const PLAIN: &[u8] = b"\x81\x05Hello";
 
 /// The heads that arrived.
-type Heads = Arc<Mutex<Vec<String>>>;
+pub(crate) type Heads = Arc<Mutex<Vec<String>>>;
 
 /// A provider that echoes text frames after the handshake, and answers any other request.
-async fn echo() -> (Raw, Heads) {
+pub(crate) async fn echo() -> (Raw, Heads) {
     let heads = Heads::default();
     let notes = Arc::clone(&heads);
     let raw = Raw::start(move |_, mut stream| {
@@ -70,8 +70,13 @@ async fn echo_on(mut stream: TcpStream) {
 
 /// Asks for a WebSocket, and returns the response's head with the connection.
 async fn open(edge: &Edge, more: &str) -> (String, TcpStream) {
-    let address = edge.url.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address).await.expect("an edge");
+    open_at(&edge.url, more).await
+}
+
+/// The same of any server.
+pub(crate) async fn open_at(url: &str, more: &str) -> (String, TcpStream) {
+    let address = url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.expect("a server");
     let ask = format!(
         "GET /v1/realtime?model=mock HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
          Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: {KEY}\r\n\
@@ -83,14 +88,14 @@ async fn open(edge: &Edge, more: &str) -> (String, TcpStream) {
 }
 
 /// The next frame of the provider.
-async fn hears(stream: &mut TcpStream) {
+pub(crate) async fn hears(stream: &mut TcpStream) {
     let mut frame = [0; PLAIN.len()];
     let read = within("a frame", stream.read_exact(&mut frame)).await;
     read.expect("a frame");
     assert_eq!(frame, PLAIN);
 }
 
-async fn echoes(stream: &mut TcpStream) {
+pub(crate) async fn echoes(stream: &mut TcpStream) {
     stream.write_all(MASKED).await.expect("a reader");
     hears(stream).await;
 }

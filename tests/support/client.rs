@@ -110,6 +110,12 @@ impl Ask {
         self.header("x-mock", behaviour)
     }
 
+    /// With another body.
+    pub fn bytes(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
     /// Sent in parts of so many bytes, without saying how long it is.
     pub fn chunked(mut self, part: usize) -> Self {
         self.part = Some(part);

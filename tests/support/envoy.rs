@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use reflex_envoy_bootstrap::{Bootstrap, Filter, Provider, text};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -94,6 +94,8 @@ pub struct EnvoyPlan {
     daemon: Option<PathBuf>,
     trusted_ca: Option<PathBuf>,
     workers: u32,
+    /// For connections of a listener that was updated; none is a listener that cannot be.
+    drain_seconds: Option<u32>,
     edits: Vec<Edit>,
 }
 
@@ -114,6 +116,7 @@ impl EnvoyPlan {
             daemon: None,
             trusted_ca: None,
             workers: 1,
+            drain_seconds: None,
             edits: Vec::new(),
         }
     }
@@ -127,6 +130,13 @@ impl EnvoyPlan {
     /// With so many workers.
     pub fn workers(mut self, workers: u32) -> Self {
         self.workers = workers;
+        self
+    }
+
+    /// With a listener that can be [updated](Envoy::update), whose connections then have so many
+    /// seconds.
+    pub fn updatable(mut self, drain_seconds: u32) -> Self {
+        self.drain_seconds = Some(drain_seconds);
         self
     }
 
@@ -174,8 +184,8 @@ impl EnvoyPlan {
         let log = folder.path().join("envoy.log");
         let admin = folder.path().join("admin.txt");
         let stderr = File::create(&log).expect("a log file");
-        let child = self
-            .command(folder.path())
+        let (mut command, listener) = self.command(folder.path());
+        let child = command
             .arg("--admin-address-path")
             .arg(&admin)
             .stdin(Stdio::null())
@@ -193,7 +203,8 @@ impl EnvoyPlan {
             admin,
             child: starting.child,
             log: starting.log,
-            _folder: folder,
+            listener,
+            folder,
         }
     }
 
@@ -204,7 +215,7 @@ impl EnvoyPlan {
     /// If it does not end.
     pub async fn validate(self) -> Output {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut command = self.command(folder.path());
+        let (mut command, _) = self.command(folder.path());
         command
             .args(["--mode", "validate"])
             .stdin(Stdio::null())
@@ -214,7 +225,8 @@ impl EnvoyPlan {
             .expect("Envoy can be started")
     }
 
-    fn command(self, folder: &Path) -> Command {
+    /// What starts it, and its listener, if that is in a file of its own.
+    fn command(self, folder: &Path) -> (Command, Option<Value>) {
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let plugin = self.plugin;
         let bootstrap = Bootstrap {
@@ -229,6 +241,17 @@ impl EnvoyPlan {
         for edit in self.edits {
             edit(&mut config);
         }
+        let listener = self.drain_seconds.map(|_| {
+            let listeners = &mut config["static_resources"]["listeners"];
+            let listener = listeners.take()[0].take();
+            config["node"] = json!({ "id": "test", "cluster": "test" });
+            config["dynamic_resources"] = json!({ "lds_config": {
+                "resource_api_version": "V3",
+                "path_config_source": { "path": folder.join(LISTENER_FILE) },
+            }});
+            write_listener(folder, &listener);
+            listener
+        });
         let file = folder.join("envoy.yaml");
         fs::write(&file, text(&config).expect("a text")).expect("a configuration file");
         let mut command = Command::new(binary());
@@ -239,8 +262,24 @@ impl EnvoyPlan {
             .args(LOG_LEVELS)
             // Several run at once, and none of them is ever replaced by a newer one.
             .args(["--disable-hot-restart", "--use-dynamic-base-id"]);
-        command
+        if let Some(seconds) = self.drain_seconds {
+            command.args(["--drain-time-s", &seconds.to_string()]);
+        }
+        (command, listener)
     }
+}
+
+/// Where Envoy reads its listener from.
+const LISTENER_FILE: &str = "listener.json";
+
+/// Puts the file there in one piece: Envoy looks for files that are moved to this place.
+fn write_listener(folder: &Path, listener: &Value) {
+    let mut resource = listener.clone();
+    resource["@type"] = "type.googleapis.com/envoy.config.listener.v3.Listener".into();
+    let new = folder.join("listener.new");
+    let text = json!({ "resources": [resource] }).to_string();
+    fs::write(&new, text).expect("a listener's file");
+    fs::rename(new, folder.join(LISTENER_FILE)).expect("a listener's file in its place");
 }
 
 /// A running Envoy. It is killed when this is dropped.
@@ -254,7 +293,8 @@ pub struct Envoy {
     pub admin: Client,
     child: Child,
     log: PathBuf,
-    _folder: TempDir,
+    listener: Option<Value>,
+    folder: TempDir,
 }
 
 impl Envoy {
@@ -318,6 +358,52 @@ impl Envoy {
             let ours = String::from_utf8_lossy(&ours.body);
             panic!("{what}: not so;\n{ours}\n{}", self.log());
         }
+    }
+
+    /// Updates its listener to one whose filter has these fields in its configuration, and waits until
+    /// that takes new connections.
+    ///
+    /// # Panics
+    ///
+    /// If it does not, or is not [updatable](EnvoyPlan::updatable).
+    pub async fn update(&mut self, fields: &Value) {
+        let updates = |metrics: &Metrics| {
+            let updates = "envoy_listener_manager_listener_modified";
+            let in_place = "envoy_listener_manager_listener_in_place_updated";
+            metrics.sum(updates, &[]) + metrics.sum(in_place, &[])
+        };
+        let before = updates(&self.metrics().await);
+        let plugin = "/filter_chains/0/filters/0/typed_config/http_filters/0\
+                      /typed_config/config/configuration/value";
+        let listener = self.listener.as_mut().expect("an updatable listener");
+        let plugin = listener.pointer_mut(plugin).expect("the filter's");
+        let text = plugin.as_str().expect("JSON in text");
+        let mut config: Map<String, Value> = serde_json::from_str(text).expect("JSON");
+        config.extend(fields.as_object().expect("fields").clone());
+        *plugin = Value::Object(config).to_string().into();
+        write_listener(self.folder.path(), listener);
+        self.until("the listener is updated", |metrics| {
+            let warming = metrics.sum("envoy_listener_manager_total_listeners_warming", &[]);
+            updates(metrics) > before && warming == 0.0
+        })
+        .await;
+    }
+
+    /// Where its listeners are, in the order of its configuration.
+    ///
+    /// # Panics
+    ///
+    /// If it does not say so.
+    pub async fn listeners(&self) -> Vec<String> {
+        let answer = self.admin.fetch(Ask::get("/listeners?format=json")).await;
+        let answer = answer.json();
+        let all = answer["listener_statuses"].as_array().expect("listeners");
+        let port = |listener: &Value| {
+            let port = listener.pointer("/local_address/socket_address/port_value");
+            let port = port.and_then(Value::as_u64).expect("a port");
+            format!("http://{}:{port}", Ipv4Addr::LOCALHOST)
+        };
+        all.iter().map(port).collect()
     }
 
     /// How many connections it has made to the cluster of that name so far.

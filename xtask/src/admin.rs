@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// What runs on this machine and does not answer within this time is not ready.
+/// A daemon on this machine that does not answer within this time is not ready.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// The longest answer that is read. Those that are asked for take a line or two.
+/// The longest answer that is read. Expected ones take a line or two.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// Asks, and returns the answer, head and all, if its status is 200.

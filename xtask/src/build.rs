@@ -1,9 +1,11 @@
-//! What there is to build, and the benchmark, which is built the same way.
+//! Builds the programs and components, and the benchmark, which is built the same way.
+
+use std::process::Command;
 
 use anyhow::Result;
 
-use crate::workspace::{BINARIES, binary, cargo, step};
-use crate::{envoy, wasm};
+use crate::workspace::{BINARIES, binary, cargo, cargo_optimised, step};
+use crate::{envoy, instructions, peers, wasm};
 
 /// From the root of the workspace.
 const COMPARE: &str = "tests/compare/Cargo.toml";
@@ -21,28 +23,30 @@ pub(crate) fn binaries() -> Result<()> {
     step(cargo(&["build", "--release"]).args(BINARIES))
 }
 
-/// Runs the benchmark. `compare` is a program of its own, in a workspace of its own.
+/// Runs the benchmark. `compare` is a program of its own, in a workspace of its own, and
+/// `instructions` one that valgrind runs.
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
-    if let Some((part, arguments)) = arguments.split_first()
-        && part == "compare"
-    {
-        return compare(arguments);
+    let part = arguments.split_first();
+    match part.map(|(part, rest)| (part.as_str(), rest)) {
+        Some(("compare", rest)) => return compare(rest),
+        Some(("instructions", rest)) => return instructions::bench(rest),
+        _ => {}
     }
+    let peers = match part {
+        Some((part, _)) if part == "peers" => Some(peers::set_up()?),
+        _ => None,
+    };
     wasm::set_up()?;
     let envoy = envoy::set_up()?;
     let filter = wasm::filter()?;
-    binaries()?;
-    let bench = [
-        "run",
-        "--release",
-        "-p",
-        "reflex-tests",
-        "--bin",
-        "bench",
-        "--",
-    ];
+    step(cargo_optimised(&["build", "--release"]).args(BINARIES))?;
+    let mut bench = Command::new(binary("bench"));
+    bench.current_dir(reflex_guest_build::workspace());
+    if let Some(peers) = peers {
+        bench.env("REFLEX_PEERS", peers);
+    }
     step(
-        cargo(&bench)
+        bench
             .args(arguments)
             .env("REFLEX_EDGE_BIN", binary("reflex-edge"))
             .env("REFLEX_ENVOY_BIN", envoy)

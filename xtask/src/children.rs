@@ -1,4 +1,4 @@
-//! The programs that `run` starts: their first words, their deaths, and their orderly end.
+//! The programs that `run` starts: their first lines, their failures, and their orderly end.
 //!
 //! They stay in our process group, so that a terminal's Ctrl-C reaches them even if we are
 //! killed; all but Envoy, which cuts its requests on such a signal and is asked to let them end
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The daemon lets running requests end for 30 s; a little longer, and it is stuck.
 const STOP_TIME_MAX: Duration = Duration::from_secs(40);
 
-/// How often children are looked at. Nobody notices a twentieth of a second.
+/// How often children are checked. A user does not notice a twentieth of a second.
 pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
 /// A program of ours that runs. Dropping it kills it: nothing outlives us.
@@ -81,11 +81,11 @@ impl Running {
         }
     }
 
-    /// Asks the program to stop, and waits until it has. One that does not is killed, and so is
-    /// every one once `hurry` says that the user has asked a second time.
+    /// Asks the program to stop, and waits until it has. Kills it if it does not, or once `hurry`
+    /// says that the user has asked a second time.
     pub(crate) fn stop(mut self, hurry: impl Fn() -> bool) -> Result<()> {
         if let Ok(None) = self.child.try_wait() {
-            // It may end by itself just now; then there is nobody to tell, and nothing to do.
+            // It may just have ended by itself; ignore that.
             let _ = kill_process(self.pid()?, Signal::TERM);
         }
         let deadline = Instant::now() + STOP_TIME_MAX;
@@ -126,7 +126,7 @@ impl Drop for Running {
 fn forward(name: &str, lines: Lines<BufReader<ChildStdout>>, sender: &mpsc::Sender<String>) {
     for line in lines.map_while(Result::ok) {
         println!("{name}: {line}");
-        // Once nobody waits for a line any more, they are only shown.
+        // The receiver may be gone; then lines are only shown.
         let _ = sender.send(line);
     }
 }

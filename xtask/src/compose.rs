@@ -1,7 +1,7 @@
 //! `tests/compose`, the tool with which the tests plug components into each other.
 //!
-//! It is a workspace of its own: within ours, cargo would choose other features of what wasmtime is
-//! built on because of it, and compile wasmtime once more.
+//! It is a workspace of its own: within ours, it would make cargo choose other features of
+//! wasmtime's dependencies, and compile wasmtime once more.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ pub(crate) fn set_up() -> Result<PathBuf> {
         "--manifest-path",
         "tests/compose/Cargo.toml",
     ];
-    // Its build folder is no checkout's of its own, so it lies within what goes with this one.
+    // Its build folder lies within this checkout's, so that both are removed together.
     step(
         cargo(&build)
             .env("CARGO_TARGET_DIR", &target)

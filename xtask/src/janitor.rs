@@ -1,8 +1,8 @@
 //! Removes the build output of checkouts that are gone.
 //!
 //! `.cargo/config.toml` puts intermediate output outside the checkout, so deleting a checkout
-//! leaves it behind. Each such folder says in a file of ours whose it is; folders without that
-//! file are not ours to touch. Whatever goes wrong in here must not keep anyone from building.
+//! leaves it behind. In each such folder a file of ours names the checkout; folders without that
+//! file are left alone. An error in here must not stop a build.
 
 use std::fs;
 use std::io;

@@ -23,8 +23,8 @@ const SOURCE: &str = "tests/guests/ask";
 /// Python packages that are tools.
 const PYTHON_TOOLS: &str = "tests/guests/ask/requirements.txt";
 
-/// What npm makes the folder of the JavaScript tools of, and what runs there. The lock has a
-/// checksum of each package, and no addresses.
+/// The files from which npm makes the folder of the JavaScript tools, and the scripts that run
+/// there. The lock has a checksum of each package, and no addresses.
 const NODE_FILES: [&str; 4] = [
     ".npmrc",
     "package.json",
@@ -39,8 +39,8 @@ const MAKE_TIME_MAX: Duration = Duration::from_secs(900);
 ///
 /// # Errors
 ///
-/// A tool that is there does not do its work, or cannot be had, or is to be skipped and skips are
-/// refused; the text says which.
+/// A tool fails, cannot be installed, or would be skipped although skips are refused; the text says
+/// which.
 pub(crate) fn set_up(compose: &Path, skips: Skips) -> Result<()> {
     let folder = reflex_guest_build::target_dir().join("languages");
     let wit = wit(&folder)?;
@@ -171,7 +171,7 @@ impl Guest<'_> {
         fs::write(&stamp, made_of).with_context(|| format!("{} cannot be written", stamp.display()))
     }
 
-    /// Leaves word why there is no `ask-<language>.wasm`.
+    /// Notes why `ask-<language>.wasm` is missing.
     fn skip(&self, language: &str, why: &str, skips: Skips) -> Result<()> {
         let part = format!("guest in {language}");
         skips.skip(&part, why).map_err(Error::msg)?;

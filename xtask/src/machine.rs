@@ -24,7 +24,7 @@ const PROGRAMS: [(&[&str], &str); 5] = [
     ),
 ];
 
-/// Installs what is missing where skips are refused; otherwise does nothing.
+/// Installs missing programs if skips are refused; otherwise does nothing.
 ///
 /// # Errors
 ///

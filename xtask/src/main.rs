@@ -8,15 +8,18 @@ mod janitor;
 mod workspace;
 
 mod compose;
+mod debian;
 mod envoy;
 mod languages;
 mod machine;
 mod node;
+mod peers;
 mod python;
 mod wasm;
 
 mod build;
 mod fuzz;
+mod instructions;
 mod schedules;
 mod test;
 
@@ -52,7 +55,8 @@ enum Command {
     },
     /// Measure; arguments go to the benchmark
     Bench {
-        /// Such as the name of one benchmark, or `compare`: ours beside what else there is
+        /// The name of one benchmark; `peers [--quick]`: beside nginx, Varnish and Envoy; `compare`:
+        /// beside other stores; `instructions [--renew]`: what hot paths take
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -1,5 +1,5 @@
-//! Node.js, and JavaScript packages of the tests, each set of them in a folder of its own under
-//! `target/`, exactly those of its `package-lock.json`.
+//! Node.js, and the tests' JavaScript packages: each set in a folder of its own under `target/`,
+//! exactly as its `package-lock.json` says.
 //!
 //! The Node.js in the search path is used if it is new enough. Otherwise pip gets one.
 
@@ -17,26 +17,28 @@ use reflex_skip::Skips;
 use crate::python;
 use crate::workspace::say;
 
-/// What the packages need of Node.js, as their packages state it.
+/// The Node.js that the packages need, as they state it.
 const MAJOR_MIN: u32 = 20;
 
 /// At most some 150 packages, 100 MB.
 const INSTALL_TIME_MAX: Duration = Duration::from_secs(600);
 
-/// What npm makes a folder of. The lock has a checksum of each package, and no addresses.
+/// The files from which npm makes a folder. The lock has a checksum of each package, and no
+/// addresses.
 const FILES: [&str; 3] = [".npmrc", "package.json", "package-lock.json"];
 
-/// Says in the folder what it was made of; written last.
+/// A file in the folder that names its sources; written last.
 const STAMP: &str = "made-of.txt";
 
-/// What pip gets where there is no Node.js.
+/// The packages that pip installs without a Node.js.
 const NODE_WHEELS: &str = "tests/node/requirements.txt";
 
 /// Makes the folder of the clients, as [`packages_of`] does; none where they are skipped.
 ///
 /// # Errors
 ///
-/// The packages cannot be had, or there is no Node.js and skips are refused; the text says why.
+/// The packages cannot be installed, or Node.js is missing and skips are refused; the text says
+/// why.
 pub(crate) fn set_up(skips: Skips) -> Result<Option<PathBuf>> {
     match packages_of("tests/js", &FILES, "js")? {
         Ok(packages) => Ok(Some(packages)),
@@ -47,9 +49,9 @@ pub(crate) fn set_up(skips: Skips) -> Result<Option<PathBuf>> {
     }
 }
 
-/// Gets a Node.js in which WebAssembly can wait for promises (`WebAssembly.Suspending`), unless the
-/// one that is used is one. Components with async functions need it. Where npm has none for this
-/// machine, it is skipped.
+/// Installs a Node.js in which WebAssembly can wait for promises (`WebAssembly.Suspending`), unless
+/// the current one can. Components with async functions need it. If npm has none for this machine,
+/// it is skipped.
 ///
 /// # Errors
 ///
@@ -67,12 +69,13 @@ pub(crate) fn set_up_suspending(skips: Skips) -> Result<()> {
     Ok(())
 }
 
-/// Has npm make the folder of that name under `target/` of these files in `source`, [`FILES`]
-/// among them, unless it is there and made of the same, and returns it; or why this machine can't.
+/// Has npm make the folder of that name under `target/` from these files in `source`, [`FILES`]
+/// among them, unless it exists and was made from the same. Returns the folder, or why this machine
+/// cannot.
 ///
 /// # Errors
 ///
-/// There is a Node.js, and the packages cannot be had; or pip fails. The text says why.
+/// Node.js exists, but the packages cannot be installed; or pip fails. The text says why.
 pub(crate) fn packages_of(
     source: &str,
     files: &[&str],
@@ -138,12 +141,12 @@ pub(crate) fn command(program: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// The search path in which `node` and `npm` are new enough: this process', or with the folder in
-/// front that pip has filled. The inner error says why there is none.
+/// The search path in which `node` and `npm` are new enough: this process's, or with pip's folder
+/// in front. The inner error says why none is.
 ///
 /// # Errors
 ///
-/// There is a wheel for this machine, and pip fails.
+/// pip has a wheel for this machine, and fails.
 pub(crate) fn search_path() -> Result<Result<OsString, String>> {
     let path = env::var_os("PATH").unwrap_or_default();
     let Err(why) = version_in(&path) else {
@@ -159,7 +162,7 @@ pub(crate) fn search_path() -> Result<Result<OsString, String>> {
     Ok(Ok(env::join_paths(folders)?))
 }
 
-/// What `node` and `npm` of this search path call themselves, or why they are of no use.
+/// The versions of `node` and `npm` in this search path, or why they cannot be used.
 fn version_in(path: &OsStr) -> Result<String, String> {
     let how = format!(
         "get Node.js {MAJOR_MIN} or newer with npm (on Debian: `apt-get install nodejs npm`) and \

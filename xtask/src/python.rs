@@ -10,13 +10,13 @@ use reflex_guest_build::run_bounded;
 
 use crate::workspace::say;
 
-/// What the clients need of the language, as their packages state it.
+/// The Python that the clients need, as their packages state it.
 const MINOR_MIN: u32 = 9;
 
 /// A dozen wheels, of 100 MB at most.
 const INSTALL_TIME_MAX: Duration = Duration::from_secs(900);
 
-/// Says in the environment's folder what it was made of; written last.
+/// A file in the environment's folder that names its sources; written last.
 const STAMP: &str = "made-of.txt";
 
 /// Makes the environment of the official clients; see [`environment_of`].

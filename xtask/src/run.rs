@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let plan = if args.no_envoy {
         None
     } else {
-        // A port that is left to chance is chosen here, for Envoy does not say which it took.
+        // Port 0 is resolved here, because Envoy does not say which port it took.
         let listen = free("--envoy-listen", args.envoy_listen)?;
         Some(Plan::set_up(
             listen,

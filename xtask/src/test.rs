@@ -1,4 +1,4 @@
-//! Every check that there is. CI runs this and nothing else.
+//! All checks. CI runs this and nothing else.
 
 use std::process::Command;
 
@@ -6,16 +6,18 @@ use anyhow::Result;
 use reflex_skip::Skips;
 
 use crate::workspace::{binary, cargo, step};
-use crate::{compose, envoy, fuzz, languages, machine, node, python, schedules, wasm};
+use crate::{
+    compose, envoy, fuzz, instructions, languages, machine, node, python, schedules, wasm,
+};
 
 /// Sets up what the tests need, then formatting, lints, tests.
 ///
 /// # Errors
 ///
-/// A check failed, or what it needs cannot be had. A part that cannot run on this machine is an error
-/// if skips are refused.
+/// A check failed, or its tools cannot be installed. A part that cannot run on this machine is an
+/// error if skips are refused.
 pub(crate) fn test(skips: Skips) -> Result<()> {
-    // What fails in a second comes before what takes minutes.
+    // Checks that take a second come before checks that take minutes.
     step(&mut cargo(&["fmt", "--all", "--check"]))?;
     machine::set_up(skips)?;
     let python = python::set_up()?;
@@ -65,15 +67,16 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
             .env("REFLEX_ENVOY_PANIC_WASM", panicking_filter)
             .env("REFLEX_PYTHON", &python),
     )?;
+    instructions::check(skips)?;
     schedules::try_them()?;
     fuzz::fuzz_if_able(skips)
 }
 
-/// Makes the documentation, in which every link leads somewhere. Of what it is about, clippy has
-/// checked nearly all just now, so it takes seconds.
+/// Builds the documentation; a broken link is an error. Clippy has just checked nearly all of the
+/// code, so this takes seconds.
 fn docs() -> Result<()> {
-    // The page of the cache alone has links to what is not there then. It is not the one to read,
-    // so it goes elsewhere.
+    // Without features, some links of the crate's page lead nowhere. This build is only a check, so
+    // it goes elsewhere.
     let alone = ["-p", "reflex-host", "--lib", "--no-default-features"];
     let elsewhere = reflex_guest_build::target_dir().join("doc-of-the-cache-alone");
     step(doc(&alone).env("CARGO_TARGET_DIR", elsewhere))?;

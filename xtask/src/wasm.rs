@@ -7,7 +7,7 @@ use reflex_guest_build::WasmStd;
 
 use crate::workspace::say;
 
-/// The guests that make components. Those of the tests are built by the tests' build script.
+/// The guests that make components. The tests' build script builds the tests' guests.
 pub(crate) const COMPONENTS: [&str; 3] = ["reflex-middleware", "reflex-policy", "reflex-keyvalue"];
 
 /// Envoy's filter, a core module.

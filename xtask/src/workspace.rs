@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-/// What has binaries to run, and all the rest of the workspace: what cargo compiles of wasmtime
-/// depends on which packages are asked for, and it is to be compiled once for these and the tests.
+/// The whole workspace, not only packages with binaries: the requested packages decide the features
+/// of wasmtime, which should be compiled once for these and the tests.
 pub(crate) const BINARIES: [&str; 3] = ["--workspace", "--bins", "--lib"];
 
-/// What the cargo that runs us says about us begins so. Some build scripts listen to it, and
-/// would run again each time that cargo is called by us in place of by a person.
+/// Prefixes of the variables that the outer cargo sets about this program. Some build scripts read
+/// them, and would run again with each cargo called from here.
 const ABOUT_US: [&str; 4] = [
     "CARGO_BIN_",
     "CARGO_CRATE_",
@@ -34,6 +34,18 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
         .args(arguments)
         .current_dir(reflex_guest_build::workspace());
+    command
+}
+
+/// The same for what is measured: our packages are compiled as they are shipped, whatever a
+/// developer's configuration of cargo says for the sake of shorter builds.
+pub(crate) fn cargo_optimised(arguments: &[&str]) -> Command {
+    let mut command = cargo(arguments);
+    for package in ["reflex-host", "reflex-llm", "reflex-tests"] {
+        let setting = format!("profile.release.package.{package}.opt-level=3");
+        command.arg("--config").arg(setting);
+    }
+    command.env("CARGO_INCREMENTAL", "0");
     command
 }
 
@@ -58,7 +70,7 @@ pub(crate) fn step(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// A line of ours, told apart from those of the programs that we run.
+/// Prints a line of ours, marked to differ from those of the programs that we run.
 pub(crate) fn say(line: &str) {
     eprintln!("==> {line}");
 }

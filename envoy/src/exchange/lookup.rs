@@ -3,12 +3,12 @@
 
 use std::rc::Rc;
 
-use reflex_llm::{Exchange as Asked, Life, Status, Traits};
+use reflex_llm::{Bypass, Exchange as Asked, Life, Status, Traits};
 
 use super::keyed::Keyed;
 use super::recording::forwarded;
 use super::turns::Turn;
-use super::{Effect, Landing, Lead, Purpose, Served, Source, Stage, Step};
+use super::{Effect, Landing, Lead, Purpose, Served, Source, Stage, Step, passed};
 use crate::config::Upstream;
 use crate::counts::Tier;
 use crate::daemon::{self, Found, Reply};
@@ -292,6 +292,13 @@ fn answered_from(
     source: Source,
     now_ms: u64,
 ) -> Step {
+    let Ok(unread) = shared.hand_over(answer.body.len(), now_ms) else {
+        // The provider's answer takes no more of Envoy's memory than its buffers.
+        return match pending.asked.control.only_if_cached {
+            true => absent(pending),
+            false => passed(shared, Bypass::Memory),
+        };
+    };
     let (status, age_seconds) = match source {
         Source::Stored(tier) => {
             shared.counts.hit(tier);
@@ -309,6 +316,7 @@ fn answered_from(
         status,
         age_seconds,
         shape: pending.asked.shape,
+        unread,
     })
 }
 
@@ -319,6 +327,7 @@ fn absent(pending: &Pending) -> Step {
         status: Status::Absent,
         age_seconds: None,
         shape: pending.asked.shape,
+        unread: None,
     })
 }
 
@@ -362,6 +371,18 @@ impl Pending {
         flight
             .map(|flight| Effect::HandOver(flight, self.asked.key, lead.clone()))
             .collect()
+    }
+
+    /// It leads no longer, and that becomes of those who wait for it, here and elsewhere.
+    pub(super) fn let_go(&mut self, landing: Landing) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if let Some(fill) = self.fill.take() {
+            let release = daemon::Request::release(&self.asked.key, &fill);
+            effects.push(Effect::Call(Purpose::Note, release));
+        }
+        let flight = self.flight.take();
+        effects.extend(flight.map(|flight| Effect::Land(flight, landing)));
+        effects
     }
 
     /// It follows no longer.

@@ -16,6 +16,14 @@ use crate::hot::Answer;
 use crate::routes::Tell;
 use crate::shared::{Mark, Shared};
 
+/// An answer that stands still for this long is waited for no longer: another one is asked for. Models
+/// pause, but rarely for longer, and then it costs one call.
+const STALL_MS: u64 = 1000;
+
+/// Before so much of it has come, an answer stands still because the model does. Envoy's smallest
+/// buffers in use are as large, and a client's slowness cannot show before they are full.
+const STALL_BYTES_MIN: usize = 32 << 10;
+
 /// An answer of the provider that is watched.
 #[derive(Debug)]
 pub(super) struct Recording {
@@ -33,6 +41,8 @@ pub(super) struct Recording {
     is_keyed: bool,
     /// The answer is whole, and only what the provider was sent is not known yet.
     has_ended: bool,
+    /// When the last part of it came.
+    came_at_ms: u64,
 }
 
 /// To the provider, and its answer to the recorder.
@@ -62,6 +72,7 @@ pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
         is_providers: false,
         is_keyed: false,
         has_ended: false,
+        came_at_ms: 0,
         pending,
     };
     let stage = Stage::Forwarded(Box::new(recording));
@@ -108,6 +119,7 @@ pub(super) fn chunk(
         return (Stage::Passing(None), effects);
     }
     recording.bytes += bytes.len();
+    recording.came_at_ms = now_ms;
     recording.recorder.feed(bytes);
     let effects = match recording.recorder.rejected() {
         Some(rejected) => given_up(shared, *recording, rejected),
@@ -147,10 +159,13 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
     let Asked { key, shape, .. } = recording.pending.asked;
     // After a purge, what was asked before it and is covered is not to be kept.
     let is_current = !shared.was_purged(&key, recording.since);
+    let mut effects = Vec::new();
     if is_current {
         shared.hot.insert(&key, &answer, now_ms);
+        if recording.status == Status::Refresh && shared.config.daemon_cluster.is_none() {
+            effects.push(Effect::Refreshed(key.digest));
+        }
     }
-    let mut effects = Vec::new();
     if shared.config.daemon_cluster.is_some() {
         let bytes = answer.body.len();
         // Without an epoch the daemon would store it whatever was purged since it was asked for.
@@ -286,21 +301,35 @@ impl Recording {
         self.pending.left(Lead::Fetch)
     }
 
-    /// Tells those who wait for it, here and elsewhere.
-    fn ended(self, shared: &mut Shared, landing: Landing) -> Vec<Effect> {
-        shared.recording().give_back(self.bytes);
-        let Pending {
-            asked,
-            flight,
-            fill,
-            ..
-        } = self.pending;
-        let mut effects = Vec::new();
-        if let Some(fill) = fill {
-            let release = daemon::Request::release(&asked.key, &fill);
-            effects.push(Effect::Call(Purpose::Note, release));
+    /// The provider has broken it off, and so it might for each of those who wait, one after the
+    /// other. They ask for themselves, all at once, as they would without us.
+    pub(super) fn broken(self, shared: &mut Shared, now_ms: u64) -> Vec<Effect> {
+        // The terminal event was there: nothing that counts is missing.
+        if self.recorder.complete().is_some() {
+            return finished(shared, self, now_ms);
         }
-        effects.extend(flight.map(|flight| Effect::Land(flight, landing)));
-        effects
+        given_up(shared, self, Rejected::Cut)
+    }
+
+    /// Whether it has stood still for too long for those who wait for it.
+    pub(super) fn has_stalled(&self, now_ms: u64) -> bool {
+        // The clock may have been set back: then that was standing still, too.
+        let still_ms = now_ms.abs_diff(self.came_at_ms);
+        self.pending.flight.is_some() && self.bytes >= STALL_BYTES_MIN && still_ms >= STALL_MS
+    }
+
+    /// The first of those who wait for it leads from now on. It may still be stored.
+    pub(super) fn steps_back(&mut self) -> Vec<Effect> {
+        let lead = Lead::Fetch(self.pending.fill.take());
+        let flight = self.pending.flight.take().into_iter();
+        flight
+            .map(|flight| Effect::HandOver(flight, self.pending.asked.key, lead.clone()))
+            .collect()
+    }
+
+    /// Tells those who wait for it, here and elsewhere.
+    fn ended(mut self, shared: &mut Shared, landing: Landing) -> Vec<Effect> {
+        shared.recording().give_back(self.bytes);
+        self.pending.let_go(landing)
     }
 }

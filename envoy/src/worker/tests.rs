@@ -48,6 +48,8 @@ struct Play {
     noted: BTreeMap<String, Vec<u8>>,
     /// How many turns were taken at each place, by whichever worker.
     turns: BTreeMap<u32, u32>,
+    /// What the other workers are told of.
+    refreshed: Vec<[u8; 32]>,
 }
 
 /// A call to the daemon.
@@ -207,7 +209,7 @@ impl Play {
     fn configured(json: &str) -> Self {
         let config = Config::parse(json.as_bytes()).expect("valid");
         Self {
-            worker: Worker::new(Rc::new(config), 7, 1),
+            worker: Worker::new(Rc::new(config), 7, &Module::default()),
             daemon: Daemon::default(),
             now_ms: START_MS,
             calls: BTreeMap::new(),
@@ -216,6 +218,7 @@ impl Play {
             numbers: 0,
             noted: BTreeMap::new(),
             turns: BTreeMap::new(),
+            refreshed: Vec::new(),
         }
     }
 
@@ -243,6 +246,14 @@ impl Play {
             self.saw(id, Saw::Provider);
         }
         id
+    }
+
+    /// A request that is none of ours, and the first tick. From then on the worker asks for the epoch.
+    fn starts(&mut self) {
+        let id = self.begins(&Ask::chat("other").at("unknown"));
+        self.leaves(id);
+        self.tick();
+        self.settle();
     }
 
     /// A request that has arrived in full.
@@ -460,6 +471,7 @@ impl Play {
                     *turns += 1;
                     due.extend(self.worker.on(id.expect("a request's"), turn, self.now_ms));
                 }
+                Effect::Refreshed(digest) => self.refreshed.push(digest),
                 Effect::Call(purpose, request) => due.extend(self.call(id, purpose, request)),
                 other => panic!("the worker's own business: {other:?}"),
             }

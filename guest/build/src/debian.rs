@@ -16,7 +16,7 @@ const TIME_MAX: Duration = Duration::from_secs(900);
 ///
 /// # Errors
 ///
-/// There is no apt-get, this process is not root's, or apt-get failed. The text says which, and in
+/// apt-get is missing, this process is not root's, or apt-get failed. The text says which, and in
 /// the second case the command to run.
 pub fn install(packages: &[&str], say: &dyn Fn(&str)) -> Result<(), String> {
     let names = packages.join(" ");
@@ -46,7 +46,7 @@ pub fn install(packages: &[&str], say: &dyn Fn(&str)) -> Result<(), String> {
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command.arg("-qq").env("DEBIAN_FRONTEND", "noninteractive");
-    // What it prints is of use when it fails, and stdout may belong to whoever runs us.
+    // Its output is useful only if it fails, and stdout may belong to our caller.
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command
 }

@@ -24,12 +24,12 @@ pub use wasm_std::{OVERRIDE, WasmStd};
 /// Builds the guest crate `package` and turns it into a component.
 ///
 /// Returns the path of the component, `<target>/wasm/<package>.wasm`. The file is rewritten only
-/// when its bytes change, so that what embeds it is not rebuilt for nothing.
+/// when its bytes change, so that crates that embed it are not rebuilt without need.
 ///
 /// # Errors
 ///
 /// One line that says what to do: the standard library for wasm is missing, the crate does not
-/// compile (the compiler's own messages went to stderr), or what it compiled to is no component.
+/// compile (the compiler's own messages went to stderr), or its output is no component.
 pub fn component(package: &str) -> Result<PathBuf, String> {
     let module = nested::build(&WasmStd::find()?, package)?;
     let core = read(&module)?;
@@ -52,12 +52,11 @@ pub fn core_module(package: &str) -> Result<PathBuf, String> {
     publish(&format!("{package}.core.wasm"), &read(&module)?)
 }
 
-/// For build scripts: builds the component of `package`, copies it into `OUT_DIR`, makes its
-/// path known to the crate as the environment variable `variable`, and tells cargo when to do
-/// so again.
+/// For build scripts: builds the component of `package` and copies it into `OUT_DIR`. The crate
+/// gets its path as the environment variable `variable`, and cargo learns when to run this again.
 ///
-/// The copy matters: `OUT_DIR` lives and dies with cargo's record of having run the script,
-/// whereas `target/` may be deleted while that record stays.
+/// The copy matters: `OUT_DIR` exists as long as cargo's record of having run the script, whereas
+/// `target/` may be deleted while that record stays.
 ///
 /// # Errors
 ///

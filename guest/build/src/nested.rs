@@ -1,8 +1,8 @@
 //! The cargo inside cargo: one guest crate, for wasm, from within a build script or `xtask`.
 //!
-//! The outer cargo holds the lock of its build folder while a build script runs, so the inner
-//! one gets folders of its own, and none of the outer one's environment: that describes another
-//! crate for another target, and under `cargo clippy` names a wrapper that emits no code.
+//! The outer cargo holds the lock of its build folder while a build script runs, so the inner one
+//! gets folders of its own. It gets none of the outer environment, which describes another crate
+//! for another target, and under `cargo clippy` names a wrapper that emits no code.
 
 use std::env;
 use std::ffi::OsString;
@@ -26,8 +26,8 @@ const RUSTFLAGS: [&str; 4] = [
 /// The profile of the workspace that guests are built in.
 const PROFILE: &str = "wasm";
 
-/// What the inner cargo may know of the outer one's environment, among the variables that
-/// [`concerns_cargo`]: where its files and its network are, and how to share out the processors.
+/// Of the variables that [`concerns_cargo`], those that the inner cargo gets: where files and
+/// network are, and how to share the processors.
 const KEPT: [&str; 7] = [
     "CARGO_HOME",
     "CARGO_HTTP_",
@@ -103,8 +103,8 @@ fn cargo(wasm_std: &WasmStd) -> Command {
     }
 }
 
-/// Whether a variable of the environment tells cargo or rustc what to do, or is one that cargo
-/// sets for build scripts. `RUSTUP_TOOLCHAIN` stays: the inner cargo is to be the same one.
+/// Whether a variable of the environment configures cargo or rustc, or is set by cargo for build
+/// scripts. `RUSTUP_TOOLCHAIN` stays, so that the inner cargo is the same.
 fn concerns_cargo(name: &str) -> bool {
     let exact = [
         "DEBUG",

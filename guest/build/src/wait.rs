@@ -1,4 +1,4 @@
-//! Running another program for at most so long.
+//! Runs another program with a time limit.
 
 use std::process::Command;
 use std::thread;

@@ -23,8 +23,8 @@ pub const OVERRIDE: &str = "REFLEX_WASM_STD";
 /// The target of every guest.
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
-/// rustup downloads some 20 MB. Where its server cannot be reached it may try for a long time,
-/// and the next way deserves its turn.
+/// rustup downloads some 20 MB. If its server cannot be reached it may try for a long time, and the
+/// next way should be tried.
 const RUSTUP_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// The oldest compiler that builds the workspace; `rust-version` in `Cargo.toml` says the same.
@@ -38,7 +38,7 @@ const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 pub(crate) const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 pub(crate) const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 
-/// What must be there of the source: the crate itself, and the folder of what it depends on.
+/// The required source: the crate itself, and the folder of its dependencies.
 const DEBIAN_SOURCE: [&str; 2] = [
     "/usr/lib/rustlib/src/rust/library/std/Cargo.toml",
     "/usr/lib/rustlib/src/rust/library/vendor",
@@ -56,7 +56,7 @@ pub enum WasmStd {
     },
 }
 
-/// What the user allows by [`OVERRIDE`].
+/// The ways that the user allows by [`OVERRIDE`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Allowed {
     Any,
@@ -70,7 +70,7 @@ impl WasmStd {
     ///
     /// # Errors
     ///
-    /// There is none, and the line says which command gets one.
+    /// None was found; the line says which command installs one.
     pub fn find() -> Result<Self, String> {
         let missing =
             "the wasm32-unknown-unknown standard library is missing: run `cargo xtask wasm`";
@@ -87,9 +87,8 @@ impl WasmStd {
         }
     }
 
-    /// Finds a standard library, and installs one if there is none. `say` gets a line before
-    /// each thing that takes time or changes the machine, and one at the end that names the way
-    /// taken.
+    /// Finds a standard library, or installs one. `say` gets a line before each step that takes
+    /// time or changes the machine, and a line at the end that names the way taken.
     ///
     /// # Errors
     ///
@@ -192,7 +191,7 @@ fn with_debian(say: &dyn Fn(&str)) -> Result<WasmStd, String> {
     debian()
 }
 
-/// What is there of Debian's toolchain, installing nothing.
+/// Debian's toolchain, if installed; installs nothing.
 fn debian() -> Result<WasmStd, String> {
     for path in [DEBIAN_RUSTC, DEBIAN_CARGO].iter().chain(&DEBIAN_SOURCE) {
         if !Path::new(path).exists() {

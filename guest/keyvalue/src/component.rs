@@ -1,4 +1,4 @@
-//! The component: each call opens the bucket, so that no trouble outlives it.
+//! The component: each call opens the bucket anew, so that an error affects one call only.
 
 use crate::record::{Record, name_of};
 use bindings::exports::reflex::cache::cache as exported;
@@ -20,7 +20,7 @@ mod bindings {
 
 struct Keyvalue;
 
-/// Buckets by which hosts offer a store that needs no name of ours, in the order they are tried.
+/// Names of buckets that hosts offer, in the order in which they are tried.
 const BUCKETS: [&str; 3] = ["reflex", "default", ""];
 
 /// How long an entry lives that does not say so, in seconds.
@@ -118,7 +118,7 @@ impl GuestEntry for Record {
     }
 }
 
-/// What is in the store under that name and may be served now.
+/// The record under that name, if it may be served now.
 fn find(name: &str) -> Result<Option<Record>, Error> {
     let Some(bytes) = bucket()?.get(name).map_err(unavailable)? else {
         return Ok(None);

@@ -1,9 +1,9 @@
 //! `reflex:cache/cache` over `wasi:keyvalue/store`: composed with it, a component that imports the
 //! cache runs on hosts that do not know us.
 //!
-//! Names become keys by the same rules as everywhere (`reflex-llm`). There is no operator to ask:
+//! Names become keys by the same rules as everywhere (`reflex-llm`). Without an operator's policy,
 //! requests without a credential are refused, and entries live for an hour unless they say
-//! otherwise. What makes room in the store is the store's business.
+//! otherwise. The store decides itself how to make room.
 
 pub mod record;
 

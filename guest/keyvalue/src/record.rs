@@ -1,5 +1,5 @@
-//! What lies in the store for one entry. Others may write there, so nothing of it is believed that
-//! the checksum does not cover, the name included.
+//! The value of an entry in the store. Other programs may write there, so the checksum covers all
+//! of it, the name included.
 
 use reflex_llm::{Key, KeyHasher};
 
@@ -17,15 +17,15 @@ const METADATA_AT: usize = METADATA_LENGTH_AT + 8;
 pub struct Record {
     /// When it was stored.
     pub stored_at: u64,
-    /// From when on it is not served any more.
+    /// When it expires.
     pub expires_at: u64,
-    /// What the guest gave beside the payload.
+    /// The guest's metadata.
     pub metadata: Vec<u8>,
     /// The answer.
     pub payload: Vec<u8>,
 }
 
-/// Under which key of the store the entry is.
+/// The store's key of the entry.
 pub fn name_of(key: &Key) -> String {
     let mut hasher = KeyHasher::new();
     hasher

@@ -14,7 +14,7 @@ pub(crate) struct Batch<'b> {
     host: embeddings::Batch,
 }
 
-/// What the cache has of a batch.
+/// The cache's part of a batch.
 pub(crate) enum Look {
     All(Response),
     /// All but these elements, by number.
@@ -59,8 +59,8 @@ impl<'b> Batch<'b> {
         }
     }
 
-    /// The answer made of what is there, expired or not, for a client whose request the provider has
-    /// failed. `headers` are told for how many seconds it has expired, and how old it is.
+    /// The answer made of the cached parts, expired or not, for a client whose request the provider
+    /// has failed. `headers` gets the seconds since its expiry, and its age.
     pub(crate) fn stale(&self, headers: impl FnOnce(u64, u64) -> Vec<Header>) -> Option<Response> {
         let Overdue {
             age_seconds,

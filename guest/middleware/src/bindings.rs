@@ -1,4 +1,4 @@
-//! What `wit-bindgen` makes of our WIT. Generated code brings its own `unsafe` and no docs.
+//! The bindings that `wit-bindgen` generates from our WIT, with `unsafe` of their own and no docs.
 #![allow(
     clippy::all,
     missing_docs,

@@ -1,8 +1,8 @@
 //! The middleware component: a `wasi:http` handler in front of another one.
 //!
-//! It reads as the flow does: classify, look up, then replay or forward and record. What a
-//! request means is `reflex-llm`'s business; bodies stay with the host, except that of a request
-//! that may be answered from the cache, which has to be read to know its key.
+//! It reads as the flow does: classify, look up, then replay or forward and record. `reflex-llm`
+//! interprets requests. Bodies stay with the host, except the body of a request that may be
+//! answered from the cache, which has to be read for its key.
 
 mod batch;
 pub mod bindings;
@@ -25,7 +25,7 @@ use std::{mem, slice};
 
 pub use told::Told;
 
-/// The handler; what a crate that builds on this one calls for the rest.
+/// The handler; a crate that builds on this one calls it for the rest.
 #[derive(Debug)]
 pub struct Middleware;
 
@@ -42,7 +42,7 @@ impl Guest for Middleware {
             headers: &headers,
         };
 
-        // The provider learns nothing of our tenants.
+        // The provider must not see our tenants.
         if let Some(name) = &policy.tenant_header {
             http::edit_request(&request, slice::from_ref(name), &[]);
         }
@@ -65,7 +65,7 @@ impl Guest for Middleware {
             Ok(examined) => examined,
             Err(reason) => return bypass(peeked.request, reason).await,
         };
-        // Of several answers to one request, each is an answer to the whole.
+        // With several answers to one request, batches are kept as a whole.
         let batch = match policy.samples {
             0 | 1 => Batch::of(&candidate, &body),
             _ => None,
@@ -74,7 +74,7 @@ impl Guest for Middleware {
     }
 }
 
-/// Why there is no body to look at.
+/// The reason of a bypass without a body to look at.
 fn reason(why: Unread) -> Bypass {
     match why {
         Unread::TooLong => Bypass::BodyTooLarge,
@@ -98,7 +98,7 @@ async fn answer(
     };
     let key = sample(&request_key, samples);
     let control = &exchange.control;
-    // Of no use to a hit.
+    // Lazy: a hit does not need it.
     let recording = || Recording {
         key: key.clone(),
         shape: exchange.shape.token().into(),
@@ -119,7 +119,7 @@ async fn answer(
                 Some(Look::AllBut(missing)) => Some(missing),
                 Some(Look::Nothing) | None => None,
             };
-            // The second look is what a leader owes those who wait for it.
+            // A leader looks once more before it asks the provider.
             if control.only_if_cached || fill.is_some() {
                 break;
             }
@@ -145,7 +145,7 @@ async fn answer(
     }
 
     let recording = recording();
-    // Everyone must be able to read the replay, so what is recorded is not compressed.
+    // Every client must be able to read the replay, so the provider must not compress.
     http::edit_request(
         &request,
         &[X_REFLEX_TTL.into()],
@@ -156,7 +156,7 @@ async fn answer(
         _ => Ok(Completed::Apart),
     };
     let asked = match part {
-        // Those who wait find its parts in the cache.
+        // The followers find its parts in the cache.
         Ok(Completed::Whole(response)) => return Ok(response),
         Ok(Completed::Failed(response)) => Ok(response),
         Ok(Completed::Apart) => handler::handle(request).await,
@@ -177,7 +177,7 @@ async fn answer(
         Status::Miss
     };
     edit(&response, status);
-    // A failure goes to those who wait as well, whatever this client gets.
+    // The followers get a failure as well, whatever this client gets.
     let response = match &batch {
         Some(batch) => embeddings::record_batch(batch.host(), response, &recording, fill),
         None => http::record_response(response, &recording, fill),
@@ -193,11 +193,11 @@ fn sample(key: &cache::Key, samples: u32) -> cache::Key {
     }
 }
 
-/// How often the cache is looked at for one request: at first, as a leader once more, and again
-/// when a leader has gone without an answer. Whoever has bad luck more often asks alone.
+/// Lookups for one request: the first, one as a leader, and one more each time a leader ends
+/// without an answer. After the last the request asks alone.
 const LOOKS_MAX: usize = 4;
 
-/// What the cache has for this client.
+/// The cached answer, if this client accepts it.
 fn look_up(key: &cache::Key, control: &Control) -> Option<Response> {
     let Fresh {
         entry,
@@ -211,7 +211,7 @@ fn look_up(key: &cache::Key, control: &Control) -> Option<Response> {
     http::replay(entry, &hit_headers(age_seconds, ttl_seconds)).ok()
 }
 
-/// What the provider says, or what there is in place of its failure.
+/// The provider's response, or a stale hit in place of its failure.
 fn or_stale(
     response: Response,
     key: &cache::Key,
@@ -225,7 +225,7 @@ fn or_stale(
     stale(key, batch, control, Some(status)).unwrap_or(response)
 }
 
-/// What the cache has that has expired, for a client whose request the provider has failed.
+/// The expired answer, for a client whose request the provider has failed.
 fn stale(
     key: &cache::Key,
     batch: Option<&Batch<'_>>,
@@ -265,7 +265,7 @@ fn age(seconds: u64) -> http::Header {
     (status::AGE.into(), seconds.to_string().into_bytes())
 }
 
-/// To the provider as if we were not there, but for the header that says so.
+/// Sends the request to the provider unchanged, and marks the response as a bypass.
 async fn bypass(request: Request, reason: Bypass) -> Result<Response, ErrorCode> {
     let response = handler::handle(request).await?;
     edit(&response, Status::Bypass(reason));
@@ -298,7 +298,7 @@ fn not_cached(shape: Shape) -> Response {
     http::respond(504, &headers, error.as_bytes())
 }
 
-/// What the operator has decided.
+/// The operator's policy.
 struct Operator {
     policy: http::Policy,
     paths: Vec<PathRule>,

@@ -1,4 +1,4 @@
-//! What the host tells of a request, cut into its parts.
+//! The head of a request from the host, cut into its parts.
 
 use crate::bindings::reflex::cache::http;
 use crate::bindings::wasi::http::types::Request;
@@ -41,7 +41,7 @@ impl Told {
         str::from_utf8(self.part(number)).unwrap_or_default()
     }
 
-    /// What is not there is empty.
+    /// A part of the head; empty if it is missing.
     fn part(&self, number: usize) -> &[u8] {
         let end = |number: usize| self.0.ends.get(number).map(|&end| end as usize);
         let start = number.checked_sub(1).map_or(Some(0), end);

@@ -1,11 +1,11 @@
-//! The policy component: what may be answered from the cache is, everything else is asked, and what
-//! the answer is worth is the operator's rules' business. A start for policies of one's own.
+//! The policy component: it serves hits, asks the provider for everything else, and keeps answers
+//! as the operator's rules say. A start for your own policies.
 //!
 //! It needs no WASI and makes no copies: the request stays with the host, and so does the entry.
 
 // Native linkers take no symbol of the names that components export.
 #![cfg(target_arch = "wasm32")]
-// What wit-bindgen's macro exports is unsafe by nature, and its items have no docs.
+// The exports of wit-bindgen's macro are unsafe, and its items have no docs.
 #![expect(unsafe_code, reason = "generated code")]
 #![allow(missing_docs, unreachable_pub, reason = "generated code")]
 
@@ -29,7 +29,7 @@ impl Guest for Policy {
             Ok(Some(entry)) => Decision::Serve(entry),
             Ok(None) => Decision::Ask(Keeping { ttl_seconds: None }),
             Err(Error::Bypass(reason)) => Decision::Pass(reason),
-            // Trouble of the cache is never the caller's.
+            // An error of the cache must not fail the request.
             Err(_) => Decision::Pass("unavailable".into()),
         }
     }

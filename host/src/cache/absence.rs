@@ -1,5 +1,5 @@
-//! A disk that was not there when the cache was opened: what it misses, and how it is taken in use
-//! when it comes.
+//! A disk that could not be used when the cache was opened: the changes that it misses, and taking
+//! it into use later.
 //!
 //! ```text
 //! insert, remove, purge ─► memory, and noted as missed
@@ -17,21 +17,21 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// So long after the folder was tried in vain it is tried again.
+/// The pause between two tries to open the folder.
 pub(super) const REOPEN_AFTER: Duration = Duration::from_secs(2);
 
-/// So many keys, and so many tenants, are remembered: some 4 MiB. When there are more, everything
-/// on disk is given up, for none of what is superseded or purged may come back.
+/// Bound of the remembered keys, and of the remembered tenants: some 4 MiB. Past it everything on
+/// disk is given up, because no superseded or purged entry may come back.
 const MISSED_MAX: usize = 1 << 16;
 
 impl Cache {
-    /// As [`open`](Self::open), but a folder that the system does not let be used is no error: the
-    /// cache begins in memory, which [`stats`](Self::stats) tells, and takes the folder in use as
-    /// soon as it can be. Where the quota has no room for one entry, it stays in memory.
+    /// As [`open`](Self::open), but a folder that the system refuses is no error: the cache begins
+    /// in memory, as [`stats`](Self::stats) shows, and uses the folder as soon as that works. If
+    /// the quota has no room for one entry, it stays in memory.
     ///
     /// # Errors
     ///
-    /// As of [`open`](Self::open), as far as an operator has to put something right.
+    /// As of [`open`](Self::open), for errors that an operator has to fix.
     pub fn open_even_without_disk(options: &CacheOptions) -> Result<Self, OpenError> {
         Self::open(options).or_else(|error| {
             let mut cache = Self::without_disk(Arc::new(RealDisk), options, error)?;
@@ -40,7 +40,7 @@ impl Cache {
         })
     }
 
-    /// A cache in memory for now, if that is what `error` calls for.
+    /// A cache in memory for now, if `error` is of the disk.
     pub(super) fn without_disk(
         disk: Arc<dyn Disk>,
         options: &CacheOptions,
@@ -50,7 +50,7 @@ impl Cache {
             return Err(error);
         }
         let mut shared = Shared::new(options, Arc::default(), Arc::default(), None);
-        // Without sizes there is nothing to wait for.
+        // Without valid sizes the folder can never open.
         let sizes = options.store().ok();
         shared.absence = sizes.map(|sizes| Absence::new(disk, sizes));
         shared.note_trouble(error.to_string(), None);
@@ -70,7 +70,7 @@ pub(super) struct Absence {
     missed: Mutex<Missed>,
 }
 
-/// What is to be made up for.
+/// What the folder missed while it could not be used.
 #[derive(Clone, Debug, Default)]
 struct Missed {
     /// Stored or removed.
@@ -99,7 +99,7 @@ impl Missed {
         }
     }
 
-    /// Supersedes and purges in a store that nobody looks into yet. Once more does no harm.
+    /// Supersedes and purges in a store without readers yet. Doing it twice does no harm.
     fn make_up(&self, writer: &mut Writer) {
         if self.everybody {
             writer.give_up_all();
@@ -118,7 +118,7 @@ impl Missed {
     }
 }
 
-/// A cache without a disk. While this is held, none comes.
+/// A cache without a disk. While this is held, the disk is not taken into use.
 pub(super) struct WithoutDisk<'a>(Option<MutexGuard<'a, Missed>>);
 
 impl WithoutDisk<'_> {
@@ -129,7 +129,7 @@ impl WithoutDisk<'_> {
         }
     }
 
-    /// Somebody is purged. Fails where there is a disk that does not hear of it yet.
+    /// Notes a purge. Fails if a disk exists that does not have the purge yet.
     pub(super) fn misses_purge(&mut self, whose: Whose<'_>) -> io::Result<()> {
         let Some(missed) = &mut self.0 else {
             return Ok(());
@@ -153,7 +153,7 @@ impl Absence {
 }
 
 impl Shared {
-    /// `None` when there is a disk.
+    /// `None` with a disk.
     pub(super) fn without_disk(&self) -> Option<WithoutDisk<'_>> {
         if self.writer.get().is_some() {
             return None;
@@ -163,12 +163,12 @@ impl Shared {
         self.writer.get().is_none().then_some(WithoutDisk(missed))
     }
 
-    /// Whether a disk is missing that may come.
+    /// Whether the disk is missing but may come.
     pub(super) fn is_disk_awaited(&self) -> bool {
         self.absence.is_some() && self.writer.get().is_none()
     }
 
-    /// Takes the folder in use, if it can be by now.
+    /// Takes the folder into use, if that works by now.
     pub(super) fn try_disk(&self) {
         if let Some(absence) = &self.absence
             && self.writer.get().is_none()
@@ -182,7 +182,7 @@ impl Shared {
     fn take_in_use(&self, absence: &Absence) -> Result<(), OpenError> {
         let Opened { store, damaged } = Store::open(Arc::clone(&absence.disk), &absence.options)?;
         let mut writer = Writer::new(store);
-        // Most of it while nobody waits, and durable before anybody relies on it.
+        // Most of it before any thread waits, and durable before any relies on it.
         let so_far = lock(&absence.missed).clone();
         so_far.make_up(&mut writer);
         writer.settle().map_err(StoreError::into_open_error)?;
@@ -200,7 +200,7 @@ impl Shared {
         self.is_in_trouble.store(false, Relaxed);
         *lock(&self.trouble) = None;
         tracing::info!("the data folder is in use: the disk takes entries");
-        // What came in the last moments; should it fail, the next write tries again.
+        // The purges and keys of the last moments; if this fails, the next write tries again.
         let settled = self.writer().map_or(Ok(()), |mut writer| writer.settle());
         settled.map_err(StoreError::into_open_error)
     }

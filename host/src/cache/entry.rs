@@ -1,4 +1,4 @@
-//! An entry as it is handed to whoever looked it up: the record's bytes and its times.
+//! An entry as a lookup returns it: the record's bytes and its times.
 
 use super::CacheKey;
 use crate::store::{NEVER, NewRecord, Place, Shape, tenant_of};
@@ -6,8 +6,8 @@ use bytes::Bytes;
 use std::fmt;
 
 /// A stored answer. A clone costs a reference count, and nothing is copied: metadata and
-/// payload are slices of the mapped segment, which they keep readable for as long as anyone
-/// holds them, also when the entry is evicted meanwhile.
+/// payload are slices of the mapped segment. They stay readable for as long as they are held, also
+/// when the entry is evicted meanwhile.
 #[derive(Clone)]
 pub struct Entry {
     /// Header, metadata, payload and padding.
@@ -38,7 +38,7 @@ impl Entry {
         }
     }
 
-    /// As it is to be written; the checksum is that of [`NewRecord::body_checksum`].
+    /// The record to write; the checksum comes from [`NewRecord::body_checksum`].
     pub(super) fn as_record<'a>(
         &'a self,
         key: &'a CacheKey,
@@ -55,7 +55,7 @@ impl Entry {
         )
     }
 
-    /// What was stored beside the payload.
+    /// The metadata stored beside the payload.
     pub fn metadata(&self) -> &[u8] {
         &self.record[self.shape.metadata()]
     }
@@ -74,7 +74,7 @@ impl Entry {
         self.shape.payload_bytes.into()
     }
 
-    /// What the entry takes in memory or on disk.
+    /// The size of the entry's record, in memory or on disk.
     pub(super) fn record_bytes(&self) -> u64 {
         self.shape.record_bytes()
     }
@@ -84,12 +84,12 @@ impl Entry {
         self.stored_at_ms
     }
 
-    /// From when on it is no answer any more; `None` is never.
+    /// When it expires, in milliseconds since 1970; `None` is never.
     pub fn expires_at_ms(&self) -> Option<u64> {
         Some(self.expires_at_ms).filter(|at| *at != NEVER)
     }
 
-    /// Whole seconds since it was stored, for the header `Age`; 0 when the clock was set back, which
+    /// Whole seconds since it was stored, for the header `Age`; 0 if the clock was set back, which
     /// makes it [expired](Self::is_expired).
     pub fn age_seconds(&self, now_ms: u64) -> u64 {
         now_ms.saturating_sub(self.stored_at_ms) / 1000
@@ -101,14 +101,14 @@ impl Entry {
         Some(at.saturating_sub(now_ms) / 1000)
     }
 
-    /// Whether it is no answer any more: its time is over, or it was stored later than now. The
-    /// clock was set back then, and would prolong its life by as much.
+    /// Whether it has expired: its time is over, or it was stored later than now. In that case the
+    /// clock was set back, and would prolong its life by as much.
     pub fn is_expired(&self, now_ms: u64) -> bool {
         now_ms >= self.expires_at_ms || self.is_from_the_future(now_ms)
     }
 
-    /// Whether it was stored later than now. No tolerance: whoever finds an entry has read the
-    /// clock after it was stored, or loses no more than a hit of the same millisecond.
+    /// Whether it was stored later than now. No tolerance: a lookup that read the clock before the
+    /// insert loses at most a hit of the same millisecond.
     pub(super) fn is_from_the_future(&self, now_ms: u64) -> bool {
         self.stored_at_ms > now_ms
     }
@@ -120,7 +120,7 @@ impl Entry {
 }
 
 impl fmt::Debug for Entry {
-    /// Without contents: an answer is nothing for a log.
+    /// Without contents: answers do not belong in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry")
             .field("metadata_bytes", &self.shape.metadata_bytes)

@@ -1,5 +1,5 @@
-//! Makes durable what was stored, in its own time: after an interval, or when the bell rings
-//! because much has come together. Until there is a disk, looks whether it has come.
+//! The flusher makes entries durable: after an interval, or when the bell rings because many bytes
+//! wait. Until the disk can be used, it tries to open the folder.
 //!
 //! One thread for each cache on a disk; it ends with the last clone of the cache.
 
@@ -19,7 +19,7 @@ use std::time::Duration;
 pub(super) struct Bell {
     call: Mutex<Call>,
     called: Condvar,
-    /// So that whoever rings a bell that rings already takes no lock.
+    /// Lets a second ring return without the lock.
     rings: AtomicBool,
 }
 
@@ -70,7 +70,7 @@ impl Bell {
     }
 }
 
-/// The thread. Dropping this ends it, after what it is at.
+/// The flusher thread. Dropping this ends it, after its current work.
 #[derive(Debug)]
 pub(super) struct Flusher {
     bell: Arc<Bell>,
@@ -89,7 +89,7 @@ impl Flusher {
             };
             while !shared.bell.wait(until_next()) {
                 shared.try_disk();
-                // Noted as trouble, and told to whoever syncs next.
+                // Noted as trouble, and returned to the next sync.
                 let _ = shared.flush(None, Told::Nobody);
             }
         };
@@ -105,13 +105,13 @@ impl Drop for Flusher {
     fn drop(&mut self) {
         self.bell.call(Call::Stop);
         if let Some(thread) = self.thread.take() {
-            // It panics only by a bug of ours, and then there is nothing to be done about it.
+            // The thread panics only by a bug of ours; nothing can be done about that here.
             let _ = thread.join();
         }
     }
 }
 
-/// Who hears of a sync that failed.
+/// Whether the caller learns of a failed sync.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
     Caller,
@@ -119,17 +119,17 @@ pub(super) enum Told {
 }
 
 impl Shared {
-    /// Makes everything durable that was stored before, or at least all up to an operation. When
-    /// `told` is nobody, whoever syncs next hears of a failure.
+    /// Makes all earlier inserts durable, or at least those up to an operation. With
+    /// [`Told::Nobody`], the next sync returns a failure.
     pub(super) fn flush(&self, until: Option<Ticket>, told: Told) -> io::Result<()> {
         // One sync at a time: a second caller must not return before the first one's is done.
         let _no_other = lock(&self.syncing);
-        // Somebody else may have done it, or failed and noted it, while this one waited.
+        // Another thread may have synced, or failed and noted it, while this one waited.
         if until.is_some_and(|until| self.queue.is_synced(until)) {
             return Ok(());
         }
         let Some(mut writer) = self.writer() else {
-            // Without a disk for good, nobody expects more than memory.
+            // A cache in memory alone promises no durability.
             let trouble = lock(&self.trouble);
             let reason = trouble.as_ref().map(|trouble| trouble.reason.clone());
             return reason.map_or(Ok(()), |reason| Err(io::Error::other(reason)));
@@ -184,7 +184,7 @@ impl Shared {
     /// The same for all up to an operation.
     pub(super) fn wait_for_ticket(&self, last: Ticket) {
         if !self.has_thread.load(Relaxed) {
-            // Noted as trouble, which it is; what was stored can still be served.
+            // The failure is noted as trouble; stored entries can still be served.
             let _ = self.flush(Some(last), Told::Nobody);
         } else if !self.queue.wait_synced(last) {
             self.counters.store_errors.fetch_add(1, Relaxed);

@@ -1,4 +1,4 @@
-//! The key of an entry: who asks, in which namespace, for what.
+//! The key of an entry: tenant, namespace and digest.
 
 use blake3::Hasher;
 use blake3::hazmat::{ContextKey, HasherExt, hash_derive_key_context};
@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 const ENTRY_CONTEXT: &str = "reflex-edge entry v1";
 
-/// Hashed once, for a key is made for each lookup.
+/// Hashed once, because each lookup makes a key.
 static ENTRY_CONTEXT_KEY: LazyLock<ContextKey> =
     LazyLock::new(|| hash_derive_key_context(ENTRY_CONTEXT));
 
@@ -47,7 +47,7 @@ impl CacheKey {
 }
 
 impl fmt::Debug for CacheKey {
-    /// Without the bytes: with a guessable prompt they would give it away.
+    /// Without the bytes: they would reveal a guessable prompt.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CacheKey(..)")
     }

@@ -1,8 +1,8 @@
 //! L1: the exact-match index in memory, 32-byte hash to payload handle, over moka.
 //!
-//! [`L1Cache`] is for whoever brings payloads of their own, with prompts and any handle. It knows
+//! [`L1Cache`] is for programs with payloads of their own: it takes prompts and any handle, and has
 //! no disk and no expiry. [`Cache`](super::Cache) does not use it: moka takes some 370 bytes for
-//! each entry, and the store must be told of each that leaves.
+//! each entry, and the store must learn of each eviction.
 
 use super::entry::Entry;
 use crate::store::KeyState;
@@ -15,8 +15,8 @@ use std::sync::Arc;
 /// Entries that [`L1Cache::new`] holds.
 const ENTRIES_MAX_DEFAULT: u64 = 10_000;
 
-/// What an entry costs in memory beyond its payload, by measurement, rounded up. Weighed in,
-/// so that very small payloads cannot make very many entries.
+/// Memory of an entry beyond its payload, measured and rounded up. It is part of the weight, so
+/// that very small payloads cannot make very many entries.
 const OVERHEAD_BYTES: u64 = 400;
 
 const TENANT_PROMPT_CONTEXT: &str = "reflex-edge l1 tenant prompt v1";
@@ -33,9 +33,9 @@ pub fn hash_prompt(prompt: &str) -> [u8; 32] {
     *blake3::hash(prompt.as_bytes()).as_bytes()
 }
 
-/// The hash of a prompt of one tenant: BLAKE3 in its key derivation mode over the tenant and
-/// the prompt, each with its length before it. Never that of another tenant, nor that of
-/// [`hash_prompt`] for any prompt.
+/// The hash of a prompt of one tenant: BLAKE3 in its key derivation mode over the tenant and the
+/// prompt, each with its length before it. It differs from the hashes of other tenants, and from
+/// [`hash_prompt`] of any prompt.
 ///
 /// ```
 /// use reflex_host::cache::{hash_prompt, hash_tenant_prompt};
@@ -52,7 +52,7 @@ pub fn hash_tenant_prompt(tenant: &[u8], prompt: &str) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// What became of a request, as the header `x-reflex-status` says it.
+/// The outcome of a request, as the header `x-reflex-status` says it.
 ///
 /// ```
 /// use reflex_host::cache::ReflexStatus;
@@ -66,13 +66,13 @@ pub fn hash_tenant_prompt(tenant: &[u8], prompt: &str) -> [u8; 32] {
 pub enum ReflexStatus {
     /// Answered by an entry with exactly this key.
     HitL1Exact,
-    /// Answered by an entry that means the same. Nothing gives this yet.
+    /// Answered by an entry of the same meaning. Not in use yet.
     HitL2Semantic,
-    /// Answered by such an entry after a check. Nothing gives this yet.
+    /// Answered by such an entry after a check. Not in use yet.
     HitL3Verified,
     /// Looked for, but not there.
     Miss,
-    /// Not looked for: the request is none that may be answered from the cache.
+    /// Not looked up: the request may not be answered from the cache.
     Bypass,
 }
 
@@ -139,21 +139,21 @@ impl<H: AsRef<[u8]>> L1LookupResult<H> {
     }
 }
 
-/// What an [`L1Cache`] is bounded by. Beyond the bound, the entries least worth keeping go.
+/// The bound of an [`L1Cache`]. Past it, the entries least worth keeping are evicted.
 pub enum L1Bound<H> {
-    /// So many entries.
+    /// The number of entries.
     Entries(u64),
     /// The weights of all entries together. An entry heavier than `max` is not kept.
     Weight {
         /// The sum that is not exceeded.
         max: u64,
-        /// What one handle weighs.
+        /// The weight of a handle.
         weigh: Box<dyn Fn(&H) -> u32 + Send + Sync>,
     },
 }
 
 impl<H: AsRef<[u8]>> L1Bound<H> {
-    /// So many bytes, of payload and of what an entry itself takes (400 bytes).
+    /// Bounds the bytes: those of payloads, and 400 for each entry.
     pub fn bytes(bytes_max: u64) -> Self {
         Self::Weight {
             max: bytes_max,
@@ -191,7 +191,7 @@ impl<H> fmt::Debug for L1Bound<H> {
 /// assert_eq!(hit.hash(), &hash);
 /// assert!(l1.lookup("what is 2+2?").is_none());
 ///
-/// // One tenant's entries are not another's, nor everybody's.
+/// // Tenants share no entries, also not with the lookups without a tenant.
 /// l1.insert_for_tenant(b"alice", "What is 2+2?", "four".into());
 /// assert!(l1.lookup_for_tenant(b"bob", "What is 2+2?").is_none());
 /// ```
@@ -235,7 +235,7 @@ impl<H: Clone + Send + Sync + 'static> L1Cache<H> {
     /// assert_eq!(&**l1.lookup("question").expect("inserted").handle(), "answer");
     /// ```
     pub fn with_bound(bound: L1Bound<H>) -> Self {
-        // moka's default, TinyLFU: what is asked for often stays, whatever passes by once.
+        // moka's default, TinyLFU: entries in frequent use stay, also during scans.
         let builder = moka::sync::Cache::builder().eviction_policy(EvictionPolicy::tiny_lfu());
         let builder = match bound {
             L1Bound::Entries(max) => builder.max_capacity(max),
@@ -267,8 +267,7 @@ impl<H: Clone + Send + Sync + 'static> L1Cache<H> {
         })
     }
 
-    /// Stores the handle for a prompt, in place of the one before, and returns the prompt's
-    /// hash.
+    /// Stores the handle for a prompt, in place of an older one, and returns the prompt's hash.
     pub fn insert(&self, prompt: &str, handle: H) -> [u8; 32] {
         let hash = hash_prompt(prompt);
         self.insert_by_hash(hash, handle);
@@ -282,7 +281,7 @@ impl<H: Clone + Send + Sync + 'static> L1Cache<H> {
         hash
     }
 
-    /// Stores the handle for a hash, in place of the one before.
+    /// Stores the handle for a hash, in place of an older one.
     pub fn insert_by_hash(&self, hash: [u8; 32], handle: H) {
         self.entries.insert(hash, handle);
     }
@@ -302,13 +301,13 @@ impl<H: Clone + Send + Sync + 'static> L1Cache<H> {
         self.remove(&hash_tenant_prompt(tenant, prompt))
     }
 
-    /// How many entries there are. Inserts and removals of the last moment may not be counted
-    /// yet; [`run_pending_tasks`](Self::run_pending_tasks) counts them.
+    /// The number of entries. Inserts and removals of the last moment may not be counted yet;
+    /// [`run_pending_tasks`](Self::run_pending_tasks) counts them.
     pub fn len(&self) -> u64 {
         self.entries.entry_count()
     }
 
-    /// Whether there are none, with the same reservation as [`len`](Self::len).
+    /// Whether [`len`](Self::len) is 0, with the same reservation.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -318,22 +317,22 @@ impl<H: Clone + Send + Sync + 'static> L1Cache<H> {
         self.entries.invalidate_all();
     }
 
-    /// Whether there is an entry for a hash. Does not count as a use of it.
+    /// Whether a hash has an entry. Does not count as a use of it.
     pub fn contains_hash(&self, hash: &[u8; 32]) -> bool {
         self.entries.contains_key(hash)
     }
 
-    /// Whether there is an entry for a prompt. Does not count as a use of it.
+    /// Whether a prompt has an entry. Does not count as a use of it.
     pub fn contains_prompt(&self, prompt: &str) -> bool {
         self.contains_hash(&hash_prompt(prompt))
     }
 
-    /// Whether there is an entry for a tenant's prompt. Does not count as a use of it.
+    /// Whether a tenant's prompt has an entry. Does not count as a use of it.
     pub fn contains_prompt_for_tenant(&self, tenant: &[u8], prompt: &str) -> bool {
         self.contains_hash(&hash_tenant_prompt(tenant, prompt))
     }
 
-    /// Does now what is otherwise done along with later calls: evicting, counting.
+    /// Evicts and counts now, instead of along with later calls.
     pub fn run_pending_tasks(&self) {
         self.entries.run_pending_tasks();
     }
@@ -345,7 +344,7 @@ impl<H: Clone + Send + Sync + 'static> L1Cache<H> {
 }
 
 impl<H: Clone + Send + Sync + 'static> fmt::Debug for L1Cache<H> {
-    /// The keys are shown to nobody: with a guessable prompt they would give it away.
+    /// Hides the keys: the hash of a guessable prompt would reveal it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("L1Cache")
             .field("len", &self.len())
@@ -390,7 +389,7 @@ impl Default for L1CacheHandle {
 }
 
 impl<H> L1CacheHandle<H> {
-    /// How many handles of this cache there are, this one included.
+    /// The number of handles of this cache, this one included.
     pub fn strong_count(&self) -> usize {
         Arc::strong_count(&self.0)
     }
@@ -493,7 +492,7 @@ mod tests {
         assert_eq!(filled(L1Cache::with_bytes_capacity(bytes), &[0; 1000]), 100);
         // Payloads without a byte have their weight too.
         assert!(filled(L1Cache::with_bytes_capacity(bytes), b"") < 500);
-        // What is heavier than everything allowed is not kept.
+        // A payload heavier than the bound is not kept.
         assert_eq!(filled(L1Cache::with_bytes_capacity(1000), &[0; 1000]), 0);
     }
 

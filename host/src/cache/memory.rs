@@ -3,13 +3,12 @@
 //!
 //! ```text
 //! find   ─► entries (papaya: key ─► Entry, no lock)
-//!              └ one of SAMPLED reads ─► policy (moka: key ─► weight), which says who leaves
+//!              └ one of SAMPLED reads ─► policy (moka: key ─► weight), which evicts
 //! insert ─► entries, policy
 //! ```
 //!
-//! moka alone would do, but takes a lock's worth of time for each read and, every 64 reads,
-//! the time to digest them, on the reader's thread. What is asked for often is seen to be so
-//! in a sample, too.
+//! moka alone would take a lock's worth of time for each read, and every 64 reads the time to
+//! process them, on the reader's thread. A sample also shows which entries are asked for often.
 
 use super::entry::Entry;
 use crate::store::{ALIGN, KeyState};
@@ -19,22 +18,22 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// One of so many reads is passed on to the policy.
+/// One in this many reads is passed on to the policy.
 const SAMPLED: u64 = 16;
 
-/// Entries in memory, within a bound of bytes and the entry that is just put in.
+/// Entries in memory, within a bound of bytes plus the newest entry.
 pub(super) struct Memory {
     bytes_max: u64,
     entries: Arc<Entries>,
     policy: moka::sync::Cache<[u8; 32], u32, KeyState>,
-    /// Whether there ever was one, so that a lookup of a sound cache need not look here.
+    /// Whether it ever had an entry, so that lookups of a healthy cache skip it.
     is_used: AtomicBool,
 }
 
 struct Entries {
     entries: papaya::HashMap<[u8; 32], Entry, KeyState>,
     payload_bytes: AtomicU64,
-    /// What they take, in bytes of memory.
+    /// The memory of all entries, in bytes.
     record_bytes: AtomicU64,
     evictions: AtomicU64,
 }
@@ -48,12 +47,12 @@ impl Memory {
             record_bytes: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
         });
-        // Weighed in units of ALIGN, so that the largest record fits moka's u32. No entry
-        // weighs less than its share of entries_max, and so there are no more than that.
+        // Weighed in units of ALIGN, so that the largest record fits moka's u32. Each entry weighs
+        // at least its share of entries_max, which bounds the number of entries.
         let max = bytes_max / ALIGN;
         let least = u32::try_from(max / entries_max.max(1)).unwrap_or(u32::MAX);
         let policy = moka::sync::Cache::builder()
-            // LRU: a new answer always comes in, as its caller was told.
+            // LRU: a new answer is always kept, as its caller expects.
             .eviction_policy(EvictionPolicy::lru())
             .max_capacity(max)
             .weigher(move |_: &[u8; 32], weight: &u32| least.max(*weight))
@@ -83,7 +82,7 @@ impl Memory {
         Some(entry)
     }
 
-    /// The entry of a key, and nobody notices.
+    /// The entry of a key, without telling the policy.
     pub(super) fn peek(&self, key: &[u8; 32]) -> Option<Entry> {
         if !self.is_used.load(Relaxed) {
             return None;
@@ -103,16 +102,16 @@ impl Memory {
         if let Some(old) = entries.entries.pin().insert(*key, entry) {
             entries.leaves(old);
         }
-        // In this order, and in the other one when removing: whatever else happens at the same
-        // time, no entry is left that the policy does not know and would never let go.
+        // In this order, and in the reverse when removing: so no concurrent call leaves an entry
+        // that the policy does not know and would never evict.
         self.policy.insert(*key, weight);
-        // The policy would let go of others when it has a batch of news, up to 64 entries later.
+        // The policy would evict others only with its next batch, up to 64 entries later.
         if bytes > self.bytes_max {
             self.settle();
         }
     }
 
-    /// Removes the entry of a key; whether there was one.
+    /// Removes the entry of a key; whether it existed.
     pub(super) fn remove(&self, key: &[u8; 32]) -> bool {
         if !self.is_used.load(Relaxed) {
             return false;
@@ -129,7 +128,7 @@ impl Memory {
         }
     }
 
-    /// Lets those go for which there is no room. Otherwise done along with later calls.
+    /// Evicts the entries past the bounds now, instead of along with later calls.
     pub(super) fn settle(&self) {
         self.policy.run_pending_tasks();
     }
@@ -143,7 +142,7 @@ impl Memory {
         self.entries.payload_bytes.load(Relaxed)
     }
 
-    /// What all entries together take, in bytes of memory.
+    /// The memory of all entries, in bytes.
     #[cfg(test)]
     pub(super) fn record_bytes(&self) -> u64 {
         self.entries.record_bytes.load(Relaxed)

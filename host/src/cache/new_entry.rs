@@ -3,7 +3,7 @@
 use super::CacheKey;
 use std::{error, fmt};
 
-/// Metadata is status and headers; whoever needs more than this has a payload.
+/// Metadata is status and headers; anything longer belongs into the payload.
 pub const METADATA_BYTES_MAX: usize = 64 << 10;
 
 /// An entry to store.
@@ -11,16 +11,16 @@ pub const METADATA_BYTES_MAX: usize = 64 << 10;
 pub struct NewEntry<'a> {
     /// Its key; an entry of the same key is superseded.
     pub key: &'a CacheKey,
-    /// Whose it is; stored with it, not looked at.
+    /// Its tenant; stored with it, not looked at.
     pub tenant: &'a [u8; 32],
     /// Stored with the payload, not looked at; at most [`METADATA_BYTES_MAX`].
     pub metadata: &'a [u8],
     /// At most [`CacheOptions::entry_bytes_max`](super::CacheOptions::entry_bytes_max).
     pub payload: &'a [u8],
-    /// When it was new, in milliseconds since 1970: now, or earlier for what comes from another
-    /// cache.
+    /// When the answer was made, in milliseconds since 1970: now, or earlier if it comes from
+    /// another cache.
     pub now_ms: u64,
-    /// How long it is an answer, from then on; `None` is for ever.
+    /// How long it lives from then on; `None` is for ever.
     pub ttl_ms: Option<u64>,
 }
 
@@ -32,10 +32,10 @@ pub enum InsertError {
     PayloadTooLarge(u64),
     /// The metadata is longer than this limit.
     MetadataTooLarge(u64),
-    /// The disk does not keep up: as much waits to be written as may. Trying again later may
-    /// help; the answer is no worse for not being kept.
+    /// The disk does not keep up: the queue is full. Trying again later may help; the answer itself
+    /// can be used.
     QueueFull,
-    /// A purge covers the entry that began after it was asked for.
+    /// A purge covers the entry, and began after the entry was asked for.
     Purged,
 }
 

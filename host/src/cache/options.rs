@@ -6,34 +6,33 @@ use crate::store::{
 };
 use std::path::PathBuf;
 
-/// Each segment keeps a file open, of which a process usually may have 1024. So segments are
-/// longer when there would be more than this; beyond half a terabyte there are more, and the
-/// limit has to be raised.
+/// Each segment keeps a file open, and a process usually may open 1024. Segments grow longer to
+/// stay below this number; beyond half a terabyte it is exceeded, and the limit has to be raised.
 const SEGMENTS_MAX: u64 = 512;
 
-/// When what was stored is durable: survives a loss of power. It survives the end of the process
-/// as soon as it is written, a moment after it is stored; a process that ends of its own accord
-/// first writes what waits.
+/// When an entry is durable: survives a loss of power. It survives the end of the process as soon
+/// as it is written, a moment after it is stored; a process that ends normally first writes all
+/// waiting entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// When the operating system gets to it, as a rule within half a minute, or when
     /// [`Cache::sync`](super::Cache::sync) was called.
     Os,
-    /// So much later, or when so much has come together.
+    /// After this time, or when this many bytes wait.
     Interval {
         /// In milliseconds; at least 1.
         ms: u64,
         /// In bytes.
         bytes: u64,
     },
-    /// Before the insert or the removal returns. Those that come at the same time wait for the
-    /// medium together, at most a second. When it fails or takes longer, the entry is stored all
-    /// the same, and the failure is seen in [`Stats`](super::Stats).
+    /// Before the insert or the removal returns. Concurrent calls wait for the medium together, at
+    /// most a second. If it fails or takes longer, the entry is still stored, and
+    /// [`Stats`](super::Stats) shows the failure.
     EveryInsert,
 }
 
 impl Default for Durability {
-    /// A second or 8 MiB: what a provider can be asked again for.
+    /// A second or 8 MiB: a provider can be asked again for this much.
     fn default() -> Self {
         Self::Interval {
             ms: 1000,
@@ -47,10 +46,11 @@ impl Default for Durability {
 pub struct CacheOptions {
     /// The data folder, made when absent. One process uses it at a time.
     pub data_dir: PathBuf,
-    /// What the segments together may occupy on disk.
+    /// Upper bound of all segments on disk.
     pub disk_bytes_max: u64,
-    /// What entries in memory may take: all entries of [`Cache::in_memory`](super::Cache::in_memory), and those of a
-    /// cache whose disk is in trouble.
+    /// Upper bound of entries in memory: all entries of
+    /// [`Cache::in_memory`](super::Cache::in_memory), and those of a cache whose disk is in
+    /// trouble.
     pub memory_bytes_max: u64,
     /// The longest payload that is stored.
     pub entry_bytes_max: u64,
@@ -59,10 +59,10 @@ pub struct CacheOptions {
     /// The most entries that are kept, whatever their size: each takes some 400 bytes of
     /// memory beside its payload.
     pub entries_max: u64,
-    /// For how many seconds after its expiry an entry is kept like any other, for whoever has a
-    /// use for [`Lookup::Stale`](super::Lookup::Stale). Then it goes when room is made.
+    /// For how many seconds after its expiry an entry is kept like any other, for
+    /// [`Lookup::Stale`](super::Lookup::Stale). After that, making room removes it.
     pub stale_seconds_max: u64,
-    /// When what was stored survives a loss of power.
+    /// When an entry survives a loss of power.
     pub durability: Durability,
 }
 
@@ -72,7 +72,7 @@ impl Default for CacheOptions {
             data_dir: "reflex-data".into(),
             // A million answers of 4 KiB, and small enough for the system disk of an edge node.
             disk_bytes_max: 4 << 30,
-            // What a daemon may grow by, unasked, when its disk fails.
+            // A daemon grows by this much when its disk fails.
             memory_bytes_max: 256 << 20,
             // Longer than any text that a model writes; generated images fit too.
             entry_bytes_max: 16 << 20,
@@ -87,8 +87,8 @@ impl Default for CacheOptions {
 }
 
 impl CacheOptions {
-    /// What the store is told: segments no larger than the quota suggests, but large enough
-    /// for the largest entry.
+    /// The store's options: segments no larger than the quota suggests, but large enough for the
+    /// largest entry.
     pub(super) fn store(&self) -> Result<StoreOptions, OpenError> {
         let record_max = (HEADER_BYTES + METADATA_BYTES_MAX) as u64
             + self.entry_bytes_max.min(SEGMENT_BYTES_LIMIT);

@@ -1,13 +1,16 @@
-//! Which purges there were, so that nothing that was begun before one is stored after it.
+//! The purges so far, so that no fill from before a purge is stored after it.
 //!
 //! ```text
 //! begin to fetch ─► now: a Mark        …        hold ─► is anything purged since? ─► insert
 //!                              purge: count + 1, noted ─► entries go ─► count + 1 ─► listeners
 //! ```
 //!
-//! A removal of one entry is a purge of that entry. A purge waits for those who hold; so whoever
-//! stores while it holds is either overtaken by the purge, which then removes what was stored, or
-//! sees it.
+//! An entry that replaces a live one is noted, too: edges drop their copies of the older one. A
+//! replacement keeps nothing else from being stored.
+//!
+//! A removal of one entry is a purge of that entry. A purge waits for every hold. So an insert
+//! under a hold either sees the purge, or ends before it, and the purge then removes what was
+//! stored.
 
 use super::key::CacheKey;
 use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -15,23 +18,27 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, PoisonError, Weak};
 
-/// So many purges are remembered, at some 80 bytes each. Whoever began before the oldest of them
+/// Bound of the remembered purges, at some 80 bytes each. A fill from before the oldest of them
 /// counts as purged: that costs a miss.
 const PURGES_MAX: usize = 4096;
 
-/// What a purge is about.
+/// Replacements that are remembered, at some 40 bytes each. An edge that has missed more drops all
+/// its copies.
+const REPLACED_MAX: usize = 4096;
+
+/// The subject of a purge.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Purged {
     /// Everything.
     All,
-    /// What this tenant has stored.
+    /// All entries of this tenant.
     Tenant([u8; 32]),
     /// One entry, whether it was there or not.
     Entry(CacheKey),
 }
 
 impl Purged {
-    /// Whether an entry of that key and tenant is among what is purged.
+    /// Whether it covers an entry of that key and tenant.
     pub fn covers(&self, key: &CacheKey, tenant: &[u8; 32]) -> bool {
         match self {
             Self::All => true,
@@ -42,7 +49,7 @@ impl Purged {
 }
 
 impl fmt::Debug for Purged {
-    /// Without key and tenant: they are nothing for a log.
+    /// Without key and tenant: they do not belong in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::All => "All",
@@ -57,14 +64,20 @@ impl fmt::Debug for Purged {
 pub struct Mark(u64);
 
 impl Mark {
-    /// The moment after so many beginnings and ends, as [`Purges::count`] tells them.
+    /// The moment at this [`Purges::count`] of beginnings and ends.
     #[cfg(any(feature = "serve", test))]
     pub(crate) fn at(count: u64) -> Self {
         Self(count)
     }
+
+    /// So many beginnings, ends and replacements there had been.
+    #[cfg(feature = "serve")]
+    pub(crate) fn count(self) -> u64 {
+        self.0
+    }
 }
 
-/// What a purge was about, for those who keep copies and know entries by tenant and digest.
+/// What is no answer any more, for edges, which know entries by tenant and digest.
 #[cfg(any(feature = "serve", test))]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gone {
@@ -73,9 +86,16 @@ pub(crate) enum Gone {
     Digest([u8; 32]),
 }
 
-/// Gone of each purge when it is done.
+/// What is gone since a mark, and the mark up to which that is complete; `None` is up to now.
+#[cfg(any(feature = "serve", test))]
+pub(crate) struct GoneSince {
+    pub(crate) gone: Vec<Gone>,
+    pub(crate) up_to: Option<Mark>,
+}
+
+/// Called after each purge.
 pub trait PurgeListener: Send + Sync {
-    /// Nobody finds any more what was there before.
+    /// Called once no lookup finds the purged entries any more.
     fn purged(&self, what: &Purged);
 }
 
@@ -98,6 +118,10 @@ struct Log {
     forgotten_end: u64,
     /// How many of those have not ended.
     forgotten_open: usize,
+    /// Digests of entries that were replaced, each with the count after that, in order.
+    replaced: VecDeque<(u64, [u8; 32])>,
+    /// The count at the newest one that is not remembered any more.
+    forgotten_replaced: u64,
 }
 
 /// A purge, and the counts at its beginning and at its end.
@@ -137,6 +161,16 @@ impl Log {
         self.count
     }
 
+    fn replace(&mut self, digest: [u8; 32]) {
+        self.count += 1;
+        self.replaced.push_back((self.count, digest));
+        if self.replaced.len() > REPLACED_MAX
+            && let Some((at, _)) = self.replaced.pop_front()
+        {
+            self.forgotten_replaced = at;
+        }
+    }
+
     fn end(&mut self, at: u64) {
         self.count += 1;
         match self.begun.binary_search_by_key(&at, |begun| begun.at) {
@@ -150,12 +184,12 @@ impl Log {
 }
 
 impl Purges {
-    /// To be compared with later. What is begun now has met no purge yet.
+    /// The current mark, to compare with later.
     pub fn now(&self) -> Mark {
         Mark(self.read().count)
     }
 
-    /// The number of beginnings and ends of purges so far.
+    /// The number of beginnings and ends of purges so far, and of replacements.
     pub fn count(&self) -> u64 {
         self.read().count
     }
@@ -165,20 +199,22 @@ impl Purges {
         self.read().has_met(key, tenant, since)
     }
 
-    /// Keeps purges from beginning, for as long as it takes to look and then to store. Meanwhile
-    /// purge nothing, and take no lock that others hold while they look here: either would wait
-    /// for itself.
+    /// Keeps purges from beginning between the check and the insert. Meanwhile the caller must not
+    /// purge, and must not take a lock that other threads hold while they call this: either would
+    /// deadlock.
     pub fn hold(&self) -> Held<'_> {
         Held(self.read())
     }
 
-    /// What was purged, or is being purged, by purges that had not ended at that mark: what was read
-    /// then may be from before them. Each once, at most `most`; `None` when there is more, when it
-    /// is not known, or when it is everything.
+    /// The subjects of the purges that had not ended at that mark, since copies read then may be from
+    /// before them, and what was replaced since. Each subject once, at most `most`: of more
+    /// replacements the first ones. `None` if there are more purges, if one is unknown, or if
+    /// everything was purged.
     #[cfg(any(feature = "serve", test))]
-    pub(crate) fn gone_since(&self, mark: Mark, most: usize) -> Option<Vec<Gone>> {
+    pub(crate) fn gone_since(&self, mark: Mark, most: usize) -> Option<GoneSince> {
         let log = self.read();
-        if mark.0 > log.count || log.forgotten_open > 0 || log.forgotten_end > mark.0 {
+        let forgotten = log.forgotten_end.max(log.forgotten_replaced);
+        if mark.0 > log.count || log.forgotten_open > 0 || forgotten > mark.0 {
             return None;
         }
         let mut told = Vec::new();
@@ -197,10 +233,35 @@ impl Purges {
             }
             told.push(what);
         }
-        Some(told)
+        let first = log.replaced.partition_point(|(at, _)| *at <= mark.0);
+        let mut known = mark;
+        for (at, digest) in log.replaced.range(first..) {
+            let what = Gone::Digest(*digest);
+            if !told.contains(&what) {
+                if told.len() == most {
+                    // Purges alone may fill it: then nothing is known of any further moment.
+                    return (known > mark).then_some(GoneSince {
+                        gone: told,
+                        up_to: Some(known),
+                    });
+                }
+                told.push(what);
+            }
+            known = Mark(*at);
+        }
+        Some(GoneSince {
+            gone: told,
+            up_to: None,
+        })
     }
 
-    /// From now on the listener is told of each purge, as long as it lives.
+    /// An entry whose key was made of this digest was stored in place of one that was still an
+    /// answer.
+    pub(super) fn note_replaced(&self, digest: [u8; 32]) {
+        self.write().replace(digest);
+    }
+
+    /// Calls the listener for each purge from now on, as long as it lives.
     pub fn listen(&self, listener: &Arc<impl PurgeListener + 'static>) {
         let listener: Weak<dyn PurgeListener> = Arc::downgrade(listener) as _;
         let mut listeners = lock(&self.listeners);
@@ -231,7 +292,7 @@ impl Purges {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Log> {
-        // What is changed under this lock is whole between any two statements.
+        // A panic under this lock leaves the log consistent: each statement does.
         self.log.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -327,6 +388,7 @@ mod tests {
         let told = |mark| {
             let told = purges.gone_since(mark, 2);
             told.map(|told| {
+                let told = told.gone;
                 let what = |told: &Gone| match told {
                     Gone::Tenant(tenant) => format!("t{}", tenant[0]),
                     Gone::Digest(digest) => format!("d{}", digest[0]),
@@ -345,7 +407,7 @@ mod tests {
             check(start, Some("d5"));
             check(during, Some("d5"));
         });
-        // What was read while it went on may be from before it.
+        // A copy read during the purge may be from before it.
         check(during, Some("d5"));
         check(purges.now(), Some(""));
         purges.note_named(Purged::Entry(KEY), Some(DIGEST), || ());
@@ -356,14 +418,14 @@ mod tests {
         purges.note(Purged::Tenant([4; 32]), || ());
         check(start, None);
         check(middle, Some("t3 t4"));
-        // Nobody can tell which digest it was.
+        // Its digest is unknown.
         purges.note(Purged::Entry(OTHER), || ());
         check(middle, None);
         let late = purges.now();
         purges.note(Purged::All, || ());
         check(late, None);
         check(Mark::at(purges.count() + 1), None);
-        // More than is remembered, one of which goes on all the time.
+        // More purges than are remembered, one of which never ends meanwhile.
         let open = purges.now();
         purges.note_named(Purged::Entry(KEY), Some(DIGEST), || {
             for _ in 0..PURGES_MAX {
@@ -374,6 +436,61 @@ mod tests {
         });
         check(open, None);
         check(purges.now(), Some(""));
+    }
+
+    #[test]
+    fn what_was_replaced_is_told_bit_by_bit_and_purges_nothing() {
+        let purges = Purges::default();
+        let start = purges.now();
+        for number in 1..=5 {
+            purges.note_replaced([number; 32]);
+            purges.note_replaced([1; 32]);
+        }
+        assert!(!purges.has_met(&KEY, &TENANT, start));
+        let told = |since: Mark| {
+            let since = purges.gone_since(since, 2).expect("known");
+            let digest = |gone: &Gone| match gone {
+                Gone::Digest(digest) => digest[0],
+                Gone::Tenant(_) => panic!("a tenant"),
+            };
+            let gone: Vec<u8> = since.gone.iter().map(digest).collect();
+            (gone, since.up_to)
+        };
+        let mut known = start;
+        let mut heard = Vec::new();
+        while let (gone, Some(up_to)) = told(known) {
+            assert!(known < up_to && up_to < purges.now());
+            heard.extend(gone);
+            known = up_to;
+        }
+        heard.extend(told(known).0);
+        for number in 1..=5 {
+            assert!(heard.contains(&number), "{heard:?}");
+        }
+        assert_eq!(told(purges.now()), (vec![], None));
+        // A purge that is told along with it leaves room for one.
+        let mark = purges.now();
+        purges.note(Purged::Tenant(TENANT), || purges.note_replaced([7; 32]));
+        purges.note_replaced([8; 32]);
+        let since = purges.gone_since(mark, 2).expect("known");
+        assert!(since.gone.contains(&Gone::Tenant(TENANT)));
+        assert!(since.gone.contains(&Gone::Digest([7; 32])));
+        let since = purges.gone_since(since.up_to.expect("more"), 2);
+        assert!(since.expect("known").gone.contains(&Gone::Digest([8; 32])));
+    }
+
+    #[test]
+    fn replacements_that_are_not_remembered_any_more_are_anything() {
+        let purges = Purges::default();
+        let start = purges.now();
+        for _ in 0..REPLACED_MAX {
+            purges.note_replaced([1; 32]);
+        }
+        assert!(purges.gone_since(start, 2).is_some());
+        purges.note_replaced([1; 32]);
+        assert!(purges.gone_since(start, 2).is_none());
+        assert!(!purges.has_met(&KEY, &TENANT, start));
+        assert_eq!(purges.read().replaced.len(), REPLACED_MAX);
     }
 
     #[test]

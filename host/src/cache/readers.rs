@@ -1,5 +1,4 @@
-//! Lookups of those who must not wait for the disk: what an earlier process has stored is read by
-//! a thread that may.
+//! Lookups that must not wait for the disk: reader threads read the entries of an earlier process.
 //!
 //! ```text
 //! lookup_async ─► in memory, or nowhere ─► at once
@@ -7,8 +6,8 @@
 //!                                 └ the disk takes too long, or hangs ─► miss
 //! ```
 //!
-//! An entry is cold once in a process, so threads are started when they are wanted and leave when
-//! they are not. One of them never reads: it sees to it that nobody waits for too long.
+//! An entry is cold once in a process, so threads start when needed and end when idle. One of them
+//! never reads: it ends waits that take too long.
 
 use super::{Cache, CacheKey, Entry, Lookup, Use, lock};
 use crate::sync::{Condvar, Mutex, MutexGuard, thread};
@@ -19,26 +18,26 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
-/// The longest that a lookup waits for the disk. A provider is asked in less time than a disk
-/// needs that is slower than this.
+/// Upper bound of a lookup's wait for the disk. If the disk is slower than this, asking the
+/// provider is faster.
 const WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// Reads at once: as many as keep a disk busy.
 const READS_MAX: usize = 16;
 
-/// Those, and the one that looks at the clock.
+/// The readers, and the thread that looks at the clock.
 const THREADS_MAX: usize = READS_MAX + 1;
 
 /// Lookups that wait at once. Further ones are misses.
 pub(super) const WAITING_MAX: usize = 1024;
 
-/// After so long without a read a thread ends.
+/// A thread ends after this time without a read.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
 impl Cache {
-    /// As [`lookup`](Self::lookup), for async callers: what has to be fetched from disk first is
-    /// fetched by another thread. When that takes longer than a quarter of a second, or another
-    /// one that did still hangs, it is a miss. Works in any async runtime.
+    /// As [`lookup`](Self::lookup), for async callers: another thread reads from the disk if
+    /// needed. It is a miss if that takes longer than a quarter of a second, or if an earlier read
+    /// that did still hangs. Works in any async runtime.
     pub async fn lookup_async(&self, key: &CacheKey, now_ms: u64) -> Lookup {
         Lookup::of(self.find_async(key, Use::Hit).await, now_ms)
     }
@@ -72,14 +71,14 @@ struct Room {
 
 #[derive(Default)]
 struct Desk {
-    /// What is to be read; at most [`WAITING_MAX`].
+    /// Reads not begun yet; at most [`WAITING_MAX`].
     reads: VecDeque<Read>,
-    /// Who waits until when, in this order; at most [`WAITING_MAX`].
+    /// Waiting lookups by their deadline; at most [`WAITING_MAX`].
     waiting: VecDeque<(Instant, Arc<Waiting>)>,
     threads: usize,
-    /// Those of them that read.
+    /// Threads that read.
     busy: usize,
-    /// Those of them whose read took too long and still does.
+    /// Threads whose read is overdue.
     hanging: usize,
     /// Reads that took too long, or were not begun because others did.
     given_up: u64,
@@ -99,9 +98,9 @@ struct Waiting(Mutex<State>);
 
 #[derive(Debug)]
 enum State {
-    /// Nobody reads yet.
+    /// No thread reads yet.
     Queued(Option<Waker>),
-    /// Somebody reads.
+    /// A thread reads.
     Begun(Option<Waker>),
     Done(Option<Entry>),
     /// It took too long.
@@ -126,7 +125,7 @@ impl Waiting {
         }
     }
 
-    /// Whether somebody still waits.
+    /// Whether a lookup still waits.
     fn begin(&self) -> bool {
         let mut state = lock(&self.0);
         let State::Queued(waker) = &mut *state else {
@@ -142,7 +141,7 @@ impl Waiting {
 }
 
 impl Readers {
-    /// Has something read. `None` when it is not worth waiting for.
+    /// Queues a read. `None` if waiting for it is useless.
     fn begin(&self, what: Box<dyn FnOnce() -> Option<Entry> + Send>) -> Option<Arc<Waiting>> {
         let mut desk = lock(&self.0.desk);
         desk.forget_settled();
@@ -163,8 +162,8 @@ impl Readers {
         Some(waiting)
     }
 
-    /// Sees to it that there is a thread for one more read, and one for the clock, as far as there
-    /// may be. Whether there are enough for any read at all.
+    /// Starts a thread for one more read, and one for the clock, within the bounds. Whether the
+    /// threads can do any read at all.
     fn has_hands(&self, desk: &mut Desk) -> bool {
         let wanted = (desk.busy + desk.reads.len() + 2).min(THREADS_MAX);
         while desk.threads < wanted && self.start_thread().is_ok() {
@@ -179,7 +178,7 @@ impl Readers {
         thread.spawn(move || room.work()).map(drop)
     }
 
-    /// Lookups wait for so long from now on, those that wait already for no longer.
+    /// Sets the longest wait of lookups, and shortens the waits under way to it.
     #[cfg(test)]
     pub(super) fn wait_at_most(&self, most: Duration) {
         let mut desk = lock(&self.0.desk);
@@ -197,7 +196,7 @@ impl Readers {
         lock(&self.0.desk).given_up
     }
 
-    /// What there is to be said about the disk.
+    /// The disk's trouble, if any.
     pub(super) fn trouble(&self) -> Option<String> {
         let hanging = lock(&self.0.desk).hanging;
         (hanging > 0).then(|| "the disk hangs: a read does not come back".into())
@@ -212,7 +211,7 @@ impl Drop for Readers {
 }
 
 impl Room {
-    /// What a thread does.
+    /// The loop of each thread.
     fn work(&self) {
         let mut desk = lock(&self.desk);
         while !desk.is_over {
@@ -240,7 +239,7 @@ impl Room {
         desk.threads -= 1;
     }
 
-    /// Ends the wait of those who have waited for too long.
+    /// Ends the overdue waits.
     fn give_up_overdue<'a>(&'a self, mut desk: MutexGuard<'a, Desk>) -> MutexGuard<'a, Desk> {
         let now = Instant::now();
         loop {
@@ -294,13 +293,13 @@ impl std::fmt::Debug for Desk {
 }
 
 impl Read {
-    /// Reads, unless nobody waits any more; whether it came back too late.
+    /// Reads, if a lookup still waits; whether the read was overdue.
     fn run(self) -> bool {
         let Self { what, waiting } = self;
         if !waiting.begin() {
             return false;
         }
-        // What it holds of the cache is let go before anybody learns that it is done.
+        // Drop the references to the cache before the lookup learns the outcome.
         let entry = what();
         let mut state = lock(&waiting.0);
         let State::Begun(waker) = &mut *state else {

@@ -1,20 +1,20 @@
-//! What the cache counts, for the operator.
+//! The cache's counters, for the operator.
 
 use super::{Cache, Shared, lock};
 use crate::store::Place;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// What the cache counts. Counts of events begin at 0 when the process starts.
+/// The cache's counters. Counts of events begin at 0 when the process starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Entries held. Those of a purged tenant count until they are asked for or evicted.
+    /// Entries held. A purged tenant's entries count until they are asked for or evicted.
     pub entries: u64,
     /// Their payloads together.
     pub payload_bytes: u64,
-    /// What waits to be written, in bytes of memory.
+    /// Memory of the entries that wait to be written, in bytes.
     pub queued_bytes: u64,
-    /// What segments occupy, those included that are unlinked but still read.
+    /// Disk space of the segments, including unlinked ones that still have readers.
     pub disk_bytes: u64,
     /// The part of it that is unlinked but still read.
     pub pinned_bytes: u64,
@@ -53,7 +53,7 @@ pub(super) struct Counters {
     pub(super) corrupt: AtomicU64,
 }
 
-/// So often is counted again when something was written meanwhile. Then it is not exact.
+/// Bound of recounts when the writer wrote meanwhile. After that the count is not exact.
 const COUNTS_MAX: usize = 4;
 
 impl Cache {
@@ -61,7 +61,7 @@ impl Cache {
     pub fn stats(&self) -> Stats {
         let shared = &*self.shared;
         let counters = &shared.counters;
-        // moka lets go late otherwise, and whoever has just inserted an entry wants to see it.
+        // moka evicts late otherwise, and the count would miss the latest inserts.
         shared.memory.settle();
         let (entries, payload_bytes) = shared.contents();
         let queue = shared.queue.stats();
@@ -93,7 +93,7 @@ impl Cache {
 }
 
 impl Shared {
-    /// How many entries there are, and their payload bytes.
+    /// The number of entries, and their payload bytes.
     fn contents(&self) -> (u64, u64) {
         let (index, memory) = (&self.index, &self.memory);
         let written = || {

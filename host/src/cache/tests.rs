@@ -99,7 +99,7 @@ impl Props {
         paths
     }
 
-    /// Alters one byte of the first segment and returns what it was.
+    /// Alters one byte of the first segment and returns its old value.
     fn flip(&self, at: u64, with: u8) -> u8 {
         let file = OpenOptions::new()
             .read(true)
@@ -151,8 +151,8 @@ fn put_until(cache: &Cache, number: u64, version: u64, length: usize, ttl: Optio
     cache.insert(new).unwrap()
 }
 
-/// Which version of a key the cache answers with, if any. Whatever it answers with must be a
-/// version of this key, unaltered.
+/// The version of a key that the cache answers with, if any. It must be a version of this key,
+/// unaltered.
 #[track_caller]
 fn version(cache: &Cache, number: u64) -> Option<u64> {
     version_at(cache, number, NOW)

@@ -1,4 +1,4 @@
-//! What an operator does to a data folder: look at it, make it smaller, erase a tenant from it.
+//! An operator's work on a data folder: inspect it, compact it, erase a tenant from it.
 
 use super::{Cache, Shared, lock};
 use crate::store::{self, OpenError, RealDisk, StoreReport};
@@ -6,8 +6,8 @@ use std::io;
 use std::path::Path;
 
 impl StoreReport {
-    /// Looks at a data folder that nobody uses, and verifies every byte in it. Nothing is
-    /// changed. Reads all of it.
+    /// Inspects a data folder that no process uses, and verifies every byte in it. Changes nothing;
+    /// reads all of it.
     ///
     /// # Errors
     ///
@@ -19,26 +19,26 @@ impl StoreReport {
 }
 
 impl Cache {
-    /// Writes everything again that lives, durably, and removes the rest, segment by segment;
-    /// others can insert in between. Returns by how many bytes the store has become smaller.
-    /// Stops where there is no room for another segment within the quota: then little is dead.
+    /// Writes all live entries again, durably, and removes the rest, segment by segment; other
+    /// threads can insert in between. Returns by how many bytes the store has become smaller. Stops
+    /// when the quota has no room for another segment: then little is dead.
     ///
     /// # Errors
     ///
-    /// The disk refuses. What was done until then holds, and nothing is lost.
+    /// The disk fails. The work done until then holds, and nothing is lost.
     pub fn compact(&self, now_ms: u64) -> io::Result<u64> {
         let before = self.stats().disk_bytes;
         self.shared.rewrite(now_ms, false)?;
         Ok(before.saturating_sub(self.stats().disk_bytes))
     }
 
-    /// As [`purge_tenant`](Self::purge_tenant), and writes everything else again, so that no
-    /// byte of the tenant is left in any file, its name included. What readers still hold is, until they are done.
-    /// Takes as long as writing the whole store.
+    /// As [`purge_tenant`](Self::purge_tenant), and writes everything else again, so that no byte
+    /// of the tenant is left in any file, its name included. Bytes that readers hold stay until the
+    /// readers are done. Takes as long as writing the whole store.
     ///
     /// # Errors
     ///
-    /// The disk refuses. The purge may hold all the same; calling this again goes on.
+    /// The disk fails. The purge may still hold; calling this again goes on.
     pub fn erase_tenant(&self, tenant: &[u8; 32], now_ms: u64) -> io::Result<()> {
         self.purge_tenant(tenant)?;
         self.shared.rewrite(now_ms, true)

@@ -1,8 +1,8 @@
-//! The one who writes: takes what waits in the queue to the store, or to memory when the disk is
-//! in trouble, and keeps what it owes the disk since then.
+//! The writer: moves operations from the queue to the store, or to memory when the disk is in
+//! trouble, and remembers the tombstones and purges that it then owes the disk.
 //!
-//! A thread does so for a cache that is in use, so that nobody else waits for the disk. Whoever
-//! has to know that all is written, before a sync or a purge, does so itself.
+//! The writer thread does this for a cache in use, so that no other thread waits for the disk. A
+//! sync or a purge needs the queue empty, and so empties it on its own thread.
 
 use super::queue::{Operation, What};
 use super::{CacheKey, Durability, RETRY_AFTER_MS, Shared, Told, lock};
@@ -14,14 +14,14 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
-/// So many keys are remembered to be removed from a disk that is in trouble just now: some
-/// 4 MiB. When there are more, everything on disk is given up: none of it may come back.
+/// Bound of the keys still to be removed from a disk that is in trouble: some 4 MiB. Past it
+/// everything on disk is given up: none of it may come back.
 const OWED_TOMBSTONES_MAX: usize = 1 << 16;
 
-/// After so many operations, whoever else wants the store may have it.
+/// After this many operations, the writer gives the store to a waiting thread.
 const TURN_OPERATIONS: usize = 256;
 
-/// So often the writer steps aside for somebody who does not come.
+/// Upper bound of the writer's yields to a thread that waits for the store.
 const STEPS_ASIDE: usize = 100;
 
 #[derive(Debug)]
@@ -50,14 +50,14 @@ impl Writer {
         self.owed_tombstones.insert(*key);
     }
 
-    /// Nothing of what is on disk is to be found again.
+    /// Gives up everything on disk: none of it is found again.
     pub(super) fn give_up_all(&mut self) {
         self.owed_tombstones.clear();
         self.store.purge(Whose::Everybody);
         self.store.index().remove_where(|_| true);
     }
 
-    /// Writes what is owed, at the first opportunity.
+    /// Writes the owed tombstones and purges, at the first opportunity.
     pub(super) fn settle(&mut self) -> Result<(), StoreError> {
         self.store.settle_epochs()?;
         self.store.settle_unburied()?;
@@ -90,7 +90,7 @@ impl WriterThread {
             while writing.queue.wait() {
                 writing.write_some(TURN_OPERATIONS);
                 if writing.durability == Durability::EveryInsert {
-                    // Noted as trouble, which it is; what was stored can still be served.
+                    // The failure is noted as trouble; stored entries can still be served.
                     let _ = writing.flush(None, Told::Nobody);
                 }
                 writing.step_aside();
@@ -108,14 +108,14 @@ impl Drop for WriterThread {
     fn drop(&mut self) {
         self.shared.queue.stop();
         if let Some(thread) = self.thread.take() {
-            // It panics only by a bug of ours, and then there is nothing to be done about it.
+            // The thread panics only by a bug of ours; nothing can be done about that here.
             let _ = thread.join();
         }
     }
 }
 
 impl Shared {
-    /// The store, for whoever may wait for the disk. The writer steps aside.
+    /// The store, for threads that may wait for the disk. The writer steps aside.
     pub(super) fn writer(&self) -> Option<MutexGuard<'_, Writer>> {
         let writer = self.writer.get()?;
         self.wanted.fetch_add(1, Relaxed);
@@ -133,7 +133,7 @@ impl Shared {
         }
     }
 
-    /// Writes what waits, at most so many operations.
+    /// Writes at most `operations_max` waiting operations.
     pub(super) fn write_some(&self, operations_max: usize) {
         if let Some(writer) = self.writer.get() {
             self.write_with(&mut lock(writer), operations_max);
@@ -174,7 +174,7 @@ impl Shared {
     fn write(&self, writer: &mut Writer, operation: &Operation) {
         let key = &operation.key;
         match &operation.what {
-            // What is superseded already need not be written.
+            // A superseded entry need not be written.
             What::Store { .. } if !self.queue.is_newest(operation) => {}
             What::Store {
                 entry,
@@ -190,7 +190,7 @@ impl Shared {
                     Err(tried) => tried,
                 };
                 self.counters.inserts_in_memory.fetch_add(1, Relaxed);
-                // What is there now is superseded, and so is what a failed write may have left.
+                // Supersede an earlier record, and any that the failed write may have left.
                 let may_be_there = self.index.may_hold(key.as_bytes());
                 self.index.remove(key.as_bytes());
                 if may_be_there || tried == Tried::Yes {
@@ -200,8 +200,7 @@ impl Shared {
             }
             What::Remove => {
                 self.memory.remove(key.as_bytes());
-                // What the index does not know has nothing on disk to be buried, if all of the disk
-                // could be read.
+                // If all of the disk could be read, a key outside the index has no record on disk.
                 let may_be_there = self.index.may_hold(key.as_bytes());
                 self.index.remove(key.as_bytes());
                 if may_be_there {
@@ -212,7 +211,7 @@ impl Shared {
         }
     }
 
-    /// Writes a tombstone for what is out of the index, or owes it.
+    /// Writes a tombstone for a key that is out of the index, or owes it.
     fn bury(&self, writer: &mut Writer, key: &CacheKey) {
         if self.is_failing() {
             writer.owe_tombstone(key);
@@ -266,7 +265,7 @@ impl Shared {
         self.is_in_trouble.store(true, Relaxed);
     }
 
-    /// Whether the disk failed a short time ago, as far as anybody knows who has no clock.
+    /// Whether the disk has failed since it last worked, however long ago: this has no clock.
     fn is_failing(&self) -> bool {
         self.failed_at_ms().is_some()
     }
@@ -279,7 +278,7 @@ impl Shared {
     }
 }
 
-/// Whether a record that is not on disk may be there all the same.
+/// Whether the disk may have a record that the index does not know.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tried {
     Yes,

@@ -12,14 +12,14 @@ const WAIT_SECONDS_LIMIT: u64 = 365 * 24 * 3600;
 pub struct NetLimits {
     /// Client connections at once; further ones wait in the listen queue.
     pub connections_max: usize,
-    /// How long a client may take for a request's head: for the first one from when it connects,
-    /// then from the first byte of each. Also how long an HTTP/2 client may take to answer a ping.
+    /// How long a client may take for a request's head: for the first request counted from
+    /// connecting, then from the first byte of each. Also how long an HTTP/2 client may take to
+    /// answer a ping.
     pub header_read_max: Duration,
     /// How long a client's connection is kept without a request. Less when all `connections_max`
     /// are taken and another client needs the place.
     pub keep_alive_max: Duration,
-    /// Longest pause within a body, either way: of the side that sends, and of a client that does
-    /// not take what is sent.
+    /// Longest pause within a body: of the side that sends, and of a client that does not read.
     pub idle_max: Duration,
     /// How long connecting to the provider may take, TLS included.
     pub connect_max: Duration,
@@ -47,7 +47,7 @@ impl Default for NetLimits {
     }
 }
 
-/// What the file says of them.
+/// The limits of connections, from the file.
 pub(super) fn limits(file: &File) -> Result<NetLimits, String> {
     let defaults = NetLimits::default();
     let wait = |name, value: Option<NonZeroU64>, default: Duration| {

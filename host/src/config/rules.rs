@@ -9,7 +9,7 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Rules are looked through for each request: more than anybody writes by hand is a mistake.
+/// Each request goes through all rules; more than 1000 are a mistake, not written by hand.
 const TABLES_MAX: usize = 1000;
 
 /// A `[[ttl]]` as it is written.
@@ -120,7 +120,7 @@ pub(super) fn paths(tables: &[PathTable]) -> Result<Vec<PathRule>, String> {
     tables.iter().map(rule).collect()
 }
 
-/// Whom each tenant of a group shares with.
+/// For each tenant of a group, the tenant under which its answers are kept.
 pub(super) fn groups(
     tables: &[GroupTable],
     tenant_header: Option<&str>,

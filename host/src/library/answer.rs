@@ -1,4 +1,4 @@
-//! What goes into the cache beside the key, and what comes out of a fetch.
+//! The input of an insert beside the key, and the answer of a fetch.
 
 use crate::cache::{Entry, Mark};
 use bytes::Bytes;
@@ -35,7 +35,7 @@ impl InsertOptions {
     }
 
     /// When the answer was asked for, if that took time: from [`Cache::mark`](super::Cache::mark).
-    /// It is refused when there was a purge since, or a removal.
+    /// A purge or a removal since then refuses it.
     #[must_use]
     pub fn since(mut self, mark: Mark) -> Self {
         self.since = Some(mark);
@@ -51,7 +51,7 @@ impl InsertOptions {
     }
 }
 
-/// Without the metadata: what belongs to an answer is nothing for a log.
+/// Without the metadata: parts of an answer do not belong in logs.
 impl fmt::Debug for InsertOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InsertOptions")
@@ -61,7 +61,7 @@ impl fmt::Debug for InsertOptions {
     }
 }
 
-/// What a fetch gives. Text and bytes become one by themselves.
+/// The result of a fetch. Text and bytes convert into it.
 ///
 /// ```
 /// use reflex_host::{Fetched, InsertOptions};
@@ -81,7 +81,7 @@ pub struct Fetched {
 }
 
 impl Fetched {
-    /// An answer to be stored as is usual.
+    /// An answer to be stored with the default options.
     pub fn new(payload: impl Into<Bytes>) -> Self {
         Self {
             payload: payload.into(),
@@ -97,8 +97,8 @@ impl Fetched {
         self
     }
 
-    /// An answer that is not stored: one that is cut, refused or failed. It is for the one who
-    /// fetched it and nobody else.
+    /// An answer that is not stored, such as a cut, refused or failed one. It is for the leader
+    /// only.
     #[must_use]
     pub fn not_kept(mut self) -> Self {
         self.is_kept = false;
@@ -170,7 +170,7 @@ impl Answer {
         }
     }
 
-    /// What was stored with it.
+    /// The metadata stored with it.
     pub fn metadata(&self) -> &[u8] {
         match &self.content {
             Content::Stored(entry) => entry.metadata(),
@@ -183,7 +183,7 @@ impl Answer {
         self.origin
     }
 
-    /// The entry in the cache; none for what was fetched and not stored.
+    /// The entry in the cache; none if the answer was fetched and not stored.
     pub fn entry(&self) -> Option<&Entry> {
         match &self.content {
             Content::Stored(entry) => Some(entry),

@@ -1,4 +1,4 @@
-//! What a cache is opened with; each default with its reason in `CacheOptions`.
+//! The settings of a cache; `CacheOptions` has the reason for each default.
 
 use super::flights::Flights;
 use super::{Cache, Shared};
@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Who may wait for others' fetches at once: what a busy process has of tasks, and a few MiB.
+/// Followers at once: as many as a busy process has tasks, and a few MiB.
 const WAITERS_MAX_DEFAULT: usize = 10_000;
 
 /// Longer than a model takes for its answer, as a rule.
 const FETCH_WAIT_MAX_DEFAULT: Duration = Duration::from_secs(60);
 
-/// Where a [`Cache`] lies, how large it may be, and what is usual in it.
+/// The settings of a [`Cache`]: its folder, its bounds, and its defaults.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is opened before `open` or `in_memory`"]
 pub struct Builder {
@@ -41,72 +41,71 @@ impl Builder {
         }
     }
 
-    /// Part of every key: two namespaces share nothing but the space. `default`, as the daemon's.
+    /// Part of every key: two namespaces share only the space. Default: `default`, as the daemon's.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
     }
 
-    /// How long an answer lives that is stored without a life of its own. Otherwise until it has
-    /// to make room.
+    /// Life of an answer that is stored without one of its own. Default: until it has to make room.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// What the files may occupy, in bytes. 4 GiB.
+    /// Upper bound of the files, in bytes. Default: 4 GiB.
     pub fn disk_bytes_max(mut self, bytes: u64) -> Self {
         self.options.disk_bytes_max = bytes;
         self
     }
 
-    /// What answers in memory may occupy, in bytes: those that the disk did not take, or all of
-    /// [`in_memory`](Self::in_memory). 256 MiB.
+    /// Upper bound of answers in memory, in bytes: those that the disk did not take, or all of
+    /// [`in_memory`](Self::in_memory). Default: 256 MiB.
     pub fn memory_bytes_max(mut self, bytes: u64) -> Self {
         self.options.memory_bytes_max = bytes;
         self
     }
 
-    /// The longest answer that is stored, in bytes. 16 MiB.
+    /// The longest answer that is stored, in bytes. Default: 16 MiB.
     pub fn entry_bytes_max(mut self, bytes: u64) -> Self {
         self.options.entry_bytes_max = bytes;
         self
     }
 
-    /// The most answers that are kept, whatever their size; each takes some 400 bytes of memory.
-    /// A million.
+    /// The most answers that are kept, of any size; each takes some 400 bytes of memory. Default: a
+    /// million.
     pub fn entries_max(mut self, entries: u64) -> Self {
         self.options.entries_max = entries;
         self
     }
 
-    /// When what was stored survives a loss of power. Within a second or 8 MiB. It survives the
-    /// end of the process in any case.
+    /// When an answer survives a loss of power. Default: after a second or 8 MiB. It always
+    /// survives the end of the process.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.options.durability = durability;
         self
     }
 
-    /// Where the time comes from. The system's clock.
+    /// The source of the time. Default: the system's clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// How long [`get_or_fetch_blocking`](Cache::get_or_fetch_blocking) waits for the fetch of
-    /// another. A minute.
+    /// How long [`get_or_fetch_blocking`](Cache::get_or_fetch_blocking) waits for a leader's fetch.
+    /// Default: a minute.
     pub fn fetch_wait_max(mut self, wait: Duration) -> Self {
         self.fetch_wait_max = wait;
         self
     }
 
-    /// How many may wait for the fetches of others at once. 10,000.
+    /// How many calls may wait for leaders at once. Default: 10,000.
     pub fn waiters_max(mut self, waiters: usize) -> Self {
         self.waiters_max = waiters;
         self
     }
 
-    /// Opens the folder and finds what was stored there before.
+    /// Opens the folder and finds the answers stored there.
     ///
     /// # Errors
     ///
@@ -117,13 +116,13 @@ impl Builder {
         Ok(self.around(core))
     }
 
-    /// As [`open`](Self::open), but where the disk cannot be used (read-only, full, failing, a quota
-    /// too small for an entry) the cache begins in memory, which [`Cache::stats`] tells, and takes
-    /// the folder in use as soon as it can be.
+    /// As [`open`](Self::open), but if the disk cannot be used (read-only, full, failing, a quota
+    /// too small for an entry) the cache begins in memory, as [`Cache::stats`] shows. It uses the
+    /// folder as soon as that works.
     ///
     /// # Errors
     ///
-    /// As of [`open`](Self::open), as far as somebody has to put something right.
+    /// As of [`open`](Self::open), for errors that an operator has to fix.
     pub fn open_even_without_disk(self) -> Result<Cache, OpenError> {
         let core = cache::Cache::open_even_without_disk(&self.options)?;
         Ok(self.around(core))

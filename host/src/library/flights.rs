@@ -1,4 +1,4 @@
-//! Who fetches what just now, so that others who want the same need not. Plain threads and tasks
+//! The fetches under way, so that concurrent calls for one key fetch once. Plain threads and tasks
 //! of any runtime wait for each other.
 
 use crate::cache::{CacheKey, Entry, Mark, Purges};
@@ -11,39 +11,39 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// Fetches at once. Past it nobody leads, and everybody fetches for themselves.
+/// Fetches at once. Past it no call leads, and each call fetches for itself.
 const FLIGHTS_MAX: usize = 65_536;
 
 /// All fetches under way.
 #[derive(Debug)]
 pub(super) struct Flights {
-    /// Whichever way a purge comes, nobody joins what was begun before it.
+    /// After a purge, however it was made, no call joins an earlier fetch.
     purges: Arc<Purges>,
     flights: Mutex<HashMap<CacheKey, Arc<Flight>>>,
     waiting: AtomicUsize,
     waiters_max: usize,
 }
 
-/// What a fetch came to, for those who wait.
+/// The outcome of a fetch, for the followers.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     /// It is in the cache.
     Found(Entry),
     /// It failed, with an error of the leader's type.
     Failed(Arc<dyn Any + Send + Sync>),
-    /// What it got is for the leader only.
+    /// The answer is for the leader only.
     Unshared,
     /// The leader is gone without an outcome.
     Gone,
 }
 
-/// What is to be done about an answer that is not in the cache.
+/// What to do about an answer that is not in the cache.
 pub(super) enum Turn {
-    /// Fetch it, for all who want it.
+    /// Fetch it, for the followers too.
     Lead(Lead),
-    /// Somebody fetches it already.
+    /// A leader fetches it already.
     Wait(Waiter),
-    /// Fetch it, for nobody else.
+    /// Fetch it, without followers.
     Alone,
 }
 
@@ -112,7 +112,8 @@ impl Flights {
     }
 }
 
-/// The duty to fetch an answer. Dropped without an outcome, it makes those who wait look again.
+/// The leader's duty to fetch an answer. Dropped without an outcome, it makes the followers look
+/// again.
 pub(super) struct Lead {
     flights: Arc<Flights>,
     key: CacheKey,
@@ -120,7 +121,7 @@ pub(super) struct Lead {
 }
 
 impl Lead {
-    /// When it began. What was purged since is not stored.
+    /// When it began. A purge since then keeps the answer from being stored.
     pub(super) fn since(&self) -> Mark {
         self.flight.since
     }
@@ -158,7 +159,7 @@ impl Drop for Lead {
     }
 }
 
-/// One who waits for the fetch of another.
+/// A follower: waits for the leader's fetch.
 pub(super) struct Waiter {
     flights: Arc<Flights>,
     flight: Arc<Flight>,
@@ -167,7 +168,7 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
-    /// Waits as a thread, for at most so long.
+    /// Blocks the thread, for at most `wait_max`.
     pub(super) fn block(self, wait_max: Duration) -> Outcome {
         let state = lock(&self.flight.state);
         let (state, _timed_out) = self
@@ -175,7 +176,7 @@ impl Waiter {
             .ended
             .wait_timeout_while(state, wait_max, |state| state.outcome.is_none())
             .unwrap_or_else(PoisonError::into_inner);
-        // Whoever has waited long enough helps itself.
+        // After the wait, the follower fetches for itself.
         state.outcome.clone().unwrap_or(Outcome::Unshared)
     }
 }

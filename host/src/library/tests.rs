@@ -20,7 +20,7 @@ fn payload(entry: Option<Entry>) -> Option<Vec<u8>> {
     entry.map(|entry| entry.payload().to_vec())
 }
 
-/// What a future gives that has nothing to wait for, or nothing if it has.
+/// The output of a future that is ready at once, otherwise none.
 fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
     match future.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
@@ -151,7 +151,7 @@ fn many_threads_are_one_fetch() {
     assert_eq!(cache.shared.flights.waiting(), 0);
 }
 
-/// A leader that waits for `release`, polled once, and one who waits for it.
+/// A leader that waits for `release`, polled once, and a follower.
 macro_rules! leader_and_waiter {
     ($cache:ident, $release:ident, $leader:ident, $waiter:ident, $result:expr) => {
         let ($release, released) = tokio::sync::oneshot::channel::<()>();
@@ -259,7 +259,7 @@ fn nobody_waits_where_too_many_do_or_for_too_long() {
     let answer = cache.get_or_fetch_blocking(&A, fetch).unwrap();
     assert_eq!(answer.payload(), "mine");
     drop(waiter);
-    // Now there is room to wait, but not that long.
+    // Now it has room to wait, but the wait is too long.
     let answer = cache.get_or_fetch_blocking(&A, fetch).unwrap();
     assert_eq!(answer.payload(), "mine");
     release.send(()).unwrap();
@@ -281,7 +281,7 @@ fn a_cache_may_begin_without_a_disk() {
     assert!(!cache.stats().healthy);
 }
 
-/// Purges through some other door than the library's.
+/// Purges past the library.
 type Purge = fn(&Cache);
 
 /// The ways to purge, all of them past the library: the cache underneath is shared with components,
@@ -320,8 +320,7 @@ const PURGES: [(Purge, bool); 8] = [
     (|cache| cache.core.purge_tenant(&[9; 32]).unwrap(), false),
 ];
 
-/// Entry points, each of which purges while it fetches an answer: four of them stored it all the
-/// same.
+/// Entry points, each with a purge during its fetch: four of them stored the answer.
 #[test]
 fn nothing_that_was_begun_before_a_purge_is_stored_after_it_whichever_way_either_goes() {
     type Store = fn(&Cache, &dyn Fn());
@@ -343,7 +342,7 @@ fn nothing_that_was_begun_before_a_purge_is_stored_after_it_whichever_way_either
             assert_eq!(answer.payload(), "old");
         }),
         ("get_or_fetch without a flight", |cache, purge| {
-            // There is no room to wait for the one that leads.
+            // No room to wait for the leader.
             let lead = cache.shared.flights.join(&cache.key(&A), &A.tenant);
             assert!(matches!(lead, Turn::Lead(_)));
             let fetch = || {
@@ -400,7 +399,7 @@ fn nothing_that_was_begun_before_a_purge_is_stored_after_it_whichever_way_either
     }
 }
 
-/// Those who came after a purge that the library did not make were given what was begun before it.
+/// After a purge that the library did not make, later calls joined a fetch from before it.
 #[test]
 fn nobody_joins_a_fetch_from_before_a_purge_whichever_way_that_came() {
     for (number, (purge, is_meant)) in PURGES.into_iter().enumerate() {

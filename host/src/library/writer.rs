@@ -7,9 +7,9 @@ use std::fmt;
 use std::io;
 
 /// Collects an answer and stores it when it is [finished](Self::finish). Dropped before, it stores
-/// nothing: an answer that was cut is none.
+/// nothing: a cut answer is never stored.
 ///
-/// What is collected lies in memory, and is bounded by
+/// The answer is collected in memory, up to
 /// [`entry_bytes_max`](super::Builder::entry_bytes_max).
 ///
 /// ```
@@ -57,7 +57,7 @@ impl EntryWriter {
         }
     }
 
-    /// The length of what was written, in bytes.
+    /// The bytes written so far.
     pub fn len(&self) -> usize {
         self.payload.len()
     }
@@ -71,8 +71,8 @@ impl EntryWriter {
     ///
     /// # Errors
     ///
-    /// It is too large, also where a write has said so before; or it was removed or purged since
-    /// the writer was made. Nothing was stored.
+    /// The answer is too large, also if a write has failed with that before; or it was removed or
+    /// purged since the writer was made. Nothing was stored.
     pub fn finish(self) -> Result<Entry, InsertError> {
         self.check()?;
         self.cache
@@ -106,8 +106,8 @@ impl io::Write for EntryWriter {
     ///
     /// # Errors
     ///
-    /// `FileTooLarge`: the answer is longer than an entry may be. It cannot be stored any more,
-    /// and what was collected is let go.
+    /// `FileTooLarge`: the answer is longer than an entry may be. It cannot be stored any more, and
+    /// the collected bytes are dropped.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let most = self.cache.entry_bytes_max();
         if self.is_too_large || (self.payload.len() + bytes.len()) as u64 > most {
@@ -127,7 +127,7 @@ impl io::Write for EntryWriter {
     }
 }
 
-/// Says how much there is, not what.
+/// Shows the length, not the content.
 impl fmt::Debug for EntryWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EntryWriter")

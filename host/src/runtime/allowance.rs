@@ -8,26 +8,25 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What an entry counts beyond its metadata and payload, so that very small ones are not free: its
-/// header on disk.
+/// The bytes that an entry counts beyond its metadata and payload: its header on disk. So very
+/// small entries are not free.
 const OVERHEAD_BYTES: u64 = 128;
 
-/// Entries of one component that are kept count of: some 30 MiB of memory. Past it, and where there
-/// is a quota, further ones are refused until some of them are gone.
+/// Entries counted for one component: some 30 MiB of memory. Past it, a component with a quota
+/// cannot insert further entries until some are gone.
 const ENTRIES_MAX: usize = 1 << 18;
 
-/// When a component has no room left, so many of its entries are looked at for such as have
-/// expired or made room. The next insert looks at others.
+/// Entries checked for expiry or eviction when a component has no room left. The next insert checks
+/// others.
 const LOOKS_MAX: usize = 64;
 
 const SECOND_US: u64 = 1_000_000;
 
-/// How much a component may store, and how fast; and what it was refused.
+/// How much a component may store, and how fast; and its refusals.
 ///
-/// Bytes are those of the entries that this grant has stored since the process began and that are
-/// still answers: metadata, payload and 128 bytes for each. What is stored by others in the same
-/// namespace counts for them. Inserts come from a bucket that holds as many as are allowed in a
-/// second.
+/// The bytes counted are those of live entries that this grant has stored since the process began:
+/// metadata, payload and 128 bytes for each. Entries of other grants in the same namespace count
+/// for those grants. Inserts come from a bucket that holds as many as are allowed in a second.
 #[derive(Default)]
 pub struct Allowance {
     bytes_max: Option<u64>,
@@ -38,7 +37,7 @@ pub struct Allowance {
     refused: [AtomicU64; Refusal::ALL.len()],
 }
 
-/// What was stored. Each key is in both, once.
+/// The stored entries. Each key is in both, once.
 #[derive(Default)]
 struct Ledger {
     bytes: HashMap<CacheKey, u64>,
@@ -67,13 +66,12 @@ impl Allowance {
         self.inserts_per_second_max
     }
 
-    /// The bytes that count just now. Entries that have expired or made room may count until
-    /// there is no room left.
+    /// The bytes that count now. Expired or evicted entries may count until no room is left.
     pub fn bytes(&self) -> u64 {
         lock(&self.ledger).sum
     }
 
-    /// How often something was refused for this reason.
+    /// The number of refusals for this reason.
     pub fn refused(&self, refusal: Refusal) -> u64 {
         self.refused[refusal as usize].load(Ordering::Relaxed)
     }
@@ -100,9 +98,9 @@ impl Allowance {
         Ok(())
     }
 
-    /// Makes sure that there is room for an entry, and takes it. `is_live` says whether an entry
-    /// is still an answer. Gives what the key had before, for [`set`](Self::set) when the entry
-    /// is not stored after all.
+    /// Reserves room for an entry, if the bounds allow it. `is_live` says whether an entry is still
+    /// an answer. Returns the key's bytes before, for [`set`](Self::set) if the entry is not
+    /// stored.
     pub(super) fn reserve(
         &self,
         key: &CacheKey,
@@ -133,7 +131,7 @@ impl Allowance {
         Ok(before.unwrap_or(0))
     }
 
-    /// The entry of that key takes so much now.
+    /// Sets the bytes of the key's entry.
     pub(super) fn set(&self, key: &CacheKey, bytes: u64) {
         if self.bytes_max.is_some() {
             lock(&self.ledger).set(key, bytes);
@@ -155,7 +153,7 @@ impl Ledger {
         self.sum = self.sum - before + bytes;
     }
 
-    /// Forgets those that are gone, as far as it looks.
+    /// Forgets the entries that are gone, among those it looks at.
     fn settle(&mut self, is_live: impl Fn(&CacheKey) -> bool) {
         for _ in 0..LOOKS_MAX.min(self.order.len()) {
             let Some(key) = self.order.pop_front() else {
@@ -208,10 +206,10 @@ mod tests {
             check(number, 10, &[], Ok(0));
         }
         check(4, 10, &[1, 2, 3], Err(Refusal::Bytes));
-        // In place of an older one there is room for as much.
+        // A replacement of the same size needs no more room.
         check(1, 10, &[1, 2, 3], Ok(each));
         check(1, 11, &[1, 2, 3], Err(Refusal::Bytes));
-        // One that has gone by itself leaves its room, and so does one that was removed.
+        // An evicted entry leaves its room, and so does a removed one.
         check(4, 10, &[1, 3], Ok(0));
         allowance.set(&key(3), 0);
         check(5, 10, &[1, 4], Ok(0));
@@ -231,7 +229,7 @@ mod tests {
         assert_eq!(taken(1_000_249), 0);
         assert_eq!(taken(1_000_500), 2);
         assert_eq!(taken(1_009_000), 4);
-        // The clock is set back: a second later all is well.
+        // The clock is set back: a second later inserts work again.
         assert_eq!(taken(2_000), 0);
         assert_eq!(taken(3_000), 4);
     }

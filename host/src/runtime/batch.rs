@@ -1,5 +1,5 @@
-//! The answer to a batch of embeddings: put together of entries and of what the provider has said
-//! to the rest, and taken apart to be stored.
+//! The answer to a batch of embeddings: joined from entries and the provider's answer to the rest,
+//! and taken apart to be stored.
 
 use super::bindings::http::Header;
 use super::budget::Budget;
@@ -25,8 +25,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use wasmtime_wasi_http::{Error, WasiBody};
 
-/// The longest answer to a batch that is taken apart, in bytes. Each of its parts is an entry, and
-/// bounded like one; the whole is held in memory while it comes, once to be read and once for the
+/// The longest answer to a batch that is taken apart, in bytes. Each of its parts is an entry, with
+/// an entry's bound. The whole is held in memory while it arrives, once to be read and once for the
 /// requests that share it. OpenAI's longest, 2,048 vectors of 1,536 numbers, has some 45 MB as
 /// numbers and 17 MB in base64.
 pub(super) const BATCH_BYTES_MAX: usize = 64 << 20;
@@ -62,7 +62,7 @@ struct Part {
     vectors: Vectors,
 }
 
-/// How late the answer to a whole batch is that was put together of what has expired.
+/// How late the answer to a whole batch is that contains expired entries.
 pub(super) struct Overdue {
     /// Whole seconds since the oldest of its parts was stored.
     pub(super) age_seconds: u64,
@@ -70,12 +70,12 @@ pub(super) struct Overdue {
     pub(super) expired_seconds: u64,
 }
 
-/// An answer to a whole batch, and what of it came from the cache.
+/// An answer to a whole batch, and its part from the cache.
 pub(super) struct Made {
     body: WasiBody,
     /// Of the first known element.
     headers: HeaderMap,
-    /// What the known part cost when it was new.
+    /// The cost of the cached part when it was new.
     saved: Option<Usage>,
     model: Option<String>,
     /// How many elements were known, and how many the provider was asked for.
@@ -84,7 +84,7 @@ pub(super) struct Made {
 }
 
 impl Texts {
-    /// What is not right is a batch without texts: nothing is found, and an answer stays whole.
+    /// Invalid arguments make a batch without texts: nothing is found, and an answer stays whole.
     pub(super) fn new(elements: Vec<(Key, u64)>, places: Vec<u32>) -> Self {
         let is_right = places
             .iter()
@@ -113,8 +113,8 @@ impl Texts {
         Self::new(elements, places)
     }
 
-    /// Takes the answer to the batch apart: what is to be stored for each text. None if that is not
-    /// certain.
+    /// Takes the answer to the batch apart, into the answer to store for each text. None if that is
+    /// not certain.
     pub(super) fn split<'a>(
         &'a self,
         answer: &'a [u8],
@@ -145,8 +145,8 @@ impl Batch {
         }
     }
 
-    /// Looks up each element. What cannot stand in one answer together is as good as not there, and
-    /// so is a part of an answer that would be too long.
+    /// Looks up each element. Entries that do not fit into one answer together count as missing,
+    /// and so do parts of an answer that would be too long.
     pub(super) async fn find(
         &mut self,
         ctx: &ReflexCtx,
@@ -177,11 +177,11 @@ impl Batch {
         known.map(|known| known.as_ref().map(|known| &known.entry))
     }
 
-    /// Looks up each element once more, and takes what has expired where nothing else is there, for
-    /// at most so long. Nothing if that does not make a whole; else how old the oldest is, and for
-    /// how many seconds the first to expire has expired.
+    /// Looks up each element once more, and takes an entry expired for at most `most` where no
+    /// fresh one is found. None if that is not the whole batch; else how old the oldest entry is,
+    /// and how many seconds ago the first of them expired.
     pub(super) async fn find_stale(&mut self, ctx: &ReflexCtx, most: Duration) -> Option<Overdue> {
-        // None is asked for where the operator has none served.
+        // Without stale hits by the operator's rules, nothing is looked up.
         if most.is_zero() {
             return None;
         }
@@ -215,13 +215,12 @@ impl Batch {
         })
     }
 
-    /// The answer made of what is known, if that is all.
+    /// The answer made of the entries found, if every element has one.
     pub(super) fn replay(&self) -> Option<Made> {
         self.make(None, &[])
     }
 
-    /// The answer made of the provider's answer about the elements that were asked for, and of what
-    /// is known of the others.
+    /// The answer made of the provider's answer to the elements `asked` and of the others' entries.
     pub(super) fn complete(&self, asked: &[u32], answer: Bytes) -> Option<Made> {
         let fresh = Arc::new(Part::read(answer, asked.len())?);
         self.make(Some(fresh), asked)
@@ -297,7 +296,7 @@ impl Made {
         set: &[Header],
         policy: &HttpPolicy,
     ) -> (StatusCode, HeaderMap, WasiBody) {
-        // Whosever head it is, it was another body's.
+        // The head belongs to another body.
         let mut headers = only(&headers, Belongs::survives_other_bytes);
         apply(&mut headers, &[], set);
         policy.observer.batch(self.known, self.asked);
@@ -311,7 +310,7 @@ impl Made {
 }
 
 impl Known {
-    /// What was found for one element, fresh or not, and for how many seconds it has expired.
+    /// The entry of one element, fresh or not, and how many seconds ago it expired.
     async fn find_even_stale(ctx: &ReflexCtx, key: &Key, most: Duration) -> Option<(Entry, u64)> {
         let key = ctx.key(key);
         if let Some(fresh) = ctx.find_async(&key).await {
@@ -320,8 +319,8 @@ impl Known {
         ctx.find_stale(&key, most).await
     }
 
-    /// Reads what was found: a few short ones here, more of them on a thread that may block, for a
-    /// full batch is tens of megabytes of numbers.
+    /// Reads the entries found: a few short ones here, more of them on a thread that may block,
+    /// because a full batch is tens of megabytes of numbers.
     async fn read_all(found: Vec<Option<Entry>>) -> Vec<Option<Self>> {
         let bytes = found.iter().flatten().map(|entry| entry.payload().len());
         let read = |entry: Option<Entry>| entry.and_then(Self::read);
@@ -329,11 +328,11 @@ impl Known {
             return found.into_iter().map(read).collect();
         }
         let count = found.len();
-        // The semaphore is never closed; were it, there would be nothing left to bound.
+        // The semaphore is never closed.
         let _permit = READERS.acquire().await.ok();
         let read_here = move || found.into_iter().map(read).collect();
         let known = tokio::task::spawn_blocking(read_here).await;
-        // What cannot be read is not known, and the provider is asked.
+        // An unreadable answer counts as missing, and the provider is asked.
         known.unwrap_or_else(|_| std::iter::repeat_with(|| None).take(count).collect())
     }
 
@@ -364,14 +363,14 @@ impl Part {
 /// a millisecond or so. More would hold up other requests.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// Threads that read vectors at once, of all batches together. It is work for the processor: more
-/// of them would only take it from each other.
+/// Threads that read vectors at once, of all batches together. The work needs the processor, so
+/// more threads would only slow each other down.
 const READERS_MAX: usize = 4;
 
 static READERS: Semaphore = Semaphore::const_new(READERS_MAX);
 
-/// Texts that are looked up at once: some of them may have to be read from disk, which is quicker
-/// together, and should not take up all that may wait for it.
+/// Texts looked up at once. Reads from disk are quicker together, but must not use up all waiting
+/// places of the readers.
 const LOOKUPS_AT_ONCE_MAX: usize = 128;
 
 /// How much of an answer is put together at a time, and one vector more.
@@ -405,7 +404,7 @@ impl Assembled {
         Some(assembled)
     }
 
-    /// What stands at a place: what goes before the item, its two parts, and the number between them.
+    /// The item at a place: the text before it, its two parts, and the number between them.
     fn item(&self, at: usize) -> Option<([&[u8]; 3], String)> {
         let (part, item) = self.items.get(at)?;
         let between = match at {
@@ -459,7 +458,7 @@ impl Body for Assembled {
     }
 }
 
-/// Says how many there are, not which. Keys and answers do not belong in logs.
+/// Shows the number of texts only. Keys and answers do not belong in logs.
 impl fmt::Debug for Texts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Texts({})", self.count())

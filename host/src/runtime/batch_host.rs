@@ -152,8 +152,8 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
     }
 }
 
-/// The keys of texts with their weights, if they are a component's to name: those of another tenant
-/// are as good as malformed.
+/// The keys of texts with their weights, if the grant allows the tenant: another tenant counts as
+/// malformed.
 fn named(grant: &Grant, tenant: &[u8], elements: Vec<Element>) -> Option<Vec<(Key, u64)>> {
     let tenant = grant.tenant(tenant).ok()?;
     let element = |Element { digest, weight }| {

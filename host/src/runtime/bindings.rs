@@ -1,4 +1,4 @@
-//! What `bindgen!` makes of our WIT. Nothing is written by hand here.
+//! The bindings that `bindgen!` generates from our WIT. Nothing is written by hand here.
 
 /// `reflex:cache/cache`.
 #[expect(missing_docs, reason = "generated code")]
@@ -11,7 +11,7 @@ mod cache_world {
     });
 }
 
-/// `reflex:cache/request`, and what a policy component exports.
+/// `reflex:cache/request`, and the exports of a policy component.
 mod policy_world {
     wasmtime::component::bindgen!({
         path: "../wit",

@@ -14,10 +14,9 @@ use wasmtime_wasi_http::{Error, WasiBody};
 
 /// A body that needs no guest: the provider's answer, or bytes of the cache.
 ///
-/// Whether a response that a guest returned has such a body decides whether the instance is free
-/// again at once or has to be kept running for the body's sake. The types do not tell, since
-/// both end as a boxed body; but only if ours is at the bottom does a question for the size get
-/// here, and leaves its mark.
+/// If a guest's response has such a body, the instance is free again at once. Otherwise it has to
+/// run on for the body. The types do not show this, because both bodies end up boxed. But a call
+/// for the size reaches this type only if it is at the bottom, and sets a mark then.
 pub(super) struct HostBody {
     inner: WasiBody,
     progress: Arc<Progress>,
@@ -33,7 +32,7 @@ impl HostBody {
     }
 }
 
-/// Whether the body is one that the host made during this request.
+/// Whether the host made this body during this request.
 pub(super) fn is_host_made(body: &WasiBody, progress: &Progress) -> bool {
     progress.host_body_asked.store(false, Ordering::Relaxed);
     let _ = body.size_hint();
@@ -64,9 +63,9 @@ impl Body for HostBody {
 /// The data of a body that is read ahead, in one piece, however small its frames were. It counts in
 /// a [`Budget`].
 pub(crate) struct Gathered {
-    /// The only frame so far. Most requests are one, which is then not copied.
+    /// The only frame so far. Most requests have one frame, which is then not copied.
     only: Bytes,
-    /// All frames, once there are several.
+    /// All frames, from the second on.
     all: Vec<u8>,
     reserved: Reservation,
 }
@@ -80,7 +79,7 @@ impl Gathered {
         }
     }
 
-    /// What has come so far.
+    /// The bytes so far.
     pub(crate) fn bytes(&self) -> &[u8] {
         match self.all.is_empty() {
             true => &self.only,
@@ -93,7 +92,7 @@ impl Gathered {
         self.bytes().len()
     }
 
-    /// Takes in the next part, if the budget has room for it. Whether it did.
+    /// Adds the next part, if the budget has room for it; whether it had.
     #[must_use]
     pub(crate) fn push(&mut self, data: &Bytes) -> bool {
         let has_room = self.reserved.grow(data.len());
@@ -103,7 +102,7 @@ impl Gathered {
         has_room
     }
 
-    /// Takes in a part for which there is no room, but which has to go on.
+    /// Adds a part that the budget has no room for, but that must not be lost.
     pub(crate) fn push_beyond(&mut self, data: &Bytes) {
         self.reserved.count(data.len());
         self.add(data);
@@ -118,7 +117,7 @@ impl Gathered {
         self.all.extend_from_slice(data);
     }
 
-    /// All that was gathered, of which nothing is left here.
+    /// Moves the gathered bytes out.
     pub(crate) fn take(&mut self) -> Self {
         Self {
             only: std::mem::take(&mut self.only),
@@ -127,7 +126,7 @@ impl Gathered {
         }
     }
 
-    /// What was gathered. It counts in the budget until all clones of it are gone.
+    /// The gathered bytes. They count in the budget until all clones of them are gone.
     pub(crate) fn into_bytes(self) -> Bytes {
         let Self {
             only,
@@ -160,7 +159,7 @@ impl AsRef<[u8]> for Counted {
     }
 }
 
-/// What was read ahead of a body, then the rest of it.
+/// The part of a body that was read ahead, then the rest of it.
 pub(crate) struct Prefixed {
     read: Bytes,
     trailers: Option<HeaderMap>,

@@ -1,15 +1,15 @@
 //! The bytes that all requests hold at once, and their bound.
 //!
-//! A body is held for three reasons: a request's, so that the guest can read it and so that it can
-//! be sent again; an answer's, so that it can be stored and so that others can read it. Each holder
-//! has a [`Reservation`], which grows with what it holds and ends with it. What does not fit is not
+//! A request's body is held so that the guest can read it and so that it can be sent again; an
+//! answer's body, so that it can be stored and so that followers can read it. Each holder has a
+//! [`Reservation`], which grows with the bytes held and ends with them. Without room, nothing is
 //! held: the request or the answer passes through.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many bytes all requests together may hold, and how many they do. One for all that work in
-/// the same memory.
+/// How many bytes all requests together may hold, and how many they hold now. One for the whole
+/// process.
 #[derive(Debug)]
 pub struct Budget {
     bytes_max: u64,
@@ -24,7 +24,7 @@ pub(crate) struct Reservation {
 }
 
 impl Budget {
-    /// A budget of so many bytes, of which none is held.
+    /// A budget of `bytes_max`, of which none is held.
     pub fn new(bytes_max: u64) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
@@ -32,13 +32,13 @@ impl Budget {
         })
     }
 
-    /// Bytes that are held now. It may exceed the bound by what had arrived already when the
-    /// bound was reached, which is one frame of a body for each answer under way.
+    /// Bytes that are held now. They may exceed the bound by one frame for each answer under way,
+    /// which had arrived already when the bound was reached.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether so many bytes fit now. They may not any more a moment later.
+    /// Whether `bytes` fit now; a moment later they may not.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
         self.held().saturating_add(bytes) <= self.bytes_max
     }
@@ -53,7 +53,7 @@ impl Budget {
 }
 
 impl Reservation {
-    /// Takes so many bytes more, all of them or none. Whether it did.
+    /// Reserves more bytes, all of them or none; whether it did.
     #[must_use]
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         let bytes = bytes as u64;
@@ -68,26 +68,26 @@ impl Reservation {
         grown.is_ok()
     }
 
-    /// Counts so many bytes more, which are in memory already and needed, whether they fit or not.
+    /// Counts more bytes, whether they fit or not: they are in memory already, and needed.
     pub(crate) fn count(&mut self, bytes: usize) {
         self.budget.held.fetch_add(bytes as u64, Ordering::Relaxed);
         self.bytes += bytes as u64;
     }
 
-    /// Gives back all but so many bytes.
+    /// Gives back all but `bytes`.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         let given_back = self.bytes.saturating_sub(bytes as u64);
         self.bytes -= given_back;
         self.budget.held.fetch_sub(given_back, Ordering::Relaxed);
     }
 
-    /// All that is reserved here, out of this one.
+    /// Moves the whole reservation out.
     pub(crate) fn take(&mut self) -> Self {
         let rest = self.budget.reserve();
         std::mem::replace(self, rest)
     }
 
-    /// What it is of.
+    /// The budget that it is part of.
     pub(crate) fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }

@@ -1,7 +1,7 @@
-//! Bytes that grow, and go back to the system when they are done with.
+//! A buffer that grows, and goes back to the system when it is dropped.
 //!
-//! The parts of an answer arrive over minutes, beside those of others. Grown by an allocator in
-//! between, long buffers leave holes that it keeps for itself: 24 answers of 12 MiB left 200 MiB.
+//! The parts of many answers arrive over minutes, side by side. Long buffers that grow in an
+//! allocator leave holes that it keeps: 24 answers of 12 MiB left 200 MiB.
 
 use memmap2::MmapMut;
 use std::ops::Deref;
@@ -9,7 +9,7 @@ use std::ops::Deref;
 /// Longer buffers are pages of their own.
 const HEAP_BYTES_MAX: usize = 128 << 10;
 
-/// By how much pages grow when they are full: a page that nothing was written to takes no memory.
+/// The factor by which pages grow when full: a page without writes takes no memory.
 const GROWTH: usize = 4;
 
 /// A buffer that grows at its end.
@@ -54,7 +54,7 @@ impl Buffer {
         self.length = length;
     }
 
-    /// Drops so many bytes at the beginning, and the room that is far too much for the rest.
+    /// Drops `count` bytes at the beginning, and room that is far too large for the rest.
     pub(super) fn drop_first(&mut self, count: usize) {
         let rest = self.get(count..).unwrap_or_default();
         if rest.len() <= HEAP_BYTES_MAX {
@@ -80,7 +80,7 @@ impl Buffer {
         if length <= room {
             return;
         }
-        // Without pages to be had, an allocator may have some yet.
+        // If the system gives no pages, the allocator may still have some.
         let Ok(mut pages) = MmapMut::map_anon(length.saturating_mul(GROWTH)) else {
             self.kept = Kept::Heap(self.to_vec());
             return;

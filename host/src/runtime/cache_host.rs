@@ -16,7 +16,7 @@ use wasmtime::{Result, StoreContextMut};
 pub struct ReflexCtx {
     /// Where entries are.
     pub cache: Cache,
-    /// What this component may do.
+    /// The component's grant.
     pub grant: Grant,
     /// Where "now" comes from, so that tests own it.
     pub clock: Clock,
@@ -81,10 +81,9 @@ pub fn add_to_linker<T: 'static>(
     cache::add_to_linker::<_, Reflex>(linker, view)
 }
 
-/// As [`add_to_linker`], for hosts that call their guests asynchronously: while what a guest looks
-/// up is fetched from disk, or what it has inserted or removed becomes durable where that is waited
-/// for, the guest is suspended and its thread is free. A disk that takes longer than a quarter of a
-/// second makes it a miss.
+/// As [`add_to_linker`], for hosts that call their guests asynchronously. While the disk reads an
+/// entry, or an insert or a removal waits until it is durable, the guest is suspended and its
+/// thread is free. A lookup that takes the disk longer than a quarter of a second is a miss.
 ///
 /// The linker allows no shadowing when this returns.
 ///
@@ -96,7 +95,7 @@ pub fn add_to_linker_async<T: Send + 'static>(
     view: fn(&mut T) -> ReflexCtxView<'_>,
 ) -> Result<()> {
     add_to_linker(linker, view)?;
-    // In place of those that block.
+    // In place of the blocking functions.
     linker.allow_shadowing(true);
     let mut interface = linker.instance("reflex:cache/cache@0.1.0")?;
     interface.func_wrap_async(
@@ -139,7 +138,7 @@ pub fn add_to_linker_async<T: Send + 'static>(
 /// Longest single `entry.read`: what crosses into a guest at once stays well below its memory.
 const READ_BYTES_MAX: u64 = 1 << 20;
 
-/// What a guest reads of something, in one call.
+/// The part that a guest reads in one call.
 pub(super) fn part(bytes: &[u8], offset: u64, length: u64) -> Vec<u8> {
     let start = usize::try_from(offset)
         .unwrap_or(usize::MAX)
@@ -149,7 +148,7 @@ pub(super) fn part(bytes: &[u8], offset: u64, length: u64) -> Vec<u8> {
     bytes[start..end].to_vec()
 }
 
-/// Why an insert was refused: the operator has such answers not kept.
+/// Why an insert was refused: the operator's rules exclude such answers.
 const NOT_KEPT: &str = "not-kept";
 
 impl ReflexCtx {
@@ -158,7 +157,7 @@ impl ReflexCtx {
         self.cache.lookup(key, self.clock.now_ms()).hit()
     }
 
-    /// The same, for those who must not wait for the disk.
+    /// The same, for callers that must not wait for the disk.
     pub(super) async fn find_async(&self, key: &CacheKey) -> Option<Entry> {
         let now_ms = self.clock.now_ms();
         self.cache.lookup_async(key, now_ms).await.hit()
@@ -213,7 +212,7 @@ impl ReflexCtx {
         }
     }
 
-    /// What a request stands for: as the tenant that it is made for, or as that of its credential.
+    /// The name of a request: under the tenant that it is made for, or that of its credential.
     pub(super) fn classify(
         &self,
         head: &Head<'_>,
@@ -249,7 +248,7 @@ impl ReflexCtx {
     }
 }
 
-/// What a name stands for, and what the operator has rules about, where it is known.
+/// The key of a name, and the path and model for the operator's rules, where known.
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) key: Key,
@@ -311,7 +310,7 @@ impl Host for ReflexCtxView<'_> {
 }
 
 impl ReflexCtx {
-    /// A guest's lookup: what it does not find, it may fetch from now on.
+    /// A guest's lookup: after a miss, the guest may fetch from now on.
     pub(super) fn look_up(&self, key: &Key) -> Option<Entry> {
         let (key, since) = (self.key(key), self.cache.purges().now());
         let found = self.find(&key);
@@ -319,7 +318,7 @@ impl ReflexCtx {
         found
     }
 
-    /// As [`look_up`](Self::look_up), for those who must not wait for the disk.
+    /// As [`look_up`](Self::look_up), for callers that must not wait for the disk.
     pub(super) async fn look_up_async(&self, key: &Key) -> Option<Entry> {
         let (key, since) = (self.key(key), self.cache.purges().now());
         let found = self.find_async(&key).await;
@@ -327,7 +326,7 @@ impl ReflexCtx {
         found
     }
 
-    /// A guest asks whether it would find something.
+    /// A guest asks whether a lookup would be a hit.
     pub(super) fn looks_for(&self, key: &Key) -> bool {
         let (key, since) = (self.key(key), self.cache.purges().now());
         let is_there = self.cache.contains(&key, self.clock.now_ms());
@@ -335,7 +334,7 @@ impl ReflexCtx {
         is_there
     }
 
-    /// As [`looks_for`](Self::looks_for), for those who must not wait for the disk.
+    /// As [`looks_for`](Self::looks_for), for callers that must not wait for the disk.
     pub(super) async fn looks_for_async(&self, key: &Key) -> bool {
         let (key, since) = (self.key(key), self.cache.purges().now());
         let now_ms = self.clock.now_ms();
@@ -350,7 +349,7 @@ impl ReflexCtx {
         }
     }
 
-    /// What came of an insert or a removal, when it is durable, if anybody has to be sure of that.
+    /// The outcome of an insert or a removal, once it is durable, if the operator asks for that.
     pub(super) fn settled<V, E>(&self, done: Result<V, E>) -> Result<V, E> {
         if done.is_ok() {
             self.cache.wait_until_durable();
@@ -358,7 +357,7 @@ impl ReflexCtx {
         done
     }
 
-    /// The same, for those who must not wait for the disk, in the form of a guest's call.
+    /// The same, for callers that must not wait for the disk, in the form of a guest's call.
     pub(super) async fn settled_async<V, E>(&self, done: Result<V, E>) -> Result<(Result<V, E>,)> {
         if done.is_ok() {
             self.cache.wait_until_durable_async().await;
@@ -381,15 +380,15 @@ impl ReflexCtx {
         self.keep(&named, metadata, payload, options.ttl_seconds, since)
     }
 
-    /// Since when a guest may have fetched what it inserts now.
+    /// Since when a guest may have fetched the answer that it inserts now.
     pub(super) fn begun(&self, key: &Key) -> Mark {
         let now = self.cache.purges().now();
         self.grant.lookups.take(&self.key(key), now)
     }
 
-    /// Stores what is named so, for as long as the operator's rules say, or as is asked for within
-    /// them, unless it was purged since it was asked for. Whoever tells somebody that it is stored
-    /// waits until it is durable.
+    /// Stores an entry for as long as the operator's rules say, or as asked for within them, unless
+    /// a purge since its request covers it. A caller that reports the entry as stored must wait
+    /// until it is durable.
     pub(super) fn keep(
         &self,
         named: &Named,
@@ -421,7 +420,7 @@ impl ReflexCtx {
         stored.map_err(|refused| self.error(refused))
     }
 
-    /// What an entry that was not stored is to a guest.
+    /// The error that a guest gets for an entry that was not stored.
     pub(super) fn error(&self, refused: NotStored) -> Error {
         match refused {
             NotStored::Cache(
@@ -437,8 +436,8 @@ impl ReflexCtx {
         }
     }
 
-    /// Stores an entry for this term that was begun at `since`, if the grant has room for it.
-    /// Whoever tells somebody that it is stored waits until it is durable.
+    /// Stores an entry for this term that was begun at `since`, if the grant has room for it. A
+    /// caller that reports the entry as stored must wait until it is durable.
     pub(super) fn store(
         &self,
         key: &Key,
@@ -450,7 +449,7 @@ impl ReflexCtx {
         let now_ms = self.clock.now_ms();
         let allowance = &self.grant.allowance;
         let cache_key = self.key(key);
-        // With its own mark it needs none that was noted.
+        // It brings its own mark, so a noted one is not needed.
         self.grant.lookups.forget(&cache_key);
         let bytes = (metadata.len() + payload.len()) as u64;
         allowance.take_insert(now_ms).map_err(NotStored::Refused)?;
@@ -465,7 +464,8 @@ impl ReflexCtx {
             now_ms: term.stored_at_ms,
             ttl_ms: term.ttl_ms(),
         };
-        match self.cache.insert_now_since(new, since) {
+        let digest = &key.digest;
+        match self.cache.insert_named_now_since(new, digest, since) {
             Ok(_) => Ok(()),
             Err(error) => {
                 allowance.set(&cache_key, before);
@@ -519,7 +519,7 @@ impl ReflexCtxView<'_> {
         Ok(self.ctx.looks_for_async(&key).await)
     }
 
-    /// What was found, as a handle for the guest.
+    /// The entry found, as a handle for the guest.
     pub(super) fn open(&mut self, found: Option<Entry>) -> Result<Option<Resource<Entry>>, Error> {
         let Some(entry) = found else {
             return Ok(None);

@@ -1,5 +1,5 @@
-//! What all engines of ours have in common: an epoch that advances, how a component is loaded, and
-//! why one does not fit.
+//! The common parts of our engines: an epoch that advances, loading a component, and why one does
+//! not fit.
 
 use super::limits::EPOCH_TICK;
 use rustix::time::{ClockId, clock_gettime};
@@ -16,7 +16,7 @@ pub enum LoadError {
     Engine(String),
     /// The bytes are not a WebAssembly component, or use features that are off.
     NotAComponent(String),
-    /// It imports something that is not offered, or does not export what it is to be called by.
+    /// It imports something that the host does not offer, or lacks the export to call.
     Mismatch(String),
 }
 
@@ -34,8 +34,8 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// Compiles a component (its binary form), and checks that it imports what the linker has and is
-/// what `fit` takes it for.
+/// Compiles a component (its binary form), and checks that the linker has its imports and that it
+/// passes `fit`.
 pub(super) fn load<T: 'static, Pre>(
     engine: wasmtime::Result<Engine>,
     component: &[u8],
@@ -67,7 +67,7 @@ pub(super) fn tick_epoch(engine: &Engine) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// How long this thread has run so far. On a busy machine that is less than what time has passed.
+/// The CPU time of this thread so far. On a busy machine that is less than the time passed.
 pub(super) fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     // The clock begins at zero and has no more than a second in its nanoseconds.

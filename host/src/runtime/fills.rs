@@ -1,18 +1,17 @@
-//! Which answers are being fetched, so that others who ask the same need not ask the provider.
+//! The fills under way, so that requests for the same answer call the provider once.
 //!
 //! ```text
-//! join ─► Lead: asks the provider ─► share ─► its client and all who joined read one body
+//! join ─► Lead: asks the provider ─► share ─► its client and its followers read one body
 //!    │                           └► fail, or dropped without an answer
 //!    └──► waits for a leader's head ─► follows, gets the same error, or looks again
 //! ```
 //!
-//! Edges take part (`fills/edges.rs`). What one of them fetches reaches the others through the
-//! cache only, so that those who wait for it look there; and so does an edge that waits for a
-//! leader here.
+//! Edges take part (`fills/edges.rs`). An edge's answer reaches its followers through the cache
+//! only, so they look there. So does an edge that waits for a leader here.
 //!
-//! A fill is a promise, not a lock: whoever has waited long enough asks the provider itself, and
-//! a leader that is gone without an answer is forgotten at once. Nobody joins what was begun
-//! before a purge.
+//! A fill is a promise, not a lock: a follower that has waited long enough asks the provider
+//! itself, and a leader that is gone without an answer is forgotten at once. No request joins a
+//! fill from before a purge.
 
 #[cfg_attr(
     not(any(feature = "serve", test)),
@@ -35,19 +34,19 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 
-/// Fills at once. Past it nobody leads, and everybody asks for themselves.
+/// Fills at once. Past it no request leads, and each asks for itself.
 const FILLS_MAX: usize = 65_536;
 
-/// Of the fills of edges that have ended, so many are remembered that the queue of all need not be
-/// swept but once for as many fills.
+/// Length of the queue of edges' fills, ended ones included, before it is swept: twice the bound,
+/// so that each sweep serves that many new fills.
 const EDGE_ORDER_MAX: usize = 2 * FILLS_MAX;
 
-/// All fills under way into one cache, whoever leads.
+/// All fills under way into one cache, led by requests or by edges.
 #[derive(Debug)]
 pub struct Fills {
     purges: Arc<Purges>,
     slots: Mutex<Slots>,
-    /// Who waits here, for whichever leader.
+    /// The followers that wait, of all leaders.
     waiting: AtomicUsize,
     /// Lookups of edges that wait.
     edges_waiting: AtomicUsize,
@@ -58,8 +57,8 @@ struct Slots {
     fills: HashMap<CacheKey, Slot>,
     /// Of the last fill that began.
     number: u64,
-    /// The fills of edges by number, in the order in which they began, which is that in which they
-    /// are forgotten; and some that have ended. At most [`EDGE_ORDER_MAX`].
+    /// The fills of edges by number, oldest first, which are forgotten in this order; including
+    /// some that have ended. At most [`EDGE_ORDER_MAX`].
     edge_order: VecDeque<(u64, CacheKey)>,
     released: Released,
 }
@@ -70,15 +69,14 @@ struct Slot {
     tenant: Tenant,
     since: Mark,
     by: By,
-    /// Told when an answer is in the cache, and dropped at the fill's end: then there is no use in
-    /// waiting for this fill.
+    /// Signals that an answer is in the cache. Dropped at the fill's end: waiting is useless then.
     over: watch::Sender<()>,
 }
 
-/// Who leads, and how far it is.
+/// The leader, and how far it is.
 #[derive(Debug)]
 enum By {
-    /// The leader has asked, and there is no head yet.
+    /// The leader has asked; the head has not come yet.
     Asking(watch::Receiver<Stage>, Arc<Audience>),
     /// The body is under way.
     Sharing(Weak<Shared>),
@@ -91,30 +89,31 @@ enum By {
 enum Stage {
     Asking,
     Sharing(Arc<Shared>),
-    /// The provider failed, and those who waited with the leader fail with it.
+    /// The provider failed; the followers get the same error.
     Failed(ErrorCode),
-    /// There is an answer, but not one that may be shared.
+    /// The answer may not be shared.
     Unshared,
     /// The leader is gone, or has found an answer in the cache.
     Gone,
 }
 
-/// What is to be done with a request whose answer is not in the cache.
+/// What to do with a request whose answer is not in the cache.
 #[derive(Debug)]
 pub(super) enum Turn {
-    /// Ask the provider, for all who want to know.
+    /// Ask the provider, for the followers too.
     Lead(Lead),
-    /// Read what the leader reads.
+    /// Read the leader's answer.
     Follow(Follower),
     /// The provider has just failed.
     Failed(ErrorCode),
-    /// Nobody leads any more: look into the cache, and join again.
+    /// The leader is gone: look into the cache, and join again.
     Again,
-    /// Ask the provider, for nobody else.
+    /// Ask the provider, without followers.
     Alone,
 }
 
-/// The duty to fetch an answer. Dropped without an outcome, it makes those who wait look again.
+/// The leader's duty to fetch an answer. Dropped without an outcome, it makes the followers look
+/// again.
 #[derive(Debug)]
 pub struct Lead {
     fill: Arc<Fill>,
@@ -132,7 +131,7 @@ pub(super) struct Fill {
 }
 
 impl Fills {
-    /// None yet. To be shared by all that work with this cache.
+    /// No fills yet. All users of this cache must share it.
     pub fn new(cache: &Cache) -> Arc<Self> {
         let fills = Arc::new(Self {
             purges: Arc::clone(cache.purges()),
@@ -149,8 +148,8 @@ impl Fills {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Joins the fill of a key, or begins one, and waits for the leader's head for at most so
-    /// long.
+    /// Joins the fill of a key, or begins it. A follower waits for the leader's head, at most
+    /// `wait_max`.
     pub(super) async fn join(
         self: &Arc<Self>,
         key: CacheKey,
@@ -161,7 +160,7 @@ impl Fills {
             Joined::Turn(turn) => return turn,
             Joined::Asking(stage, waiter) => (stage, waiter),
             Joined::Else(mut over, most, _waiter) => {
-                // An error says that the sender is gone, which is the end that is waited for.
+                // An error means that the sender is gone: the fill has ended.
                 let most = most.map_or(wait_max, |most| most.min(wait_max));
                 return match tokio::time::timeout(most, over.changed()).await {
                     Ok(_) => Turn::Again,
@@ -172,7 +171,7 @@ impl Fills {
         let decided = stage.wait_for(|stage| !matches!(stage, Stage::Asking));
         match tokio::time::timeout(wait_max, decided).await {
             Err(_) => Turn::Alone,
-            // A leader tells an outcome before it goes.
+            // The leader is gone without an outcome.
             Ok(Err(_)) => Turn::Again,
             Ok(Ok(stage)) => match &*stage {
                 // It may have grown too long to be read from its first byte.
@@ -215,7 +214,7 @@ impl Fills {
         }
     }
 
-    /// The fill of a key, if there is one to wait for; if not, there is room for another.
+    /// The fill of a key that can be waited for. Drops a fill that is over or purged.
     fn current<'s>(&self, slots: &'s mut Slots, key: &CacheKey) -> Option<&'s Slot> {
         let Entry::Occupied(slot) = slots.fills.entry(*key) else {
             return None;
@@ -227,7 +226,7 @@ impl Fills {
             By::Edge(edge) => edge.is_forgotten(),
             By::Asking(..) | By::Sharing(_) => false,
         };
-        // Whoever comes after a purge is not given what was begun before it.
+        // A request after a purge must not join a fill from before it.
         if is_over || self.purges.has_met(key, &tenant.0, *since) {
             slot.remove();
             return None;
@@ -235,7 +234,7 @@ impl Fills {
         Some(slot.into_mut())
     }
 
-    /// An answer is in the cache: whoever waits for that looks there. What edges wait for is over.
+    /// An answer is in the cache: its followers look there. An edge's fill is over.
     pub(crate) fn answered(&self, key: &CacheKey) {
         let mut slots = self.lock();
         if let Entry::Occupied(slot) = slots.fills.entry(*key) {
@@ -252,18 +251,18 @@ impl Fills {
     }
 }
 
-/// What there is for one who joins.
+/// The way on for a request that joins.
 enum Joined {
     Turn(Turn),
     /// A leader here decides.
     Asking(watch::Receiver<Stage>, Waiter),
-    /// The fill's end decides, for which there is no use in waiting any longer than this.
+    /// Wait for the fill's end, at most this long.
     Else(watch::Receiver<()>, Option<Duration>, Waiter),
 }
 
 impl Slots {
-    /// Makes room of what is forgotten, as far as it is at the head of the queue: for each that
-    /// goes there was one that came.
+    /// Makes room: drops forgotten fills at the head of the queue. Each fill is queued and dropped
+    /// once.
     fn has_room(&mut self) -> bool {
         while self.fills.len() >= FILLS_MAX
             && let Some((number, key)) = self.edge_order.front().copied()
@@ -324,7 +323,7 @@ impl Slots {
 }
 
 impl PurgeListener for Fills {
-    /// What was begun before is not stored, so nobody need wait for that.
+    /// An answer from before the purge is not stored, so waiting for it is useless.
     fn purged(&self, what: &Purged) {
         let mut slots = self.lock();
         match what {
@@ -339,7 +338,7 @@ impl PurgeListener for Fills {
 }
 
 impl Fill {
-    /// The provider has answered with what many may read.
+    /// The provider has answered, and followers may read the answer.
     fn share(&self, shared: &Arc<Shared>) {
         let mut slots = self.fills.lock();
         let slot = slots.fills.get_mut(&self.key);
@@ -364,7 +363,7 @@ impl Drop for Fill {
 }
 
 impl Lead {
-    /// Those who wait for this.
+    /// The followers of this fill.
     pub(super) fn audience(&self) -> Arc<Audience> {
         Arc::clone(&self.audience)
     }
@@ -379,8 +378,8 @@ impl Lead {
         Arc::clone(&self.fill)
     }
 
-    /// The provider has answered, and whoever waits may read it; whoever comes later as well, if
-    /// it is open to them.
+    /// The provider has answered: the followers may read it, and, if `open`, later requests as
+    /// well.
     pub(super) fn share(self, shared: &Arc<Shared>, open: bool) {
         if open {
             self.fill.share(shared);
@@ -390,7 +389,7 @@ impl Lead {
         }
     }
 
-    /// The provider has answered with something for the one who asked only.
+    /// The provider has answered, for the leader's client only.
     pub(super) fn keep(self) {
         self.end(Stage::Unshared);
     }
@@ -401,7 +400,7 @@ impl Lead {
     }
 
     fn end(&self, stage: Stage) {
-        // In this order: who is let go finds no fill of before.
+        // In this order: a woken follower must not find the old fill.
         self.fill.end();
         self.stage.send_replace(stage);
     }
@@ -416,7 +415,7 @@ impl Drop for Lead {
     }
 }
 
-/// Those who wait for one leader.
+/// The followers of one leader.
 #[derive(Debug, Default)]
 pub(super) struct Audience {
     count: AtomicUsize,
@@ -424,12 +423,12 @@ pub(super) struct Audience {
 }
 
 impl Audience {
-    /// Whether anybody waits.
+    /// Whether a follower waits.
     pub(super) fn is_there(&self) -> bool {
         self.count.load(Ordering::SeqCst) > 0
     }
 
-    /// Resolves when nobody waits any more.
+    /// Resolves when the last follower is gone.
     pub(super) async fn gone(&self) {
         loop {
             let mut left = std::pin::pin!(self.left.notified());
@@ -443,7 +442,7 @@ impl Audience {
     }
 }
 
-/// One who waits, until dropped.
+/// Counts a follower, until dropped.
 struct Waiter {
     fills: Arc<Fills>,
     /// Of a leader here.
@@ -497,7 +496,7 @@ mod tests {
         }
     }
 
-    /// Somebody who waits already when this returns.
+    /// A follower that waits already when this returns.
     async fn waiter(fills: &Arc<Fills>, wait_max: Duration) -> tokio::task::JoinHandle<Turn> {
         let before = fills.waiting();
         let waiter = tokio::spawn({
@@ -567,7 +566,7 @@ mod tests {
             if let Some(second) = second {
                 let turn = second.await.expect("no panic");
                 assert!(matches!(turn, Turn::Lead(_)), "{turn:?}");
-                // The first one's end is not the second one's.
+                // The end of the first fill does not end the second.
                 first.fail(ErrorCode::ConnectionRefused);
                 assert!(waiter(&fills, Duration::ZERO).await.await.is_ok());
                 let still = fills.join(KEY, TENANT, Duration::ZERO).await;
@@ -576,7 +575,7 @@ mod tests {
             } else {
                 first.fail(ErrorCode::ConnectionRefused);
             }
-            // Who asked before it is told what there is.
+            // A request from before the purge still gets the leader's outcome.
             let turn = before.await.expect("no panic");
             assert!(matches!(turn, Turn::Failed(_)), "{turn:?}");
             assert!(fills.lock().fills.is_empty());

@@ -1,4 +1,4 @@
-//! What one component may do: whose entries, under which rules, and how much.
+//! The grant of a component: which tenants' entries, under which rules, and how much.
 
 use super::allowance::Allowance;
 use super::bindings::cache::Error;
@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-/// What the operator lets one component do. It stands behind every call of that component. A clone
-/// is the same grant: all instances that have it share what it allows.
+/// What the operator lets one component do; every call of the component is checked against it. A
+/// clone is the same grant: all instances with it share its quota.
 ///
 /// ```
 /// use reflex_host::Tenant;
@@ -29,7 +29,7 @@ pub struct Grant {
     pub namespace: String,
     /// Whose entries.
     pub tenants: Tenants,
-    /// What may be done with them.
+    /// The access to these entries.
     pub access: Access,
     /// How much may be stored, and how fast.
     pub allowance: Arc<Allowance>,
@@ -39,34 +39,34 @@ pub struct Grant {
     pub tenant_header: Option<String>,
     /// Longest request body or prompt that a key is made of, in bytes.
     pub request_bytes_max: u64,
-    /// The greatest temperature that a request may ask for and still be answered from the cache.
+    /// Requests that ask for a higher temperature are not cached.
     pub temperature_max: Option<f64>,
-    /// Which API answers at paths whose end does not tell, or tells wrongly: the first rule that
-    /// applies counts.
+    /// Which API answers at paths whose end names none, or a wrong one: the first rule that applies
+    /// counts.
     pub paths: Arc<[PathRule]>,
-    /// What of a request does not count, what does, and what passes by.
+    /// Which parts of a request are out of the key, in it, or a reason to pass by.
     pub rules: Arc<Rules>,
-    /// Tenants that share their answers with others, and as whom.
+    /// For each tenant of a group, the tenant under which its answers are kept.
     pub groups: Arc<HashMap<Tenant, Tenant>>,
     /// How long entries live.
     pub lifetimes: Arc<Lifetimes>,
-    /// What the instance that has this grant has looked up in vain: none for each clone, and nothing
-    /// for a host to set.
+    /// The misses of the instance with this grant. Each clone begins without any; hosts do not set
+    /// this.
     pub lookups: Lookups,
 }
 
 /// Whose entries a component may name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Tenants {
-    /// It says for each call whose. For components that serve many, and are trusted not to mix
-    /// them up.
+    /// The component names the tenant in each call. For components that serve many tenants, and are
+    /// trusted not to confuse them.
     #[default]
     ChosenByGuest,
-    /// Those of this one, whatever credentials its requests have.
+    /// This tenant, whatever credentials the requests have.
     Only(Tenant),
 }
 
-/// What a component may do with entries.
+/// The access of a component to entries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Access {
     /// Look up, insert, remove.
@@ -124,7 +124,7 @@ impl Grant {
         }
     }
 
-    /// At most so many bytes of live entries: see [`Allowance`].
+    /// Upper bound of the bytes of live entries: see [`Allowance`].
     #[must_use]
     pub fn bytes_max(self, bytes: u64) -> Self {
         let allowance = Allowance::new(Some(bytes), self.allowance.inserts_per_second_max());
@@ -134,7 +134,7 @@ impl Grant {
         }
     }
 
-    /// At most so many inserts a second: see [`Allowance`].
+    /// Upper bound of inserts per second: see [`Allowance`].
     #[must_use]
     pub fn inserts_per_second_max(self, inserts: NonZeroU32) -> Self {
         let allowance = Allowance::new(self.allowance.bytes_max(), Some(inserts));
@@ -156,7 +156,7 @@ impl Grant {
         }
     }
 
-    /// Where the tenant is known, a request need not say whose it is.
+    /// If the grant fixes the tenant, requests need no credential.
     pub(super) fn anonymous(&self) -> Anonymous {
         match self.tenants {
             Tenants::ChosenByGuest => self.anonymous,
@@ -164,7 +164,8 @@ impl Grant {
         }
     }
 
-    /// As whom a tenant's answers are kept: the only one, a group, or just itself.
+    /// The tenant under which a tenant's answers are kept: the grant's only one, its group's, or
+    /// itself.
     pub(crate) fn group_of(&self, tenant: Tenant) -> Tenant {
         match self.tenants {
             Tenants::ChosenByGuest => self.groups.get(&tenant).copied().unwrap_or(tenant),
@@ -200,7 +201,7 @@ impl Grant {
         }
     }
 
-    /// Counts and logs that something was refused, and says so to the guest.
+    /// Counts and logs a refusal, and returns the guest's error.
     pub(super) fn refuse(&self, refusal: Refusal) -> Error {
         self.note(refusal);
         let reason = refusal.reason();
@@ -210,7 +211,7 @@ impl Grant {
                 Error::QuotaExceeded(reason.into())
             }
             Refusal::Open => Error::Unavailable("too many open entries: drop some".into()),
-            // How much would not have been, only the cache can tell.
+            // Only the cache knows the allowed size.
             Refusal::Size => Error::Invalid(reason.into()),
         }
     }
@@ -230,15 +231,15 @@ pub enum Refusal {
     ReadOnly,
     /// It named another tenant than its own.
     Tenant,
-    /// What it has stored, and wants to store, is too much.
+    /// Its stored entries and the new one exceed the quota.
     Bytes,
-    /// So are the entries that it has stored.
+    /// It has stored too many entries.
     Entries,
     /// It inserts too fast.
     Inserts,
     /// It holds too many entries at once.
     Open,
-    /// It wants to store an entry longer than any may be.
+    /// Its entry is longer than allowed.
     Size,
 }
 

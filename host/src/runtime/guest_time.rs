@@ -1,11 +1,13 @@
-//! The time that a guest has had to itself: what it computes, not what the machine does meanwhile.
+//! The time that a guest uses itself, as opposed to the machine.
 //!
-//! Three kinds of time pass while a guest works on a request. What its thread computes for it counts,
-//! as CPU time: on a busy machine, a guest that is ready to run and is not run uses nothing up. What
-//! it sleeps by its own choice counts as well, or it could sleep for good. What it waits for the
-//! host, which waits for the client, the provider or the disk, does not ([`Progress::wait`]), and what
-//! the host computes for it, such as reading a request of a million frames, neither
-//! ([`Progress::host`]).
+//! Three kinds of time pass while a guest works on a request:
+//!
+//! - The CPU time of its thread counts. On a busy machine, a guest that is ready and not run uses
+//!   nothing up.
+//! - Its own sleeps count as well, or it could sleep for good.
+//! - Waiting for the host, which waits for the client, the provider or the disk, does not count
+//!   ([`Progress::wait`]). Neither does the host's work for it, such as reading a request of a
+//!   million frames ([`Progress::host`]).
 
 use super::engine::thread_time;
 use super::state::Progress;
@@ -16,12 +18,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
-/// A guest's work on one request, which ends when its time is up. A guest that computes is made to
-/// yield by the epoch, and so comes by here.
+/// A guest's work on one request, which ends when its time is up. The epoch makes a computing guest
+/// yield, which leads here.
 pub(super) struct Metered<'a, F> {
     work: Pin<&'a mut F>,
     progress: &'a Progress,
-    /// What it has left.
+    /// The time left.
     left: Duration,
     alarm: Arc<Alarm>,
     asleep: Option<Asleep>,
@@ -34,7 +36,7 @@ struct Asleep {
     _until: Pin<Box<Sleep>>,
 }
 
-/// Notes when the work could have gone on.
+/// Notes when the work was woken.
 #[derive(Default)]
 struct Alarm {
     task: AtomicWaker,
@@ -61,7 +63,7 @@ impl<F: Future> Future for Metered<'_, F> {
         let this = &mut *self;
         let woken = this.alarm.reset(cx.waker());
         if let Some(Asleep { since, .. }) = this.asleep.take() {
-            // From when it could go on, it is the machine that takes its time.
+            // After the wake, the delay is the machine's.
             let slept = woken.unwrap_or_else(Instant::now) - since;
             this.left = this.left.saturating_sub(slept);
             if this.left.is_zero() && woken.is_none() {
@@ -98,7 +100,7 @@ impl<F: Future> Future for Metered<'_, F> {
 }
 
 impl Alarm {
-    /// Has the next call wake this task. When the last one came, if one came.
+    /// Makes the next wake reach this task; returns when the last one came, if any.
     fn reset(&self, task: &Waker) -> Option<Instant> {
         self.task.register(task);
         self.lock().take()
@@ -141,7 +143,7 @@ mod tests {
         ended.expect("it has an end")
     }
 
-    /// A thread that is not run takes as long, and uses up as little.
+    /// A thread that the machine does not run uses no time.
     #[tokio::test]
     async fn a_machine_that_is_busy_uses_up_nothing() {
         let mut polls = 0;

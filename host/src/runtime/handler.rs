@@ -1,7 +1,7 @@
 //! Runs a `wasi:http` handler component, one request at a time per instance, within limits.
 //!
-//! An instance is used again and again, but by one request at a time: whatever a guest does
-//! wrong then costs that request and no other. After any fault the instance is dropped.
+//! An instance is used again and again, but by one request at a time, so that a fault of the guest
+//! costs only that request. After any fault the instance is dropped.
 
 use super::body::is_host_made;
 use super::cache_host::{ReflexCtx, add_to_linker_async};
@@ -28,7 +28,7 @@ use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
-/// Why there is no response from the guest for one request. Nothing has gone to the client.
+/// Why the guest gave no response to a request. Nothing has gone to the client.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Failure {
@@ -42,7 +42,7 @@ pub enum Failure {
     TimedOut,
     /// The guest answered with an error.
     Refused {
-        /// What it said.
+        /// The guest's error.
         error: ErrorCode,
         /// Whether the provider was called, so that the error is likely the provider's.
         upstream_called: bool,
@@ -66,7 +66,7 @@ pub struct Handler {
     permits: Arc<Semaphore>,
 }
 
-/// What each new instance's store is made of.
+/// The parts of each new instance's store.
 struct Parts {
     reflex: ReflexCtx,
     policy: Arc<HttpPolicy>,
@@ -119,13 +119,13 @@ impl Handler {
     ///
     /// # Errors
     ///
-    /// [`Failure`] says why there is no response. The request has been consumed as far as the
+    /// [`Failure`] says why the guest gave no response. The request has been consumed as far as the
     /// guest read it.
     ///
     /// # Cancellation
     ///
-    /// When the future is dropped, the guest is, and with it its request to the provider; unless
-    /// others wait for the same answer. Then it goes on for as long as any of them does.
+    /// Dropping the future drops the guest, and with it its request to the provider. If followers
+    /// wait for the same answer, the guest goes on until the last of them is gone.
     pub async fn handle(
         &self,
         request: http::Request<WasiBody>,
@@ -252,7 +252,7 @@ impl Handler {
                     tracing::warn!("guest stopped: it streamed for too long");
                 }
             }
-            // Whoever gets the permit must find room for an instance.
+            // The next holder of the permit must find room for an instance.
             match is_done && instance.is_reusable(&limits) {
                 true => lock(&idle).push(instance),
                 false => drop(instance),
@@ -268,7 +268,7 @@ impl Handler {
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Work for a client that goes on without it, if it is work for others as well.
+/// Work for a client that goes on after the client left, if followers need it.
 struct Outliving<T: Send + 'static> {
     /// Gone when it is done.
     work: Option<Work<T>>,
@@ -288,7 +288,7 @@ impl<T: Send + 'static> Future for Outliving<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        // Polled after its end, it never ends again.
+        // Polled after its end, it stays pending.
         let Some(work) = &mut self.work else {
             return Poll::Pending;
         };
@@ -304,11 +304,11 @@ impl<T: Send + 'static> Drop for Outliving<T> {
     fn drop(&mut self) {
         if let Some(work) = self.work.take()
             && let Some(audience) = self.progress.audience()
-            // When the program ends there is nothing left that could go on.
+            // At the end of the program no runtime is left to go on with.
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             runtime.spawn(async move {
-                // What it makes is for those who wait; they have it when this is done.
+                // Its answer is for the followers; they have it when this is done.
                 tokio::select! {
                     _ = work => {}
                     () = audience.gone() => {}

@@ -1,13 +1,13 @@
-//! Heads of answers on their way to a client: what is set on top of them, and what goes where the
-//! body is not the one that the provider has sent. Which header is which is `reflex-llm`'s business.
+//! Heads of answers on their way to a client: which headers are set, and which are removed where
+//! the body is not the provider's. `reflex-llm` classifies the headers.
 
 use super::bindings::http::Header;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS, cache_status_after};
 use reflex_llm::{Part, Status};
 
-/// Takes out those named in `remove`, then puts each of `set` in place of what was there under its
-/// name. `cache-status` is a list: ours becomes its last member.
+/// Removes the headers named in `remove`, then replaces headers by those in `set`. `cache-status`
+/// is a list: ours becomes its last member.
 pub(super) fn apply(map: &mut HeaderMap, remove: &[String], set: &[Header]) {
     for name in remove {
         map.remove(name.as_str());
@@ -93,7 +93,7 @@ mod tests {
             ("x-reflex-status", "MISS"),
         ]);
         assert_eq!(map, expected);
-        // A name that is none, or bytes that are no value, change nothing.
+        // Invalid names and values change nothing.
         let set = [("a b".into(), b"1".to_vec()), ("y".into(), b"\n".to_vec())];
         apply(&mut map, &[], &set);
         assert_eq!(map, expected);

@@ -44,32 +44,32 @@ use wasmtime_wasi_http::{
 pub struct HttpPolicy {
     /// Whether an answer that ran into the client's own token limit may be stored.
     pub allow_length: bool,
-    /// What of a request's `Cache-Control` and `x-reflex-ttl` is obeyed.
+    /// Which parts of a request's `Cache-Control` and `x-reflex-ttl` are obeyed.
     pub client_control: ClientControl,
-    /// What of an answer's `Cache-Control`, `Expires` and `Vary` is obeyed.
+    /// Which parts of an answer's `Cache-Control`, `Expires` and `Vary` are obeyed.
     pub provider_control: ProviderControl,
     /// How replays go.
     pub replay: Replay,
     /// How many answers are kept for one request.
     pub samples: Samples,
-    /// How long a request waits for another one's answer to begin.
+    /// How long a follower waits for the leader's answer to begin.
     pub fill_wait_max: Duration,
     /// For how long after its expiry an entry is served when the provider fails; zero is not at
-    /// all. Entries are kept for so long if [`CacheOptions::stale_seconds_max`] says so, too.
+    /// all. [`CacheOptions::stale_seconds_max`] must keep entries as long.
     ///
     /// [`CacheOptions::stale_seconds_max`]: crate::cache::CacheOptions::stale_seconds_max
     pub stale_if_error_max: Duration,
-    /// Which answers are being fetched: [`Fills::new`] of the same cache, one for all who use it.
+    /// The fills under way: [`Fills::new`] of the same cache, one for all its users.
     pub fills: Arc<Fills>,
-    /// What all requests together may hold in memory; one for all in a process.
+    /// Upper bound of the memory of all requests; one for the whole process.
     pub budget: Arc<Budget>,
     /// Told how recordings end.
     pub observer: Arc<dyn RecordingObserver>,
 }
 
 impl HttpPolicy {
-    /// As the daemon does without a configuration, with fills of its own, and nobody counts. All
-    /// that work with the same cache should have the same policy, or the same [`fills`](Self::fills).
+    /// The policy of a daemon without a configuration, with fills of its own and without metrics.
+    /// All users of one cache should have the same policy, or the same [`fills`](Self::fills).
     pub fn new(cache: &Cache) -> Self {
         Self {
             allow_length: false,
@@ -86,7 +86,7 @@ impl HttpPolicy {
         }
     }
 
-    /// What is recorded of an answer: to one text, or to a batch that is stored text by text.
+    /// The limits of a recording: of one answer, or of a batch that is stored text by text.
     pub(super) fn limits(&self, cache: &Cache, texts: Option<&Texts>) -> Limits {
         let entry_bytes_max = usize::try_from(cache.entry_bytes_max()).unwrap_or(usize::MAX);
         Limits {
@@ -116,7 +116,7 @@ impl std::fmt::Debug for HttpPolicy {
 pub struct ReflexHttpCtxView<'a> {
     /// The cache and the grant.
     pub ctx: &'a ReflexCtx,
-    /// What may be stored, and who counts it.
+    /// The rules for storing answers, and the metrics.
     pub policy: &'a HttpPolicy,
     /// How far the current request has come. One for each request, which remembers when it began:
     /// an answer is not stored when it was purged since.
@@ -139,10 +139,9 @@ impl HasData for ReflexHttp {
     type Data<'a> = ReflexHttpCtxView<'a>;
 }
 
-/// Adds `reflex:cache/http` and `embeddings`, and `wasi:http/handler` as an import: what a middleware
-/// component takes for the handler behind it is the host's own client, through
-/// `WasiHttpHooks::send_request`. `wasi:http/types` comes from
-/// `wasmtime_wasi_http::p3::add_to_linker`.
+/// Adds `reflex:cache/http` and `embeddings`, and `wasi:http/handler` as an import: the handler
+/// behind a middleware component is the host's own client, through `WasiHttpHooks::send_request`.
+/// `wasi:http/types` comes from `wasmtime_wasi_http::p3::add_to_linker`.
 ///
 /// # Errors
 ///
@@ -153,8 +152,8 @@ pub fn add_http_to_linker<T: ReflexHttpView + 'static>(linker: &mut Linker<T>) -
     handler::add_to_linker::<_, ReflexHttp>(linker, T::reflex_http)
 }
 
-/// 256 MiB: sixteen answers of the greatest length that is kept, or a few hundred of the longest
-/// requests that are read, at once. Most of either are a few kilobytes.
+/// 256 MiB: sixteen of the longest answers that are kept, or a few hundred of the longest requests
+/// that are read, at once. Most requests and answers have a few kilobytes.
 pub(crate) const INFLIGHT_BYTES_MAX: u64 = 256 << 20;
 
 /// The heads of most requests fit.
@@ -255,7 +254,7 @@ impl Host for ReflexHttpCtxView<'_> {
                 text.extend_from_slice(part.as_bytes());
             }
             text.extend_from_slice(last);
-            // No head is so long; a guest that is told of one finds that a part is not there.
+            // No head is so long; if one were, the guest would find a part missing.
             ends.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
         };
         add(&[], request.method.as_str().as_bytes());
@@ -321,7 +320,7 @@ impl Host for ReflexHttpCtxView<'_> {
             ctx: self.ctx,
             table: self.http.table,
         };
-        // So is one for whose entry the guest has no room.
+        // Without room for the entry in the guest's table, it is a miss.
         let opened = view.open(Some(entry)).unwrap_or(None);
         Ok(opened.map(|entry| bindings::Fresh {
             entry,
@@ -343,7 +342,7 @@ impl Host for ReflexHttpCtxView<'_> {
         let Some((entry, expired_seconds)) = found else {
             return Ok(None);
         };
-        // So is one for whose entry the guest has no room.
+        // Without room for the entry in the guest's table, it is a miss.
         let pushed = self.http.table.push(entry).ok();
         Ok(pushed.map(|entry| bindings::Stale {
             entry,
@@ -382,7 +381,7 @@ impl ReflexHttpCtxView<'_> {
         let mut response = http::Response::new(HostBody::boxed(body, &self.progress));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
-        // The transmission's result is of no use: the body is in memory.
+        // The transmission's result does not matter: the body is in memory.
         let (response, _transmitted) = Response::from_http(self.http.hooks, response);
         Ok(self.http.table.push(response)?)
     }
@@ -453,8 +452,7 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
     }
 }
 
-/// Status, headers and body of a recorded answer, with `set` on top; none for what was stored
-/// otherwise.
+/// Status, headers and body of a recorded answer, with `set` on top; none for other entries.
 pub(super) fn replayed(
     entry: &Entry,
     set: &[Header],
@@ -484,9 +482,9 @@ pub(super) fn replayed(
 /// How often a guest is polled while the host reads a request for it.
 const POLLS_MAX: u32 = 64;
 
-/// Does the work where it is polled, and on a task of its own if that takes many polls: a request in
-/// a million frames would otherwise be a million polls of the guest, which take longer than to read
-/// it. Nothing if that task panicked.
+/// Does the work where it is polled, and on a task of its own if that takes many polls. Otherwise a
+/// request in a million frames would be a million polls of the guest, which take longer than
+/// reading it. None if that task panicked.
 async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
     let mut work = Box::pin(work);
     let mut polls = 0;
@@ -544,7 +542,7 @@ fn unread(why: Bypass) -> Unread {
     }
 }
 
-/// wasmtime-wasi-http has one error for what the guest may see and what ends it.
+/// wasmtime-wasi-http has one type for errors that the guest may see and errors that end it.
 fn split<T>(result: TrappableResult<T>) -> Result<Result<T, ErrorCode>> {
     match result {
         Ok(value) => Ok(Ok(value)),

@@ -1,8 +1,8 @@
 //! `wasi:keyvalue/store` from the same cache, for components that were written against the standard.
 //!
-//! Every bucket that a component names is one of its own, within the namespace and the tenant of its
-//! grant. It is a cache all the same: a value may be gone at any time, to make room or because it
-//! has expired. Keys are kept as hashes only, so they cannot be listed.
+//! Every bucket that a component names is its own, within the namespace and the tenant of its
+//! grant. It is still a cache: a value may be gone at any time, to make room or because it has
+//! expired. Keys are kept as hashes only, so they cannot be listed.
 
 use super::bindings::cache::Error as CacheError;
 use super::bindings::keyvalue::{self, Error, Host, HostBucket, KeyResponse};
@@ -22,9 +22,9 @@ pub struct Bucket(String);
 /// Adds `wasi:keyvalue/store@0.2.0-draft` to the linker of any host. `view` is that of
 /// [`add_to_linker`](super::add_to_linker), and the same grant holds for both.
 ///
-/// Where the grant leaves the tenant to the guest, values are those of
+/// Where the grant leaves the tenant to the guest, values belong to
 /// [`Tenant::of_group`] of the namespace, since this interface knows no tenants. They live as long as
-/// [`Grant::lifetimes`](super::Grant::lifetimes) says for what has neither path nor model.
+/// [`Grant::lifetimes`](super::Grant::lifetimes) says for entries without path and model.
 ///
 /// # Errors
 ///
@@ -49,7 +49,7 @@ pub fn add_keyvalue_to_linker_async<T: Send + 'static>(
     type Item = (Resource<Bucket>, String);
     type Set = (Resource<Bucket>, String, Vec<u8>);
     add_keyvalue_to_linker(linker, view)?;
-    // In place of those that block.
+    // In place of the blocking functions.
     linker.allow_shadowing(true);
     let mut interface = linker.instance("wasi:keyvalue/store@0.2.0-draft")?;
     interface.func_wrap_async(

@@ -1,4 +1,4 @@
-//! What one guest instance may use, and how many there may be.
+//! The limits of a guest instance, and of the number of instances.
 
 use std::time::Duration;
 use wasmtime::{ResourceLimiter, Result, StoreLimits, StoreLimitsBuilder};
@@ -19,9 +19,8 @@ pub struct GuestLimits {
     pub handles_max: usize,
     /// Bytes that one call may hand from the guest to the host.
     pub hostcall_bytes_max: usize,
-    /// Time that a guest may take for one request: what it computes, as CPU time, and what it
-    /// sleeps; not what it waits for the client's body, the provider or the disk, or for a
-    /// processor.
+    /// Time that a guest may take for one request: its CPU time and its own sleeps. Waiting for the
+    /// client's body, the provider, the disk or a processor does not count.
     pub guest_time_max: Duration,
     /// How long a guest that streams a body of its own making may go on after its response began.
     pub stream_time_max: Duration,
@@ -46,7 +45,7 @@ impl Default for GuestLimits {
 }
 
 impl GuestLimits {
-    /// Those of what lives in a store.
+    /// The limits for a wasmtime store.
     pub(super) fn of_store(&self) -> StoreLimits {
         StoreLimitsBuilder::new()
             .memory_size(self.memory_bytes_max)
@@ -55,9 +54,9 @@ impl GuestLimits {
     }
 }
 
-/// An instance that has grown by more than this since it was made, and to more than twice what it had
-/// then, is not used again: a guest's memory never shrinks, and one large request would keep it for
-/// as long as the instance lives. The middleware needs one MiB.
+/// An instance is not used again after its memory has grown by more than this, and to more than
+/// twice its size at the start. A guest's memory never shrinks, so one large request would hold it
+/// for as long as the instance lives. The middleware needs one MiB.
 const GROWN_BYTES_MAX: usize = 4 << 20;
 
 /// Limits of a store that count its guest's memory.
@@ -65,7 +64,7 @@ pub(super) struct Measured {
     limits: StoreLimits,
     /// Of all memories together.
     memory_bytes: usize,
-    /// How much that was once the guest was made.
+    /// The memory right after the guest was made.
     fresh_bytes: usize,
 }
 
@@ -78,7 +77,7 @@ impl Measured {
         }
     }
 
-    /// The guest is made, and has not worked yet.
+    /// Called when the guest is made, before its first request.
     pub(super) fn begin(&mut self) {
         self.fresh_bytes = self.memory_bytes;
     }
@@ -134,8 +133,8 @@ impl ResourceLimiter for Measured {
     }
 }
 
-/// How often a running guest is made to yield, so that it cannot keep a thread for itself and
-/// its time limit is noticed.
+/// How often a computing guest has to yield, so that it cannot keep a thread for itself and its
+/// time limit is checked.
 pub(super) const EPOCH_TICK: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
@@ -158,7 +157,7 @@ mod tests {
         // Other languages begin with more, and need more.
         check(16 << 20, 16 << 20, false);
         check(16 << 20, 17 << 20, true);
-        // What it was refused it does not have.
+        // A refused growth does not count.
         let mut limits = Measured::new(GuestLimits::default().of_store());
         assert!(!limits.memory_growing(0, 1 << 30, None).expect("no trap"));
         assert!(!limits.has_grown());

@@ -1,8 +1,7 @@
-//! Since when an instance fetches what it did not find: an answer is not stored when it was purged
-//! since.
+//! When an instance began to fetch an answer: an answer that was purged since is not stored.
 //!
-//! A guest that looks up, asks its model and inserts tells nobody when it has asked. It has so after
-//! the lookup, so that the lookup's moment stands for it.
+//! A guest that looks up, asks its model and inserts does not say when it asked. It asked after the
+//! lookup, so the lookup's moment stands for it.
 
 use crate::cache::{CacheKey, Mark};
 use std::collections::{HashMap, VecDeque};
@@ -10,26 +9,26 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Misses of one instance that are remembered until it inserts, at some 150 bytes each. Past it the
-/// oldest is forgotten, and what is inserted without a miss that is known counts as begun then.
+/// oldest is forgotten; an insert without a known miss counts as begun at that miss.
 const MISSES_MAX: usize = 4096;
 
-/// What one instance has looked up and not found, and when. A clone is that of another instance, and
-/// has looked up nothing.
+/// The misses of one instance, and when they were. A clone belongs to another instance, and is
+/// empty.
 #[derive(Default)]
 pub struct Lookups(Mutex<Misses>);
 
 #[derive(Default)]
 struct Misses {
     since: HashMap<CacheKey, Mark>,
-    /// In the order in which they were noted; with some that are gone already.
+    /// In the order in which they were noted, including some that are gone already.
     order: VecDeque<(CacheKey, Mark)>,
     /// Of the newest that is forgotten.
     forgotten: Option<Mark>,
 }
 
 impl Lookups {
-    /// A lookup that began at that mark has found nothing. The last one counts: an instance does one
-    /// thing after the other.
+    /// A lookup that began at that mark was a miss. The last one counts: an instance does one thing
+    /// after the other.
     pub(super) fn missed(&self, key: &CacheKey, since: Mark) {
         let mut misses = self.lock();
         if misses.since.insert(*key, since) == Some(since) {
@@ -46,14 +45,14 @@ impl Lookups {
         }
     }
 
-    /// An answer is inserted: since when it was fetched, or `now` if it was not looked for.
+    /// For an insert: when its fetch began, or `now` without an earlier lookup.
     pub(super) fn take(&self, key: &CacheKey, now: Mark) -> Mark {
         let mut misses = self.lock();
         let since = misses.since.remove(key).or(misses.forgotten);
         since.map_or(now, |since| since.min(now))
     }
 
-    /// The instance removes the entry itself: what it inserts then is from after that.
+    /// The instance removes the entry itself: its later insert is from after that.
     pub(super) fn forget(&self, key: &CacheKey) {
         self.lock().since.remove(key);
     }
@@ -113,7 +112,7 @@ mod tests {
             lookups.missed(&key(number), second);
         }
         let last = mark();
-        // Nobody knows any more whether it was looked for.
+        // Whether it was looked up is forgotten.
         assert!(lookups.take(&key(1), last) <= second);
         assert!(lookups.take(&key(0), last) <= second);
         assert_eq!(lookups.take(&key(1000), last), second);

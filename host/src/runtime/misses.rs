@@ -1,4 +1,4 @@
-//! What becomes of a miss: one asks the provider, others join it, and the answer is recorded.
+//! Misses: the leader asks the provider, followers join it, and the answer is recorded.
 
 use super::batch::Texts;
 use super::bindings::{cache, http as bindings};
@@ -21,7 +21,7 @@ use wasmtime::component::{Access, Accessor, Resource};
 use wasmtime_wasi_http::WasiBody;
 use wasmtime_wasi_http::p3::Response;
 
-/// Joins those who want the same answer.
+/// Joins the fill of an answer, or begins it.
 pub(super) async fn join<T: ReflexHttpView + 'static>(
     store: &Accessor<T, ReflexHttp>,
     recording: bindings::Recording,
@@ -68,8 +68,8 @@ pub(super) async fn join<T: ReflexHttpView + 'static>(
     })
 }
 
-/// Hands a response back with a recorder on its body, which others may read as well. What answers
-/// several texts is stored text by text.
+/// Hands a response back with a recorder on its body, which followers may read as well. An answer
+/// to several texts is stored text by text.
 pub(super) fn record<T: ReflexHttpView + 'static>(
     mut store: Access<'_, T, ReflexHttp>,
     response: Resource<Response>,
@@ -95,11 +95,11 @@ pub(super) fn record<T: ReflexHttpView + 'static>(
     Ok(view.http.table.push(response)?)
 }
 
-/// What is to be done with the body of an answer on its way: recorded, shared with those who wait,
-/// or both.
+/// What to do with the body of an answer on its way: record it, share it with the followers, or
+/// both.
 pub(super) struct Watch {
     status: StatusCode,
-    /// What those see who wait.
+    /// The headers for the followers.
     seen: HeaderMap,
     recording: Option<Recording>,
     lead: Option<Lead>,
@@ -108,7 +108,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Nothing if the answer, as far as its head tells, is for the one who asked only.
+    /// None if the head says that the answer is for the leader only.
     pub(super) fn new(
         target: Option<Target>,
         policy: &HttpPolicy,
@@ -137,7 +137,7 @@ impl Watch {
             keep(lead);
             return None;
         }
-        // A failure is as much theirs who wait, with when to try again and what is left of a limit.
+        // Followers get a failure too, with `retry-after` and rate limits.
         let seen = match recording {
             Some(_) => only(headers, Part::is_kept),
             None => only(headers, Part::is_followed),
@@ -152,7 +152,7 @@ impl Watch {
         })
     }
 
-    /// The body for the one who asked.
+    /// The body for the leader's client.
     pub(super) fn body(self, body: WasiBody) -> WasiBody {
         let is_open = self.recording.is_some();
         let shared = Shared::new(
@@ -170,7 +170,7 @@ impl Watch {
     }
 }
 
-/// Whether the provider says that it fails, in a way that everybody can read.
+/// Whether the provider fails, with a body that every client can read.
 fn is_failure(status: StatusCode, headers: &HeaderMap) -> bool {
     fails(status) && !headers.contains_key(CONTENT_ENCODING)
 }
@@ -216,7 +216,7 @@ fn named(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
         .collect()
 }
 
-/// What a guest wants recorded, if that can be. `since` is from before the cache was looked at.
+/// The recording that a guest asks for, if it is valid. `since` is from before the lookup.
 pub(super) fn target(
     ctx: &ReflexCtx,
     policy: &HttpPolicy,
@@ -231,7 +231,7 @@ pub(super) fn target(
         ttl_seconds,
     } = recording;
     let grant = &ctx.grant;
-    // What the grant does not allow is not recorded; it is counted like any other call.
+    // Beyond the grant nothing is recorded; the refusal is counted like any other.
     grant.check_write().ok()?;
     grant.tenant(&key.tenant).ok()?;
     let key = key_of(key)?;
@@ -254,7 +254,7 @@ pub(super) fn target(
     })
 }
 
-/// The same, where the answer is there. One that is to live for no time is counted as such.
+/// The same, once the answer has come. An answer with a life of zero is counted as such.
 pub(super) fn target_or_count(
     ctx: &ReflexCtx,
     policy: &HttpPolicy,

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::Error;
 
-/// Marks of one stream: 32 KiB, half of what an entry's metadata may be. What comes after the last
-/// one is replayed with it.
+/// Marks of one stream: 32 KiB, half of the bound of metadata. Parts after the last mark are
+/// replayed with it.
 const MARKS_MAX: usize = 4096;
 
-/// Parts that came closer together than this are replayed as one: nobody sees the difference.
+/// Parts that came closer together than this are replayed as one: the difference is not visible.
 const APART_MS_MIN: u32 = 2;
 
 /// How replays go.
@@ -25,7 +25,7 @@ pub enum Replay {
     Paced,
 }
 
-/// Until when so much of a stream was there.
+/// How much of a stream had come, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark {
     /// Bytes from the beginning.
@@ -49,7 +49,7 @@ impl Pace {
         }
     }
 
-    /// So many bytes are there now.
+    /// Notes that `bytes` have come now.
     pub(super) fn note(&mut self, bytes: usize) {
         let ms = u32::try_from(self.began.elapsed().as_millis()).unwrap_or(u32::MAX);
         self.note_at(bytes, ms);
@@ -76,7 +76,7 @@ pub(super) struct PacedBody {
     rest: Bytes,
     sent: usize,
     marks: std::vec::IntoIter<Mark>,
-    /// From the first time that the client wants something.
+    /// Set at the client's first read.
     began: Option<Instant>,
     next: Option<Mark>,
     sleep: Option<Pin<Box<Sleep>>>,

@@ -1,4 +1,4 @@
-//! Policy components: a plain function call says what becomes of a request. For hosts without
+//! Policy components: a plain function call decides how to handle a request. For hosts without
 //! HTTP, and without an async runtime.
 //!
 //! ```text
@@ -6,9 +6,9 @@
 //!                └► Decision: serve this entry | ask, and keep | pass | refuse
 //! ```
 //!
-//! The request stays here, and nothing of it is copied for a guest that does not read it: a decision
-//! costs the same for any length. An instance is asked again and again, by one caller at a time;
-//! after any fault it is dropped.
+//! The request stays here and is copied only as far as the guest reads it, so that a decision costs
+//! the same for any length. An instance is asked again and again, by one caller at a time; after
+//! any fault it is dropped.
 
 use super::bindings::cache::{self, Error};
 use super::bindings::{PolicyInstance, PolicyPre, decider, request};
@@ -46,7 +46,7 @@ enum What {
 }
 
 impl Question {
-    /// A bare prompt of a tenant's; what it is hashed to is [`Key::for_prompt`].
+    /// A bare prompt of a tenant, with the key [`Key::for_prompt`].
     pub fn prompt(tenant: Tenant, text: impl Into<String>) -> Self {
         Self {
             what: Arc::new(What::Prompt(text.into())),
@@ -145,7 +145,7 @@ impl fmt::Debug for Question {
     }
 }
 
-/// What a policy says is to be done.
+/// The decision of a policy.
 #[derive(Debug)]
 pub enum Decision {
     /// Answer with this entry.
@@ -154,16 +154,16 @@ pub enum Decision {
     Ask(Asking),
     /// Ask the provider, and keep nothing. Why, for the operator.
     Pass(String),
-    /// Ask nobody.
+    /// Refuse it, without asking the provider.
     Refuse {
         /// In the terms of HTTP.
         status: u16,
-        /// What to tell whoever asked.
+        /// The text for the client.
         text: String,
     },
 }
 
-/// How an answer is to be kept that the provider was asked for.
+/// How to keep the provider's answer.
 #[derive(Debug)]
 pub struct Asking {
     named: Named,
@@ -197,7 +197,7 @@ impl Asking {
 ///     Decision::Ask(asking) => {
 ///         let answer = "Rayleigh scattering.";
 ///         println!("{answer}");
-///         // An answer that could not be kept is an answer all the same.
+///         // If the answer cannot be kept, it can still be used.
 ///         let _ = policy.keep(&asking, b"text/plain", answer.as_bytes());
 ///     }
 ///     Decision::Pass(reason) => println!("asked without the cache: {reason}"),
@@ -226,17 +226,17 @@ struct State {
     reflex: ReflexCtx,
     table: ResourceTable,
     limits: Measured,
-    /// What the guest is asked about, while it is.
+    /// The request of the current decision.
     asked: Option<Asked>,
     /// How long its thread had run when it was asked.
     began: Duration,
 }
 
-/// What a guest is asked about.
+/// The request that a guest decides about.
 struct Asked {
     since: Mark,
     question: Question,
-    /// What it was found to stand for. To find that out is most of what a decision costs.
+    /// Its key, once computed. That is most of the cost of a decision.
     named: Option<Named>,
 }
 
@@ -309,7 +309,7 @@ impl PolicyGuest {
     }
 
     /// How often an instance trapped, or ran out of time or memory, while it decided. The log says
-    /// why, and none of those instances was asked again.
+    /// why; such an instance is not used again.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
@@ -421,7 +421,7 @@ impl Instance {
                         ttl_seconds,
                         since,
                     }),
-                    // The guest wants it kept, but there is no key for it.
+                    // The guest wants it kept, but it has no key.
                     Some((_, Err(Error::Bypass(reason)))) => Decision::Pass(reason),
                     Some((_, Err(_))) | None => Decision::Pass("invalid".into()),
                 }
@@ -432,7 +432,7 @@ impl Instance {
     }
 }
 
-/// How many ticks of the epoch pass in so much time at least, the one that has begun included.
+/// How many ticks of the epoch cover at least `time`, the current one included.
 fn ticks(time: Duration) -> u64 {
     let ticks = time.as_millis() / EPOCH_TICK.as_millis();
     u64::try_from(ticks).unwrap_or(u64::MAX / 2) + 1

@@ -1,4 +1,4 @@
-//! The engine of guests that come in numbers, each with a store of its own.
+//! The engine for many guests at once, each with a store of its own.
 
 use super::engine::{one_line, tick_epoch};
 use super::limits::GuestLimits;
@@ -6,7 +6,7 @@ use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, UpdateDeadline,
 };
 
-/// An engine, with the pooling allocator where the machine has the address space for it, and a
+/// An engine, with the pooling allocator if the machine has the address space for it, and a
 /// thread that advances its epoch for as long as it lives.
 pub(super) fn pooled_engine(limits: &GuestLimits) -> wasmtime::Result<Engine> {
     let engine = Engine::new(&config(limits, true)).or_else(|error| {
@@ -20,8 +20,8 @@ pub(super) fn pooled_engine(limits: &GuestLimits) -> wasmtime::Result<Engine> {
 /// Core instances, memories and tables that one component may be made of.
 const CORE_PARTS_MAX: u32 = 16;
 
-/// So many memories there are room for in each of all instances. A component has one, as a rule, and
-/// so has each of those that it is composed of. It costs addresses, of which a memory takes 4 GiB.
+/// Room for this many memories in each instance. A component usually has one, and a composed one
+/// has one for each part. A memory costs 4 GiB of addresses.
 const MEMORIES_USUAL: u32 = 4;
 
 fn config(limits: &GuestLimits, pooling: bool) -> Config {
@@ -47,8 +47,8 @@ fn config(limits: &GuestLimits, pooling: bool) -> Config {
     config
 }
 
-/// Bounds what a store's guest may do, but for its memories. One that runs on is made to yield;
-/// whether it may go on is decided by time, outside.
+/// Bounds a store's guest, except its memories. The epoch makes a computing guest yield; its caller
+/// then decides by its time whether it goes on.
 pub(super) fn bound<T>(store: &mut Store<T>, limits: &GuestLimits) {
     store.set_hostcall_fuel(limits.hostcall_bytes_max);
     if let Some(table) = store.concurrent_resource_table() {

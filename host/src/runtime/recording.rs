@@ -1,5 +1,5 @@
 //! An answer on its way to the client, judged as it passes and stored when it proves good. The bytes
-//! are `sharing.rs`'s: there is one copy of them, for readers and for the store.
+//! are in `sharing.rs`: one copy of them, for readers and for the store.
 
 use super::batch::Texts;
 use super::cache_host::{NotStored, ReflexCtx};
@@ -24,31 +24,31 @@ pub enum Outcome {
     Stored,
     /// The answer must not be served again.
     Rejected(Rejected),
-    /// The answer was good, and is not in the cache all the same.
+    /// The answer was good, but is not in the cache.
     Dropped(Dropped),
 }
 
 /// Told how each recording ended, for metrics.
 pub trait RecordingObserver: Send + Sync + 'static {
-    /// An answer is replayed that cost so much when it was new.
+    /// A hit saved this usage.
     fn saved(&self, usage: &Usage, model: Option<&str>) {
         let _ = (usage, model);
     }
 
-    /// So many texts of a batch of embeddings were known, and the provider was asked for so many.
+    /// Of a batch of embeddings, `known` texts were in the cache and `asked` went to the provider.
     fn batch(&self, known: usize, asked: usize) {
         let _ = (known, asked);
     }
 
     /// A guest failed after its response had begun: it trapped (`stream-trap`), streamed for too
-    /// long (`stream-timeout`), or what it streamed was no body (`stream-body`).
+    /// long (`stream-timeout`), or streamed an invalid body (`stream-body`).
     fn guest_failed(&self, reason: &'static str) {
         let _ = reason;
     }
 
-    /// Called once per recording, from whatever thread polled the body last; and once more where
-    /// an answer that was stored at its terminal event had something behind it, which belongs to
-    /// it (and so it was stored again) or undoes it (and so it was removed).
+    /// Called once per recording, on the thread that polled the body last. Called once more if data
+    /// followed the terminal event of a stored answer: it belonged to the answer, which was stored
+    /// again, or undid it, and the answer was removed.
     fn ended(&self, outcome: Outcome);
 }
 
@@ -60,22 +60,22 @@ impl RecordingObserver for NoObserver {
     fn ended(&self, _: Outcome) {}
 }
 
-/// Payloads up to this length are judged and stored on the thread that polls the body, which is then
-/// done before the client has the last byte, so that its next request is a hit. Longer ones would
+/// Payloads up to this length are judged and stored on the thread that polls the body. This ends
+/// before the client has the last byte, so that its next request is a hit. Longer payloads would
 /// hold up other requests for too long.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// What is being recorded, and where it goes.
+/// An answer being recorded, and where it goes.
 pub(super) struct Recording {
     validator: Validator,
     target: Target,
-    /// The length of what was stored at the terminal event, before the end.
+    /// The bytes stored at the terminal event, before the end.
     stored: Option<usize>,
     /// If replays are to keep to it.
     pace: Option<Pace>,
     /// How much has come.
     bytes: usize,
-    /// What others may join, until the answer is stored or is known not to be.
+    /// The fill that requests may join, until the answer is stored or known not to be.
     fill: Option<Arc<Fill>>,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct Target {
     pub(super) ctx: ReflexCtx,
     pub(super) key: Key,
     pub(super) shape: Shape,
-    /// What the parts of the answer belong to, where it is one to a batch.
+    /// For a batch: the texts that the parts of the answer belong to.
     pub(super) texts: Option<Texts>,
     /// For the operator's prices.
     pub(super) model: Option<String>,
@@ -116,7 +116,7 @@ impl Recording {
         }
     }
 
-    /// Judges a part of the body. Whether there is any use in further ones.
+    /// Judges a part of the body; whether it needs further parts.
     pub(super) fn feed(&mut self, data: &[u8]) -> bool {
         self.validator.feed(data);
         self.bytes += data.len();
@@ -126,11 +126,11 @@ impl Recording {
         self.validator.rejected().is_none()
     }
 
-    /// Stores the answer, of which this has come, if its terminal event has.
+    /// Stores the answer in `body`, if its terminal event has come.
     ///
     /// A client may hang up there, and its next request may come before the provider has closed the
-    /// stream. What follows may still belong to it, as the `[DONE]` that some gateways add, or undo
-    /// it.
+    /// stream. Later data may still belong to the answer, such as the `[DONE]` that some gateways
+    /// add, or undo it.
     pub(super) fn store_complete(&mut self, body: &[u8]) {
         if self.stored.is_none()
             && self
@@ -175,27 +175,27 @@ impl Recording {
         drop(fill);
     }
 
-    /// The answer is known to be no good. Whether it is only too long.
+    /// The answer is no good. Returns whether it is only too long.
     pub(super) fn reject(self) -> bool {
         let rejected = self.validator.rejected().unwrap_or(Rejected::Unexpected);
         self.give_up(|target| target.reject(rejected));
         rejected == Rejected::TooLarge
     }
 
-    /// There is no memory for the answer.
+    /// Gives up: the budget has no memory for the answer.
     pub(super) fn abandon(self) {
         self.give_up(|target| target.observer.ended(Outcome::Dropped(Dropped::Memory)));
     }
 
     fn give_up(self, tell: impl FnOnce(&Target)) {
-        // What goes on after its end may undo what was stored.
+        // Data after the end may undo the stored answer.
         if self.stored.is_some() {
             self.target.remove();
         }
         tell(&self.target);
     }
 
-    /// The body has ended before its time. What was stored at the terminal event is whole.
+    /// The body was cut. An answer stored at its terminal event is whole.
     pub(super) fn cut(self) {
         if self.stored.is_none() {
             self.target.reject(Rejected::Cut);
@@ -216,7 +216,7 @@ fn marks(pace: &Option<Pace>) -> Vec<Mark> {
     pace.as_ref().map(Pace::marks).unwrap_or_default()
 }
 
-/// What is stored as one entry.
+/// A part of the answer that is stored as one entry.
 struct Part<'a> {
     key: &'a Key,
     body: &'a [u8],
@@ -224,8 +224,8 @@ struct Part<'a> {
 }
 
 impl Target {
-    /// Stores an answer with this body, which stands beside its head: a batch's is not copied for
-    /// that.
+    /// Stores an answer with this body, given beside its head, so that a batch's body is not
+    /// copied.
     pub(super) fn store<B>(&self, answer: &Storable<B>, body: &[u8], pace: Vec<Mark>) {
         let now_ms = self.ctx.clock.now_ms();
         let term = match answer.stated.within(self.ttl, now_ms) {
@@ -235,9 +235,9 @@ impl Target {
         let texts = self.texts.as_ref();
         let outcome = match texts.and_then(|texts| texts.split(body)) {
             Some(mut parts) => {
-                // What was kept as one before would be found first.
+                // An older entry of the whole batch would be found first.
                 self.replace_whole();
-                // A part of it is other bytes than those that its headers may describe.
+                // Headers that describe the whole body do not fit a part of it.
                 let headers: Vec<_> = answer
                     .headers
                     .iter()
@@ -274,7 +274,7 @@ impl Target {
         self.observer.ended(outcome);
     }
 
-    /// Stores an answer, or a part of one, unless there was a purge since it was begun. `may_wait`
+    /// Stores an answer, or a part of it, unless a purge since its beginning covers it. `may_wait`
     /// is for threads that may wait for room in the queue to the disk.
     fn put(
         &self,
@@ -303,7 +303,7 @@ impl Target {
         }
         match stored {
             Ok(()) => Outcome::Stored,
-            // As many purges, as many such answers: nothing for a log.
+            // Not logged: each purge may cause many of these.
             Err(NotStored::Cache(InsertError::Purged)) => Outcome::Dropped(Dropped::Purged),
             Err(error) => {
                 if let NotStored::Refused(refusal) = error {
@@ -315,7 +315,7 @@ impl Target {
         }
     }
 
-    /// Removes the entry of a whole batch, if there is one: a removal is told to all edges.
+    /// Removes the entry of a whole batch, only if it exists: each removal goes to all edges.
     fn replace_whole(&self) {
         let key = self.ctx.key(&self.key);
         if self.ctx.cache.may_contain(&key, self.ctx.clock.now_ms()) {
@@ -334,7 +334,7 @@ impl Target {
 }
 
 impl NotStored {
-    /// What a recording came to that was not stored for this reason.
+    /// The outcome of a recording that was not stored for this reason.
     fn outcome(&self) -> Outcome {
         match self {
             Self::Refused(_) => Outcome::Dropped(Dropped::Quota),

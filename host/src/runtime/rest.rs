@@ -1,5 +1,5 @@
-//! The provider's answer to the rest of a batch of embeddings: read to its end, put together with
-//! what the cache knows, and stored text by text.
+//! The provider's answer to the rest of a batch of embeddings: read to its end, joined with the
+//! cached part, and stored text by text.
 
 use super::batch::{Batch, Made};
 use super::budget::{Budget, Reservation};
@@ -24,13 +24,13 @@ pub(super) struct Rest {
     recorder: Recorder,
     /// Where it is stored, if it is to be.
     target: Option<Target>,
-    /// What the recorder holds.
+    /// For the bytes that the recorder holds.
     reserved: Reservation,
 }
 
 impl Rest {
-    /// The answer to these elements, by number, and where it is stored, if anywhere. None if already
-    /// its head says that it is no good.
+    /// The answer to these elements, by number, and where to store it, if anywhere. None if its
+    /// head already shows that it is no good.
     pub(super) fn new(
         batch: &Batch,
         asked: &[u32],
@@ -41,7 +41,7 @@ impl Rest {
         budget: &Arc<Budget>,
     ) -> Option<Self> {
         let texts = batch.texts.only(asked);
-        // The request is about all of them, and this answer about these.
+        // The shape is of the whole batch; this answer has only these parts.
         let shape = Shape {
             parts: u32::try_from(asked.len()).ok(),
             ..shape
@@ -59,8 +59,8 @@ impl Rest {
         })
     }
 
-    /// The answer to the whole batch. None if this one does not certainly make a whole with what is
-    /// known; then nothing is stored.
+    /// The answer to the whole batch. None if this answer does not certainly fit the cached part;
+    /// then nothing is stored.
     pub(super) async fn read(mut self, body: WasiBody) -> Option<Made> {
         let bytes = self.feed(body).await?;
         let Self {
@@ -88,11 +88,11 @@ impl Rest {
             if let Some(data) = frame.ok()?.data_ref() {
                 self.recorder.feed(data);
                 bytes += data.len();
-                // There was room for it when it was asked for. Another request could not have the
-                // answer that has been paid for.
+                // The budget had room when it was asked for. Giving up now would waste an answer
+                // that has been paid for.
                 self.reserved.count(data.len());
             }
-            // Nor is a longer one read on.
+            // A longer answer is not read on either.
             if let Some(rejected) = self.recorder.rejected() {
                 if let Some(target) = &self.target {
                     target.reject(rejected);
@@ -104,7 +104,7 @@ impl Rest {
     }
 }
 
-/// Puts the answer together, and stores what is new of it.
+/// Joins the answer, and stores its new part.
 fn complete(
     batch: &Batch,
     asked: &[u32],
@@ -120,7 +120,7 @@ fn complete(
             return None;
         }
     };
-    // The answer that is made reads the same bytes as those that are stored.
+    // The joined answer and the stored entries share these bytes.
     let body = Bytes::from(std::mem::take(&mut answer.body));
     let made = batch.complete(asked, body.clone())?;
     if let Some(target) = target {

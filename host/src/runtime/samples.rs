@@ -7,17 +7,18 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Requests whose turn is remembered: 20 MB at most. The others begin at their first answer again.
+/// Requests whose next answer is remembered: 20 MB at most. Others begin with their first answer
+/// again.
 const TURNS_MAX: u64 = 100_000;
 
-/// How many answers are kept for one request, and whose turn it is.
+/// The number of answers for one request, and which answer is next.
 pub struct Samples {
     count: NonZeroU32,
     turns: Cache<[u8; 32], Arc<AtomicU32>>,
 }
 
 impl Samples {
-    /// So many for each request.
+    /// `count` answers for each request.
     pub fn new(count: NonZeroU32) -> Self {
         Self {
             count,
@@ -25,12 +26,12 @@ impl Samples {
         }
     }
 
-    /// How many there are for each request.
+    /// The number of answers for each request.
     pub fn count(&self) -> u32 {
         self.count.get()
     }
 
-    /// The key of the answer whose turn it is. The next call is about the next one.
+    /// The key of the next answer; each call moves on by one.
     pub(super) fn next(&self, key: &Key) -> Key {
         if self.count.get() == 1 {
             return *key;

@@ -1,13 +1,13 @@
-//! A service of WASI 0.2 as a place where requests are sent: behind the middleware there may be a
-//! component that exports `wasi:http/incoming-handler@0.2`.
+//! A service of WASI 0.2 behind the middleware: a component that exports
+//! `wasi:http/incoming-handler@0.2`, as the sender of its misses.
 //!
 //! ```text
 //! Handler ─► middleware ─► miss ─► Service02 ─► an instance of the service ─► its own calls ─► sender
 //!                                      └◄ the head as soon as it is set, the body as it is written
 //! ```
 //!
-//! No component can do that: in 0.2 only a host makes requests for a service, and sees what it
-//! answers. Each request has an instance of its own, as such services expect, and none is kept.
+//! No component can do that: in 0.2 only a host makes requests for a service, and sees its answers.
+//! Each request has an instance of its own, as such services expect, and none is kept.
 
 use super::engine::{LoadError, load, one_line, thread_time};
 use super::limits::GuestLimits;
@@ -36,19 +36,22 @@ use wasmtime_wasi_http::{
 };
 
 /// A component that exports `wasi:http/incoming-handler@0.2`, as the sender of a
-/// [`Handler`](super::Handler): the middleware there answers what it can, and this service the rest.
-/// A clone is the same.
+/// [`Handler`](super::Handler): the middleware there answers hits, and this service the misses. A
+/// clone is the same.
 ///
-/// A service finds what components of WASI 0.2 are used to find: time, randomness, closed standard
-/// streams, an environment without a variable, no folder, and a network that is closed to it but for
-/// HTTP: its own requests go through a sender, which decides whom it may call.
+/// A service finds the usual environment of WASI 0.2: time, randomness, closed standard streams, no
+/// variables and no folders. Of the network it has only HTTP: its own requests go through a sender,
+/// which decides where they may go.
 ///
-/// Of the [`GuestLimits`], `guest_time_max` bounds what the service computes until its response
-/// begins, and `stream_time_max` all that it does, waiting included. When there is no instance free
-/// within `instance_wait_max`, the error is [`Error::ConnectionLimitReached`]; when it is out of time,
-/// [`Error::HttpResponseTimeout`]; when it returns without a response,
-/// [`Error::HttpResponseIncomplete`]; when it traps, [`Error::InternalError`]. A body that a trap or
-/// the end of its time cuts short breaks off.
+/// Of the [`GuestLimits`], `guest_time_max` bounds the CPU time until the response begins, and
+/// `stream_time_max` the whole call, waiting included. The errors are:
+///
+/// - no instance free within `instance_wait_max`: [`Error::ConnectionLimitReached`];
+/// - out of time: [`Error::HttpResponseTimeout`];
+/// - a return without a response: [`Error::HttpResponseIncomplete`];
+/// - a trap: [`Error::InternalError`].
+///
+/// A trap or the end of its time during the body breaks the body off.
 #[derive(Clone)]
 pub struct Service02 {
     pre: ProxyPre<State>,
@@ -67,8 +70,8 @@ impl fmt::Debug for Service02 {
 }
 
 impl Service02 {
-    /// Compiles a component (its binary form) and checks that it fits. What it asks of the world by
-    /// HTTP goes to `sender`.
+    /// Compiles a component (its binary form) and checks that it fits. Its own HTTP requests go to
+    /// `sender`.
     ///
     /// # Errors
     ///
@@ -88,7 +91,7 @@ impl Service02 {
         })
     }
 
-    /// The same with somebody who counts what breaks once it has begun
+    /// The same with an observer, which counts services that fail after their response has begun
     /// ([`RecordingObserver::guest_failed`]).
     #[must_use]
     pub fn observed(self, observer: Arc<dyn RecordingObserver>) -> Self {
@@ -110,7 +113,8 @@ impl Service02 {
         let mut running = Running::new(self.run(permit, work));
 
         let head = tokio::select! {
-            // First, so that a trap is known as one. It may be over as soon as its head is there.
+            // First, so that a trap is reported as a trap. The call may end as soon as its head is
+            // there.
             biased;
             ended = running.end() => {
                 ended?;
@@ -185,13 +189,13 @@ impl Running {
     /// Waits for its end.
     async fn end(&mut self) -> Result<(), Error> {
         match &mut self.0 {
-            // A panic of the host's in there is no more the client's business than a trap is.
+            // The client sees a panic of the host in there as it sees a trap.
             Some(task) => task.await.unwrap_or(Err(Error::InternalError(None))),
             None => Ok(()),
         }
     }
 
-    /// From here on it runs for as long as it likes, within its limits.
+    /// From here on it runs on by itself, within its limits.
     fn let_go(mut self) {
         self.0 = None;
     }
@@ -207,7 +211,7 @@ impl Drop for Running {
 
 type Head = Result<Response<WasiBody>, Error>;
 
-/// What becomes of one request.
+/// The outcome of one request.
 #[derive(Default)]
 struct Fate {
     /// The service has set its response.
@@ -243,7 +247,7 @@ impl Work {
         let begins = Arc::clone(&fate);
         let out = move |head: Result<Response<WasiBody>, ErrorCode>| {
             begins.begun.store(true, Ordering::Relaxed);
-            // Nobody may be there any more to whom it matters.
+            // The receiver may be gone; ignore that.
             let _ = set.send(head.map_err(Error::from));
         };
         let mut http = store.data_mut().http();
@@ -260,8 +264,8 @@ impl Work {
     }
 }
 
-/// A call whose own time is limited until the response begins: what its thread computes for it, not
-/// what it waits. A service that computes is made to yield by the epoch, and so comes by here.
+/// A call with limited CPU time until the response begins; waiting does not count. The epoch makes
+/// a computing service yield, which leads here.
 struct Metered<'a, F> {
     call: Pin<&'a mut F>,
     left: Duration,
@@ -292,8 +296,8 @@ impl<F: Future> Future for Metered<'_, F> {
 
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
-    // All of WASI 0.2: what a language's standard library imports, it imports whether the service
-    // needs it or not. There is nothing behind what is not HTTP.
+    // All of WASI 0.2: a language's standard library imports most of it, whether the service needs
+    // it or not. Only HTTP reaches anything.
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     Ok(linker)

@@ -1,23 +1,22 @@
-//! One body of the provider's, read by all who asked the same, each at its own pace, and judged for
-//! the cache on its way.
+//! One body of the provider, read by the leader and its followers, each at its own pace, and judged
+//! for the cache on its way.
 //!
-//! Every reader pulls for itself: the reader that wants more than there is draws the next frame from
-//! the provider, and all find it here. The leader may leave, or stop reading, and the others go on;
-//! when the last reader leaves, the provider is let go.
+//! Every reader pulls for itself: a reader that has read all bytes here draws the next frame from
+//! the provider, and all readers find it here. The leader may leave, or stop reading, and the
+//! others go on. When the last reader leaves, the provider's response is dropped.
 //!
-//! How much is kept, and for whom:
+//! How much is kept:
 //!
-//! 1. While the answer is recorded, all of it is kept, in one buffer that readers and the store
-//!    share. Others may join, and read from the first byte. That is at most `entry_bytes_max`.
-//! 2. An answer that proves longer, or that finds no more room in the [`Budget`], is recorded no
-//!    longer, and none may join: a request that has sent nothing to its client asks the provider
-//!    itself. From then on, only what some reader still has to read is kept; for a single reader,
-//!    nothing.
-//! 3. For a reader that is behind, that may grow as far as the budget goes (`inflight_bytes_max`).
+//! 1. While the answer is recorded, all of it is kept, at most `entry_bytes_max`, in one buffer
+//!    that readers and the store share. Requests may join, and read from the first byte.
+//! 2. Recording ends if the answer proves longer, or finds no more room in the [`Budget`]. Then no
+//!    request may join: one that has sent nothing to its client asks the provider itself. From then
+//!    on, only bytes that a reader still has to read are kept; for a single reader, none.
+//! 3. For a reader that is behind, these bytes may grow up to the budget (`inflight_bytes_max`).
 //!    Until then, no reader waits for another, and none is cut.
 //! 4. With the budget used up, the provider is read at the pace of the slowest reader. A reader that
-//!    takes nothing for [`BEHIND_MAX`] while others wait for it is cut, be it the leader: of a
-//!    finite memory, a client that does not read must not take the answer from those who do.
+//!    takes nothing for [`BEHIND_MAX`] while others wait for it is cut, also if it is the leader: a
+//!    client that does not read must not take the answer from clients that do.
 
 use super::budget::Budget;
 use super::recording::Recording;
@@ -36,31 +35,31 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-/// How long readers wait for one that takes nothing, when there is no memory to go on without it.
-/// Most clients wait longer for a byte.
+/// How long readers wait for a reader that takes nothing, when memory to go on without it is
+/// missing. Most clients wait longer for a byte.
 const BEHIND_MAX: Duration = Duration::from_secs(30);
 
-/// How often readers that wait for memory look whether there is some: others give it back.
+/// How often readers that wait for memory look again: other requests give memory back.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Room that is looked for before a frame is drawn, of which the length is not known yet.
+/// Room required before a frame is drawn, because its length is not known yet.
 const FRAME_BYTES: usize = 64 << 10;
 
 /// A body that several may read.
 pub(super) struct Shared {
-    /// What those see who join: the status, and the headers that the body cannot be read without.
+    /// For followers: the status, and the headers that the body cannot be read without.
     status: StatusCode,
     headers: HeaderMap,
     /// Of the whole body, where it is known.
     length: Option<u64>,
-    /// A body that is longer is for those who read it already.
+    /// Past this length no further request may join.
     bytes_max: usize,
     behind_max: Duration,
     wakers: Arc<Wakers>,
     state: Mutex<State>,
 }
 
-/// What a request gets that joins.
+/// The response for a request that joins.
 #[derive(Debug)]
 pub(super) struct Follower {
     pub(super) status: StatusCode,
@@ -72,14 +71,14 @@ struct State {
     /// Gone at its end.
     inner: Option<WasiBody>,
     window: Window,
-    /// How many readers have read up to each place of the body. Those that were cut are not here.
+    /// How many readers have read up to each place of the body, without readers that were cut.
     places: BTreeMap<u64, usize>,
-    /// How many readers there are, those that were cut included.
+    /// The number of readers, including those that were cut.
     readers: usize,
     end: Option<End>,
     /// Until the body's end, or until it is known to be no good.
     recording: Option<Box<Recording>>,
-    /// More has come than is kept of an answer: none may join.
+    /// The body is longer than the kept part of an answer: no request may join.
     is_long: bool,
     /// Set while readers wait for the slowest one.
     held_up: Option<HeldUp>,
@@ -104,8 +103,8 @@ struct HeldUp {
 }
 
 impl Shared {
-    /// The body of a response. What is kept of it counts in `budget`; once it is longer than
-    /// `bytes_max`, which a recorded one never is, none may join.
+    /// The body of a response. Its kept bytes count in `budget`. Past `bytes_max`, which a recorded
+    /// body never reaches, no request may join.
     pub(super) fn new(
         (status, headers): (StatusCode, HeaderMap),
         inner: WasiBody,
@@ -139,8 +138,8 @@ impl Shared {
         self.reader(&mut state, true)
     }
 
-    /// A reader for a request that joins. None if its first byte is not there any more, or the body
-    /// is too long to be kept for it.
+    /// A reader for a request that joins. None if the first byte is gone, or the body is too long
+    /// to keep.
     pub(super) fn follower(self: &Arc<Self>) -> Option<Follower> {
         let mut state = self.lock();
         if state.is_long || state.window.start() > 0 {
@@ -153,8 +152,7 @@ impl Shared {
         })
     }
 
-    /// Whether others may join. What is recorded is open to them until its end, or until it proves
-    /// no good.
+    /// Whether requests may join: while it is recorded, until its end or until it proves no good.
     pub(super) fn is_open(&self) -> bool {
         self.lock().recording.is_some()
     }
@@ -189,15 +187,15 @@ impl Shared {
         is_one && self.is_closed(state)
     }
 
-    /// Gives up what no reader wants any more.
+    /// Drops bytes that no reader needs any more.
     fn trim(self: &Arc<Self>, state: &mut State) {
         if state.recording.is_none() && self.is_closed(state) {
             state.window.drop_to(state.slowest());
         }
     }
 
-    /// Draws from the provider, for a reader that has read all there is, until there is more or an
-    /// end. What it has drawn, if there is more.
+    /// Draws from the provider until more bytes or the end come, for a reader that has read all
+    /// bytes. Returns the bytes drawn.
     fn draw(
         self: &Arc<Self>,
         state: &mut State,
@@ -206,7 +204,7 @@ impl Shared {
     ) -> Poll<Option<Bytes>> {
         while state.end.is_none() {
             if !self.has_room(state) {
-                // A wake of the timer is one for all that wait.
+                // The timer wakes all waiting readers.
                 self.wakers.wait(waker, cx.waker());
                 if self.wait_for_slowest(state).is_pending() {
                     return Poll::Pending;
@@ -214,8 +212,8 @@ impl Shared {
                 continue;
             }
             state.held_up = None;
-            // Whoever draws, all who wait are woken. This one before it is known whether it will
-            // wait: the provider's next frame may come at any moment.
+            // A frame wakes all waiting readers, whichever reader drew it. Register before it is
+            // known whether this reader waits: the next frame may come at any moment.
             self.wakers.wait(waker, cx.waker());
             let all = Waker::from(Arc::clone(&self.wakers));
             let Some(inner) = &mut state.inner else {
@@ -235,19 +233,18 @@ impl Shared {
         Poll::Ready(None)
     }
 
-    /// Whether there is memory for another frame.
+    /// Whether the budget has memory for another frame.
     fn has_room(self: &Arc<Self>, state: &mut State) -> bool {
-        // An answer that is recorded is bounded, and given up if there is no room for it.
+        // A recorded answer is bounded, and given up without room for it.
         if state.recording.is_some() {
             return true;
         }
         self.trim(state);
-        // With none behind, one frame may come, and the next when all have read it.
+        // With no reader behind, one frame may come; the next one when all have read it.
         state.slowest() == state.window.end() || state.window.has_room(FRAME_BYTES)
     }
 
-    /// Ready when there may be room by now. The slowest reader is cut if it was waited for long
-    /// enough.
+    /// Ready when room may have come. Cuts the slowest reader if the others waited long enough.
     fn wait_for_slowest(&self, state: &mut State) -> Poll<()> {
         let place = state.slowest();
         let now = Instant::now();
@@ -275,7 +272,7 @@ impl Shared {
         Poll::Ready(())
     }
 
-    /// Takes in what the provider has sent: its data, if that is what it is.
+    /// Takes in a frame of the provider; returns its data, if it has any.
     fn take(
         self: &Arc<Self>,
         state: &mut State,
@@ -302,7 +299,7 @@ impl Shared {
         None
     }
 
-    /// Keeps what has come for the store and for other readers than the one that draws.
+    /// Keeps the bytes drawn for the store and for the other readers.
     fn keep(self: &Arc<Self>, state: &mut State, data: &[u8]) {
         if let Some(mut recording) = state.recording.take() {
             if recording.feed(data) {
@@ -331,7 +328,7 @@ impl Shared {
 }
 
 impl State {
-    /// Where the slowest reader is. With none left, nothing is wanted.
+    /// The place of the slowest reader; the end without readers.
     fn slowest(&self) -> u64 {
         let first = self.places.keys().next();
         first.copied().unwrap_or(self.window.end())
@@ -357,7 +354,7 @@ impl State {
         self.inner = None;
         if let Some(recording) = self.recording.take() {
             let whole = match &end {
-                // Of what is recorded, nothing is ever dropped.
+                // No byte of a recorded answer is ever dropped.
                 End::Whole(_) => self.window.whole(),
                 End::Cut { .. } => None,
             };
@@ -373,7 +370,7 @@ impl State {
 impl Drop for Shared {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // All readers have gone away: what came so far is a part.
+        // All readers are gone: the bytes so far are only a part.
         if let Some(recording) = state.recording.take() {
             recording.cut();
         }
@@ -381,7 +378,7 @@ impl Drop for Shared {
 }
 
 impl fmt::Debug for Shared {
-    /// Without contents: an answer is nothing for a log.
+    /// Without contents: answers do not belong in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared")
             .field("status", &self.status)
@@ -389,7 +386,6 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// One that reads.
 struct Reader {
     shared: Arc<Shared>,
     leads: bool,
@@ -420,7 +416,7 @@ impl Body for Reader {
         }
         let mut state = shared.lock();
         if !state.places.contains_key(at) {
-            // It was cut, for having read nothing while others waited for it.
+            // It was cut, because it read nothing while others waited for it.
             *has_ended = true;
             return Poll::Ready(Some(Err(Error::ConnectionTerminated)));
         }
@@ -475,7 +471,7 @@ impl Drop for Reader {
         state.readers -= 1;
         state.leave(self.at);
         self.shared.wakers.leave(self.waker);
-        // It may have been the one that others waited for.
+        // The others may have waited for this reader.
         if state.held_up.is_some() {
             self.shared.wakers.wake_all();
         }

@@ -1,4 +1,4 @@
-//! What stands behind one guest instance, and how far its current request has come.
+//! The host's state behind a guest instance, and the progress of its current request.
 
 use super::body::HostBody;
 use super::cache_host::{ReflexCtx, ReflexCtxView};
@@ -27,16 +27,15 @@ pub type ResponseFuture =
 
 /// How the requests of guests leave the host.
 pub trait SendRequest: Send + Sync + 'static {
-    /// Sends a request and resolves once the response's head is there.
+    /// Sends a request and resolves once the response's head has come.
     ///
-    /// The future is polled while an instance of a guest runs, and wasmtime runs none within
-    /// another: whoever has a guest answer runs that on a task of its own, as
+    /// The future is polled while an instance of a guest runs, and wasmtime runs no instance within
+    /// another. A sender that lets a guest answer must run it on a task of its own, as
     /// [`Service02`](super::Service02) does.
     ///
     /// # Errors
     ///
-    /// The future fails if there is no response, or if the host does not let guests talk to that
-    /// place.
+    /// The future fails without a response, or if the host does not allow guests that target.
     fn send(&self, request: http::Request<WasiBody>) -> ResponseFuture;
 }
 
@@ -132,7 +131,7 @@ struct Hooks {
 }
 
 impl WasiHttpHooks for Hooks {
-    // As it is by default, but for an allocation and a copy of the list for each header.
+    // As the default, without an allocation and a copy of the list for each header.
     fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
         static FORBIDDEN: [HeaderName; 9] = DEFAULT_FORBIDDEN_HEADERS;
         FORBIDDEN.contains(name)
@@ -166,10 +165,10 @@ impl WasiHttpHooks for Hooks {
 
 type Transmission = Box<dyn Future<Output = Result<(), Error>> + Send>;
 
-/// What wasmtime-wasi-http's hooks resolve to: a response, and what becomes of its request.
+/// The result of wasmtime-wasi-http's hooks: a response, and the transmission of its request.
 pub(super) type Sent = (http::Response<WasiBody>, Transmission);
 
-/// A response on its way, as those hooks want it. A request whose response is there is sent.
+/// A response on its way, as those hooks want it. Once the response is there, the request is sent.
 pub(super) fn sent(
     response: impl Future<Output = Result<http::Response<WasiBody>, Error>> + Send + 'static,
 ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
@@ -179,21 +178,22 @@ pub(super) fn sent(
     })
 }
 
-/// How far one request has come. Shared by the guest's store and whoever waits for the response.
+/// The progress of one request. Shared by the guest's store and the task that waits for the
+/// response.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Calls in flight in which the guest waits for the client, the provider or the disk.
     waiting: AtomicU32,
-    /// What the host has computed for the guest within its polls, in nanoseconds.
+    /// The host's CPU time within the guest's polls, in nanoseconds.
     host_ns: AtomicU64,
     upstream_called: AtomicBool,
     /// When it began, among purges.
     since: OnceLock<Mark>,
-    /// Those who wait for the answer that this request fetches.
+    /// The followers of this request's fill.
     audience: Mutex<Option<Arc<Audience>>>,
     /// The client's request, where the host has one to answer.
     errand: OnceLock<Arc<Errand>>,
-    /// Set when the body that the host made is asked for its size: see [`HostBody`].
+    /// Set when the host's body is asked for its size: see [`HostBody`].
     pub(super) host_body_asked: AtomicBool,
 }
 
@@ -210,12 +210,12 @@ impl Progress {
         *self.since.get_or_init(|| cache.purges().now())
     }
 
-    /// Others wait for this request's answer, or will.
+    /// This request leads: it may have followers.
     pub(super) fn lead(&self, audience: Arc<Audience>) {
         *self.lock() = Some(audience);
     }
 
-    /// Those who wait for this request's answer, if any do.
+    /// The followers of this request's fill, if it leads one.
     pub(super) fn audience(&self) -> Option<Arc<Audience>> {
         let audience = self.lock().clone();
         audience.filter(|audience| audience.is_there())
@@ -239,17 +239,18 @@ impl Progress {
         self.errand.get()
     }
 
-    /// The provider was called, for this request or another one that wants the same.
+    /// The provider was called, for this request or its leader.
     pub(super) fn call_upstream(&self) {
         self.upstream_called.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the provider was called for this request, with whatever success.
+    /// Whether the provider was called for this request, successfully or not.
     pub(super) fn upstream_called(&self) -> bool {
         self.upstream_called.load(Ordering::Relaxed)
     }
 
-    /// Does work of the host for the guest. Neither that nor its waits are the guest's time.
+    /// Does work of the host for the guest. Neither the work nor its waits count as the guest's
+    /// time.
     pub(super) async fn host<F: Future>(self: &Arc<Self>, work: F) -> F::Output {
         let _waiting = self.wait();
         let mut work = pin!(work);
@@ -264,7 +265,7 @@ impl Progress {
         .await
     }
 
-    /// What the host has computed for the guest so far.
+    /// The host's CPU time for the guest so far.
     pub(super) fn host_time(&self) -> Duration {
         Duration::from_nanos(self.host_ns.load(Ordering::Relaxed))
     }

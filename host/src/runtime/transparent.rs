@@ -1,13 +1,13 @@
-//! Transparent mode: the host's outgoing HTTP answers a guest's own LLM calls from the cache, and the
-//! guest knows nothing of it.
+//! Transparent mode: the host's outgoing HTTP answers a guest's own LLM calls from the cache. The
+//! guest need not know.
 //!
 //! ```text
 //! guest ─► wasi:http client ─► Transparent ─► llm::candidate ─► classify ─► lookup ─► hit ─► guest
 //!                                  │             └► bypass ─► sender, untouched
-//!                                  └► miss: one leads ─► sender ─► recorded on its way ─► guest
+//!                                  └► miss: lead ─► sender ─► recorded on its way ─► guest
 //! ```
 //!
-//! The middleware component does the same in front of a handler; this is for what a guest calls.
+//! The middleware component does the same in front of a handler; this is for a guest's own calls.
 
 use super::batch::{self, Batch};
 use super::bindings::cache::Key as CacheName;
@@ -39,14 +39,14 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 /// How often the cache is looked at for one request; as in the middleware.
 const LOOKS_MAX: usize = 4;
 
-/// A way out for the requests of guests that answers LLM calls from the cache. A clone is the same.
+/// Outgoing HTTP for guests that answers LLM calls from the cache. A clone is the same.
 ///
-/// It is [`SendRequest`] around another one, and `WasiHttpHooks` for the `hooks` of a host's
+/// It is a [`SendRequest`] around another one, and `WasiHttpHooks` for the `hooks` of a host's
 /// `WasiHttpCtxView`, in WASI 0.3 and 0.2 alike. Every response to a guest says in its
 /// `x-reflex-status` and `cache-status` what happened.
 ///
-/// The sender decides whom guests may call, and writes `Host` from the target. What a request names
-/// as its target is part of the key; a sender that sends it elsewhere must do so for all alike.
+/// The sender decides where guests' requests may go, and writes `Host` from the target. The target
+/// of a request is part of the key; a sender that sends it elsewhere must do so for all alike.
 #[derive(Clone)]
 pub struct Transparent {
     ctx: ReflexCtx,
@@ -85,7 +85,7 @@ impl WasiHttpHooks for Transparent {
 }
 
 impl Transparent {
-    /// Answers from the cache what the grant lets it, and has `sender` send the rest.
+    /// Answers from the cache as the grant allows, and has `sender` send the rest.
     pub fn new(ctx: ReflexCtx, policy: HttpPolicy, sender: Arc<dyn SendRequest>) -> Self {
         Self {
             ctx,
@@ -132,7 +132,7 @@ impl Transparent {
             Ok(examined) => examined,
             Err(reason) => return self.pass(request, reason).await,
         };
-        // Of several answers to one request, each is an answer to the whole.
+        // With several answers to one request, batches are kept as a whole.
         let batch = match self.policy.samples.count() {
             1 => candidate.batch(&whole).map(Texts::of),
             _ => None,
@@ -228,7 +228,7 @@ impl Transparent {
 
         let headers = request.headers_mut();
         headers.remove(X_REFLEX_TTL);
-        // Everyone must be able to read the replay, so what is recorded is not compressed.
+        // Every client must be able to read the replay, so the provider must not compress.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let part = match (&batch, missing) {
             (Some(batch), Some(missing)) => {
@@ -239,7 +239,7 @@ impl Transparent {
             _ => Ok(Part::Apart),
         };
         let asked = match part {
-            // Those who wait find its parts in the cache.
+            // The followers find its parts in the cache.
             Ok(Part::Whole(response)) => return Ok(response),
             Ok(Part::Failed(response)) => Ok(response),
             Ok(Part::Apart) => self.sender.send(request).await,
@@ -348,7 +348,7 @@ impl Transparent {
         }))
     }
 
-    /// What has expired, for a client whose request the provider has failed.
+    /// The expired entry, for a client whose request the provider has failed.
     async fn stale(
         &self,
         key: &Key,
@@ -382,7 +382,7 @@ impl Transparent {
         Some(response(status, headers, body))
     }
 
-    /// To the provider as if we were not there, but for the header that says so.
+    /// Sends the request to the provider unchanged, and marks the response as a bypass.
     async fn pass(
         &self,
         request: Request<WasiBody>,
@@ -408,7 +408,7 @@ impl<'b> Texts<'b> {
     }
 }
 
-/// What the cache has of a batch.
+/// The cache's part of a batch.
 enum Look {
     All(Response<WasiBody>),
     /// All but these elements, by number.
@@ -416,13 +416,13 @@ enum Look {
     Nothing,
 }
 
-/// What the provider has said to the rest of a batch.
+/// The provider's answer to the rest of a batch.
 enum Part {
-    /// It makes a whole with what was known, which is this.
+    /// It fits the cached part; this is the joined answer.
     Whole(Response<WasiBody>),
     /// It fails.
     Failed(Response<WasiBody>),
-    /// It does not certainly make a whole: it is to be asked for all.
+    /// It does not certainly fit: the whole batch must be asked for.
     Apart,
 }
 
@@ -484,7 +484,7 @@ fn full(body: Bytes) -> WasiBody {
     Full::new(body).map_err(Error::from).boxed_unsync()
 }
 
-/// What those hear who waited. The one who asked gets the error itself.
+/// The error for the followers. The leader's client gets the error itself.
 fn error_code(error: &Error) -> ErrorCode {
     match error {
         Error::ConnectionRefused => ErrorCode::ConnectionRefused,

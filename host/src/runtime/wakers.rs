@@ -27,14 +27,14 @@ impl Wakers {
         })
     }
 
-    /// The reader is gone. Its place is the next one's.
+    /// The reader is gone. The next reader gets its place.
     pub(super) fn leave(&self, place: usize) {
         let mut slots = self.lock();
         slots.wakers[place] = None;
         slots.free.push(place);
     }
 
-    /// The reader waits. It takes the same time, however many others do.
+    /// Registers a waiting reader, in the same time for any number of readers.
     pub(super) fn wait(&self, place: usize, waker: &Waker) {
         match &mut self.lock().wakers[place] {
             Some(known) => known.clone_from(waker),
@@ -42,15 +42,15 @@ impl Wakers {
         }
     }
 
-    /// Wakes all that wait but one, which goes on by itself.
+    /// Wakes all waiting readers except one, which runs already.
     pub(super) fn wake_others(&self, place: usize) {
         self.lock().wakers[place] = None;
         self.wake_all();
     }
 
-    /// Wakes all that wait. They wait no more.
+    /// Wakes and unregisters all waiting readers.
     pub(super) fn wake_all(&self) {
-        // Woken outside the lock: what a waker does is not known here.
+        // Woken outside the lock, because a waker may do anything.
         let woken: Vec<Waker> = {
             let mut slots = self.lock();
             slots.wakers.iter_mut().filter_map(Option::take).collect()
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(count(&tasks), [0, 1]);
     }
 
-    /// Each reader of a herd was compared with every other one that waited, at each frame.
+    /// Each reader was compared with every other waiting reader, at each frame.
     #[test]
     fn a_herd_takes_one_place_each_and_leaves_none() {
         let wakers = Wakers::default();

@@ -1,5 +1,5 @@
-//! The body that a guest makes itself, on its way to the client: where it breaks, it must not look
-//! whole, and the operator is told.
+//! The body that a guest makes itself, on its way to the client. If it breaks, it must not look
+//! whole, and a metric counts it.
 
 use super::recording::RecordingObserver;
 use bytes::Bytes;
@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::{Error, WasiBody};
 
-/// A body that tells, by dropping its end of a channel, when nobody needs it any more. One whose
-/// guest has failed breaks off, and so does one that ends before its length.
+/// A body that drops its end of a channel when it is dropped, to tell that it is not needed any
+/// more. A body whose guest has failed breaks off, and so does one that ends before its length.
 pub(super) struct Watched {
     inner: WasiBody,
     observer: Arc<dyn RecordingObserver>,
@@ -50,8 +50,7 @@ impl Body for Watched {
             if self.broken.swap(false, Ordering::Acquire) {
                 return Poll::Ready(Some(Err(Error::InternalError(None))));
             }
-            // What is left of the length. Whether the body below says so itself depends on which
-            // of its two ends it sees first.
+            // The rest of the length. The body below reports it only if it sees that end first.
             let left = self.inner.size_hint().lower();
             if left > 0 {
                 let error = format!("it ended {left} bytes too soon");
@@ -80,7 +79,7 @@ mod tests {
     use http_body_util::BodyExt as _;
     use std::sync::Mutex;
 
-    /// Nothing, and then so many bytes are still to come.
+    /// Ends at once, with this many bytes still to come.
     struct Ended(u64);
 
     impl Body for Ended {
@@ -122,7 +121,7 @@ mod tests {
         assert_eq!(*observer.0.lock().unwrap(), counted);
     }
 
-    /// One in ten bodies that were too short was counted by nobody.
+    /// One in ten bodies that were too short was not counted.
     #[test]
     fn a_body_that_ends_before_its_time_breaks_and_is_counted_once() {
         check(0, false, false, &[]);

@@ -1,5 +1,5 @@
-//! The part of a body that is in memory: from the first byte that a reader may still want to the
-//! last that has come, in one buffer, however small the frames were that it came in.
+//! The part of a body that is in memory, from the first byte that a reader may still need to the
+//! last byte so far. It is one buffer, however small the frames were.
 
 use super::budget::{Budget, Reservation};
 use super::buffer::Buffer;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// The most that a reader gets at a time. A copy of so much takes microseconds.
+/// The most that a reader gets at a time. Copying this takes microseconds.
 const PIECE_BYTES_MAX: usize = 64 << 10;
 
 /// The bytes of a body from `start` on, counted in a [`Budget`].
@@ -20,7 +20,7 @@ pub(super) struct Window {
 
 #[derive(Debug)]
 enum Kept {
-    /// More may come. Of the bytes, the first `dropped` are wanted no more.
+    /// More may come. The first `dropped` bytes are not needed any more.
     Open {
         bytes: Buffer,
         dropped: usize,
@@ -74,7 +74,7 @@ impl Window {
         self.start + self.bytes().len() as u64
     }
 
-    /// What is in it.
+    /// The bytes in it.
     pub(super) fn bytes(&self) -> &[u8] {
         match &self.kept {
             Kept::Open { bytes, dropped, .. } => &bytes[*dropped..],
@@ -82,7 +82,7 @@ impl Window {
         }
     }
 
-    /// Up to [`PIECE_BYTES_MAX`] bytes from a place in the body; none if there are none there.
+    /// Up to [`PIECE_BYTES_MAX`] bytes from a place in the body; none past the end.
     pub(super) fn piece(&self, at: u64) -> Option<Bytes> {
         let from = usize::try_from(at.checked_sub(self.start)?).ok()?;
         let rest = self.bytes().get(from..).filter(|rest| !rest.is_empty())?;
@@ -90,13 +90,13 @@ impl Window {
         Some(Bytes::copy_from_slice(piece))
     }
 
-    /// Takes in what has come, if the budget has room for it. Whether it did.
+    /// Adds bytes, if the budget has room for them; whether it had.
     #[must_use]
     pub(super) fn push(&mut self, data: &[u8]) -> bool {
         self.add(data, |reserved| reserved.grow(data.len()))
     }
 
-    /// Takes in what has come and some reader has to get, whether there is room for it or not.
+    /// Adds bytes that a reader has to get, whether the budget has room for them or not.
     pub(super) fn push_beyond(&mut self, data: &[u8]) {
         self.add(data, |reserved| {
             reserved.count(data.len());
@@ -119,13 +119,13 @@ impl Window {
         has_room
     }
 
-    /// So many bytes have come that no reader wants from here, nor anything before them.
+    /// Skips `count` bytes that no reader needs from here, and drops all bytes before them.
     pub(super) fn pass(&mut self, count: usize) {
         self.drop_to(self.end());
         self.start += count as u64;
     }
 
-    /// What goes before this place is wanted no more.
+    /// Drops the bytes before this place.
     pub(super) fn drop_to(&mut self, place: u64) {
         let count = place
             .saturating_sub(self.start)
@@ -136,7 +136,7 @@ impl Window {
             reserved,
         } = &mut self.kept
         else {
-            // It goes as a whole: an answer that may be stored is bounded.
+            // It is dropped only as a whole: an answer that may be stored is bounded.
             return;
         };
         self.start += count;
@@ -150,7 +150,7 @@ impl Window {
         }
     }
 
-    /// Whether the budget has room for so many bytes now.
+    /// Whether the budget has room for `bytes` now.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         match &self.kept {
             Kept::Open { reserved, .. } => reserved.budget().has_room(bytes as u64),
@@ -158,8 +158,7 @@ impl Window {
         }
     }
 
-    /// The body has ended, and all of it is here: for whoever stores it, too. None if a part was
-    /// dropped.
+    /// The whole body at its end, shared with the store. None if a part was dropped.
     pub(super) fn whole(&mut self) -> Option<Arc<Whole>> {
         if self.start > 0 {
             return None;
@@ -205,7 +204,7 @@ mod tests {
         assert_eq!(budget.held(), 0);
         assert!(window.push(b"k"));
         assert_eq!(window.piece(15).as_deref(), Some(&b"k"[..]));
-        // Not beyond what has come.
+        // Not beyond the end.
         window.drop_to(99);
         assert_eq!((window.start(), window.end()), (16, 16));
         assert!(window.whole().is_none());

@@ -1,4 +1,4 @@
-//! What operators ask: `/health` and `/metrics`, on an address of their own.
+//! For operators: `/health` and `/metrics`, on an address of their own.
 
 use crate::cache::Cache;
 use crate::metrics::Metrics;
@@ -22,8 +22,8 @@ pub(crate) fn router(cache: Cache, metrics: Arc<Metrics>) -> Router {
         .with_state(Admin { cache, metrics })
 }
 
-/// 200 in any case: a cache that has lost its disk still forwards, and must not be restarted for
-/// it. The body tells.
+/// Always 200: a daemon that has lost its disk still forwards, and must not be restarted for that.
+/// The body has the details.
 async fn health(State(admin): State<Admin>) -> impl IntoResponse {
     let stats = admin.cache.stats();
     let status = if stats.healthy { "green" } else { "yellow" };

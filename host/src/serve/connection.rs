@@ -1,5 +1,5 @@
-//! One client's connection: HTTP/1.1 or HTTP/2 by what the client says first, with a timer for each
-//! state that it may be in.
+//! One client's connection: HTTP/1.1 or HTTP/2 by the client's first bytes, with a timer for each
+//! of its states.
 //!
 //! | state | bound |
 //! |---|---|
@@ -31,13 +31,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// Headers of a request. Beyond, hyper answers 431 by itself. Under the 24,576 that `http` can hold.
+/// Headers of a request. Past it, hyper answers 431 by itself. Below the 24,576 that `http` can
+/// hold.
 const HEADERS_MAX: usize = 2 * super::heads::HEADERS_MAX;
-/// What is read of a client before it is parsed, the head of a request above all, and about what is
-/// written before the client takes it.
+/// Bytes read from a client before they are parsed, above all a request's head, and roughly those
+/// written before the client takes them.
 const BUFFER_BYTES_MAX: usize = 2 * super::heads::HEAD_BYTES_MAX;
-/// A client that is there answers pings whenever they come. This finds one that is not within two
-/// minutes, while its request still waits for the provider.
+/// A live client answers pings at any time. This detects a dead one within two minutes, while its
+/// request still waits for the provider.
 const PING_AFTER: Duration = Duration::from_secs(60);
 /// How long a client that was told to close may take.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
@@ -177,7 +178,7 @@ impl Server {
     }
 }
 
-/// The last word to an HTTP/1.x client that has sent a part of a head.
+/// The response to an HTTP/1.x client that has sent only a part of a head.
 fn head_timeout() -> String {
     let body = r#"{"error":{"message":"reflex-edge: the head of the request took too long","type":"timeout","param":null,"code":"408"}}"#;
     format!(

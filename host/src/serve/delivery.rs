@@ -1,5 +1,5 @@
-//! A response on its way to the client: in slices, and for HTTP/2, with a bound on how long the
-//! client may leave a slice untaken.
+//! A response on its way to the client: in slices, and for HTTP/2 with a bound on the client's time
+//! to take a slice.
 //!
 //! Over HTTP/1.x the socket itself shows that a client takes nothing. Over HTTP/2 one stream may
 //! stand still while others go on, and hyper then polls neither the body nor a timer in it. So the
@@ -16,8 +16,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// What hyper gets of a body at once. It keeps a slice, and what it is a slice of, until the client
-/// has taken it.
+/// The most of a body that hyper gets at once. hyper keeps a slice, and with it the whole buffer,
+/// until the client has taken it.
 const SLICE_BYTES_MAX: usize = 128 << 10;
 
 tokio::task_local! {
@@ -26,7 +26,7 @@ tokio::task_local! {
 }
 
 /// Counts the slices that were given to hyper and the polls for more of them: while the first number
-/// is ahead, the client has to take what is there.
+/// is ahead, the client has to take a slice.
 #[derive(Debug, Default)]
 struct Stream {
     given: AtomicU64,
@@ -36,7 +36,7 @@ struct Stream {
 /// The body of a response.
 pub(super) struct Delivery<B> {
     body: B,
-    /// What is left of a frame.
+    /// The rest of a frame.
     rest: Bytes,
     /// Ends with this.
     _request: Request,
@@ -105,7 +105,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Delivery<B> {
     }
 }
 
-/// Runs HTTP/2 streams, and takes each back whose client takes nothing for `idle_max`.
+/// Runs HTTP/2 streams, and resets a stream whose client takes nothing for `idle_max`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Streams {
     pub(super) idle_max: Duration,

@@ -1,5 +1,5 @@
 //! The cache over HTTP, for edges that cannot link it: the Envoy filter, and anything else that
-//! speaks HTTP. What is offered stands in `docs/edge-api.md`.
+//! speaks HTTP. `docs/edge-api.md` describes it.
 //!
 //! ```text
 //! GET /v1/entries/TENANT/DIGEST ─► fills: wait? ─► cache.lookup ─► 200, or 404 and fills: lead?
@@ -42,43 +42,44 @@ use tokio::task::JoinError;
 /// that wait for a fill are among them.
 const STREAMS_PER_CONNECTION_MAX: u16 = 4096;
 
-/// Of one edge. When this process has slept, it finds all that the edge has asked and given up
-/// on meanwhile: that is no attack.
+/// For one edge's connection. After this process has slept, it finds all requests that the edge has
+/// sent and reset meanwhile: that is no attack.
 pub(crate) const STREAMS: StreamLimits = StreamLimits {
     max: STREAMS_PER_CONNECTION_MAX as u32,
     reset_max: STREAMS_PER_CONNECTION_MAX as usize,
 };
 
-/// Parts of a path that are told apart: one more than the longest path has.
+/// Parts into which a path is split: one more than the longest path has.
 const PATH_PARTS_MAX: usize = 7;
 
-/// What is read of a body after it was refused, so that its sender comes to read why.
+/// Bytes read of a refused body, so that its sender gets to read the refusal.
 const DISCARD_BYTES_MAX: usize = 64 << 20;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// The longest that a lookup waits for somebody else's fill, whatever it asks.
+/// Upper bound of a lookup's wait for another request's fill.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// The longest that a purge is waited for. It goes on, but a disk that hangs may take for ever.
+/// Upper bound of the wait for a purge. The purge goes on, but a disk that hangs may take for ever.
 const PURGE_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// So many purges a reply tells of one by one. Whoever has missed more lets go of all that it has.
+/// Bound of the purges and replacements that a reply tells one by one. An edge that has missed more
+/// purges drops everything; of more replacements it learns with the next reply.
 const PURGES_TOLD_MAX: usize = 64;
 
-/// What the edge API works with.
+/// The state of the edge API.
 pub(crate) struct EdgeApi {
     pub(crate) cache: Cache,
     pub(crate) namespace: String,
-    /// Life of an entry that says nothing of its own.
+    /// Life of an entry without one of its own.
     pub(crate) ttl: Duration,
     pub(crate) allow_length: bool,
     /// Longest pause within a body.
     pub(crate) idle_max: Duration,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
-    /// Those of the reverse proxy, too.
+    /// Shared with the reverse proxy.
     fills: Arc<Fills>,
-    /// What all requests together may hold in memory.
+    /// The memory budget of all requests.
     budget: Arc<Budget>,
     epoch: Epoch,
 }
@@ -124,7 +125,7 @@ impl EdgeApi {
         })
     }
 
-    /// The answer, if there is one, and the epoch that it has at least survived.
+    /// The answer, if it is stored, and the epoch that it has at least survived.
     async fn find(&self, name: &Name, digest: &str) -> (String, Option<Response>) {
         // It is read before anything is looked up: a reply that a purge overtakes then tells the
         // epoch before it.
@@ -141,8 +142,7 @@ impl EdgeApi {
 }
 
 impl EdgeApi {
-    /// The answer as it was stored; none if that is no answer, because a component has stored
-    /// something of its own under that key.
+    /// The answer as it was stored; none if a component has stored something else under that key.
     fn replay(&self, entry: &Entry, now_ms: u64) -> Option<Response> {
         let head = AnswerHead::decode(entry.metadata())?;
         let mut response = Response::new(Body::from(entry.payload()));
@@ -169,14 +169,14 @@ struct Name {
     digest: [u8; 32],
 }
 
-/// Counts the beginnings and the ends of purges. Those who keep answers of their own compare it,
-/// and let go of what was purged since the one that they know, as far as they are told what that
-/// was, or of everything.
+/// Counts the beginnings and the ends of purges, and replacements. Edges that keep copies compare it,
+/// and drop what is gone since the epoch that they know, or everything if they are not told what
+/// that was.
 ///
-/// The beginning counts for those who store: what they have fetched before it is refused. The end
-/// counts for those who read: until then they may be given what is about to be purged.
+/// For inserts the beginning of a purge counts: answers fetched before it are refused. For copies
+/// the end counts: until then a lookup may find what is about to be purged.
 struct Epoch {
-    /// Another one each time that the daemon starts: what was purged before, nobody remembers.
+    /// Another one for each start of the daemon: earlier purges are not remembered.
     start: u64,
     purges: Arc<Purges>,
 }
@@ -197,23 +197,23 @@ impl Epoch {
         format!("{:x}.{count}", self.start)
     }
 
-    /// The moment that an epoch of this daemon tells, exactly as it was told.
+    /// The mark of an epoch of this daemon, if it is spelled exactly as sent.
     fn mark(&self, epoch: &str) -> Option<Mark> {
         let (_, count) = epoch.split_once('.')?;
         let count = count.parse().ok()?;
         (epoch == self.of(count)).then(|| Mark::at(count))
     }
 
-    /// What was purged since an epoch, one by one; `None` if whoever knows no more than that has
-    /// to let go of everything.
-    fn told_since(&self, epoch: &str) -> Option<String> {
+    /// What is gone since an epoch, one by one, and the epoch that covers just that, if that is not
+    /// the newest; `None` if an edge with that epoch has to drop everything.
+    fn told_since(&self, epoch: &str) -> Option<(String, Option<Mark>)> {
         let told = self.purges.gone_since(self.mark(epoch)?, PURGES_TOLD_MAX)?;
         let one = |gone: &Gone| match gone {
             Gone::Tenant(tenant) => format!("tenant={}", hex(tenant)),
             Gone::Digest(digest) => format!("digest={}", hex(digest)),
         };
-        let told: Vec<_> = told.iter().map(one).collect();
-        Some(told.join(", "))
+        let gone: Vec<_> = told.gone.iter().map(one).collect();
+        Some((gone.join(", "), told.up_to))
     }
 }
 
@@ -236,8 +236,13 @@ async fn counted(State(api): State<Arc<EdgeApi>>, request: Request, next: Next) 
     }
     if let Some(known) = known.filter(|known| headers.get(EPOCH) != Some(known))
         && let Ok(since) = known.to_str()
-        && let Some(purged) = api.epoch.told_since(since)
+        && let Some((purged, up_to)) = api.epoch.told_since(since)
     {
+        let tells = headers.get(EPOCH).and_then(|epoch| epoch.to_str().ok());
+        let tells = tells.and_then(|epoch| api.epoch.mark(epoch));
+        if let Some(up_to) = up_to.filter(|up_to| tells.is_none_or(|tells| tells > *up_to)) {
+            set(headers, EPOCH, &api.epoch.of(up_to.count()));
+        }
         set(headers, PURGED_SINCE, since);
         set(headers, PURGED, &purged);
     }
@@ -247,8 +252,8 @@ async fn counted(State(api): State<Arc<EdgeApi>>, request: Request, next: Next) 
 async fn answer(State(api): State<Arc<EdgeApi>>, request: Request) -> Result<Response, Refusal> {
     let (head, mut body) = request.into_parts();
     let answered = route(api, &head, &mut body).await;
-    // Who is refused while it still sends must be able to finish, or its system throws away our
-    // reply when we close. HTTP/2 can say so without.
+    // A client that is refused while it still sends must be able to finish, or its system drops our
+    // reply when we close. HTTP/2 does not need this.
     if answered.is_err() && head.version != Version::HTTP_2 {
         let _ = tokio::time::timeout(DISCARD_TIME_MAX, discard(&mut body)).await;
     }
@@ -266,8 +271,8 @@ async fn discard(body: &mut Body) {
     }
 }
 
-/// Paths are compared as they were sent, so that each thing has one, and methods are told apart
-/// behind them, so that every refusal has the same form.
+/// Paths are compared as sent, so that each resource has one path. Methods are compared after the
+/// path, so that every refusal has the same form.
 async fn route(api: Arc<EdgeApi>, head: &Parts, body: &mut Body) -> Result<Response, Refusal> {
     let method = &head.method;
     let parts: Vec<&str> = head.uri.path().splitn(PATH_PARTS_MAX, '/').collect();
@@ -319,7 +324,7 @@ async fn look_up(
     let wait = number(headers, &WAIT)?.map(Duration::from_millis);
     let key = &name.key;
 
-    // What is there already is not waited for.
+    // Look before waiting.
     let (mut epoch, mut found) = api.find(name, digest).await;
     let mut said = None;
     if found.is_none()
@@ -348,7 +353,7 @@ async fn look_up(
     let mut response = match found {
         Some(response) => {
             if let Some(fill) = fill {
-                // There is nothing left to lead.
+                // The answer is here, so nothing is left to lead.
                 api.fills.end_claim(key, fill);
             }
             said = said.filter(|said| *said == "collapsed");
@@ -389,7 +394,7 @@ async fn purge(
     if method != Method::DELETE {
         return Err(Refusal::method("DELETE"));
     }
-    // To its end, also when nobody waits for it any more.
+    // To its end, also when the client is gone.
     let purge = tokio::task::spawn_blocking(move || what(&api.cache));
     let refusal = |reason, why| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, reason, why);
     match tokio::time::timeout(PURGE_WAIT_MAX, purge).await {

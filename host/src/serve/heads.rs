@@ -5,11 +5,11 @@ use http::{HeaderMap, Request};
 /// Headers of one request. Gateways and meshes add dozens; no client needs as many.
 pub(super) const HEADERS_MAX: usize = 1000;
 /// Bytes of one request's head: credentials that are tokens of an identity provider have 20 KiB and
-/// more, and proxies in front allow up to 64 KiB. What wasmtime lets a guest read of fields.
+/// more, and proxies in front allow up to 64 KiB. wasmtime lets a guest read as much.
 pub(super) const HEAD_BYTES_MAX: usize = 128 << 10;
 
-/// Whether a request's head is within both bounds. Heads of up to twice as much come so far, so that
-/// the refusal can be an error of the API; beyond, hyper and h2 answer 431 without a body.
+/// Whether a request's head is within both bounds. Heads of up to twice the bounds reach this, so
+/// that the refusal can be an error of the API; past that, hyper and h2 answer 431 without a body.
 pub(super) fn fits<B>(request: &Request<B>) -> bool {
     let (uri, headers) = (request.uri(), request.headers());
     let path = uri.path_and_query().map_or(0, |it| it.as_str().len());

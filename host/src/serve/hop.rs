@@ -14,9 +14,9 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// Headers that no `Connection` may take away: they decide whose request it is and what it says.
-/// RFC 9110, section 7.6.1, forbids to name such headers there. A request without them would be
-/// another one, for the provider as for the cache.
+/// Headers that no `Connection` may remove: they decide the tenant and the meaning of a request.
+/// RFC 9110, section 7.6.1, forbids naming such headers there. A request without them would be
+/// another request, for the provider and for the cache.
 const END_TO_END: [&str; 20] = [
     "accept",
     "accept-encoding",
@@ -40,8 +40,8 @@ const END_TO_END: [&str; 20] = [
     "x-goog-api-key",
 ];
 
-/// Takes out what must not go past this hop: headers of connections, and those that `Connection`
-/// names. Of the latter, `kept` stay, and those that are for the other end by definition.
+/// Removes the headers that must not go past this hop: headers of connections, and headers that
+/// `Connection` names. Of the latter, `kept` stay, and those defined for the other end.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, kept: &[HeaderName]) {
     let named: Vec<HeaderName> = named(headers)
         .filter_map(|name| name.parse().ok())

@@ -1,4 +1,4 @@
-//! What a client's connection is doing, as far as its timers and its place need to know.
+//! The state of a client's connection, for its timers and its place.
 //!
 //! ```text
 //! connected ─► head under way ─► request ─► idle ─► head under way ─► …
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// What an HTTP/2 client sends first.
+/// The first bytes of an HTTP/2 client.
 const HTTP2_PREFACE: &[u8] = b"PRI ";
 
 /// The state of one connection. The socket, the service and the bodies of responses report to it.
@@ -33,11 +33,11 @@ struct State {
     http2: bool,
     /// Whether a request has ever come.
     served: bool,
-    /// Since when there is nothing to do: the start, the last response's end or its last bytes.
+    /// Idle since: the start, the last response's end or its last bytes.
     idle_since: Instant,
     /// When the head of the next request began to arrive.
     head_since: Option<Instant>,
-    /// The client does not take what is written.
+    /// The client does not take the written bytes.
     stalled: bool,
 }
 
@@ -48,7 +48,7 @@ pub(super) enum Response {
     Awaited,
     /// hyper is about to write the first byte of a chunked response.
     Chunked,
-    /// A chunked response has begun, and what is written next begins a chunk.
+    /// A chunked response has begun, and the next write begins a chunk.
     BetweenChunks,
     /// Of known length, or without a body.
     Plain,
@@ -144,8 +144,8 @@ impl Line {
         idle.then(|| state.head_since.unwrap_or(state.idle_since))
     }
 
-    /// When it has to be closed, if nothing happens before; `None` while a request runs or a
-    /// response is still being taken, which have bounds of their own.
+    /// When it has to be closed, if nothing happens before. `None` while a request runs or a client
+    /// still takes a response, which have bounds of their own.
     pub(super) fn due(&self, net: &NetLimits) -> Option<(Instant, Overdue)> {
         let state = self.state();
         if state.requests > 0 || state.stalled {
@@ -185,7 +185,7 @@ impl Drop for Request {
     }
 }
 
-/// The connections of one listener. Under pressure, the one that has had nothing to do for longest
+/// The connections of one listener. When all places are taken, the connection idle for longest
 /// makes room.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
@@ -206,7 +206,7 @@ impl Lines {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a connection until what is returned is dropped.
+    /// Adds a connection until the returned value is dropped.
     pub(super) fn add(self: &Arc<Self>, line: &Arc<Line>) -> Listed {
         let mut open = self.open();
         let number = open.next;
@@ -218,8 +218,8 @@ impl Lines {
         }
     }
 
-    /// Has the connection closed that has had nothing to do for longest; if there is none, the
-    /// next one that ends its request.
+    /// Closes the connection that has been idle for longest; if none is idle, the next one that
+    /// ends its request.
     pub(super) fn make_room(&self) {
         // In this order: a connection that ends its request after the look sees the wish.
         self.wanted.store(true, Ordering::SeqCst);
@@ -271,7 +271,7 @@ mod tests {
         }
     }
 
-    /// How long it may go on, in whole seconds, and what it is then.
+    /// How long it may go on, in whole seconds, and why it is overdue then.
     fn left(line: &Line) -> Option<(u64, Overdue)> {
         let (at, why) = line.due(&net())?;
         let left = at.duration_since(Instant::now()).as_secs_f64();

@@ -1,7 +1,7 @@
-//! Accepting connections: so many at once, until told to stop, and then to their end.
+//! Accepts connections up to a bound, until told to stop; then lets them end.
 //!
-//! When all places are taken, the connection that has had nothing to do for longest makes room for
-//! the next client: clients that hold connections without requests do not keep others out.
+//! When all places are taken, the connection that has been idle for longest closes for the next
+//! client. So clients that hold connections without requests do not keep others out.
 
 use super::connection::Server;
 use super::line::{Line, Lines};
@@ -21,19 +21,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// A client's system that is gone without a word is found by this: the first probe after a minute,
-/// then one each `KEEPALIVE_INTERVAL`. Its own default is two hours.
+/// Detects a client's system that is gone without notice: the first probe after a minute, then one
+/// each `KEEPALIVE_INTERVAL`. The system's default is two hours.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// What the system may hold of a connection that it has not sent yet. Slow readers cost memory of
-/// the system, too, and what HTTP/2 says of itself waits behind it.
+/// The system's send buffer of a connection. Slow readers cost memory of the system, too, and
+/// HTTP/2's own frames wait behind it.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
 
-/// The pauses after a connection could not be accepted, each twice as long as the one before.
+/// The first pause after a connection could not be accepted; each further pause doubles.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How often the log tells of trouble that goes on, and how long it must be over to be so.
+/// How often the log repeats lasting trouble, and how long it must be absent to count as over.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 const TROUBLE_OVER: Duration = Duration::from_secs(10);
 
@@ -78,17 +78,17 @@ impl Listen for UnixListener {
     }
 }
 
-/// What one HTTP/2 connection may have open.
+/// The bounds of one HTTP/2 connection.
 #[derive(Clone, Copy)]
 pub(crate) struct StreamLimits {
     /// Requests at once.
     pub(crate) max: u32,
-    /// Requests that were taken back before they were looked at. Past it the connection is
-    /// closed, since there is an attack that consists of these.
+    /// Requests reset before they were handled. Past it the connection is closed: an attack
+    /// consists of these.
     pub(crate) reset_max: usize,
 }
 
-/// What a connection takes of its listener, as long as its socket is open.
+/// A connection's place at its listener, held while its socket is open.
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
     _open: mpsc::Sender<Infallible>,
@@ -114,8 +114,8 @@ impl OpenConnection {
     }
 }
 
-/// Answers the requests of all connections until `stopped`; then lets those that run come to
-/// their end. HTTP/1.1, and HTTP/2 with at most so many `streams` on one connection.
+/// Answers the requests of all connections until `stopped`; then lets running requests end.
+/// HTTP/1.1, and HTTP/2 with `streams` as the bounds of one connection.
 pub(crate) async fn answer<L, S, B>(
     listener: L,
     service: S,
@@ -210,7 +210,7 @@ async fn next<L: Listen>(
     }
 }
 
-/// Whether a connection has failed before it was accepted, which says nothing of the next one.
+/// Whether only this connection failed before it was accepted; the next one may succeed.
 fn is_the_clients(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(
@@ -219,8 +219,8 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-/// Connections that cannot be accepted: told when it begins, at times while it goes on, and when it
-/// is over.
+/// Logs that connections cannot be accepted: at the beginning, at times while it lasts, and at the
+/// end.
 #[derive(Debug, Default)]
 struct Trouble {
     /// When the last attempt failed, and when the log last told of it.
@@ -266,7 +266,7 @@ impl Trouble {
 mod tests {
     use super::*;
 
-    /// Ten thousand failures within a minute, mixed with successes, are told once.
+    /// Ten thousand failures within a minute, mixed with successes, are logged once.
     #[test]
     fn trouble_is_told_once_a_minute_and_waits_longer_each_time() {
         let error = io::Error::from_raw_os_error(24);

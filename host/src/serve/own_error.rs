@@ -1,4 +1,4 @@
-//! Errors of ours, in the words of the API that was asked, so that SDKs raise what they always do.
+//! Our own errors, in the words of the requested API, so that SDKs raise their usual errors.
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
@@ -10,15 +10,15 @@ use std::sync::Arc;
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{Error, WasiBody};
 
-/// What is remembered of a request until it has its answer: enough to say in which words it is to
-/// hear of an error. It costs some lookups in the request's headers.
+/// Kept of a request until its answer: the API in whose words to report an error. It costs some
+/// lookups in the request's headers.
 #[derive(Debug)]
 pub(crate) struct ErrorVoice {
     target: Uri,
     /// A header that only clients of one vendor send.
     vendor: Option<&'static str>,
     rules: Arc<[PathRule]>,
-    /// Its client reads no body, and over HTTP/2 hyper would send one.
+    /// A `HEAD` request: its client reads no body, but over HTTP/2 hyper would send one.
     is_head: bool,
 }
 
@@ -67,7 +67,7 @@ impl ErrorVoice {
         response
     }
 
-    /// What the client gets when the provider could not be reached: the status of a gateway.
+    /// The client's response when the provider could not be reached: the status of a gateway.
     pub(crate) fn gateway_error(&self, code: &ErrorCode) -> Response<WasiBody> {
         let (status, reason) = match code {
             ErrorCode::ConnectionRefused => (StatusCode::BAD_GATEWAY, "it refused the connection"),

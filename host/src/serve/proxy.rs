@@ -1,5 +1,5 @@
-//! One request through the daemon, as one straight line: to the guest, and whatever becomes of
-//! that, to an answer.
+//! One request through the daemon: to the guest, to the provider if the guest fails, and back with
+//! an answer.
 
 use super::heads;
 use super::held::{Held, NotHeld, hold};
@@ -32,11 +32,11 @@ pub(crate) struct Proxy {
     pub(crate) upstream: Arc<UpstreamClient>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reasons: Reasons,
-    /// Which API answers at paths that do not tell, for the shape of an error.
+    /// Which API answers at paths that name none, for the shape of an error.
     pub(crate) paths: Arc<[PathRule]>,
     /// How much of a request is kept, so that it can go to the provider when the guest fails.
     pub(crate) held_bytes_max: u64,
-    /// What all requests together may hold in memory.
+    /// The memory budget of all requests.
     pub(crate) budget: Arc<Budget>,
     /// Names the tenant. For the component only: the provider learns nothing of our tenants.
     pub(crate) tenant_header: Option<HeaderName>,
@@ -44,12 +44,12 @@ pub(crate) struct Proxy {
     pub(crate) idle_max: Duration,
 }
 
-/// What a request is taken to hold that does not say how long it is. Most are shorter.
+/// The assumed length of a request that does not state one. Most are shorter.
 const UNKNOWN_BYTES: u64 = 64 << 10;
 
 impl Proxy {
-    /// Answers one request. There is always a response; whether the provider gave it, the cache
-    /// or, where neither could, we ourselves, shows in its status headers.
+    /// Answers one request. The response comes from the provider, the cache or, if both fail, from
+    /// us; its status headers show which.
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<WasiBody> {
         let began = Instant::now();
         let response = match tunnel::wanted(&request) {
@@ -60,14 +60,14 @@ impl Proxy {
         response
     }
 
-    /// Has the guest answer; the provider, where the guest fails.
+    /// Has the guest answer, or the provider if the guest fails.
     async fn handle(&self, request: Request<Incoming>) -> Response<WasiBody> {
         let (request, voice) = match self.aim(request) {
             Ok(aimed) => aimed,
             Err(refused) => return *refused,
         };
         if !self.has_room(&request) {
-            // Without the guest, nothing of it is held.
+            // Without the guest, no byte of it is held.
             return self.send(request, Bypass::Memory, &voice).await;
         }
         let (held, lent) = hold(request, self.held_bytes_max, &self.budget);
@@ -100,7 +100,7 @@ impl Proxy {
         }
     }
 
-    /// Turns the client's request into the one that the provider is to get.
+    /// Turns the client's request into the one for the provider.
     fn aim(
         &self,
         request: Request<Incoming>,
@@ -142,7 +142,7 @@ impl Proxy {
         *request.uri_mut() = uri;
         *request.headers_mut() = parts.headers;
         let headers = request.headers_mut();
-        // What an operator's gateway has set, a client does not take away.
+        // A client must not remove the header that the operator's gateway has set.
         strip_hop_by_hop(headers, self.tenant_header.as_slice());
         // The client's connection is ours to answer, and the provider's host has its own name.
         headers.remove(header::EXPECT);
@@ -151,7 +151,7 @@ impl Proxy {
         Ok((request, voice))
     }
 
-    /// Whether there is memory for what will be held of a request, as far as that is known.
+    /// Whether the budget has memory for the bytes that the request will hold, as far as known.
     fn has_room(&self, request: &Request<WasiBody>) -> bool {
         let body = request.body();
         let expected = match body.size_hint().exact() {
@@ -239,13 +239,12 @@ impl Proxy {
         }
     }
 
-    /// Notes what a response that is no hit says about its request.
+    /// Notes why a response is no hit.
     fn explain(&self, held: &Held, response: &Response<WasiBody>) {
         let headers = response.headers();
         let told = own_status(headers);
         let told = |status: Status| told == status.cache_status();
-        // Not of a batch of which part was there, nor of one that joined another: these have found
-        // what they asked for.
+        // Not of a batch that was partly cached, nor of a follower: these have found an answer.
         if told(Status::Miss) {
             if let Some((parts, body)) = held.seen(COMPARED_BYTES_MAX) {
                 self.reasons.miss(parts, &body);
@@ -281,7 +280,7 @@ impl Proxy {
     }
 }
 
-/// What we have said of a response. Of a list, the last one is ours.
+/// Our own status of a response: the last member of the list.
 fn own_status(headers: &HeaderMap) -> &str {
     last(headers, CACHE_STATUS).map_or("", last_cache_status)
 }
@@ -291,7 +290,7 @@ fn last<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 impl Failure {
-    /// What it is called in metrics.
+    /// Its name in metrics.
     pub(crate) fn detail(&self) -> &'static str {
         match self {
             Self::Busy => "busy",
@@ -321,11 +320,11 @@ fn log(failure: &Failure) {
     }
 }
 
-/// What `Connection` says of a request or response that changes the protocol.
+/// The `Connection` of a request or response that changes the protocol.
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 
-/// HTTP/2 lets a client send a cookie in parts, for the sake of compression. They are one header
-/// to everybody else: RFC 9113, section 8.2.3.
+/// HTTP/2 lets a client send a cookie in parts, for compression. In all other protocols they are
+/// one header: RFC 9113, section 8.2.3.
 fn join_cookies(headers: &mut HeaderMap) {
     let parts: Vec<&[u8]> = headers
         .get_all(header::COOKIE)
@@ -333,7 +332,7 @@ fn join_cookies(headers: &mut HeaderMap) {
         .map(HeaderValue::as_bytes)
         .collect();
     if parts.len() > 1
-        // What was valid in parts is valid joined.
+        // Valid parts make a valid whole.
         && let Ok(mut joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..]))
     {
         joined.set_sensitive(true);
@@ -347,8 +346,8 @@ fn bypassed(mut response: Response<WasiBody>, why: Bypass) -> Response<WasiBody>
     response
 }
 
-/// The reason in a `Cache-Status` of ours. A label of a metric must be one of a known few, and a
-/// component of somebody else's may say anything.
+/// The reason in a `Cache-Status` of ours. A label of a metric must be one of a known few, but
+/// another component may say anything.
 fn detail(cache_status: &str) -> &'static str {
     let detail = cache_status
         .split_once("detail=\"")

@@ -1,6 +1,6 @@
-//! Why requests were no hits, as far as that takes more than one request to see: keys that split,
-//! and clients that keep all their requests from the cache. Metrics count it, and the log says each
-//! thing once, with the setting that helps.
+//! Why requests were no hits, where only several requests show it: keys that split, and clients
+//! that keep all their requests from the cache. Metrics count these, and the log names each once,
+//! with the setting that helps.
 
 use crate::metrics::Metrics;
 use crate::runtime::Grant;
@@ -11,14 +11,14 @@ use std::hash::RandomState;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Misses that are remembered, for the next one that asks the same. At most 512 KiB.
+/// Misses remembered, to compare later ones with the same question. At most 512 KiB.
 const RECENT_MAX: usize = 512;
 
-/// What is remembered of requests to explain others by.
+/// The misses remembered, to explain later ones.
 pub(crate) struct Reasons {
     grant: Grant,
     client_control: ClientControl,
-    /// No two processes hash alike, and nobody can tell what was hashed.
+    /// Random, so that hashes cannot be guessed or compared across processes.
     seed: RandomState,
     splits: Mutex<Splits>,
     /// Whether the log has said that clients keep streams from the cache.
@@ -40,7 +40,7 @@ impl Reasons {
     }
 
     /// A request that was a miss. Takes some 2 µs, and 0.4 more for each KiB of the body; bodies over
-    /// 64 KiB are let be.
+    /// 64 KiB are not compared.
     pub(crate) fn miss(&self, parts: &Parts, body: &[u8]) {
         for split in self.splits(parts, body).unwrap_or_default() {
             if split.is_new {

@@ -1,5 +1,5 @@
-//! Connections that become something else than HTTP, WebSockets above all: what the client and the
-//! provider send each other passes untouched, until either ends.
+//! Connections upgraded from HTTP, mostly WebSockets: the bytes of the client and the provider pass
+//! untouched, until either ends.
 
 use super::hop::connection_names;
 use super::listen::OpenConnection;
@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::time::Instant;
 
-/// The protocols that a request wants its connection to speak from now on, if it is one for a
-/// tunnel. HTTP itself is not: clients offer HTTP/2 with any request, and are content without.
+/// The protocols that a request asks its connection to switch to, if it needs a tunnel. HTTP/2 does
+/// not count: clients offer it with any request, and work without it.
 pub(super) fn wanted<B>(request: &Request<B>) -> Option<HeaderValue> {
     let headers = request.headers();
     let upgrade = headers.get(header::UPGRADE)?;
@@ -35,9 +35,8 @@ pub(super) fn wanted<B>(request: &Request<B>) -> Option<HeaderValue> {
     is_for_tunnel.then(|| upgrade.clone())
 }
 
-/// Passes bytes both ways, once both sides have been told to switch. Ends when both have, when
-/// neither has sent anything for `idle_max`, and when the client's connection may stay open no
-/// longer.
+/// Passes bytes both ways, after both sides were told to switch. Ends when both sides have ended,
+/// when neither has sent anything for `idle_max`, and when the client's connection has to close.
 pub(super) fn pass(
     client: OnUpgrade,
     provider: OnUpgrade,

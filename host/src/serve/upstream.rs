@@ -36,8 +36,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wasmtime_wasi_http::{Error, WasiBody};
 
-/// How long after a request was sent the end of its connection may mean that both have met on the
-/// way. Later than that the provider has worked on it, and it is not sent again.
+/// For this long after a request was sent, the end of its connection may have crossed it on the
+/// way. Later than that the provider has worked on the request, and it is not sent again.
 const MEETING_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Sends requests to one provider and to no other place.
@@ -46,13 +46,13 @@ pub(crate) struct UpstreamClient(Arc<Client>);
 struct Client {
     pool: Arc<Pool>,
     upstream: Upstream,
-    /// What `Host` says.
+    /// The value of `Host`.
     host: HeaderValue,
-    /// This process in `Via`. No other has the same, so that a request that comes back is known.
+    /// This process's own name in `Via`, to recognize a request that comes back.
     via: HeaderValue,
     limits: NetLimits,
     held_bytes_max: u64,
-    /// What all requests together may hold in memory.
+    /// The memory budget of all requests.
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
@@ -153,8 +153,7 @@ impl std::fmt::Debug for UpstreamClient {
     }
 }
 
-/// Whether the provider's address is one that this process itself listens on, as far as its text
-/// tells.
+/// Whether this process itself listens on the provider's address, as far as its text shows.
 pub(crate) fn is_own(upstream: &Upstream, listens: SocketAddr) -> bool {
     let authority = &upstream.authority;
     let host = authority.host();
@@ -337,7 +336,7 @@ fn host(upstream: &Upstream) -> &str {
     authority.strip_suffix(usual).unwrap_or(authority)
 }
 
-/// What went wrong before there was a connection, in the words of `wasi:http`.
+/// An error of connecting, in the words of `wasi:http`.
 fn connect_failure(error: &(dyn StdError + 'static)) -> Error {
     tracing::warn!(error = text(error), "the provider cannot be reached");
     if causes(error).any(|cause| cause.is::<NameError>()) {
@@ -363,7 +362,7 @@ fn connect_failure(error: &(dyn StdError + 'static)) -> Error {
 const EMFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
 const ENFILE: i32 = rustix::io::Errno::NFILE.raw_os_error();
 
-/// What went wrong after the request was sent.
+/// An error after the request was sent.
 fn send_failure(error: &hyper::Error) -> Error {
     tracing::warn!(error = text(error), "the provider did not answer");
     match error.is_parse() {
@@ -377,7 +376,7 @@ fn text(error: &(dyn StdError + 'static)) -> String {
     texts.join(": ")
 }
 
-/// An error and its causes, those that `io::Error` hides too.
+/// An error and its causes, including those that `io::Error` hides.
 fn causes<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {

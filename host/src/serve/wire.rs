@@ -1,10 +1,10 @@
-//! A client's socket under watch: it does not wait for ever for a client that takes nothing, and
-//! tells a client that has only ended its own side from one that is gone.
+//! A client's socket with two checks: it bounds the wait for a client that takes nothing, and tells
+//! a client that has only ended its own side from one that is gone.
 //!
-//! TCP says the same in both cases. So when a client has ended its side while it waits for its
-//! response, the socket writes a byte of what comes next in any case: the first one of
-//! `HTTP/1.1`, or a leading zero of the next chunk's length. The system of a client that is
-//! gone answers that with a reset; one that still reads sees a response as any other.
+//! TCP looks the same in both cases. So when a client ends its side while it waits for its
+//! response, the socket writes a byte that comes next in any case: the first one of `HTTP/1.1`, or
+//! a leading zero of the next chunk's length. The system of a client that is gone answers with a
+//! reset; a client that still reads sees a normal response.
 
 use super::line::{Line, Response};
 use super::listen::Place;
@@ -18,10 +18,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// What is read of a client while hyper does not, so that its end is noticed behind it: a line
-/// end too many, or the next request. A longer one hides the end until something is written.
+/// Bytes read from a client while hyper does not read, to notice its end behind them: an extra line
+/// end, or the next request. A longer request hides the end until something is written.
 const AHEAD_BYTES_MAX: usize = 8 << 10;
-/// What every response of hyper's to HTTP/1.x begins with.
+/// The beginning of every response of hyper to HTTP/1.x.
 const BEGINNING: &[u8] = b"HTTP/1.";
 /// Leading zeros of a chunk's length. Parsers take 16 digits, and hyper writes 8 at most.
 const ZEROS_MAX: usize = 7;
@@ -29,12 +29,12 @@ const ZEROS_MAX: usize = 7;
 /// comes after a round trip: with the first pauses, within a third of a second after one of 100 ms.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
-/// What a client may still be sending when it gets its last response. Closing at once would have
-/// its system throw away that response.
+/// Bytes still read from a client after its last response. Closing at once would make the client's
+/// system drop that response.
 const LINGER_BYTES_MAX: usize = 64 << 20;
 const LINGER_MAX: Duration = Duration::from_secs(5);
 
-/// A socket that can tell what has become of its peer.
+/// A socket that can tell whether its peer is gone.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// An error that no read or write has reported yet, such as a reset.
     fn take_error(&self) -> io::Result<Option<io::Error>>;
@@ -52,7 +52,7 @@ impl Socket for UnixStream {
     }
 }
 
-/// A client's socket, shared between hyper and what watches over it. Both are polled in one task.
+/// A client's socket, shared between hyper and the checks here. Both are polled in one task.
 pub(super) struct Wire<S>(Arc<Mutex<Inner<S>>>);
 
 impl<S> Clone for Wire<S> {
@@ -63,14 +63,14 @@ impl<S> Clone for Wire<S> {
 
 struct Inner<S> {
     socket: S,
-    /// Freed with the socket, whoever has it by then.
+    /// Freed with the socket, also after an upgrade.
     _place: Place,
     line: Arc<Line>,
     /// How long the client may take nothing.
     idle_max: Duration,
     /// Until it is handed on by an upgrade.
     is_hypers: bool,
-    /// What was read while hyper was not reading; at most `AHEAD_BYTES_MAX`.
+    /// The bytes read while hyper was not reading; at most `AHEAD_BYTES_MAX`.
     ahead: BytesMut,
     /// The client has ended its side.
     ended: bool,
@@ -84,7 +84,7 @@ struct Inner<S> {
     linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
-/// Looking whether a client that has ended its side is still there.
+/// The check whether a client that has ended its side is still there.
 struct Probe {
     next: Pin<Box<Sleep>>,
     pause: Duration,
@@ -138,13 +138,12 @@ impl<S: Socket> Wire<S> {
         }
     }
 
-    /// hyper's connection has ended. What is left of the socket, after an upgrade, ends each of its
-    /// sides by itself.
+    /// hyper's connection has ended. After an upgrade, each side of the socket ends by itself.
     pub(super) fn hand_on(&self) {
         self.inner().is_hypers = false;
     }
 
-    /// Writes a last word and ends our side, as far as that is possible at once. Only for a
+    /// Writes the last bytes and ends our side, as far as possible without waiting. Only for a
     /// connection on which nothing else is being written.
     pub(super) fn say_goodbye(&self, cx: &mut Context<'_>, word: &[u8]) {
         let mut inner = self.inner();
@@ -192,7 +191,7 @@ impl<S: Socket> Inner<S> {
                 }
                 _ => (None, &mut probe.zeros),
             };
-            // Every second time: what comes back of a byte may take longer than the first pauses.
+            // Every second time: the reaction to a byte may take longer than the first pauses.
             if let Some(byte) = byte.filter(|_| probe.looks.is_multiple_of(2)) {
                 match Pin::new(&mut self.socket).poll_write(cx, &[*byte]) {
                     Poll::Ready(Ok(count)) => *sent += count,
@@ -211,7 +210,7 @@ impl<S: Socket> Inner<S> {
         }
     }
 
-    /// Takes out of what hyper writes the bytes that the client has already.
+    /// Removes from hyper's bytes those that the client has already.
     fn skip_begun(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
         let probe = self.probe.as_mut()?;
         probe.zeros = 0;
@@ -225,7 +224,7 @@ impl<S: Socket> Inner<S> {
         })
     }
 
-    /// What becomes of a write: the client must take some of it in time.
+    /// Bounds the time of a write: the client must take some of it in time.
     fn timed(
         &mut self,
         cx: &mut Context<'_>,
@@ -263,7 +262,7 @@ impl<S: Socket> Inner<S> {
                     self.ended = count == 0 || *left == 0;
                 }
                 Poll::Pending => match &mut self.linger {
-                    // It sends nothing, so there is nothing that could cost it the response.
+                    // It sends nothing, so closing cannot cost it the response.
                     None => break,
                     Some((end, _)) => {
                         ready!(end.as_mut().poll(cx));

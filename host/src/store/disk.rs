@@ -1,7 +1,7 @@
-//! The few file operations that the store uses, behind a trait, so that tests can put a disk
-//! underneath that fails, fills up or loses power. `RealDisk` is the operating system's.
+//! The few file operations that the store uses, behind a trait, so that tests can use a disk that
+//! fails, fills up or loses power. `RealDisk` is the operating system's.
 //!
-//! Nothing here knows what the bytes mean.
+//! Nothing here interprets the bytes.
 
 use super::mmap::Mapping;
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-/// What is cached is nobody's business but the owner's.
+/// Only the owner may read cached answers.
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
@@ -22,7 +22,7 @@ pub(crate) const WRITE_PARTS: usize = 4;
 
 /// A file system, as far as the store needs one.
 pub(crate) trait Disk: fmt::Debug + Send + Sync {
-    /// Makes a folder and those above it; one that is there already is fine.
+    /// Makes a folder and its parents; existing ones are no error.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// The names in a folder, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
@@ -30,7 +30,7 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>>;
     /// Takes the exclusive lock that this file stands for, and makes the file when absent.
     fn lock(&self, path: &Path) -> Result<DirLock, TryLockError>;
-    /// Makes a new, empty file; what had the name is gone.
+    /// Makes a new, empty file; an older file of the name is gone.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens a file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
@@ -40,20 +40,20 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
 
-/// An open file. All methods take `&self`: the store decides who writes.
+/// An open file. All methods take `&self`: the store has only one writer.
 pub(crate) trait DiskFile: fmt::Debug + Send + Sync {
     /// Length in bytes.
     fn size(&self) -> io::Result<u64>;
-    /// Makes the file so long, with a hole where there was nothing.
+    /// Sets the length of the file; the new part is a hole.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
-    /// Gives a part of the file its space. What is there stays.
+    /// Allocates space for a part of the file. Its bytes stay.
     fn preallocate(&self, part: Range<u64>) -> io::Result<()>;
     /// Writes all parts one behind the other, in one system call where the system allows.
     fn write_at(&self, parts: [&[u8]; WRITE_PARTS], offset: u64) -> io::Result<()>;
     /// Fills `bytes` or fails.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
-    /// Makes the contents durable. When it fails, what was written may be lost even if a
-    /// second call succeeds.
+    /// Makes the contents durable. After a failure, the written bytes may be lost even if a second
+    /// call succeeds.
     fn sync_data(&self) -> io::Result<()>;
     /// Maps the first `bytes` read-only; fails when the file is shorter.
     fn map(&self, bytes: u64) -> io::Result<Mapping>;
@@ -161,7 +161,7 @@ impl DiskFile for RealFile {
             match fallocate(&self.0, FallocateFlags::empty(), part.start, bytes) {
                 Ok(()) => return Ok(()),
                 Err(Errno::INTR) => {}
-                // Writing gives a file its space as well, or fails with no harm done.
+                // Writing allocates space as well, or fails without harm.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
                 Err(errno) => return Err(errno.into()),
             }

@@ -1,10 +1,10 @@
-//! How much disk the segments occupy, those included that are unlinked but still read.
+//! The disk space of the segments, including unlinked ones that still have readers.
 
 use super::mmap::Mapping;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Bytes that segments occupy on disk, those included that are unlinked but still read.
+/// Bytes that segments occupy on disk, including unlinked ones that still have readers.
 #[derive(Debug, Default)]
 pub(crate) struct DiskUse(pub(super) AtomicU64);
 

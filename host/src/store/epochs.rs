@@ -1,8 +1,8 @@
-//! Which records were purged: those of a tenant, or everybody's, up to a sequence.
+//! The purge marks: the records of a tenant, or of all tenants, are purged up to a sequence.
 //!
-//! A record is older than a purge exactly if its sequence is not higher than the purge's, so a
-//! tenant's epoch needs no place in keys or records: the sequence is it. Readers hold
-//! [`Epochs`], the writer alone changes them; how they get to disk is the store's business.
+//! A record is older than a purge exactly if its sequence is not higher than the purge's. So keys
+//! and records need no field for it: the sequence serves. Readers hold [`Epochs`], only the writer
+//! changes them, and the store writes them to disk.
 
 use super::format::{EpochsFile, TENANTS_MAX, sequence_of, tenant_of};
 use crate::sync::RwLock;
@@ -35,7 +35,7 @@ impl Epochs {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = other.file();
     }
 
-    /// What is to be written to disk.
+    /// The marks to write to disk.
     pub(super) fn file(&self) -> EpochsFile {
         let file = self.0.read().unwrap_or_else(PoisonError::into_inner);
         file.clone()
@@ -57,7 +57,7 @@ impl Epochs {
     }
 
     /// Forgets the tenants whose marks are below `oldest`, the lowest sequence that is still on
-    /// disk: they cover nothing any more. Whether there were any.
+    /// disk: they cover nothing any more. Whether it forgot any.
     pub(super) fn forget(&self, oldest: u64) -> bool {
         let mut file = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let before = file.tenants.len();
@@ -75,7 +75,7 @@ impl EpochsFile {
                 .is_some_and(|mark| sequence <= *mark)
     }
 
-    /// What the sequence of a new record has to exceed: no purge covers it then, and no record
+    /// A new record's sequence has to exceed this: then no purge covers the record, and no record
     /// that could not be read supersedes it.
     pub(crate) fn newest(&self) -> u64 {
         let tenants = self.tenants.values().copied();
@@ -83,8 +83,8 @@ impl EpochsFile {
         purged.max(self.floor)
     }
 
-    /// For one tenant more. When there are too many, the older half becomes one purge of
-    /// everybody's: that loses entries, but none that should be gone comes back.
+    /// Makes room for one more tenant. Past the bound, the older half becomes one purge of all
+    /// tenants: that loses entries, but no purged entry comes back.
     fn make_room(&mut self, tenant: &[u8; 32], oldest: u64) {
         if self.tenants.len() < TENANTS_MAX || self.tenants.contains_key(tenant) {
             return;
@@ -148,7 +148,7 @@ mod tests {
         let (file, last) = filled(1);
         assert!((1..=last).all(|number| file.covers(&tenant(number), number)));
         assert!((1..=last).all(|number| !file.covers(&tenant(number), last + 1)));
-        // What is not on disk any more need not be remembered.
+        // Marks that cover nothing on disk need not be remembered.
         let (file, _) = filled(60_000);
         assert_eq!(file.all, 0);
         assert!(file.tenants.len() < 10_000);

@@ -12,11 +12,11 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
 /// Held exclusively while a test starts another process. Between its fork and its exec that
-/// process has a copy of every lock of this one, also of those that are given back meanwhile,
-/// so that nobody may take a lock then.
+/// process has a copy of every lock of this one, also of locks released meanwhile, so that no test
+/// may take a lock then.
 pub(crate) static SPAWNING: RwLock<()> = RwLock::new(());
 
-/// Where whoever comes waits while it is closed.
+/// A gate: while it is closed, threads wait at it.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     /// Whether it is closed, and how many wait.
@@ -34,7 +34,7 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Waits for somebody to wait.
+    /// Waits until a thread waits at the gate.
     pub(crate) fn wait_for_one(&self) {
         let state = self.state.lock().unwrap();
         let nobody = |state: &mut (bool, usize)| state.1 == 0;
@@ -50,10 +50,10 @@ impl Gate {
     }
 }
 
-/// What goes wrong just now, and what was tried.
+/// The faults in force, and the operations tried.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    /// No folder or file can be made, nor the lock be had.
+    /// Making folders and files fails, and so does taking the lock.
     pub(crate) is_read_only: AtomicBool,
     /// No new file finds space.
     pub(crate) is_full: AtomicBool,
@@ -61,8 +61,8 @@ pub(crate) struct Faults {
     pub(crate) tears_writes: AtomicBool,
     /// Nothing is made durable.
     pub(crate) fails_syncs: AtomicBool,
-    /// Nothing is made durable in files with more than a block written to them: segments can
-    /// still be made.
+    /// Syncs fail for files with more than a block written to them, so that segments can still be
+    /// made.
     pub(crate) fails_data_syncs: AtomicBool,
     /// No file can be removed.
     pub(crate) keeps_files: AtomicBool,
@@ -76,7 +76,7 @@ pub(crate) struct Faults {
     pub(crate) waits: Gate,
     /// Files synced.
     pub(crate) syncs: AtomicU64,
-    /// Told of each file synced; for whoever waits for one.
+    /// Gets a message for each file synced, for tests that wait for one.
     pub(crate) synced: Mutex<Option<Sender<()>>>,
     /// Writes and preallocations tried.
     pub(crate) tries: AtomicU64,

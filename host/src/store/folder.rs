@@ -1,8 +1,8 @@
-//! Whose a data folder is: `manifest` makes it ours, `lock` makes it this process's,
-//! `segments/` holds the records, and `epochs` tells which of them were purged.
+//! The data folder and its owner: `manifest` makes it ours, `lock` makes it this process's,
+//! `segments/` holds the records, and `epochs` holds the purge marks.
 //!
-//! A folder that is somebody else's is left exactly as it was, and so is one that is damaged
-//! or of a later release.
+//! A folder of another program is left exactly as it was, and so is a folder that is damaged or of
+//! a later release.
 
 use super::disk::{DirLock, Disk};
 use super::format::{
@@ -18,23 +18,23 @@ const EPOCHS: &str = "epochs";
 const EPOCHS_UNFINISHED: &str = "epochs.tmp";
 const LOCK: &str = "lock";
 const SEGMENTS: &str = "segments";
-/// What a fresh ext4 file system has in its topmost folder.
+/// A fresh ext4 file system has this in its topmost folder.
 const LOST_AND_FOUND: &str = "lost+found";
 
 const SEGMENT_SUFFIX: &str = ".seg";
 const CONTENTS_SUFFIX: &str = ".idx";
 const UNFINISHED_SUFFIX: &str = ".tmp";
 
-/// Why a data folder could not be opened. Each displays as one line that names what it is
-/// about. Nothing in the folder was changed.
+/// Why a data folder could not be opened. Each displays as one line that names the folder or file.
+/// Nothing in the folder was changed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum OpenError {
     /// Another process uses the folder. It has to end first.
     Locked(PathBuf),
-    /// The folder holds something that is not ours. Another one has to be named.
+    /// The folder holds files of another program. Name another folder.
     Foreign(PathBuf, &'static str),
-    /// The file is ours, but not as it was written. Removing the folder gives an empty cache.
+    /// The file is ours, but damaged. Removing the folder gives an empty cache.
     Damaged(PathBuf, &'static str),
     /// The file was written by an earlier release, in this version of the format. Removing the
     /// folder gives an empty cache.
@@ -47,18 +47,18 @@ pub enum OpenError {
     Quota(String),
     /// The operating system refused something.
     Io {
-        /// What was being done, as in "cannot read".
+        /// The step that failed, as in "cannot read".
         doing: &'static str,
         /// To which file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl OpenError {
-    /// Whether there is no disk to be had: it fails, is full, read-only or too small. With the rest
-    /// an operator has to put something right.
+    /// Whether the disk cannot be used: it fails, is full, read-only or too small. The other errors
+    /// an operator has to fix.
     pub(crate) fn is_of_the_disk(&self) -> bool {
         const EIO: i32 = 5;
         match self {
@@ -138,20 +138,20 @@ impl error::Error for OpenError {
 pub(crate) struct Folder {
     root: PathBuf,
     pub(crate) store: StoreId,
-    /// The manifest on disk says that there is a file of epochs.
+    /// The manifest on disk promises a file of epochs.
     has_epochs: bool,
-    /// `None` when the folder is only looked at and nobody ever opened it.
+    /// `None` when a folder that was never opened is only inspected.
     _lock: Option<DirLock>,
 }
 
-/// What a folder turned out to be.
+/// The owner of a folder, by its files.
 enum Owner {
     Nobody,
     Us(Manifest),
 }
 
 impl Folder {
-    /// Makes the folder where there is none; `new_id` names a store that is made.
+    /// Makes the folder if it is missing; `new_id` is the id of a new store.
     pub(crate) fn claim(
         disk: &dyn Disk,
         root: &Path,
@@ -162,7 +162,7 @@ impl Folder {
         // Looked at before the lock, because taking the lock makes a file.
         owner(disk, root)?;
         let lock = take_lock(disk, root)?;
-        // And again after it: another process may have been at it in between.
+        // And again after it: another process may have changed it in between.
         let manifest = match owner(disk, root)? {
             Owner::Us(manifest) => manifest,
             Owner::Nobody => {
@@ -173,7 +173,7 @@ impl Folder {
                 disk.create_dir(&root.join(SEGMENTS))
                     .and_then(|()| write_manifest(disk, root, &manifest))
                     .map_err(OpenError::io("write manifest in", root))?;
-                // The folder's own name. Not ours to insist on: it may lie where we may not read.
+                // The folder's own name, if possible: we may not be allowed to read the parent.
                 if let Some(parent) = root.parent() {
                     let _ = disk.sync_dir(parent);
                 }
@@ -209,7 +209,7 @@ impl Folder {
         }
     }
 
-    /// Who was purged. `None` when that was written down and is lost.
+    /// The purge marks. `None` if they were written and are lost.
     pub(crate) fn read_epochs(&self, disk: &dyn Disk) -> Result<Option<EpochsFile>, OpenError> {
         let path = self.root.join(EPOCHS);
         let bytes = match disk.read(&path, EPOCHS_BYTES_MAX as u64) {
@@ -232,8 +232,8 @@ impl Folder {
         }
     }
 
-    /// Makes it durable who was purged. The file comes before the manifest that promises it:
-    /// the other way round, a crash between the two would look like a loss.
+    /// Makes the purge marks durable. Writes the file before the manifest that promises it: in the
+    /// other order, a crash between the two would look like a loss.
     pub(crate) fn write_epochs(&mut self, disk: &dyn Disk, epochs: &EpochsFile) -> io::Result<()> {
         let bytes = epochs.encode(&self.store);
         replace(disk, &self.root, (EPOCHS_UNFINISHED, EPOCHS), &bytes)?;
@@ -260,8 +260,8 @@ impl Folder {
         self.segments().join(format!("{id:016x}{SEGMENT_SUFFIX}"))
     }
 
-    /// Removes a segment and what is beside it, durably: whoever removes the next one relies on
-    /// this one not to come back with older records. One that is gone already is fine.
+    /// Removes a segment and its contents, durably: removing the next segment is safe only if this
+    /// one does not come back with older records. A missing segment is no error.
     pub(crate) fn remove_segment(&self, disk: &dyn Disk, id: u64) -> io::Result<()> {
         for path in [self.segment(id), self.contents(id)] {
             match disk.unlink(&path) {
@@ -272,7 +272,7 @@ impl Folder {
         disk.sync_dir(&self.segments())
     }
 
-    /// What the segment holds, so that it need not be read to know.
+    /// The file of the segment's contents, which spares reading the segment.
     pub(crate) fn contents(&self, id: u64) -> PathBuf {
         self.segments().join(format!("{id:016x}{CONTENTS_SUFFIX}"))
     }
@@ -290,14 +290,14 @@ impl Folder {
     }
 }
 
-/// What a name in the folder of segments means.
+/// The meaning of a name in the folder of segments.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SegmentName {
     Segment(u64),
     Contents(u64),
     /// Left by a crash before it was in use.
     Unfinished,
-    /// Nothing of ours; it stays where it is.
+    /// A file of another program; it stays.
     Foreign,
 }
 
@@ -316,7 +316,7 @@ impl SegmentName {
         };
         let is_digit = |b| matches!(b, b'0'..=b'9' | b'a'..=b'f');
         match u64::from_str_radix(digits, 16) {
-            // We never get to the last one, behind which there would be none.
+            // The last id is never reached, so each id has a next one.
             Ok(id) if digits.len() == 16 && digits.bytes().all(is_digit) && id < u64::MAX => {
                 match finished {
                     true => named(id),
@@ -358,8 +358,8 @@ fn owner(disk: &dyn Disk, root: &Path) -> Result<Owner, OpenError> {
     }
 }
 
-/// A folder without a manifest is free for us when it is empty, or when all that is there is
-/// what we make before the manifest.
+/// A folder without a manifest is free for us if it holds only what we make before the manifest, or
+/// nothing.
 fn nobody(disk: &dyn Disk, root: &Path) -> Result<(), OpenError> {
     let list = |dir: &Path| disk.list(dir).map_err(OpenError::io("read", dir));
     for name in list(root)? {

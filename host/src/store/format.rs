@@ -1,8 +1,8 @@
 //! Every byte that the store keeps on disk: the manifest, the superblock of a segment and the
 //! records in it. `docs/format.md` draws them.
 //!
-//! This file and its folder are the only ones that know offsets. The decoders accept any slice and never panic;
-//! what they return has been checked. It opens no files and holds no state.
+//! Only this file and its folder know offsets. The decoders accept any slice and never panic; their
+//! results have been checked. This file opens no files and holds no state.
 
 mod contents;
 mod epochs;
@@ -19,9 +19,9 @@ use crc_fast::crc32_iscsi;
 /// each record, and began each at a multiple of 64.
 pub(crate) const FORMAT_VERSION: u32 = 2;
 
-/// Records begin at multiples of this, so that a reader that lost its way finds the next one
-/// by trying few places, and so that places are small numbers. Some 8 bytes are lost by it for
-/// each record.
+/// Records begin at multiples of this, so that a reader behind a damaged header tries few places to
+/// find the next record, and so that places are small numbers. It costs some 8 bytes for each
+/// record.
 pub(crate) const ALIGN: u64 = 16;
 
 /// Size of the manifest and of a superblock: what one sector of any current medium holds.
@@ -33,13 +33,13 @@ pub(crate) const HEADER_BYTES: usize = 112;
 /// `expires_at_ms` of a record that never expires.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// Times have 6 bytes: up to the year 10889. Later ones are this, which as an expiry is never.
+/// Times have 6 bytes: up to the year 10889. Later times become this, which as an expiry is never.
 const TIME_MAX: u64 = (1 << 48) - 1;
 
 /// The metadata's length has 3 bytes.
 pub(crate) const METADATA_BYTES_LIMIT: usize = 1 << 24;
 
-/// Length of the part of a key by which the record behind it knows it.
+/// Length of the part of a key that the next record repeats.
 pub(crate) const KEY_START_BYTES: usize = 4;
 
 /// No segment is longer: recovery reads a whole one into memory, and offsets in units of
@@ -61,7 +61,7 @@ const FEATURE_EPOCHS: u32 = 1;
 mod block {
     pub(super) const MAGIC: usize = 0;
     pub(super) const VERSION: usize = 8;
-    /// Bits for what a reader must understand; a reader refuses bits that it does not know.
+    /// Bits for features that a reader must know; a reader refuses unknown bits.
     pub(super) const FEATURES: usize = 12;
     pub(super) const STORE_ID: usize = 16;
     /// Superblock only; zero in the manifest.
@@ -102,12 +102,12 @@ const _: () = assert!(header::KEY + 32 == header::TENANT && header::TENANT + 32 
 const _: () = assert!(block::END + block::CHECKSUM_BYTES <= BLOCK_BYTES);
 const _: () = assert!(SEGMENT_BYTES_LIMIT.is_multiple_of(ALIGN));
 
-/// Why bytes were not taken for what they should be.
+/// Why bytes were refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reject {
     /// Fewer bytes than promised: a torn write or a file cut short.
     Torn,
-    /// Not begun by us: free space, or the middle of something.
+    /// No beginning of ours: free space, or the middle of a record.
     NotOurs,
     /// Begun by us, but the checksum differs.
     Corrupt,
@@ -125,8 +125,8 @@ pub(crate) struct StoreId(pub(crate) [u8; 16]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) store: StoreId,
-    /// There must be a file `epochs`. A release that does not know it must not open the
-    /// folder: it would serve what was purged.
+    /// The file `epochs` must exist. A release that does not know it must not open the folder: it
+    /// would serve purged entries.
     pub(crate) has_epochs: bool,
 }
 
@@ -208,7 +208,7 @@ fn open(bytes: &[u8], magic: [u8; 8], known: u32) -> Result<u32, Reject> {
     if version > FORMAT_VERSION || features & !known != 0 {
         return Err(Reject::Newer(version));
     }
-    // There was no version 0.
+    // Version 0 never existed.
     if version == 0 {
         return Err(Reject::NotOurs);
     }
@@ -218,7 +218,7 @@ fn open(bytes: &[u8], magic: [u8; 8], known: u32) -> Result<u32, Reject> {
     Ok(features)
 }
 
-/// What a record says.
+/// The fields of a record's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Here is the answer for the key.
@@ -242,7 +242,7 @@ pub(crate) struct Header {
     /// From [`body_checksum`].
     pub(crate) body_checksum: u64,
     /// The first bytes of the key of the record before this one, in sequence. When a header
-    /// is lost, this tells whose older records must not be believed any more.
+    /// is lost, this names the key whose older records must not be served any more.
     pub(crate) previous: [u8; KEY_START_BYTES],
     pub(crate) key: [u8; 32],
     pub(crate) tenant: [u8; 32],

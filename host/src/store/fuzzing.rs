@@ -1,5 +1,5 @@
-//! Doors for the fuzz targets of `tests/fuzz`, which are outside this crate: what is private here
-//! is asserted about here. Compiled with `--cfg fuzzing` only.
+//! Entry points for the fuzz targets of `tests/fuzz`, which are outside this crate. Assertions
+//! about private items are made here. Compiled with `--cfg fuzzing` only.
 
 use super::format::{
     ALIGN, Contents, HEADER_BYTES, Header, Kind, Reject, Salt, Shape, StoreId, body_checksum,
@@ -7,8 +7,8 @@ use super::format::{
 
 const STORE: StoreId = StoreId([3; 16]);
 
-/// Reads a record that lies at the `nth` possible place of a segment. `None`: it was refused.
-/// What is taken is the only spelling of what it says, and its body is as it was summed.
+/// Reads a record that lies at the `nth` possible place of a segment. `None`: it was refused. An
+/// accepted record encodes to the same bytes, and its body has its checksum.
 ///
 /// # Panics
 ///
@@ -71,7 +71,7 @@ pub fn write_record(record: &Record, segment: u64, nth: u32) -> Vec<u8> {
     bytes
 }
 
-/// What a record says.
+/// The fields of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Whether it says that the key was removed.
@@ -82,9 +82,9 @@ pub struct Record {
     pub stored_at_ms: u64,
     /// In milliseconds since 1970; `u64::MAX` is never.
     pub expires_at_ms: u64,
-    /// Whose answer.
+    /// The key of the answer.
     pub key: [u8; 32],
-    /// Who asked.
+    /// Its tenant.
     pub tenant: [u8; 32],
     /// Beside the answer.
     pub metadata: Vec<u8>,
@@ -99,8 +99,8 @@ fn place(segment: u64, nth: u32) -> (Salt, u64) {
     )
 }
 
-/// Reads the contents of a segment of so many bytes. What is taken is within the segment, in
-/// order, and says the same when it is written again. Returns how many records it tells of.
+/// Reads the contents of a segment of `segment_bytes`. Accepted contents lie within the segment, in
+/// order, and encode to the same bytes. Returns the number of records.
 ///
 /// # Panics
 ///
@@ -127,7 +127,7 @@ pub fn read_contents(bytes: &[u8], segment: u64, segment_bytes: u64) -> Option<u
     Some(listed.len())
 }
 
-/// The contents of a segment of so many bytes that holds these records, one behind the other.
+/// The contents of a segment of `segment_bytes` that holds these records, one behind the other.
 pub fn write_contents(records: &[Record], segment: u64, segment_bytes: u64) -> Vec<u8> {
     let mut contents = Contents::default();
     let mut offset = super::BLOCK_BYTES as u64;

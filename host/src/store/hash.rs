@@ -1,11 +1,11 @@
-//! How keys are hashed for the maps in memory. Nothing of it reaches the disk.
+//! How keys are hashed for the maps in memory. These hashes never reach the disk.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// Hashes keys. A key is the output of BLAKE3, so any of its bytes are as good as a hash of
-/// them all, as long as nobody chooses them. But somebody may: the hash of a prompt is no
-/// secret, and with 2^20 tries one finds prompts for the same bucket. So two secret words of
-/// this process are mixed in, by one multiplication, which is all that this costs.
+/// Hashes keys. A key is the output of BLAKE3, so any of its bytes are as good as a hash of all of
+/// them, unless an attacker chooses them. The hash of a prompt is no secret, and 2^20 tries find
+/// prompts for the same bucket. So two secret words of this process are mixed in, by one
+/// multiplication, which is the whole cost.
 #[derive(Clone)]
 pub(crate) struct KeyState {
     secrets: [u64; 2],

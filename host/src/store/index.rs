@@ -1,8 +1,8 @@
 //! Where each entry lies: key to place, in memory, for as long as the process lives.
 //!
-//! Readers take no lock and write to no line that they share, except to note a hit. Only the
-//! writer puts places in; a reader may take out one that turned out to be of no use. What is
-//! not in here is not on disk either, or covered there by something newer.
+//! Readers take no lock and write to no line that they share, except to note a hit. Only the writer
+//! puts places in; a reader may take out a place whose record cannot be served. A key outside the
+//! index has no record on disk, or a newer one covers it there.
 
 use super::hash::KeyState;
 use super::segment::Place;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 pub(crate) struct Index {
     places: papaya::HashMap<[u8; 32], Place, KeyState>,
     payload_bytes: AtomicU64,
-    /// Parts of the disk could not be read, so that it may hold records which are not in here.
+    /// Parts of the disk could not be read, so it may hold records that are not in here.
     has_hidden: AtomicBool,
 }
 
@@ -28,7 +28,7 @@ impl Default for Index {
 }
 
 impl Index {
-    /// What `look` makes of the place of a key.
+    /// Applies `look` to the place of a key.
     pub(crate) fn find<R>(&self, key: &[u8; 32], look: impl FnOnce(&Place) -> R) -> Option<R> {
         self.places.pin().get(key).map(look)
     }
@@ -41,8 +41,8 @@ impl Index {
         }
     }
 
-    /// Whether there may be a record of a key on disk. A removal needs a tombstone then, also
-    /// where no place is known: the record may be readable again after the next start.
+    /// Whether the disk may have a record of a key. A removal then needs a tombstone, even without
+    /// a known place: the record may be readable again after the next start.
     pub(crate) fn may_hold(&self, key: &[u8; 32]) -> bool {
         self.has_hidden() || self.find(key, |_| ()).is_some()
     }
@@ -56,7 +56,7 @@ impl Index {
         self.has_hidden.store(true, Relaxed);
     }
 
-    /// All places of another index, in which nobody looks any more.
+    /// Takes over all places of another index, which has no readers any more.
     pub(crate) fn take(&self, other: &Self) {
         self.has_hidden.store(other.has_hidden(), Relaxed);
         for (key, place) in &other.places.pin() {
@@ -64,7 +64,7 @@ impl Index {
         }
     }
 
-    /// Takes out the place of a key, which is dead from now on; whether there was one.
+    /// Takes out the place of a key, which is dead from now on; whether it existed.
     pub(crate) fn remove(&self, key: &[u8; 32]) -> bool {
         let places = self.places.pin();
         let old = places.remove(key);
@@ -83,7 +83,7 @@ impl Index {
         }
     }
 
-    /// Takes out all places that are `which`; how many there were. Looks at each.
+    /// Takes out all places that are `which`; returns their number. Looks at each place.
     pub(crate) fn remove_where(&self, which: impl Fn(&Place) -> bool) -> u64 {
         let places = self.places.pin();
         let meant = places.iter().filter(|(_, place)| which(place));

@@ -1,4 +1,4 @@
-//! Looks at a data folder that nobody uses, verifies every byte in it, and changes nothing.
+//! Inspects a data folder that no process uses, verifies every byte in it, and changes nothing.
 
 use super::disk::Disk;
 use super::folder::{Folder, OpenError, SegmentName};
@@ -10,7 +10,7 @@ use super::recover::scan;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// What a data folder holds.
+/// The contents of a data folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreReport {
@@ -20,17 +20,17 @@ pub struct StoreReport {
     pub entries: u64,
     /// Their payloads together.
     pub payload_bytes: u64,
-    /// What their records take on disk.
+    /// The bytes of their records on disk.
     pub live_bytes: u64,
-    /// What the files in the folder of segments take.
+    /// The bytes of the files in the folder of segments.
     pub disk_bytes: u64,
-    /// How many tenants were purged one by one, as far as it still matters.
+    /// How many tenants have a purge mark of their own that still covers records.
     pub tenants_purged: u64,
-    /// What is not as it was written, one line each. Nothing of it is ever served.
+    /// Damage found, one line each. Damaged records are never served.
     pub findings: Vec<String>,
 }
 
-/// What one segment holds.
+/// The contents of a segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SegmentReport {
@@ -56,7 +56,7 @@ struct Newest {
     record_bytes: u64,
 }
 
-/// Where a torn end after a crash is no damage: it is as if it had never been written.
+/// A torn end after a crash is no damage: the record counts as never written.
 const CRASHED: &str = "bytes that are no record, as a crash leaves them";
 
 pub(crate) fn inspect(disk: &dyn Disk, root: &Path) -> Result<StoreReport, OpenError> {
@@ -186,7 +186,7 @@ fn segment(
     Ok(scan.records)
 }
 
-/// Contents do not tell bodies' checksums, and may be older than damage.
+/// Compares all but bodies: contents have no checksums of bodies, and may be older than damage.
 fn tells_the_same(listed: &[Listed], found: &[Listed]) -> bool {
     let same = |(listed, found): (&Listed, &Listed)| {
         listed.0 == found.0 && listed.1.key == found.1.key && listed.1.sequence == found.1.sequence

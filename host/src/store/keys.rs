@@ -1,8 +1,7 @@
 //! Which keys a segment may hold records of, in 4 bytes each.
 //!
-//! Whoever reclaims a segment before an older one has to know whether the older one holds
-//! something that the newer one supersedes. That is rare, and to be wrong about it now and then
-//! costs a tombstone.
+//! Reclaiming a segment before an older one has to know whether the older one holds a record that
+//! the newer one supersedes. That is rare, and a false positive costs only a tombstone.
 
 use super::format::Header;
 
@@ -23,13 +22,13 @@ impl Keys {
         self
     }
 
-    /// False: there is no record of this key. Only for what was sealed.
+    /// False: the segment has no record of this key. Only for sealed segments.
     pub(crate) fn may_hold(&self, key: &[u8; 32]) -> bool {
         self.0.binary_search(&part_of(key)).is_ok()
     }
 }
 
-/// Not the part that a lost record is known by, nor that which maps hash.
+/// Another part than the one that names a lost record, and than the one that maps hash.
 fn part_of(key: &[u8; 32]) -> u32 {
     let [.., a, b, c, d] = *key;
     u32::from_le_bytes([a, b, c, d])

@@ -1,15 +1,15 @@
-//! Making room: a segment goes, and what is worth keeping of it is written again.
+//! Making room: a segment is reclaimed, and its entries worth keeping are written again.
 //!
 //! ```text
-//! a segment was begun ─► no room for another one? ─► mostly dead: the deadest, all that lives moves
-//!                                                └► else: the oldest, what was hit moves
+//! a segment was begun ─► no room for another one? ─► mostly dead: the deadest, live records move
+//!                                                └► else: the oldest, entries with hits move
 //! ```
 //!
-//! So there always is room for one more segment, except when readers hold what is reclaimed:
-//! then the oldest goes as it is. The disk never holds more than was allowed.
+//! So one more segment always has room, except when readers hold reclaimed segments: then the
+//! oldest goes as it is. The disk never holds more than the quota.
 //!
-//! The oldest may always go: nothing older is left for its records to supersede. Another one
-//! goes only when all else is durable, and leaves a tombstone for what it superseded.
+//! The oldest may always go: its records supersede nothing older. Another segment goes only when
+//! all else is durable, and leaves a tombstone for each key that it superseded.
 
 use super::format::{Contents, Header, Listed, SEGMENT_BYTES_LIMIT};
 use super::record::NewRecord;
@@ -24,16 +24,16 @@ use std::sync::Arc;
 /// slow readers would otherwise empty the cache.
 const PINNED_SHARE: u64 = 4;
 
-/// A segment of which one part in so many is dead is reclaimed before its turn: what lives in
-/// it is then no more to be written again than what becomes free.
+/// A segment with one part in this many dead is reclaimed before its turn: then no more has to be
+/// written again than becomes free.
 const DEAD_SHARE: u64 = 2;
 
-/// At most one part in so many of a segment is filled with what is moved, so that each byte
-/// that comes in is written twice at most.
+/// Moved records fill at most one part in this many of a segment, so that each incoming byte is
+/// written at most twice.
 const MOVED_SHARE: u64 = 2;
 
-/// What the contents of a segment may take, as a part of it, when room is kept for another
-/// one: nothing usual takes more.
+/// The contents of a segment take at most one part in this many of it, when room is kept for
+/// another segment: usual contents take less.
 const CONTENTS_SHARE: u64 = 4;
 
 const _: () = assert!(SEGMENT_BYTES_LIMIT <= u32::MAX as u64);
@@ -53,8 +53,8 @@ impl Store {
         Ok(())
     }
 
-    /// Reclaims the oldest as they are until another `more` entries may be added. What cannot be
-    /// removed now is too many entries for a while, but no more disk.
+    /// Reclaims the oldest segments as they are until `more` entries may be added. If one cannot be
+    /// removed now, the entries exceed their bound for a while, but not the disk.
     pub(super) fn keep_entries_max(&mut self, more: u64) {
         while self.index.len() + more > self.entries_max {
             match self.reclaim_oldest() {
@@ -68,8 +68,8 @@ impl Store {
         }
     }
 
-    /// Reclaims, after a segment was begun, until there is room for the next one. When that
-    /// fails, the next one will have to do with less.
+    /// After a segment was begun, reclaims until the next one has room. If that fails, the next one
+    /// gets less room.
     pub(super) fn keep_spare(&mut self, now_ms: u64) {
         let bytes = self.segment_bytes + self.segment_bytes / CONTENTS_SHARE;
         let entries = 2 * self.segment_records_max();
@@ -92,17 +92,16 @@ impl Store {
         }
     }
 
-    /// The segments there are now, oldest first, the active one sealed: what a whole rewriting
-    /// has to go through.
+    /// Seals the active segment and returns all segments, oldest first, for a whole rewriting.
     pub(crate) fn seal_all(&mut self) -> Result<Vec<u64>, StoreError> {
         let active = self.active.take();
         active.map_or(Ok(()), |active| self.seal(active))?;
         Ok(self.segments.iter().map(|segment| segment.id).collect())
     }
 
-    /// Writes again what lives in a segment, if it is the oldest, makes it durable, and removes
-    /// the segment. Where there is no room to write to, nothing is done, or, when it is to go by
-    /// all means, as much is lost. False when there is no room.
+    /// Writes the live records of a segment again, if it is the oldest, makes them durable, and
+    /// removes the segment. Without room to write to, this does nothing, or, if the segment must
+    /// go, loses the records without room. False if the room was missing.
     pub(crate) fn rewrite(
         &mut self,
         id: u64,
@@ -159,12 +158,12 @@ impl Store {
             .enumerate()
             .max_by_key(|(_, segment)| segment.dead_bytes())
             .filter(|(_, segment)| segment.dead_bytes() >= segment.bytes / DEAD_SHARE);
-        // What is younger than all that is in the oldest has not had its time yet.
+        // A segment younger than all records of the oldest has not had its time yet.
         let deadest = deadest.filter(|_| can_be_early);
         let (mut at, mut is_early) = deadest.map_or((0, false), |(at, _)| (at, at > 0));
         let mut records = self.records(&self.segments[at]);
         if is_early && !records.are_all {
-            // What cannot be read may supersede something older, which only the oldest cannot.
+            // An unreadable record may supersede an older one, except in the oldest segment.
             (at, is_early) = (0, false);
             records = self.records(&self.segments[at]);
         }
@@ -178,7 +177,7 @@ impl Store {
         self.remove(at)
     }
 
-    /// Writes a record of a segment that goes again, if it must not or should not be lost.
+    /// Writes a record of a reclaimed segment again, if it must or should be kept.
     fn keep(
         &mut self,
         victim: &Arc<Segment>,
@@ -246,12 +245,12 @@ impl Store {
             && self.has_room_for(bytes)
     }
 
-    /// Whether someone may still have a use for an entry.
+    /// Whether an entry may still be served.
     fn is_alive(&self, header: &Header, now_ms: u64) -> bool {
         header.expires_at_ms.saturating_add(self.stale_ms_max) > now_ms
     }
 
-    /// Writes a tombstone for what an older segment may hold.
+    /// Writes a tombstone for a key if an older segment may hold a record of it.
     fn bury(&mut self, key: &[u8; 32]) -> Result<(), StoreError> {
         let tombstone = NewRecord::tombstone(key);
         if !self.has_room_for(tombstone.shape().record_bytes()) {
@@ -268,9 +267,9 @@ impl Store {
         })
     }
 
-    /// Makes all that was written durable. Before a segment goes early: what is in it may
-    /// supersede something older, and be superseded itself by what is not durable yet. If that
-    /// was lost with the power, the older one would count again.
+    /// Makes all written records durable, before a segment is reclaimed early. Its records may
+    /// supersede older ones, and records that are not durable yet may supersede them. If a loss of
+    /// power took those, the older ones would count again.
     fn sync_all(&mut self) -> Result<(), StoreError> {
         let waiting = self.unsynced.iter();
         let mut files: Vec<_> = waiting.map(|f| (f.id, Arc::clone(&f.file))).collect();
@@ -286,7 +285,7 @@ impl Store {
         Ok(())
     }
 
-    /// What a segment holds, from memory or from disk.
+    /// The records of a segment, from memory or from disk.
     fn records(&self, segment: &Segment) -> Records {
         let mut waiting = self
             .unsynced
@@ -303,7 +302,7 @@ impl Store {
         }
     }
 
-    /// False when there is none but the active one.
+    /// False if only the active segment is left.
     fn reclaim_oldest(&mut self) -> Result<bool, StoreError> {
         if self.segments.is_empty() {
             return Ok(false);
@@ -336,11 +335,11 @@ impl Store {
     }
 }
 
-/// What was written again since a segment was begun.
+/// The records written again since a segment was begun.
 struct Moved {
     bytes: u64,
     bytes_max: u64,
     now_ms: u64,
-    /// Keys that have their tombstone, if they need one. No more than there are records.
+    /// Keys that have their tombstone, if they need one. At most one for each record.
     buried: HashSet<[u8; 32]>,
 }

@@ -5,7 +5,7 @@ use super::format::{
 };
 use bytes::Bytes;
 
-/// A record to be written. Its checksum is taken before the writer's turn comes.
+/// A record to be written. Its checksum is computed before the writer gets it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewRecord<'a> {
     pub(super) kind: Kind,
@@ -20,8 +20,8 @@ pub(crate) struct NewRecord<'a> {
 }
 
 impl<'a> NewRecord<'a> {
-    /// `metadata` must be shorter than 16 MiB and `payload` than 4 GiB; the cache's limits see to
-    /// it.
+    /// `metadata` must be shorter than 16 MiB and `payload` than 4 GiB; the cache's limits ensure
+    /// that.
     pub(crate) fn entry(
         key: &'a [u8; 32],
         tenant: &'a [u8; 32],

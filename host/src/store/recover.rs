@@ -1,8 +1,8 @@
 //! Reading a store again after the process ended, in whatever way it ended.
 //!
-//! A sealed segment whose contents are written beside it is not read. Every other is, from
-//! beginning to end, past the page cache's mapping so that a bad sector is an error and not a
-//! signal, and every record is checked wholly. What cannot be read is passed over.
+//! A sealed segment whose contents are written beside it is not read. Every other segment is read
+//! from beginning to end, not through the mapping, so that a bad sector is an error and not a
+//! signal. Every record is checked in full. Unreadable blocks are passed over.
 
 use super::disk::{Disk, DiskFile};
 use super::folder::{Folder, OpenError, SegmentName};
@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// How much is read at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// What a store was found to hold.
+/// The contents of a store, as found.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     /// Oldest first, without the active one.
@@ -30,12 +30,11 @@ pub(crate) struct Recovered {
     pub(crate) active: Option<Active>,
     pub(crate) next_segment: u64,
     pub(crate) replayed: Replayed,
-    /// Runs of bytes, and whole records, that were not as they were written. The torn end
-    /// after a crash counts as one.
+    /// Damaged runs of bytes, and damaged records. The torn end after a crash counts as one.
     pub(crate) damaged: u64,
-    /// Something that was found could not be made durable.
+    /// Not all records found could be made durable.
     pub(crate) is_unsynced: bool,
-    /// There may be records that could not be read, and whose headers are not known.
+    /// Whether records with unknown headers may exist that could not be read.
     pub(crate) has_hidden: bool,
 }
 
@@ -45,7 +44,7 @@ struct Found {
     file: Arc<dyn DiskFile>,
     bytes: u64,
     superblock: Result<Superblock, Reject>,
-    /// Length of the file of contents, if there is one.
+    /// Length of the file of contents, if it exists.
     contents: Option<u64>,
 }
 
@@ -56,12 +55,12 @@ impl Found {
     }
 }
 
-/// What there is in the folder of segments.
+/// The files in the folder of segments.
 #[derive(Default)]
 struct Files {
     /// Oldest first.
     segments: VecDeque<Found>,
-    /// Contents without a segment, and what was never finished.
+    /// Contents without a segment, and unfinished files.
     useless: Vec<PathBuf>,
 }
 
@@ -73,19 +72,19 @@ pub(crate) fn recover(
     purged: &EpochsFile,
 ) -> Result<Recovered, OpenError> {
     let files = find(&**disk, folder)?;
-    // From here on nothing is refused for what it is, and so things may be changed.
+    // From here on nothing is refused, so files may be changed.
     let newest = files.segments.back().map(|found| found.id);
     for path in files.useless {
         disk.unlink(&path)
             .map_err(OpenError::io("remove useless", &path))?;
     }
-    // Names that were not durable when the last process ended never would be: whoever syncs a
-    // segment from now on relies on its name, and on those of the files that say what counts.
+    // Names that were not durable when the last process ended would never be. A later sync of a
+    // segment relies on its name, and on the names of the manifest and the epochs.
     for dir in [folder.root(), &folder.segments()] {
         disk.sync_dir(dir).map_err(OpenError::io("sync", dir))?;
     }
     let found = within_quota(&**disk, folder, quota, files.segments)?;
-    // What contents that are made anew may take beside all that is there.
+    // The room for new contents beside all existing files.
     let there: u64 = found.iter().map(Found::disk_bytes).sum();
     let mut spare = quota.saturating_sub(there);
     let mut recovered = Recovered {
@@ -111,8 +110,8 @@ pub(crate) fn recover(
             segment.poison();
         }
 
-        // The superblock says nothing that we do not know from elsewhere, and each record
-        // proves itself. So a damaged one costs no entries; but nothing more is written there.
+        // The superblock only repeats what is known from elsewhere, and each record has its own
+        // checksums. So a damaged one costs no entries, but nothing more is written there.
         let expected = Superblock {
             store: folder.store,
             segment: found.id,
@@ -168,10 +167,10 @@ pub(crate) fn recover(
         }
         recovered.damaged += damaged;
 
-        // Contents that say less than the segment holds must never be believed. So where there
-        // are some, in whatever state, nothing more is written to the segment.
+        // Contents that list less than the segment holds must never be used. So nothing more is
+        // written to a segment that has contents, in whatever state.
         let is_closed = !is_intact || found.contents.is_some() || Some(found.id) != newest;
-        // Allocated again, for a copy of the folder may have got holes.
+        // Allocated again, because a copy of the folder may have holes.
         let allocated = allocated_for(scan.end, found.bytes);
         if !is_closed && found.file.preallocate(0..allocated).is_ok() {
             let mut contents = Contents::default();
@@ -192,9 +191,9 @@ pub(crate) fn recover(
         if !has_hidden {
             segment.set_keys(keys);
         }
-        // Without contents nobody knows whether it ever was made durable; with empty ones it is
-        // known that it was not, and a sync that succeeds now would say nothing. Perhaps nobody has
-        // been told yet: then whoever syncs next is.
+        // Without contents it is unknown whether the segment ever became durable. Empty contents
+        // say that it did not; a sync that succeeds now would prove nothing. The last process may
+        // not have reported that, so the next sync does.
         recovered.is_unsynced |= segment.is_poisoned() && !scan.records.is_empty();
         if !is_listed && !segment.is_poisoned() {
             match found.file.sync_data() {
@@ -220,7 +219,7 @@ pub(crate) fn recover(
     Ok(recovered)
 }
 
-/// Looks at all there is, and changes nothing.
+/// Looks at all files, and changes nothing.
 fn find(disk: &dyn Disk, folder: &Folder) -> Result<Files, OpenError> {
     let dir = folder.segments();
     let mut files = Files::default();
@@ -280,7 +279,7 @@ fn find(disk: &dyn Disk, folder: &Folder) -> Result<Files, OpenError> {
     Ok(files)
 }
 
-/// Removes the oldest while there are more than the quota allows: it may be smaller now.
+/// Removes the oldest segments until the quota holds: it may be smaller now.
 fn within_quota(
     disk: &dyn Disk,
     folder: &Folder,
@@ -299,8 +298,8 @@ fn within_quota(
     Ok(found)
 }
 
-/// What is written beside a sealed segment, if it is to be believed: it must be whole, of this
-/// segment, and the segment must end where it says.
+/// The contents beside a sealed segment, if they can be used: they must be whole and of this
+/// segment, and the segment must end where they say.
 fn read_contents(
     disk: &dyn Disk,
     folder: &Folder,
@@ -319,7 +318,7 @@ fn read_contents(
             return None;
         }
     };
-    // What cannot be read just now contradicts nothing.
+    // An unreadable header contradicts nothing.
     let header_at = |offset| {
         let mut bytes = [0; HEADER_BYTES];
         let read = found.file.read_at(&mut bytes, offset);
@@ -334,8 +333,8 @@ fn read_contents(
     is_last.then_some(records)
 }
 
-/// Writes what a segment holds beside it, if that takes no more than there is to spare; how many bytes
-/// it takes.
+/// Writes the contents of a segment beside it, if they fit into the spare bytes; returns their
+/// size.
 fn write_contents(
     disk: &Arc<dyn Disk>,
     folder: &Folder,
@@ -383,7 +382,7 @@ pub(crate) fn records_of(disk: &dyn Disk, folder: &Folder, segment: &Segment) ->
 #[derive(Debug, Default)]
 pub(crate) struct Records {
     pub(crate) found: Vec<Listed>,
-    /// There are no others.
+    /// Whether these are all records.
     pub(crate) are_all: bool,
 }
 
@@ -415,7 +414,7 @@ impl Unreadable {
     }
 }
 
-/// Fills `bytes` from the file; what cannot be read, even at a second try, stays zero.
+/// Fills `bytes` from the file; blocks that fail a second read too stay zero.
 fn read_what_can_be(file: &dyn DiskFile, bytes: &mut [u8]) -> Unreadable {
     let mut unreadable = Unreadable::default();
     for (index, chunk) in bytes.chunks_mut(CHUNK_BYTES).enumerate() {
@@ -434,7 +433,7 @@ fn read_what_can_be(file: &dyn DiskFile, bytes: &mut [u8]) -> Unreadable {
     unreadable
 }
 
-/// What the bytes of a segment hold.
+/// The records found in the bytes of a segment.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
     pub(crate) records: Vec<Listed>,
@@ -444,7 +443,7 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    /// What a segment holds by its contents.
+    /// The records of a segment by its contents.
     fn of(records: Vec<Listed>) -> Self {
         let damaged = records.iter().filter(|(.., is_sound)| !is_sound).count() as u64;
         Self {
@@ -455,8 +454,8 @@ impl Scan {
     }
 }
 
-/// Finds the records in the bytes of a segment. Where there is no valid header it goes on at
-/// the next multiple of [`ALIGN`]; where there is one, its lengths are to be trusted.
+/// Finds the records in the bytes of a segment. Without a valid header it goes on at the next
+/// multiple of [`ALIGN`]; the lengths of a valid header are trusted.
 pub(crate) fn scan(bytes: &[u8], salt: Salt) -> Scan {
     let mut scan = Scan {
         end: BLOCK_BYTES as u64,
@@ -479,7 +478,7 @@ pub(crate) fn scan(bytes: &[u8], salt: Salt) -> Scan {
                 in_damage = false;
             }
             Err(reject) => {
-                // Free space is zeros; anything else was something once.
+                // Free space is zeros; any other bytes were written once.
                 let is_damage = reject != Reject::NotOurs || rest[..4] != [0; 4];
                 scan.damaged += u64::from(is_damage && !in_damage);
                 in_damage |= is_damage;

@@ -1,7 +1,7 @@
-//! Which record of each key counts, found out while the segments are read again.
+//! Decides which record of each key counts, while the segments are read again.
 //!
-//! It lives only during recovery: afterwards there is the index. Expiry is not looked at here,
-//! for an expired record still supersedes the ones before it.
+//! It lives only during recovery; after that the index takes over. Expiry does not matter here,
+//! because an expired record still supersedes older ones.
 
 use super::format::{EpochsFile, Header, KEY_START_BYTES, Kind};
 use super::segment::Place;
@@ -16,46 +16,46 @@ pub(crate) struct Replay<'a> {
     /// Records whose header was not found, by the first bytes of their key as their successor
     /// tells it, with the highest sequence.
     lost: HashMap<[u8; KEY_START_BYTES], u64>,
-    /// So many records may lie behind the last one, where nothing could be read.
+    /// The most records that may lie behind the last one, where nothing could be read.
     hidden: u64,
 }
 
 #[derive(Debug)]
 struct Newest {
     sequence: u64,
-    /// `None` for a tombstone, for what was purged, and for a record whose body is damaged: it
-    /// cannot be served, and what it superseded must not be.
+    /// `None` for a tombstone, a purged record, and a record with a damaged body: it cannot be
+    /// served, and neither can the records that it superseded.
     place: Option<Place>,
-    /// It supersedes what is before it, but may not do so for ever: its body is damaged and may
-    /// be readable again some day, or it is a tombstone that is not durable.
+    /// It supersedes older records, but perhaps not for ever: its body is damaged and may be
+    /// readable again later, or it is a tombstone that is not durable.
     is_unsure: bool,
 }
 
-/// What came of it.
+/// The outcome of a replay.
 #[derive(Debug, Default)]
 pub(crate) struct Replayed {
     pub(crate) last: Last,
-    /// So many records may have been written behind the last one and cannot be read just now.
+    /// The most records that may lie behind the last one and cannot be read now.
     pub(crate) hidden: u64,
     /// The entries that can be served, oldest first.
     pub(crate) live: Vec<([u8; 32], Place)>,
-    /// Keys of which there is a record that must not be served, without a tombstone that says
-    /// so: what says it instead may go first.
+    /// Keys with a record that must not be served and without a tombstone: the record that
+    /// supersedes it may be reclaimed first.
     pub(crate) unburied: Vec<[u8; 32]>,
 }
 
 /// The record with the highest sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Last {
-    /// 0 when there is none; the first record has 1.
+    /// 0 without a record; the first record has 1.
     pub(crate) sequence: u64,
     /// The first bytes of its key.
     pub(crate) key: [u8; KEY_START_BYTES],
 }
 
 impl Last {
-    /// A sequence that is left out. The record behind it tells of zeros as the key before it,
-    /// which is nobody's: there is nothing to be missed.
+    /// A skipped sequence. The record behind it names zeros as the key before it, which is no key:
+    /// nothing is missing.
     pub(crate) fn nobodys(sequence: u64) -> Self {
         Self {
             sequence,
@@ -84,24 +84,24 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Takes in that there may be so many records here, where nothing could be read.
+    /// Notes that up to `records` records may lie here, where nothing could be read.
     pub(crate) fn hide(&mut self, records: u64) {
         self.hidden += records;
     }
 
-    /// Takes in a record, in the order of the log. `place` is where it can be read, if it can;
-    /// in a poisoned segment it may not be durable.
+    /// Adds a record, in the order of the log. `place` is none if it cannot be read; in a poisoned
+    /// segment it may not be durable.
     pub(crate) fn add(&mut self, header: &Header, place: Option<Place>, is_poisoned: bool) {
         let sequence = header.sequence;
-        // The sequence has no gaps, so one that is missing is a header that was damaged. It may
-        // have been a tombstone or a newer answer. A gap before the very first record found is
-        // what reclaiming leaves, and nothing older is there to be believed.
+        // The sequence has no gaps, so a missing one is a damaged header. It may have been a
+        // tombstone or a newer answer. A gap before the first record found comes from reclaiming:
+        // nothing older exists.
         if self.last.sequence != 0 && sequence > self.last.sequence + 1 {
             self.lost.insert(header.previous, sequence - 1);
         }
         if sequence > self.last.sequence {
             self.last = Last::of(sequence, &header.key);
-            // Those before it have lower sequences.
+            // Earlier records have lower sequences.
             self.hidden = 0;
         }
 
@@ -168,9 +168,9 @@ mod tests {
 
     const SIZE: u64 = 4096;
 
-    /// Adds records as `(sequence, key, kind)`, each with the key of the one before it in
-    /// `sequence`, as the store writes them, and checks which sequences are left to be served.
-    /// A kind of `None` is a record that was written but is not found any more.
+    /// Adds records as `(sequence, key, kind)`, each with the key of the record before it in
+    /// `sequence`, as the store writes them. Then checks which sequences can be served. A kind of
+    /// `None` is a record that was written but is not found any more.
     #[track_caller]
     fn check(written: &[(u64, u8, Option<Kind>)], served: &[u64]) {
         let dir = tempfile::tempdir().unwrap();
@@ -221,7 +221,7 @@ mod tests {
         check(&[(3, 1, ENTRY), (1, 1, ENTRY), (2, 2, ENTRY)], &[2, 3]);
         check(&[(1, 1, ENTRY), (2, 1, TOMBSTONE)], &[]);
         check(&[(1, 1, TOMBSTONE), (2, 1, ENTRY)], &[2]);
-        // What came before the first record was reclaimed; that is no loss.
+        // The records before the first one were reclaimed; that is no loss.
         check(&[(8, 1, ENTRY), (9, 2, ENTRY)], &[8, 9]);
         // A lost record may have been a tombstone, so nothing older of its key is served.
         check(&[(1, 1, ENTRY), (2, 1, None), (3, 2, ENTRY)], &[3]);
@@ -230,7 +230,7 @@ mod tests {
             &[(1, 1, ENTRY), (2, 1, None), (3, 2, ENTRY), (4, 1, ENTRY)],
             &[3, 4],
         );
-        // The very last one leaves no trace, as if it had never been written.
+        // A lost last record leaves no gap, as if it had never been written.
         check(&[(1, 1, ENTRY), (2, 1, None)], &[1]);
     }
 }

@@ -1,7 +1,7 @@
 //! One segment: a file of records, mapped once, and where in it a record lies.
 //!
-//! A segment knows how to hand out records and whether each was checked. It does not know
-//! which keys it holds (that is L1's business) nor when it is reclaimed (the store's).
+//! A segment hands out records and knows whether each was checked. The index knows which keys it
+//! holds, and the store decides when it is reclaimed.
 
 use super::disk::DiskFile;
 pub(crate) use super::disk_use::DiskUse;
@@ -16,30 +16,30 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 
-/// A segment that can be read. The store holds the one lasting `Arc`; when it lets go, every
-/// [`Place`] in the segment is gone, while payloads that were handed out stay readable.
+/// A segment that can be read. The store holds the one lasting `Arc`. When the store drops it,
+/// every [`Place`] in the segment is gone, while payloads that were handed out stay readable.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) id: u64,
     pub(crate) bytes: u64,
     salt: Salt,
-    /// The whole file. Only ever sliced, never looked at as a whole: the part behind the last
-    /// record is still being written.
+    /// The whole file. Only slices of it are read: the part behind the last record is still being
+    /// written.
     map: Bytes,
-    /// For the first read of each record: from here, what the medium cannot read is an error,
-    /// from the mapping it would be a signal.
+    /// For the first read of each record: a bad sector is an error here, and a signal in the
+    /// mapping.
     file: Arc<dyn DiskFile>,
-    /// Written by a process before this one, so that its records may have to be fetched.
+    /// Written by an earlier process, so its records may have to be read from disk.
     is_old: bool,
     dead_bytes: AtomicU64,
-    /// Someone was purged since the segment was begun or recovered, so that each record has to
-    /// be asked whether it was meant.
+    /// A purge came since the segment was begun or recovered, so each record has to be compared to
+    /// the purge marks.
     is_suspect: AtomicBool,
-    /// A sync failed: what is in here may never be durable.
+    /// A sync failed: its records may never be durable.
     is_poisoned: AtomicBool,
-    /// The lowest sequence in here; all ones when there is no record.
+    /// The lowest sequence in here; all ones without a record.
     first_sequence: AtomicU64,
-    /// What the file of its contents takes on disk.
+    /// The size of the file of its contents on disk.
     contents_bytes: AtomicU64,
     /// Set when it is sealed and all of it is known.
     keys: OnceLock<Keys>,
@@ -85,24 +85,24 @@ impl Segment {
         })
     }
 
-    /// Takes note of what the file of its contents takes, or will.
+    /// Notes the size that the file of its contents has, or will have.
     pub(crate) fn set_contents_bytes(&self, bytes: u64) {
         let before = self.contents_bytes.swap(bytes, Relaxed);
         self.disk_use.0.fetch_add(bytes, Relaxed);
         self.disk_use.0.fetch_sub(before, Relaxed);
     }
 
-    /// It is sealed: these are all keys that there are records of.
+    /// Sets the keys of all its records, once it is sealed.
     pub(crate) fn set_keys(&self, keys: Keys) {
         let _ = self.keys.set(keys.seal());
     }
 
-    /// Whether there may be a record of a key.
+    /// Whether it may have a record of a key.
     pub(crate) fn may_hold(&self, key: &[u8; 32]) -> bool {
         self.keys.get().is_none_or(|keys| keys.may_hold(key))
     }
 
-    /// What it takes on disk, its contents included.
+    /// Its space on disk, its contents included.
     pub(crate) fn disk_bytes(&self) -> u64 {
         self.bytes + self.contents_bytes.load(Relaxed)
     }
@@ -119,12 +119,12 @@ impl Segment {
         self.is_suspect.store(true, Relaxed);
     }
 
-    /// Takes note of a record that is in here.
+    /// Notes a record in this segment.
     pub(crate) fn note(&self, header: &Header) {
         self.first_sequence.fetch_min(header.sequence, Relaxed);
     }
 
-    /// Takes note of records in here that cannot be read: whose, and how old, is not known.
+    /// Notes unreadable records in this segment: their keys and sequences are unknown.
     pub(crate) fn note_hidden(&self) {
         self.first_sequence.store(0, Relaxed);
     }
@@ -143,11 +143,11 @@ impl Segment {
     }
 }
 
-/// Hits of an entry are counted up to here. More would not tell more: it is worth keeping.
+/// Hits of an entry are counted up to here. More would not change the decision to keep it.
 const HITS_MAX: u8 = 3;
 
-/// Where a record lies, and what a lookup needs to know before it touches the record. What the
-/// index holds for each key: 40 bytes that keep no segment alive.
+/// Where a record lies, and what a lookup needs to know before it touches the record. The index
+/// holds one for each key: 40 bytes that keep no segment alive.
 #[derive(Debug)]
 pub(crate) struct Place {
     segment: Weak<Segment>,
@@ -175,12 +175,12 @@ impl Clone for Place {
     }
 }
 
-/// What came of reading a [`Place`].
+/// The outcome of reading a [`Place`].
 #[derive(Debug)]
 pub(crate) enum Read {
     /// The record: header, metadata, payload, padding. Keeps the mapping alive.
     Sound(Bytes),
-    /// The record is not what was written. It must not be served.
+    /// The record differs from the written one. It must not be served.
     Damaged,
     /// The segment was reclaimed, or the record purged.
     Gone,
@@ -223,7 +223,7 @@ impl Place {
         std::ptr::eq(self.segment.as_ptr(), Arc::as_ptr(segment))
     }
 
-    /// Notes a use. Some are not noted when there are many at once, and that is no loss.
+    /// Notes a use. Of many concurrent uses some may be lost, which does no harm.
     pub(crate) fn hit(&self) {
         let hits = self.hits();
         if hits < HITS_MAX {
@@ -231,7 +231,7 @@ impl Place {
         }
     }
 
-    /// Goes on counting where another place of the same entry left off.
+    /// Takes over the hits of another place of the same entry.
     pub(crate) fn set_hits(&self, hits: u8) {
         self.hits.store(hits, Relaxed);
     }
@@ -252,7 +252,7 @@ impl Place {
         self.expires_at_ms
     }
 
-    /// The record is of no use any more; its segment has so many dead bytes more.
+    /// Counts the bytes of the record as dead in its segment.
     pub(crate) fn count_dead(&self) {
         if let Some(segment) = self.segment.upgrade() {
             segment.count_dead(self.shape);
@@ -283,8 +283,8 @@ impl Place {
         Read::Sound(record)
     }
 
-    /// As [`read`](Self::read), of what was checked before; else it is cold. Does not look at the
-    /// record, but for whose it is where somebody was purged.
+    /// As [`read`](Self::read), of a record that was checked before; otherwise it is cold. Looks at
+    /// the record only for its tenant, and only after a purge.
     pub(crate) fn read_again(&self, epochs: &Epochs) -> Read {
         match (self.is_verified(), self.segment.upgrade()) {
             (_, None) => Read::Gone,
@@ -299,13 +299,13 @@ impl Place {
         }
     }
 
-    /// It was read through a clone, and is what was written.
+    /// It was read and verified through a clone.
     pub(crate) fn set_verified(&self) {
         self.is_verified.store(true, Relaxed);
     }
 
-    /// As [`read`](Self::read), without a wait for the medium, as far as is known: what was read
-    /// before, or written by this process, need not be waited for.
+    /// As [`read`](Self::read), without waiting for the medium: only records that were read before,
+    /// or written by this process.
     pub(crate) fn read_now(&self, key: &[u8; 32], epochs: &Epochs) -> Read {
         let is_old = |segment: Arc<Segment>| segment.is_old;
         match !self.is_verified() && self.segment.upgrade().is_some_and(is_old) {
@@ -346,8 +346,8 @@ impl Place {
     }
 }
 
-/// A segment gets its space in steps of so many bytes: what is not used is not taken from
-/// others, and one call is enough for very many records.
+/// A segment gets its space in steps of this size: little space is held unused, and one call is
+/// enough for very many records.
 const ALLOCATED_BYTES: u64 = 1 << 20;
 
 /// How much space a segment of `bytes` has when it is written up to `end`.
@@ -360,9 +360,9 @@ pub(crate) fn allocated_for(end: u64, bytes: u64) -> u64 {
 pub(crate) struct Active {
     pub(crate) segment: Arc<Segment>,
     pub(crate) file: Arc<dyn DiskFile>,
-    /// Where the next record goes. Nobody was given a slice at or behind it.
+    /// Where the next record goes. No slice given out reaches it or lies behind it.
     pub(crate) end: u64,
-    /// Up to here the file has its space. Behind it are holes, which nobody looks at.
+    /// Up to here the file has its space. Behind it are holes, which are never read.
     pub(crate) allocated: u64,
     /// The records so far.
     pub(crate) contents: Contents,

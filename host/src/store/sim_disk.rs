@@ -1,7 +1,7 @@
-//! A disk for tests that loses power: what was not synced survives in any subset, whole, torn
-//! or not at all, names as well as contents. It also fails writes half way, fails syncs and
-//! then forgets what it was to write, fills up, and fails reads, once or until it is mended. All by
-//! a seed, so that what happened can be had again.
+//! A disk for tests that loses power: unsynced writes survive in any subset, whole, torn or not at
+//! all, names as well as contents. It also fails writes half way, fails syncs and then forgets
+//! their writes, fills up, and fails reads, once or until it is repaired. A seed decides all of it,
+//! so that a run can be repeated.
 //!
 //! Files are anonymous ones in memory, so that they are mapped as real ones are.
 
@@ -17,10 +17,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What a disk writes whole or not at all.
+/// The unit that a disk writes whole or not at all.
 const SECTOR: usize = 512;
 
-/// What a disk reads or does not.
+/// The unit that a disk reads or fails to read.
 const BLOCK: u64 = 4096;
 
 /// SplitMix64: the same numbers for the same seed, everywhere.
@@ -41,7 +41,7 @@ impl Random {
     }
 }
 
-/// What goes wrong, and how often, in percent of tries.
+/// How often each operation fails, in percent of tries.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rates {
     pub(crate) writes_fail: u64,
@@ -60,7 +60,7 @@ struct State {
     random: Random,
     dirs: BTreeMap<PathBuf, Dir>,
     rates: Rates,
-    /// The power goes after so many steps; `None` when it stays.
+    /// The steps until the power goes; `None` if it stays.
     steps_left: Option<u64>,
 }
 
@@ -91,13 +91,13 @@ impl DirChange {
     }
 }
 
-/// A file: what everybody sees, what would survive, and what is between the two.
+/// A file: the bytes that readers see, the durable bytes, and the changes between the two.
 #[derive(Debug)]
 struct Inode {
     file: File,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
-    /// These cannot be read until the disk is mended.
+    /// These cannot be read until the disk is repaired.
     bad_blocks: BTreeSet<u64>,
 }
 
@@ -118,7 +118,7 @@ impl Change {
         }
     }
 
-    /// What is left of the change when the power goes: all, nothing, or some sectors.
+    /// Applies what is left of the change when the power goes: all, nothing, or some sectors.
     fn survive(&self, random: &mut Random, bytes: &mut Vec<u8>) {
         match (random.below(4), self) {
             (0, _) => {}
@@ -183,7 +183,7 @@ impl SimDisk {
         self.state().rates = rates;
     }
 
-    /// Lets the power go after so many steps. Everything fails from then on.
+    /// Lets the power go after `steps`. Everything fails from then on.
     pub(crate) fn lose_power_after(&self, steps: u64) {
         self.state().steps_left = Some(steps);
     }
@@ -196,7 +196,7 @@ impl SimDisk {
         self.state().steps_left == Some(0)
     }
 
-    /// What comes back with the power. Nobody may have a file open.
+    /// Restores the power, with the bytes that survived. No file may be open.
     pub(crate) fn restore_power(&self) {
         let mut state = self.state();
         let State { random, dirs, .. } = &mut *state;
@@ -218,7 +218,7 @@ impl SimDisk {
         state.steps_left = None;
     }
 
-    /// Makes a block of a file in this folder unreadable, if there is one.
+    /// Makes a block of a file in this folder unreadable, if the folder has one.
     pub(crate) fn spoil(&self, dir: &Path) {
         let mut state = self.state();
         let State { random, dirs, .. } = &mut *state;
@@ -243,7 +243,7 @@ impl SimDisk {
         }
     }
 
-    /// What all files in a folder occupy.
+    /// The bytes of all files in a folder.
     pub(crate) fn bytes_in(&self, dir: &Path) -> u64 {
         let state = self.state();
         let Some(dir) = state.dirs.get(dir) else {
@@ -302,8 +302,7 @@ impl State {
 }
 
 impl Disk for SimDisk {
-    /// Durable at once: the operator made the folder long ago, so that this is not what is
-    /// tried here.
+    /// Durable at once: the operator made the folder long ago, so this is not under test.
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.step()?;
@@ -483,7 +482,7 @@ impl DiskFile for SimFile {
         } = &mut *inode;
         for change in unsynced.drain(..) {
             match fails {
-                // What does not survive is never written again, as if it had been.
+                // A change that does not survive is lost: it is not tried again.
                 true => change.survive(&mut state.random, durable),
                 false => change.apply(durable),
             }

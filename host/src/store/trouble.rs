@@ -7,9 +7,9 @@ use std::{fmt, io};
 /// Why a record could not be written. The caller goes on without the disk.
 #[derive(Debug)]
 pub(crate) enum StoreError {
-    /// So many bytes of reclaimed segments are still being read. Trying again costs nothing.
+    /// Bytes of reclaimed segments that still have readers. Trying again costs nothing.
     Pinned(u64),
-    /// The disk is in trouble. Trying again at once would only add to it.
+    /// The disk is in trouble. Do not try again at once.
     Io {
         doing: &'static str,
         path: PathBuf,

@@ -1,7 +1,7 @@
-//! What is not durable yet: a file that was written to, and the contents of a segment that
-//! was sealed.
+//! Bytes that are not durable yet: a file that was written to, and the contents of a sealed
+//! segment.
 //!
-//! Everything here waits for the medium, so it needs no lock on the store.
+//! Everything here waits for the medium, and so needs no lock on the store.
 
 use super::disk::{Disk, DiskFile};
 use super::folder::Folder;
@@ -26,8 +26,8 @@ impl Unsynced {
         self.file.sync_data()
     }
 
-    /// Writes the contents of a sealed segment beside it, once its records are durable; whether
-    /// there were any. Failing costs nothing but time at the next start.
+    /// Writes the contents of a sealed segment beside it, once its records are durable; whether it
+    /// had any. A failure only costs time at the next start.
     pub(crate) fn write_contents(&self) -> bool {
         self.contents.as_ref().is_some_and(ContentsFile::write)
     }

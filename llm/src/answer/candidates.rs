@@ -1,11 +1,11 @@
 //! Gemini's answers: candidates, each with its `finishReason`. In a stream, or in an array, a
-//! candidate is told in pieces, and only the last has the reason; there is no terminal event.
+//! candidate comes in pieces, and only the last has the reason; no terminal event follows.
 
 use super::{Parts, Rules, Said, index, objects};
 use crate::Rejected;
 use crate::json::{Kind, Value};
 
-/// Judges an answer of one document or several, none of which may be at fault.
+/// Judges an answer of one document or several; each must be good.
 pub(super) fn whole<'d>(
     chunks: impl IntoIterator<Item = Result<Value<'d>, Rejected>>,
     rules: Rules,
@@ -21,7 +21,7 @@ pub(super) fn whole<'d>(
 #[derive(Default)]
 pub(super) struct Candidates(Parts);
 
-/// What a piece without candidates tells instead: the usage, or why there are none.
+/// Fields of a piece without candidates: the usage, or the reason why none came.
 const ASIDES: [&str; 5] = [
     "usageMetadata",
     "promptFeedback",

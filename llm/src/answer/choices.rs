@@ -50,7 +50,8 @@ impl Choices {
         }
     }
 
-    /// Judges one chunk. One without any choice tells the usage or what the prompt's filter says.
+    /// Judges one chunk. A chunk without choices has the usage, or the results of the prompt's
+    /// filter.
     pub(super) fn chunk(&mut self, root: Value<'_>, rules: Rules) -> Result<(), Rejected> {
         if !is_of(root, self.content) {
             return Err(Rejected::Unexpected);
@@ -96,8 +97,8 @@ fn is_of(root: Value<'_>, content: Content) -> bool {
     content == Content::Message || !is_chat
 }
 
-/// Whether a chunk without choices is one that clients pass over: the usage (Mistral at Vertex AI,
-/// vLLM's forks, Bedrock), or what Azure's filter says of the prompt.
+/// Whether clients pass over a chunk without choices: the usage (Mistral at Vertex AI, vLLM's
+/// forks, Bedrock), or the results of Azure's filter for the prompt.
 fn is_aside(root: Value<'_>) -> bool {
     let label = root.get("object").and_then(Value::string);
     let labels: [&[u8]; 2] = [b"chat.completion", b"text_completion"];
@@ -110,8 +111,8 @@ fn is_object(value: &Value<'_>) -> bool {
     value.kind() == Kind::Object
 }
 
-/// Judges a choice, or a piece of one, whose message stands in `held`: what it says, and whether it
-/// ends there.
+/// Judges a choice, or a piece of one, with its message in `held`: its content, and whether it ends
+/// there.
 fn judge(
     choice: Value<'_>,
     held: Value<'_>,

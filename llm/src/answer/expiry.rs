@@ -1,5 +1,6 @@
-//! When an answer, or something that it refers to, is over by its own word: a spoken answer's id that
-//! the next request wants to name, a picture behind a link that is signed until some time.
+//! The expiry that an answer states, for itself or for something that it refers to: a spoken
+//! answer's id that the next request may name, a picture behind a link that is signed until some
+//! time.
 
 use super::traces::OPAQUE;
 use crate::Rejected;
@@ -41,11 +42,11 @@ pub(super) fn look(value: Value<'_>, expiry: &mut Expiry) -> Result<(), Rejected
 /// 5000.
 const SECONDS_MAX: u64 = 100_000_000_000;
 
-/// Takes note of a member of an answer, if it says when something ends.
+/// Notes a member of an answer, if it states an expiry.
 ///
 /// # Errors
 ///
-/// It does, but not in a way that is understood.
+/// It states one that is not understood.
 pub(super) fn note(name: &[u8], value: Value<'_>, expiry: &mut Expiry) -> Result<(), Rejected> {
     match name {
         b"expires_at" | b"expiresAt" | b"expires_on" | b"expire_time" | b"expireTime"
@@ -85,8 +86,8 @@ fn seconds(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// Until when a link is signed, as Amazon, Google, Azure, Alibaba and CloudFront write it; nothing
-/// if it is no such link, and nothing inside that if it is one that is not understood.
+/// Until when a link is signed, as Amazon, Google, Azure, Alibaba and CloudFront write it. The
+/// outer option is none if the link is not signed, the inner one if its end is not understood.
 fn signed_until(link: &[u8]) -> Option<Option<u64>> {
     if !link.starts_with(b"http") {
         return None;

@@ -8,8 +8,8 @@ use crate::Rejected;
 use crate::json::Value;
 use crate::sse::Flow;
 
-/// What a model says and what it asks the client to do. Anything else is the trace of a tool
-/// that ran at the provider, or is not known to be none.
+/// Blocks of the model's own words, or its calls to the client. Any other block is, or may be, the
+/// trace of a tool that ran at the provider.
 const BLOCKS: [&[u8]; 4] = [b"redacted_thinking", b"text", b"thinking", b"tool_use"];
 
 /// Judges an answer in one piece.
@@ -31,7 +31,7 @@ pub(super) fn whole(message: Value<'_>, rules: Rules) -> Result<(), Rejected> {
 #[derive(Default)]
 pub(super) struct Message {
     begun: bool,
-    /// What the blocks say.
+    /// The content of the blocks.
     said: Said,
     /// How many blocks were there from begin to end.
     blocks: u32,
@@ -97,7 +97,7 @@ impl Message {
     }
 }
 
-/// It happens that a model says nothing. Asked again, it may.
+/// A model may answer without content. Another try may have some.
 fn is_something(said: Said) -> Result<(), Rejected> {
     match said {
         Said::Something => Ok(()),
@@ -105,7 +105,7 @@ fn is_something(said: Said) -> Result<(), Rejected> {
     }
 }
 
-/// What a block says, or the beginning of one.
+/// The content of a block, or of the beginning of one.
 fn judge_block(block: Value<'_>) -> Result<Said, Rejected> {
     let kind = block.get("type").and_then(Value::string);
     match kind.as_deref() {

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::{Rules, Said};
 use crate::Rejected;
 
-/// The greatest `n` that OpenAI takes. A stream that names more parts is not what we know.
+/// The greatest `n` that OpenAI accepts. A stream that names more parts is not understood.
 const PARTS_MAX: usize = 128;
 
 /// The parts seen.
@@ -48,8 +48,8 @@ impl Parts {
         self.0.len() - 1
     }
 
-    /// Judges the end of the answer: there are as many parts as were asked for, numbered from 0
-    /// without a gap, and each has ended and holds something.
+    /// Judges the end of the answer: it must have as many parts as were asked for, numbered from 0
+    /// without a gap, and each must have ended and have content.
     pub(super) fn end(&self, rules: Rules) -> Result<(), Rejected> {
         if self.0.is_empty() || self.0.iter().any(|part| !part.has_ended) {
             return Err(Rejected::Unfinished);
@@ -68,7 +68,7 @@ impl Parts {
         {
             return Err(Rejected::Unexpected);
         }
-        // It happens that a model stops before it has said anything. Asked again, it may.
+        // A model may stop without any content. Another try may have some.
         match self.0.iter().all(|part| part.said == Said::Something) {
             true => Ok(()),
             false => Err(Rejected::Empty),

@@ -13,8 +13,8 @@ const INCOMPLETE: Endings = Endings {
     refused: &[],
 };
 
-/// What a model says and what it asks the client to do. Anything else is the trace of a tool
-/// that the provider ran, or is not known to be none.
+/// Items of the model's own words, or its calls to the client. Any other item is, or may be, the
+/// trace of a tool that the provider ran.
 const ITEMS: [&[u8]; 4] = [
     b"message",
     b"reasoning",
@@ -33,7 +33,7 @@ pub(super) fn whole(response: Value<'_>, rules: Rules) -> Result<(), Rejected> {
 /// A streamed response.
 #[derive(Default)]
 pub(super) struct Response {
-    /// What the items say that are done.
+    /// The content of the items that are done.
     said: Said,
 }
 
@@ -45,7 +45,7 @@ impl Response {
             b"response.completed" | b"response.incomplete" => {
                 let response = event.get("response").ok_or(Rejected::Unexpected)?;
                 let said = judge(object(response)?, rules)?;
-                // Some servers don't repeat in the end what they have sent.
+                // Some servers do not repeat the content in the terminal event.
                 match said.max(self.said) {
                     Said::Something => Ok(Flow::EndButForDone),
                     Said::Nothing | Said::Aside => Err(Rejected::Empty),
@@ -58,13 +58,13 @@ impl Response {
             }
             b"response.refusal.delta" | b"response.refusal.done" => Err(Rejected::Refusal),
             b"response.failed" | b"error" => Err(Rejected::Error),
-            // Pieces of what `response.completed` has whole.
+            // Pieces; `response.completed` has the whole.
             _ => Ok(Flow::More),
         }
     }
 }
 
-/// Judges a response: what the items of its output say.
+/// Judges a response: the content of the items of its output.
 fn judge(response: Value<'_>, rules: Rules) -> Result<Said, Rejected> {
     let status = response.get("status").and_then(Value::string);
     let details = response.get_some("incomplete_details");
@@ -94,7 +94,7 @@ fn judge_item(item: Value<'_>, rules: Rules) -> Result<Said, Rejected> {
     if let Some(status) = item.get_some("status") {
         match status.string().as_deref() {
             Some(b"completed") => {}
-            // The one that the limit cut short.
+            // The item that the limit cut short.
             Some(b"incomplete") if rules.allow_length => {}
             _ => return Err(Rejected::Unfinished),
         }

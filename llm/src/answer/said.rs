@@ -3,20 +3,20 @@
 use super::traces::holds;
 use crate::json::{Kind, Value};
 
-/// What a part of an answer holds.
+/// The content of a part of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Said {
     /// Nothing at all.
     #[default]
     Nothing,
-    /// White space, or only what the model thought on the way.
+    /// White space, or only the model's thinking.
     Aside,
-    /// What a client asked for.
+    /// Content that the client asked for.
     Something,
 }
 
 impl Said {
-    /// What a text says; a value that is none says nothing.
+    /// The content of a text; a value that is no text has none.
     pub(super) fn text(text: Option<Value<'_>>) -> Self {
         let Some(text) = text.and_then(Value::string) else {
             return Self::Nothing;
@@ -33,7 +33,7 @@ impl Said {
         }
     }
 
-    /// What a member is, if it holds anything.
+    /// This content, if the member holds anything.
     pub(super) fn of(self, member: Option<Value<'_>>) -> Self {
         match member.is_some_and(holds) {
             true => self,
@@ -41,7 +41,7 @@ impl Said {
         }
     }
 
-    /// What the message of a choice says, or a piece of one.
+    /// The content of a choice's message, or of a piece of it.
     pub(super) fn message(message: Value<'_>) -> Self {
         let content = message.get_some("content");
         let said = match content.map(Value::kind) {
@@ -60,7 +60,7 @@ impl Said {
         others.fold(said, Self::max)
     }
 
-    /// What a part of a message's content says, by its type.
+    /// The content of a part of a message, by its type.
     pub(super) fn part(part: Value<'_>) -> Self {
         let kind = part.get("type").and_then(Value::string);
         match kind.as_deref().unwrap_or_default() {

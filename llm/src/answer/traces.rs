@@ -1,16 +1,17 @@
-//! Traces of what the provider did on the way to an answer: it searched the web, read what it
-//! keeps, ran code. The request need not tell: a model's name, a preset or a setting at the provider
-//! is enough. Asked again tomorrow, it finds something else.
+//! Traces of the provider's work on the way to an answer: it searched the web, read its own files,
+//! ran code. The request need not show that: a model's name, a preset or a setting at the provider
+//! is enough. Asked again tomorrow, the provider finds something else.
 //!
-//! The names are those of all providers and gateways in one list, looked for wherever they stand:
-//! gateways pass on what they do not know, and move it. What the client's own tools and schemas
-//! hold is not looked at, nor what clients bring along to be cited.
+//! One list has the names of all providers and gateways. They are looked for anywhere in the
+//! answer: gateways pass on fields that they do not know, and move them. The client's own tools and
+//! schemas are not searched, nor texts that clients bring along to be cited.
 
 use super::expiry::{self, Expiry};
 use crate::Rejected;
 use crate::json::{Kind, Value};
 
-/// Looks at a document of an answer, and at all in it. `expiry` takes what it states of its own end.
+/// Looks at a document of an answer, and at everything in it. `expiry` collects the end that it
+/// states.
 pub(super) fn look(value: Value<'_>, expiry: &mut Expiry) -> Result<(), Rejected> {
     for (key, inside) in value.members() {
         if let Some(key) = key {
@@ -34,7 +35,7 @@ pub(super) fn look(value: Value<'_>, expiry: &mut Expiry) -> Result<(), Rejected
     Ok(())
 }
 
-/// Whether there is anything in a value: a count of 0 is nothing, and so is a list of nothing.
+/// Whether a value holds anything: a count of 0 is nothing, and so is a list of nothing.
 pub(super) fn holds(value: Value<'_>) -> bool {
     match value.kind() {
         Kind::Null | Kind::False => false,
@@ -99,7 +100,7 @@ fn is_of(value: Value<'_>, kinds: &[&[u8]]) -> bool {
     kind.is_some_and(|kind| kinds.contains(&&*kind))
 }
 
-/// Members that are there, with something in them, only where the provider did more than generate.
+/// Members that exist with content only if the provider did more than generate.
 const TRACES: &[&[u8]] = &[
     // Perplexity.
     b"related_questions",
@@ -110,7 +111,7 @@ const TRACES: &[&[u8]] = &[
     b"thumbnail_url",
     // xAI.
     b"num_sources_used",
-    // What the provider holds: an answer that builds on it, though the request does not.
+    // State at the provider: the answer builds on it, although the request does not.
     b"previous_response_id",
     b"conversation",
     // Anthropic.
@@ -153,7 +154,7 @@ const TRACES: &[&[u8]] = &[
     b"mcp_tool_calls",
 ];
 
-/// Parts of such names, whatever stands around them.
+/// Parts of such names, with any text around them.
 const FRAGMENTS: &[&[u8]] = &[
     b"web_search",
     b"webSearch",
@@ -171,7 +172,7 @@ const FRAGMENTS: &[&[u8]] = &[
     b"code_interpreter",
 ];
 
-/// Whether a type, of an item, a block, an annotation or an event, is that of a tool which ran at
+/// Whether the type of an item, a block, an annotation or an event belongs to a tool that ran at
 /// the provider.
 fn is_hosted(kind: &[u8]) -> bool {
     const PARTS: &[&[u8]] = &[
@@ -197,8 +198,8 @@ fn is_hosted(kind: &[u8]) -> bool {
         || has_any(kind, PARTS)
 }
 
-/// Whether any of these parts, none of which is empty, stands somewhere in a name. Nearly all names
-/// are shorter than the shortest part.
+/// Whether a name contains any of these parts, which are not empty. Nearly all names are shorter
+/// than the shortest part.
 fn has_any(name: &[u8], parts: &[&[u8]]) -> bool {
     let has = |part: &&[u8]| {
         let last = name.len().checked_sub(part.len());
@@ -208,7 +209,7 @@ fn has_any(name: &[u8], parts: &[&[u8]]) -> bool {
     parts.iter().any(has)
 }
 
-/// Where Azure says what its content filter made of a prompt or of an answer.
+/// Azure's results of its content filter for a prompt or an answer.
 fn is_filter(name: &[u8]) -> bool {
     matches!(
         name,

@@ -1,5 +1,5 @@
-//! Errors in the clothing of success: servers and gateways that answer 200 and report an error in
-//! the body, in the words of whatever stands behind them.
+//! Errors with status 200: some servers and gateways report an error in the body only, in the words
+//! of the server behind them.
 
 use super::traces::holds;
 use crate::json::{Kind, Value};
@@ -18,7 +18,7 @@ pub(super) fn is_reported(document: Value<'_>) -> bool {
     document.members().any(|(key, value)| {
         let is = |wanted: &[u8]| value.string().is_some_and(|it| *it == *wanted);
         match key.map(Value::spelling).unwrap_or_default() {
-            // OpenAI and all who speak like it, Anthropic, Google.
+            // OpenAI and servers with its API, Anthropic, Google.
             b"error" => value.kind() != Kind::Null,
             b"moderation" => has_failed(value),
             // vLLM, FastChat, LMDeploy; Anthropic.
@@ -38,7 +38,7 @@ pub(super) fn is_reported(document: Value<'_>) -> bool {
     })
 }
 
-/// Whether a code is none of those that say that all is well.
+/// Whether a code is not a known code of success.
 fn is_bad_code(code: Value<'_>) -> bool {
     match code.kind() {
         Kind::Number => !matches!(code.spelling(), b"0" | b"200"),
@@ -51,8 +51,8 @@ fn is_bad_code(code: Value<'_>) -> bool {
     }
 }
 
-/// Whether the moderation that OpenAI was asked for beside the answer could not be had, be it of
-/// the input or of the output.
+/// Whether the moderation that OpenAI was asked for beside the answer failed, for the input or for
+/// the output.
 fn has_failed(moderation: Value<'_>) -> bool {
     moderation.members().any(|(_, result)| {
         let kind = result.get("type").and_then(Value::string);

@@ -29,11 +29,11 @@ pub(super) fn whole(root: Value<'_>, at: VectorsAt, rules: Rules) -> Result<(), 
     }
 }
 
-/// How many vectors there are.
+/// The number of vectors.
 fn data(root: Value<'_>) -> Result<u32, Rejected> {
     let mut count = 0;
     for item in objects(root, "data")? {
-        // Whoever reads the answer pairs vectors with inputs, by place or by index.
+        // Clients pair vectors with inputs, by place or by index.
         if index(item, count as usize)? != count {
             return Err(Rejected::Unexpected);
         }

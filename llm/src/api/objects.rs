@@ -1,24 +1,24 @@
 //! The objects that each API defines, by where they stand in a request.
 //!
-//! The order of an object's members says nothing where the API gives each of them its meaning: those
-//! are sorted before they are hashed. Everywhere else the order is the user's, and models get to see
+//! Where the API defines each member of an object, the order of the members has no meaning, and
+//! they are sorted before they are hashed. Everywhere else the order is the user's, and models see
 //! it: a provider writes the fields of an answer in the order of its schema, and puts tools and
-//! arguments into the prompt as they are spelled. So an object is sorted only if it is listed here,
-//! and what its unlisted members hold keeps its order.
+//! arguments into the prompt as they are spelled. So only objects listed here are sorted, and the
+//! values of their unlisted members keep their order.
 
-/// What is known of the objects at one place.
+/// The definition of the objects at one place.
 #[derive(Debug)]
 pub(crate) struct Known {
     /// Whether the order of members says nothing.
     pub(crate) is_sorted: bool,
     /// Whether they may carry a hint to the provider's own prompt cache, which is out of the key.
     pub(crate) has_hints: bool,
-    /// Members that hold, directly or in arrays, objects of which something is known.
+    /// Members that hold, directly or in arrays, objects with definitions of their own.
     inside: &'static [(&'static str, &'static Known)],
 }
 
 impl Known {
-    /// What is known of the objects that a member holds.
+    /// The definition of the objects in a member.
     pub(crate) fn inside(&self, name: &[u8]) -> &'static Self {
         let found = self.inside.iter();
         let found = found.filter(|(other, _)| other.as_bytes() == name);
@@ -26,7 +26,7 @@ impl Known {
     }
 }
 
-/// The user's own, all the way down: schemas, arguments, metadata, and whatever is not known.
+/// The user's own, at all depths: schemas, arguments, metadata, and anything unknown.
 pub(crate) static FREE: Known = Known {
     is_sorted: false,
     has_hints: false,
@@ -53,7 +53,7 @@ const fn block(inside: &'static [(&'static str, &'static Known)]) -> Known {
 /// Options, each with a meaning of its own.
 static OPTIONS: Known = sorted(&[]);
 
-/// A tool as the model gets to see it. The hint beside its definition is no part of it.
+/// A tool as the model sees it, without the hint beside its definition.
 static TOOL: Known = Known {
     is_sorted: false,
     has_hints: true,
@@ -96,8 +96,8 @@ pub(super) static OPENAI: Known = sorted(&[
     ("tool_choice", &CALL),
 ]);
 
-/// An item of a response's input: a message, a call, the output of one. What a call holds as an
-/// object, such as an action, is the user's.
+/// An item of a response's input: a message, a call, the output of a call. Objects in a call, such
+/// as an action, are the user's.
 static ITEM: Known = block(&[("content", &PART), ("output", &PART), ("summary", &OPTIONS)]);
 
 pub(super) static RESPONSES: Known = sorted(&[

@@ -1,13 +1,13 @@
-//! The table of what is particular to each API.
+//! The table of the APIs.
 //!
-//! A row says only what differs from the general rule, which is that every field of the request
+//! A row lists only exceptions to the general rule, which is that every field of the request
 //! changes the answer.
 
 use super::objects::{self, Known};
 use crate::json::Value;
 use crate::{Bypass, items, tools, usage};
 
-/// What is particular to one API.
+/// The exceptions of one API.
 pub(crate) struct Row {
     pub(super) json_name: &'static str,
     pub(super) sse_name: &'static str,
@@ -17,16 +17,16 @@ pub(crate) struct Row {
     pub(super) fields: &'static [&'static [(&'static str, Field)]],
     /// Whether the provider stores the answer unless the request says `"store": false`.
     pub(crate) stored_by_default: bool,
-    /// What is known of the objects in a request.
+    /// The objects in a request.
     pub(crate) top: &'static Known,
     /// The hint to the provider's own prompt cache that a content block may carry. It is out of the
     /// key.
     pub(crate) hint: &'static str,
     /// Where a request may name its temperature, one member inside the other.
     pub(crate) temperature_at: &'static [&'static [&'static str]],
-    /// How its answers say that they are whole and good.
+    /// How its answers show that they are whole and good.
     pub(crate) answer: Answer,
-    /// What its answers call the tokens that they cost.
+    /// The names of token counts in its answers.
     pub(crate) usage: &'static usage::Names,
     /// How it says that something went wrong.
     pub(crate) error: ErrorShape,
@@ -40,12 +40,12 @@ pub(super) enum Place {
     Method(&'static str),
 }
 
-/// What the query of a request says.
+/// The meaning of a request's query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Query {
     /// Something that counts, whatever it is.
     Counts,
-    /// Google's: who asks and how the answer is written, which may be a stream or not. The rest
+    /// Google's: credentials and the form of the answer, which may be a stream or not. The rest
     /// counts.
     Google { streams: bool },
 }
@@ -53,7 +53,7 @@ pub(crate) enum Query {
 /// How the answers of an API are judged, each by its module in `answer/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// Choices, each with its `finish_reason`, and what a choice holds.
+    /// Choices, each with its `finish_reason`, and the content of a choice.
     Choices(Content),
     /// A response with its `status`.
     Response,
@@ -76,7 +76,7 @@ pub(crate) enum VectorsAt {
     Embeddings,
 }
 
-/// How many documents there are in an answer that is no stream of events.
+/// The number of documents in an answer that is no stream of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pieces {
     One,
@@ -84,7 +84,7 @@ pub(crate) enum Pieces {
     Many,
 }
 
-/// What a choice holds in an answer of one piece.
+/// The content of a choice in an answer of one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     /// A `message` object.
@@ -101,13 +101,13 @@ pub(crate) enum ErrorShape {
     Google,
 }
 
-/// How a top-level field of a request is treated. Null is as good as absent for all of them.
+/// How a top-level field of a request is treated. Null counts as absent for all of them.
 #[derive(Clone, Copy)]
 pub(crate) enum Field {
     /// Cannot change the answer: out of the key.
     Ignored,
-    /// Names who asks, or what for. Out of the key where the provider is known to make nothing of
-    /// it: a gateway may route by it, and an agent remember by it.
+    /// Names the user or the purpose. Out of the key if the provider is known to ignore it: a
+    /// gateway may route by it, and an agent remember by it.
     Names,
     /// Options of the provider's prompt cache: out of the key as far as they are known, and bypasses
     /// if they ask for no answer.
@@ -123,7 +123,7 @@ pub(crate) enum Field {
     /// In the key, and bypasses when it names a model, or several, that searches or is kept by the
     /// provider.
     Model,
-    /// In the key, and bypasses unless every tool is one that the client runs.
+    /// In the key, and bypasses unless the client runs every tool.
     Tools(fn(Value<'_>) -> bool),
     /// In the key, and bypasses for a reason that its items give.
     Items(fn(Value<'_>) -> Option<Bypass>),
@@ -211,7 +211,7 @@ pub(super) const RESPONSES: Row = Row {
     error: ErrorShape::OpenAi,
 };
 
-/// What a batch has in common with the requests for each of its texts: `embeddings`.
+/// `embeddings`, for a batch and for the requests of its texts.
 pub(super) const EMBEDDINGS: Row = Row {
     json_name: "embeddings",
     sse_name: "embeddings+sse",
@@ -227,7 +227,7 @@ pub(super) const EMBEDDINGS: Row = Row {
     error: ErrorShape::OpenAi,
 };
 
-/// With the version in front, for threads of OpenAI's assistants have `/messages` of their own.
+/// With the version in front, because threads of OpenAI's assistants have `/messages` of their own.
 pub(super) const ANTHROPIC_MESSAGES: Row = Row {
     json_name: "anthropic-messages",
     sse_name: "anthropic-messages+sse",
@@ -303,7 +303,7 @@ pub(super) const GEMINI_EMBED_CONTENT: Row = Row {
     error: ErrorShape::Google,
 };
 
-/// What Google's SDKs call for `embed_content`.
+/// Google's SDKs call this for `embed_content`.
 pub(super) const GEMINI_BATCH_EMBED_CONTENTS: Row = Row {
     json_name: "gemini-batch-embed-contents",
     sse_name: "gemini-batch-embed-contents+sse",
@@ -346,13 +346,13 @@ const RESPONSES_FIELDS: &[(&str, Field)] = &[
     ("input", Field::Items(items::response)),
 ];
 
-/// What OpenAI's generating APIs have in common.
+/// The common fields of OpenAI's generating APIs.
 ///
 /// `stream_options` stays in the body, where it has the same effect on the key as in the
 /// representation: only streams have it, and each spelling of it is another stream.
 const OPENAI: &[(&str, Field)] = &[
     ("stream", Field::Stream),
-    // Who asks, and hints to the provider's own prompt cache and bookkeeping.
+    // The user, and hints to the provider's own prompt cache and bookkeeping.
     ("user", Field::Names),
     ("safety_identifier", Field::Names),
     ("prompt_cache_key", Field::Names),
@@ -361,7 +361,7 @@ const OPENAI: &[(&str, Field)] = &[
     ("metadata", Field::Names),
     ("store", Field::MustBeFalse(Bypass::Store)),
     ("model", Field::Model),
-    // OpenRouter's: those to try next.
+    // OpenRouter's: the models to try next.
     ("models", Field::Model),
     // xAI's: the answer is fetched later.
     ("deferred", Field::MayBeFalse(Bypass::Background)),

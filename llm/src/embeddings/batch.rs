@@ -14,9 +14,9 @@ pub const ELEMENTS_MAX: usize = 2048;
 /// The most bytes around the texts: model, options, user. They are hashed for each text.
 const AROUND_BYTES_MAX: usize = 4096;
 
-/// The fields that a request may have to be taken apart. Each is about every text for itself. Of
-/// others that is not known: Jina's `late_chunking`, for one, makes the vector of a text depend on
-/// those before it.
+/// The fields that a request may have to be taken apart. Each is about every text by itself. Other
+/// fields may not be: Jina's `late_chunking` makes the vector of a text depend on the texts before
+/// it.
 const FIELDS: [&[u8]; 10] = [
     b"dimensions",
     b"encoding_format",
@@ -49,8 +49,8 @@ pub struct Batch<'b> {
 pub struct Element {
     /// The key of the request that asks for this text alone, as a string.
     pub key: Key,
-    /// The length of the text as spelled, quotes included: what it weighs where a cost is known
-    /// only of the whole batch.
+    /// The length of the text as spelled, quotes included: its weight where only the cost of the
+    /// whole batch is known.
     pub bytes: u32,
 }
 
@@ -120,8 +120,8 @@ impl Batch<'_> {
         &self.places
     }
 
-    /// The body of the request that asks for these elements only, each once, in this order, and
-    /// else says what the client has said. A number that is none of an element is passed over.
+    /// The client's body, asking for these elements only, each once, in this order. Numbers without
+    /// an element are passed over.
     pub fn asking(&self, numbers: &[u32]) -> Vec<u8> {
         let texts = numbers
             .iter()

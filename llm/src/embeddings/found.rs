@@ -1,17 +1,17 @@
-//! What there is of a batch for one client, of all that a cache has.
+//! The cached parts of a batch that one client accepts.
 
 use alloc::vec::Vec;
 
 use crate::Control;
 
-/// What a cache has of a batch.
+/// The cached parts of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// An answer to each of its texts.
     All {
-        /// That of the oldest.
+        /// The age of the oldest answer.
         age_seconds: u64,
-        /// For how long the first to expire stays; none if none of them does.
+        /// The seconds until the first of them expires; none if none does.
         ttl_seconds: Option<u64>,
     },
     /// All but these elements, by number.
@@ -21,8 +21,8 @@ pub enum Found {
 }
 
 impl Found {
-    /// Of the answers to a batch's elements, in their order: how old each is, and for how long it
-    /// stays, in seconds; none where there is no answer.
+    /// From the answers to a batch's elements, in their order: the age of each and its remaining
+    /// life, in seconds; none without an answer.
     pub fn of(
         control: &Control,
         answers: impl IntoIterator<Item = Option<(u64, Option<u64>)>>,
@@ -40,7 +40,7 @@ impl Found {
             count += 1;
         }
         match missing.len() {
-            // Nor is a batch without elements one that can be answered.
+            // A batch without elements cannot be answered either.
             all if all == count as usize => Self::Nothing,
             0 => Self::All {
                 age_seconds,

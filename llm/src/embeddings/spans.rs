@@ -1,7 +1,7 @@
-//! Where the parts of a JSON text stand in it.
+//! The places of a JSON text's parts.
 //!
-//! For texts that [`json`](crate::json) has read already: this only finds the places again, which
-//! a document does not keep. Of other texts it makes something or nothing, but it does not panic.
+//! For texts that [`json`](crate::json) has read already: this finds the places again, which a
+//! document does not keep. For other texts the results are arbitrary, but it does not panic.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -137,7 +137,7 @@ impl<'t> Cursor<'t> {
 }
 
 /// How many bytes at the beginning are surely neither quotes nor brackets. Vectors are long and
-/// hold none, so this looks at blocks that the compiler turns into SIMD, lane by lane.
+/// have none, so this checks blocks, lane by lane, which the compiler turns into SIMD.
 fn plain(text: &[u8]) -> usize {
     const LANES: usize = 16;
     // All four brackets, and some others, become 0x7f by these bits; the tests look at each.

@@ -5,11 +5,11 @@ use alloc::vec::Vec;
 
 use super::spans::{self, Span};
 
-/// Where the parts of an answer stand in its text. The text itself goes along with each call.
+/// The places of an answer's parts in its text. Each call takes the text itself.
 ///
-/// There is one only of an answer that holds nothing but what is known: a vector for each text, in
-/// order, all of one kind and length; the model; the tokens that it cost, or nothing of that; and
-/// what is about this one exchange (`id`, `created`), which goes along with whatever is made of it.
+/// Exists only for an answer of known fields: a vector for each text, in order, all of one kind and
+/// length; the model; the tokens that it cost, if stated; and fields about this one exchange (`id`,
+/// `created`), which stay in all answers made from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vectors {
     items: Vec<Item>,
@@ -32,16 +32,16 @@ struct Usage {
     tokens: Tokens,
 }
 
-/// How vectors are written. Those of one answer are alike.
+/// How vectors are written, the same for all vectors of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum VectorKind {
-    /// So many numbers.
+    /// This many numbers.
     Numbers(usize),
-    /// A string of so many bytes: numbers in base64.
+    /// A string of this many bytes: numbers in base64.
     Text(usize),
 }
 
-/// What vectors cost.
+/// The cost of vectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tokens {
     /// `prompt_tokens`
@@ -60,7 +60,7 @@ impl Tokens {
     }
 }
 
-/// What stands around the items of an answer.
+/// The text around the items of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// Up to the first item.
@@ -72,8 +72,8 @@ pub struct Frame {
 }
 
 impl Vectors {
-    /// Finds the parts of the answer to so many texts, which a [`Recorder`](crate::Recorder) has
-    /// found good. None if it is not certain what part of it belongs to which text, or to all.
+    /// Finds the parts of the answer to `count` texts, which a [`Recorder`](crate::Recorder) has
+    /// found good. None if it is not certain which part belongs to which text, or to all.
     pub fn read(text: &[u8], count: usize) -> Option<Self> {
         let (mut data, mut model, mut usage) = (None, None, None);
         for (key, value) in spans::members(text, spans::root(text)?)? {
@@ -110,7 +110,7 @@ impl Vectors {
         })
     }
 
-    /// What the answer cost, if it tells.
+    /// The cost that the answer states, if any.
     pub fn tokens(&self) -> Option<Tokens> {
         self.usage.as_ref().map(|usage| usage.tokens)
     }
@@ -122,7 +122,7 @@ impl Vectors {
             && text.get(self.model.clone()) == other_text.get(other.model.clone())
     }
 
-    /// What stands around the items, with other costs if it tells some.
+    /// The text around the items, with other costs if it states any.
     pub fn frame(&self, text: &[u8], tokens: Tokens) -> Frame {
         let [first, last] = [self.items.first(), self.items.last()];
         let (Some(first), Some(last)) = (first, last) else {
@@ -149,7 +149,7 @@ impl Vectors {
         }
     }
 
-    /// An item in two parts: its number belongs between them. None if there are not so many.
+    /// An item in two parts: its number belongs between them. None past the last item.
     pub fn item<'t>(&self, text: &'t [u8], number: usize) -> Option<[&'t [u8]; 2]> {
         let Item { whole, index } = self.items.get(number)?;
         Some([
@@ -158,7 +158,7 @@ impl Vectors {
         ])
     }
 
-    /// The answer that has this item only, and cost so much.
+    /// The answer with this item only, and with this cost.
     pub fn alone(&self, text: &[u8], number: usize, tokens: Tokens) -> Option<Vec<u8>> {
         let Frame { before, after, .. } = self.frame(text, tokens);
         let [start, end] = self.item(text, number)?;
@@ -234,7 +234,7 @@ fn read_usage(text: &[u8], usage: Span) -> Option<Usage> {
         match &text[key] {
             b"prompt_tokens" if prompt.is_none() => prompt = Some((value, number(spelling)?)),
             b"total_tokens" if total.is_none() => total = Some((value, number(spelling)?)),
-            // Other counts, of which there is nothing to share out.
+            // Other counts, without anything to share out.
             _ if spelling == b"0" || spelling == b"null" => {}
             _ => return None,
         }
@@ -261,10 +261,10 @@ fn number(spelling: &[u8]) -> Option<u64> {
     is_natural.then(|| digits.parse().ok()).flatten()
 }
 
-/// Shares out what a batch cost among its texts, by their weights: nobody tells what each cost.
+/// Shares out the cost of a batch among its texts, by their weights: providers state only the sum.
 /// The shares add up to the whole, so that the same batch again shows the same sum.
 pub fn shares(whole: Tokens, weights: impl Iterator<Item = u64> + Clone) -> Vec<Tokens> {
-    // No text weighs nothing, and none so much that numbers run over.
+    // Each text weighs at least 1, and not so much that sums overflow.
     let weights = weights.map(|weight| u128::from(weight.min(u32::MAX.into())) + 1);
     let all: u128 = weights.clone().sum();
     let part = |count: u64, weight: u128| {

@@ -1,5 +1,5 @@
-//! What `accept` says. SDKs send `application/json`, curl sends `*/*`, axios a list: the answer is
-//! the same, for what is stored is JSON or the events that the body or the query asked for.
+//! The value of `accept`. SDKs send `application/json`, curl sends `*/*`, axios a list. The answer
+//! is the same: JSON, or the events that the body or the query asked for.
 
 /// Whether these values of `accept` name only what every client of an LLM takes: JSON, anything,
 /// text where JSON is named too, and events.
@@ -13,8 +13,8 @@ pub(super) fn is_common<'v>(values: impl Iterator<Item = &'v [u8]> + Clone) -> b
     ranges(values).all(is_common)
 }
 
-/// Whether these headers ask for events and do not take JSON for an answer. A server may then
-/// stream although the body does not say so.
+/// Whether these headers ask for events and do not accept JSON. A server may then stream although
+/// the body does not say so.
 pub(crate) fn wants_events_only(headers: &[(&str, &[u8])]) -> bool {
     let accept = |&&(name, _): &&(&str, &[u8])| name == "accept";
     let values = headers.iter().filter(accept).map(|&(_, value)| value);

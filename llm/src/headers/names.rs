@@ -1,9 +1,9 @@
 //! The names of headers and cookies that cannot change an answer, by family.
 //!
-//! A name belongs here if what it carries is the connection, the moment, the way here, which program
-//! asked, or how a request is measured; most of these differ with each request, and one of them in
-//! the key means no hit at all. Who asks, from which country, and what was chosen for the request
-//! stays in the key, however it is named.
+//! A name belongs here if its value is about the connection, the moment, the way here, the program
+//! that asks, or how a request is measured. Most of these differ with each request, and a single
+//! one in the key means no hit at all. The user, the country, and choices made for the request stay
+//! in the key, whatever their names.
 
 /// Headers, by name.
 pub(super) const HEADERS: [&str; HEADERS_COUNT] = ordered([
@@ -22,7 +22,7 @@ pub(super) const HEADERS: [&str; HEADERS_COUNT] = ordered([
     "transfer-encoding",
     "upgrade",
     "upgrade-insecure-requests",
-    // What the client asks of caches, ours first. It is obeyed, not keyed.
+    // The client's instructions to caches, ours first. They are obeyed, not keyed.
     "cache-control",
     "pragma",
     // When, by which program, at which attempt.
@@ -144,8 +144,8 @@ pub(super) const HEADERS: [&str; HEADERS_COUNT] = ordered([
     "apim-request-id",
     "amz-sdk-invocation-id",
     "amz-sdk-request",
-    // Ids that LLM gateways and their observers give a request. What they are told about users and
-    // prompts stays.
+    // Ids that LLM gateways and their observers give a request. Their headers about users and
+    // prompts stay in the key.
     "cf-aig-event-id",
     "cf-aig-log-id",
     "helicone-request-id",
@@ -207,7 +207,7 @@ pub(super) const HEADERS: [&str; HEADERS_COUNT] = ordered([
     "x-session-affinity",
     "x-vscode-sessionid",
     "x-zed-thread-id",
-    // The way here. Not all of `x-forwarded-`: some of those say who the user is.
+    // The way here. Not all of `x-forwarded-`: some of those name the user.
     "akamai-grn",
     "akamai-origin-hop",
     "ali-cdn-real-ip",
@@ -377,7 +377,7 @@ pub(super) const PREFIXES: &[&str] = &[
     "ot-tracer-",
     "pinpoint-",
     "uberctx-",
-    // What a browser adds by itself about the page.
+    // Headers that a browser adds by itself about the page.
     "sec-ch-",
     "sec-fetch-",
 ];

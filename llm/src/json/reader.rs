@@ -126,13 +126,13 @@ impl<'t> Reader<'t> {
     fn push(&mut self, kind: Kind, start: usize, end: usize) -> u32 {
         let nodes = &mut self.document.nodes;
         if nodes.len() == nodes.capacity() && nodes.len() >= DOUBLED_MAX {
-            // Doubled, a document of tiny values takes twice what it needs, and the memory of a
-            // guest never shrinks. But for this node and the first of a container just entered,
-            // each that comes has one of these before it.
+            // By doubling, a document of tiny values would take twice the memory that it needs, and
+            // a guest's memory never shrinks. Each further node has one of these bytes before it,
+            // except this node and the first of a container just entered.
             let is_mark = |byte: &&u8| matches!(byte, b',' | b':' | b'[' | b'{');
             let rest = self.document.text.get(self.at..).unwrap_or_default();
             let most = rest.iter().filter(is_mark).count() + 2;
-            // There may be more of them within strings.
+            // Strings may hold more of them.
             nodes.reserve_exact(most.min(3 * nodes.len()));
         }
         let at = nodes.len() as u32;
@@ -165,7 +165,7 @@ impl<'t> Reader<'t> {
             let ordered =
                 |keys: &[u32]| keys.is_sorted_by(|&a, &b| document.bytes(a) < document.bytes(b));
             if !ordered(keys) {
-                // Sorted rather than compared pair by pair: a body may be nothing but keys.
+                // Sorted, not compared pair by pair: a body may consist of keys only.
                 keys.sort_unstable_by(|&a, &b| document.bytes(a).cmp(document.bytes(b)));
                 if !ordered(keys) {
                     return Err(Invalid::DuplicateKey);

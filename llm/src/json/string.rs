@@ -1,10 +1,10 @@
-//! Strings inside JSON: where they end, how they are spelled, what they say.
+//! Strings inside JSON: their ends, their spelling, their values.
 
 use alloc::vec::Vec;
 
 use super::Invalid;
 
-/// What a look at a string shows, short of decoding it.
+/// The properties of a string before it is decoded.
 pub(super) struct Span {
     /// Bytes before the closing quote.
     pub(super) len: usize,
@@ -46,14 +46,14 @@ pub(super) fn scan(text: &[u8]) -> Option<Span> {
     }
 }
 
-/// How many bytes there are before a quote, a backslash, a control character or the end.
+/// The number of bytes before a quote, a backslash, a control character or the end.
 pub(crate) fn run(text: &[u8]) -> usize {
     let mut cursor = Cursor::default();
     cursor.seek(text);
     cursor.at
 }
 
-/// Goes from one byte that does not stand for itself to the next.
+/// Walks from one byte that does not stand for itself to the next.
 #[derive(Default)]
 struct Cursor {
     at: usize,
@@ -64,8 +64,8 @@ struct Cursor {
 impl Cursor {
     /// Goes to the next quote, backslash or control character, or to the end.
     ///
-    /// Prompts are long, so this is where the time goes: words of 8 bytes, and, once a few of
-    /// them held nothing, blocks that the compiler turns into SIMD.
+    /// Prompts are long, so most of the time is spent here. It checks words of 8 bytes, and after a
+    /// few without such a byte, blocks that the compiler turns into SIMD.
     #[inline]
     fn seek(&mut self, text: &[u8]) -> Option<u8> {
         let mut words = 0;
@@ -94,7 +94,7 @@ impl Cursor {
     }
 
     /// Skips blocks without such a byte. Lane by lane: a sum over the lanes of each block would
-    /// keep the compiler from using SIMD, so there is one look at all of them together.
+    /// keep the compiler from using SIMD, so all lanes are checked together at the end.
     fn skip_blocks(&mut self, text: &[u8]) {
         const LANES: usize = 16;
         let mut high = [0u8; LANES];
@@ -124,8 +124,8 @@ fn is_marked(byte: u8) -> u8 {
 const LOW: u64 = u64::from_le_bytes([1; 8]);
 const HIGH: u64 = LOW << 7;
 
-/// Marks the bytes of a word that end a run. The lowest mark is exact; those above it may be
-/// there by a borrow.
+/// Marks the bytes of a word that end a run. The lowest mark is exact; higher marks may come from a
+/// borrow.
 fn marks(word: u64) -> u64 {
     let equals = |byte: u8| {
         let difference = word ^ (LOW * u64::from(byte));
@@ -135,13 +135,13 @@ fn marks(word: u64) -> u64 {
     (equals(b'"') | equals(b'\\') | control) & HIGH
 }
 
-/// What becomes of an escape that stands for half of a surrogate pair.
+/// How to treat an escape that stands for half of a surrogate pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Halves {
     /// It is an error.
     Refused,
-    /// It becomes three bytes, by the rule of UTF-8 that the standard leaves out for halves. No
-    /// other text has those, so keys that differ in a half differ.
+    /// It becomes three bytes, by the rule of UTF-8, although the standard excludes halves. No
+    /// other text has these bytes, so keys that differ in a half differ.
     Kept,
 }
 

@@ -307,3 +307,53 @@ async fn whoever_tells_what_epoch_it_knows_is_told_what_was_purged_since() {
     assert!(!after.headers.contains_key("x-reflex-purged-since"));
     drop(daemon);
 }
+
+/// Whoever had a copy of an answer that was asked for anew went on serving it.
+#[tokio::test]
+async fn what_was_replaced_is_told_to_those_who_keep_copies_and_is_refused_to_nobody() {
+    const MANY: u32 = 150;
+    let daemon = daemon().await;
+    for unix in both(&daemon.socket()).await {
+        unix.fetch(delete("/v1/entries")).await;
+        let start = unix.fetch(get("/v1/epoch")).await;
+        let start = epoch(&start).to_owned();
+        // What is new replaces nothing.
+        for number in 0..MANY {
+            check_stored(&unix.fetch(put(&path(number), "old")).await);
+        }
+        assert_eq!(epoch(&unix.fetch(get("/v1/epoch")).await), start);
+        for number in 0..MANY {
+            let known = put(&path(number), "new").header(EPOCH, &start);
+            check_stored(&unix.fetch(known).await);
+        }
+        // What was asked for before that may still be stored: it was no purge.
+        let late = put(&path(0), "late").header(EPOCH, &start);
+        check_stored(&unix.fetch(late).await);
+        // More than one reply tells of; none of them says that everything is gone.
+        let mut known = start.clone();
+        let mut told = Vec::new();
+        loop {
+            let ask = get("/v1/epoch").header(EPOCH, &known);
+            let answer = unix.fetch(ask).await;
+            if epoch(&answer) == known {
+                break;
+            }
+            assert_eq!(answer.header("x-reflex-purged-since"), known);
+            let purged = answer.header("x-reflex-purged");
+            let parts: Vec<_> = purged.split(", ").map(str::to_owned).collect();
+            assert!(parts.len() <= 64);
+            told.extend(parts);
+            known = epoch(&answer).to_owned();
+        }
+        for number in 0..MANY {
+            let digest = format!("digest={number:064x}");
+            assert!(told.contains(&digest), "{number}");
+        }
+        assert_eq!(told.len(), MANY as usize + 1);
+        // A lookup that tells of some is of no older epoch than it says.
+        let found = unix.fetch(get(&path(1)).header(EPOCH, &start)).await;
+        check_found(&found, b"new");
+        assert_ne!(epoch(&found), known);
+        assert_eq!(found.header("x-reflex-purged-since"), start);
+    }
+}

@@ -120,14 +120,72 @@ async fn a_purge_reaches_every_worker() {
     assert_eq!(purge.status, 204);
     envoy
         .until("both workers know of the purge", |metrics| {
-            // Envoy runs the filter in its main thread too.
-            count(metrics, "reflex_purges") >= f64::from(WORKERS + 1)
+            count(metrics, "reflex_purges") >= f64::from(WORKERS)
         })
         .await;
     for _ in 0..16 {
         assert_ne!(apart(&envoy, ask()).await.body, first.body);
     }
     assert_eq!(upstream.call_count(), 2);
+}
+
+/// The other worker served the older answer for five minutes.
+#[tokio::test]
+async fn a_refresh_reaches_every_worker() {
+    let upstream = Upstream::start().await;
+    let daemon = Plan::daemon().start().await;
+    let envoy = two_workers(&upstream, &daemon).await;
+    let ask = || Ask::chat("to be refreshed");
+    let first = apart(&envoy, ask()).await;
+    check_miss(&first);
+    stored(&daemon, 1).await;
+    // As with a purge: until both have it in their memory.
+    while hits(&envoy.metrics().await, "daemon") < 1.0 {
+        assert_eq!(apart(&envoy, ask()).await.body, first.body);
+    }
+    let refresh = ask().header("cache-control", "no-cache");
+    let second = apart(&envoy, refresh).await;
+    assert_ne!(second.body, first.body);
+    stored(&daemon, 2).await;
+    envoy
+        .until("both workers know of it", |metrics| {
+            count(metrics, "reflex_purges") >= f64::from(WORKERS)
+        })
+        .await;
+    for _ in 0..16 {
+        assert_eq!(apart(&envoy, ask()).await.body, second.body);
+    }
+    assert_eq!(upstream.call_count(), 2);
+}
+
+/// Without a daemon, too.
+#[tokio::test]
+async fn a_refresh_reaches_every_worker_without_a_daemon() {
+    let upstream = Upstream::start().await;
+    let plan = EnvoyPlan::new(&upstream.url()).workers(WORKERS);
+    let envoy = plan.start().await;
+    let ask = || Ask::chat("to be refreshed");
+    // Until both workers have asked for it.
+    let mut old = Vec::new();
+    while upstream.call_count() < WORKERS as usize {
+        old.push(apart(&envoy, ask()).await.body);
+    }
+    let refresh = ask().header("cache-control", "no-cache");
+    let refreshed = apart(&envoy, refresh).await;
+    envoy
+        .until("the other worker knows of it", |metrics| {
+            count(metrics, "reflex_purges") >= 1.0
+        })
+        .await;
+    for _ in 0..16 {
+        let answer = apart(&envoy, ask()).await;
+        assert!(!old.contains(&answer.body));
+        if answer.reflex() == "HIT_L1_EXACT" && upstream.call_count() == 3 {
+            assert_eq!(answer.body, refreshed.body);
+        }
+    }
+    // The worker that has refreshed it keeps it; the other one asks once.
+    assert!(upstream.call_count() <= 4);
 }
 
 /// BerriAI/litellm#4366: memory grew without bound. A hundred thousand distinct answers pass

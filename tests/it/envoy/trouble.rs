@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// Clients that ask on and on, half of it the same, and never get anything but an answer.
-struct Load {
+pub(super) struct Load {
     clients: JoinSet<()>,
     answered: Arc<AtomicUsize>,
     progress: Arc<Notify>,
@@ -21,7 +21,7 @@ struct Load {
 }
 
 impl Load {
-    fn start(envoy: &Envoy) -> Self {
+    pub(super) fn start(envoy: &Envoy) -> Self {
         let mut load = Self {
             clients: JoinSet::new(),
             answered: Arc::default(),
@@ -56,7 +56,7 @@ impl Load {
     }
 
     /// Waits until so many requests more have been answered.
-    async fn goes_on(&mut self, requests: usize) {
+    pub(super) async fn goes_on(&mut self, requests: usize) {
         let goal = self.answered.load(Ordering::Relaxed) + requests;
         let wait = async {
             while self.answered.load(Ordering::Relaxed) < goal {
@@ -69,7 +69,7 @@ impl Load {
         within("requests that are answered", wait).await;
     }
 
-    async fn end(mut self) {
+    pub(super) async fn end(mut self) {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.clients.join_next().await {
             ended.expect("a request failed");

@@ -28,6 +28,8 @@ fn what_the_head_says() {
     for grpc in ["application/grpc", "application/grpc+json"] {
         check(Bypass::Grpc, &ask().with("content-type", grpc));
     }
+    check(Bypass::Upgrade, &ask().with("upgrade", "websocket"));
+    check(Bypass::Expect, &ask().with("expect", "100-continue"));
     let with = |change: &dyn Fn(&mut Ask)| {
         let mut ask = ask();
         change(&mut ask);

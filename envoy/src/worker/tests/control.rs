@@ -29,7 +29,7 @@ fn no_cache_asks_the_provider_and_refreshes_what_is_there() {
     play.settle();
     let entry = play.daemon.entries.values().next().expect("an entry");
     assert_eq!(entry.body, json("new").into_bytes());
-    let next = play.asks(&Ask::chat("hello"));
+    let next = play.asked(&Ask::chat("hello"));
     play.hit(next, &json("new"));
     play.ends();
 }

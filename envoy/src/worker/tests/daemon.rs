@@ -45,6 +45,8 @@ enum What {
     All,
     Tenant(String),
     Entry(String),
+    /// Told as an entry, but nothing is refused for it.
+    Replaced(String),
 }
 
 impl What {
@@ -53,6 +55,7 @@ impl What {
             Self::All => true,
             Self::Tenant(tenant) => path.starts_with(&format!("/v1/entries/{tenant}/")),
             Self::Entry(entry) => path == entry,
+            Self::Replaced(_) => false,
         }
     }
 }
@@ -88,8 +91,8 @@ impl Daemon {
         let asked = summary(request);
         let fill = header(request, "x-reflex-fill-id");
         let path = request.path.trim_end_matches("/fill");
-        // Before anything else, as the daemon does.
-        let epoch = self.epoch();
+        // A lookup tells the one before it, as the daemon does.
+        let before = self.epoch();
         let mut reply = match (request.method, header(request, "x-reflex-wait")) {
             ("GET", _) if path == "/v1/epoch" => said("200", &[]),
             ("GET", Some(wait)) => {
@@ -137,6 +140,10 @@ impl Daemon {
             _ => panic!("{asked}"),
         };
         self.heard.push(asked);
+        let epoch = match request.method {
+            "GET" => before,
+            _ => self.epoch(),
+        };
         let known = header(request, "x-reflex-epoch");
         if let Some(known) = known.filter(|known| *known != epoch)
             && let Some(purged) = self.told_since(known)
@@ -157,6 +164,25 @@ impl Daemon {
     /// Nothing is cached any more.
     pub(super) fn purge(&mut self) {
         self.purge_what(What::All);
+    }
+
+    /// A purge of its entry has begun, or of all of its tenant's, and has come to none of them yet.
+    pub(super) fn begins_purge(&mut self, of_tenant: bool) {
+        let path = self.path();
+        let what = match of_tenant {
+            true => What::Tenant(path.split('/').nth(3).expect("a tenant").to_owned()),
+            false => What::Entry(path),
+        };
+        self.purges += 1;
+        self.purged.push((self.purges, what));
+    }
+
+    /// Another edge has asked the provider anew for the entry that was asked for last.
+    pub(super) fn replaced_elsewhere(&mut self, body: &str, now_ms: u64) {
+        let path = self.path();
+        self.filled_elsewhere(Some(body), now_ms);
+        self.purges += 1;
+        self.purged.push((self.purges, What::Replaced(path)));
     }
 
     /// The entry that was asked for last is removed, whether it is there or not; or all of its
@@ -198,7 +224,9 @@ impl Daemon {
         let one = |what: &&What| match what {
             What::All => None,
             What::Tenant(tenant) => Some(format!("tenant={tenant}")),
-            What::Entry(path) => Some(format!("digest={}", path.rsplit('/').next()?)),
+            What::Entry(path) | What::Replaced(path) => {
+                Some(format!("digest={}", path.rsplit('/').next()?))
+            }
         };
         let told: Option<Vec<_>> = since.iter().map(one).collect();
         Some(told?.join(", "))
@@ -265,7 +293,12 @@ impl Daemon {
             stored_at_ms: now_ms - age * 1000,
             expires_at_ms: ttl_seconds.map_or(u64::MAX, |ttl| now_ms + ttl * 1000),
         };
-        self.entries.insert(path.into(), entry);
+        let before = self.entries.insert(path.into(), entry);
+        if before.is_some_and(|entry| now_ms < entry.expires_at_ms) {
+            self.purges += 1;
+            let replaced = What::Replaced(path.to_owned());
+            self.purged.push((self.purges, replaced));
+        }
     }
 
     fn look_up(&self, path: &str, now_ms: u64, hit: Option<&str>, miss: Option<&str>) -> Said {

@@ -26,8 +26,7 @@ fn a_daemon_that_fails_costs_a_miss() {
 #[test]
 fn a_daemon_that_fails_is_left_alone_and_found_again() {
     let mut play = Play::with(r#""epoch_poll_ms": 86400000"#);
-    play.tick();
-    play.settle();
+    play.starts();
     play.daemon.mood = Mood::Unknown;
     for number in 0..5 {
         let id = play.asks(&Ask::chat(&format!("failing {number}")));

@@ -306,3 +306,89 @@ fn the_lead_goes_from_one_to_the_next() {
     assert_eq!(fills.count(), 2, "one lookup, one insert");
     play.ends();
 }
+
+/// The provider broke off each answer after a second. Those who waited asked one after the other, and
+/// the last one had its answer when its client had long given up.
+#[test]
+fn when_the_provider_breaks_off_all_who_wait_ask_at_once() {
+    for part in ["", "{"] {
+        let mut play = Play::new();
+        let [leader, first, second] = flight(&mut play);
+        play.head(leader, 200, "application/json");
+        play.chunk(leader, part, false);
+        play.on(leader, Event::Broken);
+        play.leaves(leader);
+        play.provider(first);
+        play.provider(second);
+        play.settle();
+        assert!(play.daemon.fills.is_empty());
+        assert_eq!(play.rejected(Rejected::Cut), 1);
+        play.ends();
+    }
+}
+
+#[test]
+fn what_breaks_off_after_its_end_is_whole() {
+    let mut play = Play::new();
+    let ask = Ask::chat("hello").streamed();
+    let leader = play.asked(&ask);
+    let follower = play.asked(&ask);
+    play.head(leader, 200, "text/event-stream");
+    for part in sse("hi") {
+        play.chunk(leader, &part, false);
+    }
+    play.on(leader, Event::Broken);
+    play.leaves(leader);
+    play.collapsed(follower, &sse("hi").concat());
+    play.settle();
+    assert_eq!(play.daemon.entries.len(), 1);
+    play.ends();
+}
+
+/// A leader's client that read slowly held the others for five seconds.
+#[test]
+fn a_leader_that_stalls_is_replaced_by_the_first_who_waits() {
+    let mut play = Play::new();
+    let [leader, first, second] = flight(&mut play);
+    let fill = play.daemon.fills.clone();
+    let long = json(&"x".repeat(64 << 10));
+    let (most, rest) = long.split_at(40 << 10);
+    play.head(leader, 200, "application/json");
+    play.chunk(leader, most, false);
+    play.passes(900);
+    play.held(first);
+    play.passes(100);
+    play.provider(first);
+    play.held(second);
+    play.settle();
+    assert_eq!(play.daemon.fills, fill, "the fill goes on");
+    // Who comes now waits for the new one.
+    let late = play.asked(&Ask::chat("hello"));
+    play.held(late);
+    play.answers(first, &json("hi"));
+    play.collapsed(second, &json("hi"));
+    play.collapsed(late, &json("hi"));
+    // The slow one comes to its end, too, and is stored.
+    play.chunk(leader, rest, true);
+    play.settle();
+    assert_eq!(play.counted("inserts"), 2);
+    let next = play.asked(&Ask::chat("hello"));
+    play.hit(next, &long);
+    play.ends();
+}
+
+#[test]
+fn a_model_that_pauses_is_waited_for() {
+    let mut play = Play::new();
+    let [leader, first, second] = flight(&mut play);
+    play.passes(2_000);
+    play.head(leader, 200, "application/json");
+    play.passes(1_000);
+    play.chunk(leader, "{", false);
+    play.passes(1_800);
+    play.held(first);
+    play.held(second);
+    play.passes(300);
+    play.provider(first);
+    play.ends();
+}

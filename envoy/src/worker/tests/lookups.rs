@@ -137,7 +137,7 @@ fn without_waiting_nobody_follows_and_nobody_leads() {
     play.answers(first, &json("hi"));
     play.answers(second, &json("ho"));
     play.settle();
-    let third = play.asks(&Ask::chat("hello"));
+    let third = play.asked(&Ask::chat("hello"));
     play.hit(third, &json("ho"));
     play.ends();
 }
@@ -169,5 +169,37 @@ fn an_answer_is_served_until_its_time_is_over() {
     play.passes(50);
     let third = play.asks(&Ask::chat("hello"));
     play.provider(third);
+    play.ends();
+}
+
+/// A hundred clients that did not read a hit of 10 MiB took a gigabyte of Envoy's memory.
+#[test]
+fn long_hits_that_are_not_read_go_to_the_provider_past_their_bound() {
+    let mut play = Play::with(r#""hot_entry_bytes_max": 16777216"#);
+    let long = json(&"x".repeat(10 << 20));
+    let id = play.asked(&Ask::chat("hello"));
+    play.answers(id, &long);
+    play.settle();
+    let all = [(); 20].map(|()| play.asked(&Ask::chat("hello")));
+    let hits = all
+        .iter()
+        .filter(|id| matches!(play.seen(**id), Saw::Ours(..)))
+        .count();
+    assert_eq!(hits, crate::unread::UNREAD_BYTES_MAX / long.len());
+    for id in &all[hits..] {
+        play.provider(*id);
+    }
+    assert_eq!(play.bypassed(Bypass::Memory), 20 - hits as u64);
+    // It is told nothing but that there is nothing for it.
+    let cached = play.asked(&Ask::chat("hello").with("cache-control", "only-if-cached"));
+    play.absent(cached);
+    // What is short is read at once.
+    let other = play.asked(&Ask::chat("short"));
+    play.answers(other, &json("hi"));
+    let short = play.asked(&Ask::chat("short"));
+    play.hit(short, &json("hi"));
+    play.passes(11_000);
+    let later = play.asked(&Ask::chat("hello"));
+    play.hit(later, &long);
     play.ends();
 }

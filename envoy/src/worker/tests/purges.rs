@@ -4,6 +4,7 @@
 //! with its next poll.
 
 use super::*;
+use crate::refreshed::Gone;
 
 /// Time for a poll, and for its reply.
 const POLL_MS: u64 = 2 * TICK_MS;
@@ -24,8 +25,7 @@ fn knows(play: &mut Play) {
 /// A play whose worker knows the epoch.
 fn begun() -> Play {
     let mut play = Play::with(r#""epoch_poll_ms": 50"#);
-    play.tick();
-    play.settle();
+    play.starts();
     knows(&mut play);
     play
 }
@@ -257,16 +257,87 @@ fn a_leader_that_hears_of_a_purge_before_it_asks_the_provider_may_be_followed() 
 
 #[test]
 fn the_first_answer_that_brings_a_new_epoch_does_not_become_hot() {
+    for (of_tenant, is_old) in [(false, false), (true, false), (true, true)] {
+        let mut play = begun();
+        let probe = play.asked(&Ask::chat("hello"));
+        play.leaves(probe);
+        play.settle();
+        play.daemon.is_old = is_old;
+        play.daemon.filled_elsewhere(Some("{}"), play.now_ms);
+        // A purge has begun, and has not come to this entry yet.
+        play.daemon.begins_purge(of_tenant);
+        let id = play.asked(&Ask::chat("hello"));
+        play.hit(id, "{}");
+        assert_eq!(play.worker.shared().hot.bytes(), 0);
+        play.ends();
+    }
+}
+
+/// With each replacement the epoch changes, so under many refreshes hardly any answer of the daemon
+/// became hot.
+#[test]
+fn an_answer_that_brings_word_of_others_becomes_hot() {
     let mut play = begun();
+    let other = play.asked(&Ask::chat("other"));
+    play.answers(other, &json("old"));
+    play.settle();
+    play.daemon.replaced_elsewhere("{}", play.now_ms);
     let probe = play.asked(&Ask::chat("hello"));
     play.leaves(probe);
     play.settle();
     play.daemon.filled_elsewhere(Some("{}"), play.now_ms);
-    // A purge has begun, and has not come to this entry yet.
-    play.daemon.purges += 1;
+    let gone = play.asked(&Ask::chat("other"));
+    play.hit(gone, "{}");
+    play.daemon.replaced_elsewhere("[]", play.now_ms);
     let id = play.asked(&Ask::chat("hello"));
     play.hit(id, "{}");
-    assert_eq!(play.worker.shared().hot.bytes(), 0);
+    let calls = play.daemon.calls;
+    let hot = play.asks(&Ask::chat("hello"));
+    play.hit(hot, "{}");
+    assert_eq!(play.daemon.calls, calls);
+    play.ends();
+}
+
+/// Another worker's refresh was not heard of: for five minutes this one served the older answer.
+#[test]
+fn an_answer_that_was_replaced_at_the_daemon_is_not_hot_any_more() {
+    let mut play = begun();
+    let [ask, other] = [Ask::chat("hello"), Ask::chat("other")];
+    for (ask, text) in [(&other, "other"), (&ask, "old")] {
+        let id = play.asked(ask);
+        play.answers(id, &json(text));
+    }
+    play.settle();
+    play.daemon.replaced_elsewhere("{}", play.now_ms);
+    play.passes(POLL_MS);
+    let id = play.asked(&ask);
+    play.hit(id, "{}");
+    // Nothing else is lost, and what is under way may be stored.
+    let calls = play.daemon.calls;
+    let kept = play.asks(&other);
+    play.hit(kept, &json("other"));
+    assert_eq!(play.daemon.calls, calls);
+    play.ends();
+}
+
+/// One worker's own refresh: what it has stored is what it serves.
+#[test]
+fn a_refresh_is_served_to_all_who_ask_after_it() {
+    let mut play = begun();
+    let ask = Ask::chat("hello");
+    for text in ["old", "new", "newer"] {
+        let id = play.asked(&ask.clone().with("cache-control", "no-cache"));
+        play.answers(id, &json(text));
+        play.settle();
+        for _ in 0..2 {
+            let next = play.asked(&ask);
+            play.hit(next, &json(text));
+        }
+        play.passes(POLL_MS);
+        let next = play.asked(&ask);
+        play.hit(next, &json(text));
+    }
+    assert_eq!(play.counted("inserts"), 3);
     play.ends();
 }
 
@@ -375,4 +446,38 @@ fn what_was_begun_before_more_purges_than_are_remembered_is_not_kept() {
     let next = play.asked(&Ask::chat("hello"));
     play.provider(next);
     play.ends();
+}
+
+/// Without a daemon, the other workers heard of a refresh when their copies left by themselves.
+#[test]
+fn without_a_daemon_the_workers_tell_each_other_of_a_refresh() {
+    let [mut one, mut other] = [(); 2].map(|()| Play::with(r#""daemon_cluster": """#));
+    let [ask, kept] = [Ask::chat("hello"), Ask::chat("kept")];
+    for play in [&mut one, &mut other] {
+        for ask in [&ask, &kept] {
+            let id = play.asks(ask);
+            play.answers(id, &json("old"));
+        }
+        assert!(play.refreshed.is_empty());
+    }
+    let under_way = other.asks(&ask.clone().with("cache-control", "no-cache"));
+    let refresh = one.asks(&ask.clone().with("cache-control", "no-cache"));
+    one.answers(refresh, &json("new"));
+    assert_eq!(one.refreshed.len(), 1);
+    let gone = Gone::These(std::mem::take(&mut one.refreshed));
+    other.worker.shared().let_go(&gone);
+    // What was asked for before it is not kept instead.
+    other.answers(under_way, &json("late"));
+    assert!(other.refreshed.is_empty());
+    let next = other.asks(&ask);
+    other.provider(next);
+    for (play, ask, text) in [(&mut other, &kept, "old"), (&mut one, &ask, "new")] {
+        let hit = play.asks(ask);
+        play.hit(hit, &json(text));
+    }
+    other.worker.shared().let_go(&Gone::All);
+    let next = other.asks(&kept);
+    other.provider(next);
+    one.ends();
+    other.ends();
 }

@@ -293,6 +293,9 @@ impl Game {
             1 if accident == 0 && self.play.worker.records(id) => {
                 self.play.on(id, Event::Unread);
             }
+            1 if accident == 2 && self.play.worker.records(id) => {
+                self.play.on(id, Event::Broken);
+            }
             1 if accident == 1 => self.play.chunk(id, &first, true),
             1 => self.play.chunk(id, &first, false),
             2 => self.play.chunk(id, &second, false),
@@ -337,10 +340,27 @@ impl Game {
         self.epochs.insert(self.play.daemon.epoch(), self.purges);
     }
 
+    /// How many purges there had been at an epoch. Replacements make others than those that are noted.
+    fn purges_at(&self, epoch: &str) -> u64 {
+        let parts = |epoch: &str| {
+            let (starts, count) = epoch.split_once('.').expect("two parts");
+            let number = |text: &str| text.parse::<u64>().expect("a number");
+            (number(starts), number(count))
+        };
+        let (starts, count) = parts(epoch);
+        let noted = self
+            .epochs
+            .iter()
+            .map(|(epoch, purges)| (parts(epoch), *purges));
+        let earlier = noted.filter(|((of, at), _)| *of == starts && *at <= count);
+        earlier.max().expect("the start is noted").1
+    }
+
     /// Everyone has what they may have.
     fn check(&mut self) {
-        if let Some(epoch) = self.play.worker.shared().epoch() {
-            let heard = self.epochs[&**epoch];
+        let epoch = self.play.worker.shared().epoch().map(ToString::to_string);
+        if let Some(epoch) = epoch {
+            let heard = self.purges_at(&epoch);
             assert!(heard >= self.heard, "what is known of purges is forgotten");
             self.heard = heard;
         }

@@ -127,7 +127,7 @@ fn a_purge_of_everything_is_not_forgotten_until_the_disk_comes() {
     assert_eq!(found(&props.open()), 0);
 }
 
-/// More than is remembered: then it is better to have nothing than what was superseded.
+/// Past the bound of remembered keys, the disk is given up: a superseded entry must not come back.
 #[test]
 fn however_much_the_disk_misses_nothing_comes_back() {
     let (props, cache) = absent(100);
@@ -188,7 +188,7 @@ fn a_quota_without_room_for_an_entry_means_memory() {
     assert!(!cache.shared.is_disk_awaited() && !props.data_dir().exists());
 }
 
-/// What an operator has to put right is no reason to go on without.
+/// An error that an operator has to fix refuses the folder: the cache does not go on without it.
 #[test]
 fn a_folder_of_somebody_elses_is_an_error() {
     let props = Props::new();

@@ -1,4 +1,4 @@
-//! What a cache does whose disk is well: over restarts, and in memory.
+//! A cache with a healthy disk, over restarts, and one in memory.
 
 use super::*;
 
@@ -37,7 +37,7 @@ fn an_entry_is_found_as_it_was_stored_until_it_expires() {
         assert_eq!(for_ever.expires_at_ms(), None);
         assert_eq!(for_ever.ttl_seconds(u64::MAX - 1), None);
         assert!(cache.contains(&key(2), u64::MAX - 1));
-        // A clock that was set back is no trouble.
+        // A clock that was set back does no harm.
         assert_eq!(for_ever.age_seconds(NOW - 1), 0);
     }
 }
@@ -123,7 +123,7 @@ fn reopening_keeps_entries_the_newest_wins_and_the_removed_stay_removed() {
         for (number, expected) in expected.iter().enumerate() {
             assert_eq!(version(&cache, number as u64), *expected, "key {number}");
         }
-        // The sequence goes on, so that what is written now wins over what was before.
+        // The sequence goes on, so that new records supersede older ones.
         let stats = cache.stats();
         assert_eq!((stats.corrupt, stats.segments), (0, 1));
         assert_eq!(stats.entries, 5);
@@ -151,7 +151,7 @@ fn a_cache_in_memory_stays_within_its_bytes() {
     assert!(!props.data_dir().exists());
 }
 
-/// `contains` went through `lookup`, and so kept entries that nobody asked for.
+/// `contains` went through `lookup`, and so kept entries without real uses.
 #[test]
 fn contains_is_no_use_of_an_entry() {
     let props = Props::new();
@@ -198,8 +198,8 @@ fn a_cache_in_memory_stays_within_its_bytes_at_each_moment() {
     assert!(cache.shared.memory.record_bytes() <= props.options.memory_bytes_max);
 }
 
-/// An entry that was stored while the clock was ahead had an age of 0 and lived for longer than any
-/// rule says, by as much as the clock was set back.
+/// An entry stored while the clock was ahead had an age of 0. It outlived its rule by as much as
+/// the clock was set back.
 #[test]
 fn an_entry_from_the_future_is_no_answer() {
     let props = Props::new();
@@ -210,7 +210,7 @@ fn an_entry_from_the_future_is_no_answer() {
             let found = |now_ms| cache.lookup(&key(number), now_ms);
             assert!(matches!(found(NOW), Lookup::Hit(_)));
             assert!(matches!(found(NOW + 999), Lookup::Hit(_)));
-            // Nor one that has expired, whose time could be told.
+            // An entry from the future is a miss.
             assert!(matches!(found(NOW - 1), Lookup::Miss));
             assert!(matches!(found(0), Lookup::Miss));
             assert!(!cache.contains(&key(number), NOW - 1));

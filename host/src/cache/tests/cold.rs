@@ -1,4 +1,4 @@
-//! Whoever must not wait for the disk does not, and still gets what an earlier process has stored.
+//! Lookups that must not wait for the disk do not, and still find entries of an earlier process.
 
 use super::*;
 use std::future::Future;
@@ -6,12 +6,12 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use tokio::runtime::{Builder, Runtime};
 
-/// One thread: whatever blocks it holds up everybody.
+/// One thread: a call that blocks it holds up all tasks.
 fn runtime() -> Runtime {
     Builder::new_current_thread().build().unwrap()
 }
 
-/// What comes for sure is waited for, also on a busy machine.
+/// Upper bound of waits for certain events, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A cache that has read none of its entries yet.
@@ -116,7 +116,7 @@ fn of_many_that_wait_at_once_all_are_answered_or_told_at_once() {
     assert_eq!((answered, given_up), (readers::WAITING_MAX, MORE));
 }
 
-/// What reads keeps no cache open that nobody uses any more.
+/// The readers do not keep an unused cache open.
 #[test]
 fn a_folder_is_free_when_its_last_cold_lookup_is_answered() {
     let props = Props::new();
@@ -149,8 +149,8 @@ fn a_damaged_entry_and_an_expired_one_are_what_they_are_to_everybody() {
     assert_eq!(cache.stats().corrupt, 1);
 }
 
-/// A read from disk held the index' guard: as long as it hung, no place that had left the index was
-/// given back.
+/// A read from disk held the index's guard: as long as it hung, no place that had left the index
+/// was freed.
 #[test]
 fn a_read_that_hangs_keeps_no_memory_of_others_alive() {
     const VERSIONS: u64 = 20_000;
@@ -173,7 +173,7 @@ fn a_read_that_hangs_keeps_no_memory_of_others_alive() {
         assert_eq!(reading.join().unwrap(), Some(0));
         assert!(places < VERSIONS as usize / 10, "{places} places");
     });
-    // What was read once is known to be what was written.
+    // A record that was read once is verified.
     let again = cache.lookup_now(&key(1), NOW);
     assert!(matches!(again, Some(Lookup::Hit(_))));
 }

@@ -1,5 +1,5 @@
-//! The contents that are written beside sealed segments: believed when they are whole and of
-//! this very segment, made anew otherwise.
+//! The contents beside sealed segments: used when they are whole and of this very segment, made
+//! anew otherwise.
 
 use super::*;
 
@@ -103,8 +103,8 @@ fn torn_altered_stale_and_foreign_contents_are_made_anew_and_never_believed() {
     }
 }
 
-/// A segment that is written to again behind what its contents say would lose what is there,
-/// removals included, at the start after the next.
+/// If a segment were written to again behind its contents, the records there, removals included,
+/// would be lost at the start after the next.
 #[test]
 fn a_segment_with_contents_is_not_written_to_any_more() {
     let props = Props::new();
@@ -119,7 +119,7 @@ fn a_segment_with_contents_is_not_written_to_any_more() {
     put(&cache, 1, 7, 10);
     cache.remove(&key(2));
     assert_eq!(fs::read(&segments[0]).unwrap(), before);
-    // Those of segments that are gone are of no use.
+    // Contents of removed segments are useless.
     assert_eq!(files(&props, "idx").len(), 1);
     drop(cache);
     let cache = props.open();

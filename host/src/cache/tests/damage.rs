@@ -175,7 +175,7 @@ fn whoever_must_not_wait_is_told_what_may_have_to_be_fetched() {
     let cache = props.open();
     put(&cache, 1, 0, 1000);
     let is_hit = |found| matches!(found, Some(Lookup::Hit(_)));
-    // What this process has written need not be fetched, nor what is in memory or nowhere.
+    // Entries of this process need no read from disk, nor do entries in memory and misses.
     assert!(is_hit(cache.lookup_now(&key(1), NOW)));
     assert!(matches!(cache.lookup_now(&key(2), NOW), Some(Lookup::Miss)));
     drop(cache);
@@ -217,9 +217,9 @@ fn version_for_any(cache: &Cache, number: u64) -> Option<u64> {
     version.parse().ok()
 }
 
-/// What a block hides that cannot be read when the cache is opened, at the end of the log or in the
-/// middle, came back when the block could be read again: it had the higher sequences, no purge
-/// covered it, and nobody had buried it.
+/// Records in a block that could not be read when the cache was opened, at the end of the log or in
+/// the middle, came back when the block could be read again. They had the higher sequences, no
+/// purge covered them, and no tombstone had been written for them.
 #[test]
 fn what_a_read_error_hides_does_not_come_back_when_it_was_done_away_with_meanwhile() {
     const MINE: [u8; 32] = [1; 32];
@@ -275,8 +275,8 @@ fn what_a_read_error_hides_does_not_come_back_when_it_was_done_away_with_meanwhi
     }
 }
 
-/// How far the sequence has come was known from what could be read alone. When that was hidden in
-/// turn, new records had lower sequences than those.
+/// Only readable records gave the highest sequence. When these were hidden in turn, new records had
+/// lower sequences than they.
 #[test]
 fn one_read_error_after_another_lets_nothing_older_win() {
     let props = Props::new();
@@ -286,7 +286,7 @@ fn one_read_error_after_another_lets_nothing_older_win() {
         put(&cache, number, 0, 1000);
     }
     drop(cache);
-    // The end of the first segment; then, one after the other, what was written since.
+    // The end of the first segment; then, one after the other, the records written since.
     let last = RECORDS - 1;
     for (version_now, bad_block) in [(1, block_of(last)), (2, 1), (3, 1), (4, 1)] {
         props.faults.bad_block.store(bad_block, Relaxed);
@@ -304,13 +304,13 @@ fn one_read_error_after_another_lets_nothing_older_win() {
     assert_eq!(version(&props.open(), last), None);
 }
 
-/// A segment that is half dead goes before older ones, and leaves tombstones for what it supersedes
-/// there: none for what could not be read of it.
+/// A segment that is half dead is reclaimed before older ones, and leaves tombstones for the
+/// records that it supersedes there, but not for its own unreadable ones.
 #[test]
 fn a_segment_that_cannot_be_read_does_not_go_before_an_older_one() {
     let props = Props::new();
     let cache = props.open();
-    // The first segment, in which nothing dies but what the second one supersedes.
+    // The first segment, in which only records die that the second one supersedes.
     for number in 0..31 {
         put(&cache, number, 0, 4000);
     }

@@ -1,9 +1,9 @@
-//! When what was stored is made durable, by itself.
+//! When entries become durable without a call of `sync`.
 
 use super::*;
 use std::sync::mpsc::{Receiver, channel};
 
-/// A cache that flushes by itself, and what tells of each file synced from now on.
+/// A cache with a flusher, and a receiver of a message for each file synced from now on.
 fn open(props: &Props) -> (Cache, Receiver<()>) {
     let mut cache = props.open();
     cache.start_flusher().unwrap();
@@ -94,7 +94,7 @@ fn every_insert_and_removal_is_durable_when_it_returns() {
     assert!(cache.stats().healthy && is_clean(&cache));
 }
 
-/// Those who wait for the medium at the same time wait once.
+/// Concurrent inserts wait for one sync.
 #[test]
 fn inserts_that_come_together_are_synced_together() {
     let mut props = Props::new();
@@ -104,7 +104,7 @@ fn inserts_that_come_together_are_synced_together() {
     let before = props.faults.syncs.load(Relaxed);
     const THREADS: u64 = 8;
     const EACH: u64 = 50;
-    // Nobody gets to sync before all have written once.
+    // No thread can sync before all have written once.
     let first = lock(&cache.shared.syncing);
     thread::scope(|scope| {
         for id in 0..THREADS {
@@ -125,7 +125,7 @@ fn inserts_that_come_together_are_synced_together() {
     assert!(is_clean(&cache));
 }
 
-/// The flusher was told that its sync failed, and whoever synced next was told that all is well.
+/// The flusher got the failure of its sync, and the next sync succeeded.
 #[test]
 fn a_flush_that_failed_is_told_to_the_next_who_syncs() {
     let mut props = Props::new();

@@ -18,7 +18,7 @@ fn rss() -> u64 {
     kilobytes.parse::<u64>().unwrap() << 10
 }
 
-/// What this process has used of all processors: what the clock says depends on who else is there.
+/// The CPU time of this process: wall-clock time depends on other processes.
 fn cpu() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
     let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
@@ -51,7 +51,7 @@ fn new<'a>(key: &'a CacheKey, payload: &'a [u8]) -> NewEntry<'a> {
     }
 }
 
-/// Those who wait for the medium wait for it together.
+/// Concurrent inserts wait for the medium together.
 #[test]
 #[ignore = "measures; for an idle machine"]
 fn figures_of_group_commit() {

@@ -1,5 +1,5 @@
-//! Real files that are not as they were left, and file systems that are not as one would wish.
-//! Each byte of a small store, also with `REFLEX_EVERY_BYTE=1` those of its free space.
+//! Real files that were changed, and file systems in trouble. Each byte of a small store, and with
+//! `REFLEX_EVERY_BYTE=1` each byte of its free space.
 
 use super::*;
 use crate::store::StoreOptions;
@@ -11,18 +11,17 @@ use std::process::{Command, Stdio};
 /// A second tenant, all of whose entries are purged.
 const PURGED: [u8; 32] = [8; 32];
 
-/// Further than this from anything written there is free space, all of whose bytes are alike.
+/// Bytes further than this from anything written are free space, where all bytes are alike.
 const NEAR: usize = 16;
 
-/// So many bytes of free space share one that is tried.
+/// Of this many bytes of free space, one is tried.
 const FREE_STEP: usize = 97;
 
-/// A store of three short segments, of which two are sealed, and all other files that there
-/// are.
+/// A store of three short segments, of which two are sealed, and with all other kinds of files.
 struct Small {
     dir: TempDir,
     files: Vec<(PathBuf, Vec<u8>)>,
-    /// For each key, the versions that it ever had; the last one is what is to be found.
+    /// For each key, the versions that it ever had; a lookup should find the last one.
     versions: Vec<Vec<Option<u64>>>,
 }
 
@@ -51,7 +50,7 @@ fn try_open(dir: &Path) -> Result<Cache, OpenError> {
 
 impl Small {
     fn new() -> Self {
-        // In memory where there is such a place: each try opens and syncs everything.
+        // In memory if possible: each try opens and syncs everything.
         let memory = Path::new("/dev/shm");
         let dir = match memory.is_dir() {
             true => tempfile::tempdir_in(memory),
@@ -123,11 +122,11 @@ impl Small {
         }
     }
 
-    /// With one file changed: no panic, and nothing is served that is not right. `may_be_older`:
-    /// the newest may be gone without a trace.
+    /// With one file changed: no panic, and no wrong answer. `may_be_older`: the newest version may
+    /// be gone without a trace.
     fn check(&self, what: &str, path: &Path, changed: &[u8], may_be_older: bool) {
         fs::write(path, changed).unwrap();
-        // Whoever is refused has lost nothing; the files are as they were.
+        // A refused folder has lost nothing: the files are as they were.
         if let Ok(cache) = try_open(self.dir.path()) {
             for (number, versions) in self.versions.iter().enumerate() {
                 let found = version(&cache, number as u64);
@@ -214,8 +213,8 @@ fn every_file_of_a_small_store_missing_or_empty() {
     }
 }
 
-/// What was mapped and read is a signal then, which nobody can help who maps files. What was
-/// not read yet is read otherwise the first time.
+/// Reading a mapped record again is a signal then, as in every program that maps files. The first
+/// read of a record does not use the mapping.
 #[test]
 fn a_segment_cut_short_underneath_before_the_first_read_is_a_miss() {
     let props = Props::new();
@@ -300,8 +299,8 @@ fn a_read_only_file_system_is_refused_in_words_and_is_as_it_was_when_it_is_writa
     assert_eq!(version(&try_open(dir.path()).unwrap(), 1), Some(0));
 }
 
-/// The power goes: of a file system in a file, the file as it is at some moment is what a disk
-/// would hold then. Mounted elsewhere, it is what comes back.
+/// Loss of power: the file of a file system, copied at some moment, is the disk at that moment.
+/// Mounted elsewhere, it is the disk after the power is back.
 #[test]
 fn what_was_durable_on_a_real_file_system_is_there_after_the_power_was_lost() {
     const ROUNDS: u64 = 6;
@@ -362,7 +361,7 @@ fn what_was_durable_on_a_real_file_system_is_there_after_the_power_was_lost() {
             let recovered = try_open(&path("after")).unwrap();
             for (number, possible) in possible.iter().enumerate() {
                 let found = version(&recovered, number as u64);
-                // A removal that is lost is one of those; one that tore what was there is none.
+                // A lost removal is one of these; a removal that tore the entry gives none.
                 let is_right = possible.contains(&found) || possible.len() > 1 && found.is_none();
                 assert!(
                     is_right,

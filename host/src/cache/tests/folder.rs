@@ -1,4 +1,4 @@
-//! Which data folders are opened, and what is done to those that are not.
+//! Which data folders are opened, and that refused ones stay as they are.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Who stays when there is no room for all. `cargo xtask bench compare eviction` has the whole
+//! Which entries stay when not all have room. `cargo xtask bench compare eviction` has the whole
 //! table; this is the relation that must hold.
 
 use super::*;
@@ -14,8 +14,8 @@ const ENTRIES: usize = 1024;
 /// In percent of the requests.
 const AT_MOST_WORSE: usize = 2;
 
-/// Requests of which the n-th most popular key has 1/n of the share of the first, and every so
-/// often many in a row that nobody asks for again.
+/// Requests of which the n-th most popular key has 1/n of the share of the first, with runs now and
+/// then of many keys that are never asked for again.
 fn requests() -> Vec<u64> {
     let mut sum = 0.0;
     let up_to = |rank: u64| {

@@ -1,8 +1,8 @@
 //! Random operations on a disk that fails and loses power, against a model that knows what may
 //! be found afterwards.
 //!
-//! What a seed does can be had again: `REFLEX_SIM_SEED=17 cargo test … power`. How many are
-//! tried is `REFLEX_SIM_SEEDS`, from `REFLEX_SIM_FIRST` on.
+//! To repeat a seed: `REFLEX_SIM_SEED=17 cargo test … power`. `REFLEX_SIM_SEEDS` is the number of
+//! seeds, from `REFLEX_SIM_FIRST` on.
 
 use super::*;
 use crate::store::StoreOptions;
@@ -15,21 +15,21 @@ const KEYS: u64 = 8;
 const SEGMENT_BYTES: u64 = 16 << 10;
 const TENANTS: u64 = 2;
 
-/// What is known of a key.
+/// The model's state of a key.
 #[derive(Clone, Debug)]
 struct Known {
-    /// What a lookup finds now; `None` is a miss.
+    /// The version that a lookup finds now; `None` is a miss.
     now: Option<u64>,
-    /// What may be found after the power was lost, of which the first was durable once.
+    /// The versions that may be found after a loss of power; the first was durable once.
     possible: Vec<Option<u64>>,
-    /// What was written before a sync that failed. It stays as uncertain as it is: later syncs
-    /// do not speak of it.
+    /// Versions written before a sync that failed. They stay uncertain: later syncs do not cover
+    /// them.
     in_limbo: Vec<Option<u64>>,
     /// All that was ever stored since the last purge. Where a header cannot be read, an older
     /// answer may be found.
     ever: Vec<u64>,
-    /// Something could not be read, and nothing was done to the key since: what is on disk may be
-    /// any of these, and a sync does not speak of it.
+    /// A block could not be read, and the key was not changed since: the disk may have any of these
+    /// versions, and a sync does not cover it.
     is_hidden: bool,
 }
 
@@ -51,7 +51,7 @@ impl Known {
         self.is_hidden = false;
     }
 
-    /// Whatever is found from now on, until something is done to the key, is one of these.
+    /// Lookups from now on, until the key is changed, find one of these.
     fn hides(&mut self, found: Option<u64>) {
         self.now = found;
         self.possible.extend(self.ever.iter().copied().map(Some));
@@ -114,7 +114,7 @@ impl Run {
                 reads_fail: 1 + self.random.below(40),
                 ..Rates::default()
             }),
-            // What is not sealed is at stake more often than one file in so many.
+            // Unsealed bytes are at stake more often than one file among many.
             _ => {
                 for _ in 0..=self.random.below(12) {
                     self.disk.spoil(Path::new("data/segments"));
@@ -149,7 +149,7 @@ impl Run {
         }
     }
 
-    /// While the process lives, every key is what it was made to be.
+    /// While the process lives, every key has its expected version.
     fn check(&mut self, cache: &Cache) {
         for number in 0..KEYS {
             let found = self.find(cache, number);
@@ -192,13 +192,13 @@ impl Run {
             .unwrap();
         let known = &mut self.known[number as usize];
         if !Self::is_on_disk(cache, number) {
-            // In memory: what is on disk is removed, sooner or later.
+            // In memory: the version on disk is removed, sooner or later.
             known.possible.push(None);
         }
         known.becomes(Some(version));
     }
 
-    /// Everything is as certain as a sync makes it.
+    /// Notes a successful sync in the model.
     fn sync(&mut self, cache: &Cache) {
         let is_ok = cache.sync().is_ok();
         for (number, known) in (0..).zip(&mut self.known) {
@@ -285,9 +285,9 @@ impl Run {
                 }
                 false => {
                     known.is_hidden = false;
-                    // What is found is older than what a failed sync has left uncertain, and
-                    // of that the power may yet bring to light enough to cover it: a header
-                    // without its body. No later sync speaks of either.
+                    // The version found is older than one that a failed sync has left uncertain.
+                    // A loss of power may yet reveal enough of the newer one to cover it: a header
+                    // without its body. No later sync covers either.
                     if found != known.now && !known.in_limbo.is_empty() {
                         known.in_limbo.push(found);
                     }
@@ -319,7 +319,7 @@ impl Run {
             self.reopened(&cache, false, was_unreadable);
             return cache;
         }
-        // A start that came to nothing may have given up what it could not read.
+        // A start that failed may have given up records that it could not read.
         let mut was_unreadable = false;
         loop {
             self.disk.restore_power();
@@ -375,8 +375,8 @@ fn whatever_the_disk_does_nothing_wrong_is_served_and_nothing_durable_lost() {
     run_all(seeds);
 }
 
-/// Each of these has once found a mistake, of the store or of the model here. Some of them only
-/// now and then: the order in which a hash map gives its keys is not of the seed.
+/// Each of these has once found a mistake, of the store or of the model here. Some of them only now
+/// and then: a seed does not fix the order in which a hash map gives its keys.
 #[test]
 fn seeds_that_once_found_something_find_nothing_any_more() {
     for seed in [72_997, 283_216, 790_824] {

@@ -15,7 +15,7 @@ const DIR: &str = "REFLEX_TEST_DIR";
 const KILLS: u64 = 20;
 const KEYS: u64 = 50;
 
-/// As many megabytes as a writer needs that nothing has to make room.
+/// Large enough that nothing has to make room.
 const DISK_BYTES: u64 = 512 << 20;
 
 fn options(dir: &Path) -> CacheOptions {
@@ -65,7 +65,7 @@ fn child(role: &str, dir: &Path, before: &str) -> Child {
         .unwrap()
 }
 
-/// What a child has to say, without what the test harness says.
+/// The lines of a child, without those of the test harness.
 fn lines(child: &mut Child) -> impl Iterator<Item = String> + use<> {
     let stdout = child.stdout.take().unwrap();
     let lines = BufReader::new(stdout).lines().map_while(Result::ok);
@@ -128,7 +128,7 @@ fn whatever_was_called_durable_before_the_process_was_killed_is_there() {
             note(lines.next().unwrap());
         }
         writer.kill().unwrap();
-        // What it had said before it died.
+        // The lines from before it died.
         lines.for_each(note);
         writer.wait().unwrap();
 
@@ -136,7 +136,7 @@ fn whatever_was_called_durable_before_the_process_was_killed_is_there() {
         for number in 0..KEYS {
             let found = version(&cache, number);
             let expected = known.get(&number).copied();
-            // What it was at when it was killed may be there, or have torn what was there.
+            // Its last insert may be there, or may have torn the older version.
             let next = expected.map_or(0, |version| version + 1);
             let was_at_it = being_written == Some(number);
             assert!(
@@ -169,7 +169,7 @@ fn a_second_process_is_refused_for_as_long_as_the_first_lives() {
     open(dir.path());
 }
 
-/// The signal that comes with the limit is ignored here by the shell; in the daemon, by itself.
+/// The shell here ignores the signal that comes with the limit; the daemon does so itself.
 #[test]
 fn a_limit_on_the_size_of_files_means_memory() {
     let dir = tempfile::tempdir().unwrap();
@@ -219,7 +219,7 @@ fn a_read_only_or_full_file_system_means_memory_until_it_is_neither() {
         }
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let cache = Cache::open_even_without_disk(&options).unwrap();
-            // Only what is full is found out when there is something to be written.
+            // A full disk shows only with a write.
             put(&cache, 1, 0, 10);
             let _ = cache.sync();
             assert_eq!(version(&cache, 1), Some(0));
@@ -230,7 +230,7 @@ fn a_read_only_or_full_file_system_means_memory_until_it_is_neither() {
             assert!(run(Command::new("mount")
                 .args(["-o", &remount])
                 .arg(dir.path())));
-            // Or the next time that somebody stores something, or the flusher looks.
+            // Or with the next insert, or when the flusher looks.
             while !cache.stats().healthy {
                 cache.shared.bell.ring();
                 let new = NewEntry {

@@ -1,4 +1,4 @@
-//! Purging a tenant, or everybody: at once, for good, and nobody else.
+//! Purging a tenant, or all tenants: at once, for good, and no other tenant.
 
 use super::*;
 
@@ -56,7 +56,7 @@ fn a_tenant_is_purged_at_once_and_for_good_and_others_are_not() {
     assert_eq!(found(&cache, TENANT, 1), 0);
     assert_eq!(found(&cache, OTHER, 1), 10);
 
-    // What comes later is found, over restarts too, and can be purged again.
+    // Later entries are found, over restarts too, and can be purged again.
     put_ten(&cache, TENANT, 2);
     assert_eq!(found(&cache, TENANT, 2), 10);
     drop(cache);
@@ -141,8 +141,8 @@ fn a_purge_that_cannot_be_written_holds_until_it_can() {
     assert_eq!(found(&cache, OTHER, 1), 10);
 }
 
-/// A record that lies behind what a restart still finds must not drag the sequence below a
-/// purge: what is stored next would then be covered by it.
+/// If a restart does not find the last records, the sequence must not fall below a purge: the purge
+/// would then cover new entries.
 #[test]
 fn what_is_lost_behind_a_purge_does_not_make_it_cover_what_comes_next() {
     let props = Props::new();

@@ -1,4 +1,4 @@
-//! What makes room for what, and that the disk never holds more than was allowed.
+//! Which entries make room, and that the disk never holds more than the quota.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn the_number_of_entries_is_bounded_also_when_it_is_lowered() {
     assert!(cache.stats().evictions >= 152);
     drop(cache);
     entries(&props, 48);
-    // Even where that is less than a segment holds, there is always room for the next one.
+    // Even if that is less than a segment holds, the next entry always has room.
     props.options.entries_max = 24;
     entries(&props, 24);
     props.options.entries_max = 1;
@@ -162,7 +162,7 @@ fn what_was_hit_outlives_what_was_not() {
     }
     let stats = cache.stats();
     assert!(stats.disk_bytes <= props.options.disk_bytes_max);
-    // Over restarts too, and once nobody asks any more it goes.
+    // Over restarts too, and without further lookups it is evicted.
     drop(cache);
     let cache = props.open();
     for number in 0..HOT {
@@ -227,14 +227,14 @@ fn what_is_mostly_dead_goes_first_and_what_lives_in_it_stays() {
     check(&props.open());
 }
 
-/// A tombstone tells no time, so that nothing had expired for it: what had was written again.
+/// A tombstone brings no time, so no entry counted as expired: expired entries were written again.
 #[test]
 fn a_tombstone_that_begins_a_segment_keeps_nothing_that_has_expired() {
     let props = Props::new();
     for is_reopened in [false, true] {
         let mut cache = props.open();
         cache.purge_all().unwrap();
-        // All that there is room for, of which each was asked for.
+        // As many as have room, each with a lookup.
         for number in 0..240 {
             let ttl = (number < 100).then_some(1);
             put_until(&cache, number, 0, 4000, ttl);

@@ -100,7 +100,7 @@ fn many_threads_insert_look_up_remove_and_reclaim_and_no_bytes_are_mixed_up() {
     assert!(stats.disk_bytes <= props.options.disk_bytes_max);
     let before: Vec<_> = (0..KEYS).map(|n| version(&cache, n)).collect();
     drop(cache);
-    // After the last write L1 and the log agree on what came last.
+    // After the last write the index and the log agree on the last record.
     let cache = props.open();
     for (number, before) in before.iter().enumerate() {
         let after = version(&cache, number as u64);

@@ -1,11 +1,12 @@
-//! One order of events after another, under shuttle: `tests/shuttle` builds the cache with locks
-//! and threads that a scheduler hands out, so that a lost wake-up is a deadlock that it tells of.
+//! One order of events after another, under shuttle: `tests/shuttle` builds the cache with
+//! shuttle's locks and threads, and its scheduler reports a lost wake-up as a deadlock.
 //!
-//! Modelled is what is in `crate::sync`: the queue, the writer, the flusher, purges and epochs.
-//! A call of papaya's or of moka's is one step, as is one of the disk; all atomic operations are
-//! sequentially consistent; no wait ever times out.
+//! The model covers users of `crate::sync`: the queue, the writer, the flusher, purges and epochs.
+//! A call of papaya, moka or the disk is one step; all atomic operations are sequentially
+//! consistent; no wait ever times out.
 //!
-//! `REFLEX_SCHEDULES` says how many each test tries, `REFLEX_SCHEDULES_FIRST` with which seed.
+//! `REFLEX_SCHEDULES` is the number of orders for each test, `REFLEX_SCHEDULES_FIRST` the first
+//! seed.
 
 use super::*;
 use crate::store::StoreOptions;
@@ -16,7 +17,7 @@ use std::env;
 
 const SCHEDULES_DEFAULT: usize = 200;
 
-/// So many switches that nobody expects, at most, in the half of the schedules that has few.
+/// Upper bound of unexpected switches, in the half of the schedules that has few.
 const SWITCHES_MAX: usize = 4;
 
 const STACK_BYTES: usize = 1 << 20;
@@ -44,7 +45,7 @@ fn try_schedules(run: fn()) {
     Runner::new(few, config()).run(run);
 }
 
-/// A disk, and how a cache lies on it.
+/// A disk, and the options of a cache on it.
 struct Place {
     disk: SimDisk,
     segments: u64,
@@ -167,7 +168,7 @@ fn who_inserts_finds_it_and_nobody_finds_an_older_one_after_a_newer_one() {
     });
 }
 
-/// What makes the first version go, between the first and the second.
+/// The first version is removed by `remove` before the second comes.
 fn removes_between(remove: fn(&Cache), spares_others: bool) {
     let place = Place::new(100, Durability::Os);
     let cache = place.start();
@@ -284,7 +285,7 @@ fn what_readers_hold_stays_while_its_segment_goes() {
                 }
             }),
         ]);
-        // What was held may have been so much that memory took what came; that is over now.
+        // The queue may have been so full that memory took entries; that is over now.
         put(&cache, 2 * ENTRIES, 1, 3500);
         cache.sync().unwrap();
         let stats = cache.stats();
@@ -388,7 +389,7 @@ fn the_flusher_hears_the_bell_and_ends() {
     });
 }
 
-/// Nothing that is stored, removed or purged while the disk comes is undone by what is on it.
+/// Records on the disk undo no insert, removal or purge made while the disk is taken into use.
 #[test]
 fn whatever_happens_while_the_disk_comes_holds() {
     try_schedules(|| {

@@ -1,4 +1,4 @@
-//! A disk that hangs holds up nobody: not those who look up, and those who store are told.
+//! A disk that hangs does not hold up lookups; inserts fail after a bounded wait.
 
 use super::*;
 
@@ -68,7 +68,7 @@ fn a_write_that_hangs_holds_up_nobody_and_beyond_the_bound_entries_are_refused()
     assert_eq!(stats.inserts_refused, 2);
     assert!(!stats.healthy && stats.trouble.unwrap().contains("slow"));
     assert!(stats.queued_bytes <= QUEUE_BYTES_MAX);
-    // What is on disk, what waits, what is superseded, and what was refused.
+    // On disk, waiting, superseded, and refused.
     assert_eq!(version(&cache, 1), Some(0));
     assert_eq!(version(&cache, 100), Some(0));
     assert_eq!(version(&cache, 0), Some(1));
@@ -77,13 +77,13 @@ fn a_write_that_hangs_holds_up_nobody_and_beyond_the_bound_entries_are_refused()
         cache.lookup_now(&key(100), NOW),
         Some(Lookup::Hit(_))
     ));
-    // Nobody can be told that what was removed is still there.
+    // A removed entry must not be found.
     for number in [0, 2, 101] {
         assert!(cache.remove(&key(number)));
         assert!(!cache.remove(&key(number)));
         assert_eq!(version(&cache, number), None);
     }
-    // Whoever may wait is told after a while, and the others at once.
+    // Inserts that may wait fail after a while, the others at once.
     for number in [refused, refused + 1] {
         let stored = try_put(&cache, number, Wait::ForRoom);
         assert_eq!(stored.unwrap_err(), InsertError::QueueFull);
@@ -150,14 +150,14 @@ fn whoever_waits_for_an_entry_to_be_durable_does_not_wait_for_ever() {
     props.faults.waits.open();
     cache.sync().unwrap();
     assert!(cache.stats().healthy);
-    // And is told when it is.
+    // The insert returns once it is written.
     put(&cache, 100, 0, 10);
     drop(cache);
     let cache = props.open();
     assert!((1..=100).all(|number| version(&cache, number) == Some(0)));
 }
 
-/// Recordings end on threads that others need: they do not wait even for what has to be durable.
+/// Recordings end on shared threads, so they do not wait even where entries have to be durable.
 #[test]
 fn whoever_must_not_wait_does_not_wait_for_an_entry_to_be_durable() {
     let mut props = props();
@@ -171,7 +171,7 @@ fn whoever_must_not_wait_does_not_wait_for_an_entry_to_be_durable() {
         assert_eq!(version(&cache, number), Some(0));
     }
     assert!(cache.remove_now(&key(1)));
-    // Nobody has given up waiting.
+    // No insert has given up waiting.
     assert_eq!(cache.stats().store_errors, 0);
     props.faults.waits.open();
     cache.wait_until_durable();
@@ -224,8 +224,8 @@ fn however_much_is_removed_while_the_disk_hangs_that_is_gone_and_nothing_else() 
     }
 }
 
-/// A disk that failed once and is well again is found to be so by whoever stores. Removals alone
-/// were remembered instead, and when they were too many, all was given up.
+/// After a failure of the disk, inserts try it again. Removals alone were remembered instead, and
+/// past their bound everything was given up.
 #[test]
 fn removals_alone_do_not_give_up_a_disk_that_is_well_again() {
     let props = props();
@@ -253,7 +253,7 @@ fn removals_alone_do_not_give_up_a_disk_that_is_well_again() {
     check(&props.open());
 }
 
-/// What waits is purged as well, and what comes behind is not.
+/// A purge covers waiting entries as well, but not later ones.
 #[test]
 fn a_purge_covers_what_waits_to_be_written() {
     for everybody in [false, true] {

@@ -14,7 +14,7 @@ fn tenant(number: u64) -> [u8; 32] {
     [(number % TENANTS) as u8; 32]
 }
 
-/// A thread with what it holds on to.
+/// A thread with the entries that it holds.
 struct Player {
     cache: Cache,
     random: Random,
@@ -83,7 +83,7 @@ fn verify(number: u64, entry: &Entry) {
     assert_eq!(found, payload(number, version, found.len()));
 }
 
-/// Who writes what was inserted.
+/// Which thread writes inserted entries.
 #[derive(PartialEq)]
 enum Writes {
     Thread,

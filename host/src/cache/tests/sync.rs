@@ -1,4 +1,4 @@
-//! What a sync promises, and that it does not promise what it cannot know.
+//! The promise of a sync, and that it does not promise more than it knows.
 
 use super::*;
 use std::io;
@@ -19,8 +19,8 @@ fn sync_failing(props: &Props, cache: &Cache, meanwhile: impl FnOnce()) -> io::R
     Ok(())
 }
 
-/// An entry that was written while a sync went on that failed was dropped from what is to be
-/// synced together with its segment, and the next sync said that all was well.
+/// While a sync ran, an entry was written to the same segment; the sync failed. The entry was then
+/// dropped from the unsynced bytes with its segment, and the next sync succeeded.
 #[test]
 fn what_came_while_a_sync_failed_is_not_called_durable() {
     let props = Props::new();
@@ -28,7 +28,7 @@ fn what_came_while_a_sync_failed_is_not_called_durable() {
     put(&cache, 1, 0, 10);
     sync_failing(&props, &cache, || drop(put(&cache, 2, 0, 10))).unwrap();
     assert!(cache.sync().is_err());
-    // Once is enough: what comes now is in another segment.
+    // Once is enough: the next entry goes to another segment.
     put(&cache, 3, 0, 10);
     assert!(cache.sync().is_ok());
 }
@@ -50,8 +50,8 @@ fn a_segment_sealed_while_its_sync_failed_is_not_synced_again() {
     assert!(cache.sync().is_ok());
 }
 
-/// When nobody syncs, sealing does; its failure was told to whoever inserted just then, and to
-/// nobody who synced later.
+/// Without other syncs, sealing syncs. Its failure went to the insert at that moment, and not to
+/// the next sync.
 #[test]
 fn a_sync_that_failed_while_nobody_waited_is_told_to_the_next() {
     let props = Props::new();
@@ -114,8 +114,8 @@ fn what_was_damaged_and_then_removed_does_not_come_back() {
     assert_eq!(version(&cache, 2), Some(0));
 }
 
-/// A removal in a segment whose sync failed was lost with it, though a later sync said that all
-/// was well: the key had been stored again meanwhile, in memory.
+/// A removal in a segment whose sync failed was lost with it, although a later sync succeeded: the
+/// key had been stored again meanwhile, in memory.
 #[test]
 fn removals_are_not_lost_with_a_poisoned_segment() {
     let props = Props::new();
@@ -128,7 +128,7 @@ fn removals_are_not_lost_with_a_poisoned_segment() {
     props.faults.fails_syncs.store(false, Relaxed);
     cache.sync().unwrap();
     drop(cache);
-    // As if the power had been lost: of the first segment, only what was durable is there.
+    // As after a loss of power: of the first segment, only durable bytes are left.
     props.flip(FIRST_RECORD + 128, 1);
     assert_eq!(version(&props.open(), 1), None);
 }

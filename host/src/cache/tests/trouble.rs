@@ -62,7 +62,7 @@ fn a_disk_in_trouble_means_memory_and_back_again_without_a_restart() {
         drop(cache);
         let cache = props.open();
         assert_eq!(version_at(&cache, 1, now_ms), Some(2));
-        // What was on disk and then removed, or superseded in memory, does not come back.
+        // An entry on disk that was removed, or superseded in memory, does not come back.
         assert_eq!(version(&cache, 2), None);
         assert_eq!(version(&cache, 3), None);
         for number in 100..600 {
@@ -88,7 +88,7 @@ fn files_that_cannot_be_removed_do_not_let_the_disk_grow() {
     let stats = cache.stats();
     assert!(stats.disk_bytes <= props.options.disk_bytes_max);
     assert!(stats.trouble.unwrap().contains("cannot remove"));
-    // What is on disk is still served.
+    // Entries on disk are still served.
     assert_eq!(version(&cache, 200), Some(0));
     assert_eq!(version(&cache, 999), Some(0));
 }
@@ -101,7 +101,7 @@ fn after_a_failed_sync_nothing_more_is_written_to_that_segment() {
     props.faults.fails_syncs.store(true, Relaxed);
     assert!(cache.sync().is_err());
     assert!(!cache.stats().healthy);
-    // It is not tried again, and there is nothing else to sync.
+    // It is not tried again, and nothing else is to be synced.
     assert!(cache.sync().is_ok());
     assert_eq!(version(&cache, 1), Some(0));
 
@@ -116,8 +116,8 @@ fn after_a_failed_sync_nothing_more_is_written_to_that_segment() {
     assert_eq!(version(&cache, 2), Some(0));
 }
 
-/// What was removed or superseded while the disk was in trouble was remembered for 10,000 keys,
-/// new ones among them that were never on disk; those beyond came back with the next start.
+/// While the disk was in trouble, 10,000 removed or superseded keys were remembered, including new
+/// keys that were never on disk. Entries of further keys came back with the next start.
 #[test]
 fn however_much_is_superseded_in_trouble_nothing_comes_back() {
     let mut props = Props::new();

@@ -1,4 +1,4 @@
-//! Looking at a folder, making it smaller, erasing a tenant from it.
+//! Inspecting a folder, compacting it, erasing a tenant from it.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What grants allow, seen as a guest sees it.
+//! What grants allow, as a guest sees it.
 
 use super::*;
 use crate::runtime::bindings::cache::{LlmRequest, Prompt};
@@ -43,7 +43,7 @@ impl Component {
         }
     }
 
-    /// `-` is stored, in so many bytes.
+    /// Stores `bytes` times `-`.
     fn insert(&mut self, name: Name, bytes: usize) -> Result<(), Error> {
         let options = InsertOptions { ttl_seconds: None };
         let payload = vec![b'-'; bytes];
@@ -116,7 +116,7 @@ fn a_component_of_one_tenant_names_no_other() {
     same(alices.finds(key), Err(denied("tenant")));
     assert_eq!(alices.refused(Refusal::Tenant), 4);
 
-    // Its own it may name, or leave unnamed.
+    // It may name its own tenant, or leave it out.
     same(alices.insert(prompt(&[], "a"), 1), Ok(()));
     same(alices.finds(prompt(&ALICE.0, "a")), Ok(true));
     same(anybodys.finds(prompt(&ALICE.0, "a")), Ok(true));
@@ -172,7 +172,7 @@ fn who_may_only_read_changes_nothing() {
 
 #[test]
 fn a_quota_bounds_what_lives_at_once() {
-    // Two entries of 1000 bytes with what they take themselves.
+    // Room for two entries of 1000 bytes, with their overhead.
     let mut component = Component::new(Grant {
         tenants: Tenants::Only(ALICE),
         lifetimes: Arc::new(Lifetimes {
@@ -191,10 +191,10 @@ fn a_quota_bounds_what_lives_at_once() {
     same(component.insert(named("c"), 1000), Ok(()));
     same(component.insert(named("a"), 1000), Err(exceeded("bytes")));
     assert_eq!(component.refused(Refusal::Bytes), 2);
-    // What has expired leaves its room.
+    // An expired entry leaves its room.
     component.now_ms.fetch_add(60_000, Ordering::Relaxed);
     same(component.insert(named("a"), 1000), Ok(()));
-    // What is not stored takes none.
+    // An entry that is not stored takes no room.
     let bytes = component.ctx.grant.allowance.bytes();
     let too_large = component.ctx.cache.entry_bytes_max() as usize + 1;
     let mut other = Component::new(Grant::new("n").for_tenant(ALICE).bytes_max(u64::MAX));
@@ -227,7 +227,8 @@ fn instances_of_one_component_share_its_rate() {
     assert_eq!(first.refused(Refusal::Inserts), 3);
 }
 
-/// What a component, or a host for it, does before an answer is asked for, and what it stores then.
+/// The step of a component, or of a host for it, before an answer is asked for; gives the mark to
+/// store with.
 type Before = fn(&mut Component) -> Mark;
 type Store = fn(&mut Component, Mark) -> bool;
 
@@ -242,8 +243,8 @@ fn set(component: &mut Component) -> bool {
     set.expect("no trap").is_ok()
 }
 
-/// An answer that a guest was asked for before a purge was stored after it: neither `insert` nor
-/// `set` nor what a policy keeps knew when it had begun.
+/// An answer that a guest was asked for before a purge was stored after it: `insert`, `set` and a
+/// policy's `keep` did not know when it had begun.
 #[test]
 fn nothing_that_a_guest_begins_before_a_purge_is_stored_after_it() {
     let asked = Key::for_prompt(&ALICE, "a");
@@ -298,7 +299,7 @@ fn nothing_that_a_guest_begins_before_a_purge_is_stored_after_it() {
                 Mark::at(0)
             },
             |component, _| {
-                // That one looks only now, and may insert; this one may not for it.
+                // The other component looks up only now, and may insert; this one may not.
                 let grant = component.ctx.grant.clone();
                 let mut other = Component::beside(&component.ctx.cache, grant);
                 drop(other.finds(prompt(&[], "a")));
@@ -386,7 +387,7 @@ fn nothing_that_a_guest_begins_before_a_purge_is_stored_after_it() {
             let now_ms = component.ctx.clock.now_ms();
             let is_there = component.ctx.cache.contains(&key, now_ms);
             assert_eq!(is_there, !is_meant, "{name}, purge {number}");
-            // What begins now is stored.
+            // A fetch that begins now is stored.
             let now = before_again(&mut component, before);
             assert!(store(&mut component, now), "{name}, purge {number}");
         }
@@ -401,7 +402,7 @@ fn before_again(component: &mut Component, before: Before) -> Mark {
     before(component)
 }
 
-/// What a future gives that waits for no other thread.
+/// The output of a future that waits for no other thread.
 fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -413,7 +414,8 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// A component, a policy too, stores what it has judged by itself. No life makes it outlive that.
+/// A component, a policy too, stores answers that it has judged itself. No life makes an answer
+/// outlive its own end.
 #[test]
 fn an_answer_to_a_request_lives_no_longer_than_it_states() {
     let mut component = Component::new(Grant::new("n"));

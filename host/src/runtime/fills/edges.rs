@@ -1,7 +1,7 @@
-//! Edges among those who fetch and wait.
+//! Edges as leaders and followers.
 //!
-//! A leader that is never heard of again is forgotten, and one whose lookup was taken back never
-//! leads, even if the lookup comes behind the news of that.
+//! An edge that leads and does not come back is forgotten. A cancelled lookup never leads, even if
+//! it arrives after its cancellation.
 
 use super::{By, Fills};
 use crate::cache::CacheKey;
@@ -11,16 +11,17 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Lookups that wait, for whichever fill. Past it they are not made to wait.
+/// Lookups that wait, of all fills. Past it lookups do not wait.
 const WAITERS_MAX: usize = 16_384;
 
-/// A leader that has not come back by then does not: a long answer takes a minute.
+/// After this time a leader is forgotten: a long answer takes a minute.
 const FILL_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// Fills that were given back before they were asked for. Past it, that is not remembered.
+/// Remembered fills that were given back before they were asked for.
 const RELEASED_MAX: usize = 4096;
 
-/// What overtakes a lookup is known for so long. On one machine it is a matter of milliseconds.
+/// How long a cancellation that overtook its lookup is remembered. On one machine, milliseconds
+/// would do.
 const RELEASED_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A fill that an edge leads.
@@ -68,7 +69,7 @@ impl Released {
         }
     }
 
-    /// Whether that fill was given back. That is so for one who asks.
+    /// Whether that fill was given back. Answers so once.
     fn take(&mut self, key: &CacheKey, id: &str) -> bool {
         if self.at.is_empty() {
             return false;
@@ -83,23 +84,23 @@ impl Released {
     }
 }
 
-/// Who leads.
+/// The leader of a fill.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
-    /// The one who asked.
+    /// The edge that asked.
     Yours,
-    /// Somebody else.
+    /// Another request.
     Taken,
-    /// Nobody: there are too many fills already, or the one who asked has taken that back.
+    /// No request: too many fills are under way, or the edge has cancelled its lookup.
     Nobody,
 }
 
-/// What came of waiting.
+/// The outcome of waiting.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Waited {
-    /// There was nothing to wait for.
+    /// No fill was under way.
     NoFill,
-    /// The fill is at its end, well or not, or the answer is there before its end.
+    /// The fill has ended, with or without an answer, or the answer came before its end.
     Ended,
     /// It takes longer.
     StillRuns,
@@ -129,13 +130,13 @@ impl Fills {
         Claim::Yours
     }
 
-    /// Ends an edge's fill, if it is the one of that name; those who wait go on.
+    /// Ends an edge's fill, if it has that name; its followers go on.
     pub(crate) fn end_claim(&self, key: &CacheKey, id: &str) -> bool {
         self.lock().end_claim(key, id)
     }
 
-    /// The same for one who has no answer. If there is no such fill yet, there will be none: the
-    /// lookup that asks for it was taken back, and comes late.
+    /// The same without an answer. If no such fill exists yet, none will: its lookup was cancelled,
+    /// and arrives late.
     pub(crate) fn give_back(&self, key: &CacheKey, id: &str) -> bool {
         let mut slots = self.lock();
         let has_ended = slots.end_claim(key, id);
@@ -145,7 +146,7 @@ impl Fills {
         has_ended
     }
 
-    /// Waits for the end of a key's fill, at most so long, whoever leads it.
+    /// Waits at most `most` for the end of a key's fill, led by an edge or by a request.
     pub(crate) async fn wait(&self, key: &CacheKey, most: Duration) -> Waited {
         let mut over = match self.current(&mut self.lock(), key) {
             Some(slot) => slot.over.subscribe(),
@@ -155,7 +156,7 @@ impl Fills {
             Some(waiter) => waiter,
             None => return Waited::StillRuns,
         };
-        // An error says that the sender is gone, which is the end that is waited for.
+        // An error means that the sender is gone: the fill has ended.
         match tokio::time::timeout(most, over.changed()).await {
             Ok(_) => Waited::Ended,
             Err(_) => Waited::StillRuns,
@@ -190,7 +191,7 @@ impl super::Slots {
 struct EdgeWaiter<'f>(&'f AtomicUsize);
 
 impl<'f> EdgeWaiter<'f> {
-    /// None if there are too many.
+    /// None past the bound.
     fn new(count: &'f AtomicUsize) -> Option<Self> {
         let waiter = Self(count);
         let before = count.fetch_add(1, Ordering::Relaxed);
@@ -264,8 +265,8 @@ mod tests {
         assert_eq!(claim(&fills, "b"), Claim::Yours);
     }
 
-    /// An edge takes a lookup back, and says so. When that came first, the lookup became a leader
-    /// that nobody heard of again, and everybody waited for it, for two minutes.
+    /// An edge cancels a lookup, and says so. When that arrived first, the lookup became a leader
+    /// that never came back, and all followers waited for it for two minutes.
     #[test]
     fn a_lookup_that_was_taken_back_before_it_came_does_not_lead() {
         let (_, fills) = fills();
@@ -307,7 +308,7 @@ mod tests {
         }
     }
 
-    /// With as many fills as there may be, each miss looked at all of them.
+    /// With the most fills allowed, each miss looked at all of them.
     #[test]
     fn a_miss_looks_at_no_other_fill_however_many_there_are() {
         let (_, fills) = fills();
@@ -321,7 +322,7 @@ mod tests {
         assert!((0..full).all(began));
         assert!(!began(full));
         assert_eq!(fills.lock().fills.len(), full as usize);
-        // Those that end in whichever way leave their room, also many times over.
+        // A fill that ends leaves its room, however it ends, also many times over.
         for number in 0..3 * full {
             assert!(fills.end_claim(&key(number), "a"));
             assert!(began(full + number));
@@ -331,8 +332,8 @@ mod tests {
         assert!(slots.edge_order.len() <= super::super::EDGE_ORDER_MAX);
         assert_eq!(slots.fills.len(), full as usize);
         drop(slots);
-        // Those that may come back are not forgotten for room; those that do not are, one after the
-        // other, as room is wanted.
+        // Fills whose leaders may come back are not forgotten for room. Overdue ones are, one after
+        // the other, as room is needed.
         let mut slots = fills.lock();
         assert!(!slots.has_room());
         let Some(long_ago) = Instant::now().checked_sub(FILL_TIME_MAX) else {

@@ -1,4 +1,4 @@
-//! Who gets what of a body that several read, and what is kept of it meanwhile.
+//! A body with several readers: what each reader gets, and which bytes are kept meanwhile.
 
 use super::*;
 use futures_util::stream;
@@ -24,7 +24,7 @@ fn follow(shared: &Arc<Shared>) -> WasiBody {
     shared.follower().expect("it may be joined").body
 }
 
-/// What the reader gets now: `-` if it has to wait, `!` if it is cut, nothing at the end.
+/// The reader's bytes now: `-` if it has to wait, `!` if it is cut, nothing at the end.
 fn read(body: &mut WasiBody) -> String {
     text(Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())))
 }
@@ -41,7 +41,7 @@ fn text(polled: Poll<Option<Result<Frame<Bytes>, Error>>>) -> String {
     }
 }
 
-/// What the reader gets, waiting for it.
+/// The reader's next bytes, waiting for them.
 async fn next(body: &mut WasiBody) -> String {
     let frame = tokio::time::timeout(Duration::from_secs(60), body.frame());
     text(Poll::Ready(frame.await.expect("nothing for a minute")))
@@ -52,7 +52,7 @@ fn each_reads_everything_whoever_draws() {
     let shared = share(&["one", "two", "six"], 100, &roomy());
     let (mut leader, mut follower) = (shared.leader(), follow(&shared));
     assert_eq!([read(&mut leader), read(&mut leader)], ["one", "two"]);
-    // What has come meanwhile, in one piece.
+    // The bytes that came meanwhile, in one piece.
     for part in ["onetwo", "six", ""] {
         assert_eq!(read(&mut follower), part);
     }
@@ -76,7 +76,7 @@ fn the_length_is_known_and_what_is_left_of_it() {
     assert_eq!(follower.size_hint().exact(), Some(6));
 }
 
-/// It held up all others as soon as the body was longer than what is kept of an answer.
+/// It held up all others as soon as the body was longer than the kept part.
 #[test]
 fn a_leader_that_reads_nothing_holds_up_no_follower() {
     let shared = share(&["aaaa", "bbbb", "cccc", "dddd"], 4, &roomy());
@@ -90,7 +90,7 @@ fn a_leader_that_reads_nothing_holds_up_no_follower() {
     }
 }
 
-/// It was cut as soon as the body was longer than what is kept of an answer.
+/// It was cut as soon as the body was longer than the kept part.
 #[test]
 fn a_follower_that_reads_slowly_is_neither_cut_nor_waited_for() {
     let shared = share(&["aaaa", "bbbb", "cccc"], 4, &roomy());
@@ -138,7 +138,7 @@ fn what_nobody_else_can_read_is_not_kept() {
     assert_eq!(budget.held(), 0);
 }
 
-/// Of a good answer that has just ended, or an error, all that waited are to have their copy.
+/// After a good answer has just ended, or an error, every follower must get its copy.
 #[test]
 fn what_those_who_wait_have_not_joined_yet_is_kept() {
     let budget = roomy();
@@ -160,7 +160,7 @@ async fn without_memory_the_provider_is_read_at_the_slowest_pace() {
     drop(shared);
     assert_eq!([read(&mut leader), read(&mut leader)], ["aaaa", "-"]);
     assert_eq!(next(&mut follower).await, "aaaa");
-    // It goes on as soon as nobody is behind.
+    // It goes on as soon as no reader is behind.
     assert_eq!(next(&mut leader).await, "bbbb");
     drop(leader);
     for part in ["bbbb", "cccc", ""] {
@@ -213,7 +213,7 @@ fn frames_of_one_byte_cost_what_they_are_long() {
     assert_eq!(read(&mut follower), "x".repeat(1000));
 }
 
-/// A herd that reads one body, a few of them leaving on the way.
+/// Many readers of one body, of which a few leave on the way.
 #[tokio::test]
 async fn a_herd_reads_one_body_to_its_end() {
     let (sender, mut frames) = tokio::sync::mpsc::channel(1);

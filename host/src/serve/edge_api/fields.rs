@@ -7,29 +7,29 @@ use reflex_llm::status;
 /// The longest name of a fill.
 const FILL_ID_BYTES_MAX: usize = 64;
 
-/// Which purges there were.
+/// The position among purges.
 pub(crate) const EPOCH: HeaderName = HeaderName::from_static("x-reflex-epoch");
-/// From which epoch on a reply tells what was purged: the one that the request has told.
+/// The epoch since which a reply tells purges: that of the request.
 pub(crate) const PURGED_SINCE: HeaderName = HeaderName::from_static("x-reflex-purged-since");
-/// What was purged since then, one by one.
+/// The purges since then, one by one.
 pub(crate) const PURGED: HeaderName = HeaderName::from_static("x-reflex-purged");
-/// Whose answer a reply is: the digest that was asked for.
+/// The digest of the request, so that the client can match the reply.
 pub(crate) const ENTRY: HeaderName = HeaderName::from_static("x-reflex-entry");
-/// Who fills a miss.
+/// The outcome of asking to lead or to wait.
 pub(crate) const FILL: HeaderName = HeaderName::from_static("x-reflex-fill");
 /// The name of a fill, which its leader chooses.
 pub(crate) const FILL_ID: HeaderName = HeaderName::from_static("x-reflex-fill-id");
-/// How many milliseconds to wait for somebody else's fill.
+/// How many milliseconds to wait for another request's fill.
 pub(crate) const WAIT: HeaderName = HeaderName::from_static("x-reflex-wait");
 /// Seconds that an answer has left.
 pub(crate) const TTL: HeaderName = HeaderName::from_static("x-reflex-ttl");
-/// What an answer must look like, in the words of `reflex-llm`.
+/// The shape of an answer, in the words of `reflex-llm`.
 pub(crate) const SHAPE: HeaderName = HeaderName::from_static("x-reflex-shape");
 /// The model that was asked for.
 pub(crate) const MODEL: HeaderName = HeaderName::from_static("x-reflex-model");
 /// How many tokens an answer has cost.
 pub(crate) const SAVED: HeaderName = HeaderName::from_static(status::X_REFLEX_SAVED_TOKENS);
-/// Seconds since an answer was new: how old a reply is, or what an edge brings.
+/// Seconds since an answer was new: of a reply, or of an edge's `PUT`.
 pub(crate) const AGE: HeaderName = HeaderName::from_static(status::AGE);
 
 pub(crate) fn fill_id(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
@@ -49,7 +49,8 @@ pub(crate) fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u6
     })
 }
 
-/// The value of a header. One that cannot be read is not a missing one: it was meant to bind us.
+/// The value of a header. An unreadable value is an error and does not count as missing: the client
+/// meant it.
 pub(crate) fn text<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,

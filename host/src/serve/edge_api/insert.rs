@@ -1,4 +1,4 @@
-//! `PUT` of an entry: an answer is judged once more, and stored unless there was a purge.
+//! `PUT` of an entry: the answer is judged once more, and stored unless it was purged.
 
 use super::fields::{AGE, EPOCH, MODEL, SHAPE, TTL, fill_id, number, text};
 use super::refusal::Refusal;
@@ -23,8 +23,7 @@ use tokio::task::JoinError;
 /// Payloads over this length are stored on a blocking thread.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// Stores the answer that a request brings, and lets go on who has waited for it. One that is not
-/// kept is counted.
+/// Stores the answer in a request, and wakes its followers. Counts an answer that is not kept.
 pub(super) async fn insert(
     api: &Arc<EdgeApi>,
     name: Name,
@@ -60,7 +59,7 @@ async fn try_insert(
     };
     match is_long {
         false => store(),
-        // To its end, also when nobody waits for it any more: half of it must not be left out.
+        // To its end, also when the client is gone: no half of it may be left out.
         true => tokio::task::spawn_blocking(store).await.map_err(failed)?,
     }?;
     if api.cache.has_to_be_durable() {
@@ -76,7 +75,7 @@ fn failed(_: JoinError) -> Refusal {
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "store", why)
 }
 
-/// A leader's promise. It ends with this, whatever became of it: nobody need wait any longer.
+/// A leader's promise. Dropping this ends the fill, with or without an answer.
 struct Leading {
     api: Arc<EdgeApi>,
     key: CacheKey,
@@ -100,8 +99,8 @@ struct Arrival {
     shape: Option<Shape>,
     /// For the operator's prices.
     model: Option<String>,
-    /// When the answer was asked for, or at least begun to arrive. `None` if nobody can tell, for
-    /// the epoch that it is of is not of this daemon.
+    /// When the answer was asked for, or at least began to arrive. `None` if that is unknown,
+    /// because its epoch is not of this daemon.
     since: Option<Mark>,
     answer: Storable<Bytes>,
 }
@@ -191,21 +190,22 @@ impl Arrival {
             now_ms: term.stored_at_ms,
             ttl_ms: term.ttl_ms(),
         };
-        let stored = api.cache.insert_now_since(new, since);
+        let digest = &self.name.digest;
+        let stored = api.cache.insert_named_now_since(new, digest, since);
         stored.map_err(|error| match error {
             InsertError::PayloadTooLarge(most) => Refusal::too_large(most),
             InsertError::MetadataTooLarge(most) => Refusal::headers_too_large(most),
             InsertError::QueueFull => Refusal::busy(),
             InsertError::Purged => Refusal::purged(),
         })?;
-        // Whoever brought it: this is what all have waited for.
+        // Wakes all followers, whichever edge led.
         api.fills.answered(&self.name.key);
         Ok(())
     }
 }
 
 impl Arrival {
-    /// Judges the answer, if it says of what shape it is, and says how long it is kept.
+    /// Judges the answer, if its shape is given, and returns how long it is kept.
     fn term(&self) -> Result<Term, Rejected> {
         let stated = match self.shape {
             Some(shape) => judge(shape, &self.answer, self.api.allow_length)?,
@@ -259,8 +259,8 @@ async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Bytes, Refusal> {
     }
 }
 
-/// The same judgement that the edge has made: what arrives here may have been altered on the way.
-/// What the answer states of its own end.
+/// Judges the answer as the edge did: it may have been altered on the way. Returns what it states
+/// of its own end.
 fn judge(shape: Shape, answer: &Storable<Bytes>, allow_length: bool) -> Result<Stated, Rejected> {
     let limits = Limits {
         body_bytes_max: answer.body.len(),

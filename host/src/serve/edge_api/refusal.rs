@@ -1,4 +1,4 @@
-//! What the edge API says no with: a status, a word for programs and a sentence for people.
+//! A refusal of the edge API: a status, a word for programs and a sentence for people.
 
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use reflex_llm::{Dropped, Rejected};
 use std::fmt::Display;
 
-/// A reply that is not what was asked for.
+/// A reply that refuses the request.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     status: StatusCode,
@@ -67,9 +67,9 @@ impl Refusal {
         Self::new(StatusCode::CONFLICT, Dropped::Purged.detail(), why)
     }
 
-    /// Why an answer was not kept, if this says so of one that was well-formed.
+    /// Why a well-formed answer was not kept, if this refuses one.
     pub(crate) fn not_kept(&self) -> Option<&'static str> {
-        // A body that came to no proper end is an answer that was cut.
+        // A body without its proper end is a cut answer.
         let reason = match self.reason {
             "body" => Rejected::Cut.detail(),
             reason => reason,

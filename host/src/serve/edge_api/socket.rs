@@ -1,4 +1,4 @@
-//! The Unix socket that edges connect to: who may, and what becomes of one that was left behind.
+//! The Unix socket that edges connect to: its permissions, and replacing one that was left behind.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use tokio::net::UnixListener;
 /// A bound socket. Its file is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    /// What connections come from; taken once.
+    /// The listener; taken once.
     pub(crate) listener: Option<UnixListener>,
     pub(crate) path: PathBuf,
     /// Which file is ours: by the time of our end, another process may have taken the name.
@@ -21,16 +21,16 @@ pub(crate) struct Socket {
 type FileId = (u64, u64);
 
 impl Socket {
-    /// Binds a socket that only those can connect to who `mode` says.
+    /// Binds a socket whose `mode` says which users can connect.
     ///
     /// # Errors
     ///
-    /// Another process listens there, something that is no socket has the name, or the system
-    /// refuses. What was there is left as it was.
+    /// Another process listens there, the name belongs to a file that is no socket, or the system
+    /// refuses. The existing file is left as it was.
     pub(crate) fn bind(path: &Path, mode: u32) -> io::Result<Self> {
         make_way(path)?;
-        // Bound under another name, so that nobody can connect before the mode is set. The
-        // rename also takes the place of a socket that a killed process has left.
+        // Bound under another name, so that no client can connect before the mode is set. The
+        // rename also replaces a socket that a killed process has left.
         let draft = path.with_extension(format!("{}.tmp", std::process::id()));
         let bound = UnixListener::bind(&draft).and_then(|listener| {
             fs::set_permissions(&draft, fs::Permissions::from_mode(mode))?;
@@ -66,7 +66,7 @@ fn file_id(path: &Path) -> io::Result<FileId> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Whether the name is free, or that of a socket that nobody listens on.
+/// Checks that the name is free, or that of a socket without a listener.
 fn make_way(path: &Path) -> io::Result<()> {
     let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

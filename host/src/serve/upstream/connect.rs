@@ -19,8 +19,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tower_service::Service;
 
-/// A silent peer that has vanished is noticed after this and a few probes: NATs and load balancers
-/// forget connections after minutes, and a model may think for that long.
+/// A peer that has vanished is detected after this and a few probes. NATs and load balancers forget
+/// connections after minutes, and a model may think for that long.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const TCP_KEEPALIVE_RETRIES: u32 = 3;
@@ -46,7 +46,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// A connector to the provider, through `proxy` if there is one.
+    /// A connector to the provider, through `proxy` if given.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl Connector {
         let tcp = tcp(connect_max);
         let target = target(upstream).ok_or("not a host and a port")?;
         let direct = |tls: &Arc<ClientConfig>| HttpsConnector::from((tcp.clone(), Arc::clone(tls)));
-        // What goes through is told apart by what the connection to the provider may speak.
+        // The connector depends on the protocols that the connection to the provider may speak.
         let connector = match proxy {
             None => Self {
                 usual: dial(direct(&tls.any), target.clone()),
@@ -120,7 +120,7 @@ impl Connector {
     }
 }
 
-/// Settings of TLS, by what is offered to the peer.
+/// Settings of TLS, by the protocols offered to the peer.
 struct Tls {
     any: Arc<ClientConfig>,
     http1: Arc<ClientConfig>,
@@ -203,8 +203,8 @@ fn tcp(connect_max: Duration) -> HttpConnector<Resolver> {
     let mut tcp = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
     tcp.set_nodelay(true);
     tcp.enforce_http(false);
-    // Shared among the addresses of a name, so that one that does not answer leaves time for the
-    // next. The whole is bounded by who asks.
+    // Shared among the addresses of a name, so that an address without an answer leaves time for
+    // the next. The caller bounds the whole.
     tcp.set_connect_timeout(Some(connect_max));
     tcp.set_keepalive(Some(TCP_KEEPALIVE));
     tcp.set_keepalive_interval(Some(TCP_KEEPALIVE_INTERVAL));
@@ -214,7 +214,7 @@ fn tcp(connect_max: Duration) -> HttpConnector<Resolver> {
     tcp
 }
 
-/// The system's resolver, whose errors can be told from those of connections.
+/// The system's resolver, with errors that differ from those of connections.
 #[derive(Clone)]
 struct Resolver(GaiResolver);
 

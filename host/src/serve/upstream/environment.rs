@@ -44,12 +44,12 @@ const NONE: [&str; 2] = ["NO_PROXY", "no_proxy"];
 /// Where SOCKS proxies listen, if their URL does not say.
 const SOCKS_PORT: u16 = 1080;
 
-/// The proxy for this provider, if there is one.
+/// The proxy for this provider, if the environment names one.
 ///
 /// # Errors
 ///
-/// A variable is set to what is not a proxy's URL. The text names the variable and not its value,
-/// which may hold a password.
+/// The value of a variable is no proxy's URL. The text names the variable and not its value, which
+/// may hold a password.
 pub(super) fn proxy(
     upstream: &Upstream,
     variable: impl Fn(&str) -> Option<String>,

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What has arrived on one connection.
+/// Counts the bytes that arrive on a connection.
 #[derive(Debug)]
 pub(super) struct Meter {
     bytes: AtomicU64,
-    /// What had arrived at the last pause.
+    /// The bytes that had arrived at the last pause.
     taken_in: AtomicU64,
     /// Whether pauses are of interest.
     is_watched: AtomicBool,
@@ -37,8 +37,8 @@ impl Meter {
         self.bytes.load(Ordering::Acquire)
     }
 
-    /// Has the task woken when more has arrived and been taken in. To be called before the task
-    /// looks at what that changes.
+    /// Wakes the task when more has arrived and been read. Call it before the task checks the
+    /// results.
     pub(super) fn watch(&self, cx: &Context<'_>) {
         self.waker.register(cx.waker());
     }
@@ -52,7 +52,7 @@ impl Meter {
         self.bytes.fetch_add(arrived as u64, Ordering::Release);
     }
 
-    /// The reader has taken in all that has arrived, and waits.
+    /// The reader has read all bytes that have arrived, and waits.
     fn pause(&self) {
         if !self.is_watched.load(Ordering::Acquire) {
             return;
@@ -66,12 +66,12 @@ impl Meter {
 
 /// A connection with its meter.
 ///
-/// A peer may answer before it has read a request, and close: then writing fails while its answer
-/// is there to be read. So an end that a write meets is told by the next read.
+/// A peer may answer before it has read a request, and close: then writing fails although its
+/// answer can be read. So if a write meets the end, the next read reports it.
 pub(super) struct Metered {
     io: TokioIo<Box<dyn Io>>,
     meter: Arc<Meter>,
-    /// Whether a write has met the end of the connection. What is written since is dropped.
+    /// Whether a write has met the end of the connection. Later writes are dropped.
     is_closed: bool,
 }
 
@@ -84,7 +84,7 @@ impl Metered {
         }
     }
 
-    /// The result of a write of so many bytes, with the end of the connection left to be read.
+    /// The result of a write of `all`, with the end of the connection left to be read.
     fn written<T>(&mut self, polled: Poll<io::Result<T>>, all: T) -> Poll<io::Result<T>> {
         match polled {
             Poll::Ready(Err(error)) if is_end(error.kind()) => {

@@ -1,4 +1,4 @@
-//! An open connection: HTTP/1.1 or HTTP/2 spoken on what the connector has made.
+//! An open connection: HTTP/1.1 or HTTP/2 over the connector's stream.
 
 use super::connect::{BoxError, Io};
 use super::meter::{Meter, Metered};
@@ -19,10 +19,10 @@ use wasmtime_wasi_http::WasiBody;
 const RESPONSE_HEADERS_MAX: usize = 1000;
 /// Bytes of a response's head.
 const RESPONSE_HEAD_BYTES_MAX: u32 = 256 << 10;
-/// What HTTP/1.1 may hold of a connection's bytes: more than a head.
+/// Buffer of an HTTP/1.1 connection: more than a head.
 const HTTP1_BUFFER_BYTES_MAX: usize = 512 << 10;
-/// A connection that is in use is asked whether it is still there this often, and given up when it
-/// does not say so in time. NATs forget one that is silent while a model thinks.
+/// How often a connection in use is pinged; without a timely answer it is given up. NATs forget a
+/// connection that is silent while a model thinks.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Requests on one HTTP/2 connection, even if the provider allows more: they share its window and

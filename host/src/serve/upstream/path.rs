@@ -1,9 +1,9 @@
 //! Whether a request's path stays below the path of the provider.
 
-/// Whether no reading of the path climbs above where it starts. Servers differ in what they decode
-/// before they resolve `..`, so all that any of them may take for a dot or a slash counts as one.
+/// Whether no reading of the path climbs above its start. Servers differ in what they decode before
+/// they resolve `..`, so everything that any server may read as a dot or a slash counts as one.
 pub(super) fn stays_below(path: &str) -> bool {
-    // The star of OPTIONS would be glued to what stands before it.
+    // The star of OPTIONS cannot be appended to a path.
     if !path.starts_with('/') {
         return false;
     }
@@ -19,7 +19,7 @@ pub(super) fn stays_below(path: &str) -> bool {
         .replace('\\', "/");
     let mut depth = 0_u32;
     for segment in path.split('/') {
-        // What follows a semicolon are parameters of the segment, to some servers.
+        // Some servers read the text after a semicolon as parameters of the segment.
         match segment.split(';').next().unwrap_or_default() {
             "" | "." => {}
             ".." => match depth.checked_sub(1) {

@@ -1,8 +1,8 @@
-//! The connections to the provider that are open: idle ones of HTTP/1.1 wait for the next request,
-//! those of HTTP/2 take as many at once as the provider allows, and no more.
+//! The open connections to the provider. Idle HTTP/1.1 connections wait for the next request; an
+//! HTTP/2 connection takes as many requests at once as the provider allows.
 //!
-//! Each request holds one connection or one stream, so what is open is bounded by the requests
-//! that are on their way, and what is kept beyond by the constants here.
+//! Each request holds one connection or one stream. So the requests under way bound the connections
+//! in use, and the constants here bound the idle ones.
 
 use super::connect::{BoxError, Connector};
 use super::meter::{Meter, is_end};
@@ -20,16 +20,16 @@ use wasmtime_wasi_http::WasiBody;
 
 /// Idle connections to the provider that are kept for the next request.
 const IDLE_CONNECTIONS_MAX: usize = 256;
-/// How long a connection of HTTP/1.1 is kept, unless the provider says in `Keep-Alive` how long it
-/// keeps it. uvicorn closes after 5 s, without a word; ours must go first, for a request that
-/// meets the end of its connection is lost.
+/// How long an idle HTTP/1.1 connection is kept, unless the provider states a time in `Keep-Alive`.
+/// uvicorn closes after 5 s, without notice. Our end must close first, because a request that meets
+/// the end of its connection is lost.
 const IDLE_TIME: Duration = Duration::from_secs(4);
 /// How long at most, whatever the provider says.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(50);
 /// How much earlier than the provider says.
 const IDLE_TIME_MARGIN: Duration = Duration::from_secs(1);
-/// How long a connection of HTTP/2 without requests is kept. It is asked whether it still stands,
-/// and a provider that closes one says so before.
+/// How long an idle HTTP/2 connection is kept. It is pinged, and a provider announces when it
+/// closes one.
 const IDLE_HTTP2_TIME: Duration = Duration::from_secs(50);
 /// How often idle connections are looked through.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ const REAP_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Pool {
     connector: Connector,
     state: Mutex<State>,
-    /// Told whenever there is room on a connection, or one is not being made any more.
+    /// Signals room on a connection, and the end of each attempt to connect.
     changed: Notify,
 }
 
@@ -47,13 +47,13 @@ struct State {
     /// Least recently used first.
     idle: Vec<Idle>,
     shared: Vec<Shared>,
-    /// Counts what was in `shared`.
+    /// Counts the connections that were ever in `shared`.
     shared_ever: u64,
     /// Connections that are being made.
     opening: usize,
     /// Requests that wait for those.
     waiting: usize,
-    /// What the last connection was: how many streams it allowed.
+    /// If the last connection was HTTP/2: the streams that it allowed.
     http2: Option<usize>,
     is_reaped: bool,
 }
@@ -98,10 +98,10 @@ pub(super) struct Stream {
 #[derive(Clone, Copy)]
 pub(super) enum Wish {
     Any,
-    /// None that was idle: the request cannot be sent again should that have ended meanwhile.
-    /// HTTP/2 tells which requests it has not begun with.
+    /// Not an idle one, which may have ended meanwhile: the request cannot be sent again. HTTP/2
+    /// tells which requests it has not begun.
     NotIdle,
-    /// One that was made after this.
+    /// A connection made after this.
     MadeAfter(Instant),
 }
 
@@ -113,7 +113,7 @@ pub(super) struct SendError {
     pub(super) is_unanswered: bool,
 }
 
-/// What a request that needs a connection does next.
+/// The next step of a request that needs a connection.
 enum Next {
     Use(Lease),
     Open(Opening),
@@ -154,7 +154,7 @@ impl Pool {
         }
     }
 
-    /// A new connection, or one that comes free before it is there.
+    /// A new connection, or another that comes free earlier.
     async fn open<'a>(
         self: &'a Arc<Self>,
         opening: Opening,
@@ -214,7 +214,7 @@ impl Pool {
         if let Some(lease) = self.find(&mut state, wish) {
             return Next::Use(lease);
         }
-        // Whoever opens a connection of HTTP/2 leaves room on it for the others.
+        // An HTTP/2 connection being opened will have room for other requests, too.
         if let Some(streams) = state.http2
             && state.opening.saturating_mul(streams.saturating_sub(1)) > state.waiting
         {
@@ -225,7 +225,7 @@ impl Pool {
         Next::Open(Opening(Arc::clone(self)))
     }
 
-    /// Takes in a connection for the request that it was made for.
+    /// Adds a connection, for the request that it was made for.
     fn add(self: &Arc<Self>, opened: Opened, opening: Opening) -> Lease {
         let lease = match opened {
             Opened::Http1(sender, meter) => {
@@ -287,7 +287,7 @@ impl Pool {
         self.changed.notify_waiters();
     }
 
-    /// Closes what is idle for too long, until nothing is left.
+    /// Closes connections idle for too long, until none is left.
     fn reap(self: &Arc<Self>, state: &mut State) {
         if std::mem::replace(&mut state.is_reaped, true) {
             return;

@@ -1,9 +1,9 @@
 //! The bytes of `.idx`: the contents of a sealed segment, so that opening a store need not
 //! read all of it.
 //!
-//! Each record follows from the one before it, told by what differs, in numbers of 7 bits a
-//! byte: some 43 bytes for a record of one tenant among few, where a fixed entry takes 104.
-//! All that is in here can be found out from the segment itself.
+//! Each record is encoded as its differences from the record before it, in numbers of 7 bits a
+//! byte: some 43 bytes for a record of one tenant among few, where a fixed entry takes 104. The
+//! contents are derived from the segment.
 
 use super::{
     ALIGN, BLOCK_BYTES, HEADER_BYTES, Header, KEY_START_BYTES, Kind, NEVER, Reject, StoreId, close,
@@ -27,13 +27,13 @@ const FLAG_TOMBSTONE: u8 = 1;
 /// The record's body was found to be damaged.
 const FLAG_DAMAGED: u8 = 2;
 const FLAG_NEVER: u8 = 4;
-/// The sequence is not that of the record before and one; the first bytes of the key before
+/// The sequence is not one higher than that of the record before. The first bytes of the key before
 /// it follow.
 const FLAG_GAP: u8 = 8;
 const FLAGS: u8 = FLAG_TOMBSTONE | FLAG_DAMAGED | FLAG_NEVER | FLAG_GAP;
 
-/// What is known of a record: where it lies, its header without the body's checksum, and
-/// whether its body was sound when last looked at.
+/// A record in the contents: its offset, its header without the body's checksum, and whether its
+/// body was sound when last looked at.
 pub(crate) type Listed = (u64, Header, bool);
 
 /// No contents are longer than their segment and a block: a record here takes fewer bytes than
@@ -42,7 +42,7 @@ pub(crate) fn contents_bytes_max(segment_bytes: u64) -> u64 {
     segment_bytes.saturating_add(BLOCK_BYTES as u64)
 }
 
-/// What the next record is told by.
+/// The state that the next record's differences refer to.
 #[derive(Clone, Copy, Debug)]
 struct Before {
     end: u64,
@@ -101,7 +101,7 @@ impl Contents {
         std::mem::take(&mut self.tombstones)
     }
 
-    /// Adds a record, which lies behind the one added before.
+    /// Adds a record, which lies behind the last one added.
     pub(crate) fn add(&mut self, offset: u64, header: &Header, is_sound: bool) {
         let before = self.before;
         let is_gap = header.sequence != before.sequence.wrapping_add(1);
@@ -225,7 +225,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// `None` for what no [`Contents`] wrote.
+    /// `None` for bytes that no [`Contents`] wrote.
     fn record(&mut self) -> Option<Listed> {
         let before = self.before;
         let [flags] = self.bytes()?;
@@ -407,7 +407,7 @@ mod tests {
         }
     }
 
-    /// As above, with a checksum that fits: then it is what somebody else wrote.
+    /// As above, with a checksum that fits, as another program might write it.
     #[test]
     fn whatever_it_says_reading_it_never_panics() {
         let whole = encoded(&records());

@@ -1,4 +1,4 @@
-//! The bytes of the file `epochs`: who was purged, up to which sequence.
+//! The bytes of the file `epochs`, which holds the purge marks.
 //!
 //! As many whole blocks as it takes; magic, version and features stand where every block has
 //! them, and the checksum is the end of the last block.
@@ -17,8 +17,8 @@ const MARKS: usize = 64;
 const MARK_BYTES: usize = 40;
 const CHECKSUM_BYTES: usize = 4;
 
-/// So many tenants are remembered by themselves: 2.6 MB on disk, and no more than that is
-/// read of a file that claims to hold more.
+/// Bound of the tenants with a purge mark of their own: 2.6 MB on disk. Of a file that claims to
+/// hold more, only this much is read.
 pub(crate) const TENANTS_MAX: usize = 1 << 16;
 
 /// The longest such file.
@@ -28,15 +28,15 @@ const fn file_bytes(tenants: usize) -> usize {
     (MARKS + tenants * MARK_BYTES + CHECKSUM_BYTES).next_multiple_of(BLOCK_BYTES)
 }
 
-/// What the file says: records up to and including these sequences are purged.
+/// The purge marks: records up to and including these sequences are purged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EpochsFile {
-    /// Everybody's.
+    /// The mark of all tenants.
     pub(crate) all: u64,
     /// Each tenant's.
     pub(crate) tenants: HashMap<[u8; 32], u64>,
-    /// New records have higher sequences. It lies above those of records that could not be read
-    /// once, so that none of them counts for newer when it can be read again.
+    /// New records have higher sequences. It lies above those of records that could not be read, so
+    /// that none of these counts as newer once it can be read again.
     pub(crate) floor: u64,
 }
 

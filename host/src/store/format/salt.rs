@@ -1,13 +1,13 @@
-//! What makes a record's checksums those of its place.
+//! The salt that ties a record's checksums to its place.
 
 use super::{ALIGN, StoreId, put};
 use crc_fast::{CrcAlgorithm, Digest, crc32_iscsi};
 
-/// What the checksums of a segment's records are mixed with, so that bytes of another store,
-/// of another segment or of another place in the same one are never taken for a record here.
+/// Mixed into the checksums of a segment's records, so that bytes of another store, segment or
+/// place are never taken for a record here.
 ///
-/// It is mixed in by XOR rather than fed to the CRC: the two are equally strong (a CRC is
-/// linear), and so the payload can be summed before its place is known.
+/// It is mixed in by XOR instead of being fed to the CRC. The two are equally strong (a CRC is
+/// linear), and with XOR the payload can be summed before its place is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Salt {
     pub(super) header: u32,

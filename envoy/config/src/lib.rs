@@ -17,8 +17,6 @@ use reflex_llm::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::routes::Proof;
-
 /// A configuration that can be run with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -80,6 +78,16 @@ pub struct Upstream {
     pub authority: String,
     /// What stands before each request's path at the provider; empty, or from slash to no slash.
     pub prefix: String,
+}
+
+/// When a route has to be proven before its requests are answered from the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Proof {
+    /// Where several routes lead to one upstream.
+    #[default]
+    InDoubt,
+    /// Always. Routes without a name, which cannot be told apart, are refused.
+    Always,
 }
 
 /// The JSON as it is written. Each field is described in [`Config`] and in `docs/envoy.md`.
@@ -172,8 +180,9 @@ const HOT_TTL_SECONDS: u64 = 300;
 const TTL_SECONDS: u64 = 3600;
 /// As the daemon's: a week.
 const TTL_SECONDS_MAX: u64 = 604_800;
-/// Well below what Envoy buffers by default: past its own limit it answers 413.
-const REQUEST_BYTES_MAX: u64 = (1 << 20) - (128 << 10);
+/// As the daemon's. Envoy's default buffer is no larger, so its limit must be raised: past that, it
+/// answers 413.
+const REQUEST_BYTES_MAX: u64 = 1 << 20;
 /// As the daemon's.
 const ENTRY_BYTES_MAX: u64 = 16 << 20;
 
@@ -457,7 +466,7 @@ mod tests {
         assert_eq!(upstream.authority, "api.openai.com");
         assert_eq!(upstream.prefix, "");
         assert_eq!(config.daemon_cluster.as_deref(), Some("reflex_edge"));
-        assert_eq!(config.request_bytes_max, 917_504);
+        assert_eq!(config.request_bytes_max, 1_048_576);
         assert_eq!(config.anonymous, Anonymous::Bypass);
         assert_eq!(config.policy().temperature_max, None);
         assert!(config.looks_at("/anything"));
