@@ -12,27 +12,30 @@
 //! It makes no calls and knows no clock. What it does to other exchanges (the leader of a flight
 //! lands, or leaves) are effects too, which `worker` passes on.
 
+mod keyed;
 mod lookup;
 mod recording;
 mod turns;
 
 use std::rc::Rc;
 
-use reflex_llm::{Bypass, Examined, Head, Key, Prepared, Rejected, Shape, Status};
+use reflex_llm::{Bypass, Examined, Key, Prepared, Rejected, Shape, Status};
 
 use crate::config::Upstream;
 use crate::counts::Tier;
 use crate::daemon::{self, Reply};
 use crate::flights::{Id, Name};
 use crate::hot::Answer;
+use crate::routes::{Route, Standing};
 use crate::shared::Shared;
 use crate::unread::Ticket;
+use keyed::Keyed;
 use lookup::{HOT, Pending};
 use recording::Recording;
 pub use turns::PLACES;
 
 /// A request as Envoy has it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Request {
     /// As sent.
     pub method: String,
@@ -40,8 +43,10 @@ pub struct Request {
     pub path: String,
     /// Without those of HTTP/2; names in lower case, in order.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// The cluster that Envoy has chosen.
-    pub cluster: String,
+    /// The host: `:authority`.
+    pub authority: String,
+    /// The route that Envoy has chosen, and the cluster that it leads to.
+    pub route: Route,
     /// What `content-length` says.
     pub length: Option<u64>,
 }
@@ -63,6 +68,11 @@ pub enum Event<'e> {
     Lead(Lead),
     /// It has waited for another one for as long as it may.
     WaitOver,
+    /// Whether the answer whose head follows is a provider's: Envoy and other filters answer too.
+    IsProviders(bool),
+    /// What the provider was sent, as soon as Envoy shows it: with the head, or at the end. Without
+    /// it nothing is kept.
+    Sent(Request),
     /// The head of the provider's answer.
     Head(u16, &'e [(&'e str, &'e [u8])]),
     /// A part of the provider's answer, and whether it is the last.
@@ -80,9 +90,9 @@ pub enum Event<'e> {
 /// What is to be done.
 #[derive(Debug)]
 pub enum Effect {
-    /// Let the request go on to the provider, with these headers set, and those without a value
-    /// taken out.
-    Forward(Vec<(&'static str, Option<String>)>),
+    /// Let the request go on to the provider, as it is: Envoy chooses the route anew if a filter
+    /// changes headers. True asks the route to ask for an answer that is not compressed.
+    Forward(bool),
     /// Tell how many turns were taken at this one of [`PLACES`], and count one more.
     Turn(u32),
     /// Answer the client.
@@ -196,7 +206,7 @@ enum Stage {
 /// What is kept of a request while its body is awaited.
 #[derive(Debug)]
 struct Reading {
-    prepared: Prepared,
+    keyed: Keyed,
     /// The path that the provider gets, for the operator's rules.
     path: String,
     upstream: Rc<Upstream>,
@@ -300,6 +310,13 @@ impl Exchange {
                 }
             }
 
+            (Stage::Forwarded(mut recording), Event::IsProviders(is_providers)) => {
+                recording.is_providers = is_providers;
+                (Stage::Forwarded(recording), Vec::new())
+            }
+            (Stage::Forwarded(recording), Event::Sent(sent)) => {
+                recording::sent(shared, recording, sent, now_ms)
+            }
             (Stage::Forwarded(recording), Event::Head(status, headers)) => {
                 recording::head(shared, recording, status, headers)
             }
@@ -338,7 +355,7 @@ fn inspect(shared: &Shared, mut request: Request) -> Result<Reading, Bypass> {
     let config = &shared.config;
     let upstream = config
         .upstreams
-        .get(&request.cluster)
+        .get(&request.route.cluster)
         .ok_or(Bypass::Upstream)?;
     // Envoy leaves this header only where it makes a tunnel of the connection: what looks like a
     // body then has no end.
@@ -348,48 +365,46 @@ fn inspect(shared: &Shared, mut request: Request) -> Result<Reading, Bypass> {
     if !config.looks_at(&request.path) {
         return Err(Bypass::Path);
     }
-    request.path.insert_str(0, &upstream.prefix);
-    let headers: Vec<(&str, &[u8])> = request
+    let mut types = request
         .headers
         .iter()
-        .map(|(name, value)| (name.as_str(), value.as_slice()))
-        .collect();
-    let head = Head {
-        method: &request.method,
-        upstream: &upstream.origin,
-        path: &request.path,
-        headers: &headers,
-    };
-    let candidate = reflex_llm::candidate(&head, &config.policy())?;
+        .filter(|(name, _)| name == "content-type");
+    if types.any(|(_, value)| value.starts_with(b"application/grpc")) {
+        return Err(Bypass::Grpc);
+    }
+    let by_route = config.keys_route(&request.route.name);
+    let keyed = Keyed::of(config, upstream, by_route, &mut request)?;
     // Envoy asks for the body itself and takes this header out, unless it is told to leave both to
     // the provider (`proxy_100_continue`). To wait for the body would be to wait for the client.
-    if headers.iter().any(|(name, _)| *name == "expect") {
+    if request.headers.iter().any(|(name, _)| name == "expect") {
         return Err(Bypass::Expect);
     }
-    let group = config.groups.of(candidate.tenant());
-    let candidate = candidate.as_tenant(group, config.tenant_header.as_deref());
+    if !by_route && shared.routes.standing(&upstream.url(), &request.route) == Standing::Refused {
+        return Err(Bypass::Route);
+    }
     if request
         .length
         .is_some_and(|length| length > config.request_bytes_max as u64)
     {
         return Err(Bypass::BodyTooLarge);
     }
-    let prepared = candidate.prepare();
     Ok(Reading {
-        prepared,
+        keyed,
         path: request.path,
         upstream: Rc::clone(upstream),
     })
 }
 
 fn examined(shared: &mut Shared, id: Id, reading: Reading, body: &[u8], now_ms: u64) -> Step {
-    let Examined { exchange, model } = match reading.prepared.examine(body) {
+    let Examined { exchange, model } = match reading.keyed.prepared.examine(body) {
         Ok(examined) => examined,
         Err(why) => return passed(shared, why),
     };
     let asked = exchange.control.ttl_seconds;
     let lifetimes = &shared.config.lifetimes;
+    let keyed = Rc::new(reading.keyed);
     let pending = Pending {
+        keyed: Rc::clone(&keyed),
         life: lifetimes.of(&reading.path, model.as_deref(), asked),
         model: model.map(Rc::from),
         asked: exchange,
@@ -401,7 +416,7 @@ fn examined(shared: &mut Shared, id: Id, reading: Reading, body: &[u8], now_ms: 
         fill: None,
     };
     let (mut stage, effects) = turns::take_turn(shared, id, pending, now_ms);
-    note_traits(shared, &mut stage, &reading.prepared, body);
+    note_traits(shared, &mut stage, &keyed.prepared, body);
     (stage, effects)
 }
 
@@ -426,7 +441,7 @@ fn note_traits(shared: &mut Shared, stage: &mut Stage, prepared: &Prepared, body
 
 fn passed(shared: &mut Shared, why: Bypass) -> Step {
     let Exchange(stage) = Exchange::bypass(shared, why);
-    (stage, vec![Effect::Forward(Vec::new())])
+    (stage, vec![Effect::Forward(false)])
 }
 
 /// The client has gone, or the answer is at its end.

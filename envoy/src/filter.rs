@@ -10,7 +10,9 @@
 
 mod answers;
 mod gauges;
+mod notes;
 mod refreshes;
+mod request;
 mod stream;
 mod trailers;
 mod turns;
@@ -27,13 +29,14 @@ use reflex_llm::{Bypass, status};
 use crate::config::Config;
 use crate::counts::Counts;
 use crate::daemon;
-use crate::exchange::{Effect, Event, Purpose, Request};
+use crate::exchange::{Effect, Event, Purpose};
 use crate::flights::Id;
 use crate::module::Module;
 use crate::refreshed::Refreshed;
 use crate::worker::{Work, Worker};
 use answers::{answer, mark};
 use gauges::Gauges;
+use request::{is_providers, request};
 
 /// How often waits are looked at and statistics handed over.
 const TICK: Duration = Duration::from_millis(50);
@@ -179,6 +182,7 @@ impl RootContext for Root {
             let gone = refreshes::hear(&mut refreshed.borrow_mut());
             plugin.worker.borrow_mut().shared().let_go(&gone);
         }
+        notes::hear(&plugin.worker);
         let work = plugin.worker.borrow_mut().tick(now_us());
         plugin.carry_out(Place::own(self.id), work);
         self.metrics.hand_over(&mut plugin.worker.borrow_mut());
@@ -265,6 +269,21 @@ impl Http {
         plugin.is_some_and(|plugin| question(&plugin.worker.borrow(), self.id))
     }
 
+    /// What the provider has got, after all filters and the route: Envoy's map of the request is
+    /// that by now. It shows none with the answer's head where the request has waited for the daemon,
+    /// but at the end it always does.
+    fn sent(&self) {
+        let sent = request();
+        if sent.method.is_empty() {
+            return;
+        }
+        self.on(Event::Sent(sent));
+        // Other workers are told of routes that were refused just now.
+        if let Some(plugin) = &self.plugin {
+            notes::tell(&plugin.worker);
+        }
+    }
+
     fn action(&self) -> Action {
         match self.ask(Worker::holds) {
             true => Action::Pause,
@@ -296,11 +315,7 @@ impl HttpContext for Http {
         };
         MODULE.with(stream::heard_from);
         let request = request();
-        let config = Rc::clone(plugin.worker.borrow().config());
-        if let Some(name) = &config.tenant_header {
-            // The provider learns nothing of our tenants.
-            let _ = hostcalls::remove_map_value(MapType::HttpRequestHeaders, name);
-        }
+        notes::meet(&plugin.worker, &request.route);
         let mut worker = plugin.worker.borrow_mut();
         worker.begin(self.id, request, end_of_stream);
         drop(worker);
@@ -339,6 +354,10 @@ impl HttpContext for Http {
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         let records = self.ask(Worker::records);
         // What is only marked may still be a stream, which the counts tell apart.
+        if records {
+            self.on(Event::IsProviders(is_providers()));
+            self.sent();
+        }
         if records || self.ask(Worker::marks) {
             let map = hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default();
             let headers: Vec<(&str, &[u8])> = map
@@ -367,6 +386,12 @@ impl HttpContext for Http {
         Action::Continue
     }
 
+    fn on_log(&mut self) {
+        if self.ask(Worker::records) {
+            self.sent();
+        }
+    }
+
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
         if self.ask(Worker::records) {
             self.on(Event::Chunk(b"", true));
@@ -383,33 +408,6 @@ fn read(buffer: BufferType, bytes: usize) -> Option<Vec<u8>> {
         _ => hostcalls::get_buffer(buffer, 0, bytes).ok().flatten()?,
     };
     (read.len() == bytes).then_some(read)
-}
-
-/// The request that Envoy is calling for.
-fn request() -> Request {
-    let map = hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default();
-    let mut request = Request {
-        method: String::new(),
-        path: String::new(),
-        headers: Vec::with_capacity(map.len()),
-        cluster: String::new(),
-        length: None,
-    };
-    let text = |value: Vec<u8>| String::from_utf8(value).unwrap_or_default();
-    for (name, value) in map {
-        match name.as_str() {
-            ":method" => request.method = text(value),
-            ":path" => request.path = text(value),
-            name if name.starts_with(':') => {}
-            "content-length" => request.length = text(value).parse().ok(),
-            _ => request.headers.push((name, value)),
-        }
-    }
-    let cluster = hostcalls::get_property(vec!["xds", "cluster_name"])
-        .ok()
-        .flatten();
-    request.cluster = cluster.map(text).unwrap_or_default();
-    request
 }
 
 /// Where in Envoy we are.
@@ -488,7 +486,7 @@ impl Plugin {
                     effective = wanted;
                 }
                 match effect {
-                    Effect::Forward(set) => forward(&set, place.is_stream),
+                    Effect::Forward(is_recorded) => forward(is_recorded, place.is_stream),
                     Effect::Answer(served) => {
                         if let Some(ticket) = served.unread {
                             MODULE.with(|module| stream::goes_to(module, ticket));
@@ -570,14 +568,14 @@ impl Plugin {
     }
 }
 
+/// What the route may put into `accept-encoding`, as `%FILTER_STATE(wasm.…:PLAIN)%`. A header that
+/// is set by a filter makes Envoy choose the route anew, and perhaps another one.
+const ACCEPT_ENCODING: &str = "reflex_accept_encoding";
+
 /// Lets a request go on. In its own callback that is what the callback's return does.
-fn forward(set: &[(&'static str, Option<String>)], by_return: bool) {
-    let headers = MapType::HttpRequestHeaders;
-    for (name, value) in set {
-        let _ = match value {
-            Some(value) => hostcalls::set_map_value(headers, name, Some(value)),
-            None => hostcalls::remove_map_value(headers, name),
-        };
+fn forward(is_recorded: bool, by_return: bool) {
+    if is_recorded {
+        let _ = hostcalls::set_property(vec![ACCEPT_ENCODING], Some(b"identity"));
     }
     if !by_return {
         let _ = hostcalls::resume_http_request();

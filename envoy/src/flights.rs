@@ -22,6 +22,7 @@ const FOLLOWERS_MAX: usize = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name {
     key: Key,
+    route: u64,
     number: u64,
 }
 
@@ -40,11 +41,14 @@ pub enum Role {
 #[derive(Debug, Default)]
 pub struct Flights {
     flights: HashMap<u64, Flight>,
-    /// Those that may be joined, by digest.
-    open: HashMap<[u8; 32], (u64, Key)>,
+    /// Those that may be joined, by digest and route.
+    open: HashMap<Wanted, (u64, Key)>,
     /// How many there ever were.
     count: u64,
 }
+
+/// An answer, and by which route it is wanted.
+type Wanted = ([u8; 32], u64);
 
 #[derive(Debug)]
 struct Flight {
@@ -52,10 +56,19 @@ struct Flight {
     followers: VecDeque<Id>,
 }
 
+impl Name {
+    fn wanted(&self) -> Wanted {
+        (self.key.digest, self.route)
+    }
+}
+
 impl Flights {
-    /// Adds a request for an answer.
-    pub fn join(&mut self, key: &Key, id: Id) -> Role {
-        let open = self.open.get(&key.digest).map(|(number, _)| *number);
+    /// Adds a request for an answer. Where `route` is not 0, it must come by that route.
+    pub fn join(&mut self, key: &Key, route: u64, id: Id) -> Role {
+        let open = self
+            .open
+            .get(&(key.digest, route))
+            .map(|(number, _)| *number);
         let under_way = open.and_then(|number| Some((number, self.flights.get_mut(&number)?)));
         if let Some((number, flight)) = under_way {
             if flight.followers.len() == FOLLOWERS_MAX {
@@ -63,7 +76,7 @@ impl Flights {
             }
             flight.followers.push_back(id);
             let key = *key;
-            return Role::Follow(Name { key, number });
+            return Role::Follow(Name { key, route, number });
         }
         if self.flights.len() == FLIGHTS_MAX {
             return Role::Alone;
@@ -71,6 +84,7 @@ impl Flights {
         self.count += 1;
         let name = Name {
             key: *key,
+            route,
             number: self.count,
         };
         let flight = Flight {
@@ -78,7 +92,7 @@ impl Flights {
             followers: VecDeque::new(),
         };
         self.flights.insert(name.number, flight);
-        self.open.insert(key.digest, (name.number, *key));
+        self.open.insert(name.wanted(), (name.number, *key));
         Role::Lead(name)
     }
 
@@ -86,7 +100,7 @@ impl Flights {
     /// nobody joins those who are under way; they come to their ends without.
     pub fn close(&mut self, purged: &Purged) {
         match purged {
-            Purged::Digest(digest) => drop(self.open.remove(digest)),
+            Purged::Digest(digest) => self.open.retain(|(open, _), _| open != digest),
             Purged::All | Purged::Tenant(_) => self.open.retain(|_, (_, key)| !purged.covers(key)),
         }
     }
@@ -95,7 +109,7 @@ impl Flights {
     pub fn open(&mut self, name: &Name) {
         if self.flights.contains_key(&name.number) {
             self.open
-                .entry(name.key.digest)
+                .entry(name.wanted())
                 .or_insert((name.number, name.key));
         }
     }
@@ -156,9 +170,9 @@ impl Flights {
 
     fn remove(&mut self, name: &Name) {
         self.flights.remove(&name.number);
-        let open = self.open.get(&name.key.digest);
+        let open = self.open.get(&name.wanted());
         if open.is_some_and(|(number, _)| *number == name.number) {
-            self.open.remove(&name.key.digest);
+            self.open.remove(&name.wanted());
         }
     }
 }
@@ -176,7 +190,7 @@ mod tests {
     }
 
     fn leads(flights: &mut Flights, key: &Key, id: Id) -> Name {
-        match flights.join(key, id) {
+        match flights.join(key, 0, id) {
             Role::Lead(name) => name,
             role => panic!("{role:?}"),
         }
@@ -186,9 +200,9 @@ mod tests {
     fn the_first_leads_and_those_after_it_follow_until_it_lands() {
         let mut flights = Flights::default();
         let a = leads(&mut flights, &A, 1);
-        assert_eq!(flights.join(&A, 2), Role::Follow(a));
+        assert_eq!(flights.join(&A, 0, 2), Role::Follow(a));
         let b = leads(&mut flights, &B, 3);
-        assert_eq!(flights.join(&A, 4), Role::Follow(a));
+        assert_eq!(flights.join(&A, 0, 4), Role::Follow(a));
         assert_eq!(flights.land(&a, 1), [2, 4]);
         assert!(flights.land(&a, 1).is_empty());
         assert_ne!(leads(&mut flights, &A, 5), a);
@@ -197,11 +211,26 @@ mod tests {
     }
 
     #[test]
+    fn those_of_a_route_follow_each_other_only() {
+        let mut flights = Flights::default();
+        let any = leads(&mut flights, &A, 1);
+        let Role::Lead(seven) = flights.join(&A, 7, 2) else {
+            panic!("route 7 has none yet");
+        };
+        assert_eq!(flights.join(&A, 7, 3), Role::Follow(seven));
+        assert_eq!(flights.join(&A, 0, 4), Role::Follow(any));
+        assert_eq!(flights.land(&seven, 2), [3]);
+        flights.close(&Purged::Digest(A.digest));
+        assert_eq!(flights.land(&any, 1), [4]);
+        assert!(flights.is_empty());
+    }
+
+    #[test]
     fn only_the_leader_lands_or_hands_over() {
         let mut flights = Flights::default();
         let a = leads(&mut flights, &A, 1);
-        flights.join(&A, 2);
-        flights.join(&A, 3);
+        flights.join(&A, 0, 2);
+        flights.join(&A, 0, 3);
         assert!(flights.land(&a, 2).is_empty());
         assert_eq!(flights.hand_over(&a, 2), None);
         assert_eq!(flights.hand_over(&a, 1), Some(2));
@@ -217,30 +246,30 @@ mod tests {
         let mut flights = Flights::default();
         let a = leads(&mut flights, &A, 0);
         for id in 1..=FOLLOWERS_MAX as u32 {
-            assert_eq!(flights.join(&A, id), Role::Follow(a));
+            assert_eq!(flights.join(&A, 0, id), Role::Follow(a));
         }
-        assert_eq!(flights.join(&A, 9999), Role::Alone);
+        assert_eq!(flights.join(&A, 0, 9999), Role::Alone);
         for number in 0..FLIGHTS_MAX as u32 {
             let mut digest = [9; 32];
             digest[..4].copy_from_slice(&number.to_le_bytes());
-            flights.join(&of(digest, 1), number);
+            flights.join(&of(digest, 1), 0, number);
         }
-        assert_eq!(flights.join(&B, 1), Role::Alone);
+        assert_eq!(flights.join(&B, 0, 1), Role::Alone);
     }
 
     #[test]
     fn after_a_purge_nobody_joins_those_from_before_it() {
         let mut flights = Flights::default();
         let before = leads(&mut flights, &A, 1);
-        assert_eq!(flights.join(&A, 2), Role::Follow(before));
+        assert_eq!(flights.join(&A, 0, 2), Role::Follow(before));
         flights.close(&Purged::All);
         let after = leads(&mut flights, &A, 3);
-        assert_eq!(flights.join(&A, 4), Role::Follow(after));
+        assert_eq!(flights.join(&A, 0, 4), Role::Follow(after));
         // The provider is asked only now, but there is a newer one to join.
         flights.open(&before);
-        assert_eq!(flights.join(&A, 5), Role::Follow(after));
+        assert_eq!(flights.join(&A, 0, 5), Role::Follow(after));
         assert_eq!(flights.land(&before, 1), [2]);
-        assert_eq!(flights.join(&A, 6), Role::Follow(after));
+        assert_eq!(flights.join(&A, 0, 6), Role::Follow(after));
         assert_eq!(flights.land(&after, 3), [4, 5, 6]);
         flights.open(&after);
         assert!(flights.is_empty());
@@ -252,7 +281,7 @@ mod tests {
         let a = leads(&mut flights, &A, 1);
         flights.close(&Purged::All);
         flights.open(&a);
-        assert_eq!(flights.join(&A, 2), Role::Follow(a));
+        assert_eq!(flights.join(&A, 0, 2), Role::Follow(a));
     }
 
     #[test]
@@ -261,12 +290,12 @@ mod tests {
         let (a, b) = (leads(&mut flights, &A, 1), leads(&mut flights, &B, 2));
         flights.close(&Purged::Digest([9; 32]));
         flights.close(&Purged::Tenant([9; 32]));
-        assert_eq!(flights.join(&A, 3), Role::Follow(a));
+        assert_eq!(flights.join(&A, 0, 3), Role::Follow(a));
         flights.close(&Purged::Digest(A.digest));
         assert_ne!(leads(&mut flights, &A, 4), a);
-        assert_eq!(flights.join(&B, 5), Role::Follow(b));
+        assert_eq!(flights.join(&B, 0, 5), Role::Follow(b));
         flights.close(&Purged::Tenant(B.tenant.0));
         assert_ne!(leads(&mut flights, &B, 6), b);
-        assert!(matches!(flights.join(&A, 7), Role::Follow(_)));
+        assert!(matches!(flights.join(&A, 0, 7), Role::Follow(_)));
     }
 }

@@ -27,6 +27,7 @@ pub mod flights;
 pub mod hot;
 pub mod module;
 pub mod refreshed;
+pub mod routes;
 pub mod shared;
 pub mod splits;
 pub mod unread;

@@ -27,6 +27,7 @@ pub struct Module {
     recording: Rc<Pool>,
     sending: Rc<Pool>,
     open_breakers: Rc<Cell<usize>>,
+    configurations: Rc<Cell<u64>>,
 }
 
 impl Default for Module {
@@ -37,6 +38,7 @@ impl Default for Module {
             recording: Rc::new(Pool::new(RECORDING_BYTES_MAX)),
             sending: Rc::new(Pool::new(SENDING_BYTES_MAX)),
             open_breakers: Rc::default(),
+            configurations: Rc::default(),
         }
     }
 }
@@ -55,6 +57,12 @@ impl Module {
     /// Whether a configuration leaves the daemon alone just now.
     pub fn has_open_breaker(&self) -> bool {
         self.open_breakers.get() > 0
+    }
+
+    /// The number of a configuration. In each worker Envoy has the same ones, in the same order.
+    pub fn next_generation(&self) -> u64 {
+        self.configurations.set(self.configurations.get() + 1);
+        self.configurations.get()
     }
 
     /// What a configuration says of its breaker.

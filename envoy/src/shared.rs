@@ -14,6 +14,7 @@ use crate::flights::Flights;
 use crate::hot::Hot;
 use crate::module::{BreakerSign, Budget, Module};
 use crate::refreshed::Gone;
+use crate::routes::Routes;
 use crate::splits::KeySplits;
 use crate::unread::{Full, Ticket};
 
@@ -41,6 +42,8 @@ pub struct Shared {
     pub breaker: Breaker,
     /// For Envoy's statistics.
     pub counts: Counts,
+    /// What is known of the routes that requests come by.
+    pub routes: Routes,
     /// For the log.
     splits: KeySplits,
     revealed: Revealed,
@@ -75,6 +78,7 @@ impl Shared {
                 config.hot_entry_bytes_max,
                 config.hot_ttl_ms,
             ),
+            routes: Routes::new(config.prove_routes, module.next_generation()),
             config,
             flights: Flights::default(),
             breaker: Breaker::default(),
@@ -120,6 +124,7 @@ impl Shared {
     pub fn take_lines(&mut self) -> Vec<String> {
         let mut lines = self.splits.take_lines();
         lines.append(&mut self.lines);
+        lines.extend(self.routes.take_lines());
         lines
     }
 

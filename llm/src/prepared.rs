@@ -2,6 +2,7 @@
 //! itself is not needed any more.
 
 use alloc::borrow::Cow;
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -111,6 +112,23 @@ impl Prepared {
         })
     }
 
+    /// The first part of the head in which another request differs from this one, as far as keys
+    /// cover it: both have the same key with the same body if there is none. The name of the part,
+    /// never its value.
+    pub fn differs_in(&self, other: &Self) -> Option<String> {
+        let is_same = self.fields == other.fields
+            && self.wants_events == other.wants_events
+            && self.api == other.api;
+        if is_same {
+            return None;
+        }
+        let (own, others) = (parts(&self.fields), parts(&other.fields));
+        let lacks = |of: &[(String, Vec<&[u8]>)], part: &(String, Vec<&[u8]>)| !of.contains(part);
+        let only_own = own.iter().find(|part| lacks(&others, part));
+        let differing = only_own.or_else(|| others.iter().find(|part| lacks(&own, part)));
+        Some(differing.map_or_else(|| "header `accept`".into(), |(name, _)| name.clone()))
+    }
+
     /// Whose answer it is.
     pub(crate) fn tenant(&self) -> Tenant {
         self.tenant
@@ -196,4 +214,26 @@ impl core::fmt::Debug for Prepared {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(formatter, "Prepared({:?})", self.api)
     }
+}
+
+/// The parts of a head by the names that people know them by, in order, with their values.
+fn parts(fields: &[u8]) -> Vec<(String, Vec<&[u8]>)> {
+    let mut parts: Vec<(String, Vec<&[u8]>)> = Vec::new();
+    for (name, value) in read_fields(fields) {
+        match name {
+            // It follows the name of its header.
+            "value" => parts
+                .last_mut()
+                .into_iter()
+                .for_each(|(_, all)| all.push(value)),
+            "header" => parts.push((
+                format!("header `{}`", String::from_utf8_lossy(value)),
+                Vec::new(),
+            )),
+            "tenant" => parts.push(("the credential".into(), alloc::vec![value])),
+            "upstream" => parts.push(("the host".into(), alloc::vec![value])),
+            other => parts.push((format!("the {other}"), alloc::vec![value])),
+        }
+    }
+    parts
 }

@@ -64,6 +64,11 @@ reasons! {
         Expect = "expect",
         /// The request asks for a WebSocket or another protocol: the connection becomes a tunnel.
         Upgrade = "upgrade",
+        /// The request is one of gRPC, whose answers say how they ended in trailers.
+        Grpc = "grpc",
+        /// The proxy's route changes what the provider gets, or leads to a provider that cannot be
+        /// told beforehand.
+        Route = "route",
         /// The body is not UTF-8.
         NotUtf8 = "not-utf8",
         /// The body begins with a byte order mark: some readers take it, others don't.
@@ -157,6 +162,12 @@ reasons! {
         Purged = "purged",
         /// A rule of the operator, or the client itself, gives it a life of zero.
         Ttl = "ttl",
+        /// Another route, or the provider behind another cluster, answered than the one in the key.
+        Rerouted = "rerouted",
+        /// The provider got another request than the one in the key: another host, path or header.
+        Rewritten = "rewritten",
+        /// The proxy answered, or another of its filters, and not the provider.
+        Local = "local-answer",
         /// The queue to the disk, or from the filter to the daemon, is full.
         Busy = "busy",
         /// The answers being recorded have reached their bound of memory.

@@ -11,6 +11,7 @@ mod memory;
 mod not_stored;
 mod passing;
 mod reloads;
+mod routes;
 mod rules;
 mod settings;
 mod together;

@@ -104,10 +104,17 @@ impl Bootstrap {
             fields.insert("daemon_cluster".into(), "".into());
         }
         fields.extend(filter.plugin.clone());
+        let tenant_header = fields.get("tenant_header").filter(|name| name.is_string());
+        let tenant_header = tenant_header.cloned();
         *plugin = Value::Object(fields).to_string().into();
 
         if let Some(filters) = filters.as_array_mut() {
             filters.insert(0, reflex);
+        }
+        // The provider learns nothing of tenants.
+        let removed = at(config, &format!("{MANAGER}{REMOVED}"))?;
+        if let Some(removed) = removed.as_array_mut() {
+            removed.extend(tenant_header);
         }
         Ok(())
     }
@@ -127,6 +134,9 @@ const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/t
 
 /// Below that, the routes.
 const ROUTES: &str = "/route_config/virtual_hosts/0/routes";
+
+/// And the headers that the provider does not get.
+const REMOVED: &str = "/route_config/virtual_hosts/0/request_headers_to_remove";
 
 /// Where a cluster has the address of its one endpoint.
 const ENDPOINT: &str = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address";
@@ -244,6 +254,25 @@ mod tests {
         let plugin = plugin(&bootstrap.config().expect("a configuration"));
         assert_eq!(plugin["ttl_seconds"], 1);
         assert_eq!(plugin["lookup_timeout_ms"], 100);
+    }
+
+    #[test]
+    fn the_header_of_the_tenant_ends_at_the_route() {
+        let mut bootstrap = bootstrap();
+        let removed = |bootstrap: &Bootstrap, wanted: Value| {
+            let config = bootstrap.config().expect("a configuration");
+            check(&config, REMOVED, wanted);
+        };
+        removed(&bootstrap, json!(["x-reflex-ttl"]));
+        for (value, wanted) in [
+            (json!("x-team"), json!(["x-reflex-ttl", "x-team"])),
+            (json!(1), json!(["x-reflex-ttl"])),
+        ] {
+            if let Some(filter) = &mut bootstrap.filter {
+                filter.plugin.insert("tenant_header".into(), value);
+            }
+            removed(&bootstrap, wanted);
+        }
     }
 
     #[test]

@@ -76,6 +76,7 @@ impl Provider {
     pub(crate) fn route(&self, example: &Value) -> Result<Value, String> {
         let parts = self.parts()?;
         let mut route = example.clone();
+        *at(&mut route, "/name")? = self.name.clone().into();
         *at(&mut route, "/match/prefix")? = self.path.clone().into();
         *at(&mut route, "/route/cluster")? = self.name.clone().into();
         *at(&mut route, "/route/host_rewrite_literal")? = parts.authority.into();
@@ -187,6 +188,7 @@ mod tests {
             provider.path = path.into();
             let route = provider.route(&example).expect("a route");
             assert_eq!(route["match"]["prefix"], path, "{url}");
+            assert_eq!(route["name"], "provider", "{url}");
             assert_eq!(route["route"]["host_rewrite_literal"], host, "{url}");
             let found = route["route"].get("prefix_rewrite");
             assert_eq!(found.unwrap_or(&Value::Null), &rewrite, "{url}");

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use reflex_llm::{
     Anonymous, ClientControl, Groups, Lifetimes, Limits, PathRule, Policy, ProviderControl, Rules,
-    check_tenant_header, normal_path,
+    check_tenant_header, is_like, normal_path,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -62,6 +62,10 @@ pub struct Config {
     pub path_rules: Vec<PathRule>,
     /// What of a request does not count, what does, and what passes by.
     pub rules: Arc<Rules>,
+    /// Routes that are part of the key, whatever they do to requests.
+    pub keyed_routes: Vec<String>,
+    /// When routes have to be proven.
+    pub prove_routes: Proof,
 }
 
 /// Where a cluster leads: the same words as the daemon's `--upstream`, so that both compute the
@@ -74,6 +78,16 @@ pub struct Upstream {
     pub authority: String,
     /// What stands before each request's path at the provider; empty, or from slash to no slash.
     pub prefix: String,
+}
+
+/// When a route has to be proven before its requests are answered from the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Proof {
+    /// Where several routes lead to one upstream.
+    #[default]
+    InDoubt,
+    /// Always. Routes without a name, which cannot be told apart, are refused.
+    Always,
 }
 
 /// The JSON as it is written. Each field is described in [`Config`] and in `docs/envoy.md`.
@@ -111,6 +125,11 @@ struct File {
     keyed_fields: Option<Vec<String>>,
     bypass_fields: Option<Vec<String>>,
     bypass_models: Option<Vec<String>>,
+    keyed_routes: Option<Vec<String>>,
+    prove_routes: Option<ProofMode>,
+    /// Not read: another one is another configuration to Envoy, and so to what is known of routes.
+    #[serde(rename = "revision")]
+    _revision: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
@@ -125,6 +144,13 @@ enum AnonymousMode {
 enum ProviderControlMode {
     Ignore,
     Obey,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum ProofMode {
+    InDoubt,
+    Always,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
@@ -206,6 +232,10 @@ impl Config {
             bypass_models: file.bypass_models.unwrap_or_default(),
         };
         rules.check(file.tenant_header.as_deref())?;
+        let keyed_routes = file.keyed_routes.unwrap_or_default();
+        if keyed_routes.iter().any(String::is_empty) {
+            return Err("keyed_routes: a route needs a name to be told from others".into());
+        }
         // JSON has no infinity, but one may be written as a number that is too great.
         if let Some(most) = file.temperature_max
             && !(0.0..=f64::MAX).contains(&most)
@@ -315,6 +345,11 @@ impl Config {
             paths,
             path_rules: rules::paths(&file.path.unwrap_or_default())?,
             rules: Arc::new(rules),
+            keyed_routes,
+            prove_routes: match file.prove_routes {
+                Some(ProofMode::InDoubt) | None => Proof::InDoubt,
+                Some(ProofMode::Always) => Proof::Always,
+            },
         })
     }
 
@@ -330,6 +365,12 @@ impl Config {
         }
     }
 
+    /// Whether the route of that name is part of the key.
+    pub fn keys_route(&self, name: &str) -> bool {
+        let mut patterns = self.keyed_routes.iter();
+        !name.is_empty() && patterns.any(|pattern| is_like(pattern, name))
+    }
+
     /// Whether requests with this path, as sent, are looked at.
     pub fn looks_at(&self, path: &str) -> bool {
         if self.paths.is_empty() {
@@ -341,6 +382,22 @@ impl Config {
 }
 
 impl Upstream {
+    /// Origin and prefix.
+    pub fn url(&self) -> String {
+        format!("{}{}", self.origin, self.prefix)
+    }
+
+    /// Whether a request to this authority is one to this upstream.
+    pub fn is_host(&self, authority: &str) -> bool {
+        let port = match self.origin.starts_with("https:") {
+            true => ":443",
+            false => ":80",
+        };
+        let [own, other] =
+            [&*self.authority, authority].map(|it| it.strip_suffix(port).unwrap_or(it));
+        own.eq_ignore_ascii_case(other)
+    }
+
     fn parse(url: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = url
             .split_once("://")
@@ -428,7 +485,8 @@ mod tests {
             "ttl_seconds_max": 9, "ttl": [{"model": "live-*", "seconds": 0}],
             "group": [{"name": "us", "trusted": ["red"]}],
             "ignored_headers": ["x-id"], "ignored_cookies": ["lb_*"], "ignored_query": ["*_id"],
-            "ignored_fields": ["user"], "keyed_fields": ["metadata"], "bypass_fields": ["deep_*"], "bypass_models": ["*-live"]
+            "ignored_fields": ["user"], "keyed_fields": ["metadata"], "bypass_fields": ["deep_*"], "bypass_models": ["*-live"],
+            "keyed_routes": ["canary-*"], "prove_routes": "always", "revision": "7"
         }"#;
         let config = Config::parse(json.as_bytes()).expect("valid");
         assert_eq!(config.upstreams["a"].prefix, "/openai/v2");
@@ -452,8 +510,28 @@ mod tests {
         assert_eq!(rules.keyed_fields, ["metadata"]);
         assert_eq!(rules.bypass_fields, ["deep_*"]);
         assert_eq!(rules.bypass_models, ["*-live"]);
+        assert!(config.keys_route("canary-1"));
+        assert!(!config.keys_route("main") && !config.keys_route(""));
+        assert_eq!(config.prove_routes, Proof::Always);
         assert!(config.looks_at("/v1/chat") && !config.looks_at("/v2/chat"));
         assert!(config.looks_at("//v1/chat") && !config.looks_at("/v1/../v2/chat"));
+    }
+
+    #[test]
+    fn an_upstream_knows_its_host_in_any_spelling() {
+        let check = |url: &str, authority: &str, is_host: bool| {
+            let upstream = Upstream::parse(url).expect("a URL");
+            assert_eq!(upstream.is_host(authority), is_host, "{url} {authority}");
+        };
+        check("https://api.openai.com/v2", "api.openai.com", true);
+        check("https://api.openai.com", "API.OpenAI.com:443", true);
+        check("https://api.openai.com:443", "api.openai.com", true);
+        check("http://10.0.0.1:8000", "10.0.0.1:8000", true);
+        check("http://10.0.0.1", "10.0.0.1:80", true);
+        check("http://10.0.0.1", "10.0.0.1:443", false);
+        check("https://api.openai.com", "api.openai.com:80", false);
+        check("https://api.openai.com", "openai.com", false);
+        check("https://api.openai.com", "", false);
     }
 
     #[test]
@@ -479,6 +557,9 @@ mod tests {
         check(r#""ignored_query": ["api*"]"#, "`api-key`");
         check(r#""ignored_fields": ["model"]"#, "ignored_fields");
         check(r#""anonymous": "yes""#, "anonymous");
+        check(r#""keyed_routes": [""]"#, "keyed_routes");
+        check(r#""prove_routes": "never""#, "prove_routes");
+        check(r#""revision": 7"#, "revision");
         check(r#""paths": ["v1"]"#, "paths");
         check(r#""paths": ["/v1//a"]"#, "write `/v1/a`");
         check(r#""path": [{"path": "v1", "api": "none"}]"#, "path: `v1`");

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use reflex_llm::{Bypass, Exchange as Asked, Life, Status, Traits};
 
+use super::keyed::Keyed;
 use super::recording::forwarded;
 use super::turns::Turn;
 use super::{Effect, Landing, Lead, Purpose, Served, Source, Stage, Step, passed};
@@ -13,6 +14,7 @@ use crate::counts::Tier;
 use crate::daemon::{self, Found, Reply};
 use crate::flights::{Id, Name, Role};
 use crate::hot::Answer;
+use crate::routes::Standing;
 use crate::shared::Shared;
 
 /// How long one call to the daemon waits for somebody else's fill. Short, so that a daemon that
@@ -23,6 +25,8 @@ const WAIT_SLICE_MS: u64 = 500;
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) asked: Asked,
+    /// What the provider is to get.
+    pub(super) keyed: Rc<Keyed>,
     /// How long its answer is to live.
     pub(super) life: Life,
     /// The model that is asked for, which the daemon has prices for.
@@ -46,36 +50,42 @@ pub(super) const HOT: Source = Source::Stored(Tier::Hot);
 /// Hot tier, then whoever fetches the same already, then the daemon.
 pub(super) fn look_up(shared: &mut Shared, id: Id, mut pending: Pending, now_ms: u64) -> Step {
     let control = pending.asked.control;
+    let is_unproven = !pending.is_open(shared);
     if let Some(answer) = hot(shared, &pending, now_ms) {
         return have(shared, pending, &answer, HOT, now_ms);
     }
     if control.only_if_cached {
         // Such a request never asks the provider, so it can lead nobody.
-        return if !control.no_cache && shared.asks_daemon(now_ms) {
+        return if !control.no_cache && !is_unproven && shared.asks_daemon(now_ms) {
             ask(shared, pending)
         } else {
             absent(&pending)
         };
     }
     if control.no_cache || !pending.waits(shared) {
-        return if !control.no_cache && shared.asks_daemon(now_ms) {
+        return if !control.no_cache && !is_unproven && shared.asks_daemon(now_ms) {
             ask(shared, pending)
         } else {
             forwarded(shared, pending)
         };
     }
-    match shared.flights.join(&pending.asked.key, id) {
+    // The same request by the same route is the same to the provider, whatever the route does.
+    let route = match is_unproven {
+        true => shared.routes.hash(&pending.keyed.route),
+        false => 0,
+    };
+    match shared.flights.join(&pending.asked.key, route, id) {
         Role::Follow(flight) => {
             pending.flight = Some(flight);
             return (Stage::Following(pending), Vec::new());
         }
         Role::Lead(flight) => {
             pending.flight = Some(flight);
-            pending.fill = Some(shared.next_fill());
+            pending.fill = (!is_unproven).then(|| shared.next_fill());
         }
         Role::Alone => {}
     }
-    if shared.asks_daemon(now_ms) {
+    if !is_unproven && shared.asks_daemon(now_ms) {
         ask(shared, pending)
     } else {
         pending.fill = None;
@@ -85,6 +95,9 @@ pub(super) fn look_up(shared: &mut Shared, id: Id, mut pending: Pending, now_ms:
 
 /// The answer that is hot, if there is one that the client accepts.
 pub(super) fn hot(shared: &mut Shared, pending: &Pending, now_ms: u64) -> Option<Rc<Answer>> {
+    if !pending.is_open(shared) {
+        return None;
+    }
     if !pending.asked.control.only_if_cached {
         let answer = shared.hot.get(&pending.asked.key.digest, now_ms)?;
         return pending.accepts(&answer, now_ms).then_some(answer);
@@ -265,7 +278,9 @@ pub(super) fn takes_over(
         Some(answer) => have(shared, pending, &answer, HOT, now_ms),
         None if waits => wait(shared, pending, now_ms),
         // To a name that the daemon may know already it says the same once more.
-        None if asks && shared.asks_daemon(now_ms) => ask(shared, pending),
+        None if asks && pending.is_open(shared) && shared.asks_daemon(now_ms) => {
+            ask(shared, pending)
+        }
         None => forwarded(shared, pending),
     }
 }
@@ -321,6 +336,16 @@ fn answered(served: Served) -> Step {
 }
 
 impl Pending {
+    /// Whether what others were answered may be served, as far as the route goes.
+    fn is_open(&self, shared: &Shared) -> bool {
+        let standing = || {
+            shared
+                .routes
+                .standing(&self.upstream.url(), &self.keyed.route)
+        };
+        self.keyed.by_route || standing() == Standing::Open
+    }
+
     pub(super) fn accepts(&self, answer: &Answer, now_ms: u64) -> bool {
         let age_seconds = answer.age_seconds(now_ms);
         let control = &self.asked.control;

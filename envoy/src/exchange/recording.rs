@@ -5,14 +5,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use reflex_llm::{
-    Dropped, Exchange as Asked, Life, Recorder, Rejected, Shape, Status, Storable, Term,
-    X_REFLEX_TTL, status,
+    Dropped, Exchange as Asked, Life, Recorder, Rejected, Shape, Status, Storable, Term, status,
 };
 
+use super::keyed::Difference;
 use super::lookup::Pending;
-use super::{Effect, Landing, Lead, Purpose, Stage, Step};
+use super::{Effect, Landing, Lead, Purpose, Request, Stage, Step};
 use crate::daemon::{self, Epoch};
 use crate::hot::Answer;
+use crate::routes::Tell;
 use crate::shared::{Mark, Shared};
 
 /// An answer that stands still for this long is waited for no longer: another one is asked for. Models
@@ -36,6 +37,12 @@ pub(super) struct Recording {
     bytes: usize,
     /// Of these, for the most that the recorder has held beside the body.
     held: usize,
+    /// Whether the provider has answered, and not Envoy or another filter.
+    pub(super) is_providers: bool,
+    /// Whether the provider was seen to have got the request that is keyed.
+    is_keyed: bool,
+    /// The answer is whole, and only what the provider was sent is not known yet.
+    has_ended: bool,
     /// When the last part of it came.
     came_at_ms: u64,
 }
@@ -50,20 +57,14 @@ pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
         true => Status::Refresh,
         false => Status::Miss,
     };
-    // The key says who answers, so that one is asked, whatever host the client has named.
-    let authority = pending.upstream.authority.clone();
-    // And it learns nothing of what is asked of us.
-    let mut set = vec![(":authority", Some(authority)), (X_REFLEX_TTL, None)];
     if !pending.keeps() {
         shared.counts.dropped(Dropped::Ttl);
         let stage = Stage::Passing(Some(status));
-        return (stage, vec![Effect::Forward(set)]);
+        return (stage, vec![Effect::Forward(false)]);
     }
     if let Some(flight) = &pending.flight {
         shared.flights.open(flight);
     }
-    // Everyone must be able to read the replay, so what is recorded is not compressed.
-    set.push(("accept-encoding", Some("identity".to_owned())));
     let recording = Recording {
         recorder: Recorder::new(pending.asked.shape, shared.config.limits),
         status,
@@ -71,11 +72,15 @@ pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
         since: shared.mark(),
         bytes: 0,
         held: 0,
+        is_providers: false,
+        is_keyed: false,
+        has_ended: false,
         came_at_ms: 0,
         pending,
     };
     let stage = Stage::Forwarded(Box::new(recording));
-    (stage, vec![Effect::Forward(set)])
+    // Everyone must be able to read the replay, so what is recorded is not to be compressed.
+    (stage, vec![Effect::Forward(true)])
 }
 
 pub(super) fn head(
@@ -87,8 +92,17 @@ pub(super) fn head(
     shared.counts.controlled(recording.status, headers);
     let mark = Effect::Mark(recording.status);
     match recording.recorder.head(status, headers) {
-        Ok(()) => (Stage::Forwarded(recording), vec![mark]),
+        Ok(()) if recording.is_providers => (Stage::Forwarded(recording), vec![mark]),
+        Ok(()) => {
+            let mut effects = dropped(shared, *recording, Dropped::Local);
+            effects.push(mark);
+            (Stage::Passing(None), effects)
+        }
         Err(rejected) => {
+            if rejected == Rejected::ContentEncoding {
+                let route = &recording.pending.keyed.route;
+                shared.routes.tell(route, Tell::Compressed, COMPRESSED);
+            }
             let mut effects = given_up(shared, *recording, rejected);
             effects.push(mark);
             (Stage::Passing(None), effects)
@@ -104,8 +118,7 @@ pub(super) fn chunk(
     now_ms: u64,
 ) -> Step {
     if !shared.recording().take(bytes.len()) {
-        shared.counts.dropped(Dropped::Memory);
-        let effects = recording.ended(shared, Landing::LetGo);
+        let effects = dropped(shared, *recording, Dropped::Memory);
         return (Stage::Passing(None), effects);
     }
     recording.bytes += bytes.len();
@@ -123,6 +136,10 @@ pub(super) fn chunk(
         None if !has_room => {
             shared.counts.dropped(Dropped::Memory);
             recording.ended(shared, Landing::LetGo)
+        }
+        None if end && !recording.is_keyed => {
+            recording.has_ended = true;
+            return (Stage::Forwarded(recording), Vec::new());
         }
         None if end => finished(shared, *recording, now_ms),
         None => return (Stage::Forwarded(recording), Vec::new()),
@@ -224,11 +241,76 @@ pub(super) fn given_up(shared: &mut Shared, recording: Recording, why: Rejected)
     recording.ended(shared, Landing::LetGo)
 }
 
+/// What an operator can do about answers that are compressed.
+const COMPRESSED: &str = "the provider compresses its answers, which are not kept then; have the \
+                          route ask for `accept-encoding: identity`";
+
+/// What an operator can do about tenants that the provider learns of.
+const TENANT: &str = "the provider gets the header of `tenant_header`; have the route remove it";
+
+/// What the provider was sent, which is compared with what is keyed.
+pub(super) fn sent(
+    shared: &mut Shared,
+    mut recording: Box<Recording>,
+    sent: Request,
+    now_ms: u64,
+) -> Step {
+    // What another filter answers says nothing of what the provider would have got.
+    if recording.is_providers && !recording.is_keyed {
+        if let Err(why) = recording.check(shared, sent) {
+            return (Stage::Passing(None), dropped(shared, *recording, why));
+        }
+        recording.is_keyed = true;
+    }
+    match recording.has_ended && recording.is_keyed {
+        true => (Stage::Passing(None), finished(shared, *recording, now_ms)),
+        false => (Stage::Forwarded(recording), Vec::new()),
+    }
+}
+
+/// The answer is good, but not to be kept.
+fn dropped(shared: &mut Shared, recording: Recording, why: Dropped) -> Vec<Effect> {
+    shared.counts.dropped(why);
+    recording.ended(shared, Landing::LetGo)
+}
+
 impl Recording {
+    fn check(&self, shared: &mut Shared, sent: Request) -> Result<(), Dropped> {
+        let Pending {
+            keyed, upstream, ..
+        } = &self.pending;
+        if keyed.tells_tenant(&sent) {
+            shared.routes.tell(&keyed.route, Tell::Tenant, TENANT);
+        }
+        let (why, text) = match keyed.check(&shared.config, upstream, sent) {
+            Ok(()) => {
+                shared.routes.proven(&keyed.route);
+                return Ok(());
+            }
+            Err(Difference::Route(by)) => {
+                let (cluster, by) = (&by.cluster, by.describe());
+                let text = format!(
+                    "it was chosen when the filter looked, but cluster `{cluster}` answered, by \
+                     {by}; a filter in front clears the route"
+                );
+                (Dropped::Rerouted, text)
+            }
+            Err(Difference::Part(part)) => {
+                let text =
+                    format!("the provider gets another request than the filter: {part} differs");
+                (Dropped::Rewritten, text)
+            }
+        };
+        if !keyed.by_route {
+            shared.routes.refuse(&upstream.url(), &keyed.route, &text);
+        }
+        Err(why)
+    }
+
     /// Envoy is done with it, before its end.
     pub(super) fn gone(self, shared: &mut Shared, now_ms: u64) -> Vec<Effect> {
         // A client may hang up at the terminal event, before the provider has closed the stream.
-        if self.recorder.complete().is_some() {
+        if self.recorder.complete().is_some() && self.is_keyed {
             return finished(shared, self, now_ms);
         }
         shared.counts.rejected(Rejected::Cut);

@@ -12,6 +12,7 @@ mod lives;
 mod lookups;
 mod purges;
 mod random;
+mod routes;
 mod samples;
 mod savings;
 mod splits;
@@ -22,8 +23,10 @@ use std::collections::BTreeMap;
 use reflex_llm::{Bypass, Rejected, Status};
 
 use super::*;
+use crate::config::Upstream;
 use crate::counts::Counts;
 use crate::daemon as api;
+use crate::routes::Route;
 use daemon::{Daemon, Mood, Said};
 
 /// Two providers. The second has a path of its own in front of each request's.
@@ -41,6 +44,8 @@ struct Play {
     clients: BTreeMap<Id, Client>,
     counts: BTreeMap<String, u64>,
     numbers: u32,
+    /// What the workers of this Envoy have noted of routes.
+    noted: BTreeMap<String, Vec<u8>>,
     /// How many turns were taken at each place, by whichever worker.
     turns: BTreeMap<u32, u32>,
     /// What the other workers are told of.
@@ -61,8 +66,10 @@ struct Call {
 /// A client and its request.
 struct Client {
     saw: Saw,
-    /// What the provider gets beside the client's own headers.
-    set: Vec<(&'static str, Option<String>)>,
+    /// Whether the route is asked to ask for an answer that is not compressed.
+    is_recorded: bool,
+    /// What the provider gets.
+    sent: Request,
     /// What the provider's answer says of us.
     marked: Option<Status>,
     /// The headers of an answer of ours that the provider has given once.
@@ -84,6 +91,8 @@ enum Saw {
 #[derive(Clone)]
 struct Ask {
     cluster: String,
+    /// The name of the route that leads there.
+    route: String,
     method: &'static str,
     path: String,
     headers: Vec<(String, String)>,
@@ -98,6 +107,7 @@ impl Ask {
         );
         Self {
             cluster: "openai".into(),
+            route: String::new(),
             method: "POST",
             path: "/v1/chat/completions".into(),
             headers: vec![("authorization".into(), "Bearer sk-a".into())],
@@ -125,6 +135,22 @@ impl Ask {
         self
     }
 
+    /// By the route of that name.
+    fn by_route(mut self, name: &str) -> Self {
+        self.route = name.into();
+        self
+    }
+
+    /// What the provider gets if the route does what `upstreams` says.
+    fn sent(&self, upstreams: &BTreeMap<String, Rc<Upstream>>) -> Request {
+        let mut request = self.head();
+        if let Some(upstream) = upstreams.get(&self.cluster) {
+            request.authority.clone_from(&upstream.authority);
+            request.path.insert_str(0, &upstream.prefix);
+        }
+        request
+    }
+
     fn head(&self) -> Request {
         let headers = self.headers.iter();
         Request {
@@ -133,7 +159,13 @@ impl Ask {
             headers: headers
                 .map(|(name, value)| (name.clone(), value.clone().into_bytes()))
                 .collect(),
-            cluster: self.cluster.clone(),
+            authority: "gateway.test".into(),
+            route: Route {
+                cluster: self.cluster.clone(),
+                listener: "10000".into(),
+                virtual_host: "llm".into(),
+                name: self.route.clone(),
+            },
             length: Some(self.body.len() as u64),
         }
     }
@@ -184,6 +216,7 @@ impl Play {
             clients: BTreeMap::new(),
             counts: BTreeMap::new(),
             numbers: 0,
+            noted: BTreeMap::new(),
             turns: BTreeMap::new(),
             refreshed: Vec::new(),
         }
@@ -201,11 +234,13 @@ impl Play {
         let id = self.number();
         let client = Client {
             saw: Saw::Held,
-            set: Vec::new(),
+            is_recorded: false,
+            sent: ask.sent(&self.worker.config().upstreams),
             marked: None,
             head: Vec::new(),
         };
         self.clients.insert(id, client);
+        self.meets(&ask.head().route);
         self.worker.begin(id, ask.head(), ask.body.is_empty());
         if !self.worker.holds(id) {
             self.saw(id, Saw::Provider);
@@ -239,6 +274,7 @@ impl Play {
 
     /// The client hangs up, or the exchange is at its end.
     fn leaves(&mut self, id: Id) {
+        self.sent(id);
         self.clients.remove(&id);
         // Envoy ends the lookups of a request along with it.
         let is_its = |call: &Call| call.id == Some(id);
@@ -254,13 +290,25 @@ impl Play {
             ("x-request-id", b"req_1"),
         ];
         if self.worker.records(id) || self.worker.marks(id) {
+            self.on(id, Event::IsProviders(true));
             self.on(id, Event::Head(status, &headers));
+        }
+    }
+
+    /// Envoy shows what the provider was sent.
+    fn sent(&mut self, id: Id) {
+        if self.worker.records(id) {
+            let sent = self.clients[&id].sent.clone();
+            self.on(id, Event::Sent(sent));
         }
     }
 
     fn chunk(&mut self, id: Id, bytes: &str, end: bool) {
         if self.worker.records(id) {
             self.on(id, Event::Chunk(bytes.as_bytes(), end));
+        }
+        if end {
+            self.sent(id);
         }
     }
 
@@ -375,6 +423,17 @@ impl Play {
 
     // What the filter does.
 
+    fn meets(&mut self, route: &Route) {
+        let config = Rc::clone(self.worker.config());
+        if let Some(upstream) = config.upstreams.get(&route.cluster) {
+            let url = upstream.url();
+            let noted = self.noted.entry(url.clone()).or_default();
+            if let Some(more) = self.worker.shared().routes.meet(&url, route, noted) {
+                *noted = more;
+            }
+        }
+    }
+
     fn on(&mut self, id: Id, event: Event<'_>) {
         let work = self.worker.on(id, event, self.now_ms);
         self.carry_out(work);
@@ -384,10 +443,10 @@ impl Play {
         let mut due = VecDeque::from(work);
         while let Some((id, effect)) = due.pop_front() {
             match effect {
-                Effect::Forward(set) => {
+                Effect::Forward(is_recorded) => {
                     let id = id.expect("a request's");
                     self.saw(id, Saw::Provider);
-                    self.client(id).set = set;
+                    self.client(id).is_recorded = is_recorded;
                 }
                 Effect::Answer(served) => {
                     let body = served.answer.as_ref().map(|answer| answer.body.clone());

@@ -9,7 +9,6 @@
 //! that way to a standard library for wasm; see [`WasmStd`].
 
 mod debian;
-mod exports;
 mod nested;
 mod wait;
 mod wasm_std;
@@ -50,13 +49,8 @@ pub fn component(package: &str) -> Result<PathBuf, String> {
 /// As [`component`].
 pub fn core_module(package: &str) -> Result<PathBuf, String> {
     let module = nested::build(&WasmStd::find()?, package)?;
-    let module = exports::without(&read(&module)?, &UNUSED_EXPORTS)
-        .ok_or_else(|| format!("{package} does not make a module"))?;
-    publish(&format!("{package}.core.wasm"), &module)
+    publish(&format!("{package}.core.wasm"), &read(&module)?)
 }
-
-/// Exports of proxy-wasm's SDK that no filter of ours uses.
-const UNUSED_EXPORTS: [&str; 1] = ["proxy_on_log"];
 
 /// For build scripts: builds the component of `package` and copies it into `OUT_DIR`. The crate
 /// gets its path as the environment variable `variable`, and cargo learns when to run this again.

@@ -155,39 +155,6 @@ async fn two_providers_behind_one_envoy_share_nothing() {
     check_hit(&envoy.client.fetch(to_other()).await, &second);
 }
 
-/// The key does not cover `Host`, so it must not choose who answers.
-#[tokio::test]
-async fn what_is_recorded_was_asked_of_the_host_that_the_key_names() {
-    let upstream = Upstream::start().await;
-    let daemon = Plan::daemon().start().await;
-    let envoy = EnvoyPlan::new(&upstream.url())
-        .daemon(&daemon.socket())
-        .edit(|config| {
-            let route = config
-                .pointer_mut(
-                    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config\
-                     /route_config/virtual_hosts/0/routes/0/route",
-                )
-                .and_then(|route| route.as_object_mut())
-                .expect("a route");
-            route.remove("host_rewrite_literal");
-        })
-        .start()
-        .await;
-    let ask = || Ask::chat("which host?");
-    check_miss(
-        &envoy
-            .client
-            .fetch(ask().header("host", "somebody.example"))
-            .await,
-    );
-    let calls = upstream.calls();
-    assert_eq!(
-        format!("http://{}", calls[0].header("host")),
-        upstream.url()
-    );
-}
-
 #[tokio::test]
 async fn cache_control_of_a_request_is_obeyed() {
     let (upstream, _daemon, envoy) = line().await;

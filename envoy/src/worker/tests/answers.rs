@@ -62,6 +62,7 @@ fn what_does_not_arrive_whole_is_not_kept() {
             ("content-type", b"application/json"),
             ("content-length", b"999"),
         ];
+        play.on(id, Event::IsProviders(true));
         play.on(id, Event::Head(200, length));
         play.chunk(id, &json("hi"), true);
     });
@@ -111,6 +112,7 @@ fn the_head_of_a_hit_is_that_of_its_miss_but_for_what_belongs_to_the_exchange() 
     let mut play = Play::new();
     let id = forwarded(&mut play, &Ask::chat("hello"));
     let follower = play.asks(&Ask::chat("hello"));
+    play.on(id, Event::IsProviders(true));
     play.on(id, Event::Head(200, &sent));
     play.chunk(id, &json("hi"), true);
     play.collapsed(follower, &json("hi"));
@@ -228,7 +230,8 @@ impl Play {
         self.leaves(id);
         let client = Client {
             saw: Saw::Provider,
-            set: Vec::new(),
+            is_recorded: false,
+            sent: Ask::chat("").head(),
             marked: None,
             head: Vec::new(),
         };

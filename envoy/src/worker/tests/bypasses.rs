@@ -7,7 +7,7 @@ fn check(why: Bypass, ask: &Ask) {
     let mut play = Play::with(r#""paths": ["/v1/"], "request_bytes_max": 500"#);
     let id = play.asks(ask);
     play.provider(id);
-    assert!(play.clients[&id].set.is_empty(), "untouched");
+    assert!(!play.clients[&id].is_recorded, "untouched");
     play.answers(id, &json("hi"));
     assert_eq!(play.clients[&id].marked, Some(Status::Bypass(why)));
     assert_eq!(play.bypassed(why), 1, "{why}");
@@ -25,6 +25,9 @@ fn what_the_head_says() {
         &ask().with("content-encoding", "gzip"),
     );
     check(Bypass::NoCredential, &ask().by(""));
+    for grpc in ["application/grpc", "application/grpc+json"] {
+        check(Bypass::Grpc, &ask().with("content-type", grpc));
+    }
     check(Bypass::Upgrade, &ask().with("upgrade", "websocket"));
     check(Bypass::Expect, &ask().with("expect", "100-continue"));
     let with = |change: &dyn Fn(&mut Ask)| {

@@ -225,16 +225,3 @@ fn the_operator_may_ignore_all_that_clients_ask() {
     play.provider(provider);
     play.ends();
 }
-
-#[test]
-fn the_provider_learns_nothing_of_what_is_asked_of_us() {
-    let mut play = Play::new();
-    for wish in ["7", "0"] {
-        let id = play.asked(&Ask::chat("hello").with("x-reflex-ttl", wish));
-        play.provider(id);
-        let set = &play.clients[&id].set;
-        assert!(set.contains(&("x-reflex-ttl", None)), "{set:?}");
-        play.leaves(id);
-    }
-    play.ends();
-}

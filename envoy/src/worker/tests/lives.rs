@@ -82,6 +82,7 @@ fn no_rule_makes_an_answer_outlive_what_it_states() {
             ("content-type", b"application/json"),
             (head.0, head.1.as_bytes()),
         ];
+        play.on(first, Event::IsProviders(true));
         play.on(first, Event::Head(200, &headers));
         play.chunk(first, body, true);
         play.settle();
@@ -127,6 +128,7 @@ fn what_is_over_when_it_comes_is_kept_nowhere() {
             ("content-type", b"application/json"),
             (name, value.as_bytes()),
         ];
+        play.on(first, Event::IsProviders(true));
         play.on(first, Event::Head(200, &headers));
         play.chunk(first, &json("hi"), true);
         play.settle();
