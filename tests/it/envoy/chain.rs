@@ -28,7 +28,7 @@ fn insert(manager: &mut Value, at: usize, filter: Value) {
     filters.expect("filters").insert(at, filter);
 }
 
-/// Lets in whoever has this header.
+/// Admits requests with this header.
 fn rbac() -> Value {
     json!({"name": "rbac", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",

@@ -106,12 +106,12 @@ async fn a_body_that_envoy_has_decompressed_is_read() {
 /// One read becomes megabytes, on top of what the filter holds. Envoy answered with 413.
 #[tokio::test]
 async fn a_long_body_that_envoy_has_decompressed_passes() {
-    // Envoy's compressor makes the body: an answer that repeats a prompt of two words.
+    // Envoy's compressor makes the body: an answer that repeats a prompt.
     let (_upstream, _daemon, compressing) = started(compressor(), 0).await;
     let mut seed = 1_u32;
     let words = (0..500_000).map(|_| {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        ["hello ", "world "][(seed >> 31) as usize]
+        ["hello-", "world-"][(seed >> 31) as usize]
     });
     let prompt: String = words.collect();
     let ask = Ask::chat(&prompt).header("accept-encoding", "gzip");
