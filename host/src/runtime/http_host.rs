@@ -172,6 +172,7 @@ fn rules(rules: &Rules) -> bindings::Rules {
     let Rules {
         ignored_headers,
         ignored_cookies,
+        ignored_query,
         ignored_fields,
         keyed_fields,
         bypass_fields,
@@ -180,6 +181,7 @@ fn rules(rules: &Rules) -> bindings::Rules {
     bindings::Rules {
         ignored_headers,
         ignored_cookies,
+        ignored_query,
         ignored_fields,
         keyed_fields,
         bypass_fields,

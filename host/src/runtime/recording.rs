@@ -307,6 +307,7 @@ impl Target {
             usage: self.shape.usage(body),
             model: self.model.clone(),
             pace,
+            ends_at_ms: term.ends_at_ms,
         };
         let metadata = AnswerHead::encode_noting(status, headers, &notes);
         let store = || self.ctx.store(key, &metadata, body, term, self.since);

@@ -42,6 +42,8 @@ pub(crate) struct Proxy {
     pub(crate) tenant_header: Option<HeaderName>,
     /// Longest pause in a client's body.
     pub(crate) idle_max: Duration,
+    /// The longest that a client may take to send a request.
+    pub(crate) request_max: Duration,
 }
 
 /// The assumed length of a request that does not state one. Most are shorter.
@@ -136,7 +138,7 @@ impl Proxy {
         // Rules are about the path that the provider gets.
         let voice = voice(&uri);
 
-        let body = Timed::new(body, self.idle_max).boxed_unsync();
+        let body = Timed::request(body, self.idle_max, self.request_max).boxed_unsync();
         let mut request = Request::new(body);
         *request.method_mut() = parts.method;
         *request.uri_mut() = uri;
@@ -221,7 +223,7 @@ impl Proxy {
         strip_hop_by_hop(&mut parts.headers, &[]);
         if parts.status != StatusCode::SWITCHING_PROTOCOLS {
             parts.headers.remove(header::CONTENT_LENGTH);
-            let body = Timed::new(body, self.idle_max).boxed_unsync();
+            let body = Timed::response(body, self.idle_max).boxed_unsync();
             return bypassed(Response::from_parts(parts, body), Bypass::Upgrade);
         }
         let Some(open) = open else {
