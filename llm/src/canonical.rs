@@ -140,11 +140,31 @@ fn as_written(text: &[u8], out: &mut KeyHasher) {
     }
 }
 
+/// Room for what is decoded of a string until it is written.
+const DECODED_BYTES: usize = 256;
+
 /// Writes a string that is spelled in another way, given without its quotes, in the canonical one.
 fn respelled(spelling: &[u8], out: &mut KeyHasher) {
     out.push(b'"');
+    // Gathers what is decoded, which comes character by character.
+    let mut room = [0; DECODED_BYTES];
+    let mut filled = 0;
+    let decode = |part: &[u8]| {
+        if part.len() > room.len() - filled {
+            escaped(&room[..filled], out);
+            filled = 0;
+        }
+        match room.get_mut(filled..filled + part.len()) {
+            Some(free) => {
+                free.copy_from_slice(part);
+                filled += part.len();
+            }
+            None => escaped(part, out),
+        }
+    };
     // It was read without fault, so it is decoded without.
-    let _ = unescape(spelling, |part| escaped(part, out), Halves::Kept);
+    let _ = unescape(spelling, decode, Halves::Kept);
+    escaped(&room[..filled], out);
     out.push(b'"');
 }
 

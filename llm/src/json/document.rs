@@ -2,6 +2,7 @@
 
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 use core::ops::Range;
 
 use super::skip::{holds_numbers, space, value_end};
@@ -173,9 +174,11 @@ impl<'t> Document<'t> {
 
     /// A string's value, or a key's.
     pub(super) fn string(&self, at: u32) -> Cow<'t, [u8]> {
+        if let Some(plain) = self.plain(at) {
+            return Cow::Borrowed(plain);
+        }
         let spelling = self.spelling(at);
-        let is_plain = self.form(at) == Some(Form::Plain);
-        if is_plain || !spelling.contains(&b'\\') {
+        if !spelling.contains(&b'\\') {
             return Cow::Borrowed(spelling);
         }
         let mut value = Vec::with_capacity(spelling.len());
@@ -243,13 +246,28 @@ impl<'t> Document<'t> {
 
     /// Sorts keys by their values. Whether all differ.
     pub(super) fn sort(&self, keys: &mut [u32]) -> bool {
-        let ordered = |keys: &[u32]| keys.is_sorted_by(|&a, &b| self.string(a) < self.string(b));
+        let ordered = |keys: &[u32]| keys.is_sorted_by(|&a, &b| self.compare(a, b).is_lt());
         if ordered(keys) {
             return true;
         }
         // Sorted rather than compared pair by pair: a body may be nothing but keys.
-        keys.sort_unstable_by(|&a, &b| self.string(a).cmp(&self.string(b)));
+        keys.sort_unstable_by(|&a, &b| self.compare(a, b));
         ordered(keys)
+    }
+
+    /// Compares keys by their values. Nearly all are spelled as what they are.
+    fn compare(&self, a: u32, b: u32) -> Ordering {
+        match (self.plain(a), self.plain(b)) {
+            (Some(a), Some(b)) => a.cmp(b),
+            _ => self.string(a).cmp(&self.string(b)),
+        }
+    }
+
+    /// A string that is listed as one without escapes.
+    fn plain(&self, at: u32) -> Option<&'t [u8]> {
+        let node = self.nodes.get(at as usize)?;
+        let text = self.text;
+        (node.form() == Form::Plain).then(|| &text[node.start()..node.end()])
     }
 
     /// Where a value without a node ends in the text.
