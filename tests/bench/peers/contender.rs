@@ -4,9 +4,10 @@ use crate::bare::Server;
 use crate::peers::cores::Cores;
 use crate::peers::process::{Program, free_address};
 use crate::work::{Answer, Work};
-use reflex_tests::edge::{Edge, Plan};
+use reflex_tests::edge::Plan;
 use reflex_tests::envoy::{Envoy, EnvoyPlan};
 use serde_json::{Value, json};
+use std::any::Any;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,16 +35,8 @@ pub(crate) struct Contender {
     pub(crate) address: String,
     /// Its processes, without their children.
     pub(crate) roots: Vec<u32>,
-    /// What ends it when it is dropped.
-    _running: Running,
-}
-
-#[expect(dead_code, reason = "held until they are dropped")]
-enum Running {
-    Bare(Server),
-    Edge(Edge),
-    Envoy(Envoy),
-    Program(Program, TempDir),
+    /// Ends it when this is dropped.
+    _running: Box<dyn Any>,
 }
 
 /// The first is what all are compared with.
@@ -55,7 +48,7 @@ pub(crate) async fn all(cores: &Cores, provider: &str) -> Result<Vec<Contender>,
         role: Role::Answers,
         address: bare.address.clone(),
         roots: vec![bare.child.id()],
-        _running: Running::Bare(bare),
+        _running: Box::new(bare),
     }];
     let envoy = cores.on_server(direct(&url)).await;
     all.push(of_envoy("Envoy, direct_response (B)", Role::Answers, envoy));
@@ -66,7 +59,7 @@ pub(crate) async fn all(cores: &Cores, provider: &str) -> Result<Vec<Contender>,
             role: Role::Caches,
             address: edge.url.trim_start_matches("http://").to_owned(),
             roots: vec![edge.id()],
-            _running: Running::Edge(edge),
+            _running: Box::new(edge),
         });
     }
     all.push(cores.on_server(nginx(provider)).await?);
@@ -86,7 +79,7 @@ fn of_envoy(name: &'static str, role: Role, envoy: Envoy) -> Contender {
         role,
         address: envoy.url.trim_start_matches("http://").to_owned(),
         roots: vec![envoy.pid().as_raw_nonzero().get().unsigned_abs()],
-        _running: Running::Envoy(envoy),
+        _running: Box::new(envoy),
     }
 }
 
@@ -158,7 +151,7 @@ async fn nginx(provider: &str) -> Result<Contender, String> {
         role: Role::Caches,
         address,
         roots: vec![program.id()],
-        _running: Running::Program(program, folder),
+        _running: Box::new((program, folder)),
     })
 }
 
@@ -206,7 +199,7 @@ async fn varnish(provider: &str) -> Result<Contender, String> {
         role: Role::Caches,
         address,
         roots: vec![program.id()],
-        _running: Running::Program(program, folder),
+        _running: Box::new((program, folder)),
     })
 }
 
