@@ -208,7 +208,7 @@ impl Metrics {
 
     fn hand_over(&self, worker: &mut Worker) {
         let shared = worker.shared();
-        for line in shared.splits().take_lines() {
+        for line in shared.take_lines() {
             log(LogLevel::Warn, &format!("reflex: {line}"));
         }
         let (counts, times) = shared.counts.take();

@@ -34,6 +34,8 @@ pub(super) struct Recording {
     since: Mark,
     /// Taken from the budget for recordings.
     bytes: usize,
+    /// Of these, for the most that the recorder has held beside the body.
+    held: usize,
     /// When the last part of it came.
     came_at_ms: u64,
 }
@@ -68,6 +70,7 @@ pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
         epoch: shared.epoch().cloned(),
         since: shared.mark(),
         bytes: 0,
+        held: 0,
         came_at_ms: 0,
         pending,
     };
@@ -108,8 +111,19 @@ pub(super) fn chunk(
     recording.bytes += bytes.len();
     recording.came_at_ms = now_ms;
     recording.recorder.feed(bytes);
+    let held = recording.recorder.held_bytes();
+    let more = held.saturating_sub(recording.held);
+    let has_room = shared.recording().take(more);
+    if has_room {
+        recording.bytes += more;
+        recording.held += more;
+    }
     let effects = match recording.recorder.rejected() {
         Some(rejected) => given_up(shared, *recording, rejected),
+        None if !has_room => {
+            shared.counts.dropped(Dropped::Memory);
+            recording.ended(shared, Landing::LetGo)
+        }
         None if end => finished(shared, *recording, now_ms),
         None => return (Stage::Forwarded(recording), Vec::new()),
     };
@@ -128,15 +142,17 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
     };
     let answer = recorder.finish().and_then(|storable| {
         let term = storable.stated.within(ttl, now_ms)?;
-        answer_of(recording.pending.asked.shape, storable, term)
+        let ends_ms = term.ends_at_ms.map(|end| end.saturating_sub(now_ms));
+        let answer = answer_of(recording.pending.asked.shape, storable, term)?;
+        Ok((answer, ends_ms.map(|ms| ms / 1000)))
     });
     // The daemon takes whole seconds, and one at least.
-    let answer = answer.and_then(|answer| match answer.ttl_seconds(now_ms) {
+    let answer = answer.and_then(|(answer, end)| match answer.ttl_seconds(now_ms) {
         Some(0) => Err(Rejected::Expired),
-        ttl_seconds => Ok((answer, ttl_seconds)),
+        ttl_seconds => Ok((answer, ttl_seconds, end)),
     });
-    let (answer, ttl_seconds) = match answer {
-        Ok((answer, ttl_seconds)) => (Rc::new(answer), ttl_seconds),
+    let (answer, ttl_seconds, end_seconds) = match answer {
+        Ok((answer, ttl_seconds, end)) => (Rc::new(answer), ttl_seconds, end),
         Err(rejected) => return given_up(shared, recording, rejected),
     };
     let Asked { key, shape, .. } = recording.pending.asked;
@@ -168,6 +184,7 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
                 shape,
                 model: recording.pending.model.as_deref(),
                 ttl_seconds,
+                end_seconds,
                 age_seconds: answer.age_seconds(now_ms),
                 epoch: recording.epoch.as_ref(),
                 fill: fill.as_deref(),
@@ -203,7 +220,7 @@ fn answer_of(shape: Shape, storable: Storable, term: Term) -> Result<Answer, Rej
 
 /// The answer must not be served again.
 pub(super) fn given_up(shared: &mut Shared, recording: Recording, why: Rejected) -> Vec<Effect> {
-    shared.counts.rejected(why);
+    shared.rejected(recording.pending.asked.shape.api, why);
     recording.ended(shared, Landing::LetGo)
 }
 

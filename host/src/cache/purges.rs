@@ -132,7 +132,7 @@ struct Begun {
     /// Of the key of an entry, where it is known.
     #[cfg_attr(
         not(any(feature = "serve", test)),
-        expect(dead_code, reason = "read for edges, which the daemon has")
+        expect(dead_code, reason = "only edges are told of it")
     )]
     digest: Option<[u8; 32]>,
 }
