@@ -1,4 +1,4 @@
-//! Who is measured, and how each is started: one row of the tables each.
+//! The servers that are measured, and how each is started: one row of the tables each.
 
 use crate::bare::Server;
 use crate::peers::cores::Cores;
@@ -66,8 +66,11 @@ pub(crate) async fn all(cores: &Cores, provider: &str) -> Result<Vec<Contender>,
     all.push(cores.on_server(varnish(provider)).await?);
     let envoy = cores.on_server(EnvoyPlan::plain(&url).start()).await;
     all.push(of_envoy("Envoy, plain proxying", Role::Proxies, envoy));
-    // By default the filter's own memory takes no entry of a whole MiB.
-    let filter = EnvoyPlan::new(&url).plugin("hot_entry_bytes_max", 4 << 20);
+    // By default the filter's own memory takes no entry of a whole MiB, and keeps none for as long as
+    // a run takes.
+    let filter = EnvoyPlan::new(&url)
+        .plugin("hot_entry_bytes_max", 4 << 20)
+        .plugin("hot_ttl_seconds", 3600);
     let envoy = cores.on_server(filter.start()).await;
     all.push(of_envoy("Envoy with our filter", Role::Caches, envoy));
     Ok(all)
@@ -141,7 +144,7 @@ async fn nginx(provider: &str) -> Result<Contender, String> {
     fs::write(&file, config).map_err(|error| error.to_string())?;
     let mut command = program("nginx")?;
     command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
-    // Root's nginx would become another user, who may not enter the folder.
+    // nginx, started by root, changes to a user without access to the folder.
     if rustix::process::geteuid().is_root() {
         command.args(["-g", "user root root;"]);
     }
@@ -208,7 +211,7 @@ const VARNISH_LOG: &str = "-ReqMethod,-ReqURL,-ReqProtocol,-ReqHeader,-ReqUnset,
     -RespProtocol,-RespStatus,-RespReason,-RespHeader,-RespUnset,-VCL_call,-VCL_return,-VCL_use,\
     -Timestamp,-Hit,-HitMiss,-Filters,-Storage,-SessOpen,-SessClose,-Begin,-End,-Link";
 
-/// A folder in memory, where there is one.
+/// A temporary folder, in memory if the system has one there.
 fn folder() -> Result<TempDir, String> {
     let memory = Path::new("/dev/shm");
     let made = if memory.is_dir() {
