@@ -33,7 +33,7 @@ pub(crate) struct Settings {
     round: Duration,
     works: &'static [&'static str],
     connections: &'static [usize],
-    /// Prompts where there are many, which 16 connections ask for.
+    /// Prompts of the cell with many, which 16 connections ask for.
     prompts: u64,
     /// Clients of each slow kind.
     slow_clients: usize,

@@ -45,7 +45,7 @@ pub(crate) enum Answer {
 }
 
 impl Work {
-    /// All there are.
+    /// Every kind.
     pub(crate) fn all() -> Vec<Self> {
         let work = |name, agent, answer, streamed| Self {
             name,

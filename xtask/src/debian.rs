@@ -70,7 +70,7 @@ impl Unpacked {
 fn fetch(packages: &[&str], folder: &Path, root: &Path) -> Result<()> {
     for tool in ["apt-get", "dpkg"] {
         if !any_in_path(&[tool]) {
-            bail!("there is no `{tool}`");
+            bail!("`{tool}` is missing");
         }
     }
     let wanted = missing(packages)?;
@@ -129,7 +129,7 @@ fn download(packages: &[String], draft: &Path) -> Result<()> {
     ));
     let mut apt = Command::new("apt-get");
     apt.args(["-qq", "download"])
-        // Root's apt would become another user, who may not enter here.
+        // apt, started by root, changes to a user without access to this folder.
         .args(["-o", "APT::Sandbox::User=root"])
         .args(packages)
         .current_dir(draft)

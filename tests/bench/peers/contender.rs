@@ -1,12 +1,13 @@
-//! Who is measured, and how each is started: one row of the tables each.
+//! The servers that are measured, and how each is started: one row of the tables each.
 
 use crate::bare::Server;
 use crate::peers::cores::Cores;
 use crate::peers::process::{Program, free_address};
 use crate::work::{Answer, Work};
-use reflex_tests::edge::{Edge, Plan};
+use reflex_tests::edge::Plan;
 use reflex_tests::envoy::{Envoy, EnvoyPlan};
 use serde_json::{Value, json};
+use std::any::Any;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,16 +35,8 @@ pub(crate) struct Contender {
     pub(crate) address: String,
     /// Its processes, without their children.
     pub(crate) roots: Vec<u32>,
-    /// What ends it when it is dropped.
-    _running: Running,
-}
-
-#[expect(dead_code, reason = "held until they are dropped")]
-enum Running {
-    Bare(Server),
-    Edge(Edge),
-    Envoy(Envoy),
-    Program(Program, TempDir),
+    /// Ends it when this is dropped.
+    _running: Box<dyn Any>,
 }
 
 /// The first is what all are compared with.
@@ -55,7 +48,7 @@ pub(crate) async fn all(cores: &Cores, provider: &str) -> Result<Vec<Contender>,
         role: Role::Answers,
         address: bare.address.clone(),
         roots: vec![bare.child.id()],
-        _running: Running::Bare(bare),
+        _running: Box::new(bare),
     }];
     let envoy = cores.on_server(direct(&url)).await;
     all.push(of_envoy("Envoy, direct_response (B)", Role::Answers, envoy));
@@ -66,15 +59,18 @@ pub(crate) async fn all(cores: &Cores, provider: &str) -> Result<Vec<Contender>,
             role: Role::Caches,
             address: edge.url.trim_start_matches("http://").to_owned(),
             roots: vec![edge.id()],
-            _running: Running::Edge(edge),
+            _running: Box::new(edge),
         });
     }
     all.push(cores.on_server(nginx(provider)).await?);
     all.push(cores.on_server(varnish(provider)).await?);
     let envoy = cores.on_server(EnvoyPlan::plain(&url).start()).await;
     all.push(of_envoy("Envoy, plain proxying", Role::Proxies, envoy));
-    // By default the filter's own memory takes no entry of a whole MiB.
-    let filter = EnvoyPlan::new(&url).plugin("hot_entry_bytes_max", 4 << 20);
+    // By default the filter's own memory takes no entry of a whole MiB, and keeps none for as long as
+    // a run takes.
+    let filter = EnvoyPlan::new(&url)
+        .plugin("hot_entry_bytes_max", 4 << 20)
+        .plugin("hot_ttl_seconds", 3600);
     let envoy = cores.on_server(filter.start()).await;
     all.push(of_envoy("Envoy with our filter", Role::Caches, envoy));
     Ok(all)
@@ -86,7 +82,7 @@ fn of_envoy(name: &'static str, role: Role, envoy: Envoy) -> Contender {
         role,
         address: envoy.url.trim_start_matches("http://").to_owned(),
         roots: vec![envoy.pid().as_raw_nonzero().get().unsigned_abs()],
-        _running: Running::Envoy(envoy),
+        _running: Box::new(envoy),
     }
 }
 
@@ -148,7 +144,7 @@ async fn nginx(provider: &str) -> Result<Contender, String> {
     fs::write(&file, config).map_err(|error| error.to_string())?;
     let mut command = program("nginx")?;
     command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
-    // Root's nginx would become another user, who may not enter the folder.
+    // nginx, started by root, changes to a user without access to the folder.
     if rustix::process::geteuid().is_root() {
         command.args(["-g", "user root root;"]);
     }
@@ -158,7 +154,7 @@ async fn nginx(provider: &str) -> Result<Contender, String> {
         role: Role::Caches,
         address,
         roots: vec![program.id()],
-        _running: Running::Program(program, folder),
+        _running: Box::new((program, folder)),
     })
 }
 
@@ -206,7 +202,7 @@ async fn varnish(provider: &str) -> Result<Contender, String> {
         role: Role::Caches,
         address,
         roots: vec![program.id()],
-        _running: Running::Program(program, folder),
+        _running: Box::new((program, folder)),
     })
 }
 
@@ -215,7 +211,7 @@ const VARNISH_LOG: &str = "-ReqMethod,-ReqURL,-ReqProtocol,-ReqHeader,-ReqUnset,
     -RespProtocol,-RespStatus,-RespReason,-RespHeader,-RespUnset,-VCL_call,-VCL_return,-VCL_use,\
     -Timestamp,-Hit,-HitMiss,-Filters,-Storage,-SessOpen,-SessClose,-Begin,-End,-Link";
 
-/// A folder in memory, where there is one.
+/// A temporary folder, in memory if the system has one there.
 fn folder() -> Result<TempDir, String> {
     let memory = Path::new("/dev/shm");
     let made = if memory.is_dir() {

@@ -16,7 +16,7 @@ impl Cores {
     ///
     /// # Errors
     ///
-    /// There are fewer than two.
+    /// They are fewer than two.
     pub(crate) fn divide() -> Result<Self, String> {
         let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
         let list = status

@@ -10,8 +10,7 @@ use std::fmt::Write as _;
 /// Bars of this number of connections are drawn.
 const CONNECTIONS: usize = 16;
 
-/// Colours that people who confuse red and green can tell apart (Okabe and Ito), in the order of
-/// contenders.
+/// Okabe and Ito's colours, distinct also without red-green vision, in the order of contenders.
 const COLOURS: [&str; 8] = [
     "#999999", "#56b4e9", "#d55e00", "#009e73", "#e69f00", "#0072b2", "#cc79a7", "#000000",
 ];

@@ -74,7 +74,7 @@ pub(crate) fn page(
     page + &problems(contenders, measured) + &of_misses(misses) + &of_strains(strains, settings)
 }
 
-/// Why there are figures missing.
+/// The reasons for missing figures.
 fn problems(contenders: &[Contender], measured: &Measured) -> String {
     let mut text = String::new();
     for (cell, figures) in measured {

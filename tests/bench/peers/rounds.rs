@@ -67,7 +67,7 @@ impl Provider {
     }
 }
 
-/// Figures by contender, in their order; in place of some, why there are none.
+/// Figures by contender, in their order; an error is the reason for a missing one.
 pub(crate) async fn measure(
     cell: &Cell,
     contenders: &[Contender],
@@ -189,7 +189,7 @@ pub(crate) async fn warm(
     Err("not cached".into())
 }
 
-/// A request of this work that no one has asked before.
+/// Requests of this work, each new to every server.
 pub(crate) fn distinct(work: &Work) -> Requests {
     // Beyond the numbers of prompts that are asked again.
     const FIRST: u64 = 1_000_000;

@@ -106,9 +106,10 @@ async fn halves(contender: &Contender, count: usize) -> Result<Vec<Connection>, 
     for number in 0..count as u64 {
         let request = work.request((1 << 40) + number);
         let mut connection = Connection::open(&contender.address).await.map_err(failed)?;
-        // The head is a quarter of the request.
-        let half = &request[..request.len() * 5 / 8];
-        connection.send(half).await.map_err(failed)?;
+        let end = request.windows(4).position(|four| four == b"\r\n\r\n");
+        let body = end.ok_or("a request without a head")? + 4;
+        let half = body + (request.len() - body) / 2;
+        connection.send(&request[..half]).await.map_err(failed)?;
         all.push(connection);
     }
     Ok(all)
@@ -121,7 +122,7 @@ fn waiting(contender: &Contender, count: usize) -> Vec<JoinHandle<()>> {
     let client = |number| {
         let (request, address) = (work.request(number), contender.address.clone());
         tokio::spawn(async move {
-            // It is ended before there is an answer, and a refusal is seen in the count.
+            // The task is ended before an answer comes; a refusal shows in the provider's count.
             if let Ok(mut connection) = Connection::open(&address).await {
                 let _ = connection.ask(&request, |_| ()).await;
             }

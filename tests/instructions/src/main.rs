@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     let Some(case) = CASES.iter().find(|case| case.name == name) else {
-        eprintln!("there is no case `{name}`; without an argument, this lists them");
+        eprintln!("no case is named `{name}`; without an argument, this lists them");
         return ExitCode::from(2);
     };
     let mut pass = (case.prepare)();
