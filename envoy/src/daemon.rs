@@ -34,6 +34,8 @@ pub struct Insert<'a> {
     pub model: Option<&'a str>,
     /// How long it lives; none is for ever.
     pub ttl_seconds: Option<u64>,
+    /// In how many seconds it may not be served stale either; none is as the daemon's operator says.
+    pub end_seconds: Option<u64>,
     /// How old it is already: another cache on the way had it.
     pub age_seconds: u64,
     /// It is refused if there was a purge since.
@@ -120,6 +122,7 @@ const FILL: &str = "x-reflex-fill";
 const FILL_ID: &str = "x-reflex-fill-id";
 const WAIT: &str = "x-reflex-wait";
 const TTL: &str = "x-reflex-ttl";
+const END: &str = "x-reflex-end";
 const SHAPE: &str = "x-reflex-shape";
 const MODEL: &str = "x-reflex-model";
 const ENTRY: &str = "x-reflex-entry";
@@ -147,6 +150,8 @@ impl Request {
             (TTL, ttl.unwrap_or_else(|| "never".into())),
             (SHAPE, insert.shape.token().into_owned()),
         ];
+        let end = insert.end_seconds.map(|end| (END, end.to_string()));
+        headers.extend(end);
         if insert.age_seconds > 0 {
             headers.push((status::AGE, insert.age_seconds.to_string()));
         }
@@ -507,6 +512,7 @@ mod tests {
                 shape: Shape::from_token("chat-completions").expect("a shape"),
                 model,
                 ttl_seconds: None,
+                end_seconds: None,
                 age_seconds: 0,
                 epoch: None,
                 fill: None,

@@ -212,9 +212,7 @@ impl Metrics {
 
     fn hand_over(&self, worker: &mut Worker) {
         let shared = worker.shared();
-        let mut lines = shared.splits().take_lines();
-        lines.extend(shared.routes.take_lines());
-        for line in lines {
+        for line in shared.take_lines() {
             log(LogLevel::Warn, &format!("reflex: {line}"));
         }
         let (counts, times) = shared.counts.take();

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use reflex_llm::{Key, Traits};
+use reflex_llm::{Api, Key, Rejected, Revealed, Traits};
 
 use crate::breaker::Breaker;
 use crate::config::Config;
@@ -46,6 +46,9 @@ pub struct Shared {
     pub routes: Routes,
     /// For the log.
     splits: KeySplits,
+    revealed: Revealed,
+    /// Lines for the log, each of which is told once.
+    lines: Vec<String>,
     epoch: Option<Epoch>,
     /// The newest purges, and how many there ever were.
     purged: VecDeque<Purged>,
@@ -81,6 +84,8 @@ impl Shared {
             breaker: Breaker::default(),
             counts: Counts::default(),
             splits: KeySplits::new(seed),
+            revealed: Revealed::new(),
+            lines: Vec::new(),
             epoch: None,
             purged: VecDeque::new(),
             purges: 0,
@@ -106,6 +111,21 @@ impl Shared {
         for split in self.splits.note(traits) {
             self.counts.key_split(split.by);
         }
+    }
+
+    /// An answer of this API was judged, and is not kept.
+    pub fn rejected(&mut self, api: Api, why: Rejected) {
+        self.counts.rejected(why);
+        let revelation = self.revealed.note(api, why);
+        self.lines.extend(revelation.map(|it| it.to_string()));
+    }
+
+    /// Lines for the log, since the last time. Each is told once by a worker.
+    pub fn take_lines(&mut self) -> Vec<String> {
+        let mut lines = self.splits.take_lines();
+        lines.append(&mut self.lines);
+        lines.extend(self.routes.take_lines());
+        lines
     }
 
     /// Whether the daemon is to be asked now.

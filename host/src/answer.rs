@@ -24,6 +24,8 @@ const USAGE: u8 = 1;
 const MODEL: u8 = 2;
 /// The pace of a stream: bytes and milliseconds, `u32` each, per mark.
 const PACE: u8 = 3;
+/// From when on it is not served stale either: milliseconds since 1970, `u64`.
+const END: u8 = 4;
 
 /// Status and headers of a stored answer; the body is the entry's payload.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +46,9 @@ pub(crate) struct Notes {
     pub(crate) model: Option<String>,
     /// The pace of a stream; empty if it was not recorded.
     pub(crate) pace: Vec<Mark>,
+    /// From when on it is not served, not even in place of a failing provider's answer, in
+    /// milliseconds since 1970; none where the operator's rule decides.
+    pub(crate) ends_at_ms: Option<u64>,
 }
 
 impl AnswerHead {
@@ -134,6 +139,9 @@ impl Notes {
             let bytes: Vec<u8> = numbers.flat_map(u32::to_le_bytes).collect();
             note(PACE, &[&bytes]);
         }
+        if let Some(end) = self.ends_at_ms {
+            note(END, &[&end.to_le_bytes()]);
+        }
     }
 
     fn decode(mut rest: &[u8]) -> Option<Self> {
@@ -161,6 +169,12 @@ impl Notes {
                             bytes: number()?,
                             ms: number()?,
                         });
+                    }
+                }
+                END => {
+                    notes.ends_at_ms = Some(take(&mut note).map(u64::from_le_bytes)?);
+                    if !note.is_empty() {
+                        return None;
                     }
                 }
                 MODEL => notes.model = Some(str::from_utf8(note).ok()?.to_owned()),
@@ -198,6 +212,7 @@ mod tests {
             }),
             model: Some("mock".into()),
             pace: vec![Mark { bytes: 5, ms: 7 }],
+            ends_at_ms: Some(11),
         }
     }
 
@@ -217,10 +232,11 @@ mod tests {
     #[test]
     fn every_cut_is_refused_but_between_two_notes() {
         let whole = whole();
-        let bare = whole.len() - (5 + 24) - (5 + 4) - (5 + 8);
+        let bare = whole.len() - (5 + 24) - (5 + 4) - (5 + 8) - (5 + 8);
         for cut in 0..whole.len() {
             let usage = bare + 5 + 24;
-            let between = [bare, usage, usage + 5 + 4].contains(&cut);
+            let model = usage + 5 + 4;
+            let between = [bare, usage, model, model + 5 + 8].contains(&cut);
             let decoded = AnswerHead::decode(&whole[..cut]);
             assert_eq!(decoded.is_some(), between, "cut at {cut}");
         }

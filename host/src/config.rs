@@ -130,6 +130,7 @@ struct File {
     path: Option<Vec<PathTable>>,
     ignored_headers: Option<Vec<String>>,
     ignored_cookies: Option<Vec<String>>,
+    ignored_query: Option<Vec<String>>,
     ignored_fields: Option<Vec<String>>,
     keyed_fields: Option<Vec<String>>,
     bypass_fields: Option<Vec<String>>,
@@ -155,6 +156,7 @@ struct File {
     header_read_seconds_max: Option<NonZeroU64>,
     keep_alive_seconds_max: Option<NonZeroU64>,
     idle_seconds_max: Option<NonZeroU64>,
+    request_seconds_max: Option<NonZeroU64>,
     connect_seconds_max: Option<NonZeroU64>,
     response_seconds_max: Option<NonZeroU64>,
     drain_seconds_max: Option<NonZeroU64>,
@@ -275,6 +277,7 @@ impl Config {
         let rules = Rules {
             ignored_headers: file.ignored_headers.unwrap_or_default(),
             ignored_cookies: file.ignored_cookies.unwrap_or_default(),
+            ignored_query: file.ignored_query.unwrap_or_default(),
             ignored_fields: file.ignored_fields.unwrap_or_default(),
             keyed_fields: file.keyed_fields.unwrap_or_default(),
             bypass_fields: file.bypass_fields.unwrap_or_default(),
@@ -448,6 +451,7 @@ mod tests {
         check(hidden, "`x-team`");
         check("ignored_headers = \"x-id\"", "ignored_headers");
         check("ignored_cookies = [\"*\"]", "ignored_cookies");
+        check("ignored_query = [\"api*\"]", "`api-key`");
         check("ignored_fields = [\"model\"]", "ignored_fields");
         check("bypass_models = [\"\"]", "bypass_models");
         check("instances_max = 1000000", "instances_max");
@@ -466,6 +470,7 @@ mod tests {
             "idle_seconds_max = 18446744073709551615",
             "idle_seconds_max",
         );
+        check("request_seconds_max = 0", "request_seconds_max");
         check("samples = 100000", "samples");
         check("stale_if_error_seconds_max = 9999999", "stale_if_error");
         check("client_control = \"yes\"", "client_control");
@@ -493,11 +498,13 @@ mod tests {
     #[test]
     fn lists_are_read_as_they_are_written() {
         let text = "ignored_headers = [\"x-id\"]\nignored_cookies = [\"lb_*\"]\n\
+                    ignored_query = [\"*_id\"]\n\
                     ignored_fields = [\"user\"]\nkeyed_fields = [\"metadata\"]\n\
                     bypass_fields = [\"deep_*\"]\nbypass_models = [\"*-live\"]";
         let rules = load(text).expect("valid").rules;
         assert_eq!(rules.ignored_headers, ["x-id"]);
         assert_eq!(rules.ignored_cookies, ["lb_*"]);
+        assert_eq!(rules.ignored_query, ["*_id"]);
         assert_eq!(rules.ignored_fields, ["user"]);
         assert_eq!(rules.keyed_fields, ["metadata"]);
         assert_eq!(rules.bypass_fields, ["deep_*"]);

@@ -20,6 +20,8 @@
 [`Service02`]: crate#features"
 )]
 
+#[cfg(feature = "http")]
+mod ahead;
 mod allowance;
 #[cfg(feature = "http")]
 mod batch;
@@ -48,6 +50,8 @@ mod heads;
 #[cfg(feature = "http")]
 mod http_host;
 mod keyvalue_host;
+#[cfg(feature = "http")]
+mod lent;
 mod limits;
 mod lookups;
 #[cfg(feature = "http")]
@@ -88,7 +92,7 @@ pub use bindings::embeddings as embeddings_bindings;
 #[cfg(feature = "http")]
 pub use bindings::http as http_bindings;
 #[cfg(feature = "serve")]
-pub(crate) use body::{Gathered, Prefixed};
+pub(crate) use body::Gathered;
 #[cfg(feature = "http")]
 pub use budget::Budget;
 pub use cache_host::{Reflex, ReflexCtx, ReflexCtxView, add_to_linker, add_to_linker_async};
@@ -111,6 +115,8 @@ pub use http_host::{
     HttpPolicy, ReflexHttp, ReflexHttpCtxView, ReflexHttpView, add_http_to_linker,
 };
 pub use keyvalue_host::{Bucket, add_keyvalue_to_linker, add_keyvalue_to_linker_async};
+#[cfg(feature = "serve")]
+pub(crate) use lent::{Lender, NotHeld, lend};
 pub use limits::GuestLimits;
 pub use lookups::Lookups;
 #[cfg(feature = "http")]

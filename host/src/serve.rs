@@ -305,6 +305,7 @@ fn proxy(
             .as_deref()
             .and_then(|name| name.parse().ok()),
         idle_max: config.net.idle_max,
+        request_max: config.net.request_max,
     }))
 }
 

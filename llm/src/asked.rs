@@ -38,7 +38,7 @@ fn texts(texts: Value<'_>) -> Option<u32> {
     let is_text = |value: &Value<'_>| {
         let mut elements = value.elements();
         match value.kind() {
-            Kind::Spelled | Kind::Decoded => true,
+            Kind::String => true,
             Kind::Array => elements.all(|token| token.kind() == Kind::Number),
             _ => false,
         }

@@ -5,8 +5,9 @@ use crate::json::{self, Document, Invalid, Kind, Value};
 use crate::outline::{Outline, is_listed};
 use crate::{Api, Bypass, KeyHasher, Origin, Representation, Rules, canonical, outside};
 
-/// The longest body that is read at all. A body of tiny values takes up to six times as much memory
-/// to read; edges bound their buffers far below this.
+/// The longest body that is read at all. Reading takes little memory beside it: at most 300 KiB, and
+/// half as much as the body for one that is nothing but keys. Edges bound what they buffer far below
+/// this.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// A body whose answer may be cached.
@@ -33,7 +34,7 @@ impl<'b> Body<'b> {
             return Err(Bypass::NotObject);
         }
         for (key, value) in root.members() {
-            let name = key.map(Value::spelling).unwrap_or_default();
+            let name = &*key.map(Value::name).unwrap_or_default();
             if value.kind() == Kind::Null {
                 continue;
             }

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use crate::KeyHasher;
 use crate::api::Known;
-use crate::json::{Kind, Members, Value, run};
+use crate::json::{Halves, Kind, Members, Spelled, Value, run, scan, space, unescape, value_end};
 use crate::outline::Outline;
 
 /// Writes a value, without the members that are out of the key.
@@ -22,12 +22,14 @@ pub(crate) fn write(root: Value<'_>, outline: Outline<'_>, out: &mut KeyHasher) 
     let mut value = root;
     let mut known = outline.top();
     loop {
-        match value.kind() {
-            Kind::Object => {
+        let free = value.unlisted().filter(|_| known.is_free());
+        match (value.kind(), free) {
+            (Kind::Object | Kind::Array, Some(text)) => as_written(text, out),
+            (Kind::Object, None) => {
                 out.push(b'{');
                 open.push(Level::new(value, known, b'}'));
             }
-            Kind::Array => {
+            (Kind::Array, None) => {
                 out.push(b'[');
                 open.push(Level::new(value, known, b']'));
             }
@@ -45,7 +47,7 @@ pub(crate) fn write(root: Value<'_>, outline: Outline<'_>, out: &mut KeyHasher) 
             };
             known = level.known;
             if let Some(key) = key {
-                let name = key.spelling();
+                let name = &*key.name();
                 let omitted = match depth {
                     1 => outline.omits_field(name, next),
                     _ => outline.omits_member(known, name, next),
@@ -92,15 +94,58 @@ impl<'d> Level<'d> {
 }
 
 fn scalar(value: Value<'_>, out: &mut KeyHasher) {
-    match value.kind() {
-        Kind::Decoded => {
-            out.push(b'"');
-            escaped(value.spelling(), out);
-            out.push(b'"');
-        }
-        // Spelled canonically already: numbers and words always are.
-        _ => out.write(value.source()),
+    match value.spelled() {
+        // Numbers and words always are.
+        Spelled::Well(spelling) => out.write(spelling),
+        Spelled::Otherwise(spelling) => respelled(spelling, out),
     }
+}
+
+/// Writes the value that a text begins with, in one pass over it: of what is the user's own, only
+/// white space and the spelling of strings change.
+fn as_written(text: &[u8], out: &mut KeyHasher) {
+    let mut depth = 0_usize;
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        match byte {
+            b' ' | b'\n' | b'\r' | b'\t' => {
+                at = space(text, at);
+                continue;
+            }
+            b'"' => {
+                let string = &text[at + 1..];
+                let Some(span) = scan(string) else { return };
+                match span.respelled {
+                    true => respelled(&string[..span.len], out),
+                    false => out.write(&text[at..at + span.len + 2]),
+                }
+                at += span.len + 2;
+                continue;
+            }
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth -= 1,
+            b',' | b':' => {}
+            _ => {
+                let end = value_end(text, at).unwrap_or(text.len());
+                out.write(&text[at..end]);
+                at = end;
+                continue;
+            }
+        }
+        out.push(byte);
+        at += 1;
+        if depth == 0 {
+            return;
+        }
+    }
+}
+
+/// Writes a string that is spelled in another way, given without its quotes, in the canonical one.
+fn respelled(spelling: &[u8], out: &mut KeyHasher) {
+    out.push(b'"');
+    // It was read without fault, so it is decoded without.
+    let _ = unescape(spelling, |part| escaped(part, out), Halves::Kept);
+    out.push(b'"');
 }
 
 /// Writes a string's value with the escapes that JSON demands, and the short one of each.

@@ -77,7 +77,7 @@ pub(crate) fn is_listed(patterns: &[alloc::string::String], name: &[u8]) -> bool
 fn are_hints(options: Value<'_>) -> bool {
     let mut members = options.members();
     let is_hint = |key: Option<Value<'_>>| {
-        key.is_some_and(|key| matches!(key.spelling(), b"mode" | b"prewarm" | b"ttl"))
+        key.is_some_and(|key| matches!(&*key.name(), b"mode" | b"prewarm" | b"ttl"))
     };
     match options.kind() {
         Kind::Null => true,

@@ -135,8 +135,8 @@ fn field_at(name: &[u8], value: Value<'_>, depth: usize) -> Option<Bypass> {
     {
         let mut members = value.members();
         let found = members.find_map(|(key, value)| {
-            let name = key.map(Value::spelling).unwrap_or_default();
-            field_at(name, value, depth + 1)
+            let name = key.map(Value::name).unwrap_or_default();
+            field_at(&name, value, depth + 1)
         });
         if found.is_some() {
             return found;
@@ -177,7 +177,7 @@ pub(crate) fn is_off(value: Value<'_>) -> bool {
         Kind::Null | Kind::False => true,
         Kind::Number => value.spelling() == b"0",
         Kind::Array => value.elements().next().is_none(),
-        Kind::Spelled | Kind::Decoded => OFF.contains(&value.spelling()),
+        Kind::String => OFF.contains(&&*value.name()),
         Kind::Object => ["enable", "enabled", "type"]
             .iter()
             .find_map(|name| value.get(name))

@@ -54,12 +54,13 @@ impl Prepared {
         let shape_at = fields.len();
         write_field(&mut fields, "method", head.method.as_bytes());
         write_field(&mut fields, "path", path.as_bytes());
-        if let Some(query) = query::counting(candidate.api, head.path) {
+        let rules = candidate.rules.as_deref();
+        if let Some(query) = query::counting(candidate.api, head.path, rules) {
             write_field(&mut fields, "query", query.as_bytes());
         }
         let origin = Origin::of(head.upstream);
         let counting = Counting {
-            rules: candidate.rules.as_deref(),
+            rules,
             origin,
             named_by: candidate.named_by,
         };

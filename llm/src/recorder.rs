@@ -124,6 +124,11 @@ impl Recorder {
         self.validator.rejected()
     }
 
+    /// As [`Validator::held_bytes`]; the body comes on top.
+    pub fn held_bytes(&self) -> usize {
+        self.validator.held_bytes()
+    }
+
     /// As [`Validator::complete`].
     pub fn complete(&self) -> Option<usize> {
         self.validator.complete()
@@ -177,6 +182,19 @@ impl Validator {
         match &self.state {
             State::Recording(recording) => recording.length,
             State::Waiting | State::Rejected(_) => None,
+        }
+    }
+
+    /// Memory that is held until more of the body comes, in bytes: the event of a stream that is not
+    /// complete. At most four times what has come of the event, plus 48 KiB. An answer that is not a
+    /// stream is judged at its end, and nothing is held.
+    pub fn held_bytes(&self) -> usize {
+        match &self.state {
+            State::Recording(recording) => match &recording.judging {
+                Judging::Whole(_) => 0,
+                Judging::Frames(frames, _) => frames.held_bytes(),
+            },
+            State::Waiting | State::Rejected(_) => 0,
         }
     }
 

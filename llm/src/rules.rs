@@ -5,8 +5,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::headers;
 use crate::pattern::{is_like, is_like_in_any_case};
+use crate::{headers, query};
 
 /// Patterns, in which `*` stands for any text, for facts about a provider that `reflex-llm` cannot
 /// know. Empty lists change nothing.
@@ -16,6 +16,9 @@ pub struct Rules {
     pub ignored_headers: Vec<String>,
     /// Cookies that cannot change an answer. They are out of the key.
     pub ignored_cookies: Vec<String>,
+    /// Parameters of a query, as clients spell them, that cannot change an answer. They are out of
+    /// the key.
+    pub ignored_query: Vec<String>,
     /// Top-level fields of a body that cannot change an answer. They are out of the key.
     pub ignored_fields: Vec<String>,
     /// Top-level fields of a body that are in the key, although the provider is known to ignore
@@ -68,8 +71,8 @@ impl Rules {
     /// # Errors
     ///
     /// One line that names the list, the pattern and what is wrong with it: a pattern that is empty
-    /// or too long; a header or cookie that no request can have; a pattern that would take the
-    /// tenant or the question itself out of the key; a field in two lists that contradict each
+    /// or too long; a header, cookie or parameter that no request can have; a pattern that would take
+    /// the tenant or the question itself out of the key; a field in two lists that contradict each
     /// other.
     pub fn check(&self, tenant_header: Option<&str>) -> Result<(), String> {
         for (list, patterns) in self.lists() {
@@ -111,6 +114,16 @@ impl Rules {
                 ));
             }
         }
+        for pattern in &self.ignored_query {
+            if pattern.contains(['&', '=', ';', '#', '?', ' ']) {
+                return Err(format!("ignored_query: `{pattern}` is no parameter's name"));
+            }
+            if let Some((name, why)) = query::kept_by_all(pattern) {
+                return Err(format!(
+                    "ignored_query: `{pattern}` would ignore `{name}`: {why}"
+                ));
+            }
+        }
         for pattern in &self.ignored_fields {
             if let Some(name) = ESSENTIAL.iter().find(|name| is_like(pattern, name)) {
                 return Err(format!(
@@ -134,10 +147,11 @@ impl Rules {
         patterns.any(|pattern| is_like_in_any_case(pattern, model))
     }
 
-    fn lists(&self) -> [(&'static str, &[String]); 6] {
+    fn lists(&self) -> [(&'static str, &[String]); 7] {
         [
             ("ignored_headers", &self.ignored_headers),
             ("ignored_cookies", &self.ignored_cookies),
+            ("ignored_query", &self.ignored_query),
             ("ignored_fields", &self.ignored_fields),
             ("keyed_fields", &self.keyed_fields),
             ("bypass_fields", &self.bypass_fields),

@@ -161,7 +161,7 @@ impl fmt::Display for Split {
         let (part, remedy) = match self.by {
             By::Header => ("header", "add it to ignored_headers"),
             By::Cookie => ("cookie", "add it to ignored_cookies"),
-            By::Query => ("query parameter", "take it out in front of the cache"),
+            By::Query => ("query parameter", "add it to ignored_query"),
             By::Field => ("field", "add it to ignored_fields"),
         };
         write!(

@@ -32,8 +32,11 @@ pub(crate) enum Flow {
 /// The data of the frame that ends OpenAI's older streams.
 pub(crate) const DONE: &[u8] = b"[DONE]";
 
-/// Cuts a stream into frames. It holds the bytes of the incomplete frame: never more than the
-/// stream so far, which the caller bounds.
+/// Room that is kept for the next frame. Most are shorter.
+const ROOM_BYTES: usize = 16 << 10;
+
+/// Cuts a stream into frames. It holds what has come of the frame that is not complete, which the
+/// caller bounds and can count ([`held_bytes`](Self::held_bytes)).
 #[derive(Default)]
 pub(crate) struct Frames {
     /// The part of a line whose end has not come yet.
@@ -81,13 +84,20 @@ impl Frames {
                 let mut line = core::mem::take(&mut self.line);
                 line.extend_from_slice(part);
                 self.end_line(&line, &mut each)?;
-                line.clear();
+                clear(&mut line);
                 self.line = line;
             }
             self.after_return = chunk[end] == b'\r';
             chunk = &chunk[end + 1..];
         }
         Ok(())
+    }
+
+    /// Memory that is held for the frame that is not complete, in bytes: a line as it comes, and the
+    /// data of the lines before it. At most four times what has come of the frame, or the room for
+    /// short ones.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.line.capacity() + self.event.capacity() + self.data.capacity()
     }
 
     /// Whether the last frame has come and the bytes may end here: not inside a line, and not
@@ -162,10 +172,18 @@ impl Frames {
                 Flow::End | Flow::EndButForDone => Flow::End,
             };
         }
-        self.event.clear();
-        self.data.clear();
+        clear(&mut self.event);
+        clear(&mut self.data);
         self.has_data = false;
         Ok(())
+    }
+}
+
+/// Empties a buffer, and gives back what a long frame took.
+fn clear(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    if buffer.capacity() > ROOM_BYTES {
+        *buffer = Vec::new();
     }
 }
 
@@ -236,6 +254,35 @@ mod tests {
         check("data: a:b: c\n\n", &[data("a:b: c")]);
         check("data: x", &[]);
         check("data: x\n", &[]);
+    }
+
+    /// A stream was held twice beyond what is counted, and one long frame for as long as the stream.
+    #[test]
+    fn what_is_held_of_a_frame_is_bounded_by_it_and_given_back() {
+        let mut frames = Frames::default();
+        let mut feed = |text: &[u8]| {
+            assert_eq!(frames.feed(text, |_| Ok(Flow::More)), Ok(()));
+            frames.held_bytes()
+        };
+        let part = [b'x'; 1000];
+        let mut come = 0;
+        for line in [1_u32, 200, 30] {
+            come += b"data: ".len();
+            feed(b"data: ");
+            for _ in 0..line {
+                come += part.len();
+                let held = feed(&part);
+                assert!(
+                    held >= come - 12 && held <= 4 * come + 64,
+                    "{held} for {come}"
+                );
+            }
+            feed(b"\n");
+        }
+        assert!(feed(b"\n") <= 2 * ROOM_BYTES);
+        for _ in 0..100 {
+            assert!(feed(b"event: a\ndata: b\n\n") <= 3 * ROOM_BYTES);
+        }
     }
 
     /// Found by the fuzzer: the mark alone counted as the beginning of a frame.

@@ -18,7 +18,8 @@ pub enum ProviderControl {
     #[default]
     Ignore,
     /// `no-store`, `no-cache` and `private` of `Cache-Control`, and `Vary: *`, keep an answer out;
-    /// `s-maxage`, `max-age` or else `Expires` bound its life.
+    /// `s-maxage`, `max-age` or else `Expires` bound its life. `must-revalidate`,
+    /// `proxy-revalidate` and `s-maxage` keep it from being served stale.
     Obey,
 }
 
@@ -29,7 +30,13 @@ pub struct Stated {
     pub age_seconds: u64,
     /// How old it may become, by the provider's word, where that is obeyed.
     pub life_seconds: Option<u64>,
-    /// When it ends, in seconds since 1970.
+    /// Until when it is fresh by the provider's `Expires`, where that is obeyed, in seconds since
+    /// 1970.
+    pub fresh_until: Option<u64>,
+    /// Whether the provider, where it is obeyed, forbids to serve it once it is no longer fresh.
+    pub must_revalidate: bool,
+    /// When it ends by its own content, in seconds since 1970: a link stops working, an id is
+    /// forgotten.
     pub expires_at: Option<u64>,
 }
 
@@ -40,6 +47,9 @@ pub struct Term {
     pub stored_at_ms: u64,
     /// When it expires, in milliseconds since 1970. None is never.
     pub expires_at_ms: Option<u64>,
+    /// From when on it is not served stale either, in place of a failing provider's answer, in
+    /// milliseconds since 1970; never before `expires_at_ms`. None is as the operator's rule says.
+    pub ends_at_ms: Option<u64>,
 }
 
 impl Term {
@@ -63,7 +73,8 @@ impl Stated {
         let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         let lives = [ttl_ms, self.life_seconds.map(ms)];
         let ends = lives.map(|life| life.map(|life| stored_at_ms.saturating_add(life)));
-        let ends = ends.into_iter().chain([self.expires_at.map(ms)]);
+        let own_end = self.expires_at.map(ms);
+        let ends = ends.into_iter().chain([self.fresh_until.map(ms), own_end]);
         let expires_at_ms = ends.flatten().min();
         if expires_at_ms.is_some_and(|end| end <= now_ms) {
             return Err(Rejected::Expired);
@@ -71,6 +82,10 @@ impl Stated {
         Ok(Term {
             stored_at_ms,
             expires_at_ms,
+            ends_at_ms: match self.must_revalidate {
+                true => expires_at_ms,
+                false => own_end,
+            },
         })
     }
 
@@ -116,14 +131,15 @@ impl Stated {
                 _ => {}
             }
         }
+        stated.must_revalidate = said.must_revalidate || said.shared.is_some();
         stated.life_seconds = said.shared.or(said.max_age);
         if stated.life_seconds.is_none() {
-            stated.expires_at = said.expires;
+            stated.fresh_until = said.expires;
         }
         if stated
             .life_seconds
             .is_some_and(|life| life <= stated.age_seconds)
-            || stated.expires_at == Some(0)
+            || stated.fresh_until == Some(0)
         {
             return Err(Rejected::ProviderControl);
         }
@@ -137,6 +153,7 @@ struct Directives {
     shared: Option<u64>,
     max_age: Option<u64>,
     expires: Option<u64>,
+    must_revalidate: bool,
 }
 
 impl Directives {
@@ -152,6 +169,8 @@ impl Directives {
             if is("no-store") || is("no-cache") || is("private") {
                 return Err(Rejected::ProviderControl);
             }
+            // RFC 9111 gives `s-maxage` the meaning of the second for caches such as this one.
+            self.must_revalidate |= is("must-revalidate") || is("proxy-revalidate");
             let kept = match () {
                 () if is("s-maxage") => &mut self.shared,
                 () if is("max-age") => &mut self.max_age,

@@ -36,9 +36,9 @@ pub(crate) fn anthropic(tool: Value<'_>) -> bool {
 /// functions search, fetch or execute at Google.
 pub(crate) fn google(tool: Value<'_>) -> bool {
     let by_the_client = |(name, value): (Option<Value<'_>>, Value<'_>)| {
-        let name = name.map(Value::spelling).unwrap_or_default();
+        let name = name.map(Value::name).unwrap_or_default();
         value.kind() == Kind::Null
-            || matches!(name, b"functionDeclarations" | b"function_declarations")
+            || matches!(&*name, b"functionDeclarations" | b"function_declarations")
     };
     tool.kind() == Kind::Object && tool.members().all(by_the_client)
 }

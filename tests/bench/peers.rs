@@ -57,7 +57,7 @@ const QUICK: Settings = Settings {
     works: &["4 KiB", "1 MiB", "SSE"],
     connections: &[16],
     prompts: 200,
-    slow_clients: 100,
+    slow_clients: 1000,
 };
 
 pub(crate) fn run(arguments: &[String]) -> ExitCode {

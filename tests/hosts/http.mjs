@@ -97,6 +97,7 @@ const http = {
     rules: {
       ignoredHeaders: [],
       ignoredCookies: [],
+      ignoredQuery: [],
       ignoredFields: [],
       keyedFields: [],
       bypassFields: [],

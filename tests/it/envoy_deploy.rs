@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use reflex_tests::client::Ask;
+use reflex_tests::client::{Ask, Client};
 use reflex_tests::envoy::EnvoyPlan;
 use reflex_tests::upstream::Upstream;
 use reflex_tests::{edge, within};
@@ -256,6 +256,68 @@ fn the_resources_have_the_fields_of_their_kind() {
     }
 }
 
+/// Envoy Gateway sorts filters by an order of its own, and then moves each that `filterOrder` names,
+/// if the other one is there (envoyproxy/gateway 0299ce2, `sortHTTPFilters`).
+fn as_envoy_gateway_sorts(present: &[&str], order: &[Value]) -> Vec<String> {
+    let prefix = "envoy.filters.http.";
+    let own = [
+        "cors",
+        "jwt_authn",
+        "wasm",
+        "rbac",
+        "local_ratelimit",
+        "ratelimit",
+        "compressor",
+    ];
+    let own = own.iter().filter(|name| present.contains(name));
+    let mut sorted: Vec<String> = own.map(|name| format!("{prefix}{name}")).collect();
+    sorted.push(format!("{prefix}router"));
+    for entry in order {
+        let place = |name: &Value, sorted: &[String]| sorted.iter().position(|it| name == it);
+        let Some(from) = place(&entry["name"], &sorted) else {
+            continue;
+        };
+        let moved = sorted.remove(from);
+        let after = place(&entry["after"], &sorted).map(|at| at + 1);
+        let to = after.or_else(|| place(&entry["before"], &sorted));
+        sorted.insert(to.unwrap_or(from), moved);
+    }
+    sorted
+}
+
+/// Whichever of the others a Gateway has.
+#[test]
+fn envoy_gateway_puts_the_filter_behind_what_a_hit_must_not_skip() {
+    let proxy = resource("envoy-gateway.yaml", "EnvoyProxy");
+    let order = proxy["spec"]["filterOrder"].as_array().expect("an order");
+    let others = [
+        "cors",
+        "jwt_authn",
+        "rbac",
+        "local_ratelimit",
+        "ratelimit",
+        "compressor",
+    ];
+    for set in 0..1 << others.len() {
+        let chosen = (0..others.len()).filter(|at| set & (1 << at) != 0);
+        let mut present: Vec<&str> = chosen.map(|at| others[at]).collect();
+        present.push("wasm");
+        let sorted = as_envoy_gateway_sorts(&present, order);
+        assert_eq!(sorted.len(), present.len() + 1, "{sorted:?}");
+        let last = &sorted[sorted.len() - 2..];
+        assert_eq!(
+            last,
+            ["envoy.filters.http.wasm", "envoy.filters.http.router"],
+            "{sorted:?}"
+        );
+        let without = as_envoy_gateway_sorts(&present, &[]);
+        assert!(
+            !present.contains(&"rbac") || !without.ends_with(last),
+            "{without:?}"
+        );
+    }
+}
+
 /// Has the real Envoy, with the real filter, look at a configuration.
 async fn accepted(what: &str, plan: EnvoyPlan) {
     let output = plan.validate().await;
@@ -398,9 +460,10 @@ async fn no_sample_has_envoy_refuse_a_long_body() {
     ];
     for (what, plan) in plans {
         let envoy = plan.start().await;
+        let clients = [Client::new(&envoy.url), Client::http2(&envoy.url)];
         for number in 0..20 {
             let ask = Ask::chat(&format!("{number}{}", "p".repeat(3_000_000)));
-            let answer = envoy.client.fetch(ask.chunked(1_000_000)).await;
+            let answer = clients[number % 2].fetch(ask.chunked(1_000_000)).await;
             assert_eq!(
                 (answer.status.as_u16(), answer.reflex()),
                 (200, "BYPASS"),

@@ -28,6 +28,7 @@ async fn the_operators_lists_count() {
     let config = r#"
         ignored_headers = ["x-acme-*"]
         ignored_cookies = ["acme_*"]
+        ignored_query = ["acme_*"]
         ignored_fields = ["user"]
         keyed_fields = ["session_id"]
         bypass_fields = ["live"]
@@ -58,6 +59,13 @@ async fn the_operators_lists_count() {
         "a cookie",
     )
     .await;
+    let at = |query: &str| {
+        let body = json!({"model": "mock", "messages": [{"role": "user", "content": "at"}]});
+        Ask::to(&format!("/v1/chat/completions?{query}"), &body)
+    };
+    check(client, at("v=1&acme_call=1"), "MISS", "new").await;
+    check(client, at("acme_call=2&v=1"), "HIT_L1_EXACT", "query").await;
+    check(client, at("acme_call=2&v=2"), "MISS", "a parameter").await;
     check(client, with("user", "a".into()), "MISS", "new").await;
     check(client, with("user", "b".into()), "HIT_L1_EXACT", "user").await;
     check(

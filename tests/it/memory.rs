@@ -3,8 +3,10 @@
 
 use reflex_tests::client::{Answer, Ask, Client, Streaming};
 use reflex_tests::edge::{Edge, Plan};
+use reflex_tests::raw::{Raw, read_request};
 use reflex_tests::upstream::Upstream;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
 use crate::guest::edge_with_test_guest;
@@ -66,20 +68,13 @@ async fn a_request_in_parts_of_one_byte_costs_what_it_is_long() {
 }
 
 /// A megabyte of tiny numbers took 18 while the provider thought, and for as long as the instance
-/// lived.
+/// lived. Of it remain the body, once with the host and once with the guest, and what reading takes.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn requests_of_tiny_values_take_little_memory_and_leave_none() {
     const REQUESTS: usize = 8;
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
-    let values = vec!["1"; 500_000].join(",");
-    let ask = |number: usize| {
-        let messages = r#"[{"role":"user","content":"a"}]"#;
-        let body = format!(r#"{{"model":"mock","messages":{messages},"n{number}":[{values}]}}"#);
-        Ask::body(body).header("x-hold", "1")
-    };
-    let few = |number: usize| Ask::chat(&format!("a few {number}"));
     let all = |asks: Vec<Ask>| {
         let client = edge.client.clone();
         let ask = move |ask| {
@@ -88,29 +83,80 @@ async fn requests_of_tiny_values_take_little_memory_and_leave_none() {
         };
         asks.into_iter().map(ask).collect::<Vec<_>>()
     };
-    // As many instances as there will be, and connections.
-    for answer in all((0..REQUESTS).map(few).collect()) {
-        assert_eq!(answer.await.expect("an answer"), 200);
+    let keys: Vec<_> = (0..90_000).map(|key| format!(r#""{key}":1"#)).collect();
+    let shapes = [
+        ("numbers", format!("[{}]", vec!["1"; 500_000].join(","))),
+        ("texts", format!("[{}]", vec![r#""""#; 330_000].join(","))),
+        ("objects", format!("[{}]", vec!["{}"; 330_000].join(","))),
+        ("keys", format!("{{{}}}", keys.join(","))),
+    ];
+    for (shape, values) in shapes {
+        let ask = |number: usize| {
+            let messages = r#"[{"role":"user","content":"a"}]"#;
+            let body = format!(r#"{{"model":"mock","messages":{messages},"n{number}":{values}}}"#);
+            Ask::body(body).header("x-hold", "1")
+        };
+        let few = |number: usize| {
+            let ask = Ask::chat(&format!("{shape}, and a few {number}"));
+            ask.header("x-hold", "1")
+        };
+        // As many instances as there will be, and connections.
+        let calls = upstream.call_count();
+        let others = all((0..REQUESTS).map(few).collect());
+        upstream.called(calls + REQUESTS).await;
+        upstream.release(REQUESTS);
+        for answer in others {
+            assert_eq!(answer.await.expect("an answer"), 200);
+        }
+        let before = memory(&edge, "VmRSS");
+        let asked = all((0..REQUESTS).map(ask).collect());
+        upstream.called(calls + 2 * REQUESTS).await;
+        let during = memory(&edge, "VmRSS").saturating_sub(before);
+        upstream.release(REQUESTS);
+        for answer in asked {
+            assert_eq!(answer.await.expect("an answer"), 200);
+        }
+        edge.client.fetch(Ask::chat("a hit")).await;
+        edge.client.fetch(Ask::chat("a hit")).await;
+        let after = memory(&edge, "VmRSS").saturating_sub(before);
+        let kib = |bytes: u64| (bytes / REQUESTS as u64) >> 10;
+        println!(
+            "{shape}: {} KiB a request meanwhile, {} KiB afterwards",
+            kib(during),
+            kib(after)
+        );
+        assert!(during < REQUESTS as u64 * 5 * MIB, "{shape}: {during}");
+        assert!(after < REQUESTS as u64 * MIB, "{shape}: {after}");
+        assert_eq!(held(&edge).await, 0);
     }
-    let calls = upstream.call_count();
-    let before = memory(&edge, "VmRSS");
-    let asked = all((0..REQUESTS).map(ask).collect());
-    upstream.called(calls + REQUESTS).await;
-    let during = memory(&edge, "VmRSS").saturating_sub(before);
-    upstream.release_all();
-    for answer in asked {
-        assert_eq!(answer.await.expect("an answer"), 200);
-    }
-    edge.client.fetch(few(0)).await;
-    let after = memory(&edge, "VmRSS").saturating_sub(before);
-    let kib = |bytes: u64| (bytes / REQUESTS as u64) >> 10;
-    println!(
-        "{} KiB a request meanwhile, {} KiB afterwards",
-        kib(during),
-        kib(after)
-    );
-    assert!(during < REQUESTS as u64 * 12 * MIB, "{during}");
-    assert!(after < REQUESTS as u64 * 3 * MIB, "{after}");
+}
+
+/// The event was held a second time, which counted nowhere.
+#[tokio::test]
+async fn the_event_of_a_stream_that_has_not_come_to_its_end_counts() {
+    const PART: usize = 200_000;
+    let provider = Raw::start(|_, mut stream| async move {
+        read_request(&mut stream).await;
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+        let part = format!("{head}data: {{\"id\":\"{}", "x".repeat(PART));
+        stream.write_all(part.as_bytes()).await.expect("it is read");
+        // The rest comes when the edge has hung up, which is never.
+        let _ = stream.read_u8().await;
+    })
+    .await;
+    let edge = Plan::new(&provider.url()).start().await;
+    let ask = json!({"model": "mock", "stream": true, "messages": []});
+    let answer = edge.client.send(Ask::body(ask.to_string())).await;
+    assert_eq!(answer.headers["x-reflex-status"], "MISS");
+    edge.until("both the answer and its event count", |metrics| {
+        metrics.sum("reflex_inflight_bytes", &[]) >= 2.0 * PART as f64
+    })
+    .await;
+    drop(answer);
+    edge.until("nothing is held", |metrics| {
+        metrics.sum("reflex_inflight_bytes", &[]) < 0.5
+    })
+    .await;
 }
 
 /// The bound is the operator's. What finds no room passes through, whole.

@@ -10,7 +10,7 @@ use reflex_tests::edge::{Edge, Plan};
 use reflex_tests::unix::Unix;
 use reflex_tests::upstream::Upstream;
 use serde_json::json;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::batches;
 
@@ -27,6 +27,11 @@ async fn expired(edge: &Edge, ask: &Ask) -> Answer {
     let stored = ask.clone().header("x-reflex-ttl", "1");
     let answer = edge.client.fetch(stored).await;
     assert_eq!((answer.status.as_u16(), answer.reflex()), (200, "MISS"));
+    until_expired(edge, ask).await;
+    answer
+}
+
+async fn until_expired(edge: &Edge, ask: &Ask) {
     let began = Instant::now();
     // The provider is not asked, and nothing is stored.
     let look = ask.clone().header("cache-control", "only-if-cached");
@@ -34,7 +39,6 @@ async fn expired(edge: &Edge, ask: &Ask) -> Answer {
         assert!(began.elapsed() < PATIENCE, "it does not expire");
         tokio::task::yield_now().await;
     }
-    answer
 }
 
 /// That an answer is the expired one, and for how many seconds it says that it has.
@@ -245,6 +249,117 @@ async fn a_failing_provider_is_not_answered_by_a_stale_entry_after_a_purge() {
         for answer in [waiting, fetch()] {
             let answer = answer.await.expect("an answer");
             assert_eq!(answer.status, 503, "{of}");
+        }
+    }
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.expect("a clock after 1970").as_secs()
+}
+
+/// What the provider says aloud, under an id that it forgets at this time.
+pub(crate) fn spoken(expires_at: u64) -> String {
+    let audio = json!({"id": "a", "data": "AAAA", "transcript": "x", "expires_at": expires_at});
+    let message = json!({"role": "assistant", "content": null, "audio": audio});
+    let choice = json!({"index": 0, "message": message, "finish_reason": "stop"});
+    json!({"object": "chat.completion", "choices": [choice]}).to_string()
+}
+
+/// Asks until the provider's failure reaches the client, and checks that the answer stood in for it
+/// until its own end and no longer.
+async fn stale_until(edge: &Edge, ask: &Ask, end: u64) {
+    let began = Instant::now();
+    loop {
+        let asked_at = now();
+        let answer = edge.client.fetch(ask.clone()).await;
+        if answer.status == 503 {
+            break;
+        }
+        assert_eq!(answer.reflex(), "HIT_STALE");
+        assert!(asked_at < end, "served after its end");
+        assert!(began.elapsed() < PATIENCE, "it does not end");
+    }
+    assert!(now() >= end, "not served before its end");
+}
+
+/// A spoken answer was served stale after the provider had forgotten its id: conversations that
+/// named it failed.
+#[tokio::test]
+async fn a_failing_provider_is_not_answered_by_what_has_ended() {
+    let upstream = Upstream::start().await;
+    let edge = edge_with(&upstream, ON).await;
+    // One ends as it expires, which is before the client wanted; the other some seconds later.
+    for (ttl, life) in [("1000", 2), ("1", 6)] {
+        let end = now() + life;
+        let ask = Ask::chat("say it").header("x-mock-body", &spoken(end));
+        let stored = ask.clone().header("x-reflex-ttl", ttl);
+        upstream.behave(Behaviour::Answer);
+        assert_eq!(edge.client.fetch(stored).await.reflex(), "MISS");
+        until_expired(&edge, &ask).await;
+        upstream.behave(Behaviour::Status(503));
+        stale_until(&edge, &ask, end).await;
+    }
+}
+
+/// The same for answers that came through the edge API, of which an edge may know more.
+#[tokio::test]
+async fn a_failing_provider_is_not_answered_by_what_an_edge_says_has_ended() {
+    let upstream = Upstream::start_with(Behaviour::Status(503)).await;
+    upstream.release_all();
+    let edge = edge_with(&upstream, ON).await;
+    let unix = Unix::http1(&edge.socket());
+    let put = async |prompt: &str, body: &str, more: &[(&str, &str)]| {
+        let ask = Ask::chat(prompt).header("x-hold", "1");
+        let path = names(&upstream, &ask).1;
+        let put = Ask::new(Method::PUT, &path, body.to_owned());
+        let put = put
+            .header("content-type", "application/json")
+            .header("x-reflex-ttl", "1");
+        let add = |put: Ask, (name, value): &(&str, &str)| put.header(name, value);
+        let stored = unix.fetch(more.iter().fold(put, add)).await;
+        assert_eq!(stored.status, 201, "{prompt}");
+        until_expired(&edge, &ask).await;
+        ask
+    };
+    let shape = ("x-reflex-shape", "chat-completions");
+    let end = now() + 6;
+    let ask = put("spoken", &spoken(end), &[shape]).await;
+    stale_until(&edge, &ask, end).await;
+
+    let plain = json!({"object": "chat.completion", "choices": [{"index": 0,
+        "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]});
+    let plain = plain.to_string();
+    let ask = put("plain", &plain, &[shape]).await;
+    assert_eq!(edge.client.fetch(ask).await.reflex(), "HIT_STALE");
+    let ended = put("ended", &plain, &[shape, ("x-reflex-end", "1")]).await;
+    let unseen = put("unseen", &plain, &[]).await;
+    for ask in [ended, unseen] {
+        assert_eq!(edge.client.fetch(ask).await.status, 503);
+    }
+}
+
+/// `must-revalidate` was out of the rules, and `s-maxage` has its meaning for shared caches.
+#[tokio::test]
+async fn a_failing_provider_is_not_answered_against_its_own_word() {
+    let upstream = Upstream::start().await;
+    let config = format!("{ON}\nprovider_control = \"obey\"");
+    let edge = edge_with(&upstream, &config).await;
+    for (control, status) in [
+        ("max-age=60", 200),
+        ("max-age=60, must-revalidate", 503),
+        ("s-maxage=60", 503),
+    ] {
+        let head = format!("cache-control: {control}");
+        for ask in [
+            Ask::chat("whose word?"),
+            batches::ask(json!([control, "both"])),
+        ] {
+            let ask = ask.header("x-mock-head", &head);
+            upstream.behave(Behaviour::Answer);
+            expired(&edge, &ask).await;
+            upstream.behave(Behaviour::Status(503));
+            assert_eq!(edge.client.fetch(ask).await.status, status, "{control}");
         }
     }
 }

@@ -326,6 +326,21 @@ async fn a_provider_that_fails_is_answered_by_a_stale_entry_within_the_limit() {
 }
 
 #[tokio::test]
+async fn a_provider_that_fails_is_not_answered_by_what_has_ended() {
+    let upstream = Upstream::start().await;
+    let out = Out::stale(&upstream, 3600);
+    // The clock says 1,000 s.
+    let ask = Ask::chat("say it").header("x-mock-body", &crate::stale::spoken(1_010));
+    out.expired(&ask).await;
+    upstream.behave(Behaviour::Status(503));
+    for (seconds, status) in [(0, 200), (7, 200), (1, 503), (1, 503)] {
+        out.pass(seconds);
+        let answer = out.fetch(ask.clone()).await;
+        assert_eq!(answer.status, status, "{seconds} s later");
+    }
+}
+
+#[tokio::test]
 async fn a_provider_that_is_gone_is_answered_by_a_stale_entry_for_all_who_wait() {
     let upstream = Upstream::start().await;
     let out = Out::stale(&upstream, 60);

@@ -8,6 +8,7 @@ use reflex_tests::client::{Ask, Client};
 use reflex_tests::edge::{Edge, Plan};
 use reflex_tests::forward::Forward;
 use reflex_tests::raw::{Raw, header, ok, read_head, read_request};
+use reflex_tests::raw_client::{HTTP2_PREFACE, RawClient, frame, header_block, http2};
 use reflex_tests::tls::{self, CA};
 use reflex_tests::within;
 use std::sync::{Arc, Mutex};
@@ -305,4 +306,63 @@ async fn a_tunnel_ends_with_the_daemon() {
     edge.terminate();
     ends(&mut stream).await;
     assert_eq!(edge.ended().await, Some(0), "{}", edge.log());
+}
+
+/// The frames that a server has sent over HTTP/2: type, stream and payload.
+fn frames(mut bytes: &[u8]) -> Vec<(u8, u8, Vec<u8>)> {
+    let mut frames = Vec::new();
+    while let Some((head, rest)) = bytes.split_first_chunk::<9>() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let (payload, rest) = rest.split_at(length.min(rest.len()));
+        frames.push((head[3], head[8], payload.to_vec()));
+        bytes = rest;
+    }
+    frames
+}
+
+/// RFC 8441: a client may ask for a WebSocket over HTTP/2 only where the server's settings offer it.
+/// Ours do not, so that clients choose HTTP/1.1; and one that asks all the same is refused at once.
+#[tokio::test]
+async fn a_websocket_over_http2_is_not_offered_and_refused_at_once() {
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const ENABLE_CONNECT_PROTOCOL: [u8; 2] = [0, 8];
+    let (provider, heads) = echo().await;
+    let edge = Plan::new(&provider.url())
+        .config("keep_alive_seconds_max = 1")
+        .start()
+        .await;
+    let pseudo = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":path", "/v1/realtime"),
+        (":authority", "test"),
+    ];
+    let asks = frame(HEADERS, 0x4, 1, &header_block(&pseudo, &Default::default()));
+    let models = http2(&Ask::get("/v1/models").key(Some("k")), 3);
+    let mut raw = RawClient::connect(&edge.url).await;
+    raw.send([HTTP2_PREFACE, &asks, &models].concat()).await;
+    let said = frames(&raw.rest().await);
+    let is_offered = said.iter().any(|(kind, _, payload)| {
+        let settings = payload.chunks(6).map(|setting| &setting[..2]);
+        *kind == SETTINGS && settings.into_iter().any(|id| id == ENABLE_CONNECT_PROTOCOL)
+    });
+    assert!(!is_offered, "{said:?}");
+    let on = |stream: u8| {
+        let of = said.iter().filter(move |(_, number, _)| *number == stream);
+        of.map(|(kind, ..)| *kind).collect::<Vec<_>>()
+    };
+    assert_eq!(on(1), [RST_STREAM]);
+    assert!(on(3).contains(&HEADERS), "the connection goes on: {said:?}");
+    assert_eq!(heads.lock().expect("no panic").len(), 1);
+
+    // Without the protocol it is what forward proxies are asked, and the answer says more.
+    let mut raw = RawClient::connect(&edge.url).await;
+    raw.send("CONNECT test:443 HTTP/1.1\r\nhost: test:443\r\n\r\n")
+        .await;
+    let said = raw.rest_text().await;
+    assert!(said.starts_with("HTTP/1.1 405"), "{said}");
+    assert!(said.contains("WebSockets need HTTP/1.1"), "{said}");
 }

@@ -1,4 +1,4 @@
-//! Forward proxies: HTTP, which tunnels by `CONNECT` and forwards plain requests, and SOCKS 5. Each
+//! Forward proxies: HTTP, which tunnels by `CONNECT` and forwards plain requests, and SOCKS. Each
 //! takes all names for the one address that it was given, and notes what it was asked.
 
 use std::net::SocketAddr;
@@ -23,11 +23,16 @@ impl Forward {
             let head = read_head(&mut client).await?;
             note(&head);
             let mut provider = TcpStream::connect(target).await.ok()?;
-            let (stream, answer) = match head.starts_with("CONNECT ") {
-                true => (&mut client, "HTTP/1.1 200 Connection established\r\n\r\n"),
-                false => (&mut provider, &*head),
-            };
-            stream.write_all(answer.as_bytes()).await.ok()?;
+            if head.starts_with("CONNECT ") {
+                let established = b"HTTP/1.1 200 Connection established\r\n\r\n";
+                client.write_all(established).await.ok()?;
+            } else {
+                // What is for the proxy goes no further.
+                let is_ours = |line: &&str| line.starts_with("proxy-authorization:");
+                let lines = head.split_inclusive("\r\n").filter(|line| !is_ours(line));
+                let head: String = lines.collect();
+                provider.write_all(head.as_bytes()).await.ok()?;
+            }
             copy_bidirectional(&mut client, &mut provider).await.ok()?;
             Some(())
         })
@@ -46,28 +51,30 @@ impl Forward {
 
     /// A SOCKS 5 proxy without authentication. It notes the host.
     pub async fn socks(target: SocketAddr) -> Self {
+        Self::start(move |client, note| socks5(client, note, target, None)).await
+    }
+
+    /// The same with this user and password, and for no other.
+    pub async fn socks_for(target: SocketAddr, user: &'static str, password: &'static str) -> Self {
+        let who = Some((user, password));
+        Self::start(move |client, note| socks5(client, note, target, who)).await
+    }
+
+    /// A SOCKS 4a proxy, which takes names. It notes the host.
+    pub async fn socks4(target: SocketAddr) -> Self {
         Self::start(move |mut client, note| async move {
-            // Version, and the ways to authenticate.
-            let [5, count] = [client.read_u8().await.ok()?, client.read_u8().await.ok()?] else {
+            // Version, CONNECT, a port, and the address that stands for a name.
+            let mut command = [0; 8];
+            client.read_exact(&mut command).await.ok()?;
+            let [4, 1, high, low, 0, 0, 0, 1..=255] = command else {
                 return None;
             };
-            client.read_exact(&mut vec![0; count.into()]).await.ok()?;
-            client.write_all(&[5, 0]).await.ok()?;
-            // Version, CONNECT, reserved, a name with its length, a port.
-            let mut command = [0; 4];
-            client.read_exact(&mut command).await.ok()?;
-            if command != [5, 1, 0, 3] {
-                return None;
-            }
-            let mut host = vec![0; client.read_u8().await.ok()?.into()];
-            client.read_exact(&mut host).await.ok()?;
-            let port = client.read_u16().await.ok()?;
-            note(&format!("{}:{port}", String::from_utf8_lossy(&host)));
+            let user = until_zero(&mut client).await?;
+            let host = until_zero(&mut client).await?;
+            let port = u16::from_be_bytes([high, low]);
+            note(&format!("{user}{host}:{port}"));
             let mut provider = TcpStream::connect(target).await.ok()?;
-            client
-                .write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])
-                .await
-                .ok()?;
+            client.write_all(&[0, 90, 0, 0, 0, 0, 0, 0]).await.ok()?;
             copy_bidirectional(&mut client, &mut provider).await.ok()?;
             Some(())
         })
@@ -109,3 +116,72 @@ impl Forward {
 }
 
 type Note = Box<dyn Fn(&str) + Send + Sync>;
+
+/// RFC 1928, and RFC 1929 where `who` is to be told.
+async fn socks5(
+    mut client: TcpStream,
+    note: Note,
+    target: SocketAddr,
+    who: Option<(&str, &str)>,
+) -> Option<()> {
+    // Version, and the ways to authenticate.
+    let [5, count] = [client.read_u8().await.ok()?, client.read_u8().await.ok()?] else {
+        return None;
+    };
+    let mut ways = vec![0; count.into()];
+    client.read_exact(&mut ways).await.ok()?;
+    let way = if who.is_some() { 2 } else { 0 };
+    if !ways.contains(&way) {
+        note("no way to authenticate");
+        client.write_all(&[5, 0xff]).await.ok()?;
+        return None;
+    }
+    client.write_all(&[5, way]).await.ok()?;
+    if let Some((user, password)) = who {
+        let 1 = client.read_u8().await.ok()? else {
+            return None;
+        };
+        let told = (counted(&mut client).await?, counted(&mut client).await?);
+        let is_right = told == (user.to_owned(), password.to_owned());
+        client.write_all(&[1, u8::from(!is_right)]).await.ok()?;
+        if !is_right {
+            note("a wrong password");
+            return None;
+        }
+    }
+    // Version, CONNECT, reserved, a name with its length, a port.
+    let mut command = [0; 4];
+    client.read_exact(&mut command).await.ok()?;
+    if command != [5, 1, 0, 3] {
+        return None;
+    }
+    let host = counted(&mut client).await?;
+    let port = client.read_u16().await.ok()?;
+    note(&format!("{host}:{port}"));
+    let mut provider = TcpStream::connect(target).await.ok()?;
+    client
+        .write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])
+        .await
+        .ok()?;
+    copy_bidirectional(&mut client, &mut provider).await.ok()?;
+    Some(())
+}
+
+/// A text with its length in front.
+async fn counted(client: &mut TcpStream) -> Option<String> {
+    let mut text = vec![0; client.read_u8().await.ok()?.into()];
+    client.read_exact(&mut text).await.ok()?;
+    String::from_utf8(text).ok()
+}
+
+/// A text with a zero behind it.
+async fn until_zero(client: &mut TcpStream) -> Option<String> {
+    let mut text = Vec::new();
+    loop {
+        match client.read_u8().await.ok()? {
+            0 => return String::from_utf8(text).ok(),
+            byte if text.len() < 255 => text.push(byte),
+            _ => return None,
+        }
+    }
+}

@@ -203,7 +203,7 @@ pub fn http2(ask: &Ask, stream: u32) -> Vec<u8> {
 }
 
 /// Headers as HPACK's literals, each shorter than 127 bytes.
-fn header_block(pseudo: &[(&str, &str)], headers: &HeaderMap) -> Vec<u8> {
+pub fn header_block(pseudo: &[(&str, &str)], headers: &HeaderMap) -> Vec<u8> {
     let pseudo = pseudo.iter().map(|(name, value)| (*name, value.as_bytes()));
     let headers = headers.iter();
     let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));

@@ -49,15 +49,28 @@ pub(crate) fn check(
             ),
         }
     }
-    for filter in before {
+    for (at, filter) in before.iter().enumerate() {
         let who = named(filter);
-        if filter.clears_route() {
+        // It asks Envoy for the route, which Envoy then chooses anew.
+        let mut later = before[at + 1..].iter();
+        let is_asked = later.any(|filter| short(filter.kind) == "header_mutation");
+        if filter.clears_route() && !is_asked {
             report.warning(
                 place,
                 format!(
-                    "{who} stands before the filter and may have Envoy choose the route anew: no \
-                     route may depend on what it sets, unless each leads to a cluster of its own \
-                     provider"
+                    "{who} stands before the filter and may have Envoy choose the route anew, of \
+                     which the filter sees the choice from before; put \
+                     `envoy.filters.http.header_mutation` between them, without any mutation: it \
+                     has Envoy choose first"
+                ),
+            );
+        }
+        if short(filter.kind) == "aws_request_signing" {
+            report.warning(
+                place,
+                format!(
+                    "{who} stands before the filter: each request has another signature, so none \
+                     hits; put it behind the filter"
                 ),
             );
         }

@@ -72,8 +72,8 @@ pub(crate) fn behind(kind: &str) -> Behind {
         | "header_mutation"
         | "composite" => Behind::Transform,
         "compressor" => Behind::Less(
-            "it compresses neither hits nor misses there, because the filter asks the provider \
-             for uncompressed answers; put it before the filter",
+            "it compresses no hit there, and an answer that it compresses is not kept; put it \
+             before the filter",
         ),
         "decompressor" => Behind::Less(
             "compressed requests bypass, because the filter sees them first; put it before the \

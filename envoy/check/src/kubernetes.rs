@@ -177,7 +177,7 @@ fn limits(
     place: &str,
     report: &mut Report,
 ) {
-    let needed = buffers::needed(config, connection_bytes);
+    let needed = buffers::needed(config, connection_bytes, 1);
     if limit.unwrap_or(connection_bytes) < needed {
         report.error(
             place,

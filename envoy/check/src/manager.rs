@@ -79,7 +79,16 @@ fn check_one(document: &Value, found: &Found<'_>, report: &mut Report) {
     }
     if let Some(config) = config {
         let listener = found.listener;
-        buffers::check(document, listener, found.manager, &config, place, report);
+        let ratio = buffers::ratio(&filters[..at]);
+        buffers::check(
+            document,
+            listener,
+            found.manager,
+            &config,
+            ratio,
+            place,
+            report,
+        );
         clusters::check(document, &config, place, report);
     }
 }

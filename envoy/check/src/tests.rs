@@ -101,23 +101,11 @@ fn filters_behind_that_a_hit_would_skip_are_named() {
     for kind in ["custom_response", "grpc_json_transcoder", "header_mutation"] {
         placed(&filter(kind), Some(("error", "a second time")), None);
     }
-    for kind in [
-        "fault",
-        "admission_control",
-        "cors",
-        "compressor",
-        "decompressor",
-        "own",
-    ] {
+    for kind in ["fault", "admission_control", "cors", "compressor", "own"] {
         let what = format!("`my-{kind}` stands behind the filter");
         placed(&filter(kind), Some(("warning", &what)), None);
     }
-    for kind in [
-        "buffer",
-        "stateful_session",
-        "dynamic_forward_proxy",
-        "aws_request_signing",
-    ] {
+    for kind in ["buffer", "stateful_session", "dynamic_forward_proxy"] {
         placed(&filter(kind), None, None);
     }
 }
@@ -163,6 +151,17 @@ fn filters_before_that_make_the_route_uncertain_are_named() {
     placed(&with("jwt_authn", "providers", provider), behind, route);
     let tags = Some(("warning", "is not in the key"));
     placed(&filter("ip_tagging"), tags, route);
+    let mut asked = example();
+    let filters = asked.pointer_mut(&format!("{MANAGER}/http_filters"));
+    let filters = filters.and_then(Value::as_array_mut).expect("filters");
+    filters.insert(0, filter("header_mutation"));
+    filters.insert(0, filter("ip_tagging"));
+    assert_eq!(lines(&of(&asked)), [""; 0]);
+    let signed = Some(("warning", "another signature"));
+    placed(&filter("aws_request_signing"), None, signed);
+    let compressed = Some(("warning", "compressed requests bypass"));
+    let limit = Some(("error", "a decompressor before the filter"));
+    placed(&filter("decompressor"), compressed, limit);
     let shared = Some(("error", "all clients have one credential"));
     placed(&filter("credential_injector"), None, shared);
 }
@@ -306,6 +305,30 @@ fn buffers_that_are_too_small_are_named() {
         manager["route_config"]["virtual_hosts"][0]["routes"][0][limit] = json!(65536);
     };
     finds(route, "error", "lets Envoy hold 65536 bytes");
+    // A read becomes longer on its way to the filter.
+    let inflated = |ratio: Value, limit: u64| {
+        move |manager: &mut Value| {
+            let mut decompressor = filter("decompressor");
+            decompressor["typed_config"]["decompressor_library"] =
+                json!({"typed_config": {"max_inflate_ratio": ratio}});
+            let filters = manager["http_filters"].as_array_mut();
+            filters.expect("filters").insert(0, decompressor);
+            host(json!(limit))(manager);
+        }
+    };
+    finds(
+        inflated(Value::Null, 119_013_375),
+        "error",
+        "must be 119013376 or more",
+    );
+    finds(
+        inflated(json!(10), 12_845_055),
+        "error",
+        "must be 12845056 or more",
+    );
+    let mut enough = example();
+    inflated(Value::Null, 119_013_376)(enough.pointer_mut(MANAGER).expect("a manager"));
+    assert_eq!(lines(&of(&enough)), [""; 0]);
     let unseen = |manager: &mut Value| {
         manager["route_config"] = Value::Null;
         manager["rds"] = json!({"route_config_name": "elsewhere"});

@@ -111,6 +111,7 @@ struct File {
     path: Option<Vec<rules::Path>>,
     ignored_headers: Option<Vec<String>>,
     ignored_cookies: Option<Vec<String>>,
+    ignored_query: Option<Vec<String>>,
     ignored_fields: Option<Vec<String>>,
     keyed_fields: Option<Vec<String>>,
     bypass_fields: Option<Vec<String>>,
@@ -215,6 +216,7 @@ impl Config {
         let rules = Rules {
             ignored_headers: file.ignored_headers.unwrap_or_default(),
             ignored_cookies: file.ignored_cookies.unwrap_or_default(),
+            ignored_query: file.ignored_query.unwrap_or_default(),
             ignored_fields: file.ignored_fields.unwrap_or_default(),
             keyed_fields: file.keyed_fields.unwrap_or_default(),
             bypass_fields: file.bypass_fields.unwrap_or_default(),
@@ -430,8 +432,8 @@ mod tests {
             "provider_control": "obey",
             "ttl_seconds_max": 9, "ttl": [{"model": "live-*", "seconds": 0}],
             "group": [{"name": "us", "trusted": ["red"]}],
-            "ignored_headers": ["x-id"], "ignored_cookies": ["lb_*"], "ignored_fields": ["user"],
-            "keyed_fields": ["metadata"], "bypass_fields": ["deep_*"], "bypass_models": ["*-live"],
+            "ignored_headers": ["x-id"], "ignored_cookies": ["lb_*"], "ignored_query": ["*_id"],
+            "ignored_fields": ["user"], "keyed_fields": ["metadata"], "bypass_fields": ["deep_*"], "bypass_models": ["*-live"],
             "keyed_routes": ["canary-*"], "prove_routes": "always", "revision": "7"
         }"#;
         let config = Config::parse(json.as_bytes()).expect("valid");
@@ -451,6 +453,7 @@ mod tests {
         let rules = config.policy().rules.expect("given");
         assert_eq!(rules.ignored_headers, ["x-id"]);
         assert_eq!(rules.ignored_cookies, ["lb_*"]);
+        assert_eq!(rules.ignored_query, ["*_id"]);
         assert_eq!(rules.ignored_fields, ["user"]);
         assert_eq!(rules.keyed_fields, ["metadata"]);
         assert_eq!(rules.bypass_fields, ["deep_*"]);
@@ -482,6 +485,7 @@ mod tests {
         check(r#""ignored_headers": ["x-api-*"]"#, "`x-api-key`");
         check(r#""ignored_headers": "x-id""#, "ignored_headers");
         check(r#""ignored_cookies": ["*"]"#, "ignored_cookies");
+        check(r#""ignored_query": ["api*"]"#, "`api-key`");
         check(r#""ignored_fields": ["model"]"#, "ignored_fields");
         check(r#""anonymous": "yes""#, "anonymous");
         check(r#""keyed_routes": [""]"#, "keyed_routes");

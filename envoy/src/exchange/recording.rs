@@ -41,6 +41,8 @@ pub(super) struct Recording {
     is_keyed: bool,
     /// The answer is whole, and only what the provider was sent is not known yet.
     has_ended: bool,
+    /// Of these, for the most that the recorder has held beside the body.
+    held: usize,
     /// When the last part of it came.
     came_at_ms: u64,
 }
@@ -72,6 +74,7 @@ pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
         is_providers: false,
         is_keyed: false,
         has_ended: false,
+        held: 0,
         came_at_ms: 0,
         pending,
     };
@@ -121,8 +124,16 @@ pub(super) fn chunk(
     recording.bytes += bytes.len();
     recording.came_at_ms = now_ms;
     recording.recorder.feed(bytes);
+    let held = recording.recorder.held_bytes();
+    let more = held.saturating_sub(recording.held);
+    let has_room = shared.recording().take(more);
+    if has_room {
+        recording.bytes += more;
+        recording.held += more;
+    }
     let effects = match recording.recorder.rejected() {
         Some(rejected) => given_up(shared, *recording, rejected),
+        None if !has_room => dropped(shared, *recording, Dropped::Memory),
         None if end && !recording.is_keyed => {
             recording.has_ended = true;
             return (Stage::Forwarded(recording), Vec::new());
@@ -145,15 +156,17 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
     };
     let answer = recorder.finish().and_then(|storable| {
         let term = storable.stated.within(ttl, now_ms)?;
-        answer_of(recording.pending.asked.shape, storable, term)
+        let ends_ms = term.ends_at_ms.map(|end| end.saturating_sub(now_ms));
+        let answer = answer_of(recording.pending.asked.shape, storable, term)?;
+        Ok((answer, ends_ms.map(|ms| ms / 1000)))
     });
     // The daemon takes whole seconds, and one at least.
-    let answer = answer.and_then(|answer| match answer.ttl_seconds(now_ms) {
+    let answer = answer.and_then(|(answer, end)| match answer.ttl_seconds(now_ms) {
         Some(0) => Err(Rejected::Expired),
-        ttl_seconds => Ok((answer, ttl_seconds)),
+        ttl_seconds => Ok((answer, ttl_seconds, end)),
     });
-    let (answer, ttl_seconds) = match answer {
-        Ok((answer, ttl_seconds)) => (Rc::new(answer), ttl_seconds),
+    let (answer, ttl_seconds, end_seconds) = match answer {
+        Ok((answer, ttl_seconds, end)) => (Rc::new(answer), ttl_seconds, end),
         Err(rejected) => return given_up(shared, recording, rejected),
     };
     let Asked { key, shape, .. } = recording.pending.asked;
@@ -185,6 +198,7 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
                 shape,
                 model: recording.pending.model.as_deref(),
                 ttl_seconds,
+                end_seconds,
                 age_seconds: answer.age_seconds(now_ms),
                 epoch: recording.epoch.as_ref(),
                 fill: fill.as_deref(),
@@ -220,7 +234,7 @@ fn answer_of(shape: Shape, storable: Storable, term: Term) -> Result<Answer, Rej
 
 /// The answer must not be served again.
 pub(super) fn given_up(shared: &mut Shared, recording: Recording, why: Rejected) -> Vec<Effect> {
-    shared.counts.rejected(why);
+    shared.rejected(recording.pending.asked.shape.api, why);
     recording.ended(shared, Landing::LetGo)
 }
 

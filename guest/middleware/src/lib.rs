@@ -320,6 +320,7 @@ impl Operator {
             let rules = Rules {
                 ignored_headers: mem::take(&mut rules.ignored_headers),
                 ignored_cookies: mem::take(&mut rules.ignored_cookies),
+                ignored_query: mem::take(&mut rules.ignored_query),
                 ignored_fields: mem::take(&mut rules.ignored_fields),
                 keyed_fields: mem::take(&mut rules.keyed_fields),
                 bypass_fields: mem::take(&mut rules.bypass_fields),

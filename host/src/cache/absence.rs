@@ -13,16 +13,21 @@ use crate::store::{Disk, OpenError, Opened, RealDisk, Store, StoreError, StoreOp
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::{Mutex, MutexGuard};
 use std::collections::HashSet;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 /// The pause between two tries to open the folder.
 pub(super) const REOPEN_AFTER: Duration = Duration::from_secs(2);
 
-/// Bound of the remembered keys, and of the remembered tenants: some 4 MiB. Past it everything on
-/// disk is given up, because no superseded or purged entry may come back.
+/// Bound of the keys, and of the tenants, that are remembered one by one: some 4 MiB. Further keys are
+/// marked in a [`Sieve`]. Past the bound of tenants everything on disk is given up, because no purged
+/// entry may come back.
 const MISSED_MAX: usize = 1 << 16;
+
+/// Bits of a [`Sieve`]: 4 MiB. Of what a disk holds, one entry in 6,000 is lost beyond need after a
+/// million missed keys, one in 25 after five million.
+const SIEVE_BITS: usize = 1 << 25;
 
 impl Cache {
     /// As [`open`](Self::open), but a folder that the system refuses is no error: the cache begins
@@ -75,6 +80,8 @@ pub(super) struct Absence {
 struct Missed {
     /// Stored or removed.
     keys: HashSet<CacheKey>,
+    /// More of them.
+    sieve: Option<Sieve>,
     /// Purged.
     tenants: HashSet<[u8; 32]>,
     everybody: bool,
@@ -88,13 +95,30 @@ impl Missed {
         };
     }
 
-    fn note<T: Eq + std::hash::Hash>(&mut self, what: T, among: fn(&mut Self) -> &mut HashSet<T>) {
+    fn note_key(&mut self, key: &CacheKey) {
         if self.everybody {
             return;
         }
-        let set = among(self);
-        set.insert(what);
-        if set.len() > MISSED_MAX {
+        match &mut self.sieve {
+            Some(sieve) => sieve.mark(key.as_bytes()),
+            None => {
+                self.keys.insert(*key);
+                if self.keys.len() > MISSED_MAX {
+                    let mut sieve = Sieve::default();
+                    let keys = std::mem::take(&mut self.keys);
+                    keys.iter().for_each(|key| sieve.mark(key.as_bytes()));
+                    self.sieve = Some(sieve);
+                }
+            }
+        }
+    }
+
+    fn note_tenant(&mut self, tenant: &[u8; 32]) {
+        if self.everybody {
+            return;
+        }
+        self.tenants.insert(*tenant);
+        if self.tenants.len() > MISSED_MAX {
             self.note_everybody();
         }
     }
@@ -108,13 +132,62 @@ impl Missed {
             writer.store.purge(Whose::Tenant(tenant));
         }
         let index = writer.store.index();
-        for key in &self.keys {
-            let may_be_there = index.may_hold(key.as_bytes());
-            index.remove(key.as_bytes());
-            if may_be_there {
-                writer.owe_tombstone(key);
+        if let Some(sieve) = &self.sieve {
+            if index.has_hidden() {
+                // What could not be read may be any of the keys, and cannot be looked through.
+                tracing::warn!("too much was missed by a disk that cannot be read; it is given up");
+                writer.give_up_all();
+                return;
+            }
+            for key in index.remove_keys_where(|key| sieve.may_have(key)) {
+                writer.owe_tombstone(&CacheKey::from_bytes(key), true);
             }
         }
+        for key in &self.keys {
+            let was_there = index.remove(key.as_bytes());
+            if was_there || index.has_hidden() {
+                writer.owe_tombstone(key, was_there);
+            }
+        }
+    }
+}
+
+/// Keys that cannot be told one by one any more: a Bloom filter. Says of each marked key that it may
+/// be there, and of few others. Keys are hashes, so that parts of them are as good as hashes of them.
+#[derive(Clone)]
+struct Sieve(Vec<u64>);
+
+impl Default for Sieve {
+    fn default() -> Self {
+        Self(vec![0; SIEVE_BITS / 64])
+    }
+}
+
+impl Sieve {
+    fn mark(&mut self, key: &[u8; 32]) {
+        for (word, bit) in Self::bits(key) {
+            self.0[word] |= bit;
+        }
+    }
+
+    fn may_have(&self, key: &[u8; 32]) -> bool {
+        Self::bits(key).all(|(word, bit)| self.0[word] & bit != 0)
+    }
+
+    /// Which words, and which bit of each.
+    fn bits(key: &[u8; 32]) -> impl Iterator<Item = (usize, u64)> {
+        let parts = key.as_chunks::<8>().0.iter();
+        parts.map(|part| {
+            let at = u64::from_le_bytes(*part) as usize % SIEVE_BITS;
+            (at / 64, 1 << (at % 64))
+        })
+    }
+}
+
+impl fmt::Debug for Sieve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits: u32 = self.0.iter().map(|word| word.count_ones()).sum();
+        write!(f, "Sieve({bits} of {SIEVE_BITS} bits)")
     }
 }
 
@@ -125,7 +198,7 @@ impl WithoutDisk<'_> {
     /// An entry is stored or removed.
     pub(super) fn misses(&mut self, key: &CacheKey) {
         if let Some(missed) = &mut self.0 {
-            missed.note(*key, |missed| &mut missed.keys);
+            missed.note_key(key);
         }
     }
 
@@ -136,7 +209,7 @@ impl WithoutDisk<'_> {
         };
         match whose {
             Whose::Everybody => missed.note_everybody(),
-            Whose::Tenant(tenant) => missed.note(*tenant, |missed| &mut missed.tenants),
+            Whose::Tenant(tenant) => missed.note_tenant(tenant),
         }
         Err(io::Error::other("the data folder cannot be used yet"))
     }

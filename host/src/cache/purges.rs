@@ -130,6 +130,10 @@ struct Begun {
     ended_at: Option<u64>,
     what: Purged,
     /// Of the key of an entry, where it is known.
+    #[cfg_attr(
+        not(any(feature = "serve", test)),
+        expect(dead_code, reason = "only edges are told of it")
+    )]
     digest: Option<[u8; 32]>,
 }
 

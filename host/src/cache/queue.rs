@@ -81,15 +81,16 @@ pub(super) enum What {
     /// An entry before it in the queue was removed: it is to be taken out of the index, and a
     /// tombstone written if it was there.
     Remove,
-    /// Was removed or damaged, and is out of the index: a tombstone is to be written.
-    Bury,
+    /// Was removed or damaged, and is out of the index: a tombstone is to be written. Whether the
+    /// index knew a record.
+    Bury { was_there: bool },
 }
 
 impl Operation {
     fn bytes(&self) -> u64 {
         match &self.what {
             What::Store { entry, .. } => OPERATION_BYTES + entry.record_bytes(),
-            What::Remove | What::Bury => OPERATION_BYTES,
+            What::Remove | What::Bury { .. } => OPERATION_BYTES,
         }
     }
 
@@ -275,12 +276,14 @@ impl Queue {
             Some(false) => {}
             None => match take_out() {
                 TakenOut::Yes => {
-                    self.push(&mut state, key, What::Bury);
+                    self.push(&mut state, key, What::Bury { was_there: true });
                     return Some(true);
                 }
                 // No place made room for this one.
                 TakenOut::Perhaps if state.removals >= REMOVALS_MAX => self.forget(&state),
-                TakenOut::Perhaps => self.push(&mut state, key, What::Bury),
+                TakenOut::Perhaps => {
+                    self.push(&mut state, key, What::Bury { was_there: false });
+                }
                 TakenOut::No => return None,
             },
         }
@@ -293,7 +296,7 @@ impl Queue {
         let mut state = lock(&self.state);
         let is_superseded = self.pending.pin().get(key.as_bytes()).is_some();
         if is_out() && !is_superseded {
-            self.push(&mut state, key, What::Bury);
+            self.push(&mut state, key, What::Bury { was_there: true });
         }
     }
 
@@ -308,7 +311,7 @@ impl Queue {
         let entry = match &operation.what {
             What::Store { entry, .. } => Some(Some(entry.clone())),
             What::Remove => Some(None),
-            What::Bury => None,
+            What::Bury { .. } => None,
         };
         if let Some(entry) = entry {
             self.active.fetch_add(1, Ordering::Release);
@@ -410,7 +413,7 @@ impl Queue {
         for operation in operations {
             let is_meant = match &operation.what {
                 What::Store { entry, .. } => which(entry),
-                What::Remove | What::Bury => and_removals,
+                What::Remove | What::Bury { .. } => and_removals,
             };
             if !is_meant {
                 state.operations.push_back(operation);

@@ -112,7 +112,7 @@ impl Shared {
         match writer.store.settle_epochs() {
             Ok(()) if whose == Whose::Everybody => {
                 // What was purged need not be buried one by one.
-                writer.owed_tombstones.clear();
+                writer.owes_nothing();
                 writer.store.discard();
             }
             Ok(()) => {}

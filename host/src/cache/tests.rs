@@ -113,6 +113,58 @@ impl Props {
     }
 }
 
+/// A cache whose inserts and removals have to be durable, with its threads, and a disk with faults.
+#[cfg(not(shuttle))]
+pub(crate) struct Durable {
+    pub(crate) cache: Cache,
+    pub(crate) faults: Arc<Faults>,
+    _dir: TempDir,
+}
+
+#[cfg(not(shuttle))]
+impl Durable {
+    pub(crate) fn open() -> Self {
+        let mut props = Props::new();
+        props.options.durability = Durability::EveryInsert;
+        let mut cache = props.open();
+        cache.start_flusher().unwrap();
+        cache.start_writer().unwrap();
+        Self {
+            cache,
+            faults: props.faults,
+            _dir: props.dir,
+        }
+    }
+
+    /// A call that waits for the disk while that hangs. It ends while the disk still does, and before
+    /// that, the only thread does something else.
+    pub(crate) fn holds_up_nothing<T>(&self, call: impl Future<Output = T>) -> T {
+        self.cache.sync().unwrap();
+        self.faults.waits.close();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let is_over = AtomicBool::new(false);
+        let call = async {
+            let output = call.await;
+            is_over.store(true, Relaxed);
+            output
+        };
+        // Polled once the call has been, for the first time.
+        let other = async { assert!(!is_over.load(Relaxed), "the thread waited for the disk") };
+        let both = async { tokio::join!(biased; call, other).0 };
+        let output = runtime.block_on(async {
+            let patience = Duration::from_secs(60);
+            tokio::time::timeout(patience, both).await
+        });
+        let output = output.expect("it waits for the disk for ever");
+        self.faults.waits.open();
+        self.cache.sync().unwrap();
+        output
+    }
+}
+
 fn key(number: u64) -> CacheKey {
     let mut digest = [0; 32];
     digest[..8].copy_from_slice(&number.to_le_bytes());

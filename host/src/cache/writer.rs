@@ -14,9 +14,13 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
-/// Bound of the keys still to be removed from a disk that is in trouble: some 4 MiB. Past it
-/// everything on disk is given up: none of it may come back.
-const OWED_TOMBSTONES_MAX: usize = 1 << 16;
+/// Bound of the keys still to be removed from a disk in trouble of which the index knew no record: some
+/// 4 MiB. Parts of the disk could not be read then, and may hold any key. Past the bound everything on
+/// disk is given up: none of it may come back.
+const OWED_IN_DOUBT_MAX: usize = 1 << 16;
+
+/// After this many removals the disk is tried again: it may be well, which removals alone do not show.
+const OWED_BEFORE_TRIAL: usize = 1 << 16;
 
 /// After this many operations, the writer gives the store to a waiting thread.
 const TURN_OPERATIONS: usize = 256;
@@ -27,43 +31,75 @@ const STEPS_ASIDE: usize = 100;
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) store: Store,
-    /// Keys that were removed, or went to memory, while the disk was in trouble. A record of
-    /// theirs that is on disk must not come back with a restart.
-    pub(super) owed_tombstones: HashSet<CacheKey>,
+    owed: Owed,
+}
+
+/// Keys that were removed, or went to memory, while the disk was in trouble. A record of theirs that
+/// is on disk must not come back with a restart.
+#[derive(Debug, Default)]
+struct Owed {
+    /// Their places were in the index, and used more memory there than the keys do here. A disk in
+    /// trouble puts none in, so that what the index once held bounds them.
+    known: HashSet<CacheKey>,
+    /// The disk may hold a record, or none. At most [`OWED_IN_DOUBT_MAX`].
+    in_doubt: HashSet<CacheKey>,
 }
 
 impl Writer {
     pub(super) fn new(store: Store) -> Self {
         Self {
             store,
-            owed_tombstones: HashSet::new(),
+            owed: Owed::default(),
         }
     }
 
-    pub(super) fn owe_tombstone(&mut self, key: &CacheKey) {
-        // The disk may be well again: removals alone do not find that out.
-        if self.owed_tombstones.len() >= OWED_TOMBSTONES_MAX && self.settle().is_err() {
-            tracing::warn!("too much was removed while the disk is in trouble; it is given up");
-            self.owed_tombstones.clear();
-            self.store.purge(Whose::Everybody);
+    /// Remembers to write a tombstone for a key. `was_there`: the index knew a record of it.
+    pub(super) fn owe_tombstone(&mut self, key: &CacheKey, was_there: bool) {
+        if was_there {
+            self.owed.known.insert(*key);
+            if self.owed.known.len().is_multiple_of(OWED_BEFORE_TRIAL) {
+                // Should it fail, they stay owed.
+                let _ = self.settle();
+            }
+            return;
         }
-        self.owed_tombstones.insert(*key);
+        if self.owed.in_doubt.len() >= OWED_IN_DOUBT_MAX && self.settle().is_err() {
+            tracing::warn!(
+                "too much was removed of a disk in trouble that cannot be read; it is given up"
+            );
+            self.give_up_all();
+        }
+        self.owed.in_doubt.insert(*key);
     }
 
     /// Gives up everything on disk: none of it is found again.
     pub(super) fn give_up_all(&mut self) {
-        self.owed_tombstones.clear();
+        self.owes_nothing();
         self.store.purge(Whose::Everybody);
         self.store.index().remove_where(|_| true);
+    }
+
+    /// Forgets the owed tombstones: everything on disk was purged.
+    pub(super) fn owes_nothing(&mut self) {
+        self.owed = Owed::default();
     }
 
     /// Writes the owed tombstones and purges, at the first opportunity.
     pub(super) fn settle(&mut self) -> Result<(), StoreError> {
         self.store.settle_epochs()?;
         self.store.settle_unburied()?;
-        while let Some(key) = self.owed_tombstones.iter().next().copied() {
-            self.store.append(&NewRecord::tombstone(key.as_bytes()))?;
-            self.owed_tombstones.remove(&key);
+        for owed in [&mut self.owed.known, &mut self.owed.in_doubt] {
+            let mut failed = None;
+            for key in owed.extract_if(|_| true) {
+                if let Err(error) = self.store.append(&NewRecord::tombstone(key.as_bytes())) {
+                    failed = Some((key, error));
+                    break;
+                }
+            }
+            if let Some((key, error)) = failed {
+                owed.insert(key);
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -191,35 +227,33 @@ impl Shared {
                 };
                 self.counters.inserts_in_memory.fetch_add(1, Relaxed);
                 // Supersede an earlier record, and any that the failed write may have left.
-                let may_be_there = self.index.may_hold(key.as_bytes());
-                self.index.remove(key.as_bytes());
-                if may_be_there || tried == Tried::Yes {
-                    writer.owe_tombstone(key);
+                let was_there = self.index.remove(key.as_bytes());
+                if was_there || self.index.has_hidden() || tried == Tried::Yes {
+                    writer.owe_tombstone(key, was_there);
                 }
                 self.memory.insert(key.as_bytes(), entry.clone());
             }
             What::Remove => {
                 self.memory.remove(key.as_bytes());
                 // If all of the disk could be read, a key outside the index has no record on disk.
-                let may_be_there = self.index.may_hold(key.as_bytes());
-                self.index.remove(key.as_bytes());
-                if may_be_there {
-                    self.bury(writer, key);
+                let was_there = self.index.remove(key.as_bytes());
+                if was_there || self.index.has_hidden() {
+                    self.bury(writer, key, was_there);
                 }
             }
-            What::Bury => self.bury(writer, key),
+            What::Bury { was_there } => self.bury(writer, key, *was_there),
         }
     }
 
     /// Writes a tombstone for a key that is out of the index, or owes it.
-    fn bury(&self, writer: &mut Writer, key: &CacheKey) {
+    fn bury(&self, writer: &mut Writer, key: &CacheKey, was_there: bool) {
         if self.is_failing() {
-            writer.owe_tombstone(key);
+            writer.owe_tombstone(key, was_there);
             return;
         }
         let tombstone = NewRecord::tombstone(key.as_bytes());
         if let Err(error) = writer.store.append(&tombstone) {
-            writer.owe_tombstone(key);
+            writer.owe_tombstone(key, was_there);
             self.note_trouble(error.to_string(), None);
         }
     }
@@ -234,15 +268,17 @@ impl Shared {
         {
             return Err(Tried::No);
         }
-        let appended = writer.settle().and_then(|()| writer.store.append(record));
-        let place = appended.map_err(|error| {
+        let failed = |error: StoreError, tried| {
             let failed_at_ms = match error {
                 StoreError::Io { .. } => Some(now_ms),
                 StoreError::Pinned(_) => None,
             };
             self.note_trouble(error.to_string(), failed_at_ms);
-            Tried::Yes
-        })?;
+            tried
+        };
+        writer.settle().map_err(|error| failed(error, Tried::No))?;
+        let appended = writer.store.append(record);
+        let place = appended.map_err(|error| failed(error, Tried::Yes))?;
         if self.is_in_trouble.load(Relaxed) {
             self.is_in_trouble.store(false, Relaxed);
             *lock(&self.trouble) = None;

@@ -21,6 +21,9 @@ pub struct NetLimits {
     pub keep_alive_max: Duration,
     /// Longest pause within a body: of the side that sends, and of a client that does not read.
     pub idle_max: Duration,
+    /// How long a client may take to send a whole request, from when its head is there. It bounds a
+    /// client that sends a byte now and then.
+    pub request_max: Duration,
     /// How long connecting to the provider may take, TLS included.
     pub connect_max: Duration,
     /// How long the provider may take until its response begins.
@@ -40,6 +43,8 @@ impl Default for NetLimits {
             keep_alive_max: Duration::from_secs(620),
             // The SDKs' own default is 600 s. Ours must not be the first to give up.
             idle_max: Duration::from_secs(600),
+            // The largest file that providers take in one request has 512 MB: at 150 KB/s, an hour.
+            request_max: Duration::from_secs(3600),
             connect_max: Duration::from_secs(10),
             response_max: Duration::from_secs(600),
             drain_max: Duration::from_secs(30),
@@ -71,6 +76,11 @@ pub(super) fn limits(file: &File) -> Result<NetLimits, String> {
             defaults.keep_alive_max,
         )?,
         idle_max: wait("idle_seconds_max", file.idle_seconds_max, defaults.idle_max)?,
+        request_max: wait(
+            "request_seconds_max",
+            file.request_seconds_max,
+            defaults.request_max,
+        )?,
         connect_max: wait(
             "connect_seconds_max",
             file.connect_seconds_max,

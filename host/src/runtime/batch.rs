@@ -471,3 +471,6 @@ impl fmt::Debug for Part {
         write!(f, "Part({} bytes)", self.text.len())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,13 @@
 //! Bodies that the host makes, how to tell them from a guest's, and bodies that are read ahead.
 
 use super::budget::{Budget, Reservation};
+use super::buffer::Buffer;
 use super::state::Progress;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -63,19 +65,23 @@ impl Body for HostBody {
 /// The data of a body that is read ahead, in one piece, however small its frames were. It counts in
 /// a [`Budget`].
 pub(crate) struct Gathered {
-    /// The only frame so far. Most requests have one frame, which is then not copied.
+    /// The only frame so far, or what was shared. Most requests are one frame, which is then not
+    /// copied.
     only: Bytes,
-    /// All frames, from the second on.
-    all: Vec<u8>,
+    /// All frames, once there are several.
+    all: Buffer,
     reserved: Reservation,
+    /// What counts elsewhere, for as long as a clone of it is there.
+    shared: usize,
 }
 
 impl Gathered {
     pub(crate) fn new(budget: &Arc<Budget>) -> Self {
         Self {
             only: Bytes::new(),
-            all: Vec::new(),
+            all: Buffer::default(),
             reserved: budget.reserve(),
+            shared: 0,
         }
     }
 
@@ -95,7 +101,7 @@ impl Gathered {
     /// Adds the next part, if the budget has room for it; whether it had.
     #[must_use]
     pub(crate) fn push(&mut self, data: &Bytes) -> bool {
-        let has_room = self.reserved.grow(data.len());
+        let has_room = self.reserved.grow(data.len() + self.shared);
         if has_room {
             self.add(data);
         }
@@ -104,17 +110,26 @@ impl Gathered {
 
     /// Adds a part that the budget has no room for, but that must not be lost.
     pub(crate) fn push_beyond(&mut self, data: &Bytes) {
-        self.reserved.count(data.len());
+        self.reserved.count(data.len() + self.shared);
         self.add(data);
     }
 
     fn add(&mut self, data: &Bytes) {
+        self.shared = 0;
         if self.len() == 0 {
             self.only = data.clone();
             return;
         }
-        self.all.extend_from_slice(&std::mem::take(&mut self.only));
-        self.all.extend_from_slice(data);
+        self.all.push(&std::mem::take(&mut self.only));
+        self.all.push(data);
+    }
+
+    /// What was gathered so far. It counts once, for as long as it is here or a clone of it elsewhere.
+    pub(super) fn share(&mut self) -> Bytes {
+        let bytes = self.take().into_bytes();
+        self.only = bytes.clone();
+        self.shared = bytes.len();
+        bytes
     }
 
     /// Moves the gathered bytes out.
@@ -123,6 +138,7 @@ impl Gathered {
             only: std::mem::take(&mut self.only),
             all: std::mem::take(&mut self.all),
             reserved: self.reserved.take(),
+            shared: std::mem::take(&mut self.shared),
         }
     }
 
@@ -132,28 +148,40 @@ impl Gathered {
             only,
             all,
             reserved,
+            shared,
         } = self;
-        let bytes = match all.is_empty() {
-            true => only,
-            false => all.into(),
-        };
-        if bytes.is_empty() {
-            return bytes;
+        // What is shared has its count with it.
+        if shared > 0 || (only.is_empty() && all.is_empty()) {
+            return only;
         }
-        Bytes::from_owner(Counted {
-            bytes,
-            _reserved: reserved,
-        })
+        match all.is_empty() {
+            true => Bytes::from_owner(Counted {
+                bytes: only,
+                _reserved: reserved,
+            }),
+            false => Bytes::from_owner(Counted {
+                bytes: all,
+                _reserved: reserved,
+            }),
+        }
     }
 }
 
+/// Bytes that count in a budget until all clones of them are gone.
+pub(super) fn counted(bytes: Vec<u8>, reserved: Reservation) -> Bytes {
+    Bytes::from_owner(Counted {
+        bytes,
+        _reserved: reserved,
+    })
+}
+
 /// Bytes that count in a budget.
-struct Counted {
-    bytes: Bytes,
+struct Counted<B> {
+    bytes: B,
     _reserved: Reservation,
 }
 
-impl AsRef<[u8]> for Counted {
+impl<B: Deref<Target = [u8]>> AsRef<[u8]> for Counted<B> {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -167,11 +195,7 @@ pub(crate) struct Prefixed {
 }
 
 impl Prefixed {
-    pub(crate) fn boxed(read: Bytes, rest: WasiBody) -> WasiBody {
-        Self::ended(read, None, rest)
-    }
-
-    /// The same where its trailers were read as well.
+    /// What was read, its trailers included, if they were read as well.
     pub(crate) fn ended(read: Bytes, trailers: Option<HeaderMap>, rest: WasiBody) -> WasiBody {
         Self {
             read,
@@ -246,8 +270,31 @@ mod tests {
             assert!(gathered.push(&Bytes::from_static(b"x")));
         }
         assert!(gathered.only.is_empty());
-        assert!(gathered.all.capacity() <= 2 << 20);
         assert_eq!(gathered.into_bytes().len(), 1 << 20);
+    }
+
+    #[test]
+    fn what_is_shared_counts_once() {
+        let budget = Budget::new(100);
+        let mut gathered = Gathered::new(&budget);
+        let part = Bytes::from_static(b"abcd");
+        assert!(gathered.push(&part) && gathered.push(&part));
+        let shared = gathered.share();
+        assert_eq!((&*shared, budget.held()), (&b"abcdabcd"[..], 8));
+        assert_eq!(gathered.share().as_ptr(), shared.as_ptr());
+        assert_eq!(gathered.take().into_bytes().as_ptr(), shared.as_ptr());
+        assert_eq!(budget.held(), 8);
+        drop(shared);
+        assert_eq!(budget.held(), 0);
+        // What comes after makes it a second time, while the first is there.
+        assert!(gathered.push(&part));
+        let shared = gathered.share();
+        assert!(gathered.push(&part));
+        assert_eq!((gathered.bytes(), budget.held()), (&b"abcdabcd"[..], 12));
+        drop(shared);
+        assert_eq!(budget.held(), 8);
+        drop(gathered);
+        assert_eq!(budget.held(), 0);
     }
 
     #[test]

@@ -1,9 +1,16 @@
 //! The bytes that all requests hold at once, and their bound.
 //!
-//! A request's body is held so that the guest can read it and so that it can be sent again; an
-//! answer's body, so that it can be stored and so that followers can read it. Each holder has a
-//! [`Reservation`], which grows with the bytes held and ends with them. Without room, nothing is
-//! held: the request or the answer passes through.
+//! What counts: a request's body, as far as it was read, so that its key can be made and so that it
+//! can be sent again; an answer's, so that it can be stored and so that others can read it; of a
+//! stream that is recorded, the event that has not come to its end; the answer to a part of a batch,
+//! until the client has the whole that is made of it; the body of an edge's `PUT`. Each holder has a
+//! [`Reservation`], which grows with what it holds and ends with it. What does not fit is not held:
+//! the request or the answer passes through.
+//!
+//! What does not, has bounds of its own. A guest's linear memory is bounded by
+//! [`GuestLimits`](super::GuestLimits), for each instance and in their number. Reading a text as JSON
+//! takes at most some 300 KiB beside it, and four bytes for each key of one object. A buffer of a
+//! connection is bounded in `serve/wire.rs` and by hyper.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,9 +81,24 @@ impl Reservation {
         self.bytes += bytes as u64;
     }
 
-    /// Gives back all but `bytes`.
+    /// Takes or gives back what there is to so many bytes. Whether there was room; if not, it stays
+    /// as it is.
+    #[must_use]
+    pub(crate) fn fit(&mut self, bytes: usize) -> bool {
+        let more = (bytes as u64).saturating_sub(self.bytes);
+        if more > 0 {
+            return self.grow(usize::try_from(more).unwrap_or(usize::MAX));
+        }
+        self.shrink_to(bytes);
+        true
+    }
+
+    /// Gives back all but so many bytes.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         let given_back = self.bytes.saturating_sub(bytes as u64);
+        if given_back == 0 {
+            return;
+        }
         self.bytes -= given_back;
         self.budget.held.fetch_sub(given_back, Ordering::Relaxed);
     }
@@ -118,6 +140,17 @@ mod tests {
         one.shrink_to(100);
         assert_eq!(budget.held(), 2);
         drop(one);
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn a_reservation_follows_what_its_holder_has() {
+        let budget = Budget::new(10);
+        let mut one = budget.reserve();
+        for (bytes, fits, held) in [(4, true, 4), (9, true, 9), (11, false, 9), (2, true, 2)] {
+            assert_eq!((one.fit(bytes), budget.held()), (fits, held), "{bytes}");
+        }
+        assert!(one.fit(2) && one.fit(0));
         assert_eq!(budget.held(), 0);
     }
 

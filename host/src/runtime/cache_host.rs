@@ -2,6 +2,8 @@
 
 use super::bindings::cache::{self, Error, Host, HostEntry, InsertOptions, Limits, Name};
 use super::grant::{Grant, Refusal, bytes32};
+#[cfg(feature = "http")]
+use crate::answer::AnswerHead;
 use crate::cache::{Cache, CacheKey, Entry, InsertError, METADATA_BYTES_MAX, Mark, NewEntry};
 use crate::clock::Clock;
 use reflex_llm::{Anonymous, Bypass, Head, Key, Life, Shape, Stated, Tenant, Term};
@@ -115,20 +117,16 @@ pub fn add_to_linker_async<T: Send + 'static>(
         "insert",
         move |mut store: StoreContextMut<'_, T>, (name, metadata, payload, options): Inserted| {
             Box::new(async move {
-                let ctx = view(store.data_mut()).ctx;
-                let inserted = ctx.insert(name, &metadata, &payload, options);
-                ctx.settled_async(inserted).await
+                let mut view = view(store.data_mut());
+                let inserted = view.insert_async(name, &metadata, &payload, options);
+                Ok((inserted.await,))
             })
         },
     )?;
     interface.func_wrap_async(
         "remove",
         move |mut store: StoreContextMut<'_, T>, (name,)| {
-            Box::new(async move {
-                let ctx = view(store.data_mut()).ctx;
-                let removed = ctx.remove(name);
-                ctx.settled_async(removed).await
-            })
+            Box::new(async move { Ok((view(store.data_mut()).remove_async(name).await,)) })
         },
     )?;
     linker.allow_shadowing(false);
@@ -164,7 +162,8 @@ impl ReflexCtx {
     }
 
     /// The entry of that key if it has expired, but no longer ago than `most`, and how many
-    /// seconds ago that was.
+    /// seconds ago that was. None that has come to the end that it states itself, and none that was
+    /// not recorded here: of that nobody knows when it ends.
     #[cfg(feature = "http")]
     pub(super) async fn find_stale(&self, key: &CacheKey, most: Duration) -> Option<(Entry, u64)> {
         if most.is_zero() {
@@ -176,7 +175,9 @@ impl ReflexCtx {
             return None;
         };
         let expired_ms = now_ms.saturating_sub(entry.expires_at_ms()?);
-        let is_within = u128::from(expired_ms) <= most.as_millis();
+        let notes = AnswerHead::decode(entry.metadata())?.notes;
+        let has_ended = notes.ends_at_ms.is_some_and(|end| end <= now_ms);
+        let is_within = !has_ended && u128::from(expired_ms) <= most.as_millis();
         is_within.then_some((entry, expired_ms / 1000))
     }
 
@@ -357,12 +358,12 @@ impl ReflexCtx {
         done
     }
 
-    /// The same, for callers that must not wait for the disk, in the form of a guest's call.
-    pub(super) async fn settled_async<V, E>(&self, done: Result<V, E>) -> Result<(Result<V, E>,)> {
+    /// The same, for callers that must not wait for the disk.
+    pub(super) async fn settled_async<V, E>(&self, done: Result<V, E>) -> Result<V, E> {
         if done.is_ok() {
             self.cache.wait_until_durable_async().await;
         }
-        Ok((done,))
+        done
     }
 }
 
@@ -517,6 +518,22 @@ impl ReflexCtxView<'_> {
     async fn contains_async(&mut self, name: Name) -> Result<bool, Error> {
         let key = self.ctx.resolve(name)?.key;
         Ok(self.ctx.looks_for_async(&key).await)
+    }
+
+    async fn insert_async(
+        &mut self,
+        name: Name,
+        metadata: &[u8],
+        payload: &[u8],
+        options: InsertOptions,
+    ) -> Result<(), Error> {
+        let inserted = self.ctx.insert(name, metadata, payload, options);
+        self.ctx.settled_async(inserted).await
+    }
+
+    async fn remove_async(&mut self, name: Name) -> Result<bool, Error> {
+        let removed = self.ctx.remove(name);
+        self.ctx.settled_async(removed).await
     }
 
     /// The entry found, as a handle for the guest.

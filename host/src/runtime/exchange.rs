@@ -4,11 +4,11 @@
 //! provider may have acted on the first one. So the host owns the exchange. The guest reads the
 //! response through it, and when the guest fails, the host hands what it still has to the client.
 
-use super::body::Prefixed;
+use super::budget::Budget;
 use super::handler::Failure;
+use super::lent::{Lender, lend};
 use super::state::ResponseFuture;
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm, Digest};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -24,13 +24,15 @@ use wasmtime_wasi_http::{Error, WasiBody};
 pub(super) struct Errand {
     method: Method,
     path: Option<PathAndQuery>,
-    /// Of the body, as far as the guest has read it.
-    read: Sum,
-    sent: Mutex<Sent>,
+    budget: Arc<Budget>,
+    calls: Mutex<Calls>,
 }
 
-#[derive(Debug, Default)]
-struct Sent {
+#[derive(Debug)]
+struct Calls {
+    /// The client's body, as the guest has it. Gone once the guest has answered: an answer may go on
+    /// for much longer.
+    client: Option<Lender>,
     /// The last request of the guest that went where the client's was to go.
     last: Option<Arc<Exchange>>,
     /// Whether an earlier one may have reached the provider.
@@ -38,16 +40,23 @@ struct Sent {
 }
 
 impl Errand {
-    /// Watches a request on its way into a guest.
-    pub(super) fn watch(request: Request<WasiBody>) -> (Arc<Self>, Request<WasiBody>) {
-        let errand = Self {
+    /// A request with a body that `client` has lent, on its way into a guest.
+    pub(super) fn new(request: &Request<WasiBody>, client: Lender, budget: &Arc<Budget>) -> Self {
+        Self {
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
-            read: Sum::default(),
-            sent: Mutex::default(),
-        };
-        let request = request.map(|body| Summed::boxed(body, &errand.read));
-        (Arc::new(errand), request)
+            budget: Arc::clone(budget),
+            calls: Mutex::new(Calls {
+                client: Some(client),
+                last: None,
+                before: false,
+            }),
+        }
+    }
+
+    /// The client's body, as the guest has it, until the guest has answered.
+    pub(super) fn client(&self) -> Option<Lender> {
+        lock(&self.calls).client.clone()
     }
 
     /// Has `send` send a request of the guest. Its response is kept if the client's own request
@@ -59,26 +68,30 @@ impl Errand {
     ) -> ResponseFuture {
         let is_ours = *request.method() == self.method
             && request.uri().path_and_query() == self.path.as_ref();
-        if !is_ours {
+        let client = self.client().filter(|_| is_ours);
+        let Some(client) = client else {
             return send(request);
-        }
-        let sum = Sum::default();
-        let response = send(request.map(|body| Summed::boxed(body, &sum)));
+        };
+        let sent = Sent::of(client);
+        let response = send(request.map(|body| sent.watch(body)));
         let exchange = Arc::new(Exchange {
-            sent: sum,
+            sent,
+            budget: Arc::clone(&self.budget),
             state: Mutex::new(State::Waiting(response)),
         });
-        let mut sent = lock(&self.sent);
-        if let Some(earlier) = sent.last.replace(Arc::clone(&exchange)) {
-            sent.before |= !earlier.was_not_sent();
+        let mut calls = lock(&self.calls);
+        if let Some(earlier) = calls.last.replace(Arc::clone(&exchange)) {
+            calls.before |= !earlier.was_not_sent();
         }
-        drop(sent);
+        drop(calls);
         Box::pin(Answering(exchange))
     }
 
     /// The guest has answered: what it has not kept of the provider's response may go.
     pub(super) fn is_done(&self) {
-        if let Some(exchange) = lock(&self.sent).last.take() {
+        let mut calls = lock(&self.calls);
+        calls.client = None;
+        if let Some(exchange) = calls.last.take() {
             exchange.forget();
         }
     }
@@ -86,7 +99,7 @@ impl Errand {
     /// Names a failure of the guest by whether it has sent the client's request.
     pub(super) fn failed(self: Arc<Self>, cause: Failure) -> Failure {
         // An error that the guest returns is its decision.
-        if matches!(cause, Failure::Refused { .. }) || lock(&self.sent).last.is_none() {
+        if matches!(cause, Failure::Refused { .. }) || lock(&self.calls).last.is_none() {
             return cause;
         }
         Failure::AfterSending {
@@ -127,9 +140,12 @@ impl Rest {
     ///
     /// The request to the provider is given up when the future is dropped.
     pub async fn answer(self) -> Result<Response<WasiBody>, Lost> {
-        let Sent { last, before } = std::mem::take(&mut *lock(&self.0.sent));
+        let (last, before) = {
+            let mut calls = lock(&self.0.calls);
+            (calls.last.take(), calls.before)
+        };
         let answered = match last {
-            Some(exchange) => exchange.take_back(&self.0.read).await,
+            Some(exchange) => exchange.take_back().await,
             None => Err(Lost::NotSent),
         };
         match answered {
@@ -142,7 +158,8 @@ impl Rest {
 /// One request of a guest, and its response.
 struct Exchange {
     /// Of the request's body, as far as the provider's connection has taken it.
-    sent: Sum,
+    sent: Sent,
+    budget: Arc<Budget>,
     state: Mutex<State>,
 }
 
@@ -153,14 +170,14 @@ enum State {
     Answered {
         status: StatusCode,
         headers: HeaderMap,
-        body: Arc<Mutex<Given>>,
+        body: Lender,
     },
     Lost(Lost),
 }
 
-/// What is kept of a response while a guest reads it and has not answered. Components that read
-/// answers before they pass them on read texts.
-const READ_BYTES_MAX: usize = 1 << 20;
+/// What is kept of a response while a guest reads it and has not answered; it counts in the budget
+/// of all requests. Components that read answers before they pass them on read texts.
+const READ_BYTES_MAX: u64 = 1 << 20;
 
 impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -176,12 +193,12 @@ impl Exchange {
     /// The guest keeps the response: what it reads from now on need not be kept here.
     fn forget(&self) {
         if let State::Answered { body, .. } = &*lock(&self.state) {
-            lock(body).read = None;
+            body.let_go();
         }
     }
 
-    /// The response, if it is the answer to a request with the body of which `read` was read.
-    async fn take_back(self: Arc<Self>, read: &Sum) -> Result<Response<WasiBody>, Lost> {
+    /// The response, if it is the answer to the client's request.
+    async fn take_back(self: Arc<Self>) -> Result<Response<WasiBody>, Lost> {
         let state = std::mem::replace(&mut *lock(&self.state), State::Lost(Lost::WithTheGuest));
         let response = match state {
             State::Waiting(response) => response.await.map_err(|error| lost(&error))?,
@@ -190,7 +207,7 @@ impl Exchange {
                 headers,
                 body,
             } => {
-                let body = lock(&body).take_back().ok_or(Lost::WithTheGuest)?;
+                let body = body.take_back().map_err(|_| Lost::WithTheGuest)?;
                 let mut response = Response::new(body);
                 *response.status_mut() = status;
                 *response.headers_mut() = headers;
@@ -199,7 +216,7 @@ impl Exchange {
             State::Lost(lost) => return Err(lost),
         };
         // The answer to another request is none to this one.
-        match self.sent.is_all_of(read) {
+        match self.sent.is_all() {
             true => Ok(response),
             false => Err(Lost::WithTheGuest),
         }
@@ -246,149 +263,68 @@ impl Future for Answering {
             }
         };
         let (parts, body) = response.into_parts();
-        let body = Arc::new(Mutex::new(Given::new(body)));
+        let (lender, body) = lend(body, READ_BYTES_MAX, &self.0.budget);
         *state = State::Answered {
             status: parts.status,
             headers: parts.headers.clone(),
-            body: Arc::clone(&body),
+            body: lender,
         };
-        let response = Response::from_parts(parts, GivenBody(body).boxed_unsync());
+        let response = Response::from_parts(parts, body);
         Poll::Ready(Ok(response))
     }
 }
 
-/// A response's body that a guest has been given, and what it has read of it.
-struct Given {
-    /// Gone when it has been taken back.
-    body: Option<WasiBody>,
-    /// In one piece; `None` once it was too much to keep.
-    read: Option<Vec<u8>>,
-}
-
-impl Given {
-    fn new(body: WasiBody) -> Self {
-        Self {
-            body: Some(body),
-            read: Some(Vec::new()),
-        }
-    }
-
-    fn keep(&mut self, frame: &Frame<Bytes>) {
-        // No API for LLMs sends trailers, and an answer without them is not whole.
-        let data = frame.data_ref();
-        match (&mut self.read, data) {
-            (Some(read), Some(data)) if data.len() <= READ_BYTES_MAX - read.len() => {
-                read.extend_from_slice(data);
-            }
-            _ => self.read = None,
-        }
-    }
-
-    /// The body from its first byte, if it is still there.
-    fn take_back(&mut self) -> Option<WasiBody> {
-        let read = self.read.take()?;
-        let rest = self.body.take()?;
-        Some(match read.is_empty() {
-            true => rest,
-            false => Prefixed::boxed(read.into(), rest),
-        })
-    }
-}
-
-struct GivenBody(Arc<Mutex<Given>>);
-
-impl Body for GivenBody {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let mut given = lock(&self.0);
-        let Some(body) = &mut given.body else {
-            return Poll::Ready(Some(Err(Error::ConnectionTerminated)));
-        };
-        let frame = ready!(Pin::new(body).poll_frame(cx));
-        match &frame {
-            _ if given.read.is_none() => {}
-            Some(Ok(frame)) => given.keep(frame),
-            Some(Err(_)) => given.read = None,
-            // A body that has ended says so again.
-            None => {}
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        let given = lock(&self.0);
-        given.body.as_ref().is_some_and(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let given = lock(&self.0);
-        let body = given.body.as_ref();
-        body.map_or_else(SizeHint::default, Body::size_hint)
-    }
-}
-
-/// A running checksum of a body: tells a body that passed through a guest from one that the guest
-/// has changed. Guests are the operator's, so it need not withstand an attack.
+/// How much of the body that a guest sends is the client's: tells a body that passed through a
+/// guest from one that the guest has changed. Most are not even looked at, for they are the bytes
+/// that the host has lent.
 #[derive(Clone)]
-struct Sum(Arc<Mutex<Seen>>);
+struct Sent {
+    client: Lender,
+    seen: Arc<Mutex<Seen>>,
+}
 
+#[derive(Default)]
 struct Seen {
-    digest: Digest,
+    bytes: u64,
+    /// Something else was among them.
+    differs: bool,
     /// Whether that is known to be all.
     ended: bool,
 }
 
-impl Default for Sum {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Seen {
-            digest: Digest::new(CrcAlgorithm::Crc64Nvme),
-            ended: false,
-        })))
+impl Sent {
+    fn of(client: Lender) -> Self {
+        Self {
+            client,
+            seen: Arc::default(),
+        }
     }
-}
 
-impl fmt::Debug for Sum {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sum")
+    /// Whether it is all that was read of the client's body so far.
+    fn is_all(&self) -> bool {
+        let (read, read_ended) = self.client.given();
+        let seen = lock(&self.seen);
+        !seen.differs && seen.bytes == read && (read_ended || !seen.ended)
     }
-}
 
-impl Sum {
-    /// Whether the body is all that was read of `read` so far.
-    fn is_all_of(&self, read: &Self) -> bool {
-        let of = |sum: &Self| {
-            let seen = lock(&sum.0);
-            let bytes = (seen.digest.get_amount(), seen.digest.finalize());
-            (bytes, seen.ended)
-        };
-        let ((sent, sent_ended), (read, read_ended)) = (of(self), of(read));
-        sent == read && (read_ended || !sent_ended)
-    }
-}
-
-struct Summed {
-    inner: WasiBody,
-    sum: Sum,
-}
-
-impl Summed {
-    fn boxed(inner: WasiBody, sum: &Sum) -> WasiBody {
+    /// A body that is watched on its way to the provider.
+    fn watch(&self, inner: WasiBody) -> WasiBody {
         // Most GETs: there is nothing to watch.
         if inner.is_end_stream() {
-            lock(&sum.0).ended = true;
+            lock(&self.seen).ended = true;
             return inner;
         }
-        let sum = sum.clone();
-        Self { inner, sum }.boxed_unsync()
+        let sent = self.clone();
+        Sending { inner, sent }.boxed_unsync()
     }
 }
 
-impl Body for Summed {
+struct Sending {
+    inner: WasiBody,
+    sent: Sent,
+}
+
+impl Body for Sending {
     type Data = Bytes;
     type Error = Error;
 
@@ -397,11 +333,12 @@ impl Body for Summed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        let mut seen = lock(&self.sum.0);
+        let mut seen = lock(&self.sent.seen);
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    seen.digest.update(data);
+                    seen.differs = seen.differs || !self.sent.client.has(seen.bytes, data);
+                    seen.bytes += data.len() as u64;
                 }
                 seen.ended = self.inner.is_end_stream();
             }
@@ -452,11 +389,18 @@ mod tests {
         Box::pin(ready(Err(Error::ConnectionRefused)))
     }
 
+    /// Of an answer, more than is kept of one.
+    const HELD_MAX: u64 = 2 * READ_BYTES_MAX;
+
     /// What the client gets after the guest has done this and failed.
     async fn left<F: Future<Output = ()>>(
         guest: impl FnOnce(Arc<Errand>, Request<WasiBody>) -> F,
     ) -> Result<String, Lost> {
-        let (errand, lent) = Errand::watch(request("/v1/files", "a file"));
+        let (parts, body) = request("/v1/files", "a file").into_parts();
+        let budget = Budget::new(HELD_MAX);
+        let (client, lent) = lend(body, 6, &budget);
+        let lent = Request::from_parts(parts, lent);
+        let errand = Arc::new(Errand::new(&lent, client, &budget));
         guest(Arc::clone(&errand), lent).await;
         let rest = match errand.failed(Failure::TimedOut) {
             Failure::AfterSending { rest, .. } => rest,
@@ -489,6 +433,49 @@ mod tests {
             assert_eq!(read.to_bytes(), "6 bytes");
         });
         assert_eq!(got.await, answer(), "with the response read");
+        let got = left(|errand, lent| async move {
+            let read = lent.into_body().collect().await.expect("a body").to_bytes();
+            let copy = Full::new(Bytes::from(read.to_vec()));
+            let copy = Request::post("http://model.test/v1/files")
+                .body(copy.map_err(Error::from).boxed_unsync())
+                .expect("a request");
+            drop(errand.send(copy, provider).await);
+        });
+        assert_eq!(got.await, answer(), "with a copy of the body sent");
+    }
+
+    /// Nothing of it is kept, and nothing of it need be.
+    #[tokio::test]
+    async fn a_long_body_that_passes_through_is_known_by_where_it_came_from() {
+        let budget = Budget::new(HELD_MAX);
+        let (parts, body) = request("/v1/files", "a file").into_parts();
+        let (client, lent) = lend(body, 5, &budget);
+        let lent = Request::from_parts(parts, lent);
+        let errand = Arc::new(Errand::new(&lent, client, &budget));
+        drop(errand.send(lent, provider).await);
+        let Failure::AfterSending { rest, .. } = Arc::clone(&errand).failed(Failure::TimedOut)
+        else {
+            panic!("it was sent");
+        };
+        assert_eq!(rest.answer().await.expect("an answer").status(), 200);
+    }
+
+    /// A megabyte of each answer that a guest read counted nowhere.
+    #[tokio::test]
+    async fn what_is_kept_of_an_answer_counts_for_as_long_as_it_is_kept() {
+        let budget = Budget::new(HELD_MAX);
+        let (client, lent) = lend(request("/v1/files", "a file").into_body(), 6, &budget);
+        let lent = request("/v1/files", "").map(|_| lent);
+        let errand = Arc::new(Errand::new(&lent, client, &budget));
+        let response = errand.send(lent, provider).await.expect("a response");
+        assert_eq!(budget.held(), 6);
+        let mut body = response.into_body();
+        drop(body.frame().await);
+        assert_eq!(budget.held(), 6 + "6 bytes".len() as u64);
+        // Nor does the request count any more, while the answer goes on.
+        errand.is_done();
+        assert_eq!(budget.held(), 0);
+        drop((errand, body));
     }
 
     #[tokio::test]
@@ -507,7 +494,7 @@ mod tests {
         let long = |request: Request<WasiBody>| -> ResponseFuture {
             Box::pin(async move {
                 let _ = request.into_body().collect().await?;
-                let body = Full::new(Bytes::from(vec![0; READ_BYTES_MAX + 1]));
+                let body = Full::new(Bytes::from(vec![0; READ_BYTES_MAX as usize + 1]));
                 Ok(Response::new(body.map_err(Error::from).boxed_unsync()))
             })
         };

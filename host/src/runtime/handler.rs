@@ -6,9 +6,10 @@
 use super::body::is_host_made;
 use super::cache_host::{ReflexCtx, add_to_linker_async};
 use super::engine::{LoadError, load, one_line};
-use super::exchange::Rest;
+use super::exchange::{Errand, Rest};
 use super::guest_time::Metered;
 use super::http_host::{HttpPolicy, add_http_to_linker};
+use super::lent::{Lender, lend};
 use super::limits::GuestLimits;
 use super::pool::{bound, pooled_engine};
 use super::state::{GuestState, Progress, SendRequest};
@@ -130,10 +131,23 @@ impl Handler {
         &self,
         request: http::Request<WasiBody>,
     ) -> Result<http::Response<WasiBody>, Failure> {
+        let Parts { reflex, policy, .. } = &self.parts;
+        let (parts, body) = request.into_parts();
+        let (lender, lent) = lend(body, reflex.grant.request_bytes_max, &policy.budget);
+        let request = http::Request::from_parts(parts, lent);
+        self.handle_lent(request, lender).await
+    }
+
+    /// The same with a request whose body was lent, so that it can be taken back.
+    pub(crate) async fn handle_lent(
+        &self,
+        request: http::Request<WasiBody>,
+        lender: Lender,
+    ) -> Result<http::Response<WasiBody>, Failure> {
         let permit = self.permit().await?;
         let mut instance = self.instance().await?;
         let progress = instance.store.data_mut().begin();
-        let request = progress.watch(request);
+        progress.watch(Errand::new(&request, lender, &self.parts.policy.budget));
         let guest_time_max = self.limits.guest_time_max;
 
         let work = {

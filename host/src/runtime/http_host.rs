@@ -1,11 +1,12 @@
 //! `reflex:cache/http` for guests, and the import of the next `wasi:http` handler.
 
+use super::ahead::read_ahead;
 use super::batch::{BATCH_BYTES_MAX, Texts};
 use super::bindings::http::{
     self as bindings, Head, Header, Host, HostFill, HostWithStore, Peeked, Unread,
 };
 use super::bindings::{cache, embeddings, handler};
-use super::body::{Gathered, HostBody, Prefixed};
+use super::body::HostBody;
 use super::budget::Budget;
 use super::cache_host::{ReflexCtx, ReflexCtxView};
 use super::fills::{Fills, Lead};
@@ -17,7 +18,6 @@ use super::samples::Samples;
 use super::state::Progress;
 use crate::answer::AnswerHead;
 use crate::cache::{Cache, Entry};
-use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, uri::Scheme};
 use http_body_util::{BodyExt as _, Full};
@@ -172,6 +172,7 @@ fn rules(rules: &Rules) -> bindings::Rules {
     let Rules {
         ignored_headers,
         ignored_cookies,
+        ignored_query,
         ignored_fields,
         keyed_fields,
         bypass_fields,
@@ -180,6 +181,7 @@ fn rules(rules: &Rules) -> bindings::Rules {
     bindings::Rules {
         ignored_headers,
         ignored_cookies,
+        ignored_query,
         ignored_fields,
         keyed_fields,
         bypass_fields,
@@ -413,7 +415,8 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
         };
         let (parts, body) = request.into_parts();
 
-        let reading = async move { read_ahead(body, bytes_max, &budget).await };
+        let lender = progress.errand().and_then(|errand| errand.client());
+        let reading = async move { read_ahead(body, bytes_max, &budget, lender).await };
         let read = progress.host(apart(reading)).await;
         let read = read.unwrap_or(Err(Error::InternalError(None)));
 
@@ -503,34 +506,6 @@ async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static
     let mut task = JoinSet::new();
     task.spawn(work);
     task.join_next().await?.ok()
-}
-
-/// The whole body if it is at most `bytes_max` long, without trailers, and the budget has room for
-/// it, or why not; and in any case a body to send on.
-pub(super) async fn read_ahead(
-    mut body: WasiBody,
-    bytes_max: u64,
-    budget: &Arc<Budget>,
-) -> Result<(Result<Bytes, Bypass>, WasiBody), Error> {
-    let mut read = Gathered::new(budget);
-    while let Some(frame) = body.frame().await {
-        let (why, trailers) = match frame?.into_data() {
-            Ok(data) if read.push(&data) => match read.len() as u64 <= bytes_max {
-                true => continue,
-                false => (Bypass::BodyTooLarge, None),
-            },
-            Ok(data) => {
-                read.push_beyond(&data);
-                (Bypass::Memory, None)
-            }
-            Err(frame) => (Bypass::Trailers, frame.into_trailers().ok()),
-        };
-        let body = Prefixed::ended(read.into_bytes(), trailers, body);
-        return Ok((Err(why), body));
-    }
-    let whole = read.into_bytes();
-    let body = Full::new(whole.clone()).map_err(Error::from).boxed_unsync();
-    Ok((Ok(whole), body))
 }
 
 /// Why a body was not read ahead, for the guest.

@@ -68,20 +68,17 @@ pub fn add_keyvalue_to_linker_async<T: Send + 'static>(
         "[method]bucket.set",
         move |mut store: StoreContextMut<'_, T>, (bucket, key, value): Set| {
             Box::new(async move {
-                let view = view(store.data_mut());
-                let set = view.put(&bucket, &key, &value)?;
-                view.ctx.settled_async(set).await
+                let mut view = view(store.data_mut());
+                Ok((view.set_async(&bucket, &key, &value).await?,))
             })
         },
     )?;
     interface.func_wrap_async(
         "[method]bucket.delete",
         move |mut store: StoreContextMut<'_, T>, (bucket, key): Item| {
-            Box::new(async move {
-                let view = view(store.data_mut());
-                let deleted = view.take_out(&bucket, &key)?;
-                view.ctx.settled_async(deleted).await
-            })
+            Box::new(
+                async move { Ok((view(store.data_mut()).delete_async(&bucket, &key).await?,)) },
+            )
         },
     )?;
     linker.allow_shadowing(false);
@@ -127,6 +124,25 @@ impl ReflexCtxView<'_> {
             Ok(key) => Ok(self.ctx.looks_for_async(&key).await),
             Err(error) => Err(error),
         })
+    }
+
+    pub(super) async fn set_async(
+        &mut self,
+        bucket: &Resource<Bucket>,
+        key: &str,
+        value: &[u8],
+    ) -> Result<Result<(), Error>> {
+        let set = self.put(bucket, key, value)?;
+        Ok(self.ctx.settled_async(set).await)
+    }
+
+    pub(super) async fn delete_async(
+        &mut self,
+        bucket: &Resource<Bucket>,
+        key: &str,
+    ) -> Result<Result<(), Error>> {
+        let deleted = self.take_out(bucket, key)?;
+        Ok(self.ctx.settled_async(deleted).await)
     }
 
     fn put(&self, bucket: &Resource<Bucket>, key: &str, value: &[u8]) -> Result<Result<(), Error>> {

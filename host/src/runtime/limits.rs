@@ -11,7 +11,9 @@ pub struct GuestLimits {
     pub instances_max: u32,
     /// How long a request waits for an instance before it goes to the provider without one.
     pub instance_wait_max: Duration,
-    /// Linear memory of one instance, all its memories together.
+    /// Linear memory of one instance, all its memories together. All guests together take at most
+    /// [`instances_max`](Self::instances_max) times as much; that is beside what requests hold
+    /// ([`Budget`](super::Budget)).
     pub memory_bytes_max: usize,
     /// Elements in all tables of one instance.
     pub table_elements_max: usize,
@@ -54,10 +56,14 @@ impl GuestLimits {
     }
 }
 
-/// An instance is not used again after its memory has grown by more than this, and to more than
-/// twice its size at the start. A guest's memory never shrinks, so one large request would hold it
-/// for as long as the instance lives. The middleware needs one MiB.
-const GROWN_BYTES_MAX: usize = 4 << 20;
+/// An instance that has grown by more than this since it was made is not used again: a guest's memory
+/// never shrinks, and one large request would keep it for as long as the instance lives. A new
+/// instance costs some 50 µs, which is little beside a request that takes so much memory.
+const GROWN_BYTES_MAX: usize = 512 << 10;
+
+/// A guest that begins with more brings a language with a heap of its own, and may double it. The
+/// middleware begins with one MiB.
+const SMALL_BYTES_MAX: usize = 4 << 20;
 
 /// Limits of a store that count its guest's memory.
 pub(super) struct Measured {
@@ -85,7 +91,11 @@ impl Measured {
     /// Whether the guest holds far more memory than it began with.
     pub(super) fn has_grown(&self) -> bool {
         let grown = self.memory_bytes - self.fresh_bytes;
-        grown > GROWN_BYTES_MAX.max(self.fresh_bytes)
+        let most = match self.fresh_bytes {
+            ..=SMALL_BYTES_MAX => GROWN_BYTES_MAX,
+            fresh => fresh,
+        };
+        grown > most
     }
 }
 
@@ -152,8 +162,8 @@ mod tests {
             assert!(grows.expect("no trap"));
             assert_eq!(limits.has_grown(), expected, "{fresh} and {grown}");
         };
-        check(1 << 20, 4 << 20, false);
-        check(1 << 20, (4 << 20) + 1, true);
+        check(1 << 20, 512 << 10, false);
+        check(1 << 20, (512 << 10) + 1, true);
         // Other languages begin with more, and need more.
         check(16 << 20, 16 << 20, false);
         check(16 << 20, 17 << 20, true);

@@ -130,7 +130,7 @@ impl Watch {
         let limits = policy.limits(&target.ctx.cache, target.texts.as_ref());
         let fill = lead.as_ref().map(Lead::fill);
         let recording = begin(target, limits, (status, headers), |validator, target| {
-            Recording::new(validator, target, policy.replay, fill)
+            Recording::new(validator, target, policy.replay, fill, &policy.budget)
         });
         let is_shared = recording.is_some() || lead.is_some() && is_failure(status, headers);
         if !is_shared {

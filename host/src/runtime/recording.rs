@@ -2,6 +2,7 @@
 //! are in `sharing.rs`: one copy of them, for readers and for the store.
 
 use super::batch::Texts;
+use super::budget::{Budget, Reservation};
 use super::cache_host::{NotStored, ReflexCtx};
 use super::fills::{Fill, Fills};
 use super::pace::{Mark, Pace, Replay};
@@ -65,9 +66,21 @@ impl RecordingObserver for NoObserver {
 /// hold up other requests for too long.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// An answer being recorded, and where it goes.
+/// What a part of the body was found to be.
+pub(super) enum Fed {
+    /// Good so far.
+    Good,
+    /// Of no use, nor is what follows.
+    Rejected,
+    /// More than the budget has room for.
+    NoMemory,
+}
+
+/// What is being recorded, and where it goes.
 pub(super) struct Recording {
     validator: Validator,
+    /// What the validator holds.
+    held: Reservation,
     target: Target,
     /// The bytes stored at the terminal event, before the end.
     stored: Option<usize>,
@@ -103,6 +116,7 @@ impl Recording {
         target: Target,
         replay: Replay,
         fill: Option<Arc<Fill>>,
+        budget: &Arc<Budget>,
     ) -> Self {
         let is_stream = target.shape.representation == Representation::Sse;
         let has_pace = is_stream && replay == Replay::Paced;
@@ -110,20 +124,25 @@ impl Recording {
             pace: has_pace.then(Pace::begin),
             bytes: 0,
             validator,
+            held: budget.reserve(),
             target,
             stored: None,
             fill,
         }
     }
 
-    /// Judges a part of the body; whether it needs further parts.
-    pub(super) fn feed(&mut self, data: &[u8]) -> bool {
+    /// Judges a part of the body.
+    pub(super) fn feed(&mut self, data: &[u8]) -> Fed {
         self.validator.feed(data);
         self.bytes += data.len();
         if let Some(pace) = &mut self.pace {
             pace.note(self.bytes);
         }
-        self.validator.rejected().is_none()
+        match self.validator.rejected() {
+            Some(_) => Fed::Rejected,
+            None if self.held.fit(self.validator.held_bytes()) => Fed::Good,
+            None => Fed::NoMemory,
+        }
     }
 
     /// Stores the answer in `body`, if its terminal event has come.
@@ -288,6 +307,7 @@ impl Target {
             usage: self.shape.usage(body),
             model: self.model.clone(),
             pace,
+            ends_at_ms: term.ends_at_ms,
         };
         let metadata = AnswerHead::encode_noting(status, headers, &notes);
         let store = || self.ctx.store(key, &metadata, body, term, self.since);

@@ -2,10 +2,10 @@
 //! cached part, and stored text by text.
 
 use super::batch::{Batch, Made};
+use super::body::counted;
 use super::budget::{Budget, Reservation};
 use super::misses::recorder;
 use super::recording::Target;
-use bytes::Bytes;
 use http::StatusCode;
 use http::header::HeaderMap;
 use http_body_util::BodyExt as _;
@@ -68,12 +68,12 @@ impl Rest {
             asked,
             recorder,
             target,
-            reserved: _reserved,
+            reserved,
         } = self;
         let is_short = bytes <= INLINE_BYTES_MAX;
         let complete = move || {
             let answer = recorder.finish();
-            complete(&batch, &asked, answer, target)
+            complete(&batch, &asked, (answer, reserved), target)
         };
         match is_short {
             true => complete(),
@@ -108,7 +108,7 @@ impl Rest {
 fn complete(
     batch: &Batch,
     asked: &[u32],
-    answer: Result<Storable, Rejected>,
+    (answer, reserved): (Result<Storable, Rejected>, Reservation),
     target: Option<Target>,
 ) -> Option<Made> {
     let mut answer = match answer {
@@ -120,8 +120,9 @@ fn complete(
             return None;
         }
     };
-    // The joined answer and the stored entries share these bytes.
-    let body = Bytes::from(std::mem::take(&mut answer.body));
+    // The answer that is made reads the same bytes as those that are stored. They count for as long
+    // as the client reads.
+    let body = counted(std::mem::take(&mut answer.body), reserved);
     let made = batch.complete(asked, body.clone())?;
     if let Some(target) = target {
         target.store(&answer, &body, Vec::new());

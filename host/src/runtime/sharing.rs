@@ -19,7 +19,7 @@
 //!    client that does not read must not take the answer from clients that do.
 
 use super::budget::Budget;
-use super::recording::Recording;
+use super::recording::{Fed, Recording};
 use super::wakers::Wakers;
 use super::window::Window;
 use bytes::Bytes;
@@ -302,16 +302,17 @@ impl Shared {
     /// Keeps the bytes drawn for the store and for the other readers.
     fn keep(self: &Arc<Self>, state: &mut State, data: &[u8]) {
         if let Some(mut recording) = state.recording.take() {
-            if recording.feed(data) {
-                if state.window.push(data) {
+            match recording.feed(data) {
+                Fed::Good if state.window.push(data) => {
                     recording.store_complete(state.window.bytes());
                     state.recording = Some(recording);
                     return;
                 }
-                recording.abandon();
-                state.is_long = true;
-            } else {
-                state.is_long |= recording.reject();
+                Fed::Good | Fed::NoMemory => {
+                    recording.abandon();
+                    state.is_long = true;
+                }
+                Fed::Rejected => state.is_long |= recording.reject(),
             }
         }
         if self.is_for_one(state) {

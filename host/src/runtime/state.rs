@@ -227,11 +227,9 @@ impl Progress {
     }
 
     /// The request that is to be answered, watched from now on.
-    pub(super) fn watch(&self, request: http::Request<WasiBody>) -> http::Request<WasiBody> {
-        let (errand, request) = Errand::watch(request);
+    pub(super) fn watch(&self, errand: Errand) {
         // Set once: each request begins with a progress of its own.
-        let _ = self.errand.set(errand);
-        request
+        let _ = self.errand.set(Arc::new(errand));
     }
 
     /// The request that is to be answered, if it is watched.

@@ -9,13 +9,14 @@
 //!
 //! The middleware component does the same in front of a handler; this is for a guest's own calls.
 
+use super::ahead::read_ahead;
 use super::batch::{self, Batch};
 use super::bindings::cache::Key as CacheName;
 use super::bindings::http::{Header, Recording};
 use super::cache_host::ReflexCtx;
 use super::fills::{Lead, Turn};
 use super::heads::{apply, status_headers};
-use super::http_host::{HttpPolicy, read_ahead, replayed};
+use super::http_host::{HttpPolicy, replayed};
 use super::misses::{Watch, fails, target, target_or_count};
 use super::recording::Target;
 use super::rest::Rest;
@@ -122,7 +123,8 @@ impl Transparent {
         };
         let group = grant.group_of(candidate.tenant());
         let candidate = candidate.as_tenant(group, grant.tenant_header.as_deref());
-        let (whole, body) = read_ahead(body, grant.request_bytes_max, &self.policy.budget).await?;
+        let (whole, body) =
+            read_ahead(body, grant.request_bytes_max, &self.policy.budget, None).await?;
         let request = Request::from_parts(parts, body);
         let whole = match whole {
             Ok(whole) => whole,

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | nothing has come, or no whole head | `header_read_max` |
 //! | a request's body pauses | `idle_max`, by the service |
+//! | a request's body takes long as a whole | `request_max`, by the service |
 //! | the response is awaited | the provider's bounds, by the service |
 //! | the client does not take the response | `idle_max`, per stream over HTTP/2 |
 //! | no request | `keep_alive_max`, less if another client needs the place |

@@ -75,6 +75,8 @@ pub(crate) struct EdgeApi {
     pub(crate) allow_length: bool,
     /// Longest pause within a body.
     pub(crate) idle_max: Duration,
+    /// The longest that an edge may take to send a body.
+    pub(crate) request_max: Duration,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     /// Shared with the reverse proxy.
@@ -99,6 +101,7 @@ impl EdgeApi {
             ttl: config.ttl,
             allow_length: config.allow_length,
             idle_max: config.net.idle_max,
+            request_max: config.net.request_max,
             clock: Clock::system(),
             fills,
             budget,
@@ -437,3 +440,6 @@ fn release(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

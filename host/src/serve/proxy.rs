@@ -2,7 +2,7 @@
 //! an answer.
 
 use super::heads;
-use super::held::{Held, NotHeld, hold};
+use super::held::{Held, hold};
 use super::hop::strip_hop_by_hop;
 use super::listen::OpenConnection;
 use super::own_error::ErrorVoice;
@@ -11,7 +11,7 @@ use super::timed::Timed;
 use super::tunnel;
 use super::upstream::UpstreamClient;
 use crate::metrics::Metrics;
-use crate::runtime::{Budget, Failure, Handler, Lost, SendRequest as _, mark};
+use crate::runtime::{Budget, Failure, Handler, Lost, NotHeld, SendRequest as _, mark};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
@@ -42,6 +42,8 @@ pub(crate) struct Proxy {
     pub(crate) tenant_header: Option<HeaderName>,
     /// Longest pause in a client's body.
     pub(crate) idle_max: Duration,
+    /// The longest that a client may take to send a request.
+    pub(crate) request_max: Duration,
 }
 
 /// The assumed length of a request that does not state one. Most are shorter.
@@ -71,7 +73,7 @@ impl Proxy {
             return self.send(request, Bypass::Memory, &voice).await;
         }
         let (held, lent) = hold(request, self.held_bytes_max, &self.budget);
-        let failure = match self.handler.handle(lent).await {
+        let failure = match self.handler.handle_lent(lent, held.lender().clone()).await {
             Ok(response) => {
                 self.explain(&held, &response);
                 return response;
@@ -136,7 +138,7 @@ impl Proxy {
         // Rules are about the path that the provider gets.
         let voice = voice(&uri);
 
-        let body = Timed::new(body, self.idle_max).boxed_unsync();
+        let body = Timed::request(body, self.idle_max, self.request_max).boxed_unsync();
         let mut request = Request::new(body);
         *request.method_mut() = parts.method;
         *request.uri_mut() = uri;
@@ -167,7 +169,13 @@ impl Proxy {
     async fn pass(&self, held: Held, voice: &ErrorVoice) -> Response<WasiBody> {
         match held.take_back() {
             Ok(request) => self.send(request, Bypass::Unavailable, voice).await,
-            Err(NotHeld::TooLong) => voice.gateway_error(&ErrorCode::InternalError(None)),
+            Err(NotHeld::Broken) => voice.error(
+                StatusCode::REQUEST_TIMEOUT,
+                "the request's body did not come to its end",
+            ),
+            Err(NotHeld::TooLong | NotHeld::Gone) => {
+                voice.gateway_error(&ErrorCode::InternalError(None))
+            }
             Err(NotHeld::NoMemory) => voice.error(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the requests under way hold all the memory that they may (inflight_bytes_max)",
@@ -215,7 +223,7 @@ impl Proxy {
         strip_hop_by_hop(&mut parts.headers, &[]);
         if parts.status != StatusCode::SWITCHING_PROTOCOLS {
             parts.headers.remove(header::CONTENT_LENGTH);
-            let body = Timed::new(body, self.idle_max).boxed_unsync();
+            let body = Timed::response(body, self.idle_max).boxed_unsync();
             return bypassed(Response::from_parts(parts, body), Bypass::Upgrade);
         }
         let Some(open) = open else {

@@ -1,4 +1,4 @@
-//! A body that may pause, but not for ever.
+//! A body that may pause, but not for ever, and that may take its time, but not for ever either.
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -9,23 +9,40 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::Error;
 
-/// A body from the network that fails after a pause of `idle_max`.
+/// A body from the network that fails after a pause of `idle_max`, and a request's also when its
+/// time is up.
 pub(crate) struct Timed {
     inner: Incoming,
     idle_max: Duration,
+    /// When the whole has to be there.
+    deadline: Option<Instant>,
     /// Made at the first pause: most bodies have none.
     sleep: Option<Pin<Box<Sleep>>>,
     waiting: bool,
 }
 
 impl Timed {
-    pub(crate) fn new(inner: Incoming, idle_max: Duration) -> Self {
+    /// A response's body: a model may speak for as long as it likes.
+    pub(crate) fn response(inner: Incoming, idle_max: Duration) -> Self {
         Self {
             inner,
             idle_max,
+            deadline: None,
             sleep: None,
             waiting: false,
         }
+    }
+
+    /// A request's body, whose head is there by now.
+    pub(crate) fn request(inner: Incoming, idle_max: Duration, request_max: Duration) -> Self {
+        Self {
+            deadline: Some(Instant::now() + request_max),
+            ..Self::response(inner, idle_max)
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|at| Instant::now() >= at)
     }
 }
 
@@ -40,6 +57,9 @@ impl Body for Timed {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
             this.waiting = false;
+            if frame.is_some() && this.is_late() {
+                return Poll::Ready(Some(Err(Error::ConnectionReadTimeout)));
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Error::from)));
         }
         let sleep = this
@@ -47,7 +67,9 @@ impl Body for Timed {
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(this.idle_max)));
         if !this.waiting {
             this.waiting = true;
-            sleep.as_mut().reset(Instant::now() + this.idle_max);
+            let pause_ends = Instant::now() + this.idle_max;
+            let ends = this.deadline.map_or(pause_ends, |at| at.min(pause_ends));
+            sleep.as_mut().reset(ends);
         }
         sleep
             .as_mut()

@@ -22,6 +22,7 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use open::Pings;
 use path::stays_below;
 use pool::{Lease, Pool, Stream, Wish};
 use std::collections::hash_map::RandomState;
@@ -79,7 +80,7 @@ impl UpstreamClient {
         let id = RandomState::new().hash_one(std::process::id());
         let text = |text: &str| HeaderValue::try_from(text).map_err(|error| error.to_string());
         Ok(Self(Arc::new(Client {
-            pool: Pool::new(connector),
+            pool: Pool::new(connector, Pings::within(&limits)),
             host: text(host(&upstream))?,
             via: text(&format!("1.1 reflex-edge-{id:016x}"))?,
             upstream,
@@ -194,7 +195,7 @@ impl SendRequest for UpstreamClient {
             if !head && parts.status != StatusCode::NOT_MODIFIED {
                 parts.headers.remove(header::CONTENT_LENGTH);
             }
-            let body = Timed::new(body, client.limits.idle_max);
+            let body = Timed::response(body, client.limits.idle_max);
             let body = match stream {
                 Some(stream) => Streamed::new(body, stream).boxed_unsync(),
                 None => body.boxed_unsync(),

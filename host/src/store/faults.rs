@@ -59,6 +59,8 @@ pub(crate) struct Faults {
     pub(crate) is_full: AtomicBool,
     /// A write leaves half of its bytes and fails.
     pub(crate) tears_writes: AtomicBool,
+    /// So many writes succeed before that begins.
+    pub(crate) writes_until_torn: AtomicU64,
     /// Nothing is made durable.
     pub(crate) fails_syncs: AtomicBool,
     /// Syncs fail for files with more than a block written to them, so that segments can still be
@@ -186,7 +188,12 @@ impl DiskFile for FaultFile {
         let faults = &self.faults;
         faults.writes.pass();
         faults.tries.fetch_add(1, Relaxed);
-        if faults.tears_writes.load(Relaxed) {
+        let spare = |left: u64| left.checked_sub(1);
+        let is_spared = || {
+            let left = &faults.writes_until_torn;
+            left.fetch_update(Relaxed, Relaxed, spare).is_ok()
+        };
+        if faults.tears_writes.load(Relaxed) && !is_spared() {
             let whole = parts.concat();
             let half = &whole[..whole.len() / 2];
             self.file.write_at([half, b"", b"", b""], offset)?;

@@ -41,13 +41,8 @@ impl Index {
         }
     }
 
-    /// Whether the disk may have a record of a key. A removal then needs a tombstone, even without
-    /// a known place: the record may be readable again after the next start.
-    pub(crate) fn may_hold(&self, key: &[u8; 32]) -> bool {
-        self.has_hidden() || self.find(key, |_| ()).is_some()
-    }
-
-    /// Whether the disk may hold records that are not in here.
+    /// Whether the disk may hold records that are not in here. A removal then needs a tombstone, even
+    /// without a known place: the record may be readable again after the next start.
     pub(crate) fn has_hidden(&self) -> bool {
         self.has_hidden.load(Relaxed)
     }
@@ -81,6 +76,14 @@ impl Index {
             }
             Ok(None) | Err(_) => false,
         }
+    }
+
+    /// Takes out the places of all keys that are `which`, and returns those. Looks at each.
+    pub(crate) fn remove_keys_where(&self, which: impl Fn(&[u8; 32]) -> bool) -> Vec<[u8; 32]> {
+        let places = self.places.pin();
+        let meant = places.iter().filter(|(key, _)| which(key));
+        let removed = meant.filter(|(key, place)| self.remove_place(key, place));
+        removed.map(|(key, _)| *key).collect()
     }
 
     /// Takes out all places that are `which`; returns their number. Looks at each place.

@@ -123,7 +123,7 @@ fn judge(
         return Err(Rejected::Error);
     }
     if let Some(refusal) = held.get_some("refusal")
-        && (refusal.kind() != Kind::Spelled || !refusal.spelling().is_empty())
+        && (refusal.kind() != Kind::String || !refusal.spelling().is_empty())
     {
         return Err(Rejected::Refusal);
     }

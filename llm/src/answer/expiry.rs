@@ -26,10 +26,11 @@ impl Expiry {
 pub(super) fn look(value: Value<'_>, expiry: &mut Expiry) -> Result<(), Rejected> {
     for (key, inside) in value.members() {
         if let Some(key) = key {
-            if OPAQUE.contains(&key.spelling()) {
+            let name = &*key.name();
+            if OPAQUE.contains(&name) {
                 continue;
             }
-            note(key.spelling(), inside, expiry)?;
+            note(name, inside, expiry)?;
         }
         if matches!(inside.kind(), Kind::Array | Kind::Object) {
             look(inside, expiry)?;
@@ -70,11 +71,11 @@ pub(super) fn note(name: &[u8], value: Value<'_>, expiry: &mut Expiry) -> Result
 /// A time as a number, whole or not, of seconds or milliseconds since 1970; or as a date.
 fn stated(value: Value<'_>) -> Option<u64> {
     let text = match value.kind() {
-        Kind::Number => value.spelling(),
-        Kind::Spelled | Kind::Decoded => value.spelling(),
+        Kind::Number => value.spelling().into(),
+        Kind::String => value.name(),
         _ => return None,
     };
-    seconds(text).or_else(|| date::internet(text))
+    seconds(&text).or_else(|| date::internet(&text))
 }
 
 fn seconds(text: &[u8]) -> Option<u64> {

@@ -15,7 +15,7 @@ use crate::json::{Kind, Value};
 pub(super) fn look(value: Value<'_>, expiry: &mut Expiry) -> Result<(), Rejected> {
     for (key, inside) in value.members() {
         if let Some(key) = key {
-            let name = key.spelling();
+            let name = &*key.name();
             if OPAQUE.contains(&name) {
                 continue;
             }
@@ -45,7 +45,7 @@ pub(super) fn holds(value: Value<'_>) -> bool {
             let mut digits = mantissa.take(1).flatten();
             digits.any(|digit| matches!(digit, b'1'..=b'9'))
         }
-        Kind::Spelled | Kind::Decoded => !value.spelling().is_empty(),
+        Kind::String => !value.spelling().is_empty(),
         Kind::Array | Kind::Object => value.members().any(|(_, inside)| holds(inside)),
     }
 }

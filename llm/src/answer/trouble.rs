@@ -17,7 +17,7 @@ pub(super) fn is_named(event: &[u8]) -> bool {
 pub(super) fn is_reported(document: Value<'_>) -> bool {
     document.members().any(|(key, value)| {
         let is = |wanted: &[u8]| value.string().is_some_and(|it| *it == *wanted);
-        match key.map(Value::spelling).unwrap_or_default() {
+        match &*key.map(Value::name).unwrap_or_default() {
             // OpenAI and servers with its API, Anthropic, Google.
             b"error" => value.kind() != Kind::Null,
             b"moderation" => has_failed(value),
@@ -42,10 +42,10 @@ pub(super) fn is_reported(document: Value<'_>) -> bool {
 fn is_bad_code(code: Value<'_>) -> bool {
     match code.kind() {
         Kind::Number => !matches!(code.spelling(), b"0" | b"200"),
-        Kind::Spelled | Kind::Decoded => {
+        Kind::String => {
             let good: [&[u8]; 5] = [b"", b"0", b"200", b"ok", b"success"];
-            let code = code.spelling();
-            !good.iter().any(|it| it.eq_ignore_ascii_case(code))
+            let code = code.name();
+            !good.iter().any(|it| it.eq_ignore_ascii_case(&code))
         }
         _ => holds(code),
     }

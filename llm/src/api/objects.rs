@@ -18,6 +18,11 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// Whether this and all further in is the user's own.
+    pub(crate) fn is_free(&self) -> bool {
+        !self.is_sorted && !self.has_hints && self.inside.is_empty()
+    }
+
     /// The definition of the objects in a member.
     pub(crate) fn inside(&self, name: &[u8]) -> &'static Self {
         let found = self.inside.iter();

@@ -64,8 +64,13 @@ impl Candidate<'_> {
         }
         let prepared = self.prepare();
         let whole = prepared.read(body).ok()?;
+        // Keys with escapes are told apart from these below.
+        let mut names = whole.root().members().filter_map(|(key, _)| key);
+        if !names.all(|name| FIELDS.contains(&&*name.name())) {
+            return None;
+        }
         let input = whole.root().get("input")?;
-        let is_text = |kind| matches!(kind, Kind::Spelled | Kind::Decoded);
+        let is_text = |kind| kind == Kind::String;
         let count = input.elements().count();
         let are_texts = input.elements().all(|element| is_text(element.kind()));
         if !(1..=ELEMENTS_MAX).contains(&count) || !are_texts {

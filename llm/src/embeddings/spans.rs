@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use crate::json::run;
+use crate::json::{space, value_end};
 
 /// A place in a text.
 pub(crate) type Span = Range<usize>;
@@ -77,9 +77,7 @@ impl<'t> Cursor<'t> {
     }
 
     fn skip_space(&mut self) {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.text.get(self.at) {
-            self.at += 1;
-        }
+        self.at = space(self.text, self.at);
     }
 
     fn eat(&mut self, byte: u8) -> Option<()> {
@@ -87,75 +85,13 @@ impl<'t> Cursor<'t> {
         (self.text.get(self.at) == Some(&byte)).then(|| self.at += 1)
     }
 
-    /// Passes a value. As deep as it may be nested, only the depth is kept.
+    /// Passes a value.
     fn value(&mut self) -> Option<Span> {
         self.skip_space();
         let start = self.at;
-        match self.text.get(start)? {
-            b'"' => self.skip_string()?,
-            b'[' | b'{' => {
-                let mut depth = 0_usize;
-                loop {
-                    self.at += plain(&self.text[self.at..]);
-                    match self.text.get(self.at)? {
-                        b'"' => {
-                            self.skip_string()?;
-                            continue;
-                        }
-                        b'[' | b'{' => depth += 1,
-                        b']' | b'}' => depth -= 1,
-                        _ => {}
-                    }
-                    self.at += 1;
-                    if depth == 0 {
-                        break;
-                    }
-                }
-            }
-            _ => {
-                let rest = &self.text[start..];
-                let ends = |byte: &u8| b",:]} \n\r\t".contains(byte);
-                self.at += rest.iter().position(ends).unwrap_or(rest.len());
-            }
-        }
+        self.at = value_end(self.text, start)?;
         (self.at > start).then_some(start..self.at)
     }
-
-    fn skip_string(&mut self) -> Option<()> {
-        self.at += 1;
-        loop {
-            self.at += run(self.text.get(self.at..)?);
-            self.at += match self.text.get(self.at)? {
-                b'"' => break,
-                b'\\' => 2,
-                _ => 1,
-            };
-        }
-        self.at += 1;
-        Some(())
-    }
-}
-
-/// How many bytes at the beginning are surely neither quotes nor brackets. Vectors are long and
-/// have none, so this checks blocks, lane by lane, which the compiler turns into SIMD.
-fn plain(text: &[u8]) -> usize {
-    const LANES: usize = 16;
-    // All four brackets, and some others, become 0x7f by these bits; the tests look at each.
-    let is_marked = |byte: u8| u8::from(byte == b'"') | u8::from(byte | 0x26 == 0x7f);
-    let mut length = 0;
-    for block in text.as_chunks::<{ 4 * LANES }>().0 {
-        let mut marked = [0u8; LANES];
-        for lane in 0..LANES {
-            for row in 0..4 {
-                marked[lane] |= is_marked(block[row * LANES + lane]);
-            }
-        }
-        if u128::from_le_bytes(marked) != 0 {
-            break;
-        }
-        length += block.len();
-    }
-    length
 }
 
 #[cfg(test)]
@@ -187,18 +123,6 @@ mod tests {
                 .collect()
         });
         assert_eq!(found, Some(alloc::vec![("b", "[1]"), ("a\\\"", "{}")]));
-    }
-
-    #[test]
-    fn no_quote_and_no_bracket_is_passed_over() {
-        for mark in *b"\"[]{}" {
-            for at in 0..64 {
-                let mut text = [b'1'; 64];
-                assert_eq!(plain(&text), 64);
-                text[at] = mark;
-                assert_eq!(plain(&text), 0, "{mark} at {at}");
-            }
-        }
     }
 
     #[test]

@@ -2,112 +2,147 @@
 
 use alloc::vec::Vec;
 
+use super::document::{Document, Form, Node};
 use super::string::{Halves, scan, unescape};
-use super::{DEPTH_MAX, Document, Invalid, Kind, Node, TEXT_BYTES_MAX};
-
-/// Up to here, the list of nodes doubles when it is full.
-const DOUBLED_MAX: usize = 4096;
+use super::{DEPTH_MAX, Invalid, NODES_MAX, TEXT_BYTES_MAX};
 
 /// Reads a text of a request, which is one JSON value.
 pub(crate) fn read(text: &[u8]) -> Result<Document<'_>, Invalid> {
-    Reader::read_all(text, Halves::Refused, false)
+    read_all(text, Halves::Refused, false)
 }
 
 /// Reads a text of an answer, which is one JSON value. Half a surrogate pair is accepted, and an
-/// array of numbers becomes [`Kind::Numbers`].
+/// array of numbers becomes [`Kind::Numbers`](super::Kind::Numbers).
 pub(crate) fn read_answer(text: &[u8]) -> Result<Document<'_>, Invalid> {
-    Reader::read_all(text, Halves::Kept, true)
+    read_all(text, Halves::Kept, true)
+}
+
+fn read_all(text: &[u8], halves: Halves, is_answer: bool) -> Result<Document<'_>, Invalid> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(Invalid::TooLarge);
+    }
+    if text.starts_with(b"\xef\xbb\xbf") {
+        return Err(Invalid::ByteOrderMark);
+    }
+    let read = match read_once(text, halves, is_answer, true) {
+        // From the beginning, without a list.
+        Err(Stop::TooMany) => read_once(text, halves, is_answer, false),
+        read => read,
+    };
+    match read {
+        Ok(document) => Ok(document),
+        Err(_) if core::str::from_utf8(text).is_err() => Err(Invalid::NotUtf8),
+        Err(Stop::Invalid(invalid)) => Err(invalid),
+        Err(Stop::TooMany) => Err(Invalid::TooLarge),
+    }
+}
+
+/// Reads a text with a list of its nodes or without one.
+pub(super) fn read_once(
+    text: &[u8],
+    halves: Halves,
+    is_answer: bool,
+    lists: bool,
+) -> Result<Document<'_>, Stop> {
+    Reader::new(text, halves, is_answer, lists).read()
+}
+
+/// Why reading stopped.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    Invalid(Invalid),
+    /// There are more than [`NODES_MAX`] nodes.
+    TooMany,
+}
+
+impl From<Invalid> for Stop {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(invalid)
+    }
 }
 
 struct Reader<'t> {
     document: Document<'t>,
     at: usize,
-    /// Containers not yet closed, as node numbers.
-    open: Vec<u32>,
-    /// Keys of the objects not yet closed, as node numbers.
+    /// Containers not yet closed.
+    open: Vec<Open>,
+    /// Keys of the objects not yet closed, as places in the document.
     keys: Vec<u32>,
     halves: Halves,
-    /// Whether the elements of an array are dropped if all are numbers.
-    drops_numbers: bool,
+    /// Whether the document's nodes are listed.
+    lists: bool,
+}
+
+/// A container not yet closed.
+struct Open {
+    is_object: bool,
+    node: u32,
+    /// How many keys there are of the objects around it.
+    keys_before: u32,
 }
 
 impl<'t> Reader<'t> {
-    fn read_all(
-        text: &'t [u8],
-        halves: Halves,
-        drops_numbers: bool,
-    ) -> Result<Document<'t>, Invalid> {
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(Invalid::TooLarge);
-        }
-        if text.starts_with(b"\xef\xbb\xbf") {
-            return Err(Invalid::ByteOrderMark);
-        }
-        let mut reader = Self {
+    fn new(text: &'t [u8], halves: Halves, is_answer: bool, lists: bool) -> Self {
+        Self {
             document: Document {
                 text,
-                decoded: Vec::new(),
-                nodes: Vec::with_capacity(64),
-                members: Vec::with_capacity(32),
+                nodes: Vec::with_capacity(if lists { 64 } else { 0 }),
+                members: Vec::with_capacity(if lists { 32 } else { 0 }),
+                is_answer,
             },
             at: 0,
             open: Vec::with_capacity(16),
             keys: Vec::with_capacity(32),
             halves,
-            drops_numbers,
-        };
-        match reader.read() {
-            Ok(()) => Ok(reader.document),
-            Err(_) if core::str::from_utf8(text).is_err() => Err(Invalid::NotUtf8),
-            Err(invalid) => Err(invalid),
+            lists,
         }
     }
 
-    fn read(&mut self) -> Result<(), Invalid> {
+    fn read(mut self) -> Result<Document<'t>, Stop> {
         loop {
             // A value is due.
             match self.token() {
                 Some(b'{') => {
-                    self.enter(Kind::Object)?;
+                    self.enter(Form::Object)?;
                     if self.token() != Some(b'}') {
                         self.key()?;
                         continue;
                     }
                 }
                 Some(b'[') => {
-                    self.enter(Kind::Array)?;
+                    self.enter(Form::Array)?;
                     if self.token() != Some(b']') {
                         continue;
                     }
                 }
-                Some(b'"') => self.string(false)?,
+                Some(b'"') => self.string()?,
                 Some(b'-' | b'0'..=b'9') => self.number()?,
-                Some(b'n') => self.literal(b"null", Kind::Null)?,
-                Some(b't') => self.literal(b"true", Kind::True)?,
-                Some(b'f') => self.literal(b"false", Kind::False)?,
-                _ => return Err(Invalid::Syntax),
+                Some(b'n') => self.literal(b"null", Form::Null)?,
+                Some(b't') => self.literal(b"true", Form::True)?,
+                Some(b'f') => self.literal(b"false", Form::False)?,
+                _ => return Err(Invalid::Syntax.into()),
             }
             // It is followed by another, or it is the last of its container, and perhaps that
             // of the next.
             loop {
-                let Some(&container) = self.open.last() else {
+                let Some(container) = self.open.last() else {
                     return match self.token() {
-                        None => Ok(()),
-                        Some(_) => Err(Invalid::Trailing),
+                        None => Ok(self.document),
+                        Some(_) => Err(Invalid::Trailing.into()),
                     };
                 };
-                match (self.document.node(container).kind(), self.token()) {
-                    (Kind::Object, Some(b'}')) | (Kind::Array, Some(b']')) => self.leave()?,
-                    (Kind::Array, Some(b',')) => {
+                match (container.is_object, self.token()) {
+                    (true, Some(b'}')) | (false, Some(b']')) => self.leave()?,
+                    (false, Some(b',')) => {
                         self.at += 1;
                         break;
                     }
-                    (Kind::Object, Some(b',')) => {
+                    (true, Some(b',')) => {
                         self.at += 1;
                         self.key()?;
                         break;
                     }
-                    _ => return Err(Invalid::Syntax),
+                    _ => return Err(Invalid::Syntax.into()),
                 }
             }
         }
@@ -123,107 +158,105 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn push(&mut self, kind: Kind, start: usize, end: usize) -> u32 {
-        let nodes = &mut self.document.nodes;
-        if nodes.len() == nodes.capacity() && nodes.len() >= DOUBLED_MAX {
-            // By doubling, a document of tiny values would take twice the memory that it needs, and
-            // a guest's memory never shrinks. Each further node has one of these bytes before it,
-            // except this node and the first of a container just entered.
-            let is_mark = |byte: &&u8| matches!(byte, b',' | b':' | b'[' | b'{');
-            let rest = self.document.text.get(self.at..).unwrap_or_default();
-            let most = rest.iter().filter(is_mark).count() + 2;
-            // Strings may hold more of them.
-            nodes.reserve_exact(most.min(3 * nodes.len()));
+    fn push(&mut self, form: Form, start: usize, end: usize) -> Result<(), Stop> {
+        if self.lists {
+            if self.document.nodes.len() == NODES_MAX {
+                return Err(Stop::TooMany);
+            }
+            self.document.nodes.push(Node::new(form, start, end));
         }
-        let at = nodes.len() as u32;
-        nodes.push(Node::new(kind, start, end));
-        at
-    }
-
-    fn enter(&mut self, kind: Kind) -> Result<(), Invalid> {
-        if self.open.len() == DEPTH_MAX {
-            return Err(Invalid::TooDeep);
-        }
-        self.at += 1;
-        // Until an object is closed, its span says where its keys begin.
-        let container = self.push(kind, self.keys.len(), 0);
-        self.open.push(container);
         Ok(())
     }
 
-    fn leave(&mut self) -> Result<(), Invalid> {
+    fn enter(&mut self, form: Form) -> Result<(), Stop> {
+        if self.open.len() == DEPTH_MAX {
+            return Err(Invalid::TooDeep.into());
+        }
+        self.at += 1;
+        self.open.push(Open {
+            is_object: form == Form::Object,
+            node: self.document.nodes.len() as u32,
+            keys_before: self.keys.len() as u32,
+        });
+        // Its span is known when it is closed.
+        self.push(form, 0, 0)
+    }
+
+    fn leave(&mut self) -> Result<(), Stop> {
         self.at += 1;
         let Some(container) = self.open.pop() else {
-            return Err(Invalid::Syntax);
+            return Err(Invalid::Syntax.into());
         };
         let document = &mut self.document;
         let next = document.nodes.len();
-        let node = document.node(container);
-        let mut closed = Node::new(Kind::Array, 0, next);
-        if node.kind() == Kind::Object {
-            let keys = &mut self.keys[node.start()..];
-            let ordered =
-                |keys: &[u32]| keys.is_sorted_by(|&a, &b| document.bytes(a) < document.bytes(b));
-            if !ordered(keys) {
-                // Sorted, not compared pair by pair: a body may consist of keys only.
-                keys.sort_unstable_by(|&a, &b| document.bytes(a).cmp(document.bytes(b)));
-                if !ordered(keys) {
-                    return Err(Invalid::DuplicateKey);
-                }
+        let mut closed = Node::new(Form::Array, 0, next);
+        if container.is_object {
+            let keys = &mut self.keys[container.keys_before as usize..];
+            if !document.sort(keys) {
+                return Err(Invalid::DuplicateKey.into());
             }
             let start = document.members.len();
-            document.members.push(next as u32);
-            document.members.extend_from_slice(keys);
-            self.keys.truncate(node.start());
-            closed = Node::new(Kind::Object, start, document.members.len());
-        } else if self.drops_numbers {
-            let first = container as usize + 1;
+            if self.lists {
+                document.members.push(next as u32);
+                document.members.extend_from_slice(keys);
+            } else if self.open.is_empty() {
+                document.members = core::mem::take(&mut self.keys);
+            }
+            self.keys.truncate(container.keys_before as usize);
+            closed = Node::new(Form::Object, start, document.members.len());
+        } else if self.lists && document.is_answer {
+            let first = container.node as usize + 1;
             let elements = &document.nodes[first..];
-            if !elements.is_empty() && elements.iter().all(|it| it.kind() == Kind::Number) {
+            if !elements.is_empty() && elements.iter().all(|it| it.form() == Form::Number) {
                 document.nodes.truncate(first);
-                closed = Node::new(Kind::Numbers, 0, 0);
+                closed = Node::new(Form::Numbers, 0, 0);
             }
         }
-        document.nodes[container as usize] = closed;
+        if self.lists {
+            document.nodes[container.node as usize] = closed;
+        }
         Ok(())
     }
 
-    fn key(&mut self) -> Result<(), Invalid> {
+    fn key(&mut self) -> Result<(), Stop> {
         if self.token() != Some(b'"') {
-            return Err(Invalid::Syntax);
+            return Err(Invalid::Syntax.into());
         }
-        self.keys.push(self.document.nodes.len() as u32);
-        self.string(true)?;
+        let place = match self.lists {
+            true => self.document.nodes.len(),
+            false => self.at,
+        };
+        self.keys.push(place as u32);
+        self.string()?;
         if self.token() != Some(b':') {
-            return Err(Invalid::Syntax);
+            return Err(Invalid::Syntax.into());
         }
         self.at += 1;
         Ok(())
     }
 
-    /// A key is decoded if it holds any escape, because keys are compared by value; another
-    /// string only if its spelling is not the canonical one.
-    fn string(&mut self, key: bool) -> Result<(), Invalid> {
+    fn string(&mut self) -> Result<(), Stop> {
         let text = self.document.text;
         let start = self.at + 1;
         let span = scan(&text[start..]).ok_or(Invalid::Syntax)?;
         let end = start + span.len;
         let raw = &text[start..end];
         if !span.ascii && core::str::from_utf8(raw).is_err() {
-            return Err(Invalid::NotUtf8);
+            return Err(Invalid::NotUtf8.into());
         }
-        if span.respelled || (key && span.escaped) {
-            let begin = self.document.decoded.len();
-            unescape(raw, &mut self.document.decoded, self.halves)?;
-            self.push(Kind::Decoded, begin, self.document.decoded.len());
-        } else {
-            self.push(Kind::Spelled, start, end);
-        }
+        let form = match (span.escaped, span.respelled) {
+            (false, _) => Form::Plain,
+            (true, false) => Form::Escaped,
+            (true, true) => {
+                unescape(raw, |_| {}, self.halves)?;
+                Form::Respelled
+            }
+        };
         self.at = end + 1;
-        Ok(())
+        self.push(form, start, end)
     }
 
-    fn number(&mut self) -> Result<(), Invalid> {
+    fn number(&mut self) -> Result<(), Stop> {
         let start = self.at;
         self.eat(b"-");
         if !self.eat(b"0") {
@@ -236,8 +269,7 @@ impl<'t> Reader<'t> {
             self.eat(b"+-");
             self.digits()?;
         }
-        self.push(Kind::Number, start, self.at);
-        Ok(())
+        self.push(Form::Number, start, self.at)
     }
 
     fn eat(&mut self, any: &[u8]) -> bool {
@@ -257,12 +289,12 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn literal(&mut self, word: &[u8], kind: Kind) -> Result<(), Invalid> {
-        if !self.document.text[self.at..].starts_with(word) {
-            return Err(Invalid::Syntax);
+    fn literal(&mut self, word: &[u8], form: Form) -> Result<(), Stop> {
+        let start = self.at;
+        if !self.document.text[start..].starts_with(word) {
+            return Err(Invalid::Syntax.into());
         }
-        self.push(kind, self.at, self.at + word.len());
         self.at += word.len();
-        Ok(())
+        self.push(form, start, self.at)
     }
 }

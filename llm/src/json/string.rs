@@ -1,22 +1,20 @@
 //! Strings inside JSON: their ends, their spelling, their values.
 
-use alloc::vec::Vec;
-
 use super::Invalid;
 
-/// The properties of a string before it is decoded.
-pub(super) struct Span {
+/// What a look at a string shows, short of decoding it.
+pub(crate) struct Span {
     /// Bytes before the closing quote.
-    pub(super) len: usize,
-    pub(super) ascii: bool,
+    pub(crate) len: usize,
+    pub(crate) ascii: bool,
     /// It holds escapes.
-    pub(super) escaped: bool,
+    pub(crate) escaped: bool,
     /// It holds an escape that the canonical spelling does not have.
-    pub(super) respelled: bool,
+    pub(crate) respelled: bool,
 }
 
 /// Finds the end of the string whose opening quote was just passed.
-pub(super) fn scan(text: &[u8]) -> Option<Span> {
+pub(crate) fn scan(text: &[u8]) -> Option<Span> {
     let mut cursor = Cursor::default();
     let mut escaped = false;
     let mut respelled = false;
@@ -137,7 +135,7 @@ fn marks(word: u64) -> u64 {
 
 /// How to treat an escape that stands for half of a surrogate pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Halves {
+pub(crate) enum Halves {
     /// It is an error.
     Refused,
     /// It becomes three bytes, by the rule of UTF-8, although the standard excludes halves. No
@@ -145,11 +143,17 @@ pub(super) enum Halves {
     Kept,
 }
 
-/// Appends the value of a string that was scanned.
-pub(super) fn unescape(mut raw: &[u8], value: &mut Vec<u8>, halves: Halves) -> Result<(), Invalid> {
+/// Hands over the value of a string that was scanned, part by part.
+pub(crate) fn unescape(
+    mut raw: &[u8],
+    mut value: impl FnMut(&[u8]),
+    halves: Halves,
+) -> Result<(), Invalid> {
     loop {
         let (plain, rest) = raw.split_at(run(raw));
-        value.extend_from_slice(plain);
+        if !plain.is_empty() {
+            value(plain);
+        }
         let Some((_backslash, rest)) = rest.split_first() else {
             return Ok(());
         };
@@ -167,18 +171,18 @@ pub(super) fn unescape(mut raw: &[u8], value: &mut Vec<u8>, halves: Halves) -> R
                 raw = rest;
                 match char::from_u32(code) {
                     Some(character) => {
-                        value.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                        value(character.encode_utf8(&mut [0; 4]).as_bytes());
                     }
                     None => {
                         let low = |shift: u32| (0x80 | code >> shift & 0x3f) as u8;
-                        value.extend([0xe0 | (code >> 12) as u8, low(6), low(0)]);
+                        value(&[0xe0 | (code >> 12) as u8, low(6), low(0)]);
                     }
                 }
                 continue;
             }
             _ => return Err(Invalid::Syntax),
         };
-        value.push(byte);
+        value(&[byte]);
     }
 }
 

@@ -2,6 +2,9 @@
 
 use reflex_llm::{Rules, check_tenant_header};
 
+use crate::embeddings::embedding;
+use crate::gemini::generate;
+use crate::messages::message;
 use crate::request::{Request, chat, differ, same};
 
 /// A server of which nothing is known.
@@ -287,6 +290,83 @@ fn operators_name_what_else_does_not_count() {
     // Without the lists, they count; with them, the rest has the key that it had.
     differ(&gateway(), &gateway().header("x-my-id", "a"));
     same(&gateway(), &request);
+}
+
+/// A proxy that adds a parameter to each request made every request a miss, with no setting to help.
+#[test]
+fn operators_name_parameters_of_the_query_that_do_not_count() {
+    let rules = Rules {
+        ignored_query: ["request_id", "trace_*"].map(str::to_owned).to_vec(),
+        ..Rules::default()
+    };
+    assert_eq!(rules.check(None), Ok(()));
+    for request in [gateway(), message(), generate(), embedding()] {
+        let request = request.rules(rules.clone());
+        let path = request.path.clone();
+        let at = |query: &str| match path.split_once('?') {
+            Some((path, google)) => request.clone().path(&format!("{path}?{google}&{query}")),
+            None => request.clone().path(&format!("{path}?{query}")),
+        };
+        for query in [
+            "request_id=1",
+            "request_id",
+            "request_id=",
+            "request_id=1&request_id=2",
+            "trace_a=1&request_id=2&trace_b",
+        ] {
+            same(&request, &at(query));
+        }
+        // What is left keeps its order, and counts.
+        let one = at("api-version=1&b=2");
+        same(&one, &at("request_id=7&api-version=1&trace_x=1&b=2"));
+        differ(&one, &at("b=2&request_id=7&api-version=1"));
+        for query in [
+            "request_id2=1",
+            "Request_id=1",
+            "other=request_id",
+            "a=1&request_id=2",
+        ] {
+            differ(&request, &at(query));
+        }
+        // Without the list it counts; with it, what it does not name has the key that it had.
+        let plain = |request: Request| request.rules(Rules::default());
+        differ(&plain(request.clone()), &plain(at("request_id=1")));
+        same(&plain(one.clone()), &one);
+    }
+    // Where a semicolon or an escape may hide another parameter, all of it counts.
+    for query in ["request_id=1;model=b", "request%5Fid=1", "request_id;a=1"] {
+        let request = gateway().rules(rules.clone());
+        let path = format!("{}?{query}", request.path);
+        differ(&request, &request.clone().path(&path));
+    }
+}
+
+#[test]
+fn patterns_that_would_hide_who_asks_in_a_query_are_refused() {
+    for (pattern, name) in [
+        ("*", "`access_token`"),
+        ("key", "`key`"),
+        ("k*", "`key`"),
+        ("api*", "`api-key`"),
+        ("API_KEY", "`api_key`"),
+        ("*token", "`access_token`"),
+        ("subscription-*", "`subscription-key`"),
+        ("sig", "`sig`"),
+        ("alt", "`alt`"),
+        ("$alt", "`$alt`"),
+        ("a=b", "no parameter's name"),
+        ("a&b", "no parameter's name"),
+        ("?a", "no parameter's name"),
+        ("", "1 to 256"),
+    ] {
+        let rules = Rules {
+            ignored_query: vec![pattern.to_owned()],
+            ..Rules::default()
+        };
+        let error = rules.check(None).expect_err(pattern);
+        assert!(error.starts_with("ignored_query: "), "{error}");
+        assert!(error.contains(name), "{error}");
+    }
 }
 
 #[test]

@@ -164,6 +164,7 @@ fn what_the_provider_says_of_caches_counts_where_it_is_obeyed() {
     check("cache-control", "max-age=60", Ok(Some(60)));
     check("cache-control", "max-age=60, s-maxage=600", Ok(Some(600)));
     check("cache-control", "max-age=60, max-age=30", Ok(Some(30)));
+    check("cache-control", "public", Ok(None));
     check("cache-control", "public, must-revalidate", Ok(None));
     check("cache-control", "", Ok(None));
     check("vary", "*", no);
@@ -179,9 +180,64 @@ fn what_the_provider_says_of_caches_counts_where_it_is_obeyed() {
     );
     let until: [(&str, &[u8]); 1] = [("expires", b"Thu, 01 Jan 2026 01:00:00 GMT")];
     let stated = head(ProviderControl::Obey, &until).expect("kept");
-    assert_eq!(stated.expires_at, Some(NOW + 3600));
+    assert_eq!(
+        (stated.fresh_until, stated.expires_at),
+        (Some(NOW + 3600), None)
+    );
     // A life in seconds counts more than a date.
     let both = [until[0], ("cache-control", b"max-age=60")];
     let stated = head(ProviderControl::Obey, &both).expect("kept");
-    assert_eq!((stated.life_seconds, stated.expires_at), (Some(60), None));
+    assert_eq!((stated.life_seconds, stated.fresh_until), (Some(60), None));
+}
+
+/// An expired answer may stand in for a failing provider's, but not past the end that it states
+/// itself, nor where the provider forbids it: `stale_if_error` used to know only when it expired.
+#[test]
+fn an_answer_that_has_ended_is_not_served_stale() {
+    let hour = Some(Duration::from_secs(3600));
+    let check = |stated: Stated, expires: Option<u64>, ends: Option<u64>| {
+        let term = stated.within(hour, NOW_MS).expect("not over");
+        let seconds = |at: Option<u64>| at.map(|at| (at - NOW_MS) / 1000);
+        assert_eq!(
+            (seconds(term.expires_at_ms), seconds(term.ends_at_ms)),
+            (expires, ends),
+            "{stated:?}"
+        );
+    };
+    let stated = Stated::default();
+    check(stated, Some(3600), None);
+    let own = |seconds| Stated {
+        expires_at: Some(NOW + seconds),
+        ..stated
+    };
+    check(own(60), Some(60), Some(60));
+    check(own(7200), Some(3600), Some(7200));
+    let said = |value: &str| {
+        let header: (&str, &[u8]) = ("cache-control", value.as_bytes());
+        head(ProviderControl::Obey, &[header]).expect("kept")
+    };
+    // Stale on purpose, as the operator wants it.
+    check(said("max-age=60"), Some(60), None);
+    check(said("max-age=60, stale-if-error=9"), Some(60), None);
+    for forbidden in [
+        "max-age=60, must-revalidate",
+        "max-age=60, Proxy-Revalidate",
+        "s-maxage=60",
+        "s-maxage=60, max-age=600",
+    ] {
+        check(said(forbidden), Some(60), Some(60));
+    }
+    check(said("must-revalidate"), Some(3600), Some(3600));
+    let until: (&str, &[u8]) = ("expires", b"Thu, 01 Jan 2026 00:01:00 GMT");
+    let soft = head(ProviderControl::Obey, &[until]).expect("kept");
+    check(soft, Some(60), None);
+    let hard = [until, ("cache-control", b"must-revalidate")];
+    let hard = head(ProviderControl::Obey, &hard).expect("kept");
+    check(hard, Some(60), Some(60));
+    // Without obedience only the answer's own word counts.
+    let ignored = head(
+        ProviderControl::Ignore,
+        &[("cache-control", b"s-maxage=60")],
+    );
+    check(ignored.expect("kept"), Some(3600), None);
 }

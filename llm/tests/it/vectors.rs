@@ -6,7 +6,7 @@ use std::path::Path;
 use reflex_llm::{Anonymous, Classified, Key, KeyHasher, Tenant};
 use serde_json::{Value, json};
 
-use crate::request::Request;
+use crate::request::{Request, many_values_change_nothing};
 
 const PROMPTS: &str = "prompts.json";
 const ITEMS: &str = "items.json";
@@ -62,6 +62,7 @@ fn vectors_of_gemini() {
 /// Checks a file of requests, of which there are at least so many.
 fn requests(file: &str, least: usize) {
     let cases = check(file, |case| {
+        many_values_change_nothing(&request(case));
         let expected = |exchange: reflex_llm::Exchange| {
             json!({
                 "tenant": hex(&exchange.key.tenant.0),

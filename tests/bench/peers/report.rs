@@ -151,7 +151,8 @@ fn setting() -> String {
         let (name, value) = line.split_once(':')?;
         (name.trim() == "model name").then(|| value.trim().to_owned())
     });
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Those of the load, for this thread is pinned to them, and the server's.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) + 1;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let said = |mut command: Command, flag: &str| first_line(command.arg(flag));
     let peer = |name: &str| program(name).ok();
@@ -161,7 +162,7 @@ fn setting() -> String {
             "machine",
             format!(
                 "{} core(s) of {} ({}), Linux {}",
-                cores + 1,
+                cores,
                 model.unwrap_or_default(),
                 std::env::consts::ARCH,
                 kernel.trim()

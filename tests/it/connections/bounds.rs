@@ -1,4 +1,4 @@
-//! `header_read_seconds_max`, `keep_alive_seconds_max` and `idle_seconds_max`.
+//! `header_read_seconds_max`, `keep_alive_seconds_max`, `idle_seconds_max` and `request_seconds_max`.
 
 use super::*;
 use http_body_util::{BodyExt as _, Empty, Full};
@@ -193,6 +193,65 @@ async fn a_body_that_pauses_for_too_long_is_cut() {
     let said = raw.rest_text().await;
     assert!(said.starts_with("HTTP/1.1 408"), "{said}");
     assert_eq!(upstream.call_count(), 0);
+}
+
+/// A client that sent a byte each idle period was cut by nothing.
+#[tokio::test]
+async fn a_request_that_drips_is_cut() {
+    let upstream = Upstream::start().await;
+    let config = "request_seconds_max = 2\nidle_seconds_max = 600\nheader_read_seconds_max = 1";
+    let edge = edge(&upstream, config).await;
+    let post = |path: &str, length: u32| {
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer k\r\n\
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        )
+    };
+    let put = format!(
+        "PUT /v1/entries/{0}/{0} HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n",
+        "a".repeat(64)
+    );
+    // One that is read ahead, one too long for that, one that is no business of ours, and an edge's.
+    let chat = "/v1/chat/completions";
+    let heads = [
+        post(chat, 1000),
+        post(chat, 9_000_000),
+        post("/v1/files", 1000),
+    ];
+    let mut drips = tokio::task::JoinSet::new();
+    for (head, raw) in [
+        (heads[0].clone(), RawClient::connect(&edge.url).await),
+        (heads[1].clone(), RawClient::connect(&edge.url).await),
+        (heads[2].clone(), RawClient::connect(&edge.url).await),
+        (put, RawClient::connect_unix(&edge.socket()).await),
+    ] {
+        let mut raw = raw;
+        let url = edge.url.clone();
+        drips.spawn(async move {
+            raw.send(&head).await;
+            // About a byte a second: as long as another client's time for a head.
+            while raw.try_send("a").await.is_ok() {
+                RawClient::connect(&url).await.rest().await;
+            }
+            (head, raw.rest_text().await)
+        });
+    }
+    while let Some(dripped) = within("the end of a body without one", drips.join_next()).await {
+        let (head, said) = dripped.expect("no panic");
+        assert!(!said.starts_with("HTTP/1.1 2"), "{head}{said}");
+    }
+    assert_eq!(upstream.call_count(), 0);
+    // Nor may one that never pauses take its time.
+    let mut raw = RawClient::connect(&edge.url).await;
+    raw.send(&post("/v1/files", u32::MAX)).await;
+    let stream = async {
+        while raw.try_send([b'a'; 1000]).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the end of a long body", stream).await;
+    // A request within its time is none of that.
+    assert_eq!(edge.client.fetch(Ask::chat("whole")).await.status, 200);
 }
 
 /// Larger than what lies between two programs.

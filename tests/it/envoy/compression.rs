@@ -103,6 +103,55 @@ async fn a_body_that_envoy_has_decompressed_is_read() {
     super::check_hit(&envoy.client.fetch(other).await, &miss);
 }
 
+/// One read becomes megabytes, on top of what the filter holds. Envoy answered with 413.
+#[tokio::test]
+async fn a_long_body_that_envoy_has_decompressed_passes() {
+    // Envoy's compressor makes the body: an answer that repeats a prompt of two words.
+    let (_upstream, _daemon, compressing) = started(compressor(), 0).await;
+    let mut seed = 1_u32;
+    let words = (0..500_000).map(|_| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        ["hello ", "world "][(seed >> 31) as usize]
+    });
+    let prompt: String = words.collect();
+    let ask = Ask::chat(&prompt).header("accept-encoding", "gzip");
+    let body = compressing.client.fetch(ask).await.body;
+    assert!(body.len() < prompt.len() / 5, "{}", body.len());
+
+    let upstream = Upstream::start().await;
+    let daemon = Plan::daemon().start().await;
+    let plan = with(patient(&upstream, &daemon), 0, decompressor());
+    let plan = plan.edit(|config| {
+        let host = format!("{MANAGER}/route_config/virtual_hosts/0");
+        let host = config.pointer_mut(&host).expect("a host");
+        host["request_body_buffer_limit"] = json!(119_013_376);
+    });
+    let envoy = plan.start().await;
+    let mut client = RawClient::connect(&envoy.url).await;
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer test\r\n\
+         content-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let (begin, rest) = body.split_at(4000);
+    client.send(head.as_bytes()).await;
+    client.send(begin).await;
+    let sent = (head.len() + begin.len()) as f64;
+    envoy
+        .until("the beginning is read", |metrics| {
+            let prefix = [("envoy_http_conn_manager_prefix", "llm")];
+            metrics.sum("envoy_http_downstream_cx_rx_bytes_total", &prefix) >= sent
+        })
+        .await;
+    client.send(rest).await;
+    let (head, _) = client.answer().await;
+    // It is no request that the provider understands, and that is what the provider says.
+    assert!(!head.starts_with("HTTP/1.1 413 "), "{head}");
+    assert!(head.contains("detail=\"body-too-large\""), "{head}");
+    let passed = upstream.calls().pop().expect("a call").body;
+    assert!(passed.len() > prompt.len());
+}
+
 /// Trailers of the client's own are in no key.
 #[tokio::test]
 async fn trailers_of_a_client_pass_by() {
@@ -160,22 +209,23 @@ async fn a_compressor_before_the_filter_compresses_misses_and_hits() {
     assert_eq!(upstream.call_count(), 1);
 }
 
-/// It would compress what is recorded; the filter asks for uncompressed answers, so it does not.
+/// What it compresses would be recorded, and not every client could read it.
 #[tokio::test]
-async fn a_compressor_behind_the_filter_compresses_nothing() {
-    let (upstream, _daemon, envoy) = started(compressor(), 1).await;
-    let ask = || {
-        let prompt = "a long answer, please. ".repeat(20);
-        Ask::chat(&prompt).header("accept-encoding", "gzip")
-    };
-    let miss = envoy.client.fetch(ask()).await;
-    check_miss(&miss);
-    assert_eq!(miss.header("content-encoding"), "");
-    let hit = envoy.client.fetch(ask()).await;
+async fn a_compressor_behind_the_filter_makes_no_hit_unreadable() {
+    let (_upstream, _daemon, envoy) = started(compressor(), 1).await;
+    let ask = || Ask::chat(&"a long answer, please. ".repeat(20));
+    let gzipped = || ask().header("accept-encoding", "gzip");
+    assert_eq!(envoy.client.fetch(gzipped()).await.reflex(), "MISS");
+    let plain = envoy.client.fetch(ask()).await;
     assert_eq!(
-        (hit.reflex(), hit.header("content-encoding")),
-        ("HIT_L1_EXACT", "")
+        (plain.status.as_u16(), plain.header("content-encoding")),
+        (200, "")
     );
-    assert_eq!(hit.body, miss.body);
-    assert_eq!(upstream.call_count(), 1);
+    assert!(plain.json()["choices"].is_array());
+    let hit = envoy.client.fetch(ask()).await;
+    super::check_hit(&hit, &plain);
+    // A client that would read either gets the same.
+    let hit = envoy.client.fetch(gzipped()).await;
+    super::check_hit(&hit, &plain);
+    assert_eq!(hit.header("content-encoding"), "");
 }

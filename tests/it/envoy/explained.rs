@@ -51,3 +51,32 @@ async fn the_same_words_stand_in_envoys_statistics() {
     assert_eq!(log.matches("`x-acme-call`").count(), 1, "{log}");
     assert!(!log.contains("private"), "{log}");
 }
+
+/// The daemon's log said so, and Envoy's did not.
+#[tokio::test]
+async fn what_an_answer_reveals_stands_in_envoys_log_once() {
+    let (_upstream, _daemon, envoy) = line().await;
+    let found = serde_json::json!({
+        "object": "chat.completion",
+        "citations": ["https://private.test"],
+        "choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}],
+    });
+    for number in 0..3 {
+        let ask = Ask::chat(&format!("what is new? {number}"));
+        check_miss(
+            &envoy
+                .client
+                .fetch(ask.header("x-mock-body", &found.to_string()))
+                .await,
+        );
+    }
+    let labels = [("reason", "provider-work")];
+    envoy
+        .until("three answers are not kept", |metrics| {
+            metrics.sum("reflex_not_kept_total", &labels) >= 3.0
+        })
+        .await;
+    let log = envoy.log();
+    assert_eq!(log.matches("searched or ran something").count(), 1, "{log}");
+    assert!(!log.contains("private"), "{log}");
+}

@@ -4,6 +4,7 @@ use reflex_tests::behaviour::Behaviour;
 use reflex_tests::client::{Answer, Ask};
 use reflex_tests::edge::{Edge, Plan};
 use reflex_tests::raw::{Raw, read_request};
+use reflex_tests::raw_client::frame;
 use reflex_tests::tls::{self, CA};
 use reflex_tests::upstream::Upstream;
 use reflex_tests::within;
@@ -218,4 +219,56 @@ async fn a_connection_that_waits_is_probed() {
     };
     within("a timer for probes", probed).await;
     asking.abort();
+}
+
+/// A provider with HTTP/2 that takes a connection and a request, and from then on says nothing: not
+/// even to a ping.
+async fn mute() -> Raw {
+    let acceptor = tls::acceptor(&["h2"]);
+    Raw::start(move |_, stream| {
+        let accepting = acceptor.accept(stream);
+        async move {
+            let Ok(mut stream) = accepting.await else {
+                return;
+            };
+            // Its settings, and that ours have come.
+            let greeting = [frame(4, 0, 0, &[]), frame(4, 1, 0, &[])].concat();
+            if stream.write_all(&greeting).await.is_ok() {
+                let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+            }
+        }
+    })
+    .await
+}
+
+/// Its machine may have vanished. Until `response_seconds_max`, ten minutes, no client heard of it.
+#[tokio::test]
+async fn a_provider_that_answers_no_ping_is_found_out() {
+    let config = "idle_seconds_max = 2\nconnect_seconds_max = 2";
+    let provider = mute().await;
+    let edge = secure(provider.address().port())
+        .config(config)
+        .start()
+        .await;
+    let answer = edge.client.fetch(Ask::chat("gone")).await;
+    says(&answer, 502, "error");
+    // The connection is not used again.
+    edge.client.fetch(Ask::chat("gone again")).await;
+    assert_eq!(provider.connections(), 2);
+
+    // One that answers pings may think for longer than all these bounds.
+    let upstream = Upstream::start().await;
+    let front = tls::in_front_of(upstream.address(), &["h2"]).await;
+    let plan = secure(front.address().port()).config(config);
+    let other = plan.start().await;
+    let asking = tokio::spawn({
+        let client = other.client.clone();
+        let ask = Ask::chat("slow").header("x-hold", "1");
+        async move { client.fetch(ask).await }
+    });
+    upstream.called(1).await;
+    edge.client.fetch(Ask::chat("gone at last")).await;
+    upstream.release(1);
+    assert_eq!(asking.await.expect("an answer").status, 200);
+    assert_eq!(front.connections(), 1);
 }

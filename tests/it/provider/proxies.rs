@@ -106,6 +106,128 @@ async fn a_provider_is_reached_through_socks() {
     assert_eq!(proxy.asked(), ["provider.test:443"]);
 }
 
+/// SOCKS 4a, and SOCKS 5 with a password, to a provider without TLS and to one with HTTP/2.
+#[tokio::test]
+async fn a_provider_is_reached_through_older_and_closed_socks_proxies() {
+    for scheme in ["socks4", "socks4a", "socks5", "socks5h"] {
+        let upstream = Upstream::start().await;
+        let front = tls::in_front_of(upstream.address(), &["h2"]).await;
+        for (url, target, asked) in [
+            (
+                "http://provider.test",
+                upstream.address(),
+                "provider.test:80",
+            ),
+            (
+                "https://provider.test",
+                front.address(),
+                "provider.test:443",
+            ),
+        ] {
+            let is_4 = scheme.starts_with("socks4");
+            let (proxy, credentials) = match is_4 {
+                true => (Forward::socks4(target).await, ""),
+                false => (
+                    Forward::socks_for(target, "me", "secret").await,
+                    "me:secret@",
+                ),
+            };
+            let named = format!("{scheme}://{credentials}{}", proxy.address());
+            let edge = Plan::new(url)
+                .environment("SSL_CERT_FILE", CA)
+                .environment("ALL_PROXY", &named)
+                .start()
+                .await;
+            asks(&edge, &upstream).await;
+            assert_eq!(proxy.asked(), [asked], "{scheme}");
+            assert!(!edge.log().contains("secret"), "{}", edge.log());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_socks_proxy_that_wants_another_password_is_a_clear_error() {
+    let upstream = Upstream::start().await;
+    for credentials in ["", "me:wrong@"] {
+        let proxy = Forward::socks_for(upstream.address(), "me", "secret").await;
+        let edge = Plan::new("http://provider.test")
+            .environment(
+                "ALL_PROXY",
+                &format!("socks5://{credentials}{}", proxy.address()),
+            )
+            .start()
+            .await;
+        let answer = edge.client.fetch(Ask::chat("refused")).await;
+        assert_eq!(answer.status, 502, "{credentials}");
+        assert_eq!(proxy.asked().len(), 1, "{credentials}");
+        assert!(!edge.log().contains("wrong"), "{}", edge.log());
+    }
+    assert_eq!(upstream.call_count(), 0);
+}
+
+/// The connection to the proxy has TLS itself, and inside it goes on as through any other.
+#[tokio::test]
+async fn a_provider_is_reached_through_a_proxy_with_tls() {
+    let upstream = Upstream::start().await;
+    for (url, protocols, variable, begins) in [
+        (
+            "https://provider.test",
+            &["h2"][..],
+            "HTTPS_PROXY",
+            "CONNECT provider.test:443 HTTP/1.1\r\n",
+        ),
+        (
+            "https://provider.test",
+            &["http/1.1"],
+            "https_proxy",
+            "CONNECT provider.test:443 HTTP/1.1\r\n",
+        ),
+        (
+            "http://provider.test",
+            &[],
+            "HTTP_PROXY",
+            "POST http://provider.test/v1/chat/completions HTTP/1.1\r\n",
+        ),
+    ] {
+        let front = tls::in_front_of(upstream.address(), protocols).await;
+        let target = match url.starts_with("https") {
+            true => front.address(),
+            false => upstream.address(),
+        };
+        let inner = Forward::http(target).await;
+        // A proxy that offers HTTP/2 is spoken to in HTTP/1.1 all the same.
+        let proxy = tls::in_front_of(inner.address(), &["h2", "http/1.1"]).await;
+        let edge = Plan::new(url)
+            .environment("SSL_CERT_FILE", CA)
+            .environment(
+                variable,
+                &format!("https://user:secret@localhost:{}", proxy.address().port()),
+            )
+            .start()
+            .await;
+        asks(&edge, &upstream).await;
+        for head in inner.asked() {
+            assert!(head.starts_with(begins), "{head}");
+            let credentials = header(&head, "proxy-authorization");
+            assert_eq!(credentials, Some("Basic dXNlcjpzZWNyZXQ="));
+        }
+        assert_eq!(proxy.connections(), 1, "{url}");
+        assert!(!edge.log().contains("secret"), "{}", edge.log());
+    }
+    // One whose certificate nobody has signed that is known here is not spoken to.
+    let inner = Forward::http(upstream.address()).await;
+    let proxy = tls::in_front_of(inner.address(), &["http/1.1"]).await;
+    let edge = Plan::new("http://provider.test")
+        .environment(
+            "HTTP_PROXY",
+            &format!("https://localhost:{}", proxy.address().port()),
+        )
+        .start()
+        .await;
+    assert_eq!(edge.client.fetch(Ask::chat("no")).await.status, 502);
+    assert!(inner.asked().is_empty());
+}
+
 #[tokio::test]
 async fn a_provider_on_this_machine_needs_no_proxy() {
     let upstream = Upstream::start().await;
@@ -135,22 +257,29 @@ async fn a_proxy_that_refuses_is_a_clear_error() {
         edge.log()
     );
 
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let wrong = "ftp://user:secret@proxy.test";
-    let output = tokio::process::Command::new(edge::binary())
-        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-        .args(["--upstream", "https://provider.test", "--data-dir"])
-        .arg(folder.path())
-        .env("HTTPS_PROXY", wrong)
-        .kill_on_drop(true)
-        .output();
-    let output = reflex_tests::within("a refusal", output)
-        .await
-        .expect("it runs");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert!(
-        stderr.contains("HTTPS_PROXY") && !stderr.contains("secret"),
-        "{stderr}"
-    );
+    for (wrong, why) in [
+        ("ftp://user:secret@proxy.test", "not the URL"),
+        (
+            "socks4://user:secret@proxy.test",
+            "SOCKS 4 knows no password",
+        ),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let output = tokio::process::Command::new(edge::binary())
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(["--upstream", "https://provider.test", "--data-dir"])
+            .arg(folder.path())
+            .env("HTTPS_PROXY", wrong)
+            .kill_on_drop(true)
+            .output();
+        let output = reflex_tests::within("a refusal", output)
+            .await
+            .expect("it runs");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(
+            stderr.contains("HTTPS_PROXY") && stderr.contains(why) && !stderr.contains("secret"),
+            "{stderr}"
+        );
+    }
 }

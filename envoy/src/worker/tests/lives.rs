@@ -142,3 +142,35 @@ fn what_is_over_when_it_comes_is_kept_nowhere() {
         play.ends();
     }
 }
+
+/// The daemon may serve what has expired where the provider fails. It cannot see of a body that the
+/// provider forbids that.
+#[test]
+fn the_daemon_is_told_when_an_answer_may_not_be_served_stale() {
+    let check = |fields: &str, head: &[(&str, &[u8])], expected: Option<&str>| {
+        let mut play = Play::with(fields);
+        let id = play.asked(&chat("other"));
+        let content_type: (&str, &[u8]) = ("content-type", b"application/json");
+        let head = [&[content_type], head].concat();
+        play.on(id, Event::IsProviders(true));
+        play.on(id, Event::Head(200, &head));
+        play.chunk(id, &json("hi"), true);
+        let mut puts = play
+            .calls
+            .values()
+            .filter(|call| call.request.method == "PUT");
+        let put = puts.next().expect("an insert");
+        let end = put
+            .request
+            .headers
+            .iter()
+            .find(|(name, _)| *name == "x-reflex-end");
+        assert_eq!(end.map(|(_, end)| end.as_str()), expected, "{head:?}");
+        play.ends();
+    };
+    let obey = r#""provider_control": "obey""#;
+    let forbids: (&str, &[u8]) = ("cache-control", b"max-age=60, must-revalidate");
+    check(obey, &[forbids], Some("60"));
+    check(obey, &[("cache-control", b"max-age=60")], None);
+    check(r#""provider_control": "ignore""#, &[forbids], None);
+}

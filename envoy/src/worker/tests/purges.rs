@@ -30,12 +30,51 @@ fn begun() -> Play {
     play
 }
 
-#[test]
-fn a_purge_empties_the_hot_tier() {
+/// The same with the answer to this in its hot tier, and in the daemon.
+fn begun_with(ask: &Ask) -> Play {
     let mut play = begun();
-    let id = play.asked(&Ask::chat("hello"));
+    stored(&mut play, ask);
+    play
+}
+
+/// The provider answers, and the answer is kept.
+fn stored(play: &mut Play, ask: &Ask) {
+    let id = play.asked(ask);
     play.answers(id, &json("old"));
     play.settle();
+}
+
+/// A play in whose daemon another worker has stored the answer to this.
+fn begun_with_anothers(ask: &Ask) -> Play {
+    let mut play = begun();
+    filled_by_another(&mut play, ask);
+    play
+}
+
+/// Another worker stores the answer to this.
+fn filled_by_another(play: &mut Play, ask: &Ask) {
+    // This tells the daemon which entry it is.
+    let probe = play.asked(ask);
+    play.leaves(probe);
+    play.settle();
+    play.daemon.filled_elsewhere(Some("{}"), play.now_ms);
+}
+
+/// The daemon's cache is emptied, and the worker hears of it before the calls that are under way
+/// are answered.
+fn purged_ahead(play: &mut Play) {
+    play.daemon.purge();
+    play.now_ms += TICK_MS;
+    play.tick();
+    play.arrive();
+    let poll = *play.calls.keys().next_back().expect("a call");
+    play.deliver(poll);
+    knows(play);
+}
+
+#[test]
+fn a_purge_empties_the_hot_tier() {
+    let mut play = begun_with(&Ask::chat("hello"));
     purged(&mut play);
     assert_eq!(play.counted("purges"), 1);
     let next = play.asked(&Ask::chat("hello"));
@@ -45,10 +84,7 @@ fn a_purge_empties_the_hot_tier() {
 
 #[test]
 fn a_daemon_that_starts_anew_empties_the_hot_tier() {
-    let mut play = begun();
-    let id = play.asked(&Ask::chat("hello"));
-    play.answers(id, &json("old"));
-    play.settle();
+    let mut play = begun_with(&Ask::chat("hello"));
     play.daemon.restart();
     play.passes(POLL_MS);
     play.settle();
@@ -154,14 +190,7 @@ fn a_late_reply_does_not_bring_an_old_epoch_back() {
     let slow = play.asks(&Ask::chat("slow"));
     play.arrive();
     let late = *play.calls.keys().next().expect("a call");
-    play.daemon.purge();
-    // The poll is heard first.
-    play.now_ms += TICK_MS;
-    play.tick();
-    play.arrive();
-    let poll = *play.calls.keys().next_back().expect("a call");
-    play.deliver(poll);
-    knows(&mut play);
+    purged_ahead(&mut play);
     play.deliver(late);
     play.provider(slow);
     knows(&mut play);
@@ -174,21 +203,11 @@ fn a_late_reply_does_not_bring_an_old_epoch_back() {
 
 #[test]
 fn an_answer_of_the_daemon_with_an_old_epoch_does_not_become_hot() {
-    let mut play = begun();
-    let probe = play.asked(&Ask::chat("hello"));
-    play.leaves(probe);
-    play.settle();
-    play.daemon.filled_elsewhere(Some("{}"), play.now_ms);
+    let mut play = begun_with_anothers(&Ask::chat("hello"));
     let slow = play.asks(&Ask::chat("hello"));
     play.arrive();
     let late = *play.calls.keys().next().expect("a call");
-    play.daemon.purge();
-    play.now_ms += TICK_MS;
-    play.tick();
-    play.arrive();
-    let poll = *play.calls.keys().next_back().expect("a call");
-    play.deliver(poll);
-    knows(&mut play);
+    purged_ahead(&mut play);
     play.deliver(late);
     // It asked before the purge was known, so it may have it; who comes after may not.
     play.hit(slow, "{}");
@@ -258,12 +277,8 @@ fn a_leader_that_hears_of_a_purge_before_it_asks_the_provider_may_be_followed() 
 #[test]
 fn the_first_answer_that_brings_a_new_epoch_does_not_become_hot() {
     for (of_tenant, is_old) in [(false, false), (true, false), (true, true)] {
-        let mut play = begun();
-        let probe = play.asked(&Ask::chat("hello"));
-        play.leaves(probe);
-        play.settle();
+        let mut play = begun_with_anothers(&Ask::chat("hello"));
         play.daemon.is_old = is_old;
-        play.daemon.filled_elsewhere(Some("{}"), play.now_ms);
         // A purge has begun, and has not come to this entry yet.
         play.daemon.begins_purge(of_tenant);
         let id = play.asked(&Ask::chat("hello"));
@@ -277,15 +292,9 @@ fn the_first_answer_that_brings_a_new_epoch_does_not_become_hot() {
 /// became hot.
 #[test]
 fn an_answer_that_brings_word_of_others_becomes_hot() {
-    let mut play = begun();
-    let other = play.asked(&Ask::chat("other"));
-    play.answers(other, &json("old"));
-    play.settle();
+    let mut play = begun_with(&Ask::chat("other"));
     play.daemon.replaced_elsewhere("{}", play.now_ms);
-    let probe = play.asked(&Ask::chat("hello"));
-    play.leaves(probe);
-    play.settle();
-    play.daemon.filled_elsewhere(Some("{}"), play.now_ms);
+    filled_by_another(&mut play, &Ask::chat("hello"));
     let gone = play.asked(&Ask::chat("other"));
     play.hit(gone, "{}");
     play.daemon.replaced_elsewhere("[]", play.now_ms);
@@ -348,17 +357,13 @@ fn a_removal_costs_no_other_answer() {
     type Purge = fn(&mut Daemon);
     let purges: [Purge; 2] = [Daemon::remove, Daemon::purge_tenant];
     for purge in purges {
-        let mut play = begun();
         let [kept, removed] = [Ask::chat("kept").by("sk-b"), Ask::chat("removed")];
-        let id = play.asked(&kept);
-        play.answers(id, &json("old"));
+        let mut play = begun_with(&kept);
         let other = Ask::chat("under way").by("sk-b");
         let under_way = play.asked(&other);
         let follower = play.asked(&other);
         // The last one that the daemon hears of.
-        let id = play.asked(&removed);
-        play.answers(id, &json("old"));
-        play.settle();
+        stored(&mut play, &removed);
         let refreshed = play.asked(&removed.clone().with("cache-control", "no-cache"));
         purge(&mut play.daemon);
         play.passes(POLL_MS);
@@ -392,14 +397,9 @@ fn a_removal_costs_no_other_answer() {
 /// It says that something was purged, and not what.
 #[test]
 fn an_older_daemon_empties_the_hot_tier_for_any_purge() {
-    let mut play = begun();
+    let mut play = begun_with(&Ask::chat("hello"));
     play.daemon.is_old = true;
-    let id = play.asked(&Ask::chat("hello"));
-    play.answers(id, &json("old"));
-    play.settle();
-    let other = play.asked(&Ask::chat("other"));
-    play.answers(other, &json("old"));
-    play.settle();
+    stored(&mut play, &Ask::chat("other"));
     play.daemon.remove();
     play.passes(POLL_MS);
     play.settle();
@@ -411,10 +411,7 @@ fn an_older_daemon_empties_the_hot_tier_for_any_purge() {
 /// What was purged between two epochs is no use to whoever knows of neither.
 #[test]
 fn what_a_reply_tells_of_another_epoch_empties_the_hot_tier() {
-    let mut play = begun();
-    let id = play.asked(&Ask::chat("hello"));
-    play.answers(id, &json("old"));
-    play.settle();
+    let mut play = begun_with(&Ask::chat("hello"));
     // A removal, of which the reply that tells is under way when the daemon starts anew.
     play.daemon.remove();
     play.daemon.restart();

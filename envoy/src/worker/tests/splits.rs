@@ -19,7 +19,7 @@ fn a_header_that_differs_with_each_request_is_counted_and_told_once() {
         }
         assert_eq!(play.counted("key_splits_total.header"), 3, "{fields}");
         assert_eq!(play.counted("key_splits_total.field"), 0, "{fields}");
-        let lines = play.worker.shared().splits().take_lines();
+        let lines = play.worker.shared().take_lines();
         assert!(
             lines.len() == 1 && lines[0].contains("`x-acme-call`"),
             "{lines:?}"
@@ -30,6 +30,39 @@ fn a_header_that_differs_with_each_request_is_counted_and_told_once() {
         );
         play.ends();
     }
+}
+
+/// A proxy that adds a parameter to each request made every request a miss, with no setting to help.
+#[test]
+fn a_parameter_that_differs_with_each_request_is_told_and_can_be_ignored() {
+    let ask = |number: usize| {
+        let mut ask = Ask::chat("hello");
+        ask.path = format!("{}?request_id={number}", ask.path);
+        ask
+    };
+    let mut play = Play::new();
+    for number in 0..2 {
+        let id = play.asked(&ask(number));
+        play.answers(id, &json("hi"));
+        play.settle();
+        play.leaves(id);
+    }
+    assert_eq!(play.counted("key_splits_total.query"), 1);
+    let lines = play.worker.shared().take_lines();
+    let line = lines.first().expect("a line");
+    assert!(
+        line.contains("`request_id`") && line.contains("ignored_query"),
+        "{line}"
+    );
+    play.ends();
+
+    let mut play = Play::with(r#""ignored_query": ["request_*"]"#);
+    let id = play.asked(&ask(0));
+    play.answers(id, &json("hi"));
+    play.settle();
+    let hit = play.asks(&ask(1));
+    play.hit(hit, &json("hi"));
+    play.ends();
 }
 
 #[test]
@@ -78,5 +111,29 @@ fn what_is_not_obeyed_is_not_counted() {
     let hit = play.asks(&ask);
     play.hit(hit, &json("hi"));
     assert_eq!(play.counted("client_control_total.no-cache.false"), 0);
+    play.ends();
+}
+
+/// The filter counted such answers, and its log said nothing of the way out.
+#[test]
+fn an_answer_that_shows_what_its_request_did_not_say_is_told_once() {
+    let mut play = Play::new();
+    let found = json("hi").replacen('{', r#"{"citations": ["https://secret.test"], "#, 1);
+    for number in 0..3 {
+        let id = play.asked(&Ask::chat(&format!("secret {number}")));
+        play.answers(id, &found);
+        play.settle();
+        play.leaves(id);
+    }
+    assert_eq!(play.rejected(Rejected::ProviderWork), 3);
+    let lines = play.worker.shared().take_lines();
+    let [line] = &lines[..] else {
+        panic!("{lines:?}");
+    };
+    assert!(
+        line.contains("`chat-completions`") && line.contains("bypass_fields"),
+        "{line}"
+    );
+    assert!(!line.contains("secret"), "{line}");
     play.ends();
 }

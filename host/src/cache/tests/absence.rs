@@ -127,22 +127,49 @@ fn a_purge_of_everything_is_not_forgotten_until_the_disk_comes() {
     assert_eq!(found(&props.open()), 0);
 }
 
-/// Past the bound of remembered keys, the disk is given up: a superseded entry must not come back.
+/// More than is remembered key by key. All that was on disk used to be given up.
 #[test]
-fn however_much_the_disk_misses_nothing_comes_back() {
+fn however_much_the_disk_misses_that_is_gone_and_nothing_else() {
     let (props, cache) = absent(100);
-    for number in 0..70_000 {
+    for number in (0..50).chain(100..70_000) {
         put(&cache, number, 1, 1);
+    }
+    for number in 50..60 {
+        cache.remove(&key(number));
     }
     props.faults.is_read_only.store(false, Relaxed);
     cache.shared.try_disk();
     assert!(cache.stats().healthy);
-    assert!((0..100).all(|number| version(&cache, number) != Some(0)));
+    let check = |cache: &Cache| {
+        assert!((0..60).all(|number| version(cache, number) != Some(0)));
+        assert!((50..60).all(|number| version(cache, number).is_none()));
+        assert!((60..100).all(|number| version(cache, number) == Some(0)));
+        assert!((0..10).all(|number| has_other(cache, number)));
+    };
+    check(&cache);
     put(&cache, 1, 2, 100);
     drop(cache);
     let cache = props.open();
     assert_eq!(version(&cache, 1), Some(2));
-    assert!((2..100).all(|number| version(&cache, number).is_none()));
+    assert!((2..60).all(|number| version(&cache, number).is_none()));
+    check(&cache);
+}
+
+/// Where a part of the disk cannot be read, it may hold any of the keys that cannot be told any more.
+#[test]
+fn a_disk_that_cannot_be_read_and_has_missed_too_much_is_given_up() {
+    let (props, cache) = absent(100);
+    for number in 0..70_000 {
+        put(&cache, 1000 + number, 1, 1);
+    }
+    props.faults.bad_block.store(1, Relaxed);
+    props.faults.is_read_only.store(false, Relaxed);
+    cache.shared.try_disk();
+    assert!(cache.stats().healthy);
+    drop(cache);
+    props.faults.bad_block.store(0, Relaxed);
+    let cache = props.open();
+    assert!((0..100).all(|number| version(&cache, number).is_none()));
 }
 
 #[cfg(not(shuttle))]

@@ -183,6 +183,27 @@ fn whoever_must_not_wait_does_not_wait_for_an_entry_to_be_durable() {
     assert!((2..100).all(|number| version(&cache, number) == Some(0)));
 }
 
+/// The thread of an async runtime waited for the disk in the place of all that it runs.
+#[cfg(not(shuttle))]
+#[test]
+fn async_callers_that_wait_for_the_disk_hold_up_nothing() {
+    let durable = Durable::open();
+    let cache = &durable.cache;
+    let insert = |number| async move {
+        try_put(cache, number, Wait::No).unwrap();
+        cache.wait_until_durable_async().await;
+    };
+    for number in 0..2 {
+        durable.holds_up_nothing(insert(number));
+        assert_eq!(version(cache, number), Some(0));
+    }
+    durable.holds_up_nothing(async {
+        assert!(cache.remove_now(&key(0)));
+        cache.wait_until_durable_async().await;
+    });
+    assert_eq!((version(cache, 0), version(cache, 1)), (None, Some(0)));
+}
+
 /// More removals than may wait, on a disk that hangs. All that was on disk used to be given up.
 #[test]
 fn however_much_is_removed_while_the_disk_hangs_that_is_gone_and_nothing_else() {

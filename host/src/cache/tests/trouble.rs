@@ -117,9 +117,10 @@ fn after_a_failed_sync_nothing_more_is_written_to_that_segment() {
 }
 
 /// While the disk was in trouble, 10,000 removed or superseded keys were remembered, including new
-/// keys that were never on disk. Entries of further keys came back with the next start.
+/// keys that were never on disk. Entries of further keys came back with the next start. Later, 65,536
+/// keys were remembered, and with more of them everything on disk was given up.
 #[test]
-fn however_much_is_superseded_in_trouble_nothing_comes_back() {
+fn however_much_is_superseded_in_trouble_that_is_gone_and_nothing_else() {
     let mut props = Props::new();
     props.options.disk_bytes_max = 64 << 20;
     props.options.memory_bytes_max = 64 << 20;
@@ -139,12 +140,44 @@ fn however_much_is_superseded_in_trouble_nothing_comes_back() {
     }
     props.faults.is_full.store(false, Relaxed);
     props.faults.tears_writes.store(false, Relaxed);
+    let check = |cache: &Cache| {
+        for number in 0..KEYS - 10 {
+            assert!(!cache.contains(&key(number), NOW), "key {number}");
+        }
+        for number in KEYS - 10..KEYS {
+            assert_eq!(version(cache, number), Some(0));
+        }
+    };
+    check(&cache);
     cache.sync().unwrap();
+    check(&cache);
     drop(cache);
     let cache = props.open();
-    for number in 0..KEYS - 10 {
-        assert!(!cache.contains(&key(number), NOW), "key {number}");
-    }
+    check(&cache);
     put(&cache, 1, 1, 10);
     assert_eq!(version(&cache, 1), Some(1));
+}
+
+/// A disk that takes some of what is owed and then fails again: the rest is owed still.
+#[test]
+fn what_is_owed_is_written_as_far_as_the_disk_goes() {
+    let props = Props::new();
+    let cache = props.open();
+    for number in 0..50 {
+        put(&cache, number, 0, 10);
+    }
+    props.faults.tears_writes.store(true, Relaxed);
+    put(&cache, 100, 0, 10);
+    for number in 0..40 {
+        assert!(cache.remove(&key(number)));
+    }
+    for writes in [0, 7, 1, 40] {
+        props.faults.writes_until_torn.store(writes, Relaxed);
+        props.faults.tears_writes.store(writes < 40, Relaxed);
+        assert_eq!(cache.sync().is_ok(), writes == 40, "{writes}");
+    }
+    drop(cache);
+    let cache = props.open();
+    assert!((0..40).all(|number| !cache.contains(&key(number), NOW)));
+    assert!((40..50).all(|number| version(&cache, number) == Some(0)));
 }

@@ -1,6 +1,7 @@
 //! What grants allow, as a guest sees it.
 
 use super::*;
+use crate::cache::tests::Durable;
 use crate::runtime::bindings::cache::{LlmRequest, Prompt};
 use crate::runtime::bindings::keyvalue::{self, HostBucket as _};
 use crate::runtime::keyvalue_host::Bucket;
@@ -400,6 +401,34 @@ fn before_again(component: &mut Component, before: Before) -> Mark {
     let deleted = component.view().delete(bucket, "k".into());
     assert!(deleted.expect("no trap").is_ok());
     before(component)
+}
+
+/// Inserts, removals and key-value writes waited for the disk on the thread that runs all guests.
+#[test]
+fn a_guest_that_writes_to_a_disk_that_hangs_holds_up_nothing() {
+    let durable = Durable::open();
+    let grant = Grant::new("n").for_tenant(ALICE);
+    let mut component = Component::beside(&durable.cache, grant);
+    let handle = bucket(&mut component);
+    let mut view = component.view();
+    let options = InsertOptions { ttl_seconds: None };
+
+    let insert = view.insert_async(prompt(&[], "a"), b"", b"-", options);
+    same(durable.holds_up_nothing(insert), Ok(()));
+    let set = durable.holds_up_nothing(view.set_async(&handle, "k", b"v"));
+    assert!(matches!(set, Ok(Ok(()))));
+    let items = [
+        Key::for_prompt(&ALICE, "a"),
+        Key::for_item(&ALICE, "b", "k"),
+    ];
+    let is_there = |key: &Key, ctx: &ReflexCtx| ctx.looks_for(key);
+    assert!(items.iter().all(|key| is_there(key, view.ctx)));
+
+    let remove = view.remove_async(prompt(&[], "a"));
+    same(durable.holds_up_nothing(remove), Ok(true));
+    let delete = durable.holds_up_nothing(view.delete_async(&handle, "k"));
+    assert!(matches!(delete, Ok(Ok(()))));
+    assert!(!items.iter().any(|key| is_there(key, view.ctx)));
 }
 
 /// The output of a future that waits for no other thread.

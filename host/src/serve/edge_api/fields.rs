@@ -23,6 +23,8 @@ pub(crate) const FILL_ID: HeaderName = HeaderName::from_static("x-reflex-fill-id
 pub(crate) const WAIT: HeaderName = HeaderName::from_static("x-reflex-wait");
 /// Seconds that an answer has left.
 pub(crate) const TTL: HeaderName = HeaderName::from_static("x-reflex-ttl");
+/// In how many seconds an answer may not be served stale either.
+pub(crate) const END: HeaderName = HeaderName::from_static("x-reflex-end");
 /// The shape of an answer, in the words of `reflex-llm`.
 pub(crate) const SHAPE: HeaderName = HeaderName::from_static("x-reflex-shape");
 /// The model that was asked for.

@@ -1,6 +1,6 @@
 //! `PUT` of an entry: the answer is judged once more, and stored unless it was purged.
 
-use super::fields::{AGE, EPOCH, MODEL, SHAPE, TTL, fill_id, number, text};
+use super::fields::{AGE, END, EPOCH, MODEL, SHAPE, TTL, fill_id, number, text};
 use super::refusal::Refusal;
 use super::{EdgeApi, Name};
 use crate::answer::{AnswerHead, Notes};
@@ -19,6 +19,7 @@ use reflex_llm::{
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinError;
+use tokio::time::Instant;
 
 /// Payloads over this length are stored on a blocking thread.
 const INLINE_BYTES_MAX: usize = 256 << 10;
@@ -97,6 +98,8 @@ struct Arrival {
     /// How old it is already, in seconds.
     age_seconds: u64,
     shape: Option<Shape>,
+    /// In how many seconds it may not be served stale either, by what the edge knows of it.
+    ends_seconds: Option<u64>,
     /// For the operator's prices.
     model: Option<String>,
     /// When the answer was asked for, or at least began to arrive. `None` if that is unknown,
@@ -152,6 +155,7 @@ impl Arrival {
             ttl,
             age_seconds,
             shape,
+            ends_seconds: number(headers, &END)?,
             model: model(headers)?,
             since: match text(headers, &EPOCH, "epoch")? {
                 Some(epoch) => api.epoch.mark(epoch),
@@ -179,6 +183,7 @@ impl Arrival {
             usage: self.shape.and_then(|shape| shape.usage(&answer.body)),
             model: self.model.clone(),
             pace: Vec::new(),
+            ends_at_ms: self.ends_at_ms(term),
         };
         let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
         let since = self.since.ok_or_else(Refusal::purged)?;
@@ -205,6 +210,19 @@ impl Arrival {
 }
 
 impl Arrival {
+    /// From when on the answer is not served stale either. An answer of unknown shape was not judged: it
+    /// may end when it expires.
+    fn ends_at_ms(&self, term: Term) -> Option<u64> {
+        if self.shape.is_none() {
+            return term.expires_at_ms;
+        }
+        let ends = self.ends_seconds.map(|seconds| {
+            let ms = seconds.saturating_mul(1000);
+            self.api.clock.now_ms().saturating_add(ms)
+        });
+        [term.ends_at_ms, ends].into_iter().flatten().min()
+    }
+
     /// Judges the answer, if its shape is given, and returns how long it is kept.
     fn term(&self) -> Result<Term, Rejected> {
         let stated = match self.shape {
@@ -235,11 +253,18 @@ fn model(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 async fn collect(body: &mut Body, api: &EdgeApi) -> Result<Bytes, Refusal> {
     let most = api.cache.entry_bytes_max();
     let mut bytes = Gathered::new(&api.budget);
+    let late = |why| Refusal::new(StatusCode::REQUEST_TIMEOUT, "body", why);
+    let deadline = Instant::now() + api.request_max;
     loop {
-        let Ok(frame) = tokio::time::timeout(api.idle_max, body.frame()).await else {
-            let why = "the body paused for too long";
-            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "body", why));
+        let pause_ends = Instant::now() + api.idle_max;
+        let next = tokio::time::timeout_at(pause_ends.min(deadline), body.frame());
+        let frame = match next.await {
+            Ok(_) if Instant::now() >= deadline => Err("the body took too long"),
+            Ok(frame) => Ok(frame),
+            Err(_) if pause_ends < deadline => Err("the body paused for too long"),
+            Err(_) => Err("the body took too long"),
         };
+        let frame = frame.map_err(late)?;
         match frame {
             None => return Ok(bytes.into_bytes()),
             Some(Err(_)) => {

@@ -70,7 +70,8 @@ pub(super) fn proxy(
     if is_local(&upstream.authority) {
         return Ok(None);
     }
-    let refused = || format!("{name}: not the URL of an HTTP or SOCKS proxy");
+    let because = |why: &str| format!("{name}: {why}");
+    let refused = || because("not the URL of an HTTP or SOCKS proxy");
     let target = uri::Builder::new()
         .scheme(upstream.scheme.clone())
         .authority(upstream.authority.clone())
@@ -83,7 +84,16 @@ pub(super) fn proxy(
     if excepted.is_some_and(|matcher| matcher.intercept(&target).is_none()) {
         return Ok(None);
     }
-    Proxy::of(&found, name).ok_or_else(refused).map(Some)
+    let proxy = Proxy::of(&found, name).ok_or_else(refused)?;
+    if proxy.kind == Kind::Socks4 {
+        if found.raw_auth().is_some() {
+            return Err(because("SOCKS 4 knows no password: use socks5://"));
+        }
+        if upstream.authority.host().starts_with('[') {
+            return Err(because("SOCKS 4 knows no IPv6 address: use socks5://"));
+        }
+    }
+    Ok(Some(proxy))
 }
 
 impl Proxy {
@@ -187,6 +197,17 @@ mod tests {
         assert!(
             matches!(&proxy.kind, Kind::Http(Some(value)) if *value == "Basic dXNlcjpzZWNyZXQ=")
         );
+        // It would be left out, and the proxy would refuse each connection without a word of why.
+        for value in ["socks4://user:secret@p", "socks4a://user@p"] {
+            let error = found("https://a.test", &[("ALL_PROXY", value)]).expect_err(value);
+            assert!(
+                error.contains("ALL_PROXY: SOCKS 4 knows no password"),
+                "{error}"
+            );
+            assert!(!error.contains("secret"), "{error}");
+        }
+        let six = found("https://[2001:db8::1]", &[("ALL_PROXY", "socks4://p")]);
+        assert!(six.expect_err("no address for it").contains("IPv6"));
         for value in ["ftp://user:secret@p", "http://", "user:secret@"] {
             let error = found("https://a.test", &[("ALL_PROXY", value)]).expect_err(value);
             assert!(error.contains("ALL_PROXY"), "{error}");

@@ -2,6 +2,7 @@
 
 use super::connect::{BoxError, Io};
 use super::meter::{Meter, Metered};
+use crate::config::NetLimits;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -25,6 +26,25 @@ const HTTP1_BUFFER_BYTES_MAX: usize = 512 << 10;
 /// connection that is silent while a model thinks.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_WAIT_MAX: Duration = Duration::from_secs(15);
+
+/// How a connection of HTTP/2 is found out that is gone without a word.
+#[derive(Clone, Copy)]
+pub(super) struct Pings {
+    interval: Duration,
+    /// How long the provider may take to answer.
+    wait_max: Duration,
+}
+
+impl Pings {
+    /// No later than the operator's own bounds have it: on silence within a body, and on the time
+    /// that the provider has to take a connection.
+    pub(super) fn within(limits: &NetLimits) -> Self {
+        Self {
+            interval: PING_INTERVAL.min(limits.idle_max / 2),
+            wait_max: PING_WAIT_MAX.min(limits.connect_max),
+        }
+    }
+}
 /// Requests on one HTTP/2 connection, even if the provider allows more: they share its window and
 /// its losses.
 const STREAMS_PER_CONNECTION_MAX: usize = 250;
@@ -54,12 +74,12 @@ impl StreamLimit {
 /// # Errors
 ///
 /// The peer has closed the connection, or speaks something else.
-pub(super) async fn open(io: Box<dyn Io>) -> Result<Opened, BoxError> {
+pub(super) async fn open(io: Box<dyn Io>, pings: Pings) -> Result<Opened, BoxError> {
     let meter = Meter::new();
     let is_http2 = io.connected().is_negotiated_h2();
     let io = TokioIo::new(Metered::new(io, &meter));
     if is_http2 {
-        return open_http2(io, meter).await;
+        return open_http2(io, meter, pings).await;
     }
     let (mut sender, connection) = http1().handshake(io).await?;
     tokio::spawn(async move {
@@ -98,11 +118,15 @@ fn http1() -> http1::Builder {
     builder
 }
 
-async fn open_http2(io: TokioIo<Metered>, meter: Arc<Meter>) -> Result<Opened, BoxError> {
+async fn open_http2(
+    io: TokioIo<Metered>,
+    meter: Arc<Meter>,
+    pings: Pings,
+) -> Result<Opened, BoxError> {
     let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_WAIT_MAX)
+        .keep_alive_interval(pings.interval)
+        .keep_alive_timeout(pings.wait_max)
         .keep_alive_while_idle(true)
         .max_header_list_size(RESPONSE_HEAD_BYTES_MAX)
         // None, until the provider has said how many.

@@ -6,7 +6,7 @@
 
 use super::connect::{BoxError, Connector};
 use super::meter::{Meter, is_end};
-use super::open::{Http1, Http2, Opened, StreamLimit, open};
+use super::open::{Http1, Http2, Opened, Pings, StreamLimit, open};
 use http::header::HeaderMap;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -37,6 +37,7 @@ const REAP_INTERVAL: Duration = Duration::from_secs(1);
 /// Connections to one provider.
 pub(super) struct Pool {
     connector: Connector,
+    pings: Pings,
     state: Mutex<State>,
     /// Signals room on a connection, and the end of each attempt to connect.
     changed: Notify,
@@ -121,9 +122,10 @@ enum Next {
 }
 
 impl Pool {
-    pub(super) fn new(connector: Connector) -> Arc<Self> {
+    pub(super) fn new(connector: Connector, pings: Pings) -> Arc<Self> {
         Arc::new(Self {
             connector,
+            pings,
             state: Mutex::default(),
             changed: Notify::new(),
         })
@@ -161,7 +163,7 @@ impl Pool {
         wish: Wish,
         mut changed: Pin<&mut Notified<'a>>,
     ) -> Result<Lease, BoxError> {
-        let opened = async { open(self.connector.connect().await?).await };
+        let opened = async { open(self.connector.connect().await?, self.pings).await };
         tokio::pin!(opened);
         loop {
             tokio::select! {
