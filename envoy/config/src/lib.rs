@@ -4,6 +4,7 @@
 //! be a missing one.
 
 mod rules;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -16,6 +17,8 @@ use reflex_llm::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
+
+pub use upstream::Upstream;
 
 /// A configuration that can be run with.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,18 +69,6 @@ pub struct Config {
     pub keyed_routes: Vec<String>,
     /// When routes have to be proven.
     pub prove_routes: Proof,
-}
-
-/// Where a cluster leads: the same words as the daemon's `--upstream`, so that both compute the
-/// same keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
-    /// `https://api.openai.com`
-    pub origin: String,
-    /// `api.openai.com`, which the provider is asked as.
-    pub authority: String,
-    /// What stands before each request's path at the provider; empty, or from slash to no slash.
-    pub prefix: String,
 }
 
 /// When a route has to be proven before its requests are answered from the cache.
@@ -381,49 +372,6 @@ impl Config {
     }
 }
 
-impl Upstream {
-    /// Origin and prefix.
-    pub fn url(&self) -> String {
-        format!("{}{}", self.origin, self.prefix)
-    }
-
-    /// Whether a request to this authority is one to this upstream.
-    pub fn is_host(&self, authority: &str) -> bool {
-        let port = match self.origin.starts_with("https:") {
-            true => ":443",
-            false => ":80",
-        };
-        let [own, other] =
-            [&*self.authority, authority].map(|it| it.strip_suffix(port).unwrap_or(it));
-        own.eq_ignore_ascii_case(other)
-    }
-
-    fn parse(url: &str) -> Result<Self, &'static str> {
-        let (scheme, rest) = url
-            .split_once("://")
-            .filter(|(scheme, _)| ["http", "https"].contains(scheme))
-            .ok_or("it begins with neither http:// nor https://")?;
-        let (authority, path) = match rest.find('/') {
-            Some(slash) => rest.split_at(slash),
-            None => (rest, ""),
-        };
-        if authority.is_empty() {
-            return Err("it names no host");
-        }
-        if authority.contains('@') {
-            return Err("credentials belong into the clients' headers");
-        }
-        if url.contains(['?', '#']) || !url.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("it has a query, a fragment or a character that no URL has");
-        }
-        Ok(Self {
-            origin: format!("{scheme}://{authority}"),
-            authority: authority.into(),
-            prefix: path.trim_end_matches('/').into(),
-        })
-    }
-}
-
 /// An error of the parser with the field that it is about, which the parser does not say of a
 /// value that has the wrong type.
 fn named(json: &[u8], error: &serde_json::Error) -> String {
@@ -515,23 +463,6 @@ mod tests {
         assert_eq!(config.prove_routes, Proof::Always);
         assert!(config.looks_at("/v1/chat") && !config.looks_at("/v2/chat"));
         assert!(config.looks_at("//v1/chat") && !config.looks_at("/v1/../v2/chat"));
-    }
-
-    #[test]
-    fn an_upstream_knows_its_host_in_any_spelling() {
-        let check = |url: &str, authority: &str, is_host: bool| {
-            let upstream = Upstream::parse(url).expect("a URL");
-            assert_eq!(upstream.is_host(authority), is_host, "{url} {authority}");
-        };
-        check("https://api.openai.com/v2", "api.openai.com", true);
-        check("https://api.openai.com", "API.OpenAI.com:443", true);
-        check("https://api.openai.com:443", "api.openai.com", true);
-        check("http://10.0.0.1:8000", "10.0.0.1:8000", true);
-        check("http://10.0.0.1", "10.0.0.1:80", true);
-        check("http://10.0.0.1", "10.0.0.1:443", false);
-        check("https://api.openai.com", "api.openai.com:80", false);
-        check("https://api.openai.com", "openai.com", false);
-        check("https://api.openai.com", "", false);
     }
 
     #[test]

@@ -71,10 +71,10 @@ pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
         epoch: shared.epoch().cloned(),
         since: shared.mark(),
         bytes: 0,
-        held: 0,
         is_providers: false,
         is_keyed: false,
         has_ended: false,
+        held: 0,
         came_at_ms: 0,
         pending,
     };
@@ -133,10 +133,7 @@ pub(super) fn chunk(
     }
     let effects = match recording.recorder.rejected() {
         Some(rejected) => given_up(shared, *recording, rejected),
-        None if !has_room => {
-            shared.counts.dropped(Dropped::Memory);
-            recording.ended(shared, Landing::LetGo)
-        }
+        None if !has_room => dropped(shared, *recording, Dropped::Memory),
         None if end && !recording.is_keyed => {
             recording.has_ended = true;
             return (Stage::Forwarded(recording), Vec::new());

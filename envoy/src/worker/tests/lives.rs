@@ -152,6 +152,7 @@ fn the_daemon_is_told_when_an_answer_may_not_be_served_stale() {
         let id = play.asked(&chat("other"));
         let content_type: (&str, &[u8]) = ("content-type", b"application/json");
         let head = [&[content_type], head].concat();
+        play.on(id, Event::IsProviders(true));
         play.on(id, Event::Head(200, &head));
         play.chunk(id, &json("hi"), true);
         let mut puts = play
