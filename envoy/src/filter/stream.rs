@@ -5,9 +5,10 @@ use proxy_wasm::hostcalls;
 use crate::module::Module;
 use crate::unread::Ticket;
 
-/// Envoy's response flags UT, UR, UF and UC: the provider's time is up, it has reset the stream, and
-/// its connection has failed or ended.
-const PROVIDER_FAILED: u64 = 0x4 | 0x10 | 0x20 | 0x40;
+/// Envoy's response flags UT, LR, UR, UF, UC, UMSDR and UPE: the provider's time is up, its stream was
+/// reset, its connection has failed or ended, or what it says is no HTTP. A body that is shorter than
+/// promised counts as the last one.
+const PROVIDER_FAILED: u64 = 0x4 | 0x8 | 0x10 | 0x20 | 0x40 | 0x8_0000 | 0x80_0000;
 
 /// Whether it is the provider, or the way to it, that has ended the answer.
 pub(super) fn has_broken() -> bool {

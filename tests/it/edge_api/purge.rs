@@ -1,7 +1,9 @@
 //! What is purged is gone for good, and those who keep copies can tell.
 
-use reflex_tests::client::Answer;
+use reflex_tests::client::{Answer, Ask};
+use reflex_tests::edge::Plan;
 use reflex_tests::unix::Unix;
+use reflex_tests::upstream::Upstream;
 use tokio::task::JoinSet;
 
 use super::{
@@ -355,5 +357,32 @@ async fn what_was_replaced_is_told_to_those_who_keep_copies_and_is_refused_to_no
         check_found(&found, b"new");
         assert_ne!(epoch(&found), known);
         assert_eq!(found.header("x-reflex-purged-since"), start);
+    }
+}
+
+/// A client of the reverse proxy may ask anew, too.
+#[tokio::test]
+async fn a_refresh_through_the_reverse_proxy_is_told_to_those_who_keep_copies() {
+    let upstream = Upstream::start().await;
+    let edge = Plan::new(&upstream.url()).edge_socket(true).start().await;
+    let unix = Unix::http1(&edge.socket());
+    for (number, ask) in [Ask::chat("refreshed"), Ask::stream("refreshed")]
+        .into_iter()
+        .enumerate()
+    {
+        let stored = 2 * number as u32;
+        edge.client.fetch(ask.clone()).await;
+        edge.recorded(stored + 1, 0).await;
+        let known = unix.fetch(get("/v1/epoch")).await;
+        let known = epoch(&known).to_owned();
+        edge.client
+            .fetch(ask.header("cache-control", "no-cache"))
+            .await;
+        edge.recorded(stored + 2, 0).await;
+        let told = unix.fetch(get("/v1/epoch").header(EPOCH, &known)).await;
+        assert_eq!(told.header("x-reflex-purged-since"), known);
+        let purged = told.header("x-reflex-purged");
+        let digest = purged.strip_prefix("digest=");
+        assert!(digest.is_some_and(|digest| digest.len() == 64), "{purged}");
     }
 }

@@ -9,7 +9,6 @@ use reflex_tests::upstream::Upstream;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 
 /// Past [`reflex_tests::PATIENCE`], so a test that waits for it fails.
 const FOREVER_MS: u64 = 600_000;
@@ -18,6 +17,15 @@ const FOREVER_MS: u64 = 600_000;
 /// when the one before had failed.
 #[tokio::test]
 async fn when_the_provider_breaks_off_all_who_wait_ask_at_once() {
+    for rest in [
+        "content-length: 1000\r\n\r\n{",
+        "transfer-encoding: chunked\r\n\r\n1\r\n{\r\n",
+    ] {
+        breaks_off(rest).await;
+    }
+}
+
+async fn breaks_off(rest: &'static str) {
     const CLIENTS: usize = 8;
     let breaks = Arc::new(Semaphore::new(0));
     let asked = Arc::new(watch::Sender::new(0));
@@ -31,9 +39,9 @@ async fn when_the_provider_breaks_off_all_who_wait_ask_at_once() {
                 if count == 0 {
                     return;
                 }
-                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
-                            content-length: 1000\r\n\r\n{";
-                let _ = stream.write_all(head.as_bytes()).await;
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+                let answer = format!("{head}{rest}");
+                let _ = stream.write_all(answer.as_bytes()).await;
                 asked.send_modify(|count| *count += 1);
                 let permit = breaks.acquire().await;
                 permit.expect("an open gate").forget();
@@ -45,10 +53,12 @@ async fn when_the_provider_breaks_off_all_who_wait_ask_at_once() {
         .plugin("fill_wait_ms", FOREVER_MS)
         .start()
         .await;
-    let mut clients = JoinSet::new();
+    // They stay until the end, whatever they get.
+    let mut clients = Vec::new();
     for _ in 0..CLIENTS {
-        let client = Client::new(&envoy.url);
-        clients.spawn(async move { client.try_send(Ask::chat("cut")).await.is_ok() });
+        let mut client = RawClient::connect(&envoy.url).await;
+        client.send(http1(&Ask::chat("cut"))).await;
+        clients.push(client);
     }
     envoy
         .until("all are in Envoy", |metrics| {
@@ -68,7 +78,9 @@ async fn when_the_provider_breaks_off_all_who_wait_ask_at_once() {
     // None of these is answered before all are there.
     all_have_asked(CLIENTS).await;
     breaks.add_permits(CLIENTS);
-    while clients.join_next().await.is_some() {}
+    for mut client in clients {
+        client.rest().await;
+    }
 }
 
 /// A client that did not read its answer held all who wanted the same for as long as they may wait.
