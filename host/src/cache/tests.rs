@@ -121,6 +121,14 @@ pub(crate) struct Durable {
     _dir: TempDir,
 }
 
+/// A test that fails must not wait for the threads of a cache whose disk hangs.
+#[cfg(not(shuttle))]
+impl Drop for Durable {
+    fn drop(&mut self) {
+        self.faults.waits.open();
+    }
+}
+
 #[cfg(not(shuttle))]
 impl Durable {
     pub(crate) fn open() -> Self {
@@ -129,10 +137,11 @@ impl Durable {
         let mut cache = props.open();
         cache.start_flusher().unwrap();
         cache.start_writer().unwrap();
+        let Props { dir, faults, .. } = props;
         Self {
             cache,
-            faults: props.faults,
-            _dir: props.dir,
+            faults,
+            _dir: dir,
         }
     }
 

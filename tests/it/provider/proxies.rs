@@ -3,9 +3,12 @@
 use reflex_tests::client::{Ask, CHAT};
 use reflex_tests::edge::{self, Edge, Plan};
 use reflex_tests::forward::Forward;
-use reflex_tests::raw::header;
+use reflex_tests::raw::{Raw, header};
 use reflex_tests::tls::{self, CA};
 use reflex_tests::upstream::Upstream;
+use std::net::SocketAddr;
+use tokio::io::copy_bidirectional;
+use tokio::net::TcpStream;
 
 async fn asks(edge: &Edge, upstream: &Upstream) {
     let before = upstream.call_count();
@@ -165,6 +168,27 @@ async fn a_socks_proxy_that_wants_another_password_is_a_clear_error() {
     assert_eq!(upstream.call_count(), 0);
 }
 
+/// TLS in front of a proxy that offers HTTP/2, and is spoken to in HTTP/1.1 all the same: one that is
+/// not ends the connection.
+async fn without_http2(proxy: SocketAddr) -> Raw {
+    let acceptor = tls::acceptor(&["h2", "http/1.1"]);
+    Raw::start(move |_, stream| {
+        let accepting = acceptor.accept(stream);
+        async move {
+            let Ok(mut inside) = accepting.await else {
+                return;
+            };
+            if inside.get_ref().1.alpn_protocol() != Some(b"http/1.1") {
+                return;
+            }
+            if let Ok(mut proxy) = TcpStream::connect(proxy).await {
+                let _ = copy_bidirectional(&mut inside, &mut proxy).await;
+            }
+        }
+    })
+    .await
+}
+
 /// The connection to the proxy has TLS itself, and inside it goes on as through any other.
 #[tokio::test]
 async fn a_provider_is_reached_through_a_proxy_with_tls() {
@@ -195,8 +219,7 @@ async fn a_provider_is_reached_through_a_proxy_with_tls() {
             false => upstream.address(),
         };
         let inner = Forward::http(target).await;
-        // A proxy that offers HTTP/2 is spoken to in HTTP/1.1 all the same.
-        let proxy = tls::in_front_of(inner.address(), &["h2", "http/1.1"]).await;
+        let proxy = without_http2(inner.address()).await;
         let edge = Plan::new(url)
             .environment("SSL_CERT_FILE", CA)
             .environment(
