@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use super::skip::{holds_numbers, space, value_end};
 use super::string::{Halves, unescape};
-use super::value::Value;
+use super::value::{Spelled, Value};
 use super::{Kind, POSITION_BITS, TEXT_BYTES_MAX};
 
 /// A text that was read. A place in it is the number of a node; if there are none, a position in the
@@ -146,9 +146,16 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// The form of a string, if it is known without a look at it.
-    pub(super) fn form(&self, at: u32) -> Option<Form> {
-        self.has_nodes().then(|| self.node(at).form())
+    /// How a listed scalar is spelled.
+    pub(super) fn listed(&self, at: u32) -> Option<Spelled<'t>> {
+        let node = self.nodes.get(at as usize)?;
+        let (text, start, end) = (self.text, node.start(), node.end());
+        Some(match node.form() {
+            Form::Plain | Form::Escaped => Spelled::Well(&text[start - 1..end + 1]),
+            Form::Respelled => Spelled::Otherwise(&text[start..end]),
+            Form::Array | Form::Numbers | Form::Object => Spelled::Well(&[]),
+            _ => Spelled::Well(&text[start..end]),
+        })
     }
 
     /// Where a scalar stands in the text, without quotes. Of a container, nothing.
@@ -264,7 +271,7 @@ impl<'t> Document<'t> {
     }
 
     /// A string that is listed as one without escapes.
-    fn plain(&self, at: u32) -> Option<&'t [u8]> {
+    pub(super) fn plain(&self, at: u32) -> Option<&'t [u8]> {
         let node = self.nodes.get(at as usize)?;
         let text = self.text;
         (node.form() == Form::Plain).then(|| &text[node.start()..node.end()])

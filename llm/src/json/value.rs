@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::slice;
 
 use super::Kind;
-use super::document::{Document, Form};
+use super::document::Document;
 use super::string::scan;
 
 /// One value of a document.
@@ -40,16 +40,15 @@ impl<'d> Value<'d> {
 
     /// A scalar as the text has it, and whether that is its canonical spelling.
     pub(crate) fn spelled(self) -> Spelled<'d> {
+        if let Some(spelled) = self.document.listed(self.at) {
+            return spelled;
+        }
         let text = self.document.text;
         let span = self.document.span(self.at);
         if self.kind() != Kind::String {
             return Spelled::Well(&text[span]);
         }
-        let is_respelled = match self.document.form(self.at) {
-            Some(form) => form == Form::Respelled,
-            None => scan(&text[span.start..]).is_none_or(|found| found.respelled),
-        };
-        match is_respelled {
+        match scan(&text[span.start..]).is_none_or(|found| found.respelled) {
             true => Spelled::Otherwise(&text[span]),
             false => Spelled::Well(&text[span.start - 1..span.end + 1]),
         }
@@ -68,7 +67,10 @@ impl<'d> Value<'d> {
 
     /// The value of a key, and nothing of any other value.
     pub(crate) fn name(self) -> Cow<'d, [u8]> {
-        self.string().unwrap_or_default()
+        match self.document.plain(self.at) {
+            Some(plain) => Cow::Borrowed(plain),
+            None => self.string().unwrap_or_default(),
+        }
     }
 
     /// The value of an object's member; none for a value that is no object.
