@@ -21,7 +21,8 @@ const ROUTES_MAX: usize = 4096;
 /// Notes in one place. Past it the place only says that the routes are many.
 const NOTES_MAX: usize = 512;
 
-/// A route as Envoy names it. Those without a name look the same in their virtual host.
+/// A route as Envoy names it. Routes without a name look the same in their virtual host, so they are
+/// refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Route {
     /// The cluster that it leads to.
@@ -121,7 +122,8 @@ impl Routes {
         if is_refused || (known.is_none() && self.known.len() >= ROUTES_MAX) {
             return Standing::Refused;
         }
-        if self.proof == Proof::Always && route.name.is_empty() {
+        // Nothing tells such a route from others of its virtual host, which may lead elsewhere.
+        if route.name.is_empty() {
             return Standing::Refused;
         }
         if known.is_some_and(|known| known.is_proven) {
@@ -143,6 +145,13 @@ impl Routes {
     /// Takes in what all workers have noted of an upstream, adds this route and what this worker
     /// knows of it, and returns what is to be noted in place of that if it is more.
     pub fn meet(&mut self, upstream: &str, route: &Route, noted: &[u8]) -> Option<Vec<u8>> {
+        if route.name.is_empty() {
+            self.refuse(
+                upstream,
+                route,
+                "it cannot be told from other routes: give it a name",
+            );
+        }
         let hash = self.hash(route);
         let is_refused = self.known.get(route).is_some_and(|known| known.is_refused);
         let mut notes = Notes::read(noted);
@@ -376,9 +385,23 @@ mod tests {
     }
 
     #[test]
-    fn always_wants_a_name_and_a_proof() {
+    fn a_route_without_a_name_is_refused_and_told_once() {
+        for proof in [Proof::InDoubt, Proof::Always] {
+            let mut routes = Routes::new(proof, 1);
+            for _ in 0..2 {
+                let _ = routes.meet(UP, &route(""), b"");
+                routes.proven(&route(""));
+                assert_eq!(routes.standing(UP, &route("")), Standing::Refused);
+            }
+            let lines = routes.take_lines();
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            assert!(lines[0].contains("give it a name"), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn always_wants_a_proof() {
         let mut routes = Routes::new(Proof::Always, 1);
-        assert_eq!(routes.standing(UP, &route("")), Standing::Refused);
         assert_eq!(routes.standing(UP, &route("a")), Standing::Unproven);
         routes.proven(&route("a"));
         assert_eq!(routes.standing(UP, &route("a")), Standing::Open);

@@ -77,7 +77,7 @@ pub enum Proof {
     /// Where several routes lead to one upstream.
     #[default]
     InDoubt,
-    /// Always. Routes without a name, which cannot be told apart, are refused.
+    /// Always.
     Always,
 }
 

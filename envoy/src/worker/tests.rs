@@ -107,7 +107,7 @@ impl Ask {
         );
         Self {
             cluster: "openai".into(),
-            route: String::new(),
+            route: "llm".into(),
             method: "POST",
             path: "/v1/chat/completions".into(),
             headers: vec![("authorization".into(), "Bearer sk-a".into())],
