@@ -9,6 +9,7 @@ use wasmtime::{Caller, Engine, Error, Extern, Instance, Linker, Module, Result, 
 
 const OK: i32 = 0;
 const NOT_FOUND: i32 = 1;
+const CAS_MISMATCH: i32 = 8;
 
 /// Of proxy-wasm's buffers.
 const REQUEST_BODY: i32 = 0;
@@ -45,6 +46,8 @@ struct State {
     request: Seen,
     /// The paths that the daemon was asked for.
     looked_up: Vec<String>,
+    /// What the workers of one Envoy share, each with its version.
+    shared: HashMap<Vec<u8>, (Vec<u8>, i32)>,
     numbers: u32,
     now_ns: u64,
     log: Vec<String>,
@@ -173,11 +176,12 @@ fn define(linker: &mut Linker<State>) -> Result<()> {
         env,
         "proxy_get_property",
         |mut at: At<'_>, path: i32, path_size: i32, data: i32, size: i32| {
-            if read(&mut at, path, path_size)? != b"xds\0cluster_name" {
-                return Ok(NOT_FOUND);
-            }
-            let cluster = at.data().request.cluster.clone();
-            give(&mut at, cluster.as_bytes(), data, size)
+            let value = match read(&mut at, path, path_size)?.as_slice() {
+                b"xds\0cluster_name" => at.data().request.cluster.clone(),
+                b"xds\0virtual_host_name" | b"xds\0route_name" => "llm".into(),
+                _ => return Ok(NOT_FOUND),
+            };
+            give(&mut at, value.as_bytes(), data, size)
         },
     )?;
     linker.func_wrap(
@@ -220,16 +224,39 @@ fn define(linker: &mut Linker<State>) -> Result<()> {
         "proxy_enqueue_shared_queue",
         |_: i32, _: i32, _: i32| OK,
     )?;
-    // The provider's request, which nobody looks at here.
+    // What the route would make of the provider's request, which is not looked at here.
     linker.func_wrap(
         env,
-        "proxy_replace_header_map_value",
-        |_: i32, _: i32, _: i32, _: i32, _: i32| OK,
+        "proxy_set_property",
+        |_: i32, _: i32, _: i32, _: i32| OK,
     )?;
     linker.func_wrap(
         env,
-        "proxy_remove_header_map_value",
-        |_: i32, _: i32, _: i32| OK,
+        "proxy_get_shared_data",
+        |mut at: At<'_>, name: i32, name_size: i32, data: i32, size: i32, version: i32| {
+            let name = read(&mut at, name, name_size)?;
+            let Some((value, current)) = at.data().shared.get(&name).cloned() else {
+                return Ok(NOT_FOUND);
+            };
+            write(&mut at, version, &current.to_le_bytes())?;
+            give(&mut at, &value, data, size)
+        },
+    )?;
+    linker.func_wrap(
+        env,
+        "proxy_set_shared_data",
+        |mut at: At<'_>, name: i32, name_size: i32, value: i32, value_size: i32, version: i32| {
+            let name = read(&mut at, name, name_size)?;
+            let value = read(&mut at, value, value_size)?;
+            let shared = &mut at.data_mut().shared;
+            let current = shared.get(&name).map_or(0, |(_, version)| *version);
+            // Without a version none is compared.
+            if version != 0 && version != current {
+                return Ok(CAS_MISMATCH);
+            }
+            shared.insert(name, (value, current + 1));
+            Ok(OK)
+        },
     )?;
     Ok(())
 }
