@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use reflex_llm::{Key, Shape, status};
 
-use crate::hot::Answer;
+use crate::answer::Answer;
 
 /// A request to the daemon.
 #[derive(Debug)]

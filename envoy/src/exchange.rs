@@ -14,6 +14,7 @@
 
 mod keyed;
 mod lookup;
+mod pending;
 mod recording;
 mod turns;
 
@@ -21,16 +22,17 @@ use std::rc::Rc;
 
 use reflex_llm::{Bypass, Examined, Key, Prepared, Rejected, Shape, Status};
 
+use crate::answer::Answer;
 use crate::config::Upstream;
 use crate::counts::Tier;
 use crate::daemon::{self, Reply};
 use crate::flights::{Id, Name};
-use crate::hot::Answer;
 use crate::routes::{Route, Standing};
 use crate::shared::Shared;
 use crate::unread::Ticket;
 use keyed::Keyed;
-use lookup::{HOT, Pending};
+use lookup::HOT;
+use pending::Pending;
 use recording::Recording;
 pub use turns::PLACES;
 

@@ -16,6 +16,7 @@
 
 pub use reflex_envoy_config as config;
 
+pub mod answer;
 pub mod counts;
 
 pub mod exchange;

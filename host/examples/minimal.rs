@@ -6,7 +6,8 @@
 
 #![allow(missing_docs, reason = "generated code")]
 
-use reflex_host::runtime::{Grant, ReflexCtx, ReflexCtxView, add_to_linker};
+use reflex_host::component::{ReflexCtxView, add_to_linker};
+use reflex_host::grant::{Grant, ReflexCtx};
 use reflex_host::{Cache, Tenant};
 use wasmtime::component::{Component, Linker, ResourceTable, bindgen};
 use wasmtime::{Engine, Error, Result, Store};

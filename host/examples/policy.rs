@@ -4,7 +4,8 @@
 //! cargo run --release -p reflex-host --example policy -- COMPONENT PROMPT...
 //! ```
 
-use reflex_host::runtime::{Decision, Grant, GuestLimits, PolicyGuest, Question};
+use reflex_host::component::{Decision, GuestLimits, PolicyGuest, Question};
+use reflex_host::grant::Grant;
 use reflex_host::{Cache, Tenant};
 use wasmtime::{Error, Result};
 

@@ -8,9 +8,9 @@
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use reflex_host::Cache;
-use reflex_host::runtime::{
-    Grant, GuestLimits, Handler, HttpPolicy, ResponseFuture, SendRequest, Service02, WasiBody,
-};
+use reflex_host::component::{GuestLimits, Handler, Service02};
+use reflex_host::exchange::{HttpPolicy, ResponseFuture, SendRequest, WasiBody};
+use reflex_host::grant::Grant;
 use std::sync::Arc;
 use wasmtime::{Error, Result};
 

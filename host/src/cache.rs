@@ -15,7 +15,6 @@ mod durable;
 mod entry;
 mod flusher;
 mod key;
-mod l1;
 mod memory;
 mod new_entry;
 mod options;
@@ -30,9 +29,6 @@ mod writer;
 pub use crate::store::{OpenError, SegmentReport, StoreReport};
 pub use entry::Entry;
 pub use key::CacheKey;
-pub use l1::{
-    L1Bound, L1Cache, L1CacheHandle, L1LookupResult, ReflexStatus, hash_prompt, hash_tenant_prompt,
-};
 pub use new_entry::{InsertError, METADATA_BYTES_MAX, NewEntry};
 pub use options::{CacheOptions, Durability};
 #[cfg(feature = "serve")]

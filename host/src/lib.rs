@@ -41,17 +41,17 @@
 //!
 //! # In a wasmtime host
 //!
-//! The module [`runtime`] offers the cache to components. A [`runtime::Grant`] says what each may
+//! The module [`component`] offers the cache to components. A [`grant::Grant`] says what each may
 //! do: a namespace, one tenant or any, read-only, a quota, a rate. A call beyond the grant is an
 //! error that the guest can handle.
 //!
 //! | a guest that | is given |
 //! |---|---|
-//! | calls `reflex:cache` | [`runtime::add_to_linker`] |
-//! | was written for `wasi:keyvalue` | [`runtime::add_keyvalue_to_linker`] |
-//! | makes LLM calls over HTTP, and knows of no cache | [`runtime::Transparent`], the hooks of its outgoing HTTP |
-//! | decides how requests are handled | [`runtime::PolicyGuest`], a plain function call |
-//! | is a `wasi:http` handler in front of another | [`runtime::Handler`], a pool of instances |
+//! | calls `reflex:cache` | [`component::add_to_linker`] |
+//! | was written for `wasi:keyvalue` | [`component::add_keyvalue_to_linker`] |
+//! | makes LLM calls over HTTP, and knows of no cache | [`component::Transparent`], the hooks of its outgoing HTTP |
+//! | decides how requests are handled | [`component::PolicyGuest`], a plain function call |
+//! | is a `wasi:http` handler in front of another | [`component::Handler`], a pool of instances |
 //!
 //! `host/examples/` has a program for each; the smallest has less than 60 lines.
 //!
@@ -63,17 +63,17 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | – | [`Cache`], [`cache`] |
-//! | `component` | [`runtime`]: `reflex:cache/cache` and `wasi:keyvalue` for any wasmtime store, policy components |
-//! | `http` | the bridge to `wasi:http` 0.3: [`runtime::Handler`], [`runtime::Transparent`] |
-//! | `serve` (the default) | the daemon: [`serve`], [`config`], [`metrics`] |
+//! | `component` | [`component`]: `reflex:cache/cache` and `wasi:keyvalue` for any wasmtime store, policy components |
+//! | `http` | the bridge to `wasi:http` 0.3: [`component::Handler`], [`component::Transparent`] |
+//! | `serve` (the default) | the daemon: [`serve`] |
 //!
 //! # The way of a request
 //!
 //! The modules stand in the order in which a request of the daemon reaches them:
 //!
 //! ```text
-//! client ─► serve ─► runtime (guest: classify) ─► cache ─► store
-//!                        └─► miss: serve::upstream ─► runtime (recording) ─► cache
+//! client ─► serve ─► component (guest: classify) ─► cache ─► store
+//!                        └─► miss: serve::upstream ─► exchange (recording) ─► cache
 //! ```
 //!
 //! Underneath everything is [`cache`], whose callers give the time and make the keys.
@@ -83,54 +83,48 @@
     not(feature = "component"),
     doc = "
 
-[`runtime`]: #features
-[`runtime::Grant`]: #features
-[`runtime::add_to_linker`]: #features
-[`runtime::add_keyvalue_to_linker`]: #features
-[`runtime::PolicyGuest`]: #features"
+[`component`]: #features
+[`grant::Grant`]: #features
+[`component::add_to_linker`]: #features
+[`component::add_keyvalue_to_linker`]: #features
+[`component::PolicyGuest`]: #features"
 )]
 #![cfg_attr(
     not(feature = "http"),
     doc = "
 
-[`runtime::Handler`]: #features
-[`runtime::Transparent`]: #features"
+[`component::Handler`]: #features
+[`component::Transparent`]: #features"
 )]
 #![cfg_attr(
     not(feature = "serve"),
     doc = "
 
 [`serve`]: #features
-[`config`]: #features
-[`metrics`]: #features"
+ "
 )]
 
 #[cfg(feature = "serve")]
-pub mod config;
-#[cfg(feature = "serve")]
-pub mod metrics;
-#[cfg(feature = "serve")]
 pub mod serve;
-#[cfg(feature = "serve")]
-pub mod tenants;
 
-#[cfg(feature = "http")]
-mod answer;
-pub mod clock;
-#[cfg(feature = "http")]
-mod revealed;
 #[cfg(feature = "component")]
-pub mod runtime;
+pub mod component;
+#[cfg(feature = "http")]
+pub mod exchange;
+#[cfg(feature = "component")]
+pub mod grant;
 
-mod library;
+mod embed;
 
 pub mod cache;
 mod store;
+
+pub mod clock;
 mod sync;
 
 #[doc(inline)]
 pub use cache::{Durability, Entry, InsertError, OpenError, Stats};
-pub use library::{Answer, Builder, Cache, EntryWriter, Fetched, InsertOptions, Origin};
+pub use embed::{Answer, Builder, Cache, EntryWriter, Fetched, InsertOptions, Origin};
 pub use reflex_llm::{Key, Tenant};
 
 #[cfg(fuzzing)]
@@ -138,6 +132,6 @@ pub use reflex_llm::{Key, Tenant};
 pub use store::fuzzing;
 
 #[doc(inline)]
-pub use cache::{
+pub use embed::{
     L1Bound, L1Cache, L1CacheHandle, L1LookupResult, ReflexStatus, hash_prompt, hash_tenant_prompt,
 };

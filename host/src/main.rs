@@ -1,12 +1,11 @@
 //! `reflex-edge`: flags and file in, a running daemon out.
 
-mod envoy_cli;
-mod store_cli;
+mod cli;
 
 use clap::{Args, Parser, Subcommand};
-use reflex_host::config::{Config, Flags};
 use reflex_host::serve::Server;
-use reflex_host::tenants;
+use reflex_host::serve::config::{Config, Flags};
+use reflex_host::serve::tenants;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,8 +25,8 @@ struct Cli {
 enum Command {
     /// Run as an HTTP reverse proxy in front of a provider, as the cache of edges, or as both
     Serve(Serve),
-    Store(store_cli::Store),
-    Envoy(envoy_cli::Envoy),
+    Store(cli::store::Store),
+    Envoy(cli::envoy::Envoy),
     /// Print whom a configuration's `[[group]]` knows a client as; reads its headers, such as
     /// `authorization: Bearer KEY`, from standard input, one a line
     Tenant(WhoIs),

@@ -2,14 +2,19 @@
 //! same cache for edges that have a proxy of their own.
 //!
 //! ```text
-//! listener ─► proxy ─► runtime::Handler (guest) ─► cache ◄─ edge_api ◄─ Unix socket (Envoy)
+//! listener ─► proxy ─► component::Handler (guest) ─► cache ◄─ edge_api ◄─ Unix socket (Envoy)
 //!                └─► upstream ◄──────┘ miss, bypass, or the guest has failed
 //! ```
+
+pub mod config;
+pub mod metrics;
+pub mod tenants;
 
 mod connection;
 mod delivery;
 mod line;
 mod listen;
+mod place;
 mod wire;
 
 mod heads;
@@ -28,14 +33,20 @@ mod admin;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::{Config, EdgeSocket, NetLimits, Upstream};
-use crate::metrics::Metrics;
-use crate::runtime::{Budget, Fills, Grant, Handler, HttpPolicy, ReflexCtx, Samples};
+use crate::component::Handler;
+use crate::exchange::body::budget::Budget;
+use crate::exchange::fills::Fills;
+use crate::exchange::policy::HttpPolicy;
+use crate::exchange::reply::samples::Samples;
+use crate::grant::Grant;
+use crate::grant::ctx::ReflexCtx;
+use crate::serve::config::{Config, EdgeSocket, NetLimits, Upstream};
+use crate::serve::metrics::Metrics;
 use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
-use listen::StreamLimits;
+use place::StreamLimits;
 use proxy::Proxy;
 use reasons::Reasons;
 use reflex_llm::Anonymous;

@@ -15,7 +15,7 @@ mod names;
 use alloc::vec::Vec;
 
 use crate::pattern::is_like;
-use crate::tenant::{CREDENTIALS, SCOPES};
+use crate::tenant::CREDENTIALS;
 use crate::{Origin, Rules};
 
 pub(crate) use accept::wants_events_only;
@@ -103,14 +103,6 @@ impl Counting<'_> {
         names::COOKIES.iter().any(|pattern| is_like(pattern, name))
             || own.iter().any(|pattern| is_like(pattern, name))
     }
-}
-
-/// A header that may not be named in `ignored_headers` although a pattern matches it: it names the
-/// tenant, or it has rules of its own.
-pub(crate) fn kept_by_all(tenant_header: Option<&str>) -> impl Iterator<Item = &str> {
-    const KEPT: [&str; 3] = ["cookie", "proxy-authorization", "x-amz-security-token"];
-    let known = CREDENTIALS.iter().chain(SCOPES).chain(&KEPT).copied();
-    tenant_header.into_iter().chain(known)
 }
 
 /// Every request asks this of every header: a few steps of a search, most of them by length alone.

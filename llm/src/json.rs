@@ -21,11 +21,11 @@ mod string;
 mod tests;
 mod value;
 
-pub(crate) use document::Document;
+pub(crate) use document::{Document, Spelled};
 pub(crate) use reader::{read, read_answer};
 pub(crate) use skip::{space, value_end};
 pub(crate) use string::{Halves, run, scan, unescape};
-pub(crate) use value::{Members, Spelled, Value};
+pub(crate) use value::{Members, Value};
 
 /// Arrays and objects inside each other. Real requests stay below 20, and the readers of
 /// providers give up at 128 or earlier.

@@ -55,7 +55,8 @@ impl Prepared {
         write_field(&mut fields, "method", head.method.as_bytes());
         write_field(&mut fields, "path", path.as_bytes());
         let rules = candidate.rules.as_deref();
-        if let Some(query) = query::counting(candidate.api, head.path, rules) {
+        let ignored = rules.map_or(&[][..], |rules| &rules.ignored_query);
+        if let Some(query) = query::counting(candidate.api, head.path, ignored) {
             write_field(&mut fields, "query", query.as_bytes());
         }
         let origin = Origin::of(head.upstream);

@@ -10,7 +10,7 @@ use alloc::string::String;
 
 use crate::api::Query;
 use crate::pattern::{is_like, is_like_in_any_case};
-use crate::{Api, Bypass, Representation, Rules};
+use crate::{Api, Bypass, Representation};
 
 /// Credentials: the API key, and OAuth's token under Google's two names.
 const CREDENTIALS: [&str; 3] = ["?access_token", "?key", "?oauth_token"];
@@ -87,12 +87,12 @@ pub(crate) fn credentials(api: Api, path: &str) -> impl Iterator<Item = (&'stati
     })
 }
 
-/// The part of a query that counts: parameters as sent, in their order. None without a query.
-pub(crate) fn counting<'p>(api: Api, path: &'p str, rules: Option<&Rules>) -> Option<Cow<'p, str>> {
+/// The part of a query that counts: parameters as sent, in their order, but for those of which a
+/// pattern in `ignored` matches the name. None without a query.
+pub(crate) fn counting<'p>(api: Api, path: &'p str, ignored: &[String]) -> Option<Cow<'p, str>> {
     let (_, query) = split(path);
     let query = query?;
     let is_google = api.row().query != Query::Counts;
-    let ignored = rules.map_or(&[][..], |rules| &rules.ignored_query);
     let counts = |parameter: &&str| {
         let (name, _) = parameter.split_once('=').unwrap_or((parameter, ""));
         let is_known = || {

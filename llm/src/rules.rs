@@ -6,7 +6,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::pattern::{is_like, is_like_in_any_case};
-use crate::{headers, query};
+use crate::query;
+use crate::tenant::{CREDENTIALS, SCOPES};
 
 /// Patterns, in which `*` stands for any text, for facts about a provider that `reflex-llm` cannot
 /// know. Empty lists change nothing.
@@ -93,7 +94,7 @@ impl Rules {
                     "ignored_headers: `{pattern}` is not a header name in lower case"
                 ));
             }
-            let mut kept = headers::kept_by_all(tenant_header);
+            let mut kept = kept_by_all(tenant_header);
             if let Some(name) = kept.find(|name| is_like(pattern, name)) {
                 let instead = match name {
                     "cookie" => "ignored_cookies is for single cookies",
@@ -217,3 +218,11 @@ const FRAMING: [&str; 8] = [
 
 /// Clients' instructions to caches, and cookies, of which a client may add any.
 const OWN: [&str; 4] = ["cache-control", "cookie", "pragma", "accept"];
+
+/// A header that may not be named in `ignored_headers` although a pattern matches it: it names the
+/// tenant, or it has rules of its own.
+fn kept_by_all(tenant_header: Option<&str>) -> impl Iterator<Item = &str> {
+    const KEPT: [&str; 3] = ["cookie", "proxy-authorization", "x-amz-security-token"];
+    let known = CREDENTIALS.iter().chain(SCOPES).chain(&KEPT).copied();
+    tenant_header.into_iter().chain(known)
+}

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use crate::key::Context;
-use crate::{Anonymous, Api, Head, KeyHasher, Policy, query};
+use crate::key::{Context, KeyHasher};
+use crate::{Anonymous, Api, Head, Policy, query};
 
 /// The owner of answers, as a hash, so that credentials are neither stored nor logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -6,10 +6,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use reflex_host::cache::{Cache, CacheOptions};
 use reflex_host::clock::Clock;
-use reflex_host::runtime::{
-    Budget, ClientControl, Fills, Grant, GuestLimits, Handler, HttpPolicy, NoObserver,
-    ProviderControl, ReflexCtx, Replay, ResponseFuture, Samples, SendRequest, WasiBody,
+use reflex_host::component::{GuestLimits, Handler};
+use reflex_host::exchange::{
+    Budget, ClientControl, Fills, HttpPolicy, NoObserver, ProviderControl, Replay, ResponseFuture,
+    Samples, SendRequest, WasiBody,
 };
+use reflex_host::grant::{Grant, ReflexCtx};
 use reflex_llm::Anonymous;
 use std::process::ExitCode;
 use std::sync::Arc;

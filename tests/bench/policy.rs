@@ -1,7 +1,8 @@
 //! What a policy component costs: the decision about a prompt against the same lookup natively.
 
 use crate::{ROUNDS, median, report};
-use reflex_host::runtime::{Decision, Grant, GuestLimits, PolicyGuest, Question};
+use reflex_host::component::{Decision, GuestLimits, PolicyGuest, Question};
+use reflex_host::grant::Grant;
 use reflex_host::{Cache, Key, Tenant};
 use std::hint::black_box;
 use std::process::ExitCode;

@@ -2,9 +2,8 @@
 //! disk while they are suspended.
 
 use crate::compose::languages::{Answer, RUST, answer};
-use reflex_host::runtime::{
-    Grant, ReflexCtx, ReflexCtxView, add_keyvalue_to_linker_async, add_to_linker_async,
-};
+use reflex_host::component::{ReflexCtxView, add_keyvalue_to_linker_async, add_to_linker_async};
+use reflex_host::grant::{Grant, ReflexCtx};
 use reflex_host::{Cache, Key, Tenant};
 use std::path::Path;
 use wasmtime::component::{Component, ComponentNamedList, Lift, Linker, Lower, ResourceTable};

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use reflex_host::clock::Clock;
-use reflex_host::runtime::{
-    Decision, Grant, GuestLimits, Lifetimes, PolicyGuest, Question, ReflexCtx, ReflexCtxView,
-    Refusal, add_keyvalue_to_linker,
+use reflex_host::component::{
+    Decision, GuestLimits, PolicyGuest, Question, ReflexCtxView, add_keyvalue_to_linker,
 };
+use reflex_host::exchange::Lifetimes;
+use reflex_host::grant::{Grant, ReflexCtx, Refusal};
 use reflex_host::{Cache, Key, Tenant};
 use reflex_tests::edge::binary;
 use reflex_tests::upstream::Upstream;

@@ -47,6 +47,7 @@ mod envoy_deploy;
 mod sdk;
 mod sdk_js;
 
+mod imports;
 mod reasons;
 mod same_keys;
 mod tidy;

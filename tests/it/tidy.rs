@@ -261,7 +261,7 @@ fn the_readme_knows_every_setting() {
         found.unwrap_or_else(|| panic!("{wanted} is missing")).1
     };
     let readme = file("README.md");
-    let config = file("host/src/config.rs");
+    let config = file("host/src/serve/config.rs");
     let fields = config
         .split("struct File {")
         .nth(1)

@@ -9,10 +9,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use reflex_host::cache::{Cache, CacheOptions};
 use reflex_host::clock::Clock;
-use reflex_host::runtime::{
-    Fills, Grant, HttpPolicy, ReflexCtx, ResponseFuture, Samples, SendRequest, Transparent,
-    WasiBody,
-};
+use reflex_host::component::Transparent;
+use reflex_host::exchange::{Fills, HttpPolicy, ResponseFuture, Samples, SendRequest, WasiBody};
+use reflex_host::grant::{Grant, ReflexCtx};
 use reflex_tests::PATIENCE;
 use reflex_tests::behaviour::{Behaviour, Oddity};
 use reflex_tests::client::{Answer, Ask};

@@ -3,9 +3,9 @@
 
 use crate::transparent::Sender;
 use reflex_host::Cache;
-use reflex_host::runtime::{
-    Grant, HttpPolicy, ReflexCtx, ReflexCtxView, Transparent, add_to_linker_async,
-};
+use reflex_host::component::{ReflexCtxView, Transparent, add_to_linker_async};
+use reflex_host::exchange::HttpPolicy;
+use reflex_host::grant::{Grant, ReflexCtx};
 use reflex_tests::behaviour::Behaviour;
 use reflex_tests::upstream::Upstream;
 use reflex_tests::within;

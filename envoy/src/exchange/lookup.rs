@@ -3,47 +3,20 @@
 
 use std::rc::Rc;
 
-use reflex_llm::{Bypass, Exchange as Asked, Life, Status, Traits};
+use reflex_llm::{Bypass, Status};
 
-use super::keyed::Keyed;
+use super::pending::Pending;
 use super::recording::forwarded;
-use super::turns::Turn;
 use super::{Effect, Landing, Lead, Purpose, Served, Source, Stage, Step, passed};
-use crate::config::Upstream;
+use crate::answer::Answer;
 use crate::counts::Tier;
 use crate::daemon::{self, Found, Reply};
-use crate::flights::{Id, Name, Role};
-use crate::hot::Answer;
-use crate::routes::Standing;
+use crate::flights::{Id, Role};
 use crate::shared::Shared;
 
 /// How long one call to the daemon waits for somebody else's fill. Short, so that a daemon that
 /// stops in the middle of it is noticed.
 const WAIT_SLICE_MS: u64 = 500;
-
-/// A request that may be answered from the cache.
-#[derive(Clone, Debug)]
-pub(super) struct Pending {
-    pub(super) asked: Asked,
-    /// What the provider is to get.
-    pub(super) keyed: Rc<Keyed>,
-    /// How long its answer is to live.
-    pub(super) life: Life,
-    /// The model that is asked for, which the daemon has prices for.
-    pub(super) model: Option<Rc<str>>,
-    /// Who answers.
-    pub(super) upstream: Rc<Upstream>,
-    /// Where there are several answers: which one it is about.
-    pub(super) turn: Option<Turn>,
-    pub(super) since_ms: u64,
-    /// For a miss to be compared with others by.
-    pub(super) traits: Option<Rc<Traits>>,
-    /// The flight that it leads, or while it is following the one that it follows. Without one it
-    /// goes alone.
-    pub(super) flight: Option<Name>,
-    /// The name under which we lead the fill at the daemon.
-    pub(super) fill: Option<String>,
-}
 
 pub(super) const HOT: Source = Source::Stored(Tier::Hot);
 
@@ -333,62 +306,4 @@ fn absent(pending: &Pending) -> Step {
 
 fn answered(served: Served) -> Step {
     (Stage::Answered, vec![Effect::Answer(served)])
-}
-
-impl Pending {
-    /// Whether what others were answered may be served, as far as the route goes.
-    fn is_open(&self, shared: &Shared) -> bool {
-        let standing = || {
-            shared
-                .routes
-                .standing(&self.upstream.url(), &self.keyed.route)
-        };
-        self.keyed.by_route || standing() == Standing::Open
-    }
-
-    pub(super) fn accepts(&self, answer: &Answer, now_ms: u64) -> bool {
-        let age_seconds = answer.age_seconds(now_ms);
-        let control = &self.asked.control;
-        control.accepts(age_seconds, answer.ttl_seconds(now_ms))
-    }
-
-    /// Whether it may wait for another one's answer, and another one for its. An answer that is
-    /// not to be kept is for this client alone, so whoever waited for it would wait for nothing.
-    pub(super) fn waits(&self, shared: &Shared) -> bool {
-        let control = &self.asked.control;
-        shared.config.fill_wait_ms > 0 && !control.only_if_cached && self.keeps()
-    }
-
-    /// Whether client and operator let the answer be kept.
-    pub(super) fn keeps(&self) -> bool {
-        self.life != Life::NotKept
-    }
-
-    /// Somebody else is to lead from where this one was.
-    pub(super) fn left(mut self, lead: impl FnOnce(Option<String>) -> Lead) -> Vec<Effect> {
-        let lead = lead(self.fill.take());
-        let flight = self.flight.into_iter();
-        flight
-            .map(|flight| Effect::HandOver(flight, self.asked.key, lead.clone()))
-            .collect()
-    }
-
-    /// It leads no longer, and that becomes of those who wait for it, here and elsewhere.
-    pub(super) fn let_go(&mut self, landing: Landing) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        if let Some(fill) = self.fill.take() {
-            let release = daemon::Request::release(&self.asked.key, &fill);
-            effects.push(Effect::Call(Purpose::Note, release));
-        }
-        let flight = self.flight.take();
-        effects.extend(flight.map(|flight| Effect::Land(flight, landing)));
-        effects
-    }
-
-    /// It follows no longer.
-    pub(super) fn leave(&mut self, shared: &mut Shared, id: Id) {
-        if let Some(flight) = self.flight.take() {
-            shared.flights.leave(&flight, id);
-        }
-    }
 }

@@ -9,10 +9,10 @@ use reflex_llm::{
 };
 
 use super::keyed::Difference;
-use super::lookup::Pending;
+use super::pending::Pending;
 use super::{Effect, Landing, Lead, Purpose, Request, Stage, Step};
+use crate::answer::Answer;
 use crate::daemon::{self, Epoch};
-use crate::hot::Answer;
 use crate::routes::Tell;
 use crate::shared::{Mark, Shared};
 

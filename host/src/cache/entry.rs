@@ -65,7 +65,7 @@ impl Entry {
         self.record.slice(self.shape.payload())
     }
 
-    pub(super) fn payload_slice(&self) -> &[u8] {
+    fn payload_slice(&self) -> &[u8] {
         &self.record[self.shape.payload()]
     }
 
@@ -116,6 +116,12 @@ impl Entry {
     /// Whose it is.
     pub fn tenant(&self) -> [u8; 32] {
         tenant_of(&self.record)
+    }
+}
+
+impl AsRef<[u8]> for Entry {
+    fn as_ref(&self) -> &[u8] {
+        self.payload_slice()
     }
 }
 

@@ -1,7 +1,7 @@
 //! For operators: `/health` and `/metrics`, on an address of their own.
 
 use crate::cache::Cache;
-use crate::metrics::Metrics;
+use crate::serve::metrics::Metrics;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};

@@ -14,9 +14,9 @@
 
 use super::delivery::{Delivery, Streams};
 use super::line::{Line, Lines, Overdue};
-use super::listen::{OpenConnection, StreamLimits};
+use super::place::{OpenConnection, StreamLimits};
 use super::wire::{Socket, Wire};
-use crate::config::NetLimits;
+use crate::serve::config::NetLimits;
 use bytes::Bytes;
 use http::{Method, Request, Response, Version, header};
 use hyper::body::{Body, Incoming};

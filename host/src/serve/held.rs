@@ -1,6 +1,7 @@
 //! A request that can be sent again: its head, and its body, of which what is read is kept.
 
-use crate::runtime::{Budget, Lender, NotHeld, lend};
+use crate::exchange::body::budget::Budget;
+use crate::exchange::body::lent::{Lender, NotHeld, lend};
 use http::Request;
 use http::request::Parts;
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 //!     └──────────────┴── may be closed for another client ──┘
 //! ```
 
-use crate::config::NetLimits;
+use crate::serve::config::NetLimits;
 use http::Version;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -5,8 +5,9 @@
 
 use super::connection::Server;
 use super::line::{Line, Lines};
+use super::place::{Place, StreamLimits};
 use super::wire::{Socket, Wire};
-use crate::config::NetLimits;
+use crate::serve::config::NetLimits;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
@@ -78,42 +79,6 @@ impl Listen for UnixListener {
     }
 }
 
-/// The bounds of one HTTP/2 connection.
-#[derive(Clone, Copy)]
-pub(crate) struct StreamLimits {
-    /// Requests at once.
-    pub(crate) max: u32,
-    /// Requests reset before they were handled. Past it the connection is closed: an attack
-    /// consists of these.
-    pub(crate) reset_max: usize,
-}
-
-/// A connection's place at its listener, held while its socket is open.
-pub(super) struct Place {
-    _permit: OwnedSemaphorePermit,
-    _open: mpsc::Sender<Infallible>,
-}
-
-/// When a connection that outlives HTTP on it has to end. A request that asks for another protocol
-/// carries it as an extension.
-#[derive(Debug)]
-pub(crate) struct OpenConnection {
-    /// Closed when the time to stop is up.
-    cut: watch::Receiver<()>,
-}
-
-impl OpenConnection {
-    pub(super) fn new(cut: watch::Receiver<()>) -> Self {
-        Self { cut }
-    }
-
-    /// Resolves when the connection may stay open no longer.
-    pub(crate) async fn cut(&self) {
-        // Nothing is ever sent.
-        let _ = self.cut.clone().changed().await;
-    }
-}
-
 /// Answers the requests of all connections until `stopped`; then lets running requests end.
 /// HTTP/1.1, and HTTP/2 with `streams` as the bounds of one connection.
 pub(crate) async fn answer<L, S, B>(
@@ -148,10 +113,7 @@ pub(crate) async fn answer<L, S, B>(
             next = next => next,
             _ = stopped.changed() => break,
         };
-        let place = Place {
-            _permit: permit,
-            _open: open.clone(),
-        };
+        let place = Place::new(permit, open.clone());
         let line = Line::new();
         let wire = Wire::new(socket, place, Arc::clone(&line), net.idle_max);
         tasks.spawn(Arc::clone(&server).serve(

@@ -2,8 +2,8 @@
 //! that keep all their requests from the cache. Metrics count these, and the log names each once,
 //! with the setting that helps.
 
-use crate::metrics::Metrics;
-use crate::runtime::Grant;
+use crate::grant::Grant;
+use crate::serve::metrics::Metrics;
 use http::request::Parts;
 use reflex_llm::{ClientControl, Directive, Head, Policy, Split, Splits, candidate};
 use std::fmt;

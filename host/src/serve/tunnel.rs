@@ -2,7 +2,7 @@
 //! untouched, until either ends.
 
 use super::hop::connection_names;
-use super::listen::OpenConnection;
+use super::place::OpenConnection;
 use http::header::{self, HeaderValue};
 use http::{Request, Version};
 use hyper::upgrade::OnUpgrade;

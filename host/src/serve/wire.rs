@@ -7,7 +7,7 @@
 //! reset; a client that still reads sees a normal response.
 
 use super::line::{Line, Response};
-use super::listen::Place;
+use super::place::Place;
 use bytes::{Buf as _, BytesMut};
 use std::io;
 use std::pin::Pin;

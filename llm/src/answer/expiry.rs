@@ -2,7 +2,6 @@
 //! answer's id that the next request may name, a picture behind a link that is signed until some
 //! time.
 
-use super::traces::OPAQUE;
 use crate::Rejected;
 use crate::date;
 use crate::json::{Kind, Value};
@@ -21,6 +20,22 @@ impl Expiry {
         self.0 = Some(self.0.map_or(at, |earlier| earlier.min(at)));
     }
 }
+
+/// Where the client's own names stand: arguments of its tools, its schemas and notes, which some
+/// APIs repeat in the answer. Log-probabilities are long and hold no names.
+pub(super) const OPAQUE: [&[u8]; 11] = [
+    b"args",
+    b"arguments",
+    b"input",
+    b"instructions",
+    b"logprobs",
+    b"metadata",
+    b"parsed",
+    b"prompt",
+    b"schema",
+    b"tool_choice",
+    b"tools",
+];
 
 /// Looks for ends in a document, and in all that is in it.
 pub(super) fn look(value: Value<'_>, expiry: &mut Expiry) -> Result<(), Rejected> {

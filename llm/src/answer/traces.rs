@@ -6,7 +6,7 @@
 //! answer: gateways pass on fields that they do not know, and move them. The client's own tools and
 //! schemas are not searched, nor texts that clients bring along to be cited.
 
-use super::expiry::{self, Expiry};
+use super::expiry::{self, Expiry, OPAQUE};
 use crate::Rejected;
 use crate::json::{Kind, Value};
 
@@ -49,22 +49,6 @@ pub(super) fn holds(value: Value<'_>) -> bool {
         Kind::Array | Kind::Object => value.members().any(|(_, inside)| holds(inside)),
     }
 }
-
-/// Where the client's own names stand: arguments of its tools, its schemas and notes, which some
-/// APIs repeat in the answer. Log-probabilities are long and hold no names.
-pub(super) const OPAQUE: [&[u8]; 11] = [
-    b"args",
-    b"arguments",
-    b"input",
-    b"instructions",
-    b"logprobs",
-    b"metadata",
-    b"parsed",
-    b"prompt",
-    b"schema",
-    b"tool_choice",
-    b"tools",
-];
 
 fn is_trace(name: &[u8], value: Value<'_>) -> bool {
     match name {

@@ -7,8 +7,15 @@ use core::ops::Range;
 
 use super::skip::{holds_numbers, space, value_end};
 use super::string::{Halves, unescape};
-use super::value::{Spelled, Value};
 use super::{Kind, POSITION_BITS, TEXT_BYTES_MAX};
+
+/// How a scalar is spelled.
+pub(crate) enum Spelled<'d> {
+    /// Canonically; a string with its quotes.
+    Well(&'d [u8]),
+    /// A string in another spelling, without its quotes.
+    Otherwise(&'d [u8]),
+}
 
 /// A text that was read. A place in it is the number of a node; if there are none, a position in the
 /// text.
@@ -106,15 +113,6 @@ impl Form {
 }
 
 impl<'t> Document<'t> {
-    /// The value that the text is.
-    pub(crate) fn root(&self) -> Value<'_> {
-        let at = match self.has_nodes() {
-            true => 0,
-            false => space(self.text, 0) as u32,
-        };
-        Value::new(self, at)
-    }
-
     /// The length of the text.
     pub(crate) fn text_bytes(&self) -> usize {
         self.text.len()

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 use core::slice;
 
 use super::Kind;
-use super::document::Document;
+use super::document::{Document, Spelled};
+use super::skip::space;
 use super::string::scan;
 
 /// One value of a document.
@@ -15,12 +16,15 @@ pub(crate) struct Value<'d> {
     at: u32,
 }
 
-/// How a scalar is spelled.
-pub(crate) enum Spelled<'d> {
-    /// Canonically; a string with its quotes.
-    Well(&'d [u8]),
-    /// A string in another spelling, without its quotes.
-    Otherwise(&'d [u8]),
+impl Document<'_> {
+    /// The value that the text is.
+    pub(crate) fn root(&self) -> Value<'_> {
+        let at = match self.has_nodes() {
+            true => 0,
+            false => space(self.text, 0) as u32,
+        };
+        Value::new(self, at)
+    }
 }
 
 impl<'d> Value<'d> {

@@ -2,7 +2,8 @@
 //! and finds what another one has inserted.
 
 use super::tool;
-use reflex_host::runtime::{Grant, ReflexCtx, ReflexCtxView, add_to_linker};
+use reflex_host::component::{ReflexCtxView, add_to_linker};
+use reflex_host::grant::{Grant, ReflexCtx};
 use reflex_host::{Cache, Tenant};
 use std::path::{Path, PathBuf};
 use wasmtime::component::{Component, ComponentType, Lift, Linker, ResourceTable, TypedFunc};

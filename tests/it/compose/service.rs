@@ -12,10 +12,11 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Full};
 use reflex_host::cache::{Cache, CacheOptions};
 use reflex_host::clock::Clock;
-use reflex_host::runtime::{
-    Failure, Grant, GuestLimits, Handler, HttpPolicy, NoObserver, Outcome, RecordingObserver,
-    ReflexCtx, ResponseFuture, SendRequest, Service02, WasiBody,
+use reflex_host::component::{Failure, GuestLimits, Handler, Service02};
+use reflex_host::exchange::{
+    HttpPolicy, NoObserver, Outcome, RecordingObserver, ResponseFuture, SendRequest, WasiBody,
 };
+use reflex_host::grant::{Grant, ReflexCtx};
 use reflex_tests::PATIENCE;
 use reflex_tests::client::Ask;
 use reflex_tests::edge::Plan;

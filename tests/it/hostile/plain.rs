@@ -1,6 +1,7 @@
 //! A component with plain functions in a host of somebody's own, beside one that behaves.
 
-use reflex_host::runtime::{Grant, ReflexCtx, ReflexCtxView, Refusal, add_to_linker};
+use reflex_host::component::{ReflexCtxView, add_to_linker};
+use reflex_host::grant::{Grant, ReflexCtx, Refusal};
 use reflex_host::{Cache, Key, Tenant};
 use wasmtime::component::{Component, Linker, ResourceTable, bindgen};
 use wasmtime::{Config, Engine, Store, StoreLimits, StoreLimitsBuilder};

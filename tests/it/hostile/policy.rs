@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use reflex_host::runtime::{Decision, Grant, GuestLimits, PolicyGuest, Question, Refusal};
+use reflex_host::component::{Decision, GuestLimits, PolicyGuest, Question};
+use reflex_host::grant::{Grant, Refusal};
 use reflex_host::{Cache, Key, Tenant};
 
 struct Beside {

@@ -3,10 +3,10 @@
 use super::fields::{AGE, END, EPOCH, MODEL, SHAPE, TTL, fill_id, number, text};
 use super::refusal::Refusal;
 use super::{EdgeApi, Name};
-use crate::answer::{AnswerHead, Notes};
 use crate::cache::{CacheKey, InsertError, Mark, NewEntry};
-use crate::revealed;
-use crate::runtime::Gathered;
+use crate::exchange::answer::{AnswerHead, Notes};
+use crate::exchange::body::Gathered;
+use crate::exchange::revealed;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cache::tests::Durable;
-use crate::config::Flags;
+use crate::serve::config::Flags;
 
 fn api(cache: &Cache) -> Arc<EdgeApi> {
     let flags = Flags {

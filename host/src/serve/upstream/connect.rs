@@ -1,7 +1,7 @@
 //! New connections to the provider: its name, TCP, a proxy where the environment names one, TLS.
 
 use super::environment::{Kind, Proxy, with_port};
-use crate::config::Upstream;
+use crate::serve::config::Upstream;
 use http::header::HeaderValue;
 use http::uri::{PathAndQuery, Scheme};
 use http::{Uri, uri};

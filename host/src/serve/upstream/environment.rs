@@ -3,7 +3,7 @@
 //! `HTTPS_PROXY` or `HTTP_PROXY` by the provider's scheme, else `ALL_PROXY`; `NO_PROXY` excepts
 //! hosts. Names may be in lower case. A provider on this machine is always reached directly.
 
-use crate::config::Upstream;
+use crate::serve::config::Upstream;
 use http::header::HeaderValue;
 use http::uri::{Authority, Scheme};
 use http::{Uri, uri};

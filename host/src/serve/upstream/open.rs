@@ -2,7 +2,7 @@
 
 use super::connect::{BoxError, Io};
 use super::meter::{Meter, Metered};
-use crate::config::NetLimits;
+use crate::serve::config::NetLimits;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};

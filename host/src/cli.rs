@@ -1,0 +1,4 @@
+//! The commands of `reflex-edge`.
+
+pub(crate) mod envoy;
+pub(crate) mod store;

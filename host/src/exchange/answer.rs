@@ -1,0 +1,275 @@
+//! An LLM answer as HTTP sees it, and its status and headers as the bytes that the cache keeps
+//! as metadata.
+//!
+//! ```text
+//! version u8 = 2 | status u16 | headers u16 | per header: name u16, value u32, name, value
+//!                | until the end, notes: kind u8, length u32, bytes
+//! ```
+//!
+//! Integers are little-endian. Version 1 is the same without notes. An unknown kind is passed over,
+//! so that older releases can read the answers of a later one. The decoder accepts any bytes: an
+//! entry of a component under a key of its own need not be an HTTP answer.
+
+use crate::exchange::reply::pace::Mark;
+use http::StatusCode;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use reflex_llm::Usage;
+
+const VERSION: u8 = 2;
+const VERSION_WITHOUT_NOTES: u8 = 1;
+
+/// Input, output and all tokens, `u64` each.
+const USAGE: u8 = 1;
+/// The model that was asked for, UTF-8.
+const MODEL: u8 = 2;
+/// The pace of a stream: bytes and milliseconds, `u32` each, per mark.
+const PACE: u8 = 3;
+/// From when on it is not served stale either: milliseconds since 1970, `u64`.
+const END: u8 = 4;
+
+/// Status and headers of a stored answer; the body is the entry's payload.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct AnswerHead {
+    /// `200` for everything that the recorder stores.
+    pub(crate) status: StatusCode,
+    /// Those kept with the answer, as `reflex-llm` decides.
+    pub(crate) headers: HeaderMap,
+    pub(crate) notes: Notes,
+}
+
+/// The cache's own notes about an answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Notes {
+    /// The cost that the answer states, if any.
+    pub(crate) usage: Option<Usage>,
+    /// The model that was asked for.
+    pub(crate) model: Option<String>,
+    /// The pace of a stream; empty if it was not recorded.
+    pub(crate) pace: Vec<Mark>,
+    /// From when on it is not served, not even in place of a failing provider's answer, in
+    /// milliseconds since 1970; none where the operator's rule decides.
+    pub(crate) ends_at_ms: Option<u64>,
+}
+
+impl AnswerHead {
+    /// The bytes to store beside the body. Headers that are too long for their length field, or
+    /// too many, cannot occur: the recorder keeps a short list of short ones.
+    pub(crate) fn encode_noting(
+        status: u16,
+        headers: &[(String, Vec<u8>)],
+        notes: &Notes,
+    ) -> Vec<u8> {
+        let fits = |(name, value): &&(String, Vec<u8>)| {
+            u16::try_from(name.len()).is_ok() && u32::try_from(value.len()).is_ok()
+        };
+        let headers: Vec<_> = headers
+            .iter()
+            .filter(fits)
+            .take(usize::from(u16::MAX))
+            .collect();
+
+        let mut bytes = vec![VERSION];
+        bytes.extend(status.to_le_bytes());
+        bytes.extend((headers.len() as u16).to_le_bytes());
+        for (name, value) in headers {
+            bytes.extend((name.len() as u16).to_le_bytes());
+            bytes.extend((value.len() as u32).to_le_bytes());
+            bytes.extend(name.as_bytes());
+            bytes.extend(value);
+        }
+        notes.encode(&mut bytes);
+        bytes
+    }
+
+    /// `None` if the bytes are not an answer's head.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes;
+        let [version] = take(&mut rest)?;
+        if version != VERSION && version != VERSION_WITHOUT_NOTES {
+            return None;
+        }
+        let status = StatusCode::from_u16(u16::from_le_bytes(take(&mut rest)?)).ok()?;
+        let count = u16::from_le_bytes(take(&mut rest)?);
+        let mut headers = HeaderMap::new();
+        for _ in 0..count {
+            let name = u16::from_le_bytes(take(&mut rest)?);
+            let value = u32::from_le_bytes(take(&mut rest)?);
+            let name = rest.split_off(..usize::from(name))?;
+            let value = rest.split_off(..usize::try_from(value).ok()?)?;
+            headers.append(
+                HeaderName::from_bytes(name).ok()?,
+                HeaderValue::from_bytes(value).ok()?,
+            );
+        }
+        let notes = match version {
+            VERSION => Notes::decode(rest)?,
+            _ if rest.is_empty() => Notes::default(),
+            _ => return None,
+        };
+        Some(Self {
+            status,
+            headers,
+            notes,
+        })
+    }
+}
+
+impl Notes {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        let mut note = |kind: u8, parts: &[&[u8]]| {
+            let length = parts.iter().map(|part| part.len()).sum::<usize>();
+            // A model's name has at most 256 bytes, and numbers have few.
+            let Ok(length) = u32::try_from(length) else {
+                return;
+            };
+            bytes.push(kind);
+            bytes.extend(length.to_le_bytes());
+            parts.iter().for_each(|part| bytes.extend(*part));
+        };
+        if let Some(usage) = &self.usage {
+            let numbers = [usage.input_tokens, usage.output_tokens, usage.total_tokens];
+            let numbers = numbers.map(u64::to_le_bytes);
+            note(USAGE, &[&numbers[0], &numbers[1], &numbers[2]]);
+        }
+        if let Some(model) = &self.model {
+            note(MODEL, &[model.as_bytes()]);
+        }
+        if !self.pace.is_empty() {
+            let numbers = self.pace.iter().flat_map(|mark| [mark.bytes, mark.ms]);
+            let bytes: Vec<u8> = numbers.flat_map(u32::to_le_bytes).collect();
+            note(PACE, &[&bytes]);
+        }
+        if let Some(end) = self.ends_at_ms {
+            note(END, &[&end.to_le_bytes()]);
+        }
+    }
+
+    fn decode(mut rest: &[u8]) -> Option<Self> {
+        let mut notes = Self::default();
+        while !rest.is_empty() {
+            let [kind] = take(&mut rest)?;
+            let length = u32::from_le_bytes(take(&mut rest)?);
+            let mut note = rest.split_off(..usize::try_from(length).ok()?)?;
+            match kind {
+                USAGE => {
+                    let mut number = || take(&mut note).map(u64::from_le_bytes);
+                    notes.usage = Some(Usage {
+                        input_tokens: number()?,
+                        output_tokens: number()?,
+                        total_tokens: number()?,
+                    });
+                    if !note.is_empty() {
+                        return None;
+                    }
+                }
+                PACE => {
+                    while !note.is_empty() {
+                        let mut number = || take(&mut note).map(u32::from_le_bytes);
+                        notes.pace.push(Mark {
+                            bytes: number()?,
+                            ms: number()?,
+                        });
+                    }
+                }
+                END => {
+                    notes.ends_at_ms = Some(take(&mut note).map(u64::from_le_bytes)?);
+                    if !note.is_empty() {
+                        return None;
+                    }
+                }
+                MODEL => notes.model = Some(str::from_utf8(note).ok()?.to_owned()),
+                _ => {}
+            }
+        }
+        Some(notes)
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, tail) = rest.split_first_chunk()?;
+    *rest = tail;
+    Some(*head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole() -> Vec<u8> {
+        let headers = [
+            ("content-type".to_string(), b"text/event-stream".to_vec()),
+            ("content-language".to_string(), b"en".to_vec()),
+        ];
+        AnswerHead::encode_noting(200, &headers, &notes())
+    }
+
+    fn notes() -> Notes {
+        Notes {
+            usage: Some(Usage {
+                input_tokens: 3,
+                output_tokens: 4,
+                total_tokens: 9,
+            }),
+            model: Some("mock".into()),
+            pace: vec![Mark { bytes: 5, ms: 7 }],
+            ends_at_ms: Some(11),
+        }
+    }
+
+    #[test]
+    fn what_was_encoded_comes_back() {
+        let head = AnswerHead::decode(&whole()).expect("decodes");
+        assert_eq!(head.status, StatusCode::OK);
+        assert_eq!(head.headers["content-type"], "text/event-stream");
+        assert_eq!(head.headers["content-language"], "en");
+        assert_eq!(head.headers.len(), 2);
+        assert_eq!(head.notes, notes());
+        let bare = AnswerHead::decode(&AnswerHead::encode_noting(200, &[], &Notes::default()))
+            .expect("decodes");
+        assert_eq!(bare.notes, Notes::default());
+    }
+
+    #[test]
+    fn every_cut_is_refused_but_between_two_notes() {
+        let whole = whole();
+        let bare = whole.len() - (5 + 24) - (5 + 4) - (5 + 8) - (5 + 8);
+        for cut in 0..whole.len() {
+            let usage = bare + 5 + 24;
+            let model = usage + 5 + 4;
+            let between = [bare, usage, model, model + 5 + 8].contains(&cut);
+            let decoded = AnswerHead::decode(&whole[..cut]);
+            assert_eq!(decoded.is_some(), between, "cut at {cut}");
+        }
+        let longer = [&whole[..], b"x"].concat();
+        assert_eq!(AnswerHead::decode(&longer), None);
+    }
+
+    #[test]
+    fn version_1_is_still_read() {
+        let stored = b"\x01\xc8\x00\x01\x00\x03\x00\x02\x00\x00\x00ageno";
+        let head = AnswerHead::decode(stored).expect("decodes");
+        assert_eq!(head.headers["age"], "no");
+        assert_eq!(head.notes, Notes::default());
+        let longer = [&stored[..], b"x"].concat();
+        assert_eq!(AnswerHead::decode(&longer), None);
+    }
+
+    #[test]
+    fn notes_of_a_later_release_are_passed_over() {
+        let later = [&whole()[..], b"\xff\x02\x00\x00\x00??"].concat();
+        let head = AnswerHead::decode(&later).expect("decodes");
+        assert_eq!(head.notes, notes());
+    }
+
+    #[test]
+    fn foreign_metadata_is_refused() {
+        for bytes in [
+            &b""[..],
+            b"\x03\xc8\x00\x00\x00",
+            b"\x01\x00\x00\x00\x00",
+            b"{\"a\":1}",
+        ] {
+            assert_eq!(AnswerHead::decode(bytes), None, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! A request's body, read before it is sent, so that its key can be made.
+
+use crate::exchange::body::budget::Budget;
+use crate::exchange::body::lent::{Given, Lender, NotHeld};
+use crate::exchange::body::{Gathered, Prefixed};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use reflex_llm::Bypass;
+use std::sync::Arc;
+use wasmtime_wasi_http::{Error, WasiBody};
+
+/// The whole body if it is at most `bytes_max` long, without trailers, and the budget has room for
+/// it, or why not; and in any case a body to send on. What its lender keeps of it is not kept a
+/// second time.
+pub(crate) async fn read_ahead(
+    mut body: WasiBody,
+    bytes_max: u64,
+    budget: &Arc<Budget>,
+    lender: Option<Lender>,
+) -> Result<(Result<Bytes, Bypass>, WasiBody), Error> {
+    let mut read = Ahead::new(lender, budget);
+    while let Some(frame) = body.frame().await {
+        let (why, trailers) = match frame?.into_data() {
+            Ok(data) => match read.push(&data) {
+                Ok(()) if read.length <= bytes_max => continue,
+                Ok(()) => (Bypass::BodyTooLarge, None),
+                Err(why) => (why, None),
+            },
+            Err(frame) => (Bypass::Trailers, frame.into_trailers().ok()),
+        };
+        let body = Prefixed::ended(read.into_bytes(), trailers, body);
+        return Ok((Err(why), body));
+    }
+    let whole = read.into_bytes();
+    let body = Full::new(whole.clone()).map_err(Error::from).boxed_unsync();
+    Ok((Ok(whole), body))
+}
+
+/// What was read ahead.
+struct Ahead {
+    /// Has lent the body.
+    lender: Option<Lender>,
+    /// Whether the lender keeps all of it.
+    is_kept: bool,
+    /// All of it, if the lender does not keep it.
+    own: Gathered,
+    length: u64,
+}
+
+impl Ahead {
+    fn new(lender: Option<Lender>, budget: &Arc<Budget>) -> Self {
+        if let Some(lender) = &lender {
+            lender.spills(true);
+        }
+        Self {
+            is_kept: lender.is_some(),
+            lender,
+            own: Gathered::new(budget),
+            length: 0,
+        }
+    }
+
+    /// Takes in the next part; or says why it is the last that is read ahead.
+    fn push(&mut self, data: &Bytes) -> Result<(), Bypass> {
+        let before = self.length;
+        self.length += data.len() as u64;
+        if let Some(lender) = self.lender.as_ref().filter(|_| self.is_kept) {
+            match lender.gave(before, data) {
+                Given::Kept => return Ok(()),
+                Given::Spilled(why, kept) => {
+                    self.own = kept;
+                    self.is_kept = false;
+                    self.own.push_beyond(data);
+                    return Err(match why {
+                        NotHeld::TooLong => Bypass::BodyTooLarge,
+                        _ => Bypass::Memory,
+                    });
+                }
+                Given::Other => {
+                    // One of the guest's, or one that was read before.
+                    if before > 0 {
+                        self.own.push_beyond(&lender.share());
+                    }
+                    self.is_kept = false;
+                    self.lender = None;
+                }
+            }
+        }
+        if self.own.push(data) {
+            return Ok(());
+        }
+        self.own.push_beyond(data);
+        Err(Bypass::Memory)
+    }
+
+    fn into_bytes(self) -> Bytes {
+        let Some(lender) = self.lender else {
+            return self.own.into_bytes();
+        };
+        lender.spills(false);
+        if self.is_kept {
+            return lender.share();
+        }
+        let bytes = self.own.into_bytes();
+        lender.passes(bytes.clone());
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::body::lent::lend;
+    use futures_util::stream;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    fn body(parts: &[&'static str]) -> WasiBody {
+        let frame = |part: &&'static str| Ok(Frame::data(Bytes::from_static(part.as_bytes())));
+        let frames: Vec<_> = parts.iter().map(frame).collect();
+        StreamBody::new(stream::iter(frames)).boxed_unsync()
+    }
+
+    async fn text(body: WasiBody) -> String {
+        let bytes = body.collect().await.expect("a body").to_bytes();
+        String::from_utf8(bytes.to_vec()).expect("text")
+    }
+
+    const PARTS: [&str; 3] = ["12345", "67890", "abc"];
+    const WHOLE: &str = "1234567890abc";
+
+    /// It was held twice, and counted twice.
+    #[tokio::test]
+    async fn a_body_that_was_lent_is_held_once() {
+        let budget = Budget::new(1000);
+        let (lender, lent) = lend(body(&PARTS), 100, &budget);
+        let (whole, again) = read_ahead(lent, 100, &budget, Some(lender.clone()))
+            .await
+            .expect("a body");
+        assert_eq!(whole.as_deref(), Ok(WHOLE.as_bytes()));
+        assert_eq!(budget.held(), 13);
+        assert!(lender.has(0, &whole.expect("whole")));
+        assert_eq!(text(again).await, WHOLE);
+        let back = lender.take_back().expect("kept");
+        assert_eq!(text(back).await, WHOLE);
+        drop(lender);
+        assert_eq!(budget.held(), 0);
+    }
+
+    /// Whatever bound is met, by the reader or its lender, all of the body goes on.
+    #[tokio::test]
+    async fn what_is_too_much_goes_on_whole_and_is_known_again() {
+        for (kept_max, room, ahead_max, expected) in [
+            (100, 1000, 12, Bypass::BodyTooLarge),
+            (12, 1000, 12, Bypass::BodyTooLarge),
+            (12, 1000, 100, Bypass::BodyTooLarge),
+            (7, 1000, 7, Bypass::BodyTooLarge),
+            (100, 12, 100, Bypass::Memory),
+            (100, 7, 100, Bypass::Memory),
+            (100, 3, 100, Bypass::Memory),
+        ] {
+            for is_lent in [true, false] {
+                let budget = Budget::new(room);
+                let (lender, lent) = lend(body(&PARTS), kept_max, &budget);
+                let (lender, lent) = match is_lent {
+                    true => (Some(lender), lent),
+                    false => (None, body(&PARTS)),
+                };
+                // Without a lender, only the reader's bound counts.
+                let ahead_max = match is_lent {
+                    true => ahead_max,
+                    false => ahead_max.min(kept_max),
+                };
+                let (whole, mut again) = read_ahead(lent, ahead_max, &budget, lender.clone())
+                    .await
+                    .expect("a body");
+                assert_eq!(whole, Err(expected));
+                let mut read = Vec::new();
+                while let Some(frame) = again.frame().await {
+                    let data = frame.expect("no error").into_data().expect("data");
+                    if let Some(lender) = &lender {
+                        assert!(lender.has(read.len() as u64, &data));
+                    }
+                    read.extend_from_slice(&data);
+                }
+                assert_eq!(read, WHOLE.as_bytes());
+                drop((again, lender));
+                assert_eq!(budget.held(), 0);
+            }
+        }
+    }
+
+    /// A guest may ask for the body of a request of its own.
+    #[tokio::test]
+    async fn a_body_that_is_another_is_read_as_it_is() {
+        let budget = Budget::new(1000);
+        let (lender, lent) = lend(body(&PARTS), 100, &budget);
+        let (whole, again) = read_ahead(body(&["else"]), 100, &budget, Some(lender.clone()))
+            .await
+            .expect("a body");
+        assert_eq!(whole.as_deref(), Ok(&b"else"[..]));
+        assert_eq!(text(again).await, "else");
+        // And the same once more.
+        let (whole, again) = read_ahead(lent, 100, &budget, Some(lender.clone()))
+            .await
+            .expect("a body");
+        assert_eq!(whole.as_deref(), Ok(WHOLE.as_bytes()));
+        let (whole, again) = read_ahead(again, 100, &budget, Some(lender))
+            .await
+            .expect("a body");
+        assert_eq!(whole.as_deref(), Ok(WHOLE.as_bytes()));
+        assert_eq!(text(again).await, WHOLE);
+    }
+}

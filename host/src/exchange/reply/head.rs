@@ -1,0 +1,116 @@
+//! Heads of answers on their way to a client: which headers are set, and which are removed where
+//! the body is not the provider's. `reflex-llm` classifies the headers.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS, cache_status_after};
+use reflex_llm::{Part, Status};
+
+/// A header on its way into a head: its name, and its value as bytes.
+pub(crate) type Header = (String, Vec<u8>);
+
+/// Removes the headers named in `remove`, then replaces headers by those in `set`. `cache-status`
+/// is a list: ours becomes its last member.
+pub(crate) fn apply(map: &mut HeaderMap, remove: &[String], set: &[Header]) {
+    for name in remove {
+        map.remove(name.as_str());
+    }
+    for (name, value) in set {
+        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+            continue;
+        };
+        match str::from_utf8(value) {
+            Ok(own) if name == CACHE_STATUS => set_cache_status(map, own),
+            _ => {
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    map.insert(name, value);
+                }
+            }
+        }
+    }
+}
+
+/// Says what the cache did, in both headers that say so.
+#[cfg(feature = "serve")]
+pub(crate) fn mark(map: &mut HeaderMap, status: Status) {
+    let short = HeaderValue::from_static(status.x_reflex_status());
+    map.insert(X_REFLEX_STATUS, short);
+    set_cache_status(map, &status.cache_status());
+}
+
+/// Both headers as a guest would set them.
+pub(crate) fn status_headers(status: Status) -> Vec<Header> {
+    vec![
+        (
+            X_REFLEX_STATUS.into(),
+            status.x_reflex_status().as_bytes().to_vec(),
+        ),
+        (
+            CACHE_STATUS.into(),
+            status.cache_status().into_owned().into_bytes(),
+        ),
+    ]
+}
+
+fn set_cache_status(map: &mut HeaderMap, own: &str) {
+    let others = map.get_all(CACHE_STATUS).iter().map(HeaderValue::as_bytes);
+    if let Ok(list) = HeaderValue::try_from(cache_status_after(others, own)) {
+        map.insert(CACHE_STATUS, list);
+    }
+}
+
+/// The headers that satisfy a condition.
+pub(crate) fn only(headers: &HeaderMap, is_wanted: impl Fn(Part) -> bool) -> HeaderMap {
+    let wanted = headers
+        .iter()
+        .filter(|(name, _)| is_wanted(Part::of(name.as_str())));
+    wanted
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(all: &[(&'static str, &'static str)]) -> HeaderMap {
+        let header = |&(name, value)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        };
+        all.iter().map(header).collect()
+    }
+
+    #[test]
+    fn the_providers_cache_status_stays_in_front_of_ours() {
+        let mut map = head(&[
+            ("cache-status", "a; hit"),
+            ("cache-status", "b"),
+            ("x", "1"),
+        ]);
+        apply(&mut map, &["x".into()], &status_headers(Status::Miss));
+        let expected = head(&[
+            ("cache-status", "a; hit, b, reflex; fwd=miss"),
+            ("x-reflex-status", "MISS"),
+        ]);
+        assert_eq!(map, expected);
+        // Invalid names and values change nothing.
+        let set = [("a b".into(), b"1".to_vec()), ("y".into(), b"\n".to_vec())];
+        apply(&mut map, &[], &set);
+        assert_eq!(map, expected);
+    }
+
+    #[test]
+    fn what_describes_other_bytes_goes() {
+        let map = head(&[("etag", "e"), ("vary", "a"), ("vary", "b"), ("x-id", "1")]);
+        assert_eq!(
+            only(&map, Part::survives_other_bytes),
+            head(&[("vary", "a"), ("vary", "b"), ("x-id", "1")])
+        );
+        assert_eq!(
+            only(&map, Part::is_kept),
+            head(&[("etag", "e"), ("vary", "a"), ("vary", "b")])
+        );
+    }
+}

@@ -1,0 +1,27 @@
+//! Which expired entry stands in for a failing provider.
+
+use crate::cache::{CacheKey, Entry, Lookup};
+use crate::exchange::answer::AnswerHead;
+use crate::grant::ctx::ReflexCtx;
+use std::time::Duration;
+
+impl ReflexCtx {
+    /// The entry of that key if it has expired, but no longer ago than `most`, and how many
+    /// seconds ago that was. None that has come to the end that it states itself, and none that was
+    /// not recorded here: of that nobody knows when it ends.
+    pub(crate) async fn find_stale(&self, key: &CacheKey, most: Duration) -> Option<(Entry, u64)> {
+        if most.is_zero() {
+            return None;
+        }
+        let now_ms = self.clock.now_ms();
+        let looked_up = self.cache.lookup_async(key, now_ms).await;
+        let Lookup::Stale(entry) = looked_up else {
+            return None;
+        };
+        let expired_ms = now_ms.saturating_sub(entry.expires_at_ms()?);
+        let notes = AnswerHead::decode(entry.metadata())?.notes;
+        let has_ended = notes.ends_at_ms.is_some_and(|end| end <= now_ms);
+        let is_within = !has_ended && u128::from(expired_ms) <= most.as_millis();
+        is_within.then_some((entry, expired_ms / 1000))
+    }
+}
