@@ -2,8 +2,8 @@
 //!
 //! Any wasmtime host adds the interfaces that its guests use to its own linker: [`add_to_linker`]
 //! (plain functions, no WASI), [`add_keyvalue_to_linker`] (`wasi:keyvalue`) and, with feature
-//! `http`, [`add_http_to_linker`] (the bridge to `wasi:http` 0.3). A [`Grant`] says what each guest
-//! may do. Four types go further, the last three with feature `http`:
+//! `http`, [`add_http_to_linker`] (the bridge to `wasi:http` 0.3). A [`Grant`](crate::grant::Grant)
+//! says what each guest may do. Four types go further, the last three with feature `http`:
 //!
 //! - [`PolicyGuest`] asks a component how to handle a request, by a plain function call;
 //! - [`Transparent`] is a host's outgoing HTTP, and answers LLM calls of guests that know of no cache;

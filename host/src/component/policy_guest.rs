@@ -11,14 +11,12 @@
 //! any fault it is dropped.
 
 use crate::cache::{Entry, Mark};
-use crate::component::bindings::cache;
-use crate::component::bindings::{PolicyInstance, PolicyPre, decider, request};
+use crate::component::bindings::{PolicyInstance, PolicyPre, cache, decider, request};
 use crate::component::engine::{LoadError, load, one_line, thread_time, tick_epoch};
 use crate::component::limits::{EPOCH_TICK, GuestLimits, Measured};
 use crate::component::wit::cache::{ReflexCtxView, add_to_linker, part};
-use crate::grant::Error;
-use crate::grant::bytes32;
 use crate::grant::ctx::{Named, ReflexCtx};
+use crate::grant::{Error, bytes32};
 use bytes::Bytes;
 use reflex_llm::{Head, Key, Tenant};
 use std::fmt;

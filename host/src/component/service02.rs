@@ -37,8 +37,8 @@ use wasmtime_wasi_http::{
 };
 
 /// A component that exports `wasi:http/incoming-handler@0.2`, as the sender of a
-/// [`Handler`](super::Handler): the middleware there answers hits, and this service the misses. A
-/// clone is the same.
+/// [`Handler`](super::Handler): the middleware there answers hits, and this service the misses. A clone
+/// is the same.
 ///
 /// A service finds the usual environment of WASI 0.2: time, randomness, closed standard streams, no
 /// variables and no folders. Of the network it has only HTTP: its own requests go through a sender,

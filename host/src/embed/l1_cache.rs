@@ -23,7 +23,7 @@ const TENANT_PROMPT_CONTEXT: &str = "reflex-edge l1 tenant prompt v1";
 /// The BLAKE3 hash of the prompt's bytes, as they are: nothing is trimmed or lower-cased.
 ///
 /// ```
-/// use reflex_host::cache::hash_prompt;
+/// use reflex_host::hash_prompt;
 ///
 /// assert_eq!(hash_prompt("hello"), hash_prompt("hello"));
 /// assert_ne!(hash_prompt("hello"), hash_prompt("Hello"));
@@ -54,7 +54,7 @@ pub fn hash_tenant_prompt(tenant: &[u8], prompt: &str) -> [u8; 32] {
 /// The outcome of a request, as the header `x-reflex-status` says it.
 ///
 /// ```
-/// use reflex_host::cache::ReflexStatus;
+/// use reflex_host::ReflexStatus;
 ///
 /// assert_eq!(ReflexStatus::HitL1Exact.to_string(), "HIT_L1_EXACT");
 /// assert!(ReflexStatus::HitL1Exact.is_hit());
@@ -176,10 +176,10 @@ impl<H> fmt::Debug for L1Bound<H> {
 /// An exact-match cache in memory: 32-byte hash to payload handle.
 ///
 /// A handle is anything that is cheap to clone; plain `Bytes` unless told otherwise, and
-/// [`Entry`] works too. Shared between threads by reference, or as an [`L1CacheHandle`].
+/// [`Entry`](crate::Entry) works too. Shared between threads by reference, or as an [`L1CacheHandle`].
 ///
 /// ```
-/// use reflex_host::cache::{L1Cache, ReflexStatus};
+/// use reflex_host::{L1Cache, ReflexStatus};
 ///
 /// let l1 = L1Cache::new();
 /// let hash = l1.insert("What is 2+2?", "4".into());
@@ -226,7 +226,7 @@ impl<H: Clone + Send + Sync + 'static> L1Cache<H> {
     /// A cache of any handles within `bound`.
     ///
     /// ```
-    /// use reflex_host::cache::{L1Bound, L1Cache};
+    /// use reflex_host::{L1Bound, L1Cache};
     /// use std::sync::Arc;
     ///
     /// let l1: L1Cache<Arc<str>> = L1Cache::with_bound(L1Bound::Entries(2));
@@ -354,7 +354,7 @@ impl<H: Clone + Send + Sync + 'static> fmt::Debug for L1Cache<H> {
 /// An [`L1Cache`] that many can own; a clone is the same cache. It has all its methods.
 ///
 /// ```
-/// use reflex_host::cache::L1CacheHandle;
+/// use reflex_host::L1CacheHandle;
 ///
 /// let l1 = L1CacheHandle::new();
 /// let same = l1.clone();

@@ -15,8 +15,9 @@ use crate::component::GuestLimits;
 use crate::exchange::policy::INFLIGHT_BYTES_MAX;
 use crate::exchange::reply::pace::Replay;
 use crate::serve::metrics::Price;
-use reflex_llm::{ClientControl, Lifetimes};
-use reflex_llm::{PathRule, ProviderControl, Rules, Tenant, check_tenant_header};
+use reflex_llm::{
+    ClientControl, Lifetimes, PathRule, ProviderControl, Rules, Tenant, check_tenant_header,
+};
 use rules::{ControlMode, GroupTable, PathTable, PriceTable, ProviderControlMode, TtlTable};
 use serde::Deserialize;
 use std::collections::HashMap;

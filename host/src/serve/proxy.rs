@@ -1,17 +1,15 @@
 //! One request through the daemon: to the guest, to the provider if the guest fails, and back with
 //! an answer.
 
-use super::heads;
 use super::held::{Held, hold};
 use super::hop::strip_hop_by_hop;
 use super::own_error::ErrorVoice;
 use super::place::OpenConnection;
 use super::reasons::Reasons;
 use super::timed::Timed;
-use super::tunnel;
 use super::upstream::UpstreamClient;
-use crate::component::Lost;
-use crate::component::{Failure, Handler};
+use super::{heads, tunnel};
+use crate::component::{Failure, Handler, Lost};
 use crate::exchange::ask::SendRequest as _;
 use crate::exchange::body::budget::Budget;
 use crate::exchange::body::lent::NotHeld;

@@ -1,19 +1,19 @@
 //! What grants allow, as a guest sees it.
 
 use super::*;
-use crate::cache::Cache;
+use crate::cache::tests::Durable;
+use crate::cache::{Cache, CacheKey, Mark};
 use crate::clock::Clock;
 use crate::component::bindings::cache::{LlmRequest, Prompt};
 use crate::component::bindings::keyvalue;
 use crate::component::bindings::keyvalue::HostBucket as _;
 use crate::component::wit::keyvalue::Bucket;
-use crate::grant::Grant;
-use crate::grant::Tenants;
-use reflex_llm::Lifetimes;
-use reflex_llm::Tenant;
+use crate::grant::{Grant, Tenants};
+use reflex_llm::{Lifetimes, Stated, Tenant};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A component with this grant, and the time it lives in.
 struct Component {
