@@ -373,11 +373,12 @@ async fn the_filter_takes_the_settings_of_the_resources() {
 #[tokio::test]
 async fn envoy_takes_what_istio_would_add() {
     let filter = resource("istio-envoyfilter.yaml", "EnvoyFilter");
-    accepted("EnvoyFilter", as_istio(EnvoyPlan::plain(UPSTREAM), &filter)).await;
+    accepted("EnvoyFilter", as_istio(UPSTREAM, &filter)).await;
 }
 
 /// Envoy as Istio configures it, with what the sample adds.
-fn as_istio(plan: EnvoyPlan, filter: &Value) -> EnvoyPlan {
+fn as_istio(upstream: &str, filter: &Value) -> EnvoyPlan {
+    let plan = EnvoyPlan::plain(upstream);
     let patches = filter["spec"]["configPatches"].as_array().expect("patches");
     let added = |kind: &str| {
         let patch = patches.iter().find(|patch| patch["applyTo"] == kind);
@@ -385,11 +386,13 @@ fn as_istio(plan: EnvoyPlan, filter: &Value) -> EnvoyPlan {
     };
     let (cluster, host) = (added("CLUSTER"), added("VIRTUAL_HOST"));
     let mut reflex = added("HTTP_FILTER");
-    // The module lies elsewhere on this machine, and the provider's cluster has another name.
+    // The module lies elsewhere on this machine, and the provider is another one.
     let wasm = &mut reflex["typed_config"]["config"];
     wasm["vm_config"]["code"] = json!({"local": {"filename": reflex_tests::envoy::filter()}});
     let settings = wasm["configuration"]["value"].as_str().expect("settings");
-    let settings = settings.replace("outbound|443||api.openai.com", "provider");
+    let settings = settings
+        .replace("outbound|443||api.openai.com", "provider")
+        .replace("https://api.openai.com", upstream);
     wasm["configuration"]["value"] = settings.into();
     plan.edit(move |config| {
         let resources = &mut config["static_resources"];
@@ -455,7 +458,7 @@ async fn no_sample_has_envoy_refuse_a_long_body() {
     let upstream = Upstream::start().await;
     let istio = resource("istio-envoyfilter.yaml", "EnvoyFilter");
     let plans = [
-        ("Istio", as_istio(EnvoyPlan::plain(&upstream.url()), &istio)),
+        ("Istio", as_istio(&upstream.url(), &istio)),
         ("Envoy Gateway", as_envoy_gateway(&upstream.url())),
     ];
     for (what, plan) in plans {

@@ -22,11 +22,19 @@ impl Context for Switched {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, trailers: usize) {
         self.0.on_http_call_response(token, headers, body, trailers);
     }
+
+    fn on_done(&mut self) -> bool {
+        self.0.on_done()
+    }
 }
 
 impl RootContext for Switched {
     fn on_configure(&mut self, size: usize) -> bool {
         self.0.on_configure(size)
+    }
+
+    fn on_queue_ready(&mut self, queue: u32) {
+        self.0.on_queue_ready(queue);
     }
 
     fn on_tick(&mut self) {
@@ -96,5 +104,9 @@ impl HttpContext for Panicking {
 
     fn on_http_response_trailers(&mut self, count: usize) -> Action {
         self.inner.on_http_response_trailers(count)
+    }
+
+    fn on_log(&mut self) {
+        self.inner.on_log();
     }
 }
