@@ -37,7 +37,7 @@ pub fn hash_prompt(prompt: &str) -> [u8; 32] {
 /// [`hash_prompt`] of any prompt.
 ///
 /// ```
-/// use reflex_host::cache::{hash_prompt, hash_tenant_prompt};
+/// use reflex_host::{hash_prompt, hash_tenant_prompt};
 ///
 /// assert_ne!(hash_tenant_prompt(b"a", "bc"), hash_tenant_prompt(b"ab", "c"));
 /// assert_ne!(hash_tenant_prompt(b"", "bc"), hash_prompt("bc"));
