@@ -1,4 +1,4 @@
-//! Which answers are under way in this worker, who fetches each, and who waits for it.
+//! Which answers are under way in this worker, with the leader and the followers of each.
 //!
 //! One request leads, those for the same answer follow: the daemon and the provider are asked
 //! once. This knows who waits for whom; what then becomes of them is `exchange`'s business.
@@ -132,7 +132,7 @@ impl Flights {
             .unwrap_or_default()
     }
 
-    /// The leader leads no longer. Returns who leads now: the first of those who wait.
+    /// The leader leads no longer. Returns the new leader: the first follower.
     pub fn hand_over(&mut self, name: &Name, leader: Id) -> Option<Id> {
         let flight = self.flights.get_mut(&name.number)?;
         if flight.leader != leader {

@@ -45,7 +45,7 @@ pub(super) struct Turn {
     pub(super) next: u32,
 }
 
-/// For a client that wants what is cached, whichever it is, the daemon is asked for so many. They
+/// Bound of the answers that the daemon is asked for when a client accepts any cached one. They
 /// are numbered from 0, and the first come first.
 const OTHERS_MAX: u32 = 16;
 
@@ -66,8 +66,8 @@ impl Pending {
         control.accepts(age_seconds, answer.ttl_seconds(now_ms))
     }
 
-    /// Whether it may wait for another one's answer, and another one for its. An answer that is
-    /// not to be kept is for this client alone, so whoever waited for it would wait for nothing.
+    /// Whether this request may follow another one, and lead others. An answer that is not to be kept
+    /// is for its own client alone, so a follower would wait for nothing.
     pub(super) fn waits(&self, shared: &Shared) -> bool {
         let control = &self.asked.control;
         shared.config.fill_wait_ms > 0 && !control.only_if_cached && self.keeps()
@@ -78,7 +78,7 @@ impl Pending {
         self.life != Life::NotKept
     }
 
-    /// Somebody else is to lead from where this one was.
+    /// The next follower leads from where this request was.
     pub(super) fn left(mut self, lead: impl FnOnce(Option<String>) -> Lead) -> Vec<Effect> {
         let lead = lead(self.fill.take());
         let flight = self.flight.into_iter();
@@ -87,7 +87,7 @@ impl Pending {
             .collect()
     }
 
-    /// It leads no longer, and that becomes of those who wait for it, here and elsewhere.
+    /// This request leads no longer. Tells its followers, in this worker and elsewhere.
     pub(super) fn let_go(&mut self, landing: Landing) -> Vec<Effect> {
         let mut effects = Vec::new();
         if let Some(fill) = self.fill.take() {

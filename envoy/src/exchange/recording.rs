@@ -325,14 +325,14 @@ impl Recording {
         given_up(shared, self, Rejected::Cut)
     }
 
-    /// Whether it has stood still for too long for those who wait for it.
+    /// Whether the leader has stalled for longer than its followers wait.
     pub(super) fn has_stalled(&self, now_ms: u64) -> bool {
         // The clock may have been set back: then that was standing still, too.
         let still_ms = now_ms.abs_diff(self.came_at_ms);
         self.pending.flight.is_some() && self.bytes >= STALL_BYTES_MIN && still_ms >= STALL_MS
     }
 
-    /// The first of those who wait for it leads from now on. It may still be stored.
+    /// The first follower leads from now on. The leader's answer may still be stored.
     pub(super) fn steps_back(&mut self) -> Vec<Effect> {
         let lead = Lead::Fetch(self.pending.fill.take());
         let flight = self.pending.flight.take().into_iter();
@@ -341,7 +341,7 @@ impl Recording {
             .collect()
     }
 
-    /// Tells those who wait for it, here and elsewhere.
+    /// Tells the followers, in this worker and elsewhere.
     fn ended(mut self, shared: &mut Shared, landing: Landing) -> Vec<Effect> {
         shared.recording().give_back(self.bytes);
         self.pending.let_go(landing)

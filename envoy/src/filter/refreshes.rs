@@ -7,7 +7,7 @@ use crate::refreshed::{Gone, Refreshed};
 
 const NAME: &str = "reflex-refreshed";
 
-/// Another worker may write at the same time, but not for ever.
+/// Bound of the attempts to write while other workers write at the same time.
 const TRIES_MAX: usize = 16;
 
 /// What the others have told since the last time.
