@@ -20,7 +20,7 @@ mod turns;
 
 use std::rc::Rc;
 
-use reflex_llm::{Bypass, Examined, Key, Prepared, Rejected, Shape, Status};
+use reflex_llm::{Bypass, Examined, Flow, Key, Life, Prepared, Rejected, Shape, Status};
 
 use crate::answer::Answer;
 use crate::config::Upstream;
@@ -405,9 +405,11 @@ fn examined(shared: &mut Shared, id: Id, reading: Reading, body: &[u8], now_ms: 
     let asked = exchange.control.ttl_seconds;
     let lifetimes = &shared.config.lifetimes;
     let keyed = Rc::new(reading.keyed);
+    let life = lifetimes.of(&reading.path, model.as_deref(), asked);
     let pending = Pending {
+        flow: Flow::of(&exchange.control).kept_if(life != Life::NotKept),
         keyed: Rc::clone(&keyed),
-        life: lifetimes.of(&reading.path, model.as_deref(), asked),
+        life,
         model: model.map(Rc::from),
         asked: exchange,
         upstream: reading.upstream,

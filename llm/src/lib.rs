@@ -62,6 +62,7 @@ mod path;
 mod pattern;
 
 mod error;
+pub mod flow;
 pub mod status;
 
 #[cfg(fuzzing)]
@@ -73,6 +74,7 @@ pub use api::{Api, Representation, Shape};
 pub use body::BODY_BYTES_MAX;
 pub use control::{ClientControl, Control, Directive, X_REFLEX_TTL};
 pub use error::{ERROR_HEADERS, VENDOR_HEADERS};
+pub use flow::Flow;
 pub use group::Groups;
 pub use key::{Key, KeyHasher};
 pub use life::{Life, LifeRule, Lifetimes};

@@ -22,47 +22,40 @@ pub(super) const HOT: Source = Source::Stored(Tier::Hot);
 
 /// Hot tier, then whoever fetches the same already, then the daemon.
 pub(super) fn look_up(shared: &mut Shared, id: Id, mut pending: Pending, now_ms: u64) -> Step {
-    let control = pending.asked.control;
-    let is_unproven = !pending.is_open(shared);
+    let is_open = pending.is_open(shared);
     if let Some(answer) = hot(shared, &pending, now_ms) {
         return have(shared, pending, &answer, HOT, now_ms);
     }
-    if control.only_if_cached {
-        // Such a request never asks the provider, so it can lead nobody.
-        return if !control.no_cache && !is_unproven && shared.asks_daemon(now_ms) {
-            ask(shared, pending)
-        } else {
-            absent(&pending)
+    if pending.waits(shared) {
+        // The same request by the same route is the same to the provider, whatever the route does.
+        let route = match is_open {
+            true => 0,
+            false => shared.routes.hash(&pending.keyed.route),
         };
-    }
-    if control.no_cache || !pending.waits(shared) {
-        return if !control.no_cache && !is_unproven && shared.asks_daemon(now_ms) {
-            ask(shared, pending)
-        } else {
-            forwarded(shared, pending)
-        };
-    }
-    // The same request by the same route is the same to the provider, whatever the route does.
-    let route = match is_unproven {
-        true => shared.routes.hash(&pending.keyed.route),
-        false => 0,
-    };
-    match shared.flights.join(&pending.asked.key, route, id) {
-        Role::Follow(flight) => {
-            pending.flight = Some(flight);
-            return (Stage::Following(pending), Vec::new());
+        match shared.flights.join(&pending.asked.key, route, id) {
+            Role::Follow(flight) => {
+                pending.flight = Some(flight);
+                return (Stage::Following(pending), Vec::new());
+            }
+            Role::Lead(flight) => {
+                pending.flight = Some(flight);
+                pending.fill = is_open.then(|| shared.next_fill());
+            }
+            Role::Alone => {}
         }
-        Role::Lead(flight) => {
-            pending.flight = Some(flight);
-            pending.fill = (!is_unproven).then(|| shared.next_fill());
-        }
-        Role::Alone => {}
     }
-    if !is_unproven && shared.asks_daemon(now_ms) {
-        ask(shared, pending)
-    } else {
-        pending.fill = None;
-        forwarded(shared, pending)
+    if pending.flow.looks_up() && is_open && shared.asks_daemon(now_ms) {
+        return ask(shared, pending);
+    }
+    pending.fill = None;
+    missed(shared, pending)
+}
+
+/// The cache has nothing for this request.
+fn missed(shared: &mut Shared, pending: Pending) -> Step {
+    match pending.flow.asks() {
+        true => forwarded(shared, pending),
+        false => absent(&pending),
     }
 }
 
@@ -71,7 +64,7 @@ pub(super) fn hot(shared: &mut Shared, pending: &Pending, now_ms: u64) -> Option
     if !pending.is_open(shared) {
         return None;
     }
-    if !pending.asked.control.only_if_cached {
+    if !pending.flow.takes_any_sample() {
         let answer = shared.hot.get(&pending.asked.key.digest, now_ms)?;
         return pending.accepts(&answer, now_ms).then_some(answer);
     }
@@ -114,18 +107,16 @@ pub(super) fn replied(
             // It may have heard us: then it is told that we do not lead.
         }
     }
-    if pending.asked.control.only_if_cached {
-        return other(shared, pending, now_ms);
-    }
-    forwarded(shared, pending)
+    other(shared, pending, now_ms)
 }
 
-/// Not this one, for a client that wants what is cached: perhaps another.
+/// Not this one: perhaps another, for a client that takes any cached one.
 fn other(shared: &mut Shared, mut pending: Pending, now_ms: u64) -> Step {
-    if pending.turns_to_next(shared.config.samples) && shared.asks_daemon(now_ms) {
+    let has_next = pending.flow.takes_any_sample() && pending.turns_to_next(shared.config.samples);
+    if has_next && shared.asks_daemon(now_ms) {
         return ask(shared, pending);
     }
-    absent(&pending)
+    missed(shared, pending)
 }
 
 fn found_at_daemon(
@@ -149,14 +140,11 @@ fn found_at_daemon(
     if !expired && pending.accepts(&answer, now_ms) {
         return have(shared, pending, &answer, source, now_ms);
     }
-    if pending.asked.control.only_if_cached {
-        return other(shared, pending, now_ms);
-    }
     let offer = pending
         .flight
         .filter(|_| !expired)
         .map(|flight| Effect::Land(flight, Landing::Offer(answer, source)));
-    let (stage, mut effects) = forwarded(shared, pending);
+    let (stage, mut effects) = other(shared, pending, now_ms);
     effects.extend(offer);
     (stage, effects)
 }
@@ -267,9 +255,9 @@ fn answered_from(
 ) -> Step {
     let Ok(unread) = shared.hand_over(answer.body.len(), now_ms) else {
         // The provider's answer takes no more of Envoy's memory than its buffers.
-        return match pending.asked.control.only_if_cached {
-            true => absent(pending),
-            false => passed(shared, Bypass::Memory),
+        return match pending.flow.asks() {
+            true => passed(shared, Bypass::Memory),
+            false => absent(pending),
         };
     };
     let (status, age_seconds) = match source {

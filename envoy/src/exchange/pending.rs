@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use reflex_llm::{Exchange as Asked, Key, Life, Traits};
+use reflex_llm::{Exchange as Asked, Flow, Key, Life, Traits};
 
 use super::keyed::Keyed;
 use super::{Effect, Landing, Lead, Purpose};
@@ -17,6 +17,8 @@ use crate::shared::Shared;
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) asked: Asked,
+    /// What client and operator let it do.
+    pub(super) flow: Flow,
     /// What the provider is to get.
     pub(super) keyed: Rc<Keyed>,
     /// How long its answer is to live.
@@ -62,20 +64,12 @@ impl Pending {
 
     pub(super) fn accepts(&self, answer: &Answer, now_ms: u64) -> bool {
         let age_seconds = answer.age_seconds(now_ms);
-        let control = &self.asked.control;
-        control.accepts(age_seconds, answer.ttl_seconds(now_ms))
+        self.flow.accepts(age_seconds, answer.ttl_seconds(now_ms))
     }
 
-    /// Whether this request may follow another one, and lead others. An answer that is not to be kept
-    /// is for its own client alone, so a follower would wait for nothing.
+    /// Whether this request may follow another one, and lead others.
     pub(super) fn waits(&self, shared: &Shared) -> bool {
-        let control = &self.asked.control;
-        shared.config.fill_wait_ms > 0 && !control.only_if_cached && self.keeps()
-    }
-
-    /// Whether client and operator let the answer be kept.
-    pub(super) fn keeps(&self) -> bool {
-        self.life != Life::NotKept
+        shared.config.fill_wait_ms > 0 && self.flow.joins()
     }
 
     /// The next follower leads from where this request was.

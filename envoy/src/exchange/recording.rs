@@ -53,14 +53,12 @@ pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
     if let Some(traits) = &pending.traits {
         shared.missed(traits);
     }
-    let status = match pending.asked.control.no_cache {
-        true => Status::Refresh,
-        false => Status::Miss,
-    };
-    if !pending.keeps() {
+    let status = pending.flow.answered();
+    let wants_identity = pending.flow.wants_identity();
+    if !pending.flow.keeps() {
         shared.counts.dropped(Dropped::Ttl);
         let stage = Stage::Passing(Some(status));
-        return (stage, vec![Effect::Forward(false)]);
+        return (stage, vec![Effect::Forward(wants_identity)]);
     }
     if let Some(flight) = &pending.flight {
         shared.flights.open(flight);
@@ -79,8 +77,7 @@ pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
         pending,
     };
     let stage = Stage::Forwarded(Box::new(recording));
-    // Everyone must be able to read the replay, so what is recorded is not to be compressed.
-    (stage, vec![Effect::Forward(true)])
+    (stage, vec![Effect::Forward(wants_identity)])
 }
 
 pub(super) fn head(

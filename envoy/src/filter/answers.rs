@@ -8,9 +8,7 @@ use crate::exchange::Served;
 
 /// Answers the client.
 pub(super) fn answer(served: &Served) {
-    let status = served.status;
-    let cache_status = status.cache_status();
-    let age = served.age_seconds.map(|age| age.to_string());
+    let told: Vec<_> = served.status.headers(served.age_seconds).collect();
     let mut headers: Vec<(&str, &str)> = Vec::with_capacity(8);
     let absent;
     let (code, body) = match &served.answer {
@@ -21,14 +19,12 @@ pub(super) fn answer(served: &Served) {
         }
         None => {
             headers.extend(ERROR_HEADERS);
-            absent = served.shape.error_body(504, status::NOT_CACHED);
-            (504, absent.as_bytes())
+            absent = served.shape.not_cached_body();
+            (status::NOT_CACHED_STATUS, absent.as_bytes())
         }
     };
-    headers.push((status::X_REFLEX_STATUS, status.x_reflex_status()));
-    headers.push((status::CACHE_STATUS, &cache_status));
-    headers.extend(age.as_deref().map(|age| (status::AGE, age)));
-    let _ = hostcalls::send_http_response(code, headers, Some(body));
+    headers.extend(told.iter().map(|(name, value)| (*name, value.as_ref())));
+    let _ = hostcalls::send_http_response(code.into(), headers, Some(body));
 }
 
 /// Says in the provider's answer what we did.
