@@ -17,28 +17,24 @@ use crate::exchange::fills::{Lead, Turn};
 use crate::exchange::policy::HttpPolicy;
 use crate::exchange::recording::Target;
 use crate::exchange::reply::batch::Batch;
-use crate::exchange::reply::head::{Header, apply, status_headers};
+use crate::exchange::reply::head::{apply, status_headers};
 use crate::exchange::reply::rest::Rest;
 use crate::exchange::reply::{batch, replayed};
 use crate::exchange::shared_body::Follower;
 use crate::exchange::watch::{Wanted, Watch, fails, target, target_or_count};
 use crate::grant::ctx::ReflexCtx;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
-use reflex_llm::embeddings::{self, Found};
-use reflex_llm::status::{self, Status};
-use reflex_llm::{
-    Bypass, Control, ERROR_HEADERS, Examined, Head, Key, Policy, Shape, X_REFLEX_TTL,
-};
+use reflex_llm::embeddings::{self, Found, are_taken_apart};
+use reflex_llm::flow::Edits;
+use reflex_llm::status::{NOT_CACHED_STATUS, Status};
+use reflex_llm::{Bypass, Control, ERROR_HEADERS, Examined, Flow, Head, Key, Policy, Shape};
 use std::fmt;
 use std::sync::Arc;
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
-
-/// How often the cache is looked at for one request; as in the middleware.
-const LOOKS_MAX: usize = 4;
 
 /// Outgoing HTTP for guests that answers LLM calls from the cache. A clone is the same.
 ///
@@ -134,11 +130,9 @@ impl Transparent {
             Ok(examined) => examined,
             Err(reason) => return self.pass(request, reason).await,
         };
-        // With several answers to one request, batches are kept as a whole.
-        let batch = match self.policy.samples.count() {
-            1 => candidate.batch(&whole).map(Texts::of),
-            _ => None,
-        };
+        let is_batch = are_taken_apart(self.policy.samples.count());
+        let batch = is_batch.then(|| candidate.batch(&whole)).flatten();
+        let batch = batch.map(Texts::of);
         self.serve(request, path, examined, batch).await
     }
 
@@ -164,71 +158,58 @@ impl Transparent {
         let since = self.ctx.cache.purges().now();
         let target = || target(&self.ctx, &self.policy, since, &wanted);
 
+        let flow = Flow::of(control).kept_if(wanted.is_kept(&self.ctx));
+
         let mut fill = None;
         let mut missing = None;
-        if !control.no_cache {
-            for _ in 0..LOOKS_MAX {
-                if let Some(response) = self.look_up(&key, control).await {
-                    return Ok(response);
+        for joins in flow.looks() {
+            if let Some(response) = self.look_up(&key, flow).await {
+                return Ok(response);
+            }
+            if let Some(batch) = &mut batch {
+                missing = match self.look_up_texts(batch, control).await {
+                    Look::All(response) => return Ok(response),
+                    Look::AllBut(missing) => Some(missing),
+                    Look::Nothing => None,
+                };
+            }
+            if fill.is_some() || !joins || target().is_none() {
+                break;
+            }
+            let cache_key = self.ctx.key(&key);
+            let wait_max = self.policy.fill_wait_max;
+            let fills = &self.policy.fills;
+            match fills.join(cache_key, key.tenant, wait_max).await {
+                Turn::Lead(lead) => fill = Some(lead),
+                Turn::Follow(Follower {
+                    status,
+                    headers,
+                    body,
+                }) => {
+                    let stale = self.stale(&key, batch.as_ref(), flow, Some(status)).await;
+                    return Ok(stale.unwrap_or_else(|| {
+                        told(response(status, headers, body), Status::Collapsed)
+                    }));
                 }
-                if let Some(batch) = &mut batch {
-                    missing = match self.look_up_texts(batch, control).await {
-                        Look::All(response) => return Ok(response),
-                        Look::AllBut(missing) => Some(missing),
-                        Look::Nothing => None,
-                    };
+                Turn::Failed(error) => {
+                    let stale = self.stale(&key, batch.as_ref(), flow, None).await;
+                    return stale.ok_or_else(|| error.into());
                 }
-                if control.only_if_cached || fill.is_some() || target().is_none() {
-                    break;
-                }
-                let cache_key = self.ctx.key(&key);
-                let wait_max = self.policy.fill_wait_max;
-                match self
-                    .policy
-                    .fills
-                    .join(cache_key, key.tenant, wait_max)
-                    .await
-                {
-                    Turn::Lead(lead) => fill = Some(lead),
-                    Turn::Follow(Follower {
-                        status,
-                        headers,
-                        body,
-                    }) => {
-                        if fails(status)
-                            && let Some(stale) = self
-                                .stale(&key, batch.as_ref(), control, Some(status))
-                                .await
-                        {
-                            return Ok(stale);
-                        }
-                        let response = response(status, headers, body);
-                        return Ok(told(response, Status::Collapsed));
-                    }
-                    Turn::Failed(error) => {
-                        let stale = self.stale(&key, batch.as_ref(), control, None).await;
-                        return stale.ok_or_else(|| error.into());
-                    }
-                    Turn::Again => {}
-                    Turn::Alone => break,
-                }
+                Turn::Again => {}
+                Turn::Alone => break,
             }
         }
-        if control.only_if_cached {
-            // Any of them will do.
-            for _ in 1..samples.count() {
+        if !flow.asks() {
+            for _ in (1..samples.count()).filter(|_| flow.takes_any_sample()) {
                 let key = samples.next(&exchange.key);
-                if let Some(response) = self.look_up(&key, control).await {
+                if let Some(response) = self.look_up(&key, flow).await {
                     return Ok(response);
                 }
             }
             return Ok(not_cached(exchange.shape));
         }
 
-        let headers = request.headers_mut();
-        headers.remove(X_REFLEX_TTL);
-        // Every client must be able to read the replay, so the provider must not compress.
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        edit(request.headers_mut(), flow.edits(missing.is_some()));
         let part = match (&batch, missing) {
             (Some(batch), Some(missing)) => {
                 let rest = with_body(&request, batch.spelled.asking(&missing));
@@ -250,7 +231,7 @@ impl Transparent {
                 if let Some(lead) = fill {
                     Lead::fail(lead, error_code(&error));
                 }
-                let stale = self.stale(&key, batch.as_ref(), control, None).await;
+                let stale = self.stale(&key, batch.as_ref(), flow, None).await;
                 return stale.ok_or(error);
             }
         };
@@ -266,25 +247,16 @@ impl Transparent {
             Some(watch) => watch.body(body),
             None => body,
         };
-        if fails(parts.status)
-            && let Some(stale) = self
-                .stale(&key, batch.as_ref(), control, Some(parts.status))
-                .await
-        {
-            return Ok(stale);
-        }
-        let status = match control.no_cache {
-            true => Status::Refresh,
-            false => Status::Miss,
-        };
-        Ok(told(Response::from_parts(parts, body), status))
+        let fwd_status = Some(parts.status);
+        let stale = self.stale(&key, batch.as_ref(), flow, fwd_status).await;
+        Ok(stale.unwrap_or_else(|| told(Response::from_parts(parts, body), flow.answered())))
     }
 
-    async fn look_up(&self, key: &Key, control: &Control) -> Option<Response<WasiBody>> {
+    async fn look_up(&self, key: &Key, flow: Flow) -> Option<Response<WasiBody>> {
         let entry = self.ctx.find_async(&self.ctx.key(key)).await?;
         let now_ms = self.ctx.clock.now_ms();
         let (age, ttl) = (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
-        if !control.accepts(age, ttl) {
+        if !flow.accepts(age, ttl) {
             return None;
         }
         self.replay(&entry, age, Status::Hit { ttl_seconds: ttl })
@@ -305,7 +277,7 @@ impl Transparent {
         let Some(made) = batch.cached.replay() else {
             return Look::Nothing;
         };
-        let set = aged(Status::Hit { ttl_seconds }, age);
+        let set = status_headers(Status::Hit { ttl_seconds }, Some(age));
         let (status, headers, body) = made.replayed(&set, &self.policy);
         Look::All(response(status, headers, body))
     }
@@ -340,7 +312,7 @@ impl Transparent {
             None => None,
         };
         Ok(made.map_or(Part::Apart, |made| {
-            let set = status_headers(Status::Partial);
+            let set = status_headers(Status::Partial, None);
             let head = (head.status, head.headers);
             let (status, headers, body) = made.completed(head, &set, &self.policy);
             Part::Whole(response(status, headers, body))
@@ -352,16 +324,17 @@ impl Transparent {
         &self,
         key: &Key,
         batch: Option<&Texts<'_>>,
-        control: &Control,
+        flow: Flow,
         fwd_status: Option<StatusCode>,
     ) -> Option<Response<WasiBody>> {
-        if !control.accepts_stale() {
+        let fwd_status = fwd_status.map(|status| status.as_u16());
+        if !flow.serves_stale(fwd_status) {
             return None;
         }
         let most = self.policy.stale_if_error_max;
         let key = self.ctx.key(key);
         let status = |expired_seconds| Status::Stale {
-            fwd_status: fwd_status.map(|status| status.as_u16()),
+            fwd_status,
             expired_seconds,
         };
         if let Some((entry, expired_seconds)) = self.ctx.find_stale(&key, most).await {
@@ -371,13 +344,14 @@ impl Transparent {
         // A batch is kept text by text, as a rule.
         let mut batch = batch?.cached.clone();
         let found = batch.find_stale(&self.ctx, most).await?;
-        let set = aged(status(found.expired_seconds), found.age_seconds);
+        let set = status_headers(status(found.expired_seconds), Some(found.age_seconds));
         let (status, headers, body) = batch.replay()?.replayed(&set, &self.policy);
         Some(response(status, headers, body))
     }
 
     fn replay(&self, entry: &Entry, age: u64, status: Status) -> Option<Response<WasiBody>> {
-        let (status, headers, body) = replayed(entry, &aged(status, age), &self.policy)?;
+        let (status, headers, body) =
+            replayed(entry, &status_headers(status, Some(age)), &self.policy)?;
         Some(response(status, headers, body))
     }
 
@@ -445,25 +419,30 @@ fn response(status: StatusCode, headers: HeaderMap, body: WasiBody) -> Response<
 }
 
 fn told(mut response: Response<WasiBody>, status: Status) -> Response<WasiBody> {
-    apply(response.headers_mut(), &[], &status_headers(status));
+    apply(response.headers_mut(), &[], &status_headers(status, None));
     response
 }
 
-fn aged(status: Status, age_seconds: u64) -> Vec<Header> {
-    let mut set = status_headers(status);
-    set.push((status::AGE.into(), age_seconds.to_string().into_bytes()));
-    set
+/// Turns the client's head into the provider's.
+fn edit(headers: &mut HeaderMap, edits: Edits) {
+    for name in edits.remove {
+        headers.remove(*name);
+    }
+    for &(name, value) in edits.set {
+        let name = HeaderName::from_static(name);
+        headers.insert(name, HeaderValue::from_static(value));
+    }
 }
 
 /// `only-if-cached` and nothing cached: 504, in the API's error shape.
 fn not_cached(shape: Shape) -> Response<WasiBody> {
     let mut headers = HeaderMap::new();
-    let mut set = status_headers(Status::Absent);
+    let mut set = status_headers(Status::Absent, None);
     let header = |(name, value): (&str, &str)| (name.into(), value.as_bytes().to_vec());
     set.extend(ERROR_HEADERS.map(header));
     apply(&mut headers, &[], &set);
-    let error = shape.error_body(504, status::NOT_CACHED);
-    response(StatusCode::GATEWAY_TIMEOUT, headers, full(error.into()))
+    let status = StatusCode::from_u16(NOT_CACHED_STATUS).unwrap_or(StatusCode::GATEWAY_TIMEOUT);
+    response(status, headers, full(shape.not_cached_body().into()))
 }
 
 /// The same request with another body and its length.
