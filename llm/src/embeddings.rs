@@ -12,7 +12,6 @@
 
 mod batch;
 mod found;
-pub(crate) mod spans;
 mod vectors;
 
 pub use batch::{Batch, ELEMENTS_MAX, Element, are_taken_apart};

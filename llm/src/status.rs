@@ -1,10 +1,13 @@
 //! The status for the client: `x-reflex-status` and `Cache-Status` (RFC 9211).
 
+pub(crate) mod error;
+pub(crate) mod reason;
+
 use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::{String, ToString as _};
 
-use crate::control::split_directive;
+use crate::request::control::split_directive;
 use crate::{Bypass, Directive, Shape};
 
 /// The header with our own short word for the outcome.

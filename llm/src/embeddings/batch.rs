@@ -3,8 +3,8 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::spans::{self, Span};
 use crate::json::Kind;
+use crate::json::spans::{self, Span};
 use crate::{Api, Candidate, Key};
 
 /// The longest batch that is taken apart, which is the longest that OpenAI takes. A longer one is

@@ -18,7 +18,7 @@ use core::mem;
 
 use crate::Prepared;
 use crate::api::Field;
-use crate::embeddings::spans;
+use crate::json::spans;
 
 /// Bodies over this length are not compared: hashing takes about 0.4 µs for each KiB.
 pub const COMPARED_BYTES_MAX: usize = 64 << 10;

@@ -3,7 +3,7 @@
 //! time.
 
 use crate::Rejected;
-use crate::date;
+use crate::answer::date;
 use crate::json::{Kind, Value};
 
 /// The earliest end that an answer states.

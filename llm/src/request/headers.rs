@@ -14,9 +14,10 @@ mod names;
 
 use alloc::vec::Vec;
 
-use crate::pattern::is_like;
+use crate::Rules;
+use crate::request::origin::Origin;
+use crate::rules::pattern::is_like;
 use crate::tenant::CREDENTIALS;
-use crate::{Origin, Rules};
 
 pub(crate) use accept::wants_events_only;
 

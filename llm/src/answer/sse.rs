@@ -1,7 +1,7 @@
 //! Frames of a server-sent event stream, by the rules of the WHATWG standard (HTML, section
 //! 9.2.6), however the bytes are cut into chunks.
 //!
-//! This knows framing only; `answer.rs` interprets the frames.
+//! This knows framing only; `judge.rs` interprets the frames.
 
 use alloc::vec::Vec;
 
@@ -19,7 +19,7 @@ pub(crate) struct Frame<'f> {
 
 /// Whether more frames may follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Flow {
+pub(crate) enum Next {
     /// They may.
     #[default]
     More,
@@ -52,7 +52,7 @@ pub(crate) struct Frames {
     /// Some line ended in both.
     pairs: bool,
     /// Whether further frames may follow.
-    flow: Flow,
+    next: Next,
 }
 
 impl Frames {
@@ -64,7 +64,7 @@ impl Frames {
     pub(crate) fn feed(
         &mut self,
         mut chunk: &[u8],
-        mut each: impl FnMut(Frame<'_>) -> Result<Flow, Rejected>,
+        mut each: impl FnMut(Frame<'_>) -> Result<Next, Rejected>,
     ) -> Result<(), Rejected> {
         while let Some(&first) = chunk.first() {
             if core::mem::take(&mut self.after_return) && first == b'\n' {
@@ -103,7 +103,7 @@ impl Frames {
     /// Whether the last frame has come and the bytes may end here: not inside a line, and not
     /// inside the pair that ends one, in a stream that uses pairs.
     pub(crate) fn is_complete(&self) -> bool {
-        self.flow != Flow::More && self.is_between_frames()
+        self.next != Next::More && self.is_between_frames()
     }
 
     /// Whether nothing has come of a next frame.
@@ -121,7 +121,7 @@ impl Frames {
     fn end_line(
         &mut self,
         line: &[u8],
-        each: &mut impl FnMut(Frame<'_>) -> Result<Flow, Rejected>,
+        each: &mut impl FnMut(Frame<'_>) -> Result<Next, Rejected>,
     ) -> Result<(), Rejected> {
         let line = self.mark_gone(line);
         self.begun = true;
@@ -136,10 +136,10 @@ impl Frames {
         let value = value.strip_prefix(b":").unwrap_or(value);
         let value = value.strip_prefix(b" ").unwrap_or(value);
         let is_done = name == b"data" && value == DONE && !self.has_data;
-        match self.flow {
-            Flow::More => {}
-            Flow::EndButForDone if is_done => {}
-            Flow::End | Flow::EndButForDone => return Err(Rejected::AfterEnd),
+        match self.next {
+            Next::More => {}
+            Next::EndButForDone if is_done => {}
+            Next::End | Next::EndButForDone => return Err(Rejected::AfterEnd),
         }
         match name {
             b"data" => {
@@ -160,16 +160,16 @@ impl Frames {
 
     fn end_frame(
         &mut self,
-        each: &mut impl FnMut(Frame<'_>) -> Result<Flow, Rejected>,
+        each: &mut impl FnMut(Frame<'_>) -> Result<Next, Rejected>,
     ) -> Result<(), Rejected> {
         if self.has_data || !self.event.is_empty() {
-            self.flow = match self.flow {
-                Flow::More => each(Frame {
+            self.next = match self.next {
+                Next::More => each(Frame {
                     event: &self.event,
                     data: self.has_data.then_some(&self.data),
                 })?,
                 // The one `[DONE]` that may follow the terminal event.
-                Flow::End | Flow::EndButForDone => Flow::End,
+                Next::End | Next::EndButForDone => Next::End,
             };
         }
         clear(&mut self.event);
@@ -203,7 +203,7 @@ mod tests {
             let fed = frames.feed(chunk, |frame| {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).to_string();
                 seen.push((text(frame.event), frame.data.map(text)));
-                Ok(Flow::More)
+                Ok(Next::More)
             });
             assert_eq!(fed, Ok(()));
         }
@@ -261,7 +261,7 @@ mod tests {
     fn what_is_held_of_a_frame_is_bounded_by_it_and_given_back() {
         let mut frames = Frames::default();
         let mut feed = |text: &[u8]| {
-            assert_eq!(frames.feed(text, |_| Ok(Flow::More)), Ok(()));
+            assert_eq!(frames.feed(text, |_| Ok(Next::More)), Ok(()));
             frames.held_bytes()
         };
         let part = [b'x'; 1000];
@@ -290,7 +290,7 @@ mod tests {
     fn a_byte_order_mark_at_the_beginning_is_nothing_of_a_frame() {
         let is_between = |text: &[u8]| {
             let mut frames = Frames::default();
-            let fed = frames.feed(text, |_| Ok(Flow::More));
+            let fed = frames.feed(text, |_| Ok(Next::More));
             assert_eq!(fed, Ok(()));
             frames.is_between_frames()
         };

@@ -12,9 +12,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::answer::{Judge, Stream};
-use crate::answer_head::{KEPT_BYTES_MAX, is_kept};
-use crate::sse::Frames;
+use crate::answer::head::{KEPT_BYTES_MAX, is_kept};
+use crate::answer::judge::{Judge, Stream};
+use crate::answer::sse::Frames;
 use crate::{ProviderControl, Rejected, Representation, Shape, Stated};
 
 /// The operator's rules for answers.

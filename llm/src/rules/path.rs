@@ -11,8 +11,9 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::pattern::is_like_in_any_case;
-use crate::{Api, Bypass, outside, query};
+use crate::request::{outside, query};
+use crate::rules::pattern::is_like_in_any_case;
+use crate::{Api, Bypass};
 
 /// A rule of the operator: the first rule that applies counts; without one, the end of the path
 /// names the API.

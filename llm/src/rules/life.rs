@@ -4,8 +4,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::path::Readings;
-use crate::pattern::is_like_in_any_case;
+use crate::rules::path::Readings;
+use crate::rules::pattern::is_like_in_any_case;
 
 /// The operator's rules, and the default where none applies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! Items of a request's input that make the request pass by: they can name state at the provider,
 //! and bring tools.
 
+use crate::Bypass;
 use crate::json::{Kind, Value};
-use crate::{Bypass, tools};
+use crate::request::tools;
 
 /// An item of a response's input.
 pub(crate) fn response(item: Value<'_>) -> Option<Bypass> {

@@ -3,8 +3,8 @@
 
 use super::{Endings, Rules, Said, object, objects};
 use crate::Rejected;
+use crate::answer::sse::Next;
 use crate::json::Value;
-use crate::sse::Flow;
 
 /// Why a response is `incomplete`. None of the reasons is a good end.
 const INCOMPLETE: Endings = Endings {
@@ -39,7 +39,7 @@ pub(super) struct Response {
 
 impl Response {
     /// Judges one event.
-    pub(super) fn event(&mut self, event: Value<'_>, rules: Rules) -> Result<Flow, Rejected> {
+    pub(super) fn event(&mut self, event: Value<'_>, rules: Rules) -> Result<Next, Rejected> {
         let kind = event.get("type").and_then(Value::string);
         match kind.as_deref().ok_or(Rejected::Unexpected)? {
             b"response.completed" | b"response.incomplete" => {
@@ -47,19 +47,19 @@ impl Response {
                 let said = judge(object(response)?, rules)?;
                 // Some servers do not repeat the content in the terminal event.
                 match said.max(self.said) {
-                    Said::Something => Ok(Flow::EndButForDone),
+                    Said::Something => Ok(Next::EndButForDone),
                     Said::Nothing | Said::Aside => Err(Rejected::Empty),
                 }
             }
             b"response.output_item.done" => {
                 let item = event.get("item").ok_or(Rejected::Unexpected)?;
                 self.said = self.said.max(judge_item(item, rules)?);
-                Ok(Flow::More)
+                Ok(Next::More)
             }
             b"response.refusal.delta" | b"response.refusal.done" => Err(Rejected::Refusal),
             b"response.failed" | b"error" => Err(Rejected::Error),
             // Pieces; `response.completed` has the whole.
-            _ => Ok(Flow::More),
+            _ => Ok(Next::More),
         }
     }
 }

@@ -5,8 +5,8 @@
 
 use super::{Rules, Said, index, objects};
 use crate::Rejected;
+use crate::answer::sse::Next;
 use crate::json::Value;
-use crate::sse::Flow;
 
 /// Blocks of the model's own words, or its calls to the client. Any other block is, or may be, the
 /// trace of a tool that ran at the provider.
@@ -43,7 +43,7 @@ pub(super) struct Message {
 
 impl Message {
     /// Judges one event.
-    pub(super) fn event(&mut self, event: Value<'_>, rules: Rules) -> Result<Flow, Rejected> {
+    pub(super) fn event(&mut self, event: Value<'_>, rules: Rules) -> Result<Next, Rejected> {
         let kind = event.get("type").and_then(Value::string);
         let kind = kind.as_deref().ok_or(Rejected::Unexpected)?;
         let is_current = || index(event, 0).map(|index| index == self.blocks);
@@ -86,14 +86,14 @@ impl Message {
             // `ping`, and what may be added: Anthropic asks clients to pass over it.
             _ => {}
         }
-        Ok(Flow::More)
+        Ok(Next::More)
     }
 
-    fn stop(&self) -> Result<Flow, Rejected> {
+    fn stop(&self) -> Result<Next, Rejected> {
         if self.is_open || !self.stopped {
             return Err(Rejected::Unfinished);
         }
-        is_something(self.said).map(|()| Flow::EndButForDone)
+        is_something(self.said).map(|()| Next::EndButForDone)
     }
 }
 

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use crate::KeyHasher;
 use crate::api::Known;
 use crate::json::{Halves, Kind, Members, Spelled, Value, run, scan, space, unescape, value_end};
-use crate::outline::Outline;
+use crate::request::outline::Outline;
 
 /// Writes a value, without the members that are out of the key.
 ///

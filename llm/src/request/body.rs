@@ -2,8 +2,11 @@
 
 use crate::api::Field;
 use crate::json::{self, Document, Invalid, Kind, Value};
-use crate::outline::{Outline, is_listed};
-use crate::{Api, Bypass, KeyHasher, Origin, Representation, Rules, canonical, outside};
+use crate::key::canonical;
+use crate::request::origin::Origin;
+use crate::request::outline::{Outline, is_listed};
+use crate::request::outside;
+use crate::{Api, Bypass, KeyHasher, Representation, Rules};
 
 /// The longest body that is read at all. Reading takes little memory beside it: at most 300 KiB, and
 /// half as much as the body for one that is nothing but keys. Edges bound what they buffer far below

@@ -9,7 +9,7 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 
 use crate::api::Query;
-use crate::pattern::{is_like, is_like_in_any_case};
+use crate::rules::pattern::{is_like, is_like_in_any_case};
 use crate::{Api, Bypass, Representation};
 
 /// Credentials: the API key, and OAuth's token under Google's two names.

@@ -26,7 +26,7 @@ pub(crate) fn members(text: &[u8], object: Span) -> Option<Vec<(Span, Span)>> {
 }
 
 /// The elements of an array.
-pub(super) fn elements(text: &[u8], array: Span) -> Option<Vec<Span>> {
+pub(crate) fn elements(text: &[u8], array: Span) -> Option<Vec<Span>> {
     let mut cursor = Cursor::inside(text, array, *b"[]")?;
     let mut elements = Vec::new();
     while cursor.has_more()? {

@@ -5,7 +5,9 @@ use alloc::string::String;
 use core::fmt::Write;
 
 use crate::api::ErrorShape;
-use crate::{Api, Head, PathRule, Representation, Shape, path, query};
+use crate::request::query;
+use crate::rules::path;
+use crate::{Api, Head, PathRule, Representation, Shape};
 
 /// The headers of our own errors. Pages may read them, to learn that the provider is down, or that
 /// nothing is cached. An error says no more than that, so any origin may read it. Without

@@ -7,8 +7,8 @@
 use core::time::Duration;
 
 use crate::Rejected;
-use crate::control::{seconds, split_directive};
-use crate::date;
+use crate::answer::date;
+use crate::request::control::{seconds, split_directive};
 
 /// Whether the operator obeys providers' headers for caches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

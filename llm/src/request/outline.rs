@@ -6,8 +6,9 @@
 
 use crate::api::{Field, Known};
 use crate::json::{Kind, Value};
-use crate::pattern::is_like;
-use crate::{Api, Origin, Rules};
+use crate::request::origin::Origin;
+use crate::rules::pattern::is_like;
+use crate::{Api, Rules};
 
 /// The parts of a body left out of its canonical spelling.
 #[derive(Clone, Copy)]

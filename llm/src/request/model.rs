@@ -5,7 +5,7 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 
 use crate::json::Value;
-use crate::path::Readings;
+use crate::rules::path::Readings;
 
 /// The longest name that is reported. Providers' own stay below 100.
 pub const MODEL_BYTES_MAX: usize = 256;

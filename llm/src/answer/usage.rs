@@ -3,8 +3,8 @@
 //! Nothing is counted here. An answer without a usage, such as a stream whose client did not ask
 //! for it, has none.
 
+use crate::answer::sse::{Frames, Next};
 use crate::json::{self, Kind, Value};
-use crate::sse::{Flow, Frames};
 use crate::{Representation, Shape};
 
 /// The tokens of one exchange.
@@ -32,7 +32,7 @@ impl Shape {
                 // Data after the end of a stream has no usage.
                 let _ = frames.feed(body, |frame| {
                     counts.read(frame.data.unwrap_or_default(), names);
-                    Ok(Flow::More)
+                    Ok(Next::More)
                 });
             }
         }

@@ -8,13 +8,15 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::api::Field;
-use crate::body::Body;
-use crate::headers::{self, Counting};
 use crate::key::{read_fields, write_field};
-use crate::outline::Outline;
+use crate::request::body::Body;
+use crate::request::headers::{self, Counting};
+use crate::request::origin::Origin;
+use crate::request::outline::Outline;
+use crate::request::{asked, model, outside, query};
 use crate::{
-    Api, Bypass, Candidate, Classified, Control, Examined, Exchange, Key, KeyHasher, Origin,
-    Representation, Rules, Shape, Tenant, asked, model, outside, query,
+    Api, Bypass, Candidate, Classified, Control, Examined, Exchange, Key, KeyHasher,
+    Representation, Rules, Shape, Tenant,
 };
 
 /// A [`Candidate`] that owns its data, for callers that have to wait for the body.
