@@ -4,7 +4,7 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::MapType;
 use reflex_llm::{ERROR_HEADERS, Status, status};
 
-use crate::exchange::Served;
+use reflex_envoy_core::exchange::Served;
 
 /// Answers the client.
 pub(super) fn answer(served: &Served) {

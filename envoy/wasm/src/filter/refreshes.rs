@@ -3,7 +3,7 @@
 
 use proxy_wasm::hostcalls;
 
-use crate::refreshed::{Gone, Refreshed};
+use reflex_envoy_core::refreshed::{Gone, Refreshed};
 
 const NAME: &str = "reflex-refreshed";
 

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 
 use proxy_wasm::hostcalls;
 
-use crate::routes::Route;
-use crate::worker::Worker;
+use reflex_envoy_core::routes::Route;
+use reflex_envoy_core::worker::Worker;
 
 /// Several workers may note something at once. Past it, the next request or tick tries again.
 const TRIES_MAX: usize = 16;

@@ -2,8 +2,8 @@
 
 use proxy_wasm::hostcalls;
 
-use crate::module::Module;
-use crate::unread::Ticket;
+use reflex_envoy_core::module::Module;
+use reflex_envoy_core::unread::Ticket;
 
 /// Envoy's response flags UT, LR, UR, UF, UC, UMSDR and UPE: the provider's time is up, its stream was
 /// reset, its connection has failed or ended, or what it says is no HTTP. A body that is shorter than

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
 
-use crate::module::Module;
+use reflex_envoy_core::module::Module;
 
 thread_local! {
     static GAUGES: RefCell<Option<Gauges>> = const { RefCell::new(None) };

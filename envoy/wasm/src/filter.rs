@@ -26,16 +26,16 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType, MetricType};
 use reflex_llm::{Bypass, status};
 
-use crate::config::Config;
-use crate::counts::Counts;
-use crate::daemon;
-use crate::exchange::{Effect, Event, Purpose};
-use crate::flights::Id;
-use crate::module::Module;
-use crate::refreshed::Refreshed;
-use crate::worker::{Work, Worker};
 use answers::{answer, mark};
 use gauges::Gauges;
+use reflex_envoy_core::config::Config;
+use reflex_envoy_core::counts::Counts;
+use reflex_envoy_core::daemon;
+use reflex_envoy_core::exchange::{Effect, Event, Purpose};
+use reflex_envoy_core::flights::Id;
+use reflex_envoy_core::module::Module;
+use reflex_envoy_core::refreshed::Refreshed;
+use reflex_envoy_core::worker::{Work, Worker};
 use request::{is_providers, request};
 
 /// How often waits are looked at and statistics handed over.

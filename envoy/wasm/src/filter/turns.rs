@@ -3,7 +3,7 @@
 
 use proxy_wasm::hostcalls;
 
-use crate::exchange::PLACES;
+use reflex_envoy_core::exchange::PLACES;
 
 /// Another worker may count at the same time, but not for ever.
 const TRIES_MAX: usize = 16;

@@ -3,8 +3,8 @@
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MapType;
 
-use crate::exchange::Request;
-use crate::routes::Route;
+use reflex_envoy_core::exchange::Request;
+use reflex_envoy_core::routes::Route;
 
 /// The request that Envoy is calling for.
 pub(super) fn request() -> Request {
