@@ -83,7 +83,7 @@ fn tells_nobody(query: &[u8]) -> bool {
         let name = parameter.split(|&byte| byte == b'=').next();
         let is_told = |told: &&str| name == Some(told.as_bytes());
         // To some readers a semicolon ends a parameter: another one may stand behind it.
-        !parameter.contains(&b';') && TOLD_PARAMETERS.iter().any(|told| is_told(&told))
+        !parameter.contains(&b';') && TOLD_PARAMETERS.iter().any(is_told)
     })
 }
 
