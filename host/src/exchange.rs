@@ -40,7 +40,7 @@ pub use reply::samples::Samples;
 
 #[cfg(feature = "middleware")]
 use crate::cache::CacheKey;
-use crate::cache::Mark;
+use crate::cache::{L1, Mark};
 use crate::grant::ctx::ReflexCtx;
 use fills::Turn;
 use hit::{Answers, Look, response};
@@ -75,7 +75,8 @@ impl NativeFlow {
         policy: Arc<HttpPolicy>,
         sender: Arc<dyn SendRequest>,
     ) -> Self {
-        let answers = Answers { ctx, policy };
+        let l1 = L1::of(&ctx.cache, policy.l1_bytes_max);
+        let answers = Answers { ctx, policy, l1 };
         Self {
             provider: Provider {
                 answers: answers.clone(),
@@ -106,7 +107,8 @@ impl NativeFlow {
 
     /// Classifies a request, and reads its body for that.
     pub(crate) async fn read(&self, request: Request<BoxBody>) -> Result<Read, Error> {
-        Question::read(request, &self.answers.ctx, &self.answers.policy).await
+        let Answers { ctx, policy, l1 } = &self.answers;
+        Question::read(request, ctx, policy, l1).await
     }
 
     /// Looks the answer up, and waits for another request that fetches it already.
@@ -174,7 +176,7 @@ impl NativeFlow {
 
     /// Joins the fill of an answer, or begins it. An answer that is not to be recorded has none.
     async fn join(&self, question: &Question, since: Mark) -> Turn {
-        let Answers { ctx, policy } = &self.answers;
+        let Answers { ctx, policy, .. } = &self.answers;
         if target(ctx, policy, since, &question.wanted()).is_none() {
             return Turn::Alone;
         }
