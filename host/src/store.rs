@@ -337,7 +337,7 @@ impl Store {
         if self.next_segment != before {
             // Behind the record, which had room, so that the moved records come after it. A
             // tombstone brings no time.
-            self.keep_spare(self.now_ms);
+            tracing::debug_span!("make_room").in_scope(|| self.keep_spare(self.now_ms));
         }
         Ok(place)
     }
