@@ -37,7 +37,7 @@ pub use purges::{Held, Mark, PurgeListener, Purged, Purges};
 pub use stats::Stats;
 
 use crate::store::{
-    Disk, Epochs, Index, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreOptions,
+    Disk, Index, NEVER, NewRecord, Opened, Place, PurgeMarks, Read, RealDisk, Store, StoreOptions,
     StoreStats,
 };
 use crate::sync::atomic::Ordering::Relaxed;
@@ -123,7 +123,7 @@ struct Shared {
     /// Entries in memory.
     memory: Memory,
     /// The purge marks.
-    epochs: Arc<Epochs>,
+    purge_marks: Arc<PurgeMarks>,
     /// Empty: in memory only, for good or for now. Held while the disk is waited for;
     /// [`Self::writer`] takes it.
     writer: OnceLock<Mutex<Writer>>,
@@ -192,7 +192,7 @@ impl Cache {
         store: &StoreOptions,
     ) -> Result<Self, OpenError> {
         let Opened { store, damaged } = Store::open(disk, store)?;
-        let shared = Shared::new(options, store.index(), store.epochs(), Some(store));
+        let shared = Shared::new(options, store.index(), store.purge_marks(), Some(store));
         shared.counters.corrupt.fetch_add(damaged, Relaxed);
         Ok(Self {
             writer: None,
@@ -405,7 +405,7 @@ impl Shared {
     fn new(
         options: &CacheOptions,
         index: Arc<Index>,
-        epochs: Arc<Epochs>,
+        purge_marks: Arc<PurgeMarks>,
         store: Option<Store>,
     ) -> Self {
         let writer = store.map(|store| Mutex::new(Writer::new(store)));
@@ -413,7 +413,7 @@ impl Shared {
             queue: Queue::new(QUEUE_BYTES_MAX),
             index,
             memory: Memory::new(options.memory_bytes_max, options.entries_max),
-            epochs,
+            purge_marks,
             writer: writer.map(OnceLock::from).unwrap_or_default(),
             absence: None,
             wanted: AtomicUsize::new(0),
@@ -443,7 +443,7 @@ impl Shared {
 
     fn find_by(
         &self,
-        read: impl Fn(&Place, &[u8; 32], &Epochs) -> Read,
+        read: impl Fn(&Place, &[u8; 32], &PurgeMarks) -> Read,
         key: &CacheKey,
         counts_as: Use,
     ) -> Result<Option<Entry>, Cold> {
@@ -459,15 +459,15 @@ impl Shared {
                 place.hit();
             }
         };
-        let found = self
-            .index
-            .find(key_bytes, |place| match place.read_again(&self.epochs) {
+        let found = self.index.find(key_bytes, |place| {
+            match place.read_again(&self.purge_marks) {
                 Read::Sound(record) => {
                     count(place);
                     Ok(Entry::from_place(record, place))
                 }
                 read => Err((read, place.clone())),
-            });
+            }
+        });
         let (mut found, place) = match found {
             Some(Ok(entry)) => return Ok(Some(entry)),
             Some(Err(found)) => found,
@@ -476,7 +476,7 @@ impl Shared {
         if let Read::Cold = found {
             // Outside of the index: while a reader looks into the map, places that left it stay in
             // memory.
-            found = read(&place, key_bytes, &self.epochs);
+            found = read(&place, key_bytes, &self.purge_marks);
         }
         match found {
             Read::Sound(record) => {

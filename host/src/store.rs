@@ -10,9 +10,9 @@
 //! maps each key to its place, and no lock. `docs/format.md` describes the bytes, and what is
 //! assumed of the medium.
 
+mod active;
 mod disk;
 mod disk_use;
-mod epochs;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 pub(crate) mod faults;
@@ -25,6 +25,8 @@ mod index;
 mod inspect;
 mod keys;
 mod mmap;
+mod place;
+mod purge_marks;
 mod reclaim;
 mod record;
 mod recover;
@@ -37,7 +39,6 @@ mod trouble;
 mod unsynced;
 
 pub(crate) use disk::{Disk, RealDisk};
-pub(crate) use epochs::{Epochs, Whose};
 pub use folder::OpenError;
 pub(crate) use format::{
     ALIGN, BLOCK_BYTES, HEADER_BYTES, NEVER, SEGMENT_BYTES_LIMIT, Shape, tenant_of,
@@ -46,17 +47,19 @@ pub(crate) use hash::KeyState;
 pub(crate) use index::Index;
 pub(crate) use inspect::inspect;
 pub use inspect::{SegmentReport, StoreReport};
+pub(crate) use place::{Place, Read};
+pub(crate) use purge_marks::{PurgeMarks, Whose};
 pub(crate) use record::NewRecord;
-pub(crate) use segment::{Place, Read};
 pub(crate) use trouble::StoreError;
 pub(crate) use unsynced::Unsynced;
 
+use active::{Active, allocated_for};
 use folder::Folder;
-use format::{Contents, EpochsFile, Kind, Salt, StoreId, Superblock};
+use format::{Contents, Kind, MarksFile, Salt, StoreId, Superblock};
 use keys::Keys;
 use recover::Recovered;
 use replay::{Last, Replayed};
-use segment::{Active, DiskUse, Segment, allocated_for};
+use segment::{DiskUse, Segment};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -120,9 +123,9 @@ pub(crate) struct Store {
     active: Option<Active>,
     next_segment: u64,
     last: Last,
-    epochs: Arc<Epochs>,
-    /// Whether purges are missing from the file of epochs.
-    owes_epochs: bool,
+    purge_marks: Arc<PurgeMarks>,
+    /// Whether purges are missing from the file of purge marks.
+    owes_purge_marks: bool,
     /// Sealed, but perhaps not durable.
     unsynced: Vec<Unsynced>,
     /// Written since the last [`take_unsynced`](Self::take_unsynced).
@@ -152,12 +155,12 @@ impl Store {
     pub(crate) fn open(disk: Arc<dyn Disk>, options: &StoreOptions) -> Result<Opened, OpenError> {
         let folder = Folder::claim(&*disk, &options.dir, random_id)?;
         let disk_use = Arc::default();
-        let epochs = folder.read_epochs(&*disk)?;
+        let marks = folder.read_purge_marks(&*disk)?;
         // The purge marks are lost, so all records count as purged.
-        let is_lost = epochs.is_none();
-        let mut epochs = epochs.unwrap_or(EpochsFile {
+        let is_lost = marks.is_none();
+        let mut marks = marks.unwrap_or(MarksFile {
             all: EVERYTHING,
-            ..EpochsFile::default()
+            ..MarksFile::default()
         });
         let Recovered {
             segments,
@@ -167,7 +170,7 @@ impl Store {
             damaged,
             is_unsynced,
             has_hidden,
-        } = recover::recover(&disk, &folder, options.quota, &disk_use, &epochs)?;
+        } = recover::recover(&disk, &folder, options.quota, &disk_use, &marks)?;
         let Replayed {
             last,
             hidden,
@@ -177,17 +180,17 @@ impl Store {
         // The sequence never falls behind a purge, or the purge would cover new records.
         let last = match is_lost {
             true => last,
-            false => last.max(Last::nobodys(epochs.newest())),
+            false => last.max(Last::nobodys(marks.newest())),
         };
         let last = match hidden {
             0 => last,
             _ => Last::nobodys(last.sequence + hidden + HIDDEN_PURGES_MAX),
         };
         if hidden > 0 {
-            epochs.floor = last.sequence;
+            marks.floor = last.sequence;
         }
         if is_lost {
-            epochs.all = last.sequence;
+            marks.all = last.sequence;
         }
         let index = Index::default();
         if has_hidden {
@@ -212,8 +215,8 @@ impl Store {
             active,
             next_segment,
             last,
-            epochs: Arc::new(Epochs::new(epochs)),
-            owes_epochs: is_lost || hidden > 0,
+            purge_marks: Arc::new(PurgeMarks::new(marks)),
+            owes_purge_marks: is_lost || hidden > 0,
             unsynced: Vec::new(),
             unsynced_bytes: 0,
             now_ms,
@@ -226,7 +229,7 @@ impl Store {
         if hidden > 0 {
             // Before anything is written: the next process may not be able to read that either,
             // and has to know how far the sequence has come.
-            let settled = store.settle_epochs();
+            let settled = store.settle_purge_marks();
             settled.map_err(StoreError::into_open_error)?;
         }
         // It may be less than when the entries were written.
@@ -242,41 +245,41 @@ impl Store {
         Arc::clone(&self.index)
     }
 
-    /// Moves the places and purge marks into an index and epochs that readers already have. They
+    /// Moves the places and purge marks into an index and purge marks that readers already have. They
     /// must be empty, and belong to this store from now on.
-    pub(crate) fn publish(&mut self, index: &Arc<Index>, epochs: &Arc<Epochs>) {
-        epochs.take(&self.epochs);
+    pub(crate) fn publish(&mut self, index: &Arc<Index>, marks: &Arc<PurgeMarks>) {
+        marks.take(&self.purge_marks);
         index.take(&self.index);
-        self.epochs = Arc::clone(epochs);
+        self.purge_marks = Arc::clone(marks);
         self.index = Arc::clone(index);
     }
 
     /// The purge marks, for readers.
-    pub(crate) fn epochs(&self) -> Arc<Epochs> {
-        Arc::clone(&self.epochs)
+    pub(crate) fn purge_marks(&self) -> Arc<PurgeMarks> {
+        Arc::clone(&self.purge_marks)
     }
 
     /// Purges the records appended so far: for readers at once, and for readers after a restart
-    /// once [`settle_epochs`](Self::settle_epochs) has succeeded.
+    /// once [`settle_purge_marks`](Self::settle_purge_marks) has succeeded.
     pub(crate) fn purge(&mut self, whose: Whose<'_>) {
         // Skip a sequence: a failed write may have left a record with it.
         self.last = Last::nobodys(self.last.sequence + 1);
         let oldest = self.oldest_sequence();
-        self.epochs.purge(whose, self.last.sequence, oldest);
-        self.owes_epochs = true;
+        self.purge_marks.purge(whose, self.last.sequence, oldest);
+        self.owes_purge_marks = true;
         for segment in self.listed() {
             segment.suspect();
         }
     }
 
     /// Makes the purge marks durable, if they are not.
-    pub(crate) fn settle_epochs(&mut self) -> Result<(), StoreError> {
-        if self.owes_epochs {
-            let file = self.epochs.file();
+    pub(crate) fn settle_purge_marks(&mut self) -> Result<(), StoreError> {
+        if self.owes_purge_marks {
+            let file = self.purge_marks.file();
             self.folder
-                .write_epochs(&*self.disk, &file)
-                .map_err(StoreError::io("write epochs in", self.folder.root()))?;
-            self.owes_epochs = false;
+                .write_purge_marks(&*self.disk, &file)
+                .map_err(StoreError::io("write purge marks in", self.folder.root()))?;
+            self.owes_purge_marks = false;
         }
         Ok(())
     }
@@ -284,8 +287,8 @@ impl Store {
     /// Forgets, durably, the tenants whose purges cover no record any more: then no byte of theirs
     /// is on disk. Segments were removed durably before.
     pub(crate) fn forget_purges(&mut self) -> Result<(), StoreError> {
-        self.owes_epochs |= self.epochs.forget(self.oldest_sequence());
-        self.settle_epochs()
+        self.owes_purge_marks |= self.purge_marks.forget(self.oldest_sequence());
+        self.settle_purge_marks()
     }
 
     /// The lowest that is on disk.

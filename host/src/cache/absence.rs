@@ -263,7 +263,7 @@ impl Shared {
         {
             let mut missed = lock(&absence.missed);
             missed.make_up(&mut writer);
-            writer.store.publish(&self.index, &self.epochs);
+            writer.store.publish(&self.index, &self.purge_marks);
             if self.writer.set(Mutex::new(writer)).is_err() {
                 return Ok(());
             }

@@ -86,7 +86,7 @@ impl Writer {
 
     /// Writes the owed tombstones and purges, at the first opportunity.
     pub(super) fn settle(&mut self) -> Result<(), StoreError> {
-        self.store.settle_epochs()?;
+        self.store.settle_purge_marks()?;
         self.store.settle_unburied()?;
         for owed in [&mut self.owed.known, &mut self.owed.in_doubt] {
             let mut failed = None;

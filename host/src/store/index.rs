@@ -5,7 +5,7 @@
 //! index has no record on disk, or a newer one covers it there.
 
 use super::hash::KeyState;
-use super::segment::Place;
+use super::place::Place;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// The places of all entries on disk.

@@ -12,9 +12,10 @@
 //! all else is durable, and leaves a tombstone for each key that it superseded.
 
 use super::format::{Contents, Header, Listed, SEGMENT_BYTES_LIMIT};
+use super::place::{Place, Read};
 use super::record::NewRecord;
 use super::recover::{Records, records_of};
-use super::segment::{Place, Read, Segment};
+use super::segment::Segment;
 use super::{Store, StoreError};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -125,7 +126,7 @@ impl Store {
             if !fits && !by_all_means {
                 return Ok(false);
             }
-            if fits && let Read::Sound(record) = place.read(key, &self.epochs) {
+            if fits && let Read::Sound(record) = place.read(key, &self.purge_marks) {
                 self.write_again(&header, &record, place.hits())?;
             }
         }
@@ -202,7 +203,7 @@ impl Store {
             return Ok(());
         }
         if self.is_worth_moving(header, &place, is_early, moved)
-            && let Read::Sound(record) = place.read(key, &self.epochs)
+            && let Read::Sound(record) = place.read(key, &self.purge_marks)
         {
             let shape = header.shape();
             let again = NewRecord::entry(

@@ -3,14 +3,14 @@
 //! It lives only during recovery; after that the index takes over. Expiry does not matter here,
 //! because an expired record still supersedes older ones.
 
-use super::format::{EpochsFile, Header, KEY_START_BYTES, Kind};
-use super::segment::Place;
+use super::format::{Header, KEY_START_BYTES, Kind, MarksFile};
+use super::place::Place;
 use std::collections::HashMap;
 
 /// The newest record of each key so far.
 #[derive(Debug)]
 pub(crate) struct Replay<'a> {
-    purged: &'a EpochsFile,
+    purged: &'a MarksFile,
     newest: HashMap<[u8; 32], Newest>,
     last: Last,
     /// Records whose header was not found, by the first bytes of their key as their successor
@@ -74,7 +74,7 @@ impl Last {
 }
 
 impl<'a> Replay<'a> {
-    pub(crate) fn new(purged: &'a EpochsFile) -> Self {
+    pub(crate) fn new(purged: &'a MarksFile) -> Self {
         Self {
             purged,
             newest: HashMap::new(),
@@ -181,7 +181,7 @@ mod tests {
             Segment::new(1, Salt::NONE, (file, mapping), &Arc::default(), true)
         };
 
-        let purged = EpochsFile::default();
+        let purged = MarksFile::default();
         let mut replay = Replay::new(&purged);
         let mut previous = [0; KEY_START_BYTES];
         for (sequence, key, kind) in written {

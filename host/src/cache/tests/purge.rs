@@ -158,7 +158,7 @@ fn what_is_lost_behind_a_purge_does_not_make_it_cover_what_comes_next() {
 }
 
 #[test]
-fn a_damaged_file_of_epochs_costs_the_entries_and_nothing_purged_comes_back() {
+fn a_damaged_file_of_purge_marks_costs_the_entries_and_nothing_purged_comes_back() {
     let props = Props::new();
     let cache = props.open();
     put_ten(&cache, TENANT, 1);

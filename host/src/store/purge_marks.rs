@@ -1,10 +1,10 @@
 //! The purge marks: the records of a tenant, or of all tenants, are purged up to a sequence.
 //!
 //! A record is older than a purge exactly if its sequence is not higher than the purge's. So keys
-//! and records need no field for it: the sequence serves. Readers hold [`Epochs`], only the writer
+//! and records need no field for it: the sequence serves. Readers hold [`PurgeMarks`], only the writer
 //! changes them, and the store writes them to disk.
 
-use super::format::{EpochsFile, TENANTS_MAX, sequence_of, tenant_of};
+use super::format::{MarksFile, TENANTS_MAX, sequence_of, tenant_of};
 use crate::sync::RwLock;
 use std::sync::PoisonError;
 
@@ -17,10 +17,10 @@ pub(crate) enum Whose<'a> {
 
 /// The purges so far, for readers to ask.
 #[derive(Debug, Default)]
-pub(crate) struct Epochs(RwLock<EpochsFile>);
+pub(crate) struct PurgeMarks(RwLock<MarksFile>);
 
-impl Epochs {
-    pub(crate) fn new(file: EpochsFile) -> Self {
+impl PurgeMarks {
+    pub(crate) fn new(file: MarksFile) -> Self {
         Self(RwLock::new(file))
     }
 
@@ -36,7 +36,7 @@ impl Epochs {
     }
 
     /// The marks to write to disk.
-    pub(super) fn file(&self) -> EpochsFile {
+    pub(super) fn file(&self) -> MarksFile {
         let file = self.0.read().unwrap_or_else(PoisonError::into_inner);
         file.clone()
     }
@@ -66,7 +66,7 @@ impl Epochs {
     }
 }
 
-impl EpochsFile {
+impl MarksFile {
     pub(crate) fn covers(&self, tenant: &[u8; 32], sequence: u64) -> bool {
         sequence <= self.all
             || self
@@ -113,35 +113,35 @@ mod tests {
 
     #[test]
     fn a_purge_covers_what_came_before_and_nothing_else() {
-        let epochs = Epochs::default();
+        let marks = PurgeMarks::default();
         let covers = |tenant_number, sequence| {
-            let file = epochs.file();
+            let file = marks.file();
             file.covers(&tenant(tenant_number), sequence)
         };
         assert!(!covers(1, 1));
-        epochs.purge(Whose::Tenant(&tenant(1)), 10, 1);
+        marks.purge(Whose::Tenant(&tenant(1)), 10, 1);
         assert!(covers(1, 1) && covers(1, 10) && !covers(1, 11) && !covers(2, 1));
-        epochs.purge(Whose::Tenant(&tenant(1)), 20, 1);
+        marks.purge(Whose::Tenant(&tenant(1)), 20, 1);
         assert!(covers(1, 20) && !covers(1, 21));
-        assert_eq!(epochs.file().newest(), 20);
-        epochs.purge(Whose::Tenant(&tenant(2)), 25, 1);
-        assert!(epochs.forget(21) && !epochs.forget(25));
+        assert_eq!(marks.file().newest(), 20);
+        marks.purge(Whose::Tenant(&tenant(2)), 25, 1);
+        assert!(marks.forget(21) && !marks.forget(25));
         assert!(covers(2, 25) && !covers(1, 1));
-        epochs.purge(Whose::Everybody, 30, 1);
+        marks.purge(Whose::Everybody, 30, 1);
         assert!(covers(1, 30) && covers(2, 30) && !covers(2, 31));
-        assert_eq!(epochs.file().newest(), 30);
-        assert!(epochs.file().tenants.is_empty());
+        assert_eq!(marks.file().newest(), 30);
+        assert!(marks.file().tenants.is_empty());
     }
 
     #[test]
     fn however_many_are_purged_the_file_stays_bounded_and_none_comes_back() {
         let filled = |oldest| {
-            let epochs = Epochs::default();
+            let marks = PurgeMarks::default();
             let last = TENANTS_MAX as u64 + 100;
             for number in 1..=last {
-                epochs.purge(Whose::Tenant(&tenant(number)), number, oldest);
+                marks.purge(Whose::Tenant(&tenant(number)), number, oldest);
             }
-            let file = epochs.file();
+            let file = marks.file();
             assert!(file.tenants.len() <= TENANTS_MAX);
             (file, last)
         };

@@ -22,7 +22,7 @@ const CHECKSUM_BYTES: usize = 4;
 pub(crate) const TENANTS_MAX: usize = 1 << 16;
 
 /// The longest such file.
-pub(crate) const EPOCHS_BYTES_MAX: usize = file_bytes(TENANTS_MAX);
+pub(crate) const PURGE_MARKS_BYTES_MAX: usize = file_bytes(TENANTS_MAX);
 
 const fn file_bytes(tenants: usize) -> usize {
     (MARKS + tenants * MARK_BYTES + CHECKSUM_BYTES).next_multiple_of(BLOCK_BYTES)
@@ -30,7 +30,7 @@ const fn file_bytes(tenants: usize) -> usize {
 
 /// The purge marks: records up to and including these sequences are purged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct EpochsFile {
+pub(crate) struct MarksFile {
     /// The mark of all tenants.
     pub(crate) all: u64,
     /// Each tenant's.
@@ -40,7 +40,7 @@ pub(crate) struct EpochsFile {
     pub(crate) floor: u64,
 }
 
-impl EpochsFile {
+impl MarksFile {
     pub(crate) fn encode(&self, store: &StoreId) -> Vec<u8> {
         assert!(self.tenants.len() <= TENANTS_MAX);
         let mut bytes = vec![0; file_bytes(self.tenants.len())];
@@ -92,13 +92,13 @@ mod tests {
 
     const STORE: StoreId = StoreId([3; 16]);
 
-    fn file(tenants: u64) -> EpochsFile {
+    fn file(tenants: u64) -> MarksFile {
         let tenant = |number: u64| {
             let mut tenant = [9; 32];
             tenant[..8].copy_from_slice(&number.to_le_bytes());
             (tenant, number + 5)
         };
-        EpochsFile {
+        MarksFile {
             all: 4,
             tenants: (0..tenants).map(tenant).collect(),
             floor: 17,
@@ -109,10 +109,10 @@ mod tests {
     fn what_was_written_is_read_again() {
         for tenants in [0, 1, 99, 100, 101, 102, 205, TENANTS_MAX as u64] {
             let bytes = file(tenants).encode(&STORE);
-            assert!(bytes.len() <= EPOCHS_BYTES_MAX);
-            assert_eq!(EpochsFile::decode(&bytes, &STORE), Ok(file(tenants)));
+            assert!(bytes.len() <= PURGE_MARKS_BYTES_MAX);
+            assert_eq!(MarksFile::decode(&bytes, &STORE), Ok(file(tenants)));
         }
-        let other = EpochsFile::decode(&file(1).encode(&STORE), &StoreId([4; 16]));
+        let other = MarksFile::decode(&file(1).encode(&STORE), &StoreId([4; 16]));
         assert_eq!(other, Err(Reject::NotOurs));
     }
 
@@ -123,11 +123,8 @@ mod tests {
         for at in 0..whole.len() {
             let mut flipped = whole.clone();
             flipped[at] ^= 1 << (at % 8);
-            assert!(EpochsFile::decode(&flipped, &STORE).is_err(), "byte {at}");
-            assert!(
-                EpochsFile::decode(&whole[..at], &STORE).is_err(),
-                "cut {at}"
-            );
+            assert!(MarksFile::decode(&flipped, &STORE).is_err(), "byte {at}");
+            assert!(MarksFile::decode(&whole[..at], &STORE).is_err(), "cut {at}");
         }
     }
 }
