@@ -128,7 +128,7 @@ impl Store {
             if !fits && !by_all_means {
                 return Ok(false);
             }
-            if fits && let Read::Sound(record) = place.read(key, &self.purge_marks) {
+            if fits && let Read::Sound(record) = place.read(key) {
                 self.write_again(header, &record, place.hits())?;
             }
         }
@@ -207,7 +207,7 @@ impl Store {
             return Ok(());
         }
         if self.is_worth_moving(header, &place, is_early, moved)
-            && let Read::Sound(record) = place.read(key, &self.purge_marks)
+            && let Read::Sound(record) = place.read(key)
         {
             let shape = header.shape();
             let again = NewRecord::entry(
