@@ -404,7 +404,7 @@ impl Shared {
         Self {
             queue: Queue::new(QUEUE_BYTES_MAX),
             index,
-            memory: Memory::new(options.memory_bytes_max, options.entries_max),
+            memory: Memory::new(options.memory_bytes_max, options.entries_max()),
             writer: writer.map(OnceLock::from).unwrap_or_default(),
             absence: None,
             wanted: AtomicUsize::new(0),
