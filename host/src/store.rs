@@ -36,6 +36,7 @@ mod segment;
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 pub(crate) mod sim_disk;
 mod tenant_bytes;
+mod tombstones;
 mod trouble;
 mod unsynced;
 mod views;
@@ -52,6 +53,7 @@ pub use inspect::{SegmentReport, StoreReport};
 pub(crate) use place::{Place, Read};
 pub(crate) use purge_marks::Whose;
 pub(crate) use record::NewRecord;
+pub(crate) use tombstones::Owed;
 pub(crate) use trouble::StoreError;
 pub(crate) use unsynced::Unsynced;
 
@@ -68,6 +70,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tombstones::Tombstones;
 use unsynced::ContentsFile;
 
 /// Bound of the sealed segments that wait for [`Store::take_unsynced`], each with its file open and
@@ -127,17 +130,13 @@ pub(crate) struct Store {
     next_segment: u64,
     last: Last,
     purge_marks: PurgeMarks,
-    /// Whether purges are missing from the file of purge marks.
-    owes_purge_marks: bool,
     /// Sealed, but perhaps not durable.
     unsynced: Vec<Unsynced>,
     /// Written since the last [`take_unsynced`](Self::take_unsynced).
     unsynced_bytes: u64,
     /// When the newest entry was stored: the time for calls that bring none.
     now_ms: u64,
-    /// Keys that still need a tombstone, because the record that stands in for it may not last. At
-    /// most as many as a segment has records, or all of them after opening.
-    unburied: Vec<[u8; 32]>,
+    tombstones: Tombstones,
     /// An appended record will never be durable, and the next sync has to say so.
     is_lost: bool,
     /// Files were taken to be synced, and the outcome is not known yet.
@@ -216,12 +215,11 @@ impl Store {
             active,
             next_segment,
             last,
-            purge_marks: PurgeMarks::new(marks),
-            owes_purge_marks: is_lost || hidden > 0,
+            purge_marks: PurgeMarks::new(marks, is_lost || hidden > 0),
             unsynced: Vec::new(),
             unsynced_bytes: 0,
             now_ms,
-            unburied,
+            tombstones: Tombstones::of(unburied),
             is_lost: is_unsynced,
             is_syncing: false,
             reclaimed: 0,
@@ -260,7 +258,6 @@ impl Store {
         self.last = Last::nobodys(self.last.sequence + 1);
         let oldest = self.oldest_sequence();
         self.purge_marks.purge(whose, self.last.sequence, oldest);
-        self.owes_purge_marks = true;
         for segment in self.listed() {
             segment.purge(whose);
         }
@@ -268,19 +265,14 @@ impl Store {
 
     /// Makes the purge marks durable, if they are not.
     pub(crate) fn settle_purge_marks(&mut self) -> Result<(), StoreError> {
-        if self.owes_purge_marks {
-            self.folder
-                .write_purge_marks(&*self.disk, self.purge_marks.file())
-                .map_err(StoreError::io("write purge marks in", self.folder.root()))?;
-            self.owes_purge_marks = false;
-        }
-        Ok(())
+        let settled = self.purge_marks.settle(&*self.disk, &mut self.folder);
+        settled.map_err(StoreError::io("write purge marks in", self.folder.root()))
     }
 
     /// Forgets, durably, the tenants whose purges cover no record any more: then no byte of theirs
     /// is on disk. Segments were removed durably before.
     pub(crate) fn forget_purges(&mut self) -> Result<(), StoreError> {
-        self.owes_purge_marks |= self.purge_marks.forget(self.oldest_sequence());
+        self.purge_marks.forget(self.oldest_sequence());
         self.settle_purge_marks()
     }
 
@@ -290,16 +282,33 @@ impl Store {
         first.min().unwrap_or(u64::MAX)
     }
 
-    /// Writes the tombstones that are to be written.
-    pub(crate) fn settle_unburied(&mut self) -> Result<(), StoreError> {
-        while let Some(key) = self.unburied.last().copied() {
-            // An entry stored since then supersedes as well as a tombstone does.
-            if self.index.find(&key, |_| ()).is_none() {
-                self.append(&NewRecord::tombstone(&key))?;
-            }
-            self.unburied.pop();
+    /// Remembers to write a tombstone for a key that is out of the index. `was_there`: the index knew
+    /// a record of it. Returns how many are owed.
+    pub(crate) fn owe_tombstone(&mut self, key: &[u8; 32], was_there: bool) -> Owed {
+        self.tombstones.owe(key, was_there);
+        self.tombstones.owed()
+    }
+
+    /// Forgets the owed tombstones: everything on disk was purged.
+    pub(crate) fn owes_no_tombstones(&mut self) {
+        self.tombstones.clear();
+    }
+
+    /// Writes the owed tombstones, as far as the disk takes them.
+    pub(crate) fn settle_tombstones(&mut self) -> Result<(), StoreError> {
+        if self.tombstones.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let mut owed = self.tombstones.take();
+        let paid = owed.pay(|key| {
+            // An entry stored since then supersedes as well as a tombstone does.
+            match self.index.find(key, |_| ()) {
+                Some(()) => Ok(()),
+                None => self.append(&NewRecord::tombstone(key)).map(drop),
+            }
+        });
+        self.tombstones.put_back(owed);
+        paid
     }
 
     /// Removes all segments, after a durable purge of all tenants. A segment that cannot be removed
@@ -450,7 +459,7 @@ impl Store {
             // No sync has reported the records that came during this one.
             self.is_lost |= active.is_dirty;
             active.segment.set_keys(active.keys);
-            self.unburied.extend(active.contents.take_tombstones());
+            self.tombstones.owe_all(&active.contents.take_tombstones());
             self.segments.push_back(active.segment);
         }
         for segment in self.segments.iter().filter(|segment| segment.id == id) {
@@ -464,7 +473,7 @@ impl Store {
             .iter()
             .filter_map(|waiting| waiting.contents.as_ref());
         for contents in waiting.chain(contents) {
-            self.unburied.extend_from_slice(contents.tombstones());
+            self.tombstones.owe_all(contents.tombstones());
         }
     }
 

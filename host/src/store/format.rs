@@ -9,7 +9,9 @@ mod purge_marks;
 mod salt;
 
 pub(crate) use contents::{Contents, Listed, contents_bytes_max};
-pub(crate) use purge_marks::{MarksFile, PURGE_MARKS_BYTES_MAX, TENANTS_MAX};
+pub(crate) use purge_marks::{
+    MarksFile, PURGE_MARKS_BYTES_MAX, Part, RECENT_BYTES_MAX, RECENT_TENANTS_MAX, TENANTS_MAX,
+};
 
 pub(crate) use salt::{Salt, body_checksum};
 
