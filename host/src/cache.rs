@@ -188,14 +188,18 @@ impl Cache {
         options: &CacheOptions,
         store: &StoreOptions,
     ) -> Result<Self, OpenError> {
-        let Opened { store, damaged } = Store::open(disk, store)?;
+        Ok(Self::of_opened(Store::open(disk, store)?, options))
+    }
+
+    fn of_opened(opened: Opened, options: &CacheOptions) -> Self {
+        let Opened { store, damaged } = opened;
         let shared = Shared::new(options, store.index(), Some(store));
         shared.counters.corrupt.fetch_add(damaged, Relaxed);
-        Ok(Self {
+        Self {
             writer: None,
             flusher: None,
             shared: Arc::new(shared),
-        })
+        }
     }
 
     /// A cache without a disk: the same, within [`CacheOptions::memory_bytes_max`], and gone

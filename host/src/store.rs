@@ -247,8 +247,9 @@ impl Store {
     /// Moves the places into an index that readers already have. It must be empty, and belongs to this
     /// store from now on.
     pub(crate) fn publish(&mut self, index: &Arc<Index>) {
-        index.take(&self.index);
-        self.index = Arc::clone(index);
+        let own = std::mem::replace(&mut self.index, Arc::clone(index));
+        let own = Arc::into_inner(own).expect("a store that is not published has no readers");
+        index.take(own);
     }
 
     /// Purges the records appended so far: for readers at once, and for readers after a restart
