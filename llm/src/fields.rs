@@ -1,7 +1,7 @@
 //! The fields of a key that come from the head, in their order.
 
 use crate::headers::{self, Counting};
-use crate::{Candidate, Origin, query};
+use crate::{Candidate, query};
 
 /// One field. A header is two: its name, then its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Candidate<'_> {
         }
         let counting = Counting {
             rules,
-            origin: Origin::of(head.upstream),
+            origin: self.origin,
             named_by: self.named_by,
         };
         headers::significant(head.headers, counting, |name, value| {

@@ -37,6 +37,7 @@ mod items;
 mod json;
 mod key;
 mod model;
+mod name_set;
 mod origin;
 mod outline;
 mod outside;
@@ -191,6 +192,7 @@ pub struct Examined {
 #[derive(Clone, Debug)]
 pub struct Candidate<'a> {
     head: Head<'a>,
+    origin: Origin,
     api: Api,
     /// As far as the query says; the body may say more.
     representation: Representation,
@@ -232,6 +234,7 @@ pub fn candidate<'a>(head: &Head<'a>, policy: &Policy<'_>) -> Result<Candidate<'
     let tenant = Tenant::of(head, policy, api).ok_or(Bypass::NoCredential)?;
     Ok(Candidate {
         head: *head,
+        origin: Origin::of(head.upstream),
         api,
         representation,
         tenant,
