@@ -47,15 +47,11 @@ use hit::{Answers, Look, response};
 use http::{Request, Response};
 use miss::{Miss, Provider, told};
 use question::{Question, Read};
-use reflex_llm::{Bypass, Status};
+use reflex_llm::{Bypass, Flow, Status};
 use shared_body::Follower;
 use std::fmt;
 use std::sync::Arc;
-use watch::{fails, target};
-
-/// How often the cache is looked at for one request: first, once more as a leader, and again each
-/// time a leader ends without an answer. After the last the request asks alone.
-const LOOKS_MAX: usize = 4;
+use watch::target;
 
 /// The way of an LLM request within one grant. A clone is the same.
 #[derive(Clone)]
@@ -120,39 +116,33 @@ impl NativeFlow {
             missing: None,
             since: self.answers.ctx.cache.purges().now(),
         };
-        let control = *question.control();
-        if control.no_cache && !control.only_if_cached {
-            return Ok(Found::Miss(miss));
-        }
-        for _ in 0..LOOKS_MAX {
-            if control.no_cache {
-                break;
-            }
+        let flow = question.flow(&self.answers.ctx);
+        for joins in flow.looks() {
             miss.missing = match self.answers.look_up(question).await {
                 Look::Answer(response) => return Ok(Found::Answer(response)),
                 Look::AllBut(missing) => Some(missing),
                 Look::Nothing => None,
             };
-            if control.only_if_cached || miss.lead.is_some() {
+            if miss.lead.is_some() || !joins {
                 break;
             }
             match self.join(question, miss.since).await {
                 Turn::Lead(lead) => miss.lead = Some(lead),
                 Turn::Follow(follower) => {
-                    let answer = self.follow(question, follower).await;
+                    let answer = self.follow(question, flow, follower).await;
                     return Ok(Found::Answer(answer));
                 }
                 Turn::Failed(error) => {
-                    let stale = self.answers.stale(question, None).await;
+                    let stale = self.answers.stale(question, flow, None).await;
                     return stale.map(Found::Answer).ok_or(error);
                 }
                 Turn::Again => {}
                 Turn::Alone => break,
             }
         }
-        match control.only_if_cached {
-            true => Ok(Found::Answer(self.answers.any(question).await)),
-            false => Ok(Found::Miss(miss)),
+        match flow.asks() {
+            true => Ok(Found::Miss(miss)),
+            false => Ok(Found::Answer(self.answers.any(question, flow).await)),
         }
     }
 
@@ -160,13 +150,10 @@ impl NativeFlow {
     /// the answer. So it need not wait within an instance.
     #[cfg(feature = "middleware")]
     pub(crate) async fn turn(&self, question: &Question) -> Option<Turn> {
-        let control = question.control();
-        if control.no_cache || control.only_if_cached {
-            return None;
-        }
         let ctx = &self.answers.ctx;
         let key = self.key(question);
-        for _ in 0..LOOKS_MAX {
+        let looks = question.flow(ctx).looks();
+        for _ in looks.filter(|joins| *joins) {
             let since = ctx.cache.purges().now();
             if ctx.cache.contains_async(&key, ctx.clock.now_ms()).await {
                 return None;
@@ -199,18 +186,19 @@ impl NativeFlow {
     }
 
     /// The leader's answer, or a stale hit in place of a failure.
-    async fn follow(&self, question: &Question, follower: Follower) -> Response<BoxBody> {
+    async fn follow(
+        &self,
+        question: &Question,
+        flow: Flow,
+        follower: Follower,
+    ) -> Response<BoxBody> {
         let Follower {
             status,
             headers,
             body,
         } = follower;
-        if fails(status)
-            && let Some(stale) = self.answers.stale(question, Some(status)).await
-        {
-            return stale;
-        }
-        told(response((status, headers, body)), Status::Collapsed)
+        let stale = self.answers.stale(question, flow, Some(status)).await;
+        stale.unwrap_or_else(|| told(response((status, headers, body)), Status::Collapsed))
     }
 
     /// Asks the provider, and records its answer on its way.

@@ -10,12 +10,12 @@ use crate::grant::Grant;
 use crate::grant::ctx::ReflexCtx;
 use bytes::Bytes;
 use http::Request;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::request::Parts;
-use reflex_llm::embeddings::{self, Element};
+use reflex_llm::embeddings::{self, Element, are_taken_apart};
+use reflex_llm::flow::Edits;
 use reflex_llm::{
-    Bypass, Candidate, ClientControl, Control, Examined, Exchange, Head, Key, Policy, Shape,
-    X_REFLEX_TTL,
+    Bypass, Candidate, ClientControl, Control, Examined, Exchange, Flow, Head, Key, Policy, Shape,
 };
 use std::fmt;
 
@@ -68,11 +68,9 @@ impl Question {
                 return Ok(Read::Passes(Request::from_parts(parts, body), why));
             }
         };
-        // With several answers to one request, batches are kept as a whole.
-        let batch = match policy.samples.count() {
-            1 => candidate.batch(&whole).map(|batch| texts(&batch)),
-            _ => None,
-        };
+        let is_batch = are_taken_apart(policy.samples.count());
+        let batch = is_batch.then(|| candidate.batch(&whole)).flatten();
+        let batch = batch.map(|batch| texts(&batch));
         let key = policy.samples.next(&exchange.key);
         Ok(Read::Question(Box::new(Self {
             parts,
@@ -111,6 +109,11 @@ impl Question {
         &self.exchange.control
     }
 
+    /// What may be done with it, by its client's instructions and the operator's rules.
+    pub(crate) fn flow(&self, ctx: &ReflexCtx) -> Flow {
+        Flow::of(&self.exchange.control).kept_if(self.wanted().is_kept(ctx))
+    }
+
     /// The API and the form of the answer.
     pub(crate) fn shape(&self) -> Shape {
         self.exchange.shape
@@ -143,13 +146,17 @@ impl Question {
         Request::from_parts(self.parts.clone(), full(self.whole.clone()))
     }
 
-    /// The request for the provider, whose answer every client must be able to read.
-    pub(crate) fn for_provider(&self, grant: &Grant) -> Request<BoxBody> {
+    /// The request for the provider.
+    pub(crate) fn for_provider(&self, grant: &Grant, edits: Edits) -> Request<BoxBody> {
         let mut parts = self.parts.clone();
         hide_tenant(&mut parts.headers, grant);
-        parts.headers.remove(X_REFLEX_TTL);
-        let identity = HeaderValue::from_static("identity");
-        parts.headers.insert(ACCEPT_ENCODING, identity);
+        for name in edits.remove {
+            parts.headers.remove(*name);
+        }
+        for &(name, value) in edits.set {
+            let name = HeaderName::from_static(name);
+            parts.headers.insert(name, HeaderValue::from_static(value));
+        }
         Request::from_parts(parts, full(self.whole.clone()))
     }
 
@@ -159,11 +166,12 @@ impl Question {
         elements: &[u32],
         grant: &Grant,
         control: ClientControl,
+        edits: Edits,
     ) -> Option<Request<BoxBody>> {
         let named = Named::of(&self.parts);
         let candidate = candidate(&named.head(), grant, control).ok()?;
         let body = candidate.batch(&self.whole)?.asking(elements);
-        let mut request = self.for_provider(grant);
+        let mut request = self.for_provider(grant, edits);
         let length = HeaderValue::from(body.len());
         request.headers_mut().insert(CONTENT_LENGTH, length);
         Some(request.map(|_| full(body)))
