@@ -28,7 +28,7 @@ pub const X_REFLEX_SAVED_TOKENS: &str = "x-reflex-saved-tokens";
 pub const NOT_CACHED_STATUS: u16 = 504;
 
 /// The text of the error of [`Status::Absent`].
-pub const NOT_CACHED: &str = "reflex-edge: not in the cache, and the request said only-if-cached";
+const NOT_CACHED: &str = "reflex-edge: not in the cache, and the request said only-if-cached";
 
 /// How a request was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
