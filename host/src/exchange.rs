@@ -40,7 +40,7 @@ pub use reply::samples::Samples;
 
 #[cfg(feature = "middleware")]
 use crate::cache::CacheKey;
-use crate::cache::Mark;
+use crate::cache::{L1, Mark};
 use crate::grant::ctx::ReflexCtx;
 use fills::Turn;
 use hit::{Answers, Look, response};
@@ -75,7 +75,8 @@ impl NativeFlow {
         policy: Arc<HttpPolicy>,
         sender: Arc<dyn SendRequest>,
     ) -> Self {
-        let answers = Answers { ctx, policy };
+        let l1 = L1::of(&ctx.cache, policy.l1_bytes_max);
+        let answers = Answers { ctx, policy, l1 };
         Self {
             provider: Provider {
                 answers: answers.clone(),
@@ -106,7 +107,8 @@ impl NativeFlow {
 
     /// Classifies a request, and reads its body for that.
     pub(crate) async fn read(&self, request: Request<BoxBody>) -> Result<Read, Error> {
-        Question::read(request, &self.answers.ctx, &self.answers.policy).await
+        let Answers { ctx, policy, l1 } = &self.answers;
+        Question::read(request, ctx, policy, l1).await
     }
 
     /// Looks the answer up, and waits for another request that fetches it already.
@@ -114,7 +116,7 @@ impl NativeFlow {
         let mut miss = Miss {
             lead: None,
             missing: None,
-            since: self.answers.ctx.cache.purges().now(),
+            since: self.now(),
         };
         let flow = question.flow(&self.answers.ctx);
         for joins in flow.looks() {
@@ -126,24 +128,49 @@ impl NativeFlow {
             if miss.lead.is_some() || !joins {
                 break;
             }
-            match self.join(question, miss.since).await {
-                Turn::Lead(lead) => miss.lead = Some(lead),
-                Turn::Follow(follower) => {
-                    let answer = self.follow(question, flow, follower).await;
-                    return Ok(Found::Answer(answer));
-                }
-                Turn::Failed(error) => {
-                    let stale = self.answers.stale(question, flow, None).await;
-                    return stale.map(Found::Answer).ok_or(error);
-                }
-                Turn::Again => {}
-                Turn::Alone => break,
+            let turn = self.join(question, miss.since).await;
+            let (since, missing) = (miss.since, miss.missing.take());
+            match self.take_turn(question, turn, missing, since).await? {
+                Some(Found::Miss(taken)) if taken.lead.is_some() => miss = taken,
+                Some(found) => return Ok(found),
+                None => {}
             }
         }
         match flow.asks() {
             true => Ok(Found::Miss(miss)),
             false => Ok(Found::Answer(self.answers.any(question, flow).await)),
         }
+    }
+
+    /// What a turn in a fill means for its request; none if it is to look again.
+    pub(crate) async fn take_turn(
+        &self,
+        question: &Question,
+        turn: Turn,
+        missing: Option<Vec<u32>>,
+        since: Mark,
+    ) -> Result<Option<Found>, Error> {
+        let flow = question.flow(&self.answers.ctx);
+        let miss = |lead| Miss {
+            lead,
+            missing,
+            since,
+        };
+        Ok(Some(match turn {
+            Turn::Lead(lead) => Found::Miss(miss(Some(lead))),
+            Turn::Alone => Found::Miss(miss(None)),
+            Turn::Follow(follower) => Found::Answer(self.follow(question, flow, follower).await),
+            Turn::Failed(error) => {
+                let stale = self.answers.stale(question, flow, None).await;
+                Found::Answer(stale.ok_or(error)?)
+            }
+            Turn::Again => return Ok(None),
+        }))
+    }
+
+    /// Now, among purges.
+    pub(crate) fn now(&self) -> Mark {
+        self.answers.ctx.cache.purges().now()
     }
 
     /// For a component that looks up by itself: how its request joins a fill, unless the cache has
@@ -154,7 +181,7 @@ impl NativeFlow {
         let key = self.key(question);
         let looks = question.flow(ctx).looks();
         for _ in looks.filter(|joins| *joins) {
-            let since = ctx.cache.purges().now();
+            let since = self.now();
             if ctx.cache.contains_async(&key, ctx.clock.now_ms()).await {
                 return None;
             }
@@ -174,7 +201,7 @@ impl NativeFlow {
 
     /// Joins the fill of an answer, or begins it. An answer that is not to be recorded has none.
     async fn join(&self, question: &Question, since: Mark) -> Turn {
-        let Answers { ctx, policy } = &self.answers;
+        let Answers { ctx, policy, .. } = &self.answers;
         if target(ctx, policy, since, &question.wanted()).is_none() {
             return Turn::Alone;
         }

@@ -3,6 +3,7 @@
 pub(crate) mod head;
 
 pub(crate) mod control;
+pub(crate) mod fields;
 pub(crate) mod headers;
 pub(crate) mod origin;
 pub(crate) mod query;
@@ -15,5 +16,6 @@ pub(crate) mod outline;
 pub(crate) mod outside;
 pub(crate) mod tools;
 
+pub(crate) mod identity;
 pub(crate) mod prepared;
 pub(crate) mod splits;

@@ -1,10 +1,10 @@
 //! Answers from the cache: fresh ones, those put together of a batch's texts, and expired ones where
 //! the provider fails.
 
-use crate::cache::Entry;
+use crate::cache::{Entry, L1};
 use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::policy::HttpPolicy;
-use crate::exchange::question::Question;
+use crate::exchange::question::{Meaning, Question};
 use crate::exchange::reply::head::{apply, status_headers};
 use crate::exchange::reply::replayed;
 use crate::grant::ctx::ReflexCtx;
@@ -20,6 +20,7 @@ use std::sync::Arc;
 pub(crate) struct Answers {
     pub(crate) ctx: ReflexCtx,
     pub(crate) policy: Arc<HttpPolicy>,
+    pub(crate) l1: Arc<L1<Meaning>>,
 }
 
 /// What the cache has for a question.
@@ -35,6 +36,7 @@ impl Answers {
     pub(crate) async fn look_up(&self, question: &mut Question) -> Look {
         let control = *question.control();
         if let Some(response) = self.entry(question.key(), &control).await {
+            question.was_hit(&self.l1);
             return Look::Answer(response);
         }
         self.texts(question, &control).await

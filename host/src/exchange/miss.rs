@@ -49,7 +49,7 @@ impl Provider {
     }
 
     async fn ask_now(&self, question: &Question, miss: Miss) -> Result<Response<BoxBody>, Error> {
-        let Answers { ctx, policy } = &self.answers;
+        let Answers { ctx, policy, .. } = &self.answers;
         let Miss {
             lead,
             missing,
@@ -111,7 +111,7 @@ impl Provider {
         flow: Flow,
         target: Option<Target>,
     ) -> Result<Part, Error> {
-        let Answers { ctx, policy } = &self.answers;
+        let Answers { ctx, policy, .. } = &self.answers;
         let (grant, control) = (&ctx.grant, policy.client_control);
         let rest = question.for_provider_only(missing, grant, control, flow.edits(true));
         let (Some(rest), Some(batch)) = (rest, question.batch()) else {

@@ -10,7 +10,7 @@ mod upstream;
 pub use net::NetLimits;
 pub use upstream::Upstream;
 
-use crate::cache::{CacheOptions, Durability};
+use crate::cache::{CacheOptions, Durability, L1_BYTES_MAX};
 use crate::exchange::policy::INFLIGHT_BYTES_MAX;
 use crate::exchange::reply::pace::Replay;
 use crate::grant::GuestLimits;
@@ -79,6 +79,8 @@ pub struct Config {
     /// The most that all requests together hold in memory: their own bodies, and answers that are
     /// recorded or have several readers.
     pub inflight_bytes_max: u64,
+    /// The memory for requests that are known by their bytes; 0 is none.
+    pub l1_bytes_max: u64,
     /// Whether requests without a credential share their answers.
     pub share_anonymous: bool,
     /// A header that names the tenant, set by a gateway that clients cannot bypass.
@@ -174,10 +176,12 @@ struct File {
     samples: Option<NonZeroU64>,
     replay: Option<ReplayMode>,
     disk_bytes_max: Option<NonZeroU64>,
+    entries_max: Option<NonZeroU64>,
     durability: Option<DurabilityMode>,
     entry_bytes_max: Option<NonZeroU64>,
     request_bytes_max: Option<NonZeroU64>,
     inflight_bytes_max: Option<NonZeroU64>,
+    l1_bytes_max: Option<u64>,
     anonymous: Option<AnonymousMode>,
     tenant_header: Option<String>,
     allow_length: Option<bool>,
@@ -291,6 +295,7 @@ impl Config {
             disk_bytes_max: file
                 .disk_bytes_max
                 .map_or(defaults.disk_bytes_max, NonZeroU64::get),
+            entries_max: file.entries_max.map(NonZeroU64::get),
             durability: match file.durability {
                 Some(DurabilityMode::Os) => Durability::Os,
                 Some(DurabilityMode::EveryInsert) => Durability::EveryInsert,
@@ -397,6 +402,7 @@ impl Config {
             inflight_bytes_max: file
                 .inflight_bytes_max
                 .map_or(INFLIGHT_BYTES_MAX, NonZeroU64::get),
+            l1_bytes_max: file.l1_bytes_max.unwrap_or(L1_BYTES_MAX),
             share_anonymous: file.anonymous == Some(AnonymousMode::Share),
             tenant_header: file.tenant_header,
             allow_length: file.allow_length.unwrap_or(false),
@@ -479,7 +485,10 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.admin.to_string(), "127.0.0.1:8081");
         assert_eq!(config.namespace, "default");
+        assert_eq!(config.l1_bytes_max, L1_BYTES_MAX);
         assert!(!config.share_anonymous);
+        let without = load("l1_bytes_max = 0").expect("it may be off");
+        assert_eq!(without.l1_bytes_max, 0);
     }
 
     #[test]
@@ -516,6 +525,7 @@ mod tests {
         check("[[ttl]]\nroute = \"a\"\nseconds = 1", "route");
         check("[[ttl]]\npath = \"/a//b\"\nseconds = 1", "write `/a/b`");
         check("samples = 0", "samples");
+        check("l1_bytes_max = -1", "l1_bytes_max");
         check(
             "idle_seconds_max = 18446744073709551615",
             "idle_seconds_max",

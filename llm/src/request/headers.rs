@@ -32,6 +32,9 @@ pub(crate) struct Counting<'p> {
     pub(crate) named_by: Option<&'p str>,
 }
 
+/// Nearly all requests have no more headers that count, and need no memory for them.
+const FEW: usize = 8;
+
 /// Calls `add` for each header that counts: names in order, the values of a repeated one in the
 /// order they came. All cookies are one header, as HTTP/2 clients split it and others do not.
 pub(crate) fn significant(
@@ -39,12 +42,31 @@ pub(crate) fn significant(
     counting: Counting<'_>,
     mut add: impl FnMut(&str, &[u8]),
 ) {
-    let mut significant: Vec<(&str, &[u8])> = Vec::with_capacity(headers.len());
-    let counts = |&(name, _): &(&str, &[u8])| counting.counts(name, headers);
-    significant.extend(headers.iter().copied().filter(counts));
+    let mut few = [("", &[][..]); FEW];
+    let mut many = Vec::new();
+    let mut count = 0;
+    for &(name, value) in headers {
+        if !counting.counts(name, headers) {
+            continue;
+        }
+        match few.get_mut(count) {
+            Some(place) => *place = (name, value),
+            None => {
+                if count == FEW {
+                    many.extend_from_slice(&few);
+                }
+                many.push((name, value));
+            }
+        }
+        count += 1;
+    }
+    let significant = match few.get_mut(..count) {
+        Some(few) => few,
+        None => many.as_mut_slice(),
+    };
     significant.sort_by_key(|&(name, _)| name);
 
-    let mut rest = significant.as_slice();
+    let mut rest = &*significant;
     while let Some(&(name, value)) = rest.first() {
         let same = rest.partition_point(|&(other, _)| other <= name);
         let (values, after) = rest.split_at(same);

@@ -7,13 +7,14 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::api::Field;
+use crate::api;
 use crate::key::{read_fields, write_field};
 use crate::request::body::Body;
-use crate::request::headers::{self, Counting};
+use crate::request::fields::Field;
+use crate::request::headers;
 use crate::request::origin::Origin;
 use crate::request::outline::Outline;
-use crate::request::{asked, model, outside, query};
+use crate::request::{asked, model, outside};
 use crate::{
     Api, Bypass, Candidate, Classified, Control, Examined, Exchange, Key, KeyHasher,
     Representation, Rules, Shape, Tenant,
@@ -49,27 +50,13 @@ const FIELDS_BYTES: usize = 512;
 impl Prepared {
     pub(crate) fn of(candidate: &Candidate<'_>) -> Self {
         let head = &candidate.head;
-        let (path, _) = query::split(head.path);
         let mut fields = Vec::with_capacity(FIELDS_BYTES);
-        write_field(&mut fields, "tenant", &candidate.tenant.0);
-        write_field(&mut fields, "upstream", head.upstream.as_bytes());
-        let shape_at = fields.len();
-        write_field(&mut fields, "method", head.method.as_bytes());
-        write_field(&mut fields, "path", path.as_bytes());
-        let rules = candidate.rules.as_deref();
-        let ignored = rules.map_or(&[][..], |rules| &rules.ignored_query);
-        if let Some(query) = query::counting(candidate.api, head.path, ignored) {
-            write_field(&mut fields, "query", query.as_bytes());
-        }
-        let origin = Origin::of(head.upstream);
-        let counting = Counting {
-            rules,
-            origin,
-            named_by: candidate.named_by,
-        };
-        headers::significant(head.headers, counting, |name, value| {
-            write_field(&mut fields, "header", name.as_bytes());
-            write_field(&mut fields, "value", value);
+        let mut shape_at = 0;
+        candidate.fields(|field, value| {
+            write_field(&mut fields, field.name(), value);
+            if field == Field::Upstream {
+                shape_at = fields.len();
+            }
         });
         Self {
             api: candidate.api,
@@ -77,7 +64,7 @@ impl Prepared {
             tenant: candidate.tenant,
             control: candidate.control,
             temperature_max: candidate.temperature_max,
-            origin,
+            origin: Origin::of(head.upstream),
             rules: candidate.rules.clone(),
             wants_events: headers::wants_events_only(head.headers),
             model: model::in_path(head.path),
@@ -138,7 +125,7 @@ impl Prepared {
     }
 
     /// How a top-level field of the body is treated; none if it simply counts.
-    pub(crate) fn field(&self, name: &str) -> Option<Field> {
+    pub(crate) fn field(&self, name: &str) -> Option<api::Field> {
         self.api.field(name.as_bytes())
     }
 

@@ -22,6 +22,7 @@ mod gemini;
 mod gemini_answers;
 mod hasher;
 mod headers;
+mod identity;
 mod judging;
 mod keys;
 mod messages;
