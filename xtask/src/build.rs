@@ -30,6 +30,8 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     match part.map(|(part, rest)| (part.as_str(), rest)) {
         Some(("compare", rest)) => return compare(rest),
         Some(("instructions", rest)) => return instructions::bench(rest),
+        Some(("l1", _)) => return l1(),
+        None => l1()?,
         _ => {}
     }
     let peers = match part {
@@ -52,6 +54,12 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
             .env("REFLEX_ENVOY_BIN", envoy)
             .env("REFLEX_ENVOY_WASM", filter),
     )
+}
+
+/// Measures what a repeated request costs. Compiled without wasmtime.
+fn l1() -> Result<()> {
+    let run = ["run", "--release", "--package", "reflex-instructions"];
+    step(cargo_optimised(&run).args(["--bin", "reflex-hot"]))
 }
 
 /// Compiles and runs what compares us with others.
