@@ -1,11 +1,24 @@
-//! One LLM request: looked up, joined, asked, recorded, and answered.
+//! One LLM request, natively: classified, looked up, joined, asked, recorded, and answered. Read
+//! [`NativeFlow::answer`] first.
+//!
+//! ```text
+//! request ─► question.rs ─► hit.rs ─► hit ─► client
+//!               └► bypass     └► miss: fills.rs ─► follow ─► client
+//!                                        └► lead: miss.rs ─► provider ─► recorded ─► client
+//! ```
 
 pub(crate) mod answer;
 pub(crate) mod ask;
 pub(crate) mod body;
+pub(crate) mod boxed;
+pub(crate) mod error;
 pub(crate) mod fills;
+pub(crate) mod hit;
+pub(crate) mod miss;
 pub(crate) mod observer;
+pub(crate) mod outliving;
 pub(crate) mod policy;
+pub(crate) mod question;
 pub(crate) mod recording;
 pub(crate) mod reply;
 pub(crate) mod revealed;
@@ -14,6 +27,8 @@ pub(crate) mod watch;
 
 pub use ask::{ResponseFuture, SendRequest};
 pub use body::budget::Budget;
+pub use boxed::BoxBody;
+pub use error::Error;
 pub use fills::Fills;
 pub use observer::{NoObserver, Outcome, RecordingObserver};
 pub use policy::HttpPolicy;
@@ -22,5 +37,220 @@ pub use reflex_llm::{
 };
 pub use reply::pace::Replay;
 pub use reply::samples::Samples;
-/// The body type of requests and responses here.
-pub use wasmtime_wasi_http::WasiBody;
+
+#[cfg(feature = "middleware")]
+use crate::cache::CacheKey;
+use crate::cache::{L1, Mark};
+use crate::grant::ctx::ReflexCtx;
+use fills::Turn;
+use hit::{Answers, Look, response};
+use http::{Request, Response};
+use miss::{Miss, Provider, told};
+use question::{Question, Read};
+use reflex_llm::{Bypass, Flow, Status};
+use shared_body::Follower;
+use std::fmt;
+use std::sync::Arc;
+use watch::target;
+
+/// The way of an LLM request within one grant. A clone is the same.
+#[derive(Clone)]
+pub(crate) struct NativeFlow {
+    answers: Answers,
+    provider: Provider,
+}
+
+/// What became of a question so far.
+pub(crate) enum Found {
+    /// From the cache, or from another request's call.
+    Answer(Response<BoxBody>),
+    /// The provider is to be asked.
+    Miss(Miss),
+}
+
+impl NativeFlow {
+    /// Answers from the cache as the grant allows, and has `sender` ask the provider.
+    pub(crate) fn new(
+        ctx: ReflexCtx,
+        policy: Arc<HttpPolicy>,
+        sender: Arc<dyn SendRequest>,
+    ) -> Self {
+        let l1 = L1::of(&ctx.cache, policy.l1_bytes_max);
+        let answers = Answers { ctx, policy, l1 };
+        Self {
+            provider: Provider {
+                answers: answers.clone(),
+                sender,
+            },
+            answers,
+        }
+    }
+
+    /// The whole way of a request.
+    ///
+    /// # Errors
+    ///
+    /// The request's body broke off, or the provider did not answer, and neither did the cache.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<BoxBody>,
+    ) -> Result<Response<BoxBody>, Error> {
+        let mut question = match self.read(request).await? {
+            Read::Question(question) => question,
+            Read::Passes(request, why) => return self.pass(request, why).await,
+        };
+        match self.find(&mut question).await? {
+            Found::Answer(response) => Ok(response),
+            Found::Miss(miss) => self.ask(&Arc::from(question), miss).await,
+        }
+    }
+
+    /// Classifies a request, and reads its body for that.
+    pub(crate) async fn read(&self, request: Request<BoxBody>) -> Result<Read, Error> {
+        let Answers { ctx, policy, l1 } = &self.answers;
+        Question::read(request, ctx, policy, l1).await
+    }
+
+    /// Looks the answer up, and waits for another request that fetches it already.
+    pub(crate) async fn find(&self, question: &mut Question) -> Result<Found, Error> {
+        let mut miss = Miss {
+            lead: None,
+            missing: None,
+            since: self.now(),
+        };
+        let flow = question.flow(&self.answers.ctx);
+        for joins in flow.looks() {
+            miss.missing = match self.answers.look_up(question).await {
+                Look::Answer(response) => return Ok(Found::Answer(response)),
+                Look::AllBut(missing) => Some(missing),
+                Look::Nothing => None,
+            };
+            if miss.lead.is_some() || !joins {
+                break;
+            }
+            let turn = self.join(question, miss.since).await;
+            let (since, missing) = (miss.since, miss.missing.take());
+            match self.take_turn(question, turn, missing, since).await? {
+                Some(Found::Miss(taken)) if taken.lead.is_some() => miss = taken,
+                Some(found) => return Ok(found),
+                None => {}
+            }
+        }
+        match flow.asks() {
+            true => Ok(Found::Miss(miss)),
+            false => Ok(Found::Answer(self.answers.any(question, flow).await)),
+        }
+    }
+
+    /// What a turn in a fill means for its request; none if it is to look again.
+    pub(crate) async fn take_turn(
+        &self,
+        question: &Question,
+        turn: Turn,
+        missing: Option<Vec<u32>>,
+        since: Mark,
+    ) -> Result<Option<Found>, Error> {
+        let flow = question.flow(&self.answers.ctx);
+        let miss = |lead| Miss {
+            lead,
+            missing,
+            since,
+        };
+        Ok(Some(match turn {
+            Turn::Lead(lead) => Found::Miss(miss(Some(lead))),
+            Turn::Alone => Found::Miss(miss(None)),
+            Turn::Follow(follower) => Found::Answer(self.follow(question, flow, follower).await),
+            Turn::Failed(error) => {
+                let stale = self.answers.stale(question, flow, None).await;
+                Found::Answer(stale.ok_or(error)?)
+            }
+            Turn::Again => return Ok(None),
+        }))
+    }
+
+    /// Now, among purges.
+    pub(crate) fn now(&self) -> Mark {
+        self.answers.ctx.cache.purges().now()
+    }
+
+    /// For a component that looks up by itself: how its request joins a fill, unless the cache has
+    /// the answer. So it need not wait within an instance.
+    #[cfg(feature = "middleware")]
+    pub(crate) async fn turn(&self, question: &Question) -> Option<Turn> {
+        let ctx = &self.answers.ctx;
+        let key = self.key(question);
+        let looks = question.flow(ctx).looks();
+        for _ in looks.filter(|joins| *joins) {
+            let since = self.now();
+            if ctx.cache.contains_async(&key, ctx.clock.now_ms()).await {
+                return None;
+            }
+            match self.join(question, since).await {
+                Turn::Again => {}
+                turn => return Some(turn),
+            }
+        }
+        None
+    }
+
+    /// The name of a question's answer in the cache.
+    #[cfg(feature = "middleware")]
+    pub(crate) fn key(&self, question: &Question) -> CacheKey {
+        self.answers.ctx.key(question.key())
+    }
+
+    /// Joins the fill of an answer, or begins it. An answer that is not to be recorded has none.
+    async fn join(&self, question: &Question, since: Mark) -> Turn {
+        let Answers { ctx, policy, .. } = &self.answers;
+        if target(ctx, policy, since, &question.wanted()).is_none() {
+            return Turn::Alone;
+        }
+        let key = question.key();
+        let fills = &policy.fills;
+        fills
+            .join(ctx.key(key), key.tenant, policy.fill_wait_max)
+            .await
+    }
+
+    /// The leader's answer, or a stale hit in place of a failure.
+    async fn follow(
+        &self,
+        question: &Question,
+        flow: Flow,
+        follower: Follower,
+    ) -> Response<BoxBody> {
+        let Follower {
+            status,
+            headers,
+            body,
+        } = follower;
+        let stale = self.answers.stale(question, flow, Some(status)).await;
+        stale.unwrap_or_else(|| told(response((status, headers, body)), Status::Collapsed))
+    }
+
+    /// Asks the provider, and records its answer on its way.
+    pub(crate) async fn ask(
+        &self,
+        question: &Arc<Question>,
+        miss: Miss,
+    ) -> Result<Response<BoxBody>, Error> {
+        self.provider.ask(question, miss).await
+    }
+
+    /// Sends a request to the provider unchanged, and marks the response as a bypass.
+    pub(crate) async fn pass(
+        &self,
+        request: Request<BoxBody>,
+        why: Bypass,
+    ) -> Result<Response<BoxBody>, Error> {
+        self.provider.pass(request, why).await
+    }
+}
+
+impl fmt::Debug for NativeFlow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NativeFlow")
+            .field("policy", &self.answers.policy)
+            .finish_non_exhaustive()
+    }
+}

@@ -10,9 +10,9 @@
 //! maps each key to its place, and no lock. `docs/format.md` describes the bytes, and what is
 //! assumed of the medium.
 
+mod active;
 mod disk;
 mod disk_use;
-mod epochs;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 pub(crate) mod faults;
@@ -25,6 +25,8 @@ mod index;
 mod inspect;
 mod keys;
 mod mmap;
+mod place;
+mod purge_marks;
 mod reclaim;
 mod record;
 mod recover;
@@ -33,35 +35,42 @@ mod segment;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 pub(crate) mod sim_disk;
+mod tenant_bytes;
+mod tombstones;
 mod trouble;
 mod unsynced;
+mod views;
 
 pub(crate) use disk::{Disk, RealDisk};
-pub(crate) use epochs::{Epochs, Whose};
 pub use folder::OpenError;
 pub(crate) use format::{
-    ALIGN, BLOCK_BYTES, HEADER_BYTES, NEVER, SEGMENT_BYTES_LIMIT, Shape, tenant_of,
+    ALIGN, BLOCK_BYTES, HEADER_BYTES, NEVER, SEGMENT_BYTES_LIMIT, Shape, tenant_of, times_of,
 };
 pub(crate) use hash::KeyState;
 pub(crate) use index::Index;
 pub(crate) use inspect::inspect;
 pub use inspect::{SegmentReport, StoreReport};
+pub(crate) use place::{Place, Read};
+pub(crate) use purge_marks::Whose;
 pub(crate) use record::NewRecord;
-pub(crate) use segment::{Place, Read};
+pub(crate) use tombstones::Owed;
 pub(crate) use trouble::StoreError;
 pub(crate) use unsynced::Unsynced;
 
+use active::{Active, allocated_for};
 use folder::Folder;
-use format::{Contents, EpochsFile, Kind, Salt, StoreId, Superblock};
+use format::{Contents, Kind, MarksFile, Salt, StoreId, Superblock};
 use keys::Keys;
+use purge_marks::PurgeMarks;
 use recover::Recovered;
 use replay::{Last, Replayed};
-use segment::{Active, DiskUse, Segment, allocated_for};
+use segment::{DiskUse, Segment};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tombstones::Tombstones;
 use unsynced::ContentsFile;
 
 /// Bound of the sealed segments that wait for [`Store::take_unsynced`], each with its file open and
@@ -120,18 +129,14 @@ pub(crate) struct Store {
     active: Option<Active>,
     next_segment: u64,
     last: Last,
-    epochs: Arc<Epochs>,
-    /// Whether purges are missing from the file of epochs.
-    owes_epochs: bool,
+    purge_marks: PurgeMarks,
     /// Sealed, but perhaps not durable.
     unsynced: Vec<Unsynced>,
     /// Written since the last [`take_unsynced`](Self::take_unsynced).
     unsynced_bytes: u64,
     /// When the newest entry was stored: the time for calls that bring none.
     now_ms: u64,
-    /// Keys that still need a tombstone, because the record that stands in for it may not last. At
-    /// most as many as a segment has records, or all of them after opening.
-    unburied: Vec<[u8; 32]>,
+    tombstones: Tombstones,
     /// An appended record will never be durable, and the next sync has to say so.
     is_lost: bool,
     /// Files were taken to be synced, and the outcome is not known yet.
@@ -152,12 +157,12 @@ impl Store {
     pub(crate) fn open(disk: Arc<dyn Disk>, options: &StoreOptions) -> Result<Opened, OpenError> {
         let folder = Folder::claim(&*disk, &options.dir, random_id)?;
         let disk_use = Arc::default();
-        let epochs = folder.read_epochs(&*disk)?;
+        let marks = folder.read_purge_marks(&*disk)?;
         // The purge marks are lost, so all records count as purged.
-        let is_lost = epochs.is_none();
-        let mut epochs = epochs.unwrap_or(EpochsFile {
+        let is_lost = marks.is_none();
+        let mut marks = marks.unwrap_or(MarksFile {
             all: EVERYTHING,
-            ..EpochsFile::default()
+            ..MarksFile::default()
         });
         let Recovered {
             segments,
@@ -167,36 +172,34 @@ impl Store {
             damaged,
             is_unsynced,
             has_hidden,
-        } = recover::recover(&disk, &folder, options.quota, &disk_use, &epochs)?;
+        } = recover::recover(&disk, &folder, options.quota, &disk_use, &marks)?;
         let Replayed {
             last,
             hidden,
             live,
             unburied,
+            now_ms,
         } = replayed;
         // The sequence never falls behind a purge, or the purge would cover new records.
         let last = match is_lost {
             true => last,
-            false => last.max(Last::nobodys(epochs.newest())),
+            false => last.max(Last::nobodys(marks.newest())),
         };
         let last = match hidden {
             0 => last,
             _ => Last::nobodys(last.sequence + hidden + HIDDEN_PURGES_MAX),
         };
         if hidden > 0 {
-            epochs.floor = last.sequence;
+            marks.floor = last.sequence;
         }
         if is_lost {
-            epochs.all = last.sequence;
+            marks.all = last.sequence;
         }
         let index = Index::default();
         if has_hidden {
             index.set_hidden();
         }
-        // The newest is the last one.
-        let mut now_ms = 0;
         for (key, place) in live {
-            now_ms = place.stored_at_ms();
             index.insert(&key, place);
         }
         let mut store = Self {
@@ -212,12 +215,11 @@ impl Store {
             active,
             next_segment,
             last,
-            epochs: Arc::new(Epochs::new(epochs)),
-            owes_epochs: is_lost || hidden > 0,
+            purge_marks: PurgeMarks::new(marks, is_lost || hidden > 0),
             unsynced: Vec::new(),
             unsynced_bytes: 0,
             now_ms,
-            unburied,
+            tombstones: Tombstones::of(unburied),
             is_lost: is_unsynced,
             is_syncing: false,
             reclaimed: 0,
@@ -226,7 +228,7 @@ impl Store {
         if hidden > 0 {
             // Before anything is written: the next process may not be able to read that either,
             // and has to know how far the sequence has come.
-            let settled = store.settle_epochs();
+            let settled = store.settle_purge_marks();
             settled.map_err(StoreError::into_open_error)?;
         }
         // It may be less than when the entries were written.
@@ -242,50 +244,37 @@ impl Store {
         Arc::clone(&self.index)
     }
 
-    /// Moves the places and purge marks into an index and epochs that readers already have. They
-    /// must be empty, and belong to this store from now on.
-    pub(crate) fn publish(&mut self, index: &Arc<Index>, epochs: &Arc<Epochs>) {
-        epochs.take(&self.epochs);
-        index.take(&self.index);
-        self.epochs = Arc::clone(epochs);
-        self.index = Arc::clone(index);
-    }
-
-    /// The purge marks, for readers.
-    pub(crate) fn epochs(&self) -> Arc<Epochs> {
-        Arc::clone(&self.epochs)
+    /// Moves the places into an index that readers already have. It must be empty, and belongs to this
+    /// store from now on.
+    pub(crate) fn publish(&mut self, index: &Arc<Index>) {
+        let own = std::mem::replace(&mut self.index, Arc::clone(index));
+        let own = Arc::into_inner(own).expect("a store that is not published has no readers");
+        index.take(own);
     }
 
     /// Purges the records appended so far: for readers at once, and for readers after a restart
-    /// once [`settle_epochs`](Self::settle_epochs) has succeeded.
+    /// once [`settle_purge_marks`](Self::settle_purge_marks) has succeeded.
     pub(crate) fn purge(&mut self, whose: Whose<'_>) {
         // Skip a sequence: a failed write may have left a record with it.
         self.last = Last::nobodys(self.last.sequence + 1);
         let oldest = self.oldest_sequence();
-        self.epochs.purge(whose, self.last.sequence, oldest);
-        self.owes_epochs = true;
+        self.purge_marks.purge(whose, self.last.sequence, oldest);
         for segment in self.listed() {
-            segment.suspect();
+            segment.purge(whose);
         }
     }
 
     /// Makes the purge marks durable, if they are not.
-    pub(crate) fn settle_epochs(&mut self) -> Result<(), StoreError> {
-        if self.owes_epochs {
-            let file = self.epochs.file();
-            self.folder
-                .write_epochs(&*self.disk, &file)
-                .map_err(StoreError::io("write epochs in", self.folder.root()))?;
-            self.owes_epochs = false;
-        }
-        Ok(())
+    pub(crate) fn settle_purge_marks(&mut self) -> Result<(), StoreError> {
+        let settled = self.purge_marks.settle(&*self.disk, &mut self.folder);
+        settled.map_err(StoreError::io("write purge marks in", self.folder.root()))
     }
 
     /// Forgets, durably, the tenants whose purges cover no record any more: then no byte of theirs
     /// is on disk. Segments were removed durably before.
     pub(crate) fn forget_purges(&mut self) -> Result<(), StoreError> {
-        self.owes_epochs |= self.epochs.forget(self.oldest_sequence());
-        self.settle_epochs()
+        self.purge_marks.forget(self.oldest_sequence());
+        self.settle_purge_marks()
     }
 
     /// The lowest that is on disk.
@@ -294,16 +283,33 @@ impl Store {
         first.min().unwrap_or(u64::MAX)
     }
 
-    /// Writes the tombstones that are to be written.
-    pub(crate) fn settle_unburied(&mut self) -> Result<(), StoreError> {
-        while let Some(key) = self.unburied.last().copied() {
-            // An entry stored since then supersedes as well as a tombstone does.
-            if self.index.find(&key, |_| ()).is_none() {
-                self.append(&NewRecord::tombstone(&key))?;
-            }
-            self.unburied.pop();
+    /// Remembers to write a tombstone for a key that is out of the index. `was_there`: the index knew
+    /// a record of it. Returns how many are owed.
+    pub(crate) fn owe_tombstone(&mut self, key: &[u8; 32], was_there: bool) -> Owed {
+        self.tombstones.owe(key, was_there);
+        self.tombstones.owed()
+    }
+
+    /// Forgets the owed tombstones: everything on disk was purged.
+    pub(crate) fn owes_no_tombstones(&mut self) {
+        self.tombstones.clear();
+    }
+
+    /// Writes the owed tombstones, as far as the disk takes them.
+    pub(crate) fn settle_tombstones(&mut self) -> Result<(), StoreError> {
+        if self.tombstones.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let mut owed = self.tombstones.take();
+        let paid = owed.pay(|key| {
+            // An entry stored since then supersedes as well as a tombstone does.
+            match self.index.find(key, |_| ()) {
+                Some(()) => Ok(()),
+                None => self.append(&NewRecord::tombstone(key)).map(drop),
+            }
+        });
+        self.tombstones.put_back(owed);
+        paid
     }
 
     /// Removes all segments, after a durable purge of all tenants. A segment that cannot be removed
@@ -337,7 +343,7 @@ impl Store {
         if self.next_segment != before {
             // Behind the record, which had room, so that the moved records come after it. A
             // tombstone brings no time.
-            self.keep_spare(self.now_ms);
+            tracing::debug_span!("make_room").in_scope(|| self.keep_spare(self.now_ms));
         }
         Ok(place)
     }
@@ -425,7 +431,7 @@ impl Store {
     /// freed yet.
     #[cfg(test)]
     pub(crate) fn places(&self) -> usize {
-        self.listed().map(Arc::weak_count).sum()
+        self.listed().map(|segment| segment.places()).sum()
     }
 
     /// A sync failed, and no caller learned of it.
@@ -454,7 +460,7 @@ impl Store {
             // No sync has reported the records that came during this one.
             self.is_lost |= active.is_dirty;
             active.segment.set_keys(active.keys);
-            self.unburied.extend(active.contents.take_tombstones());
+            self.tombstones.owe_all(&active.contents.take_tombstones());
             self.segments.push_back(active.segment);
         }
         for segment in self.segments.iter().filter(|segment| segment.id == id) {
@@ -468,7 +474,7 @@ impl Store {
             .iter()
             .filter_map(|waiting| waiting.contents.as_ref());
         for contents in waiting.chain(contents) {
-            self.unburied.extend_from_slice(contents.tombstones());
+            self.tombstones.owe_all(contents.tombstones());
         }
     }
 

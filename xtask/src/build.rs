@@ -31,6 +31,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
         Some(("compare", rest)) => return compare(rest),
         Some(("instructions", rest)) => return instructions::bench(rest),
         Some(("l1", _)) => return l1(),
+        Some(("store", rest)) if !rest.is_empty() => return store(rest),
         None => l1()?,
         _ => {}
     }
@@ -60,6 +61,13 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
 fn l1() -> Result<()> {
     let run = ["run", "--release", "--package", "reflex-instructions"];
     step(cargo_optimised(&run).args(["--bin", "reflex-hot"]))
+}
+
+/// Compiles and runs what measures the store at several sizes, which needs no wasmtime.
+fn store(arguments: &[String]) -> Result<()> {
+    let bench = ["bench", "--package", "reflex-host", "--no-default-features"];
+    let mut bench = cargo_optimised(&bench);
+    step(bench.args(["--bench", "store", "--"]).args(arguments))
 }
 
 /// Compiles and runs what compares us with others.

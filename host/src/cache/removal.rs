@@ -109,7 +109,7 @@ impl Shared {
         if whose == Whose::Everybody {
             self.index.remove_where(|_| true);
         }
-        match writer.store.settle_epochs() {
+        match writer.store.settle_purge_marks() {
             Ok(()) if whose == Whose::Everybody => {
                 // What was purged need not be buried one by one.
                 writer.owes_nothing();

@@ -6,7 +6,8 @@
 
 use super::disk::{DirLock, Disk};
 use super::format::{
-    BLOCK_BYTES, EPOCHS_BYTES_MAX, EpochsFile, FORMAT_VERSION, Manifest, Reject, StoreId,
+    BLOCK_BYTES, FORMAT_VERSION, Manifest, MarksFile, PURGE_MARKS_BYTES_MAX, Part,
+    RECENT_BYTES_MAX, Reject, StoreId,
 };
 use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,10 @@ use std::{error, fmt, io};
 
 const MANIFEST: &str = "manifest";
 const MANIFEST_UNFINISHED: &str = "manifest.tmp";
-const EPOCHS: &str = "epochs";
-const EPOCHS_UNFINISHED: &str = "epochs.tmp";
+const PURGE_MARKS: &str = "epochs";
+const PURGE_MARKS_UNFINISHED: &str = "epochs.tmp";
+const RECENT_MARKS: &str = "epochs.recent";
+const RECENT_MARKS_UNFINISHED: &str = "epochs.recent.tmp";
 const LOCK: &str = "lock";
 const SEGMENTS: &str = "segments";
 /// A fresh ext4 file system has this in its topmost folder.
@@ -138,8 +141,8 @@ impl error::Error for OpenError {
 pub(crate) struct Folder {
     root: PathBuf,
     pub(crate) store: StoreId,
-    /// The manifest on disk promises a file of epochs.
-    has_epochs: bool,
+    /// The manifest on disk promises a file of purge marks.
+    has_purge_marks: bool,
     /// `None` when a folder that was never opened is only inspected.
     _lock: Option<DirLock>,
 }
@@ -168,7 +171,7 @@ impl Folder {
             Owner::Nobody => {
                 let manifest = Manifest {
                     store: new_id(),
-                    has_epochs: false,
+                    has_purge_marks: false,
                 };
                 disk.create_dir(&root.join(SEGMENTS))
                     .and_then(|()| write_manifest(disk, root, &manifest))
@@ -183,7 +186,7 @@ impl Folder {
         Ok(Self {
             root: root.to_owned(),
             store: manifest.store,
-            has_epochs: manifest.has_epochs,
+            has_purge_marks: manifest.has_purge_marks,
             _lock: Some(lock),
         })
     }
@@ -199,7 +202,7 @@ impl Folder {
             Owner::Us(manifest) => Ok(Self {
                 root: root.to_owned(),
                 store: manifest.store,
-                has_epochs: manifest.has_epochs,
+                has_purge_marks: manifest.has_purge_marks,
                 _lock: lock,
             }),
             Owner::Nobody => {
@@ -210,19 +213,36 @@ impl Folder {
     }
 
     /// The purge marks. `None` if they were written and are lost.
-    pub(crate) fn read_epochs(&self, disk: &dyn Disk) -> Result<Option<EpochsFile>, OpenError> {
-        let path = self.root.join(EPOCHS);
-        let bytes = match disk.read(&path, EPOCHS_BYTES_MAX as u64) {
+    pub(crate) fn read_purge_marks(&self, disk: &dyn Disk) -> Result<Option<MarksFile>, OpenError> {
+        let Some(mut marks) = self.read_marks(disk, Part::All)? else {
+            return Ok(None);
+        };
+        if marks.has_recent {
+            let Some(recent) = self.read_marks(disk, Part::Recent)? else {
+                return Ok(None);
+            };
+            marks.add(&recent);
+        }
+        Ok(Some(marks))
+    }
+
+    fn read_marks(&self, disk: &dyn Disk, part: Part) -> Result<Option<MarksFile>, OpenError> {
+        let (name, bytes_max) = match part {
+            Part::All => (PURGE_MARKS, PURGE_MARKS_BYTES_MAX),
+            Part::Recent => (RECENT_MARKS, RECENT_BYTES_MAX),
+        };
+        let path = self.root.join(name);
+        let bytes = match disk.read(&path, bytes_max as u64) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.has_epochs => {
-                return Ok(Some(EpochsFile::default()));
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.has_purge_marks => {
+                return Ok(Some(MarksFile::default()));
             }
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "cannot read who was purged");
                 return Ok(None);
             }
         };
-        match EpochsFile::decode(&bytes, &self.store) {
+        match MarksFile::decode(&bytes, part, &self.store) {
             Ok(file) => Ok(Some(file)),
             Err(Reject::Newer(version)) => Err(OpenError::Newer(path, version)),
             Err(reject) => {
@@ -232,20 +252,41 @@ impl Folder {
         }
     }
 
-    /// Makes the purge marks durable. Writes the file before the manifest that promises it: in the
-    /// other order, a crash between the two would look like a loss.
-    pub(crate) fn write_epochs(&mut self, disk: &dyn Disk, epochs: &EpochsFile) -> io::Result<()> {
-        let bytes = epochs.encode(&self.store);
-        replace(disk, &self.root, (EPOCHS_UNFINISHED, EPOCHS), &bytes)?;
-        if !self.has_epochs {
+    /// Makes the purge marks durable. Writes each file before the one that promises it: in the other
+    /// order, a crash between the two would look like a loss. `had_recent`: the file on disk promises
+    /// one of recent marks, all of which are among `marks` now.
+    pub(crate) fn write_purge_marks(
+        &mut self,
+        disk: &dyn Disk,
+        marks: &MarksFile,
+        had_recent: bool,
+    ) -> io::Result<()> {
+        let none = MarksFile::default();
+        if marks.has_recent && !had_recent {
+            self.write_recent_marks(disk, &none)?;
+        }
+        let bytes = marks.encode(Part::All, &self.store);
+        let names = (PURGE_MARKS_UNFINISHED, PURGE_MARKS);
+        replace(disk, &self.root, names, &bytes)?;
+        if had_recent {
+            self.write_recent_marks(disk, &none)?;
+        }
+        if !self.has_purge_marks {
             let manifest = Manifest {
                 store: self.store,
-                has_epochs: true,
+                has_purge_marks: true,
             };
             write_manifest(disk, &self.root, &manifest)?;
-            self.has_epochs = true;
+            self.has_purge_marks = true;
         }
         Ok(())
+    }
+
+    /// Makes the marks of a few tenants durable, once the file of all promises this one.
+    pub(crate) fn write_recent_marks(&self, disk: &dyn Disk, recent: &MarksFile) -> io::Result<()> {
+        let bytes = recent.encode(Part::Recent, &self.store);
+        let names = (RECENT_MARKS_UNFINISHED, RECENT_MARKS);
+        replace(disk, &self.root, names, &bytes)
     }
 
     pub(crate) fn root(&self) -> &Path {

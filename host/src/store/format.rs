@@ -5,11 +5,13 @@
 //! results have been checked. This file opens no files and holds no state.
 
 mod contents;
-mod epochs;
+mod purge_marks;
 mod salt;
 
 pub(crate) use contents::{Contents, Listed, contents_bytes_max};
-pub(crate) use epochs::{EPOCHS_BYTES_MAX, EpochsFile, TENANTS_MAX};
+pub(crate) use purge_marks::{
+    MarksFile, PURGE_MARKS_BYTES_MAX, Part, RECENT_BYTES_MAX, RECENT_TENANTS_MAX, TENANTS_MAX,
+};
 
 pub(crate) use salt::{Salt, body_checksum};
 
@@ -53,7 +55,7 @@ const RECORD_VERSION: u8 = 2;
 const FLAG_TOMBSTONE: u8 = 1;
 
 /// Feature of a manifest: some tenants were purged, as the file `epochs` says.
-const FEATURE_EPOCHS: u32 = 1;
+const FEATURE_PURGE_MARKS: u32 = 1;
 
 /// Where each field of the manifest and the superblock lies. Magic, version and the checksum
 /// at the end keep their places in all versions to come, so that every version recognises
@@ -127,24 +129,28 @@ pub(crate) struct Manifest {
     pub(crate) store: StoreId,
     /// The file `epochs` must exist. A release that does not know it must not open the folder: it
     /// would serve purged entries.
-    pub(crate) has_epochs: bool,
+    pub(crate) has_purge_marks: bool,
 }
 
 impl Manifest {
     pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
         let mut bytes = [0; BLOCK_BYTES];
         put(&mut bytes, block::STORE_ID, &self.store.0);
-        let features = if self.has_epochs { FEATURE_EPOCHS } else { 0 };
+        let features = if self.has_purge_marks {
+            FEATURE_PURGE_MARKS
+        } else {
+            0
+        };
         close(&mut bytes, MANIFEST_MAGIC, features);
         bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Reject> {
         let bytes: &[u8; BLOCK_BYTES] = bytes.first_chunk().ok_or(Reject::Torn)?;
-        let features = open(bytes, MANIFEST_MAGIC, FEATURE_EPOCHS)?;
+        let features = open(bytes, MANIFEST_MAGIC, FEATURE_PURGE_MARKS)?;
         Ok(Self {
             store: StoreId(take(bytes, block::STORE_ID)),
-            has_epochs: features & FEATURE_EPOCHS != 0,
+            has_purge_marks: features & FEATURE_PURGE_MARKS != 0,
         })
     }
 }
@@ -376,11 +382,14 @@ pub(crate) fn tenant_of(record: &[u8]) -> [u8; 32] {
     }
 }
 
-/// The sequence of a record; 0 when `record` is shorter than a header.
-pub(crate) fn sequence_of(record: &[u8]) -> u64 {
+/// When a record was stored and when it expires; zeros when `record` is shorter than a header.
+pub(crate) fn times_of(record: &[u8]) -> (u64, u64) {
     match record.first_chunk::<HEADER_BYTES>() {
-        Some(header) => number::<7>(header, header::SEQUENCE),
-        None => 0,
+        Some(bytes) => (
+            number::<6>(bytes, header::STORED_AT),
+            expiry(number::<6>(bytes, header::EXPIRES_AT)),
+        ),
+        None => (0, 0),
     }
 }
 
@@ -460,7 +469,10 @@ mod tests {
         assert_eq!(record().len() as u64, header().shape().record_bytes());
         assert_eq!(tenant_of(&record()), [23; 32]);
         assert_eq!(tenant_of(b"short"), [0; 32]);
-        assert_eq!((sequence_of(&record()), sequence_of(b"short")), (7, 0));
+        assert_eq!(
+            (times_of(&record()), times_of(b"short")),
+            ((11, 13), (0, 0))
+        );
     }
 
     #[test]
@@ -526,9 +538,9 @@ mod tests {
 
     #[test]
     fn blocks_are_read_again_and_refused_when_altered() {
-        let manifest = |has_epochs| Manifest {
+        let manifest = |has_purge_marks| Manifest {
             store: StoreId([3; 16]),
-            has_epochs,
+            has_purge_marks,
         };
         let superblock = Superblock {
             store: StoreId([3; 16]),
@@ -562,7 +574,7 @@ mod tests {
         for (at, value) in [(block::VERSION, later), (block::FEATURES, 2)] {
             let mut bytes = Manifest {
                 store: StoreId([3; 16]),
-                has_epochs: false,
+                has_purge_marks: false,
             }
             .encode();
             put(&mut bytes, at, &value.to_le_bytes());

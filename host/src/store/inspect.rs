@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use super::folder::{Folder, OpenError, SegmentName};
 use super::format::{
-    Contents, EpochsFile, Kind, Listed, Reject, SEGMENT_BYTES_LIMIT, Salt, Superblock,
+    Contents, Kind, Listed, MarksFile, Reject, SEGMENT_BYTES_LIMIT, Salt, Superblock,
     contents_bytes_max,
 };
 use super::recover::scan;
@@ -62,12 +62,12 @@ const CRASHED: &str = "bytes that are no record, as a crash leaves them";
 pub(crate) fn inspect(disk: &dyn Disk, root: &Path) -> Result<StoreReport, OpenError> {
     let folder = Folder::inspect(disk, root)?;
     let mut report = StoreReport::default();
-    let purged = folder.read_epochs(disk)?.unwrap_or_else(|| {
+    let purged = folder.read_purge_marks(disk)?.unwrap_or_else(|| {
         let lost = "epochs: lost or damaged; everything counts as purged";
         report.findings.push(lost.into());
-        EpochsFile {
+        MarksFile {
             all: u64::MAX,
-            ..EpochsFile::default()
+            ..MarksFile::default()
         }
     });
     report.tenants_purged = purged.tenants.len() as u64;

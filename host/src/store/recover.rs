@@ -4,15 +4,17 @@
 //! from beginning to end, not through the mapping, so that a bad sector is an error and not a
 //! signal. Every record is checked in full. Unreadable blocks are passed over.
 
+use super::active::{Active, allocated_for};
 use super::disk::{Disk, DiskFile};
 use super::folder::{Folder, OpenError, SegmentName};
 use super::format::{
-    ALIGN, BLOCK_BYTES, Contents, EpochsFile, HEADER_BYTES, Header, Kind, Listed, Reject,
+    ALIGN, BLOCK_BYTES, Contents, HEADER_BYTES, Header, Kind, Listed, MarksFile, Reject,
     SEGMENT_BYTES_LIMIT, Salt, Superblock, contents_bytes_max,
 };
 use super::keys::Keys;
+use super::place::Place;
 use super::replay::{Replay, Replayed};
-use super::segment::{Active, DiskUse, Place, Segment, allocated_for};
+use super::segment::{DiskUse, Segment};
 use super::unsynced::ContentsFile;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
@@ -69,7 +71,7 @@ pub(crate) fn recover(
     folder: &Folder,
     quota: u64,
     disk_use: &Arc<DiskUse>,
-    purged: &EpochsFile,
+    purged: &MarksFile,
 ) -> Result<Recovered, OpenError> {
     let files = find(&**disk, folder)?;
     // From here on nothing is refused, so files may be changed.
@@ -79,7 +81,7 @@ pub(crate) fn recover(
             .map_err(OpenError::io("remove useless", &path))?;
     }
     // Names that were not durable when the last process ended would never be. A later sync of a
-    // segment relies on its name, and on the names of the manifest and the epochs.
+    // segment relies on its name, and on the names of the manifest and the purge marks.
     for dir in [folder.root(), &folder.segments()] {
         disk.sync_dir(dir).map_err(OpenError::io("sync", dir))?;
     }

@@ -3,14 +3,14 @@
 //! It lives only during recovery; after that the index takes over. Expiry does not matter here,
 //! because an expired record still supersedes older ones.
 
-use super::format::{EpochsFile, Header, KEY_START_BYTES, Kind};
-use super::segment::Place;
+use super::format::{Header, KEY_START_BYTES, Kind, MarksFile};
+use super::place::Place;
 use std::collections::HashMap;
 
 /// The newest record of each key so far.
 #[derive(Debug)]
 pub(crate) struct Replay<'a> {
-    purged: &'a EpochsFile,
+    purged: &'a MarksFile,
     newest: HashMap<[u8; 32], Newest>,
     last: Last,
     /// Records whose header was not found, by the first bytes of their key as their successor
@@ -18,6 +18,8 @@ pub(crate) struct Replay<'a> {
     lost: HashMap<[u8; KEY_START_BYTES], u64>,
     /// The most records that may lie behind the last one, where nothing could be read.
     hidden: u64,
+    /// When the newest entry was stored.
+    now_ms: u64,
 }
 
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(crate) struct Replayed {
     /// Keys with a record that must not be served and without a tombstone: the record that
     /// supersedes it may be reclaimed first.
     pub(crate) unburied: Vec<[u8; 32]>,
+    /// When the newest entry was stored; 0 without one.
+    pub(crate) now_ms: u64,
 }
 
 /// The record with the highest sequence.
@@ -74,13 +78,14 @@ impl Last {
 }
 
 impl<'a> Replay<'a> {
-    pub(crate) fn new(purged: &'a EpochsFile) -> Self {
+    pub(crate) fn new(purged: &'a MarksFile) -> Self {
         Self {
             purged,
             newest: HashMap::new(),
             last: Last::default(),
             lost: HashMap::new(),
             hidden: 0,
+            now_ms: 0,
         }
     }
 
@@ -103,6 +108,9 @@ impl<'a> Replay<'a> {
             self.last = Last::of(sequence, &header.key);
             // Earlier records have lower sequences.
             self.hidden = 0;
+            if header.kind == Kind::Entry {
+                self.now_ms = header.stored_at_ms;
+            }
         }
 
         let is_unsure = place.is_none() && (header.kind == Kind::Entry || is_poisoned);
@@ -153,6 +161,7 @@ impl<'a> Replay<'a> {
             hidden: self.hidden,
             live: live.collect(),
             unburied,
+            now_ms: self.now_ms,
         }
     }
 }
@@ -161,7 +170,7 @@ impl<'a> Replay<'a> {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::super::disk::{Disk, RealDisk};
-    use super::super::format::{NEVER, Salt};
+    use super::super::format::{ALIGN, NEVER, Salt};
     use super::super::segment::Segment;
     use super::*;
     use std::sync::Arc;
@@ -181,7 +190,7 @@ mod tests {
             Segment::new(1, Salt::NONE, (file, mapping), &Arc::default(), true)
         };
 
-        let purged = EpochsFile::default();
+        let purged = MarksFile::default();
         let mut replay = Replay::new(&purged);
         let mut previous = [0; KEY_START_BYTES];
         for (sequence, key, kind) in written {
@@ -199,17 +208,16 @@ mod tests {
             };
             previous = [*key; KEY_START_BYTES];
             if let Some(kind) = kind {
-                let place = Place::new(&segment, 0, &header);
+                let place = Place::new(&segment, *sequence * ALIGN, &header);
                 replay.add(&header, (*kind == Kind::Entry).then_some(place), false);
             }
         }
         let replayed = replay.finish();
-        let live: Vec<_> = replayed
-            .live
-            .iter()
-            .map(|(_, place)| place.stored_at_ms())
-            .collect();
-        assert_eq!(live, served);
+        let live = replayed.live.iter();
+        let are_those = live
+            .zip(served)
+            .all(|((_, place), sequence)| place.is_at(&segment, *sequence * ALIGN));
+        assert!(are_those && replayed.live.len() == served.len());
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod embeddings;
 mod empty;
 mod endings;
 mod errors;
+mod flow;
 mod gemini;
 mod gemini_answers;
 mod hasher;

@@ -11,7 +11,7 @@ fn the_number_of_entries_is_bounded_also_when_it_is_lowered() {
         assert_eq!(cache.stats().entries, there);
         assert!((max / 2..=max).contains(&there), "{there} of {max}");
     };
-    props.options.entries_max = 48;
+    props.options.entries_max = Some(48);
     let cache = props.open();
     for number in 0..200 {
         put(&cache, number, 0, 10);
@@ -22,15 +22,47 @@ fn the_number_of_entries_is_bounded_also_when_it_is_lowered() {
     drop(cache);
     entries(&props, 48);
     // Even if that is less than a segment holds, the next entry always has room.
-    props.options.entries_max = 24;
+    props.options.entries_max = Some(24);
     entries(&props, 24);
-    props.options.entries_max = 1;
+    props.options.entries_max = Some(1);
     let cache = props.open();
     for number in 0..20 {
         put(&cache, number, 0, 10);
         assert_eq!(version(&cache, number), Some(0));
         assert_eq!(cache.stats().entries, 1);
     }
+}
+
+#[test]
+fn without_a_bound_the_number_of_entries_follows_from_the_quota() {
+    let bound = |disk_bytes_max, entries_max| {
+        let options = CacheOptions {
+            disk_bytes_max,
+            entries_max,
+            ..CacheOptions::default()
+        };
+        options.entries_max()
+    };
+    assert_eq!(bound(1 << 20, None), 1 << 20);
+    assert_eq!(bound(4 << 30, None), 2 << 20);
+    assert_eq!(bound(1 << 40, None), 512 << 20);
+    assert_eq!(bound(1 << 40, Some(10_000_000)), 10_000_000);
+    assert_eq!(bound(1 << 40, Some(0)), 1);
+}
+
+/// A scan for each reclaimed segment held the writer up for half a second at ten million entries.
+#[test]
+fn making_room_looks_at_the_entries_of_a_segment_and_at_no_others() {
+    let props = Props::new();
+    let cache = props.open();
+    for number in 0..2000 {
+        put(&cache, number, 0, 4000);
+        version(&cache, number / 2);
+    }
+    assert!(cache.stats().segments_reclaimed > 40);
+    assert_eq!(cache.shared.index.scans(), 0);
+    let there = (0..2000).filter(|n| cache.contains(&key(*n), NOW)).count();
+    assert_eq!(cache.stats().entries, there as u64);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One order of events after another, under shuttle: `tests/shuttle` builds the cache with
 //! shuttle's locks and threads, and its scheduler reports a lost wake-up as a deadlock.
 //!
-//! The model covers users of `crate::sync`: the queue, the writer, the flusher, purges and epochs.
+//! The model covers users of `crate::sync`: the queue, the writer, the flusher, purges and purge marks.
 //! A call of papaya, moka or the disk is one step; all atomic operations are sequentially
 //! consistent; no wait ever times out.
 //!

@@ -1,0 +1,297 @@
+//! An LLM request that may be answered from the cache: its head, its whole body, and its key.
+
+use crate::cache::{L1, Probe};
+use crate::exchange::body::ahead::read_ahead;
+use crate::exchange::boxed::{BoxBody, full};
+use crate::exchange::error::Error;
+use crate::exchange::policy::HttpPolicy;
+use crate::exchange::reply::batch::{Batch, Texts};
+use crate::exchange::watch::Wanted;
+use crate::grant::Grant;
+use crate::grant::ctx::ReflexCtx;
+use bytes::Bytes;
+use http::Request;
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::request::Parts;
+use reflex_llm::embeddings::{self, Element, are_taken_apart};
+use reflex_llm::flow::Edits;
+use reflex_llm::{
+    Bypass, Candidate, ClientControl, Control, Examined, Flow, Head, Key, Life, Policy, Shape,
+};
+use std::fmt;
+use std::sync::Arc;
+
+/// A request with everything that decides about its answer.
+pub(crate) struct Question {
+    parts: Parts,
+    whole: Bytes,
+    meaning: Meaning,
+    control: Control,
+    /// Of the answer whose turn it is; the request's own, unless the operator wants several.
+    key: Key,
+    batch: Option<Batch>,
+    /// By which the request is recognised, unless it was.
+    probe: Option<Probe>,
+}
+
+/// What examining a request gives, but for the client's instructions: those are not in the key.
+#[derive(Clone, Debug)]
+pub(crate) struct Meaning {
+    key: Key,
+    shape: Shape,
+    model: Option<Arc<str>>,
+}
+
+impl Meaning {
+    fn of(examined: Examined) -> Self {
+        Self {
+            key: examined.exchange.key,
+            shape: examined.exchange.shape,
+            model: examined.model.map(Arc::from),
+        }
+    }
+}
+
+/// What a request turned out to be.
+pub(crate) enum Read {
+    Question(Box<Question>),
+    /// It is none that the cache may answer. Its body begins with what was read of it.
+    Passes(Request<BoxBody>, Bypass),
+}
+
+impl Question {
+    /// Reads a request as far as its answer needs it: the head, and then the body, at most
+    /// [`Grant::request_bytes_max`].
+    ///
+    /// # Errors
+    ///
+    /// The body broke off: the client will not send the rest.
+    pub(crate) async fn read(
+        request: Request<BoxBody>,
+        ctx: &ReflexCtx,
+        policy: &HttpPolicy,
+        l1: &L1<Meaning>,
+    ) -> Result<Read, Error> {
+        let grant = &ctx.grant;
+        let (parts, body) = request.into_parts();
+        let named = Named::of(&parts);
+        let candidate = match candidate(&named.head(), grant, policy.client_control) {
+            Ok(candidate) => candidate,
+            Err(why) => return Ok(Read::Passes(Request::from_parts(parts, body), why)),
+        };
+        let (whole, body) = read_ahead(body, grant.request_bytes_max, &policy.budget, None).await?;
+        let whole = match whole {
+            Ok(whole) => whole,
+            Err(why) => return Ok(Read::Passes(Request::from_parts(parts, body), why)),
+        };
+        let probe = l1.probe(|head| candidate.write_identity(head), &whole);
+        let (meaning, batch, probe) = match l1.get(&probe, &whole) {
+            Some(meaning) => (meaning, None, None),
+            None => match candidate.examine(&whole) {
+                Ok(examined) => {
+                    let is_batch = are_taken_apart(policy.samples.count());
+                    let batch = is_batch.then(|| candidate.batch(&whole)).flatten();
+                    let batch = batch.map(|batch| texts(&batch));
+                    (Meaning::of(examined), batch, Some(probe))
+                }
+                Err(why) => return Ok(Read::Passes(Request::from_parts(parts, body), why)),
+            },
+        };
+        let (key, control) = (policy.samples.next(&meaning.key), candidate.control());
+        Ok(Read::Question(Box::new(Self {
+            parts,
+            whole,
+            meaning,
+            control,
+            key,
+            batch,
+            probe,
+        })))
+    }
+
+    /// The answer is in the cache: the request is recognised by its bytes from now on. Not a batch,
+    /// which is more than one answer.
+    pub(crate) fn was_hit(&mut self, l1: &L1<Meaning>) {
+        if let Some(probe) = self.probe.take().filter(|_| self.batch.is_none()) {
+            let tenant = &self.meaning.key.tenant.0;
+            l1.insert(&probe, &self.whole, tenant, self.meaning.clone());
+        }
+    }
+
+    /// The head, as the client sent it.
+    #[cfg(feature = "serve")]
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// The body.
+    #[cfg(feature = "serve")]
+    pub(crate) fn whole(&self) -> &Bytes {
+        &self.whole
+    }
+
+    /// The key of the request, whichever of its answers is next.
+    pub(crate) fn request_key(&self) -> &Key {
+        &self.meaning.key
+    }
+
+    /// The key of the answer.
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// What the client wants of the cache.
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// What may be done with it, by its client's instructions and the operator's rules.
+    pub(crate) fn flow(&self, ctx: &ReflexCtx) -> Flow {
+        let model = self.meaning.model.as_deref();
+        let ttl_seconds = self.control.ttl_seconds;
+        let life = ctx
+            .grant
+            .lifetimes
+            .of(path_of(&self.parts), model, ttl_seconds);
+        Flow::of(&self.control).kept_if(life != Life::NotKept)
+    }
+
+    /// The API and the form of the answer.
+    pub(crate) fn shape(&self) -> Shape {
+        self.meaning.shape
+    }
+
+    /// The texts of a batch of embeddings, and what the cache has for them.
+    pub(crate) fn batch(&self) -> Option<&Batch> {
+        self.batch.as_ref()
+    }
+
+    /// The same, to be looked up.
+    pub(crate) fn batch_mut(&mut self) -> Option<&mut Batch> {
+        self.batch.as_mut()
+    }
+
+    /// The answer that is wanted in the cache.
+    pub(crate) fn wanted(&self) -> Wanted {
+        Wanted {
+            key: self.key,
+            shape: self.meaning.shape,
+            path: path_of(&self.parts).into(),
+            model: self.meaning.model.as_deref().map(str::to_owned),
+            ttl_seconds: self.control.ttl_seconds,
+        }
+    }
+
+    /// The request as it came.
+    #[cfg(feature = "middleware")]
+    pub(crate) fn request(&self) -> Request<BoxBody> {
+        Request::from_parts(self.parts.clone(), full(self.whole.clone()))
+    }
+
+    /// The request for the provider.
+    pub(crate) fn for_provider(&self, grant: &Grant, edits: Edits) -> Request<BoxBody> {
+        let mut parts = self.parts.clone();
+        hide_tenant(&mut parts.headers, grant);
+        for name in edits.remove {
+            parts.headers.remove(*name);
+        }
+        for &(name, value) in edits.set {
+            let name = HeaderName::from_static(name);
+            parts.headers.insert(name, HeaderValue::from_static(value));
+        }
+        Request::from_parts(parts, full(self.whole.clone()))
+    }
+
+    /// The same for these elements of a batch only.
+    pub(crate) fn for_provider_only(
+        &self,
+        elements: &[u32],
+        grant: &Grant,
+        control: ClientControl,
+        edits: Edits,
+    ) -> Option<Request<BoxBody>> {
+        let named = Named::of(&self.parts);
+        let candidate = candidate(&named.head(), grant, control).ok()?;
+        let body = candidate.batch(&self.whole)?.asking(elements);
+        let mut request = self.for_provider(grant, edits);
+        let length = HeaderValue::from(body.len());
+        request.headers_mut().insert(CONTENT_LENGTH, length);
+        Some(request.map(|_| full(body)))
+    }
+}
+
+impl fmt::Debug for Question {
+    /// Without the client's words and credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Question")
+            .field("shape", &self.meaning.shape)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The provider learns nothing of our tenants.
+pub(crate) fn hide_tenant(headers: &mut http::HeaderMap, grant: &Grant) {
+    if let Some(name) = &grant.tenant_header {
+        headers.remove(name.as_str());
+    }
+}
+
+/// A request that may be answered from the cache, as far as its head says, under the tenant's group.
+///
+/// # Errors
+///
+/// Why it passes by.
+pub(crate) fn candidate<'h>(
+    head: &Head<'h>,
+    grant: &'h Grant,
+    client_control: ClientControl,
+) -> Result<Candidate<'h>, Bypass> {
+    let policy = Policy {
+        client_control,
+        ..grant.policy()
+    };
+    let candidate = reflex_llm::candidate(head, &policy)?;
+    let group = grant.group_of(candidate.tenant());
+    Ok(candidate.as_tenant(group, grant.tenant_header.as_deref()))
+}
+
+/// A request's head, as `reflex-llm` reads it.
+pub(crate) struct Named<'p> {
+    parts: &'p Parts,
+    upstream: String,
+    headers: Vec<(&'p str, &'p [u8])>,
+}
+
+impl<'p> Named<'p> {
+    pub(crate) fn of(parts: &'p Parts) -> Self {
+        let scheme = parts.uri.scheme_str().unwrap_or_default();
+        let authority = parts.uri.authority().map_or("", |it| it.as_str());
+        let headers = parts.headers.iter();
+        Self {
+            parts,
+            upstream: [scheme, "://", authority].concat(),
+            headers: headers
+                .map(|(name, value)| (name.as_str(), value.as_bytes()))
+                .collect(),
+        }
+    }
+
+    pub(crate) fn head(&self) -> Head<'_> {
+        Head {
+            method: self.parts.method.as_str(),
+            upstream: &self.upstream,
+            path: path_of(self.parts),
+            headers: &self.headers,
+        }
+    }
+}
+
+fn path_of(parts: &Parts) -> &str {
+    parts.uri.path_and_query().map_or("", |it| it.as_str())
+}
+
+fn texts(batch: &embeddings::Batch<'_>) -> Batch {
+    let element = |element: &Element| (element.key, element.bytes.into());
+    let elements = batch.elements().iter().map(element).collect();
+    Batch::new(Texts::new(elements, batch.places().to_vec()))
+}
