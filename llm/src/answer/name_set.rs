@@ -1,5 +1,5 @@
-//! A list of names that each member of each answer is looked for in: nearly all of them are not there,
-//! and most of those have a length or a first byte that no name of that length has.
+//! Lists that members of bodies and answers are looked for in: nearly all of them are not there, and
+//! most of those have a length or a first byte that no name of that length has.
 
 /// Names of which none is empty.
 pub(crate) struct NameSet<const N: usize> {
@@ -25,12 +25,21 @@ impl<const N: usize> NameSet<N> {
     /// Whether this is one of the names.
     #[inline]
     pub(crate) fn has(&self, name: &[u8]) -> bool {
-        match name.first() {
-            Some(&first) if self.firsts[length(name)] & bit(first) != 0 => {
-                self.names.contains(&name)
-            }
-            _ => false,
-        }
+        self.may_have(name) && self.names.contains(&name)
+    }
+
+    /// Whether this is one of the names, whose letters match in either case.
+    #[inline]
+    pub(crate) fn has_in_any_case(&self, name: &[u8]) -> bool {
+        // A letter has the same last five bits in either case.
+        let is = |other: &&[u8]| other.eq_ignore_ascii_case(name);
+        self.may_have(name) && self.names.iter().any(is)
+    }
+
+    #[inline]
+    fn may_have(&self, name: &[u8]) -> bool {
+        let first = name.first();
+        first.is_some_and(|first| self.firsts[length(name)] & bit(*first) != 0)
     }
 }
 
@@ -92,11 +101,14 @@ mod tests {
         const LONG: &[u8] = b"a_name_that_is_longer_than_any_name_of_a_member";
         const NAMES: NameSet<4> = NameSet::new([b"ab", b"b", b"abc", LONG]);
         for name in [&b"ab"[..], b"b", b"abc", LONG] {
-            assert!(NAMES.has(name));
+            assert!(NAMES.has(name) && NAMES.has_in_any_case(name));
+            assert!(NAMES.has_in_any_case(&name.to_ascii_uppercase()));
         }
         let longer = &[LONG, b"x"].concat()[..];
         for name in [&b""[..], b"a", b"bb", b"AB", b"abd", b"\x01b", longer] {
             assert!(!NAMES.has(name), "{}", name.escape_ascii());
+            let is_spelled_otherwise = name == b"AB";
+            assert_eq!(NAMES.has_in_any_case(name), is_spelled_otherwise);
         }
     }
 

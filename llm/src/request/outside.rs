@@ -9,77 +9,78 @@
 
 use crate::Bypass;
 use crate::json::{Kind, Value};
+use crate::name_set::NameSet;
 
 /// Words of fields that ask for a search.
-const SEARCHES: &[&str] = &[
-    "browse",
-    "browser",
-    "browsing",
-    "citation",
-    "citations",
-    "crawl",
-    "deepsearch",
-    "enhancement",
-    "grounding",
-    "internet",
-    "online",
-    "research",
-    "search",
-    "searches",
-    "searching",
-    "searx",
-    "web",
-    "websearch",
-];
+static SEARCHES: NameSet<18> = NameSet::new([
+    b"browse",
+    b"browser",
+    b"browsing",
+    b"citation",
+    b"citations",
+    b"crawl",
+    b"deepsearch",
+    b"enhancement",
+    b"grounding",
+    b"internet",
+    b"online",
+    b"research",
+    b"search",
+    b"searches",
+    b"searching",
+    b"searx",
+    b"web",
+    b"websearch",
+]);
 
 /// Words of fields that have the provider run something.
-const RUNS: &[&str] = &[
-    "compound",
-    "connector",
-    "connectors",
-    "extensions",
-    "mcp",
-    "plugin",
-    "plugins",
-    "skill",
-    "skills",
-];
+static RUNS: NameSet<9> = NameSet::new([
+    b"compound",
+    b"connector",
+    b"connectors",
+    b"extensions",
+    b"mcp",
+    b"plugin",
+    b"plugins",
+    b"skill",
+    b"skills",
+]);
 
 /// Words of fields that name state at the provider, which may change.
-const KEPT: &[&str] = &[
-    "agent",
-    "agents",
-    "app",
-    "assistant",
-    "assistants",
-    "bot",
-    "cached",
-    "character",
-    "chatbot",
-    "collection",
-    "collections",
-    "conversation",
-    "conversations",
-    "dataset",
-    "datasets",
-    "flow",
-    "kb",
-    "knowledge",
-    "knowledgebase",
-    "memories",
-    "memory",
-    "persona",
-    "preset",
-    "presets",
-    "rag",
-    "retrieval",
-    "retriever",
-    "session",
-    "thread",
-    "vector",
-    "workflow",
-    "workspace",
-];
+static KEPT: NameSet<32> = NameSet::new([
+    b"agent",
+    b"agents",
+    b"app",
+    b"assistant",
+    b"assistants",
+    b"bot",
+    b"cached",
+    b"character",
+    b"chatbot",
+    b"collection",
+    b"collections",
+    b"conversation",
+    b"conversations",
+    b"dataset",
+    b"datasets",
+    b"flow",
+    b"kb",
+    b"knowledge",
+    b"knowledgebase",
+    b"memories",
+    b"memory",
+    b"persona",
+    b"preset",
+    b"presets",
+    b"rag",
+    b"retrieval",
+    b"retriever",
+    b"session",
+    b"thread",
+    b"vector",
+    b"workflow",
+    b"workspace",
+]);
 
 /// Fields of that kind without such a word.
 const NAMES: &[(&str, Bypass)] = &[
@@ -148,14 +149,11 @@ fn field_at(name: &[u8], value: Value<'_>, depth: usize) -> Option<Bypass> {
     if let Some((_, bypass)) = NAMES.iter().find(|(other, _)| is(other)) {
         return Some(*bypass);
     }
-    let mut told = words(name).filter_map(|word| {
-        let is_one_of = |list: &[&str]| has_word(list, word);
-        match () {
-            () if is_one_of(SEARCHES) => Some(Bypass::WebSearch),
-            () if is_one_of(RUNS) => Some(Bypass::HostedTool),
-            () if is_one_of(KEPT) => Some(Bypass::ProviderState),
-            () => None,
-        }
+    let mut told = words(name).filter_map(|word| match () {
+        () if SEARCHES.has_in_any_case(word) => Some(Bypass::WebSearch),
+        () if RUNS.has_in_any_case(word) => Some(Bypass::HostedTool),
+        () if KEPT.has_in_any_case(word) => Some(Bypass::ProviderState),
+        () => None,
     });
     told.next()
 }
@@ -189,31 +187,39 @@ pub(crate) fn is_off(value: Value<'_>) -> bool {
 /// Words in the names of models that look things up while they answer: OpenAI's `search-preview`
 /// and `deep-research`, Perplexity's `sonar`, OpenRouter's `:online`, Groq's `compound`, Jina's
 /// `deepsearch`, Exa's and Brave's.
-const SEARCHING: &[&str] = &[
-    "brave",
-    "browse",
-    "browsing",
-    "compound",
-    "deepresearch",
-    "deepsearch",
-    "exa",
-    "fastgpt",
-    "grounded",
-    "grounding",
-    "internet",
-    "metaso",
-    "online",
-    "research",
-    "search",
-    "sonar",
-    "websearch",
-];
+static SEARCHING: NameSet<17> = NameSet::new([
+    b"brave",
+    b"browse",
+    b"browsing",
+    b"compound",
+    b"deepresearch",
+    b"deepsearch",
+    b"exa",
+    b"fastgpt",
+    b"grounded",
+    b"grounding",
+    b"internet",
+    b"metaso",
+    b"online",
+    b"research",
+    b"search",
+    b"sonar",
+    b"websearch",
+]);
 
 /// Words in the names of models that are kept by the provider, with a prompt, tools or memory of
 /// their own: agents, OpenRouter's `@preset/…`, ChatGPT's GPTs.
-const KEPT_MODELS: &[&str] = &[
-    "agent", "agents", "asst", "bot", "gizmo", "openclaw", "preset", "presets", "workflow",
-];
+static KEPT_MODELS: NameSet<9> = NameSet::new([
+    b"agent",
+    b"agents",
+    b"asst",
+    b"bot",
+    b"gizmo",
+    b"openclaw",
+    b"preset",
+    b"presets",
+    b"workflow",
+]);
 
 /// Why a request for a model of this name passes by.
 pub(crate) fn model(name: &[u8]) -> Option<Bypass> {
@@ -224,54 +230,49 @@ pub(crate) fn model(name: &[u8]) -> Option<Bypass> {
     };
     let mut words = name.split(|byte| !byte.is_ascii_alphanumeric());
     words.find_map(|word| {
-        if has_word(SEARCHING, word) {
+        if SEARCHING.has_in_any_case(word) {
             return Some(Bypass::WebSearch);
         }
-        has_word(KEPT_MODELS, word).then_some(Bypass::ProviderState)
+        KEPT_MODELS
+            .has_in_any_case(word)
+            .then_some(Bypass::ProviderState)
     })
 }
 
 /// Segments of paths beneath which an application answers that the provider keeps: a prompt, an
 /// agent, a conversation, a store of knowledge.
-const KEPT_PATHS: &[&str] = &[
-    "agent",
-    "agents",
-    "agents_openai",
-    "ai-search",
-    "application",
-    "applications",
-    "apps",
-    "assistant",
-    "assistants",
-    "autorag",
-    "bot",
-    "bots",
-    "chatbots",
-    "chatflows",
-    "chats_openai",
-    "conversations",
-    "knowledge-bases",
-    "presets",
-    "prompt",
-    "prompts",
-    "rag",
-    "rags",
-    "threads",
-    "workflow",
-    "workflows",
-];
+static KEPT_PATHS: NameSet<25> = NameSet::new([
+    b"agent",
+    b"agents",
+    b"agents_openai",
+    b"ai-search",
+    b"application",
+    b"applications",
+    b"apps",
+    b"assistant",
+    b"assistants",
+    b"autorag",
+    b"bot",
+    b"bots",
+    b"chatbots",
+    b"chatflows",
+    b"chats_openai",
+    b"conversations",
+    b"knowledge-bases",
+    b"presets",
+    b"prompt",
+    b"prompts",
+    b"rag",
+    b"rags",
+    b"threads",
+    b"workflow",
+    b"workflows",
+]);
 
 /// Whether an application answers at a path, given in normal form, rather than a model alone.
 pub(crate) fn is_kept_at(path: &str) -> bool {
     let mut segments = path.as_bytes().split(|&byte| byte == b'/');
-    segments.any(|segment| has_word(KEPT_PATHS, segment))
-}
-
-/// Whether the list has the word, in either case.
-fn has_word(list: &[&str], word: &[u8]) -> bool {
-    let is = |other: &&&str| other.len() == word.len();
-    let mut same_length = list.iter().filter(is);
-    same_length.any(|other| word.eq_ignore_ascii_case(other.as_bytes()))
+    segments.any(|segment| KEPT_PATHS.has_in_any_case(segment))
 }
 
 /// The words of a name: `enable_web_search` and `enableWebSearch` have three each.

@@ -2,9 +2,9 @@
 //! whose keys are made.
 
 use crate::Pass;
-use crate::key::{HEADERS, body};
+use crate::request::{bodies, with_candidate};
 use reflex_host::cache::{L1, L1_BYTES_MAX};
-use reflex_llm::{Candidate, Head, Key, Policy, Shape, candidate};
+use reflex_llm::{Key, Shape};
 use std::hint::black_box;
 
 /// So many requests take turns.
@@ -12,9 +12,7 @@ const REQUESTS: usize = 1000;
 
 pub(crate) fn pass(bytes: usize) -> Pass {
     let l1 = L1::<(Key, Shape)>::new(L1_BYTES_MAX);
-    let plain = String::from_utf8(body(bytes)).expect("text");
-    let number = |number| plain.replace("Be brief.", &format!("Be {number:>6}"));
-    let bodies: Vec<Vec<u8>> = (0..REQUESTS).map(|at| number(at).into()).collect();
+    let bodies = bodies(REQUESTS, bytes);
     for body in &bodies {
         with_candidate(|candidate| {
             let exchange = candidate.examine(body).expect("cacheable").exchange;
@@ -33,14 +31,4 @@ pub(crate) fn pass(bytes: usize) -> Pass {
             usize::from(black_box(key.digest[0]))
         })
     })
-}
-
-fn with_candidate<T>(then: impl FnOnce(Candidate<'_>) -> T) -> T {
-    let head = Head {
-        method: "POST",
-        upstream: "https://api.openai.com",
-        path: "/v1/chat/completions",
-        headers: &HEADERS,
-    };
-    then(candidate(black_box(&head), &Policy::default()).expect("a candidate"))
 }

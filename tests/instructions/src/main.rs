@@ -9,6 +9,7 @@ mod get;
 mod key;
 mod l1;
 mod record;
+mod request;
 
 use std::hint::black_box;
 use std::process::ExitCode;
