@@ -2,7 +2,6 @@
 
 use crate::Candidate;
 use crate::request::headers::{self, Counting};
-use crate::request::origin::Origin;
 use crate::request::query;
 
 /// One field. A header is two: its name, then its value.
@@ -50,7 +49,7 @@ impl Candidate<'_> {
         }
         let counting = Counting {
             rules,
-            origin: Origin::of(head.upstream),
+            origin: self.origin,
             named_by: self.named_by,
         };
         headers::significant(head.headers, counting, |name, value| {

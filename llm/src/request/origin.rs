@@ -41,16 +41,19 @@ const HOSTS: &[(&str, Origin)] = &[
 impl Origin {
     /// The origin of a provider given as `scheme://authority`.
     pub(crate) fn of(upstream: &str) -> Self {
-        let authority = upstream.split_once("://").map_or("", |(_, rest)| rest);
-        let host = match authority.rsplit_once(':') {
-            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        // In bytes: each request asks this.
+        let upstream = upstream.as_bytes();
+        let scheme_end = upstream.windows(3).position(|three| three == b"://");
+        let authority = scheme_end.map_or(&[][..], |at| &upstream[at + 3..]);
+        let host = match authority.iter().rposition(|&byte| byte == b':') {
+            Some(at) if authority[at + 1..].iter().all(u8::is_ascii_digit) => &authority[..at],
             _ => authority,
         };
         let ends = |end: &str| {
+            let end = end.as_bytes();
             let at = host.len().checked_sub(end.len());
-            let tail = at.and_then(|at| host.get(at..));
-            tail.is_some_and(|tail| tail.eq_ignore_ascii_case(end))
-                && (end.starts_with(['.', '-']) || host.len() == end.len())
+            at.is_some_and(|at| host[at..].eq_ignore_ascii_case(end))
+                && (matches!(end[0], b'.' | b'-') || host.len() == end.len())
         };
         let found = HOSTS.iter().find(|(end, _)| ends(end));
         found.map_or(Self::Other, |&(_, origin)| origin)

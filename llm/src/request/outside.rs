@@ -263,7 +263,7 @@ const KEPT_PATHS: &[&str] = &[
 
 /// Whether an application answers at a path, given in normal form, rather than a model alone.
 pub(crate) fn is_kept_at(path: &str) -> bool {
-    let mut segments = path.split('/').map(str::as_bytes);
+    let mut segments = path.as_bytes().split(|&byte| byte == b'/');
     segments.any(|segment| has_word(KEPT_PATHS, segment))
 }
 

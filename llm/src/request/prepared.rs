@@ -64,7 +64,7 @@ impl Prepared {
             tenant: candidate.tenant,
             control: candidate.control,
             temperature_max: candidate.temperature_max,
-            origin: Origin::of(head.upstream),
+            origin: candidate.origin,
             rules: candidate.rules.clone(),
             wants_events: headers::wants_events_only(head.headers),
             model: model::in_path(head.path),

@@ -11,7 +11,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::request::{outside, query};
+use crate::request::outside;
 use crate::rules::pattern::is_like_in_any_case;
 use crate::{Api, Bypass};
 
@@ -172,7 +172,7 @@ pub(crate) fn api_at(path: &str, rules: &[PathRule]) -> Result<Api, Bypass> {
     }
     let rule = |path: &str| rules.iter().find(|rule| rule.applies(path));
     let is_left_alone = |path: &str| rule(path).is_some_and(|rule| rule.api.is_none());
-    if readings.each().any(is_left_alone) {
+    if !rules.is_empty() && readings.each().any(is_left_alone) {
         return Err(Bypass::Path);
     }
     let api = |path: &str| match rule(path) {
@@ -192,8 +192,10 @@ pub(crate) fn api_at(path: &str, rules: &[PathRule]) -> Result<Api, Bypass> {
 
 /// Without query, and without a fragment, which clients must not send and servers cut off.
 fn bare(path: &str) -> &str {
-    let (path, _) = query::split(path);
-    path.split_once('#').map_or(path, |(path, _)| path)
+    match path.bytes().position(|byte| matches!(byte, b'?' | b'#')) {
+        Some(end) => &path[..end],
+        None => path,
+    }
 }
 
 /// Whether a path is in normal form and has one reading: true of nearly all of them.

@@ -4,7 +4,7 @@ use crate::Pass;
 use reflex_llm::{Head, Policy, candidate};
 use std::hint::black_box;
 
-const HEADERS: [(&str, &[u8]); 5] = [
+pub(crate) const HEADERS: [(&str, &[u8]); 5] = [
     (
         "authorization",
         b"Bearer sk-0123456789abcdefghijklmnopqrstuv",
@@ -16,7 +16,7 @@ const HEADERS: [(&str, &[u8]); 5] = [
 ];
 
 /// A chat with lines of text in it, about this many bytes in all.
-fn body(bytes: usize) -> Vec<u8> {
+pub(crate) fn body(bytes: usize) -> Vec<u8> {
     const LINE: &str = "Once upon a midnight dreary, while I pondered, weak and weary,\\n";
     let text = LINE.repeat(bytes / LINE.len() - 2);
     format!(

@@ -4,6 +4,7 @@
 
 use crate::Rejected;
 use crate::answer::date;
+use crate::answer::name_set::NameSet;
 use crate::json::{Kind, Value};
 
 /// The earliest end that an answer states.
@@ -23,7 +24,7 @@ impl Expiry {
 
 /// Where the client's own names stand: arguments of its tools, its schemas and notes, which some
 /// APIs repeat in the answer. Log-probabilities are long and hold no names.
-pub(super) const OPAQUE: [&[u8]; 11] = [
+pub(super) static OPAQUE: NameSet<11> = NameSet::new([
     b"args",
     b"arguments",
     b"input",
@@ -35,14 +36,14 @@ pub(super) const OPAQUE: [&[u8]; 11] = [
     b"schema",
     b"tool_choice",
     b"tools",
-];
+]);
 
 /// Looks for ends in a document, and in all that is in it.
 pub(super) fn look(value: Value<'_>, expiry: &mut Expiry) -> Result<(), Rejected> {
     for (key, inside) in value.members() {
         if let Some(key) = key {
             let name = &*key.name();
-            if OPAQUE.contains(&name) {
+            if OPAQUE.has(name) {
                 continue;
             }
             note(name, inside, expiry)?;

@@ -8,6 +8,7 @@
 
 use super::expiry::{self, Expiry, OPAQUE};
 use crate::Rejected;
+use crate::answer::name_set::{NameSet, PartSet};
 use crate::json::{Kind, Value};
 
 /// Looks at a document of an answer, and at everything in it. `expiry` collects the end that it
@@ -16,7 +17,7 @@ pub(super) fn look(value: Value<'_>, expiry: &mut Expiry) -> Result<(), Rejected
     for (key, inside) in value.members() {
         if let Some(key) = key {
             let name = &*key.name();
-            if OPAQUE.contains(&name) {
+            if OPAQUE.has(name) {
                 continue;
             }
             if is_trace(name, inside) {
@@ -59,7 +60,7 @@ fn is_trace(name: &[u8], value: Value<'_>) -> bool {
         }),
         // Anthropic's point into documents that the request has.
         b"citations" | b"citation" => any_of(value, |it| holds(it) && !is_of(it, &DOCUMENTS)),
-        _ => (TRACES.contains(&name) || has_any(name, FRAGMENTS)) && holds(value),
+        _ => (TRACES.has(name) || FRAGMENTS.is_in(name)) && holds(value),
     }
 }
 
@@ -85,7 +86,7 @@ fn is_of(value: Value<'_>, kinds: &[&[u8]]) -> bool {
 }
 
 /// Members that exist with content only if the provider did more than generate.
-const TRACES: &[&[u8]] = &[
+static TRACES: NameSet<41> = NameSet::new([
     // Perplexity.
     b"related_questions",
     b"reasoning_steps",
@@ -136,10 +137,10 @@ const TRACES: &[&[u8]] = &[
     b"mcp_calls",
     b"mcp_list_tools",
     b"mcp_tool_calls",
-];
+]);
 
 /// Parts of such names, with any text around them.
-const FRAGMENTS: &[&[u8]] = &[
+static FRAGMENTS: PartSet<14> = PartSet::new([
     b"web_search",
     b"webSearch",
     b"web_fetch",
@@ -154,12 +155,12 @@ const FRAGMENTS: &[&[u8]] = &[
     b"x_search_call",
     b"document_search_call",
     b"code_interpreter",
-];
+]);
 
 /// Whether the type of an item, a block, an annotation or an event belongs to a tool that ran at
 /// the provider.
 fn is_hosted(kind: &[u8]) -> bool {
-    const PARTS: &[&[u8]] = &[
+    static PARTS: PartSet<14> = PartSet::new([
         b"code_execution",
         b"code_interpreter",
         b"collections_search",
@@ -174,23 +175,12 @@ fn is_hosted(kind: &[u8]) -> bool {
         b"web_fetch",
         b"web_search",
         b"x_search",
-    ];
+    ]);
     kind.starts_with(b"server_tool")
         || kind.starts_with(b"mcp_")
         || kind.starts_with(b"response.mcp_")
         || kind.ends_with(b"_tool_result")
-        || has_any(kind, PARTS)
-}
-
-/// Whether a name contains any of these parts, which are not empty. Nearly all names are shorter
-/// than the shortest part.
-fn has_any(name: &[u8], parts: &[&[u8]]) -> bool {
-    let has = |part: &&[u8]| {
-        let last = name.len().checked_sub(part.len());
-        let mut places = last.map_or(0..0, |last| 0..last + 1);
-        places.any(|at| name[at] == part[0] && name[at..].starts_with(part))
-    };
-    parts.iter().any(has)
+        || PARTS.is_in(kind)
 }
 
 /// Azure's results of its content filter for a prompt or an answer.

@@ -4,6 +4,9 @@
 /// Whether these values of `accept` name only what every client of an LLM takes: JSON, anything,
 /// text where JSON is named too, and events.
 pub(super) fn is_common<'v>(values: impl Iterator<Item = &'v [u8]> + Clone) -> bool {
+    if values.clone().all(is_usual) {
+        return true;
+    }
     let takes_json = ranges(values.clone()).any(|range| matches!(range, Range::Json));
     let is_common = |range: Range| match range {
         Range::Json | Range::Events => true,
@@ -18,6 +21,9 @@ pub(super) fn is_common<'v>(values: impl Iterator<Item = &'v [u8]> + Clone) -> b
 pub(crate) fn wants_events_only(headers: &[(&str, &[u8])]) -> bool {
     let accept = |&&(name, _): &&(&str, &[u8])| name == "accept";
     let values = headers.iter().filter(accept).map(|&(_, value)| value);
+    if values.clone().any(is_usual) {
+        return false;
+    }
     let mut events = false;
     for range in ranges(values) {
         match range {
@@ -27,6 +33,11 @@ pub(crate) fn wants_events_only(headers: &[(&str, &[u8])]) -> bool {
         }
     }
     events
+}
+
+/// Whether a value is that of nearly all clients.
+fn is_usual(value: &[u8]) -> bool {
+    matches!(value, b"*/*" | b"application/json")
 }
 
 /// One member of the list.

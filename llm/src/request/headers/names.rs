@@ -6,7 +6,7 @@
 //! in the key, whatever their names.
 
 /// Headers, by name.
-pub(super) const HEADERS: [&str; HEADERS_COUNT] = ordered([
+pub(super) static HEADERS: [&str; HEADERS_COUNT] = ordered([
     // The connection, the framing of the body, and what the edge sets itself.
     "accept-encoding",
     "connection",
@@ -367,6 +367,33 @@ pub(super) const HEADERS: [&str; HEADERS_COUNT] = ordered([
 
 const HEADERS_COUNT: usize = 345;
 
+/// The names of this length, sorted.
+pub(super) fn of_length(length: usize) -> &'static [&'static str] {
+    match STARTS.get(length..length + 2) {
+        Some(&[start, end]) => &HEADERS[start..end],
+        _ => &[],
+    }
+}
+
+/// For each length, the number of names that are shorter. The last length has no name.
+const STARTS: [usize; 64] = {
+    let mut starts = [0; 64];
+    let mut length = 0;
+    while length < starts.len() {
+        let mut shorter = 0;
+        while shorter < HEADERS_COUNT && HEADERS[shorter].len() < length {
+            shorter += 1;
+        }
+        starts[length] = shorter;
+        length += 1;
+    }
+    assert!(
+        starts[starts.len() - 1] == HEADERS_COUNT,
+        "a name is too long"
+    );
+    starts
+};
+
 /// Headers, by how the name begins.
 pub(super) const PREFIXES: &[&str] = &[
     // HTTP/2's own fields; method, path and authority are keyed in their own right.
@@ -550,6 +577,10 @@ mod tests {
         assert!(HEADERS.is_sorted_by(|a, b| is_before(a, b)));
         for name in HEADERS.iter().chain(SESSIONS) {
             assert_eq!(*name, name.to_ascii_lowercase());
+        }
+        for length in 0..100 {
+            let names = HEADERS.iter().filter(|name| name.len() == length);
+            assert!(names.eq(of_length(length)), "{length}");
         }
     }
 }
