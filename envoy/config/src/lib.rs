@@ -27,7 +27,7 @@ pub use upstream::Upstream;
 /// A configuration that can be run with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Who answers behind each of Envoy's clusters.
+    /// The provider behind each of Envoy's clusters.
     pub upstreams: BTreeMap<String, Rc<Upstream>>,
     /// The cluster of the daemon; none is hot tier only.
     pub daemon_cluster: Option<String>,
@@ -43,7 +43,8 @@ pub struct Config {
     pub hot_bytes_max: usize,
     /// The longest body that is kept there.
     pub hot_entry_bytes_max: usize,
-    /// How long an answer stays there: for as long a purge that cannot be heard of is ignored.
+    /// How long an answer stays there. A purge that does not reach the filter takes effect only
+    /// after that time.
     pub hot_ttl_ms: u64,
     /// Lives of answers: `ttl_seconds`, the rules, and what clients may ask for.
     pub lifetimes: Lifetimes,
@@ -55,7 +56,7 @@ pub struct Config {
     pub limits: Limits,
     /// A header, in lower case, by which a trusted gateway names the tenant.
     pub tenant_header: Option<String>,
-    /// What becomes of requests that name nobody.
+    /// What becomes of requests without a credential.
     pub anonymous: Anonymous,
     /// Tenants that share their answers.
     pub groups: Groups,
@@ -138,13 +139,13 @@ enum ProofMode {
 const DAEMON_CLUSTER: &str = "reflex_edge";
 /// A lookup takes a tenth of a millisecond; a daemon that needs this long is in trouble.
 const LOOKUP_TIMEOUT_MS: u64 = 100;
-/// Nobody waits for an insert, but its body takes memory until it is through.
+/// An insert delays no client, but its body takes memory until it is done.
 const INSERT_TIMEOUT_MS: u64 = 2000;
 /// Most answers are there by then; a client that waits longer had better ask for itself.
 const FILL_WAIT_MS: u64 = 5000;
 /// A purge is to empty the hot tier within a second.
 const EPOCH_POLL_MS: u64 = 500;
-/// Times eight workers, that is what an edge node can spare.
+/// For each worker; an edge node with eight workers can spare that.
 const HOT_BYTES_MAX: u64 = 64 << 20;
 /// A single answer must not push out many.
 const HOT_ENTRY_BYTES_MAX: u64 = 1 << 20;
@@ -247,7 +248,7 @@ impl Config {
                 file.insert_timeout_ms,
                 INSERT_TIMEOUT_MS,
             )?,
-            // 0 is a wish: nobody waits.
+            // 0 is allowed: requests do not wait for each other.
             fill_wait_ms: file
                 .fill_wait_ms
                 .map_or(Ok(FILL_WAIT_MS), |value| match value {
@@ -255,7 +256,7 @@ impl Config {
                     value => milliseconds("fill_wait_ms", Some(value), FILL_WAIT_MS),
                 })?,
             epoch_poll_ms: milliseconds("epoch_poll_ms", file.epoch_poll_ms, EPOCH_POLL_MS)?,
-            // 0 is a wish: no hot tier.
+            // 0 is allowed: no hot tier.
             hot_bytes_max: match file.hot_bytes_max {
                 Some(0) => 0,
                 value => bounded("hot_bytes_max", value, HOT_BYTES_MAX, HOT_BYTES_LIMIT)? as usize,
