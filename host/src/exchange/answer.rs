@@ -10,7 +10,7 @@
 //! so that older releases can read the answers of a later one. The decoder accepts any bytes: an
 //! entry of a component under a key of its own need not be an HTTP answer.
 
-use crate::exchange::reply::pace::Mark;
+use crate::exchange::reply::pace::Beat;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use reflex_llm::Usage;
@@ -45,7 +45,7 @@ pub(crate) struct Notes {
     /// The model that was asked for.
     pub(crate) model: Option<String>,
     /// The pace of a stream; empty if it was not recorded.
-    pub(crate) pace: Vec<Mark>,
+    pub(crate) pace: Vec<Beat>,
     /// From when on it is not served, not even in place of a failing provider's answer, in
     /// milliseconds since 1970; none where the operator's rule decides.
     pub(crate) ends_at_ms: Option<u64>,
@@ -165,7 +165,7 @@ impl Notes {
                 PACE => {
                     while !note.is_empty() {
                         let mut number = || take(&mut note).map(u32::from_le_bytes);
-                        notes.pace.push(Mark {
+                        notes.pace.push(Beat {
                             bytes: number()?,
                             ms: number()?,
                         });
@@ -211,7 +211,7 @@ mod tests {
                 total_tokens: 9,
             }),
             model: Some("mock".into()),
-            pace: vec![Mark { bytes: 5, ms: 7 }],
+            pace: vec![Beat { bytes: 5, ms: 7 }],
             ends_at_ms: Some(11),
         }
     }

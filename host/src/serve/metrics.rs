@@ -446,10 +446,6 @@ impl Metrics {
         Arc::clone(&self.allowance)
     }
 
-    pub(crate) fn no_answer_of_guest(&self, detail: &'static str) {
-        self.guest_failed(detail);
-    }
-
     fn request(&self, status: &'static str, detail: &'static str) {
         self.requests
             .get_or_create(&RequestLabels { status, detail })
