@@ -43,8 +43,9 @@ impl Answers {
     }
 
     async fn entry(&self, key: &Key, control: &Control) -> Option<Response<BoxBody>> {
-        let entry = self.ctx.find_async(&self.ctx.key(key)).await?;
         let now_ms = self.ctx.clock.now_ms();
+        let key = self.ctx.key(key);
+        let entry = self.ctx.cache.lookup_async(&key, now_ms).await.hit()?;
         let (age, ttl) = (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
         if !control.accepts(age, ttl) {
             return None;
