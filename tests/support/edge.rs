@@ -199,7 +199,7 @@ impl Plan {
     }
 
     /// The lines of the configuration file.
-    fn config(&self) -> String {
+    fn lines(&self) -> String {
         let config = &self.config;
         match env::var(HITS) {
             // A key must come before the first table.
@@ -232,7 +232,7 @@ impl Plan {
         if let Some(component) = &self.component {
             command.arg("--component").arg(component);
         }
-        let config = self.config();
+        let config = self.lines();
         if !config.is_empty() {
             let file = folder.join("config.toml");
             fs::write(&file, config).expect("a configuration file");

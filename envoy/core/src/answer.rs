@@ -10,7 +10,7 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// When it was stored, in milliseconds since 1970.
     pub stored_at_ms: u64,
-    /// From when on it is no answer any more; none is never.
+    /// When it expires, in milliseconds since 1970; none is never.
     pub expires_at_ms: Option<u64>,
 }
 
@@ -34,5 +34,5 @@ impl Answer {
     }
 }
 
-/// What an answer takes beside its bytes: its place in map and queue, and the allocator's share.
+/// Memory of an answer beside its bytes: its place in map and queue, and the allocator's share.
 const OVERHEAD_BYTES: usize = 512;

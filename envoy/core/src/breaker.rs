@@ -1,9 +1,9 @@
 //! When to stop asking a daemon that does not answer.
 
-/// So many failures in a row, and it is left alone for a while.
+/// After this many failures in a row, the daemon is not asked for a while.
 const FAILURES_MAX: u32 = 5;
 
-/// For so long. After that one request tries again, and the next only as long after it.
+/// The pause. After it one request tries again, and the next only after another pause.
 const PAUSE_MS: u64 = 1000;
 
 /// Counts what became of calls to the daemon.
@@ -15,12 +15,12 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// Whether a call may be made now. While the breaker is open this lets one through in each
-    /// pause: that one finds out.
+    /// Whether a call may be made now. An open breaker lets one call through after each pause, as a
+    /// probe.
     pub fn allows(&mut self, now_ms: u64) -> bool {
         match self.closed_from_ms {
             None => true,
-            // The clock may have been set back: then the pause is over too.
+            // A clock that was set back ends the pause.
             Some(from) if now_ms < from && from - now_ms <= PAUSE_MS => false,
             Some(_) => {
                 self.closed_from_ms = Some(now_ms + PAUSE_MS);
@@ -42,7 +42,7 @@ impl Breaker {
         }
     }
 
-    /// Whether the daemon is left alone just now.
+    /// Whether the breaker is open.
     pub fn is_open(&self) -> bool {
         self.closed_from_ms.is_some()
     }

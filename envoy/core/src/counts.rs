@@ -6,7 +6,7 @@ use reflex_llm::{By, Bypass, Directive, Dropped, Rejected, Status, is_event_stre
 /// A counter's name in Envoy, and its value since it was last handed over.
 pub type Count = (String, u64);
 
-/// Times of lookups that are kept until the next tick; past it they are not recorded.
+/// Upper bound of the lookup times that are kept until the next tick; more are not recorded.
 const TIMES_MAX: usize = 10_000;
 
 /// What a client may say of the cache, each with whether the answer is a stream.
@@ -79,7 +79,7 @@ impl Counts {
         self.collapsed += 1;
     }
 
-    /// A request that is none of ours.
+    /// A request that bypasses the cache.
     pub fn bypass(&mut self, why: Bypass) {
         add(&mut self.bypasses, Bypass::ALL, why);
     }

@@ -1,5 +1,5 @@
-//! The daemon's edge API as the filter speaks it: requests out, replies in. What the API is
-//! stands in `docs/edge-api.md`.
+//! The daemon's edge API as the filter speaks it: requests out, replies in. `docs/edge-api.md`
+//! describes the API.
 
 use std::fmt::Write as _;
 use std::rc::Rc;
@@ -23,18 +23,19 @@ pub struct Request {
     pub timeout_ms: u64,
 }
 
-/// What the daemon is told of an answer that it is to store.
+/// What the daemon needs to know of an answer that it stores.
 #[derive(Clone, Copy, Debug)]
 pub struct Insert<'a> {
     /// Under which it is stored.
     pub key: &'a Key,
-    /// By whose rules the daemon judges it once more.
+    /// The shape by which the daemon judges it once more.
     pub shape: Shape,
     /// The model that was asked for, at most [`reflex_llm::MODEL_BYTES_MAX`].
     pub model: Option<&'a str>,
     /// How long it lives; none is for ever.
     pub ttl_seconds: Option<u64>,
-    /// In how many seconds it may not be served stale either; none is as the daemon's operator says.
+    /// In how many seconds it may not be served stale either; none is as the daemon's operator
+    /// says.
     pub end_seconds: Option<u64>,
     /// How old it is already: another cache on the way had it.
     pub age_seconds: u64,
@@ -76,8 +77,8 @@ pub type Epoch = Rc<str>;
 pub struct Told {
     /// What the epoch is by now.
     pub epoch: Epoch,
-    /// From which one on it says what was purged, and what that was. Without it, it may have been
-    /// everything.
+    /// The epoch since which the reply lists the purges, and the list. Without it, everything may
+    /// have been purged.
     pub since: Option<(Epoch, Vec<Purged>)>,
 }
 
@@ -109,10 +110,10 @@ pub type Headers = [(String, Vec<u8>)];
 /// How long a daemon that waits for a fill may take beyond the wait.
 const WAIT_SLACK_MS: u64 = 100;
 
-/// Nobody waits for these.
+/// Timeout of calls whose reply is ignored.
 const NOTE_TIMEOUT_MS: u64 = 1000;
 
-/// The longest epoch that is believed to be one.
+/// Upper bound of the length of an epoch.
 const EPOCH_BYTES_MAX: usize = 64;
 
 const EPOCH: &str = "x-reflex-epoch";
@@ -211,11 +212,11 @@ pub fn reply(
     let fill = value(headers, FILL);
     match value(headers, ":status") {
         Some("200") => {
-            // It says whose answer it is, so that a mistake on the way is not ours.
+            // The reply names the key of its answer, so that a mix-up on the way is not served.
             if value(headers, ENTRY) != Some(&hex(&key.digest)) {
                 return Reply::Failed;
             }
-            // What is no text cannot be handed to Envoy. The daemon is well all the same.
+            // Envoy takes only headers that are text. Such a reply is no failure of the daemon.
             let is_text = |value: &[u8]| std::str::from_utf8(value).is_ok();
             if !kept(headers).all(|(_, value)| is_text(value)) {
                 return Reply::Absent;
@@ -248,7 +249,7 @@ pub fn told(headers: &Headers) -> Option<Told> {
         let since = epoch(PURGED_SINCE)?;
         let parts = value(headers, PURGED)?.split(',').map(str::trim);
         let parts = parts.filter(|part| !part.is_empty());
-        // What is not understood may be anything.
+        // A list that is not understood may cover everything.
         let purged: Option<Vec<_>> = parts.map(purged).collect();
         Some((since, purged?))
     };
@@ -474,7 +475,7 @@ mod tests {
             Reply::Lead
         ));
         assert!(matches!(miss(Some(("x-reflex-fill", "busy"))), Reply::Busy));
-        // A 404 of somebody else's.
+        // A 404 that is not the daemon's.
         assert!(matches!(ask(&[(":status", "404")]), Reply::Failed));
     }
 
@@ -485,7 +486,7 @@ mod tests {
         let path = format!("/v1/entries/{}/{}", "ab".repeat(32), "01".repeat(32));
         assert_eq!((lookup.method, &lookup.path), ("GET", &path));
         assert_eq!(lookup.headers, [("x-reflex-fill-id", "f1".to_owned())]);
-        // Whatever is asked, it is said what is known of purges.
+        // Each request says which epoch is known.
         let epoch = ("x-reflex-epoch", "1.0".to_owned());
         for request in [
             Request::lookup(&key(), None, Some(&known), 9),

@@ -9,8 +9,8 @@
 //!                                  └► leads, from where the leader was that is gone
 //! ```
 //!
-//! It makes no calls and knows no clock. What it does to other exchanges (the leader of a flight
-//! lands, or leaves) are effects too, which `worker` passes on.
+//! It makes no calls and reads no clock. What it does to other exchanges (the leader of a flight
+//! lands, or leaves) is an effect too, which `worker` passes on.
 
 mod keyed;
 mod lookup;
@@ -58,7 +58,7 @@ pub struct Request {
 pub enum Event<'e> {
     /// Its whole body.
     Body(&'e [u8]),
-    /// So many requests have had their turn.
+    /// The number of requests that have had their turn.
     Turn(u32),
     /// Its body cannot be looked at, for this reason.
     NoBody(Bypass),
@@ -72,8 +72,8 @@ pub enum Event<'e> {
     WaitOver,
     /// Whether the answer whose head follows is a provider's: Envoy and other filters answer too.
     IsProviders(bool),
-    /// What the provider was sent, as soon as Envoy shows it: with the head, or at the end. Without
-    /// it nothing is kept.
+    /// The request as the provider got it. Envoy shows it with the answer's head, or at its end.
+    /// Without it, the answer is not kept.
     Sent(Request),
     /// The head of the provider's answer.
     Head(u16, &'e [(&'e str, &'e [u8])]),
@@ -85,17 +85,17 @@ pub enum Event<'e> {
     Broken,
     /// The provider's answer has stood still for too long: see [`Exchange::has_stalled`].
     Stalled,
-    /// Envoy is done with it, at its end or before.
+    /// Envoy has ended the request, at its end or before.
     Gone,
 }
 
-/// What is to be done.
+/// What the driver has to do.
 #[derive(Debug)]
 pub enum Effect {
     /// Let the request go on to the provider, as it is: Envoy chooses the route anew if a filter
     /// changes headers. True asks the route to ask for an answer that is not compressed.
     Forward(bool),
-    /// Tell how many turns were taken at this one of [`PLACES`], and count one more.
+    /// Report how many turns were taken at this one of [`PLACES`], and count one more.
     Turn(u32),
     /// Answer the client.
     Answer(Served),
@@ -103,18 +103,19 @@ pub enum Effect {
     Mark(Status),
     /// Call the daemon.
     Call(Purpose, daemon::Request),
-    /// Tell the other workers that there is a newer answer under that digest: no daemon does.
+    /// Tell the other workers that there is a newer answer under that digest; without a daemon, no
+    /// epoch tells them.
     Refreshed([u8; 32]),
-    /// Tell those who follow this exchange.
+    /// Tell the followers of this exchange.
     Land(Name, Landing),
-    /// Have another exchange lead in place of this one, or give back the fill of that key.
+    /// Make another exchange the leader, or give back the fill of that key.
     HandOver(Name, Key, Lead),
 }
 
-/// An answer of ours.
+/// An answer of the filter.
 #[derive(Debug)]
 pub struct Served {
-    /// Nothing means that there is none, and the client wanted none of the provider's: 504.
+    /// None is a 504: nothing is cached, and the client does not want the provider asked.
     pub answer: Option<Rc<Answer>>,
     /// For the status headers.
     pub status: Status,
@@ -133,25 +134,25 @@ pub enum Purpose {
     Lookup(Key),
     /// So many bytes are on their way to it.
     Insert(usize),
-    /// Nobody waits for its reply.
+    /// The reply is ignored.
     Note,
     /// Its reply tells the epoch.
     Epoch,
 }
 
-/// What becomes of those who follow.
+/// What becomes of the followers.
 #[derive(Clone, Debug)]
 pub enum Landing {
-    /// The provider's answer to who leads.
+    /// The provider's answer to the leader.
     Answer(Rc<Answer>),
-    /// An answer that was there already, and whence. Those who do not accept it, because it is too
-    /// old for them, go on following.
+    /// An answer that was stored already, and where it was. Followers that do not accept it,
+    /// because it is too old for them, go on following.
     Offer(Rc<Answer>, Source),
-    /// There is none that they could have: each asks for itself.
+    /// There is no answer for them: each asks for itself.
     LetGo,
 }
 
-/// Where an answer of ours comes from.
+/// Where an answer of the filter comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// It was stored before it was asked for.
@@ -160,19 +161,19 @@ pub enum Source {
     Fetched,
 }
 
-/// How far a leader has come that leaves. The next one goes on from there.
+/// How far a leader had come when it left. The next leader goes on from there.
 #[derive(Clone, Debug)]
 pub enum Lead {
     /// It was asking the daemon, to lead the fill of that name.
     Ask(Option<String>),
-    /// It was waiting for somebody else's fill.
+    /// It was waiting for a fill that another worker or process leads.
     Wait,
     /// It was asking the provider, and leads the fill of that name.
     Fetch(Option<String>),
 }
 
 impl Lead {
-    /// What is to be given back if there is no next one.
+    /// The name of the fill to give back if there is no next leader.
     pub fn fill(self) -> Option<String> {
         match self {
             Self::Ask(fill) | Self::Fetch(fill) => fill,
@@ -187,21 +188,21 @@ pub struct Exchange(Stage);
 
 #[derive(Debug)]
 enum Stage {
-    /// The provider answers, and we only say what we are not doing.
+    /// The provider answers and is not recorded; the status is set in the answer's head.
     Passing(Option<Status>),
     /// The head was looked at; the body decides.
     Reading(Box<Reading>),
-    /// It is about one of several answers, and which one is being asked.
+    /// The request has several answers; its turn among them is being asked for.
     Turning(Pending),
     /// Another request of this worker fetches the answer.
     Following(Pending),
     /// The daemon looks for it.
     Asking(Pending),
-    /// Somebody else, elsewhere, fetches it.
+    /// Another worker or process fetches the answer.
     Waiting(Pending),
     /// The provider was asked.
     Forwarded(Box<Recording>),
-    /// We have answered.
+    /// The filter has answered.
     Answered,
 }
 
@@ -234,7 +235,7 @@ impl Exchange {
         matches!(self.0, Stage::Reading(_))
     }
 
-    /// Whether the request waits for us.
+    /// Whether the request waits for the filter.
     pub fn holds(&self) -> bool {
         match self.0 {
             Stage::Reading(_) | Stage::Turning(_) => true,
@@ -255,7 +256,7 @@ impl Exchange {
         matches!(self.0, Stage::Passing(Some(_)))
     }
 
-    /// Since when it has followed another one, if it does.
+    /// Since when the request has followed another one; none if it does not.
     pub fn follows_since(&self) -> Option<u64> {
         match &self.0 {
             Stage::Following(pending) => Some(pending.since_ms),
@@ -263,8 +264,8 @@ impl Exchange {
         }
     }
 
-    /// Whether the provider's answer stands still although others wait for it: its client may read
-    /// slowly, and Envoy then reads no faster.
+    /// Whether the provider's answer stands still while followers wait for it. The leader's client
+    /// may read slowly, and Envoy then reads no faster from the provider.
     pub fn has_stalled(&self, now_ms: u64) -> bool {
         match &self.0 {
             Stage::Forwarded(recording) => recording.has_stalled(now_ms),
@@ -359,8 +360,7 @@ fn inspect(shared: &Shared, mut request: Request) -> Result<Reading, Bypass> {
         .upstreams
         .get(&request.route.cluster)
         .ok_or(Bypass::Upstream)?;
-    // Envoy leaves this header only where it makes a tunnel of the connection: what looks like a
-    // body then has no end.
+    // Envoy leaves this header only on a connection that becomes a tunnel, whose body has no end.
     if request.headers.iter().any(|(name, _)| name == "upgrade") {
         return Err(Bypass::Upgrade);
     }
@@ -376,8 +376,9 @@ fn inspect(shared: &Shared, mut request: Request) -> Result<Reading, Bypass> {
     }
     let by_route = config.keys_route(&request.route.name);
     let keyed = Keyed::of(config, upstream, by_route, &mut request)?;
-    // Envoy asks for the body itself and takes this header out, unless it is told to leave both to
-    // the provider (`proxy_100_continue`). To wait for the body would be to wait for the client.
+    // Envoy asks the client for the body and removes this header, unless `proxy_100_continue`
+    // leaves both to the provider. Then the client sends its body only after the provider has the
+    // head.
     if request.headers.iter().any(|(name, _)| name == "expect") {
         return Err(Bypass::Expect);
     }
@@ -424,7 +425,7 @@ fn examined(shared: &mut Shared, id: Id, reading: Reading, body: &[u8], now_ms: 
     (stage, effects)
 }
 
-/// What is not hot may become a miss, which is compared with others then.
+/// Notes what a miss is compared with other misses by, unless the answer was hot.
 fn note_traits(shared: &mut Shared, stage: &mut Stage, prepared: &Prepared, body: &[u8]) {
     match stage {
         Stage::Turning(pending)
@@ -433,7 +434,7 @@ fn note_traits(shared: &mut Shared, stage: &mut Stage, prepared: &Prepared, body
         | Stage::Waiting(pending) => {
             pending.traits = shared.splits().traits(prepared, body).map(Rc::new);
         }
-        // It is one already.
+        // It is a miss already.
         Stage::Forwarded(_) | Stage::Passing(Some(Status::Miss)) => {
             if let Some(traits) = shared.splits().traits(prepared, body) {
                 shared.missed(&traits);

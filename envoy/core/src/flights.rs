@@ -1,7 +1,7 @@
 //! Which answers are under way in this worker, with the leader and the followers of each.
 //!
-//! One request leads, those for the same answer follow: the daemon and the provider are asked
-//! once. This knows who waits for whom; what then becomes of them is `exchange`'s business.
+//! One request leads, and requests for the same answer follow it: the daemon and the provider are
+//! asked once. This module knows the followers of each leader; `exchange` decides what they get.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -12,13 +12,13 @@ use crate::daemon::Purged;
 /// A request, by the number that Envoy gives it.
 pub type Id = u32;
 
-/// Answers under way at once. Past it requests go alone.
+/// Upper bound of the answers under way. Requests past it ask alone.
 const FLIGHTS_MAX: usize = 10_000;
 
-/// Requests that wait for one answer. Past it they go alone.
+/// Upper bound of the followers of one answer. Requests past it ask alone.
 const FOLLOWERS_MAX: usize = 1000;
 
-/// The name of a flight: no other one ever has it.
+/// The name of a flight, which no other flight of this worker ever has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name {
     key: Key,
@@ -31,7 +31,7 @@ pub struct Name {
 pub enum Role {
     /// Fetch the answer, and say what became of it.
     Lead(Name),
-    /// Wait for who leads.
+    /// Wait for the leader.
     Follow(Name),
     /// Fetch the answer for itself: there is no room to wait in.
     Alone,
@@ -41,9 +41,9 @@ pub enum Role {
 #[derive(Debug, Default)]
 pub struct Flights {
     flights: HashMap<u64, Flight>,
-    /// Those that may be joined, by digest and route.
+    /// Flights that requests may join, by digest and route.
     open: HashMap<Wanted, (u64, Key)>,
-    /// How many there ever were.
+    /// The number of flights so far.
     count: u64,
 }
 
@@ -96,8 +96,8 @@ impl Flights {
         Role::Lead(name)
     }
 
-    /// There was a purge. After it nobody may have what was asked for before it and is covered, so
-    /// nobody joins those who are under way; they come to their ends without.
+    /// Closes the flights that a purge covers. No later request may have an answer that was asked
+    /// for before the purge, so none joins them; they go on for the followers that they have.
     pub fn close(&mut self, purged: &Purged) {
         match purged {
             Purged::Digest(digest) => self.open.retain(|(open, _), _| open != digest),
@@ -105,7 +105,8 @@ impl Flights {
         }
     }
 
-    /// What is asked for now may be had by those who come now, whenever the flight began.
+    /// Opens a flight again, because the leader asks the provider only now: later requests may have
+    /// that answer, whenever the flight began.
     pub fn open(&mut self, name: &Name) {
         if self.flights.contains_key(&name.number) {
             self.open
@@ -114,7 +115,7 @@ impl Flights {
         }
     }
 
-    /// The leader is at its end, well or not. Returns who has waited for it, in order.
+    /// Ends the flight, whether it has an answer or not. Returns its followers, in order.
     pub fn land(&mut self, name: &Name, leader: Id) -> VecDeque<Id> {
         let followers = self.followers(name, leader);
         if self.leads(name, leader) {
@@ -123,7 +124,7 @@ impl Flights {
         followers
     }
 
-    /// Who waits for the leader, in order.
+    /// The followers of a leader, in order.
     pub fn followers(&self, name: &Name, leader: Id) -> VecDeque<Id> {
         let flight = self.flights.get(&name.number);
         let flight = flight.filter(|flight| flight.leader == leader);
@@ -153,7 +154,7 @@ impl Flights {
         }
     }
 
-    /// How many are under way.
+    /// The number of answers under way.
     pub fn len(&self) -> usize {
         self.flights.len()
     }

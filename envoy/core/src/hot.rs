@@ -1,9 +1,9 @@
 //! The hot tier: answers in the memory of one Envoy worker, bounded in bytes.
 //!
-//! All configurations of one module share that memory and its bound; no one is served from the tier
-//! of another. Evicts by CLOCK: answers stand in a queue, and the one at its head goes unless it was
-//! asked for since it was last there. What is used stays, at the cost of one flag per hit. So the
-//! answers of a configuration that is being drained go first.
+//! All configurations of one module share that memory and its bound; none is served from the tier
+//! of another. Evicts by CLOCK: answers stand in a queue, and the one at its head goes unless it
+//! was asked for since it was last there. An answer in use stays, at the cost of one flag per hit.
+//! So the answers of a configuration that is being drained go first.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -61,8 +61,8 @@ struct Entry {
 const GONE_SHARE: usize = 2;
 
 impl Hot {
-    /// An empty tier in this memory, of at most `bytes_max` bytes; bodies over `entry_bytes_max` are
-    /// not taken, and nothing stays longer than `ttl_ms`.
+    /// An empty tier in this memory, of at most `bytes_max` bytes; bodies over `entry_bytes_max`
+    /// are not taken, and nothing stays longer than `ttl_ms`.
     pub fn new(
         memory: &Rc<RefCell<HotMemory>>,
         bytes_max: usize,
@@ -84,8 +84,8 @@ impl Hot {
         let mut memory = self.memory.borrow_mut();
         let entry = memory.entries.get_mut(&name)?;
         let expired = entry.answer.expires_at_ms.is_some_and(|at| now_ms >= at);
-        // More left than it had at first, or stored later than now: the clock was set back, and its
-        // time cannot be told.
+        // More time left than at first, or stored later than now: the clock was set back, and the
+        // age is unknown.
         let left_ms = entry.leaves_at_ms.saturating_sub(now_ms);
         let is_set_back = left_ms > self.ttl_ms || entry.answer.stored_at_ms > now_ms;
         if expired || left_ms == 0 || is_set_back {
@@ -96,7 +96,7 @@ impl Hot {
         Some(Rc::clone(&entry.answer))
     }
 
-    /// Keeps an answer, in place of the one before, and lets others go for it.
+    /// Keeps an answer in place of the one before, and evicts others for it.
     pub fn insert(&mut self, key: &Key, answer: &Rc<Answer>, now_ms: u64) {
         let name = (self.tier, key.digest);
         let mut memory = self.memory.borrow_mut();
@@ -117,12 +117,12 @@ impl Hot {
         memory.insert(name, entry);
     }
 
-    /// Lets an answer go.
+    /// Drops an answer.
     pub fn remove(&mut self, digest: &[u8; 32]) {
         self.memory.borrow_mut().remove(&(self.tier, *digest));
     }
 
-    /// Lets go what was purged.
+    /// Drops what a purge covers.
     pub fn purge(&mut self, purged: &Purged) {
         match purged {
             Purged::All => self.clear(),
@@ -134,7 +134,7 @@ impl Hot {
         }
     }
 
-    /// Lets everything go.
+    /// Drops all answers.
     pub fn clear(&mut self) {
         let mut memory = self.memory.borrow_mut();
         memory.remove_where(|name, _| name.0 == self.tier);
@@ -170,7 +170,7 @@ impl HotMemory {
         self.count
     }
 
-    /// The others may have to make do with less.
+    /// Removes a tier; the remaining ones may allow less memory.
     fn end(&mut self, tier: u32) {
         self.tiers.remove(&tier);
         self.make_room(0);
@@ -236,7 +236,7 @@ impl HotMemory {
         }
     }
 
-    /// Lets one answer go, or does away with one place of one that is gone; false if there was
+    /// Evicts one answer, or removes one place of an answer that is gone; false if there was
     /// neither.
     fn evict(&mut self) -> bool {
         let Some((name, number)) = self.clock.pop_front() else {

@@ -1,9 +1,10 @@
-//! What all configurations of one module share: bounds on memory, and what is told of them all.
+//! What all configurations of one module share: bounds on memory, and figures about all of them.
 //!
-//! Envoy has one module for each worker and `vm_id`, and in it each configuration of the plugin: those
-//! of several listeners, and after an update the old one too, until its listener's connections have
-//! drained, which takes ten minutes by default. A module that runs into Envoy's 1 GiB ends, and
-//! takes every request in it along. So its bounds are for all of its configurations together.
+//! Envoy has one module for each worker and `vm_id`, and in it each configuration of the plugin:
+//! those of several listeners, and after an update the old one too, until its listener's
+//! connections have drained, which takes ten minutes by default. A module that runs into Envoy's 1
+//! GiB ends, and takes every request in it along. So its bounds are for all of its configurations
+//! together.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,10 +12,10 @@ use std::rc::Rc;
 use crate::hot::HotMemory;
 use crate::unread::Unread;
 
-/// What recordings under way may take in one module.
+/// Upper bound of the bytes of recordings under way in one module.
 const RECORDING_BYTES_MAX: usize = 256 << 20;
 
-/// What answers on their way to the daemon may take in one module.
+/// Upper bound of the bytes of answers on their way to the daemon in one module.
 const SENDING_BYTES_MAX: usize = 64 << 20;
 
 /// One module. A clone is the same one.
@@ -54,7 +55,7 @@ impl Module {
         Budget::new(&self.sending)
     }
 
-    /// Whether a configuration leaves the daemon alone just now.
+    /// Whether the breaker of some configuration is open.
     pub fn has_open_breaker(&self) -> bool {
         self.open_breakers.get() > 0
     }
@@ -65,7 +66,7 @@ impl Module {
         self.configurations.get()
     }
 
-    /// What a configuration says of its breaker.
+    /// The sign by which a configuration tells whether its breaker is open.
     pub fn breaker(&self) -> BreakerSign {
         BreakerSign {
             open_breakers: Rc::clone(&self.open_breakers),
@@ -74,7 +75,8 @@ impl Module {
     }
 }
 
-/// Whether the breaker of a configuration is open, for all to see. Dropped, it is not.
+/// Whether the breaker of a configuration is open, counted in the module. Dropped, it counts as
+/// closed.
 #[derive(Debug)]
 pub struct BreakerSign {
     open_breakers: Rc<Cell<usize>>,
@@ -82,7 +84,7 @@ pub struct BreakerSign {
 }
 
 impl BreakerSign {
-    /// The breaker is open, or not.
+    /// Tells whether the breaker is open.
     pub fn set(&mut self, is_open: bool) {
         let others = self.open_breakers.get() - usize::from(self.is_open);
         self.is_open = is_open;
@@ -96,7 +98,7 @@ impl Drop for BreakerSign {
     }
 }
 
-/// A number of bytes that many take from.
+/// A number of bytes that several configurations take from.
 #[derive(Debug)]
 struct Pool {
     left: Cell<usize>,

@@ -1,22 +1,22 @@
-//! Word of refreshed answers between the workers of one Envoy, where no daemon brings it.
+//! Tells the workers of one Envoy about refreshed answers, where no daemon does.
 //!
-//! Envoy has them share a few bytes: the number of refreshes so far, and the digests of the last
-//! ones. A worker that has missed more lets go of all that it has.
+//! They share a few bytes in Envoy: the number of refreshes so far, and the digests of the last
+//! ones. A worker that has missed more than those drops all its answers.
 
 /// Digests in the shared bytes.
 const DIGESTS_MAX: usize = 64;
 
-/// Of the number before them.
+/// Bytes of the number before them.
 const COUNT_BYTES: usize = 8;
 
 /// What one worker knows of them.
 #[derive(Debug, Default)]
 pub struct Refreshed {
-    /// How many refreshes it has heard of; none before it has looked.
+    /// The number of refreshes that it knows of; none before its first look.
     known: Option<u64>,
 }
 
-/// What a worker has to let go of.
+/// What a worker has to drop.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Gone {
     /// Answers under these digests, perhaps none.
@@ -26,7 +26,7 @@ pub enum Gone {
 }
 
 impl Refreshed {
-    /// What is news in the shared bytes, which are empty before the first refresh.
+    /// What is new in the shared bytes, which are empty before the first refresh.
     pub fn hears(&mut self, shared: &[u8]) -> Gone {
         let (count, digests) = read(shared);
         // Nothing is hot before the first look.
@@ -39,7 +39,7 @@ impl Refreshed {
         }
     }
 
-    /// The shared bytes with one digest more. The worker that says so has let go of its own.
+    /// The shared bytes with one digest more. The worker that adds it has dropped its older answer.
     pub fn says(shared: &[u8], digest: &[u8; 32]) -> Vec<u8> {
         let (count, digests) = read(shared);
         let rest = digests.len().saturating_sub(DIGESTS_MAX - 1);

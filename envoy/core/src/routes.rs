@@ -1,11 +1,12 @@
 //! Envoy's routes: which of them hand the provider the request that is keyed.
 //!
-//! A route may rewrite the path or the host and add headers, and Envoy tells a filter nothing of
-//! that beforehand. What the provider really got is only seen with its answer. So each route has a
-//! [`Standing`] in each worker: it is refused once it was seen to change a request. A route that is
-//! the only one to its upstream is trusted until then, because the operator's `upstreams` says what
-//! that upstream gets. As soon as a second one leads there (another route, another listener, or the
-//! same one after a change of the filter's configuration), each has to be proven by an answer first.
+//! A route may rewrite the path or the host and add headers, and Envoy does not show that to a
+//! filter beforehand. What the provider really got is only seen with its answer. So each route has
+//! a [`Standing`] in each worker: it is refused once it was seen to change a request. A route that
+//! is the only one to its upstream is trusted until then, because the operator's `upstreams` says
+//! what that upstream gets. As soon as a second one leads there (another route, another listener,
+//! or the same one after a change of the filter's configuration), each has to be proven by an
+//! answer first.
 //!
 //! All workers of an Envoy note the routes that they have met in one place of Envoy's shared data
 //! per upstream. `filter` carries the notes there and back.
@@ -15,14 +16,14 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use crate::config::Proof;
 
-/// Routes that one worker knows. Requests by further routes pass by.
+/// Upper bound of the routes that one worker knows. Requests by further routes pass by.
 const ROUTES_MAX: usize = 4096;
 
 /// Notes in one place. Past it the place only says that the routes are many.
 const NOTES_MAX: usize = 512;
 
-/// A route as Envoy names it. Routes without a name look the same in their virtual host, so they are
-/// refused.
+/// A route as Envoy names it. Routes without a name look the same in their virtual host, so they
+/// are refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Route {
     /// The cluster that it leads to.
@@ -122,7 +123,7 @@ impl Routes {
         if is_refused || (known.is_none() && self.known.len() >= ROUTES_MAX) {
             return Standing::Refused;
         }
-        // Nothing tells such a route from others of its virtual host, which may lead elsewhere.
+        // Such a route looks like others of its virtual host, which may lead elsewhere.
         if route.name.is_empty() {
             return Standing::Refused;
         }
@@ -241,7 +242,7 @@ impl Routes {
 }
 
 impl Notes {
-    /// What makes no sense is left out.
+    /// Malformed notes are left out.
     fn read(bytes: &[u8]) -> Self {
         let notes = bytes.chunks_exact(NOTE_BYTES).filter_map(|note| {
             let (hash, refused) = note.split_first_chunk()?;
@@ -260,7 +261,8 @@ impl Notes {
             .collect()
     }
 
-    /// Whether that was not noted yet. Without room there is company enough already.
+    /// Adds a note; true if that changes the notes. A full place takes none: it stands for many
+    /// routes already.
     fn add(&mut self, hash: u64, is_refused: bool) -> bool {
         let has_room = self.0.len() < NOTES_MAX;
         match self.0.iter_mut().find(|(other, _)| *other == hash) {
@@ -420,7 +422,7 @@ mod tests {
         assert_eq!(routes.known.len(), ROUTES_MAX);
         assert_eq!(routes.standing(UP, &route("4095")), Standing::Open);
         assert_eq!(routes.standing(UP, &route("4096")), Standing::Refused);
-        // Whoever has no note is in company all the same.
+        // A route without a note counts as one of several all the same.
         let mut other = Routes::new(Proof::InDoubt, 1);
         assert_eq!(other.meet(UP, &route("4095"), &noted), None);
         assert_eq!(other.standing(UP, &route("4095")), Standing::Unproven);

@@ -1,5 +1,5 @@
-//! What the exchanges of one configuration share: the hot tier, who waits for whom, what is known of
-//! the daemon, and its shares in the memory of the module.
+//! What the exchanges of one configuration share: the hot tier, the flights, what is known of the
+//! daemon, and the configuration's shares in the memory of the module.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -18,11 +18,11 @@ use crate::routes::Routes;
 use crate::splits::KeySplits;
 use crate::unread::{Full, Ticket};
 
-/// So many purges are remembered. Whatever was begun before the oldest of them counts as purged:
-/// that costs a miss.
+/// Upper bound of the purges that are remembered. A request from before the oldest of them counts
+/// as purged, which costs a miss.
 const PURGES_MAX: usize = 1024;
 
-/// A reply that tells of so many purges makes the worker ask for more of them without delay.
+/// A reply with at least this many purges may be cut short: the worker asks for more without delay.
 const TOLD_MANY: usize = 32;
 
 /// A moment among the purges that a worker has heard of.
@@ -53,9 +53,9 @@ pub struct Shared {
     /// The newest purges, and how many there ever were.
     purged: VecDeque<Purged>,
     purges: u64,
-    /// How many calls had been made when it was heard of.
+    /// The number of calls that had been made when the epoch came.
     epoch_calls: u64,
-    /// Whether there was a reply with another one, of which nobody knows whether it is newer.
+    /// Whether a reply had another epoch, which may be older or newer than the known one.
     epoch_in_doubt: bool,
     /// How many calls have been made.
     calls: u64,
@@ -144,7 +144,7 @@ impl Shared {
         self.module.unread.borrow_mut().hand_over(bytes, now_ms)
     }
 
-    /// A name for a fill that nobody else gives.
+    /// A name for a fill that no other worker gives.
     pub fn next_fill(&mut self) -> String {
         self.fills += 1;
         format!("{:x}-{:x}", self.seed, self.fills)
@@ -178,7 +178,7 @@ impl Shared {
                 .any(|it| it.covers(key))
     }
 
-    /// Other workers have newer answers, and no daemon tells of them.
+    /// Drops answers of which other workers have newer ones; without a daemon, no epoch tells that.
     pub fn let_go(&mut self, gone: &Gone) {
         match gone {
             Gone::These(digests) if digests.is_empty() => return,
@@ -206,12 +206,12 @@ impl Shared {
     /// was, if it says so of all since the known epoch, or else everything.
     ///
     /// Returns whether an answer under that key, which came with it, may be kept. A purge that has
-    /// just begun may not have come to it yet. So it may with the epoch that was known, or where the
-    /// daemon tells all that has begun since, and that is about others.
+    /// just begun may not have come to it yet. So it may with the epoch that was known, or where
+    /// the daemon tells all that has begun since, and that is about others.
     ///
-    /// Epochs have no order that could be read from them. But a call that was made after the
-    /// known one was heard of cannot bring an older one. Any other may, and changes nothing; then
-    /// the daemon is asked once more.
+    /// Epochs have no order of their own. A call that was made after the known epoch came cannot
+    /// bring an older one. Any other call may: its epoch changes nothing, and the daemon is asked
+    /// once more.
     pub fn see_epoch(&mut self, told: &Told, call: u64, key: Option<&Key>) -> bool {
         let epoch = &told.epoch;
         if self.epoch.as_ref() == Some(epoch) {
@@ -230,7 +230,7 @@ impl Shared {
         match &told.since {
             Some((since, purged)) if known.as_ref() == Some(since) => {
                 purged.iter().for_each(|purged| self.purge(*purged));
-                // It tells so many at once, and there may be more.
+                // A reply tells a bounded number, and there may be more.
                 self.epoch_in_doubt |= purged.len() >= TOLD_MANY;
                 key.is_some_and(|key| !purged.iter().any(|purged| purged.covers(key)))
             }

@@ -1,4 +1,4 @@
-//! Long answers of ours that clients may still have to read, bounded in bytes.
+//! Long answers of the filter that clients may still have to read, bounded in bytes.
 //!
 //! Envoy takes an answer of a module whole, whatever `per_connection_buffer_limit_bytes` says, and
 //! holds what the client does not read. It does not tell when the client has read it: for Envoy the
@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-/// What answers that may be unread take in one module.
+/// Upper bound of the bytes of unread answers in one module.
 pub const UNREAD_BYTES_MAX: usize = 128 << 20;
 
 /// A shorter answer does not count: Envoy holds about as much of any answer that is read slowly.
@@ -56,7 +56,7 @@ impl Unread {
             return Ok(None);
         }
         self.forget(|handed| handed.is_read(now_ms));
-        // One answer at least: a bound on an answer's length is set elsewhere.
+        // One answer always fits; `entry_bytes_max` bounds its length.
         if self.bytes + bytes > UNREAD_BYTES_MAX && self.bytes > 0 {
             return Err(Full);
         }
@@ -79,7 +79,8 @@ impl Unread {
         }
     }
 
-    /// The client of this connection has begun another request, so it has read what it had asked for.
+    /// The client of this connection has begun another request, so it has read what it had asked
+    /// for.
     pub fn heard_from(&mut self, connection: u64) {
         self.forget(|handed| handed.connection == Some(connection));
     }
@@ -100,7 +101,7 @@ impl Unread {
     }
 }
 
-/// Clients have so much to read that an answer more must not be handed over.
+/// The unread answers take all the room that there is for them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
 

@@ -1,7 +1,7 @@
 //! All exchanges of one Envoy worker, and the calls to the daemon that they have under way.
 //!
-//! `filter` brings what Envoy says and carries out the effects. Effects of one exchange on others
-//! (a leader has landed, or left) are worked off here.
+//! The driver brings events and carries out effects. Effects of one exchange on others (a leader
+//! has landed, or left) are carried out here.
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -18,8 +18,8 @@ use crate::shared::Shared;
 /// An effect, and the exchange that it concerns; none for what concerns the worker.
 pub type Work = Vec<(Option<Id>, Effect)>;
 
-/// A call under way is forgotten this long after its time is up. Envoy does not bring the reply
-/// to a call whose request is gone.
+/// A call counts as failed this long after its timeout. Envoy brings no reply to a call whose
+/// request has ended.
 const FORGOTTEN_AFTER_MS: u64 = 100;
 
 /// One worker.
@@ -47,8 +47,8 @@ struct Call {
 }
 
 impl Worker {
-    /// A worker without exchanges, in a module that may have others. `seed` is to differ between all
-    /// workers.
+    /// A worker without exchanges, in a module that may have others. `seed` is to differ between
+    /// all workers.
     pub fn new(config: Rc<Config>, seed: u64, module: &Module) -> Self {
         Self {
             shared: Shared::new(config, seed, module),
@@ -81,7 +81,7 @@ impl Worker {
         self.exchanges.get(&id).is_some_and(Exchange::reads)
     }
 
-    /// Whether the request waits for us.
+    /// Whether the request waits for the filter.
     pub fn holds(&self, id: Id) -> bool {
         self.exchanges.get(&id).is_some_and(Exchange::holds)
     }
@@ -96,7 +96,7 @@ impl Worker {
         self.exchanges.get(&id).is_some_and(Exchange::marks)
     }
 
-    /// Something has happened to an exchange.
+    /// Takes in an event of an exchange.
     pub fn on(&mut self, id: Id, event: Event<'_>, now_ms: u64) -> Work {
         let is_end = matches!(event, Event::Gone);
         let mut work = Work::new();
@@ -149,7 +149,7 @@ impl Worker {
         self.calls.insert(token, call);
     }
 
-    /// A call could not be made, or nothing was ever heard of it.
+    /// A call could not be made, or had no reply in time.
     pub fn not_called(&mut self, id: Option<Id>, purpose: Purpose, now_ms: u64) -> Work {
         self.shared.breaker.failed(now_ms);
         match purpose {
@@ -179,7 +179,7 @@ impl Worker {
             return Work::new();
         };
         let shared = &mut self.shared;
-        // Whatever it is a reply to: what tells no epoch is not the daemon's.
+        // Every reply of the daemon tells an epoch. A reply without one comes from elsewhere.
         let told = daemon::told(headers);
         let key = match &call.purpose {
             Purpose::Lookup(key) => Some(key),
@@ -224,7 +224,7 @@ impl Worker {
     pub fn tick(&mut self, now_us: u64) -> Work {
         let now_ms = now_us / 1000;
         let wait_ms = self.shared.config.fill_wait_ms;
-        // The clock may have been set back: then that was waiting, too.
+        // A clock that was set back counts as waiting, so that the wait ends.
         let over = |exchange: &Exchange| {
             let since = exchange.follows_since();
             since.is_some_and(|since| now_ms.abs_diff(since) >= wait_ms)
@@ -242,7 +242,7 @@ impl Worker {
         work
     }
 
-    /// The exchanges of which that is so, in the order in which they came.
+    /// The exchanges that satisfy a condition, in the order in which they came.
     fn those(&self, is_so: impl Fn(&Exchange) -> bool) -> Vec<Id> {
         let exchanges = self.exchanges.iter();
         let meant = exchanges.filter(|(_, exchange)| is_so(exchange));
@@ -259,7 +259,8 @@ impl Worker {
         effects.into_iter().map(|effect| (id, effect)).collect()
     }
 
-    /// The next one leads; without one, nobody does, and the daemon is told.
+    /// Makes the first follower the leader. Without followers, the fill is given back to the
+    /// daemon.
     fn hand_over(
         &mut self,
         id: Id,
@@ -301,8 +302,7 @@ impl Worker {
         self.calls.retain(|_, call| !is_its(call));
     }
 
-    /// Calls whose time has long been up have failed: nobody is to be held by them, and no room
-    /// kept.
+    /// Fails the calls whose timeout is long over, so that they hold no request and keep no room.
     fn forget(&mut self, now_ms: u64) -> Work {
         let over = |call: &Call| {
             let since_ms = now_ms.abs_diff(call.began_us / 1000);
@@ -325,9 +325,9 @@ impl Worker {
     }
 }
 
-/// For tests and figures: how many there are.
+/// Numbers for tests and figures.
 impl Worker {
-    /// Exchanges that are not gone.
+    /// Exchanges that have not ended.
     pub fn exchanges(&self) -> usize {
         self.exchanges.len()
     }

@@ -1,12 +1,11 @@
 //! Envoy's callbacks to events, and effects to calls into Envoy: the only file that knows
 //! proxy-wasm.
 //!
-//! Nothing of ours is borrowed while Envoy is called, since Envoy may call back. Effects may
-//! concern another request than the one that Envoy is calling for; then that one is made the
-//! effective context first. But an answer to one request, given while Envoy is calling for
-//! another, stops the other: the first to see this was a leader whose last chunk never left. So
-//! what concerns others is done later, in a callback of the plugin's own, for which Envoy is
-//! woken by a queue.
+//! No `RefCell` is borrowed while Envoy is called, since Envoy may call back. Effects may concern
+//! another request than the one that Envoy is calling for; then that one is made the effective
+//! context first. But an answer to one request, given while Envoy is calling for another, stops the
+//! other: the last chunk of a leader never left. So effects on other requests wait for a callback
+//! of the plugin's own, for which a queue wakes Envoy.
 
 mod answers;
 mod gauges;
@@ -72,7 +71,7 @@ struct Plugin {
     refreshed: Option<RefCell<Refreshed>>,
     /// Effects that wait for a callback of the plugin's own.
     later: RefCell<Work>,
-    /// Something put in there makes Envoy call the plugin. Without it, the next tick does.
+    /// The queue by which Envoy calls the plugin. Without it, the next tick carries them out.
     wake: Option<u32>,
 }
 
@@ -164,7 +163,7 @@ impl RootContext for Root {
     }
 
     fn on_queue_ready(&mut self, queue: u32) {
-        // What is in it says nothing.
+        // The content of the queue means nothing.
         while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(queue) {}
         if let Some(plugin) = &self.plugin {
             plugin.carry_out_later();
@@ -216,7 +215,7 @@ impl Metrics {
             log(LogLevel::Warn, &format!("reflex: {line}"));
         }
         let (counts, times) = shared.counts.take();
-        // A statistic that Envoy does not take is no reason to fail.
+        // The filter works without a statistic that Envoy refuses.
         for (at, count) in counts {
             if let Some(Some(metric)) = self.counters.get(at) {
                 let _ = hostcalls::increment_metric(*metric, count as i64);
@@ -270,8 +269,8 @@ impl Http {
     }
 
     /// What the provider has got, after all filters and the route: Envoy's map of the request is
-    /// that by now. It shows none with the answer's head where the request has waited for the daemon,
-    /// but at the end it always does.
+    /// that by now. It shows none with the answer's head where the request has waited for the
+    /// daemon, but at the end it always does.
     fn sent(&self) {
         let sent = request();
         if sent.method.is_empty() {
@@ -471,8 +470,8 @@ impl Plugin {
                     Effect::Call(purpose, _) if !is_of_request(*purpose) => self.root,
                     _ => id.unwrap_or(self.root),
                 };
-                // The SDK brings a reply to the context that was being called for when the call
-                // was made, or to nobody once that is gone: the plugin's calls are its own.
+                // The SDK brings a reply to the context that was effective when the call was made,
+                // or drops it once that context is gone. So the plugin makes its calls as itself.
                 let is_roots = wanted == self.root;
                 if wanted != place.current && (place.is_stream || is_roots) {
                     self.put_off(id, effect);
@@ -511,7 +510,7 @@ impl Plugin {
                     Effect::Call(purpose, request) => {
                         more.extend(self.call(id, purpose, &request));
                     }
-                    // These are the worker's own business.
+                    // The worker has carried these out.
                     Effect::Land(..) | Effect::HandOver(..) => {}
                 }
             }
@@ -583,7 +582,7 @@ fn forward(is_recorded: bool, by_return: bool) {
 }
 
 fn log(level: LogLevel, text: &str) {
-    // There is nowhere to tell of a log that does not work.
+    // A log that fails cannot be logged.
     let _ = hostcalls::log(level, text);
 }
 

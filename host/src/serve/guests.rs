@@ -88,17 +88,16 @@ impl Guests {
         };
         let outcome = self.after(failure, voice).await;
         let turn = done.and_then(|done| done.turn);
-        match (&outcome, turn) {
-            (Outcome::Native, Some((_, turn))) => {
-                let taken = flow.take_turn(question, turn, missing, since).await;
-                match taken {
-                    Ok(Some(Found::Answer(response))) => Outcome::Answered(response),
-                    Ok(Some(Found::Miss(miss))) => Outcome::Ask(miss),
-                    Ok(None) => outcome,
-                    Err(error) => Outcome::Unanswered(error),
-                }
-            }
-            _ => outcome,
+        let turn = match (outcome, turn) {
+            (Outcome::Native, Some((_, turn))) => turn,
+            (outcome, _) => return outcome,
+        };
+        // What the component has not used is the native flow's.
+        match flow.take_turn(question, turn, missing, since).await {
+            Ok(Some(Found::Answer(response))) => Outcome::Answered(response),
+            Ok(Some(Found::Miss(miss))) => Outcome::Ask(miss),
+            Ok(None) => Outcome::Native,
+            Err(error) => Outcome::Unanswered(error),
         }
     }
 
@@ -119,9 +118,10 @@ impl Guests {
         }
         let (held, lent) = hold(request, self.held_bytes_max, &self.budget);
         let lender = held.lender().clone();
+        let mut none = None;
         let handled = self
             .handler
-            .handle_lent(lent, lender, &mut None, self.wait_max);
+            .handle_lent(lent, lender, &mut none, self.wait_max);
         let failure = match handled.await {
             Ok(response) => return Ok((response, held)),
             Err(failure) => failure,

@@ -1,5 +1,5 @@
-//! Where an exchange looks for an answer: the hot tier, who fetches the same already, the daemon.
-//! The last resort is the provider, which is `recording`'s business.
+//! Where an exchange looks for an answer: the hot tier, another request that fetches it, the
+//! daemon. If none has it, the provider is asked, and `recording` goes on.
 
 use std::rc::Rc;
 
@@ -14,20 +14,20 @@ use crate::daemon::{self, Found, Reply};
 use crate::flights::{Id, Role};
 use crate::shared::Shared;
 
-/// How long one call to the daemon waits for somebody else's fill. Short, so that a daemon that
-/// stops in the middle of it is noticed.
+/// Upper bound of one wait at the daemon for the fill of another process. Short, so that the filter
+/// notices a daemon that stops meanwhile.
 const WAIT_SLICE_MS: u64 = 500;
 
 pub(super) const HOT: Source = Source::Stored(Tier::Hot);
 
-/// Hot tier, then whoever fetches the same already, then the daemon.
+/// Looks in the hot tier, joins a request that fetches the answer, then asks the daemon.
 pub(super) fn look_up(shared: &mut Shared, id: Id, mut pending: Pending, now_ms: u64) -> Step {
     let is_open = pending.is_open(shared);
     if let Some(answer) = hot(shared, &pending, now_ms) {
         return have(shared, pending, &answer, HOT, now_ms);
     }
     if pending.waits(shared) {
-        // The same request by the same route is the same to the provider, whatever the route does.
+        // A route changes equal requests equally, so those by one route may share an answer.
         let route = match is_open {
             true => 0,
             false => shared.routes.hash(&pending.keyed.route),
@@ -104,7 +104,7 @@ pub(super) fn replied(
         Reply::Absent => pending.fill = None,
         Reply::Failed => {
             shared.counts.lookup_failed();
-            // It may have heard us: then it is told that we do not lead.
+            // The daemon may have the name of the fill, so the name stays, to be given back later.
         }
     }
     other(shared, pending, now_ms)
@@ -127,7 +127,7 @@ fn found_at_daemon(
     now_ms: u64,
 ) -> Step {
     let Found { answer, collapsed } = found;
-    // With an answer nobody leads.
+    // A lookup with an answer begins no fill.
     pending.fill = None;
     let source = match collapsed {
         true => Source::Fetched,
@@ -149,8 +149,8 @@ fn found_at_daemon(
     (stage, effects)
 }
 
-/// There is an answer for this request, and for those who follow it and accept it. Of the others
-/// one leads: what they want must come from the provider.
+/// Answers this request and its followers that accept the answer. One of the other followers leads
+/// on, because their answer must come from the provider.
 pub(super) fn have(
     shared: &mut Shared,
     pending: Pending,
@@ -167,9 +167,9 @@ pub(super) fn have(
     (stage, effects)
 }
 
-/// Another slice of waiting for somebody else's fill, or an end to it.
+/// Waits for the fill of another process for a further slice, or ends the wait.
 fn wait(shared: &mut Shared, pending: Pending, now_ms: u64) -> Step {
-    // The clock may have been set back: then that was waiting, too.
+    // A clock that was set back counts as waiting, so that the wait ends.
     let waited_ms = now_ms.abs_diff(pending.since_ms);
     let left_ms = shared.config.fill_wait_ms.saturating_sub(waited_ms);
     if left_ms == 0 {
@@ -215,7 +215,7 @@ pub(super) fn landed(
         Landing::Answer(answer) if pending.accepts(&answer, now_ms) => {
             answered_from(shared, &pending, &answer, Source::Fetched, now_ms)
         }
-        // Nothing is fresher than what has just come, so the next answer would not do either.
+        // The provider has just sent this answer; the next one would be no fresher.
         Landing::Answer(_) | Landing::LetGo => {
             pending.flight = None;
             forwarded(shared, pending)
@@ -223,7 +223,7 @@ pub(super) fn landed(
     }
 }
 
-/// Who has led has left, and this one leads from now on.
+/// The leader has left, and this request leads from now on.
 pub(super) fn takes_over(
     shared: &mut Shared,
     mut pending: Pending,
@@ -238,7 +238,7 @@ pub(super) fn takes_over(
     match hot {
         Some(answer) => have(shared, pending, &answer, HOT, now_ms),
         None if waits => wait(shared, pending, now_ms),
-        // To a name that the daemon may know already it says the same once more.
+        // The daemon answers a name that it knows as it did before.
         None if asks && pending.is_open(shared) && shared.asks_daemon(now_ms) => {
             ask(shared, pending)
         }
@@ -254,7 +254,7 @@ fn answered_from(
     now_ms: u64,
 ) -> Step {
     let Ok(unread) = shared.hand_over(answer.body.len(), now_ms) else {
-        // The provider's answer takes no more of Envoy's memory than its buffers.
+        // An answer of the provider takes no more of Envoy's memory than the buffers.
         return match pending.flow.asks() {
             true => passed(shared, Bypass::Memory),
             false => absent(pending),
@@ -281,7 +281,7 @@ fn answered_from(
     })
 }
 
-/// `only-if-cached`, and nothing is.
+/// The 504 for `only-if-cached` where nothing is cached.
 fn absent(pending: &Pending) -> Step {
     answered(Served {
         answer: None,

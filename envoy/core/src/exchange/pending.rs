@@ -19,23 +19,22 @@ pub(super) struct Pending {
     pub(super) asked: Asked,
     /// What client and operator let it do.
     pub(super) flow: Flow,
-    /// What the provider is to get.
+    /// The request that the provider must get.
     pub(super) keyed: Rc<Keyed>,
     /// How long its answer is to live.
     pub(super) life: Life,
     /// The model that is asked for, which the daemon has prices for.
     pub(super) model: Option<Rc<str>>,
-    /// Who answers.
+    /// The provider.
     pub(super) upstream: Rc<Upstream>,
-    /// Where there are several answers: which one it is about.
+    /// With several answers to one request: which of them this one is about.
     pub(super) turn: Option<Turn>,
     pub(super) since_ms: u64,
-    /// For a miss to be compared with others by.
+    /// What a miss is compared with other misses by.
     pub(super) traits: Option<Rc<Traits>>,
-    /// The flight that it leads, or while it is following the one that it follows. Without one it
-    /// goes alone.
+    /// The flight that it leads or follows. Without one, the request asks alone.
     pub(super) flight: Option<Name>,
-    /// The name under which we lead the fill at the daemon.
+    /// The name under which the filter leads the fill at the daemon.
     pub(super) fill: Option<String>,
 }
 
@@ -43,7 +42,7 @@ pub(super) struct Pending {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
     pub(super) request: Key,
-    /// The next one to look for, where any of them will do.
+    /// The next answer to look for, if the client takes any of them.
     pub(super) next: u32,
 }
 
@@ -52,7 +51,7 @@ pub(super) struct Turn {
 const OTHERS_MAX: u32 = 16;
 
 impl Pending {
-    /// Whether what others were answered may be served, as far as the route goes.
+    /// Whether the route allows answers of other requests: it is known to change none.
     pub(super) fn is_open(&self, shared: &Shared) -> bool {
         let standing = || {
             shared
@@ -93,7 +92,7 @@ impl Pending {
         effects
     }
 
-    /// It follows no longer.
+    /// Leaves the flight that it follows.
     pub(super) fn leave(&mut self, shared: &mut Shared, id: Id) {
         if let Some(flight) = self.flight.take() {
             shared.flights.leave(&flight, id);
@@ -107,7 +106,7 @@ impl Pending {
         std::iter::once(self.asked.key).chain(others.map(move |number| request.sample(number)))
     }
 
-    /// On to the next answer that the daemon may have; false after the last.
+    /// Goes on to the next answer that the daemon may have; false after the last.
     pub(super) fn turns_to_next(&mut self, samples: u32) -> bool {
         match &mut self.turn {
             Some(turn) if turn.next < samples.min(OTHERS_MAX) => {

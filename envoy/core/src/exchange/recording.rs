@@ -1,5 +1,5 @@
-//! The provider's answer to an exchange: it is watched as it passes by, and if it is good it goes to
-//! the hot tier, to the daemon and to whoever has waited for it.
+//! The provider's answer to an exchange. It is recorded as it passes by; a good answer goes to the
+//! hot tier, to the daemon and to the followers.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::daemon::{self, Epoch};
 use crate::routes::Tell;
 use crate::shared::{Mark, Shared};
 
-/// An answer that stands still for this long is waited for no longer: another one is asked for. Models
-/// pause, but rarely for longer, and then it costs one call.
+/// A leader whose answer stands still for this long is replaced by its first follower, which asks
+/// again. Models rarely pause for longer; if one does, that costs one call.
 const STALL_MS: u64 = 1000;
 
-/// Before so much of it has come, an answer stands still because the model does. Envoy's smallest
-/// buffers in use are as large, and a client's slowness cannot show before they are full.
+/// A shorter part of an answer stands still only because the model does: Envoy's smallest buffers
+/// are as large, and a slow client cannot hold up the answer before they are full.
 const STALL_BYTES_MIN: usize = 32 << 10;
 
 /// An answer of the provider that is watched.
@@ -47,7 +47,7 @@ pub(super) struct Recording {
     came_at_ms: u64,
 }
 
-/// To the provider, and its answer to the recorder.
+/// Sends the request to the provider, and its answer to the recorder.
 pub(super) fn forwarded(shared: &mut Shared, pending: Pending) -> Step {
     shared.counts.miss();
     if let Some(traits) = &pending.traits {
@@ -146,7 +146,7 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
     let empty = Recorder::new(recording.pending.asked.shape, shared.config.limits);
     let recorder = std::mem::replace(&mut recording.recorder, empty);
     let ttl = match recording.pending.life {
-        // What is not kept is not recorded.
+        // Such an answer is not recorded; it does not come here.
         Life::NotKept => Some(Duration::ZERO),
         Life::For(ttl) => Some(ttl),
         Life::Forever => None,
@@ -167,7 +167,7 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
         Err(rejected) => return given_up(shared, recording, rejected),
     };
     let Asked { key, shape, .. } = recording.pending.asked;
-    // After a purge, what was asked before it and is covered is not to be kept.
+    // A purge since the request covers its answer, too.
     let is_current = !shared.was_purged(&key, recording.since);
     let mut effects = Vec::new();
     if is_current {
@@ -178,17 +178,17 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
     }
     if shared.config.daemon_cluster.is_some() {
         let bytes = answer.body.len();
-        // Without an epoch the daemon would store it whatever was purged since it was asked for.
+        // Without an epoch, the daemon cannot tell that the answer was purged since.
         if !is_current || recording.epoch.is_none() {
             shared.counts.dropped(Dropped::Purged);
         } else if !shared.sending().take(bytes) {
             shared.counts.dropped(Dropped::Busy);
         } else if !shared.breaker.allows(now_ms) {
-            // Asked last: it may be the one call that finds out how the daemon is.
+            // Asked last: an open breaker lets one call through, which must then be made.
             shared.sending().give_back(bytes);
             shared.counts.dropped(Dropped::BreakerOpen);
         } else {
-            // With the answer the fill is at its end, so it need not be given back.
+            // The insert ends the fill, so it is not given back.
             let fill = recording.pending.fill.take();
             let insert = daemon::Insert {
                 key: &key,
@@ -209,7 +209,7 @@ fn finished(shared: &mut Shared, mut recording: Recording, now_ms: u64) -> Vec<E
     effects
 }
 
-/// With what its hits save. Headers that are no text cannot be handed to Envoy.
+/// The answer with the header that says what its hits save. Envoy takes only headers that are text.
 fn answer_of(shape: Shape, storable: Storable, term: Term) -> Result<Answer, Rejected> {
     let text = |(name, value): (String, Vec<u8>)| {
         let value = String::from_utf8(value).map_err(|_| Rejected::Unexpected)?;
@@ -235,21 +235,21 @@ pub(super) fn given_up(shared: &mut Shared, recording: Recording, why: Rejected)
     recording.ended(shared, Landing::LetGo)
 }
 
-/// What an operator can do about answers that are compressed.
+/// The remedy for compressed answers, for the log.
 const COMPRESSED: &str = "the provider compresses its answers, which are not kept then; have the \
                           route ask for `accept-encoding: identity`";
 
-/// What an operator can do about tenants that the provider learns of.
+/// The remedy for tenant headers that reach the provider, for the log.
 const TENANT: &str = "the provider gets the header of `tenant_header`; have the route remove it";
 
-/// What the provider was sent, which is compared with what is keyed.
+/// Compares the request that the provider got with the one that is keyed.
 pub(super) fn sent(
     shared: &mut Shared,
     mut recording: Box<Recording>,
     sent: Request,
     now_ms: u64,
 ) -> Step {
-    // What another filter answers says nothing of what the provider would have got.
+    // The answer of another filter proves nothing about the provider's request.
     if recording.is_providers && !recording.is_keyed {
         if let Err(why) = recording.check(shared, sent) {
             return (Stage::Passing(None), dropped(shared, *recording, why));
@@ -301,7 +301,7 @@ impl Recording {
         Err(why)
     }
 
-    /// Envoy is done with it, before its end.
+    /// Envoy has ended the request before the answer's end.
     pub(super) fn gone(self, shared: &mut Shared, now_ms: u64) -> Vec<Effect> {
         // A client may hang up at the terminal event, before the provider has closed the stream.
         if self.recorder.complete().is_some() && self.is_keyed {
@@ -312,10 +312,10 @@ impl Recording {
         self.pending.left(Lead::Fetch)
     }
 
-    /// The provider has broken it off, and so it might for each of those who wait, one after the
-    /// other. They ask for themselves, all at once, as they would without us.
+    /// The provider has broken the answer off. It might do so for each further leader as well, so
+    /// the followers ask for themselves, at once, as they would without a cache.
     pub(super) fn broken(self, shared: &mut Shared, now_ms: u64) -> Vec<Effect> {
-        // The terminal event was there: nothing that counts is missing.
+        // The terminal event has come: the answer is whole.
         if self.recorder.complete().is_some() {
             return finished(shared, self, now_ms);
         }
@@ -324,7 +324,7 @@ impl Recording {
 
     /// Whether the leader has stalled for longer than its followers wait.
     pub(super) fn has_stalled(&self, now_ms: u64) -> bool {
-        // The clock may have been set back: then that was standing still, too.
+        // A clock that was set back counts as standing still.
         let still_ms = now_ms.abs_diff(self.came_at_ms);
         self.pending.flight.is_some() && self.bytes >= STALL_BYTES_MIN && still_ms >= STALL_MS
     }

@@ -1,7 +1,7 @@
 //! Several answers to one request, served in turn: for evaluations, which want variety.
 //!
-//! Whose turn it is, all workers of an Envoy have to agree on, or each would begin at the first
-//! answer. So it is asked for, as an effect, and comes as an event.
+//! All workers of an Envoy count turns together, or each would begin at the first answer. So the
+//! turn is asked for as an effect, and comes as an event.
 
 use super::lookup::look_up;
 use super::pending::{Pending, Turn};
@@ -9,11 +9,11 @@ use super::{Effect, Stage, Step};
 use crate::flights::Id;
 use crate::shared::Shared;
 
-/// Envoy counts turns in so many places, which requests share: two that have one take turns in
-/// it, and skip answers of theirs. Envoy keeps what it has once counted until its end.
+/// Upper bound of the counters of turns in Envoy's shared data, which Envoy never frees. Requests
+/// share them by their keys; two requests with one counter skip some of their answers.
 pub const PLACES: u32 = 4096;
 
-/// A request that may be answered from the cache, by whichever answer's turn it is.
+/// Asks for the turn of a request that has several answers, or goes on with its only one.
 pub(super) fn take_turn(shared: &mut Shared, id: Id, mut pending: Pending, now_ms: u64) -> Step {
     if shared.config.samples == 1 {
         return look_up(shared, id, pending, now_ms);
@@ -25,7 +25,7 @@ pub(super) fn take_turn(shared: &mut Shared, id: Id, mut pending: Pending, now_m
     (Stage::Turning(pending), vec![Effect::Turn(place)])
 }
 
-/// So many requests have had their turn before.
+/// Goes on with the answer whose turn it is after `before` others.
 pub(super) fn turned(
     shared: &mut Shared,
     id: Id,

@@ -1,4 +1,4 @@
-//! Answers of ours, and what we say in the provider's.
+//! The filter's own answers, and its status in the provider's.
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MapType;
@@ -27,7 +27,7 @@ pub(super) fn answer(served: &Served) {
     let _ = hostcalls::send_http_response(code.into(), headers, Some(body));
 }
 
-/// Says in the provider's answer what we did.
+/// Sets the status headers of the provider's answer.
 pub(super) fn mark(status: Status) {
     let headers = MapType::HttpResponseHeaders;
     let own = status.cache_status();

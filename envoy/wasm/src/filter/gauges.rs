@@ -63,7 +63,7 @@ impl Gauge {
         if let Some(metric) = self.metric
             && change != 0
         {
-            // A statistic that Envoy does not take is no reason to fail.
+            // The filter works without a statistic that Envoy refuses.
             let _ = hostcalls::increment_metric(metric, change);
         }
     }

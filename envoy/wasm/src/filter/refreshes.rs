@@ -36,7 +36,7 @@ pub(super) fn tell(refreshed: &mut Refreshed, digest: &[u8; 32]) -> Gone {
     Gone::These(gone)
 }
 
-/// Where nobody has written yet, two workers would not notice that both do.
+/// Creates the place. In one that does not exist yet, two workers would not notice that both write.
 pub(super) fn prepare() {
     if matches!(hostcalls::get_shared_data(NAME), Ok((None, _))) {
         let _ = hostcalls::set_shared_data(NAME, Some(&[0; 8]), None);

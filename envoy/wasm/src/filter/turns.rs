@@ -5,7 +5,7 @@ use proxy_wasm::hostcalls;
 
 use reflex_envoy_core::exchange::PLACES;
 
-/// Another worker may count at the same time, but not for ever.
+/// Upper bound of the attempts to count while other workers count at the same time.
 const TRIES_MAX: usize = 16;
 
 /// How many turns were taken at a place, by all workers together. Counts one more.
@@ -23,8 +23,8 @@ pub(super) fn take(at: u32) -> u32 {
     before.unwrap_or(0)
 }
 
-/// Where nobody has counted yet, two workers would not notice that both do. So all places are
-/// made before there are many requests.
+/// In a place that does not exist yet, two workers would not notice that both count. So all places
+/// are made at start, before there are many requests.
 pub(super) fn prepare() {
     for at in 0..PLACES {
         let name = name_of(at);
