@@ -20,12 +20,15 @@ mod folder;
 mod format;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod ghosts;
 mod hash;
 mod index;
 mod inspect;
 mod keys;
 mod mmap;
 mod place;
+#[cfg_attr(not(test), expect(dead_code, reason = "one log has no use for it"))]
+mod policy;
 mod purge_marks;
 mod reclaim;
 mod record;
