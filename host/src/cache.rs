@@ -37,8 +37,7 @@ pub use purges::{Held, Mark, PurgeListener, Purged, Purges};
 pub use stats::Stats;
 
 use crate::store::{
-    Disk, Index, NEVER, NewRecord, Opened, Place, PurgeMarks, Read, RealDisk, Store, StoreOptions,
-    StoreStats,
+    Disk, Index, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreOptions, StoreStats,
 };
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::atomic::{AtomicBool, AtomicUsize};
@@ -122,8 +121,6 @@ struct Shared {
     index: Arc<Index>,
     /// Entries in memory.
     memory: Memory,
-    /// The purge marks.
-    purge_marks: Arc<PurgeMarks>,
     /// Empty: in memory only, for good or for now. Held while the disk is waited for;
     /// [`Self::writer`] takes it.
     writer: OnceLock<Mutex<Writer>>,
@@ -192,7 +189,7 @@ impl Cache {
         store: &StoreOptions,
     ) -> Result<Self, OpenError> {
         let Opened { store, damaged } = Store::open(disk, store)?;
-        let shared = Shared::new(options, store.index(), store.purge_marks(), Some(store));
+        let shared = Shared::new(options, store.index(), Some(store));
         shared.counters.corrupt.fetch_add(damaged, Relaxed);
         Ok(Self {
             writer: None,
@@ -207,7 +204,7 @@ impl Cache {
         Self {
             writer: None,
             flusher: None,
-            shared: Arc::new(Shared::new(options, Arc::default(), Arc::default(), None)),
+            shared: Arc::new(Shared::new(options, Arc::default(), None)),
         }
     }
 
@@ -218,22 +215,22 @@ impl Cache {
 
     /// The entry for a key.
     pub fn lookup(&self, key: &CacheKey, now_ms: u64) -> Lookup {
-        Lookup::of(self.shared.find(key, Use::Hit), now_ms)
+        Lookup::of(self.shared.find(key, Use::Hit, now_ms), now_ms)
     }
 
     /// As [`lookup`](Self::lookup), for threads that must not wait for the disk: `None` if the
-    /// entry may have to be read from it first. That happens once for each entry of an earlier
-    /// process. Then call [`lookup`](Self::lookup) on a thread that may wait, or
+    /// entry has to be read from it first, because the system has taken its pages away, or because
+    /// it is of an earlier process. Then call [`lookup`](Self::lookup) on a thread that may wait, or
     /// [`lookup_async`](Self::lookup_async).
     pub fn lookup_now(&self, key: &CacheKey, now_ms: u64) -> Option<Lookup> {
-        let found = self.shared.find_now(key, Use::Hit).ok()?;
+        let found = self.shared.find_now(key, Use::Hit, now_ms).ok()?;
         Some(Lookup::of(found, now_ms))
     }
 
     /// As [`contains`](Self::contains), without waiting for the disk: an entry that may have to be
     /// read first counts as there.
     pub fn may_contain(&self, key: &CacheKey, now_ms: u64) -> bool {
-        match self.shared.find_now(key, Use::None) {
+        match self.shared.find_now(key, Use::None, now_ms) {
             Ok(found) => found.is_some_and(|entry| !entry.is_expired(now_ms)),
             Err(Cold) => true,
         }
@@ -242,7 +239,7 @@ impl Cache {
     /// Whether a lookup would be a hit. Reads the record when it was not read before, but is
     /// not counted as a use of it.
     pub fn contains(&self, key: &CacheKey, now_ms: u64) -> bool {
-        let found = self.shared.find(key, Use::None);
+        let found = self.shared.find(key, Use::None, now_ms);
         found.is_some_and(|entry| !entry.is_expired(now_ms))
     }
 
@@ -402,18 +399,12 @@ impl Cache {
 }
 
 impl Shared {
-    fn new(
-        options: &CacheOptions,
-        index: Arc<Index>,
-        purge_marks: Arc<PurgeMarks>,
-        store: Option<Store>,
-    ) -> Self {
+    fn new(options: &CacheOptions, index: Arc<Index>, store: Option<Store>) -> Self {
         let writer = store.map(|store| Mutex::new(Writer::new(store)));
         Self {
             queue: Queue::new(QUEUE_BYTES_MAX),
             index,
             memory: Memory::new(options.memory_bytes_max, options.entries_max),
-            purge_marks,
             writer: writer.map(OnceLock::from).unwrap_or_default(),
             absence: None,
             wanted: AtomicUsize::new(0),
@@ -432,20 +423,22 @@ impl Shared {
         }
     }
 
-    fn find(&self, key: &CacheKey, counts_as: Use) -> Option<Entry> {
+    fn find(&self, key: &CacheKey, counts_as: Use, now_ms: u64) -> Option<Entry> {
         // That is never cold.
-        self.find_by(Place::read, key, counts_as).ok().flatten()
+        let found = self.find_by(Place::read, key, counts_as, now_ms);
+        found.ok().flatten()
     }
 
-    fn find_now(&self, key: &CacheKey, counts_as: Use) -> Result<Option<Entry>, Cold> {
-        self.find_by(Place::read_now, key, counts_as)
+    fn find_now(&self, key: &CacheKey, counts_as: Use, now_ms: u64) -> Result<Option<Entry>, Cold> {
+        self.find_by(Place::read_now, key, counts_as, now_ms)
     }
 
     fn find_by(
         &self,
-        read: impl Fn(&Place, &[u8; 32], &PurgeMarks) -> Read,
+        read: impl Fn(&Place, &[u8; 32]) -> Read,
         key: &CacheKey,
         counts_as: Use,
+        now_ms: u64,
     ) -> Result<Option<Entry>, Cold> {
         let key_bytes = key.as_bytes();
         match self.queue.find(key_bytes) {
@@ -459,15 +452,15 @@ impl Shared {
                 place.hit();
             }
         };
-        let found = self.index.find(key_bytes, |place| {
-            match place.read_again(&self.purge_marks) {
+        let found = self
+            .index
+            .find(key_bytes, |place| match place.read_again(now_ms) {
                 Read::Sound(record) => {
                     count(place);
                     Ok(Entry::from_place(record, place))
                 }
                 read => Err((read, place.clone())),
-            }
-        });
+            });
         let (mut found, place) = match found {
             Some(Ok(entry)) => return Ok(Some(entry)),
             Some(Err(found)) => found,
@@ -476,13 +469,13 @@ impl Shared {
         if let Read::Cold = found {
             // Outside of the index: while a reader looks into the map, places that left it stay in
             // memory.
-            found = read(&place, key_bytes, &self.purge_marks);
+            found = read(&place, key_bytes);
         }
         match found {
             Read::Sound(record) => {
                 self.index.find(key_bytes, |now| {
                     if now.is(&place) {
-                        now.set_verified();
+                        now.set_read(now_ms);
                         count(now);
                     }
                 });

@@ -38,20 +38,22 @@ mod segment;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 pub(crate) mod sim_disk;
+mod tenant_bytes;
 mod trouble;
 mod unsynced;
+mod views;
 
 pub(crate) use disk::{Disk, RealDisk};
 pub use folder::OpenError;
 pub(crate) use format::{
-    ALIGN, BLOCK_BYTES, HEADER_BYTES, NEVER, SEGMENT_BYTES_LIMIT, Shape, tenant_of,
+    ALIGN, BLOCK_BYTES, HEADER_BYTES, NEVER, SEGMENT_BYTES_LIMIT, Shape, tenant_of, times_of,
 };
 pub(crate) use hash::KeyState;
 pub(crate) use index::Index;
 pub(crate) use inspect::inspect;
 pub use inspect::{SegmentReport, StoreReport};
 pub(crate) use place::{Place, Read};
-pub(crate) use purge_marks::{PurgeMarks, Whose};
+pub(crate) use purge_marks::Whose;
 pub(crate) use record::NewRecord;
 pub(crate) use trouble::StoreError;
 pub(crate) use unsynced::Unsynced;
@@ -60,6 +62,7 @@ use active::{Active, allocated_for};
 use folder::Folder;
 use format::{Contents, Kind, MarksFile, Salt, StoreId, Superblock};
 use keys::Keys;
+use purge_marks::PurgeMarks;
 use recover::Recovered;
 use replay::{Last, Replayed};
 use segment::{DiskUse, Segment};
@@ -126,7 +129,7 @@ pub(crate) struct Store {
     active: Option<Active>,
     next_segment: u64,
     last: Last,
-    purge_marks: Arc<PurgeMarks>,
+    purge_marks: PurgeMarks,
     /// Whether purges are missing from the file of purge marks.
     owes_purge_marks: bool,
     /// Sealed, but perhaps not durable.
@@ -179,6 +182,7 @@ impl Store {
             hidden,
             live,
             unburied,
+            now_ms,
         } = replayed;
         // The sequence never falls behind a purge, or the purge would cover new records.
         let last = match is_lost {
@@ -199,10 +203,7 @@ impl Store {
         if has_hidden {
             index.set_hidden();
         }
-        // The newest is the last one.
-        let mut now_ms = 0;
         for (key, place) in live {
-            now_ms = place.stored_at_ms();
             index.insert(&key, place);
         }
         let mut store = Self {
@@ -218,7 +219,7 @@ impl Store {
             active,
             next_segment,
             last,
-            purge_marks: Arc::new(PurgeMarks::new(marks)),
+            purge_marks: PurgeMarks::new(marks),
             owes_purge_marks: is_lost || hidden > 0,
             unsynced: Vec::new(),
             unsynced_bytes: 0,
@@ -248,18 +249,11 @@ impl Store {
         Arc::clone(&self.index)
     }
 
-    /// Moves the places and purge marks into an index and purge marks that readers already have. They
-    /// must be empty, and belong to this store from now on.
-    pub(crate) fn publish(&mut self, index: &Arc<Index>, marks: &Arc<PurgeMarks>) {
-        marks.take(&self.purge_marks);
+    /// Moves the places into an index that readers already have. It must be empty, and belongs to this
+    /// store from now on.
+    pub(crate) fn publish(&mut self, index: &Arc<Index>) {
         index.take(&self.index);
-        self.purge_marks = Arc::clone(marks);
         self.index = Arc::clone(index);
-    }
-
-    /// The purge marks, for readers.
-    pub(crate) fn purge_marks(&self) -> Arc<PurgeMarks> {
-        Arc::clone(&self.purge_marks)
     }
 
     /// Purges the records appended so far: for readers at once, and for readers after a restart
@@ -271,16 +265,15 @@ impl Store {
         self.purge_marks.purge(whose, self.last.sequence, oldest);
         self.owes_purge_marks = true;
         for segment in self.listed() {
-            segment.suspect();
+            segment.purge(whose);
         }
     }
 
     /// Makes the purge marks durable, if they are not.
     pub(crate) fn settle_purge_marks(&mut self) -> Result<(), StoreError> {
         if self.owes_purge_marks {
-            let file = self.purge_marks.file();
             self.folder
-                .write_purge_marks(&*self.disk, &file)
+                .write_purge_marks(&*self.disk, self.purge_marks.file())
                 .map_err(StoreError::io("write purge marks in", self.folder.root()))?;
             self.owes_purge_marks = false;
         }
@@ -343,7 +336,7 @@ impl Store {
         if self.next_segment != before {
             // Behind the record, which had room, so that the moved records come after it. A
             // tombstone brings no time.
-            self.keep_spare(self.now_ms);
+            tracing::debug_span!("make_room").in_scope(|| self.keep_spare(self.now_ms));
         }
         Ok(place)
     }
@@ -431,7 +424,7 @@ impl Store {
     /// freed yet.
     #[cfg(test)]
     pub(crate) fn places(&self) -> usize {
-        self.listed().map(Arc::weak_count).sum()
+        self.listed().map(|segment| segment.places()).sum()
     }
 
     /// A sync failed, and no caller learned of it.

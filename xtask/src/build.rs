@@ -30,6 +30,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     match part.map(|(part, rest)| (part.as_str(), rest)) {
         Some(("compare", rest)) => return compare(rest),
         Some(("instructions", rest)) => return instructions::bench(rest),
+        Some(("store", rest)) if !rest.is_empty() => return store(rest),
         _ => {}
     }
     let peers = match part {
@@ -52,6 +53,13 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
             .env("REFLEX_ENVOY_BIN", envoy)
             .env("REFLEX_ENVOY_WASM", filter),
     )
+}
+
+/// Compiles and runs what measures the store at several sizes, which needs no wasmtime.
+fn store(arguments: &[String]) -> Result<()> {
+    let bench = ["bench", "--package", "reflex-host", "--no-default-features"];
+    let mut bench = cargo_optimised(&bench);
+    step(bench.args(["--bench", "store", "--"]).args(arguments))
 }
 
 /// Compiles and runs what compares us with others.

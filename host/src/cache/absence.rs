@@ -54,7 +54,7 @@ impl Cache {
         if !error.is_of_the_disk() {
             return Err(error);
         }
-        let mut shared = Shared::new(options, Arc::default(), Arc::default(), None);
+        let mut shared = Shared::new(options, Arc::default(), None);
         // Without valid sizes the folder can never open.
         let sizes = options.store().ok();
         shared.absence = sizes.map(|sizes| Absence::new(disk, sizes));
@@ -263,7 +263,7 @@ impl Shared {
         {
             let mut missed = lock(&absence.missed);
             missed.make_up(&mut writer);
-            writer.store.publish(&self.index, &self.purge_marks);
+            writer.store.publish(&self.index);
             if self.writer.set(Mutex::new(writer)).is_err() {
                 return Ok(());
             }

@@ -1,7 +1,7 @@
 //! An entry as a lookup returns it: the record's bytes and its times.
 
 use super::CacheKey;
-use crate::store::{NEVER, NewRecord, Place, Shape, tenant_of};
+use crate::store::{NEVER, NewRecord, Place, Shape, tenant_of, times_of};
 use bytes::Bytes;
 use std::fmt;
 
@@ -20,11 +20,12 @@ pub struct Entry {
 impl Entry {
     /// `record` is what reading `place` gave.
     pub(super) fn from_place(record: Bytes, place: &Place) -> Self {
+        let (stored_at_ms, expires_at_ms) = times_of(&record);
         Self {
             record,
             shape: place.shape(),
-            stored_at_ms: place.stored_at_ms(),
-            expires_at_ms: place.expires_at_ms(),
+            stored_at_ms,
+            expires_at_ms,
         }
     }
 

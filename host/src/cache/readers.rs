@@ -1,4 +1,4 @@
-//! Lookups that must not wait for the disk: reader threads read the entries of an earlier process.
+//! Lookups that must not wait for the disk: reader threads read what is not in memory.
 //!
 //! ```text
 //! lookup_async ─► in memory, or nowhere ─► at once
@@ -6,7 +6,8 @@
 //!                                 └ the disk takes too long, or hangs ─► miss
 //! ```
 //!
-//! An entry is cold once in a process, so threads start when needed and end when idle. One of them
+//! Few entries are cold: those of an earlier process, once, and those whose pages the system has taken
+//! away. So threads start when needed and end when idle. One of them
 //! never reads: it ends waits that take too long.
 
 use super::{Cache, CacheKey, Entry, Lookup, Use, lock};
@@ -39,21 +40,21 @@ impl Cache {
     /// needed. It is a miss if that takes longer than a quarter of a second, or if an earlier read
     /// that did still hangs. Works in any async runtime.
     pub async fn lookup_async(&self, key: &CacheKey, now_ms: u64) -> Lookup {
-        Lookup::of(self.find_async(key, Use::Hit).await, now_ms)
+        Lookup::of(self.find_async(key, Use::Hit, now_ms).await, now_ms)
     }
 
     /// As [`contains`](Self::contains), in the manner of [`lookup_async`](Self::lookup_async).
     pub async fn contains_async(&self, key: &CacheKey, now_ms: u64) -> bool {
-        let found = self.find_async(key, Use::None).await;
+        let found = self.find_async(key, Use::None, now_ms).await;
         found.is_some_and(|entry| !entry.is_expired(now_ms))
     }
 
-    async fn find_async(&self, key: &CacheKey, counts_as: Use) -> Option<Entry> {
-        if let Ok(found) = self.shared.find_now(key, counts_as) {
+    async fn find_async(&self, key: &CacheKey, counts_as: Use, now_ms: u64) -> Option<Entry> {
+        if let Ok(found) = self.shared.find_now(key, counts_as, now_ms) {
             return found;
         }
         let (shared, key) = (Arc::clone(&self.shared), *key);
-        let read = Box::new(move || shared.find(&key, counts_as));
+        let read = Box::new(move || shared.find(&key, counts_as, now_ms));
         let waiting = self.shared.readers.begin(read)?;
         poll_fn(|context| waiting.poll(context.waker())).await
     }

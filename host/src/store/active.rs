@@ -60,7 +60,7 @@ impl Active {
     ) -> io::Result<Place> {
         assert!(record.shape.record_bytes() <= self.room());
         let header = record.header(sequence, previous);
-        let head = header.encode(self.segment.salt, self.end);
+        let head = header.encode(self.segment.salt(), self.end);
         self.is_dirty = true;
         self.allocate(self.end + record.shape.record_bytes())?;
         self.file.write_at(
@@ -79,7 +79,7 @@ impl Active {
         self.contents.add(offset, &header, true);
         self.keys.add(&header);
         if record.kind == Kind::Tombstone {
-            self.segment.count_dead(record.shape);
+            place.count_dead();
         }
         Ok(place)
     }
@@ -91,7 +91,6 @@ mod tests {
     use super::super::disk::{Disk, RealDisk};
     use super::super::format::{self, Salt};
     use super::super::place::Read;
-    use super::super::purge_marks::PurgeMarks;
     use super::super::segment::DiskUse;
     use super::*;
 
@@ -127,11 +126,8 @@ mod tests {
         let (_dir, mut active, _) = active();
         let record = NewRecord::entry(&KEY, &[2; 32], b"meta", b"payload", 3, 4);
         let place = active.write(&record, 1, [0; KEY_START_BYTES]).unwrap();
-        assert!(matches!(
-            place.read(&[9; 32], &PurgeMarks::default()),
-            Read::Damaged
-        ));
-        let Read::Sound(bytes) = place.read(&KEY, &PurgeMarks::default()) else {
+        assert!(matches!(place.read(&[9; 32]), Read::Damaged));
+        let Read::Sound(bytes) = place.read(&KEY) else {
             panic!("not sound")
         };
         assert_eq!(&bytes[place.shape().metadata()], b"meta");
@@ -139,10 +135,7 @@ mod tests {
         assert_eq!(format::tenant_of(&bytes), [2; 32]);
 
         let tombstone = active.write(&NewRecord::tombstone(&KEY), 2, [1; KEY_START_BYTES]);
-        assert!(matches!(
-            tombstone.unwrap().read(&KEY, &PurgeMarks::default()),
-            Read::Damaged
-        ));
+        assert!(matches!(tombstone.unwrap().read(&KEY), Read::Damaged));
     }
 
     #[test]
@@ -150,14 +143,11 @@ mod tests {
         let (_dir, mut active, disk_use) = active();
         let record = NewRecord::entry(&KEY, &[2; 32], b"", b"payload", 3, 4);
         let place = active.write(&record, 1, [0; KEY_START_BYTES]).unwrap();
-        let Read::Sound(bytes) = place.read(&KEY, &PurgeMarks::default()) else {
+        let Read::Sound(bytes) = place.read(&KEY) else {
             panic!("not sound")
         };
         drop(active);
-        assert!(matches!(
-            place.read(&KEY, &PurgeMarks::default()),
-            Read::Gone
-        ));
+        assert!(matches!(place.read(&KEY), Read::Gone));
         assert_eq!(disk_use.bytes(), SIZE);
         assert_eq!(&bytes[place.shape().payload()], b"payload");
         drop(bytes);

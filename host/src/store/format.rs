@@ -380,11 +380,14 @@ pub(crate) fn tenant_of(record: &[u8]) -> [u8; 32] {
     }
 }
 
-/// The sequence of a record; 0 when `record` is shorter than a header.
-pub(crate) fn sequence_of(record: &[u8]) -> u64 {
+/// When a record was stored and when it expires; zeros when `record` is shorter than a header.
+pub(crate) fn times_of(record: &[u8]) -> (u64, u64) {
     match record.first_chunk::<HEADER_BYTES>() {
-        Some(header) => number::<7>(header, header::SEQUENCE),
-        None => 0,
+        Some(bytes) => (
+            number::<6>(bytes, header::STORED_AT),
+            expiry(number::<6>(bytes, header::EXPIRES_AT)),
+        ),
+        None => (0, 0),
     }
 }
 
@@ -464,7 +467,10 @@ mod tests {
         assert_eq!(record().len() as u64, header().shape().record_bytes());
         assert_eq!(tenant_of(&record()), [23; 32]);
         assert_eq!(tenant_of(b"short"), [0; 32]);
-        assert_eq!((sequence_of(&record()), sequence_of(b"short")), (7, 0));
+        assert_eq!(
+            (times_of(&record()), times_of(b"short")),
+            ((11, 13), (0, 0))
+        );
     }
 
     #[test]

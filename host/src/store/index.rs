@@ -4,8 +4,11 @@
 //! puts places in; a reader may take out a place whose record cannot be served. A key outside the
 //! index has no record on disk, or a newer one covers it there.
 
+use super::format::Listed;
 use super::hash::KeyState;
 use super::place::Place;
+use super::segment::Segment;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// The places of all entries on disk.
@@ -15,6 +18,9 @@ pub(crate) struct Index {
     payload_bytes: AtomicU64,
     /// Parts of the disk could not be read, so it may hold records that are not in here.
     has_hidden: AtomicBool,
+    /// How often each place was looked at.
+    #[cfg(test)]
+    scans: AtomicU64,
 }
 
 impl Default for Index {
@@ -23,6 +29,8 @@ impl Default for Index {
             places: papaya::HashMap::with_hasher(KeyState::new()),
             payload_bytes: AtomicU64::new(0),
             has_hidden: AtomicBool::new(false),
+            #[cfg(test)]
+            scans: AtomicU64::new(0),
         }
     }
 }
@@ -88,10 +96,33 @@ impl Index {
 
     /// Takes out all places that are `which`; returns their number. Looks at each place.
     pub(crate) fn remove_where(&self, which: impl Fn(&Place) -> bool) -> u64 {
+        #[cfg(test)]
+        self.scans.fetch_add(1, Relaxed);
         let places = self.places.pin();
         let meant = places.iter().filter(|(_, place)| which(place));
         let removed = meant.filter(|(key, place)| self.remove_place(key, place));
         removed.count() as u64
+    }
+
+    /// Takes out the places of these records of a segment; returns their number.
+    pub(crate) fn remove_listed(&self, segment: &Arc<Segment>, records: &[Listed]) -> u64 {
+        let places = self.places.pin();
+        let removed = records.iter().filter(|(offset, header, _)| {
+            let is_it = |_: &[u8; 32], now: &Place| now.is_at(segment, *offset);
+            match places.remove_if(&header.key, is_it) {
+                Ok(Some((_, old))) => {
+                    self.leaves(old);
+                    true
+                }
+                Ok(None) | Err(_) => false,
+            }
+        });
+        removed.count() as u64
+    }
+
+    #[cfg(test)]
+    pub(crate) fn scans(&self) -> u64 {
+        self.scans.load(Relaxed)
     }
 
     pub(crate) fn len(&self) -> u64 {

@@ -3,41 +3,57 @@
 //! A place knows whether its record was checked, and how often the entry was used. The index holds
 //! the places, and the store decides when their segment is reclaimed.
 
-use super::format::{ALIGN, Header, Kind, Salt, Shape};
-use super::purge_marks::PurgeMarks;
+use super::disk::Cached;
+use super::format::{ALIGN, Header, Kind, METADATA_BYTES_LIMIT, SEGMENT_BYTES_LIMIT, Shape};
 use super::segment::Segment;
+use super::views::{Seen, Views};
 use bytes::Bytes;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// Hits of an entry are counted up to here. More would not change the decision to keep it.
 const HITS_MAX: u8 = 3;
 
+/// Of [`Place::used`], the bits of the hits, and the one that says that the record was checked through
+/// the mapping.
+const HITS: u8 = 3;
+const VERIFIED: u8 = 4;
+
+/// A record that was read is trusted to stay in the page cache for one to two of these: 4 to 8 seconds. A
+/// system that takes pages away sooner is short of memory beyond help.
+const TICK_MS: u64 = 4096;
+
 /// Where a record lies, and what a lookup needs to know before it touches the record. The index
-/// holds one for each key: 40 bytes that keep no segment alive.
+/// holds one for each key: 24 bytes that keep neither file nor mapping open.
 #[derive(Debug)]
 pub(crate) struct Place {
-    segment: Weak<Segment>,
+    views: Arc<Views>,
     /// In units of [`ALIGN`].
     at: u32,
-    shape: Shape,
-    stored_at_ms: u64,
-    expires_at_ms: u64,
-    /// Since it was written here, at most [`HITS_MAX`].
-    hits: AtomicU8,
-    /// It was checked through the mapping.
-    is_verified: AtomicBool,
+    payload_bytes: u32,
+    metadata_bytes: [u8; 3],
+    /// Of the tenant, among those of the segment.
+    tenant: [u8; 3],
+    /// Hits since it was written here, at most [`HITS_MAX`], and [`VERIFIED`].
+    used: AtomicU8,
+    /// When its record was last known to be in the page cache, in ticks; they begin anew after 17
+    /// minutes.
+    cached_at: AtomicU8,
 }
 
-const _: () = assert!(size_of::<Place>() == 40);
+const _: () = assert!(size_of::<Place>() == 24);
+const _: () = assert!(METADATA_BYTES_LIMIT <= 1 << 24);
+// No segment has more records, and so no more tenants, than fit the number of a tenant.
+const _: () = assert!(SEGMENT_BYTES_LIMIT / super::format::HEADER_BYTES as u64 <= 1 << 24);
 
 impl Clone for Place {
     fn clone(&self) -> Self {
         Self {
-            segment: Weak::clone(&self.segment),
-            hits: AtomicU8::new(self.hits()),
-            is_verified: AtomicBool::new(self.is_verified()),
+            views: Arc::clone(&self.views),
+            used: AtomicU8::new(self.used.load(Relaxed)),
+            cached_at: AtomicU8::new(self.cached_at.load(Relaxed)),
             ..*self
         }
     }
@@ -52,164 +68,199 @@ pub(crate) enum Read {
     Damaged,
     /// The segment was reclaimed, or the record purged.
     Gone,
-    /// It was not read yet, and may have to be fetched from the medium first.
+    /// It may have to be fetched from the medium first.
     Cold,
 }
 
 impl Place {
+    /// Counts the record's bytes as live.
     pub(crate) fn new(segment: &Arc<Segment>, offset: u64, header: &Header) -> Self {
+        let shape = header.shape();
+        let views = Arc::clone(&segment.views);
+        let tenant = views.count(&header.tenant, shape);
         Self {
-            segment: Arc::downgrade(segment),
+            views,
             at: (offset / ALIGN) as u32,
-            shape: header.shape(),
-            stored_at_ms: header.stored_at_ms,
-            expires_at_ms: header.expires_at_ms,
-            hits: AtomicU8::new(0),
-            is_verified: AtomicBool::new(false),
+            payload_bytes: shape.payload_bytes,
+            metadata_bytes: three_bytes(shape.metadata_bytes),
+            tenant: three_bytes(tenant),
+            used: AtomicU8::new(0),
+            cached_at: AtomicU8::new(0),
         }
     }
 
     /// Of the payload, in bytes.
     pub(crate) fn payload_bytes(&self) -> u64 {
-        self.shape.payload_bytes.into()
+        self.payload_bytes.into()
     }
 
     fn is_verified(&self) -> bool {
-        self.is_verified.load(Relaxed)
+        self.used.load(Relaxed) & VERIFIED != 0
     }
 
     /// Whether it is the very same record.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        Weak::ptr_eq(&self.segment, &other.segment) && self.at == other.at
+        Arc::ptr_eq(&self.views, &other.views) && self.at == other.at
     }
 
     pub(crate) fn is_at(&self, segment: &Arc<Segment>, offset: u64) -> bool {
-        self.is_in(segment) && u64::from(self.at) * ALIGN == offset
+        self.is_in(segment) && self.offset() == offset
     }
 
     pub(crate) fn is_in(&self, segment: &Arc<Segment>) -> bool {
-        std::ptr::eq(self.segment.as_ptr(), Arc::as_ptr(segment))
+        Arc::ptr_eq(&self.views, &segment.views)
+    }
+
+    fn offset(&self) -> u64 {
+        u64::from(self.at) * ALIGN
     }
 
     /// Notes a use. Of many concurrent uses some may be lost, which does no harm.
     pub(crate) fn hit(&self) {
         let hits = self.hits();
         if hits < HITS_MAX {
-            self.hits.store(hits + 1, Relaxed);
+            self.set_hits(hits + 1);
         }
     }
 
     /// Takes over the hits of another place of the same entry.
     pub(crate) fn set_hits(&self, hits: u8) {
-        self.hits.store(hits, Relaxed);
+        let others = self.used.load(Relaxed) & !HITS;
+        self.used.store(others | hits.min(HITS_MAX), Relaxed);
     }
 
     pub(crate) fn hits(&self) -> u8 {
-        self.hits.load(Relaxed)
+        self.used.load(Relaxed) & HITS
     }
 
     pub(crate) fn shape(&self) -> Shape {
-        self.shape
+        Shape {
+            metadata_bytes: number(self.metadata_bytes),
+            payload_bytes: self.payload_bytes,
+        }
     }
 
-    pub(crate) fn stored_at_ms(&self) -> u64 {
-        self.stored_at_ms
-    }
-
-    pub(crate) fn expires_at_ms(&self) -> u64 {
-        self.expires_at_ms
-    }
-
-    /// Counts the bytes of the record as dead in its segment.
+    /// Counts the bytes of the record as dead in its segment, unless a purge has.
     pub(crate) fn count_dead(&self) {
-        if let Some(segment) = self.segment.upgrade() {
-            segment.count_dead(self.shape);
+        self.views.count_dead(number(self.tenant), self.shape());
+    }
+
+    /// The record, which is waited for. Its header, its key and the checksum of its body are checked
+    /// on the first read in this process, then trusted. Its bytes come from the file before they are
+    /// read through the mapping, unless they are in memory.
+    pub(crate) fn read(&self, key: &[u8; 32]) -> Read {
+        match self.needs_disk().map(|needs| needs.then(|| self.fetch())) {
+            None => Read::Gone,
+            Some(Some(Err(_))) => Read::Damaged,
+            Some(None | Some(Ok(()))) => self.read_mapped(key),
         }
     }
 
-    /// The record. Its header, its key and the checksum of its body are checked on the first
-    /// read in this process, then trusted.
-    pub(crate) fn read(&self, key: &[u8; 32], marks: &PurgeMarks) -> Read {
-        let Some(segment) = self.segment.upgrade() else {
-            return Read::Gone;
-        };
-        let Some(record) = self.slice(&segment) else {
-            return Read::Damaged;
-        };
-        if !self.is_verified() {
-            if segment.is_old && self.fetch(&segment).is_err() {
-                return Read::Damaged;
-            }
-            if !self.is_sound(key, &record, segment.salt) {
-                return Read::Damaged;
-            }
-            self.set_verified();
+    /// As [`read`](Self::read), without waiting for the medium: it is cold if it is not in memory.
+    pub(crate) fn read_now(&self, key: &[u8; 32]) -> Read {
+        match self.needs_disk() {
+            None => Read::Gone,
+            Some(true) => Read::Cold,
+            Some(false) => self.read_mapped(key),
         }
-        if segment.is_suspect.load(Relaxed) && marks.covers(&record) {
-            return Read::Gone;
-        }
-        Read::Sound(record)
     }
 
-    /// As [`read`](Self::read), of a record that was checked before; otherwise it is cold. Looks at
-    /// the record only for its tenant, and only after a purge.
-    pub(crate) fn read_again(&self, marks: &PurgeMarks) -> Read {
-        match (self.is_verified(), self.segment.upgrade()) {
-            (_, None) => Read::Gone,
-            (false, Some(_)) => Read::Cold,
-            (true, Some(segment)) => match self.slice(&segment) {
-                None => Read::Damaged,
-                Some(record) if segment.is_suspect.load(Relaxed) && marks.covers(&record) => {
-                    Read::Gone
+    /// As [`read_now`](Self::read_now), of a record that was checked, and was in memory a moment before
+    /// `now_ms`; otherwise it is cold. Asks the system for nothing.
+    pub(crate) fn read_again(&self, now_ms: u64) -> Read {
+        let age = tick(now_ms).wrapping_sub(self.cached_at.load(Relaxed));
+        match self.is_verified() && age <= 1 {
+            true => self.slice(),
+            false => Read::Cold,
+        }
+    }
+
+    /// It was read through a clone at this time, and verified.
+    pub(crate) fn set_read(&self, now_ms: u64) {
+        let used = self.used.load(Relaxed);
+        if used & VERIFIED == 0 {
+            self.used.store(used | VERIFIED, Relaxed);
+        }
+        self.cached_at.store(tick(now_ms), Relaxed);
+    }
+
+    /// Whether its bytes may have to be read from disk; `None` if the segment is gone.
+    fn needs_disk(&self) -> Option<bool> {
+        let file = self.views.file()?;
+        Some(match file.is_cached(self.part()) {
+            Cached::Yes => false,
+            Cached::No => true,
+            // Then so it is with those of earlier processes that were not read yet.
+            Cached::Unknown => self.views.is_old && !self.is_verified(),
+        })
+    }
+
+    fn read_mapped(&self, key: &[u8; 32]) -> Read {
+        match self.slice() {
+            Read::Sound(record) if !self.is_verified() => {
+                if !self.is_sound(key, &record) {
+                    return Read::Damaged;
                 }
-                Some(record) => Read::Sound(record),
-            },
-        }
-    }
-
-    /// It was read and verified through a clone.
-    pub(crate) fn set_verified(&self) {
-        self.is_verified.store(true, Relaxed);
-    }
-
-    /// As [`read`](Self::read), without waiting for the medium: only records that were read before,
-    /// or written by this process.
-    pub(crate) fn read_now(&self, key: &[u8; 32], marks: &PurgeMarks) -> Read {
-        let is_old = |segment: Arc<Segment>| segment.is_old;
-        match !self.is_verified() && self.segment.upgrade().is_some_and(is_old) {
-            true => Read::Cold,
-            false => self.read(key, marks),
+                self.used.fetch_or(VERIFIED, Relaxed);
+                Read::Sound(record)
+            }
+            read => read,
         }
     }
 
     /// Brings the record into the page cache, where the mapping then finds it.
-    fn fetch(&self, segment: &Segment) -> io::Result<()> {
+    fn fetch(&self) -> io::Result<()> {
         const CHUNK_BYTES: u64 = 64 << 10;
-        let mut offset = u64::from(self.at) * ALIGN;
-        let end = offset + self.shape.record_bytes();
+        let Some(file) = self.views.file() else {
+            return Ok(());
+        };
+        let Range { start, end } = self.part();
+        let mut offset = start;
         let mut chunk = vec![0; CHUNK_BYTES.min(end - offset) as usize];
         while offset < end {
             let length = CHUNK_BYTES.min(end - offset);
-            segment
-                .file
-                .read_at(&mut chunk[..length as usize], offset)?;
+            file.read_at(&mut chunk[..length as usize], offset)?;
             offset += length;
         }
         Ok(())
     }
 
-    fn slice(&self, segment: &Segment) -> Option<Bytes> {
-        let start = self.at as usize * ALIGN as usize;
-        let end = start + self.shape.record_bytes() as usize;
-        (end <= segment.map.len()).then(|| segment.map.slice(start..end))
+    /// Where its bytes lie in the segment.
+    fn part(&self) -> Range<u64> {
+        self.offset()..self.offset() + self.shape().record_bytes()
     }
 
-    fn is_sound(&self, key: &[u8; 32], record: &[u8], salt: Salt) -> bool {
-        Header::decode(record, salt, u64::from(self.at) * ALIGN).is_ok_and(|header| {
+    fn slice(&self) -> Read {
+        let Range { start, end } = self.part();
+        let part = start as usize..end as usize;
+        match self.views.slice(number(self.tenant), part) {
+            Seen::Bytes(record) => Read::Sound(record),
+            Seen::Outside => Read::Damaged,
+            Seen::Nothing => Read::Gone,
+        }
+    }
+
+    fn is_sound(&self, key: &[u8; 32], record: &[u8]) -> bool {
+        let header = Header::decode(record, self.views.salt, self.offset());
+        header.is_ok_and(|header| {
             header.kind == Kind::Entry
                 && header.key == *key
-                && header.shape() == self.shape
+                && header.shape() == self.shape()
                 && header.check_body(record).is_ok()
         })
     }
+}
+
+fn tick(now_ms: u64) -> u8 {
+    (now_ms / TICK_MS) as u8
+}
+
+/// The caller knows that the fourth byte is zero.
+fn three_bytes(number: u32) -> [u8; 3] {
+    let [a, b, c, _] = number.to_le_bytes();
+    [a, b, c]
+}
+
+fn number([a, b, c]: [u8; 3]) -> u32 {
+    u32::from_le_bytes([a, b, c, 0])
 }

@@ -1,12 +1,10 @@
 //! The purge marks: the records of a tenant, or of all tenants, are purged up to a sequence.
 //!
 //! A record is older than a purge exactly if its sequence is not higher than the purge's. So keys
-//! and records need no field for it: the sequence serves. Readers hold [`PurgeMarks`], only the writer
-//! changes them, and the store writes them to disk.
+//! and records need no field for it: the sequence serves. Only the writer and recovery ask here;
+//! readers learn of a purge from the segments.
 
-use super::format::{MarksFile, TENANTS_MAX, sequence_of, tenant_of};
-use crate::sync::RwLock;
-use std::sync::PoisonError;
+use super::format::{MarksFile, TENANTS_MAX};
 
 /// Whose records are purged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,51 +13,40 @@ pub(crate) enum Whose<'a> {
     Tenant(&'a [u8; 32]),
 }
 
-/// The purges so far, for readers to ask.
+/// The purges so far, as the store writes them to disk.
 #[derive(Debug, Default)]
-pub(crate) struct PurgeMarks(RwLock<MarksFile>);
+pub(crate) struct PurgeMarks(MarksFile);
 
 impl PurgeMarks {
     pub(crate) fn new(file: MarksFile) -> Self {
-        Self(RwLock::new(file))
-    }
-
-    /// Whether a record, as bytes that begin with its header, was purged.
-    pub(crate) fn covers(&self, record: &[u8]) -> bool {
-        let file = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        file.covers(&tenant_of(record), sequence_of(record))
-    }
-
-    /// All of another one.
-    pub(super) fn take(&self, other: &Self) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = other.file();
+        Self(file)
     }
 
     /// The marks to write to disk.
-    pub(super) fn file(&self) -> MarksFile {
-        let file = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        file.clone()
+    pub(super) fn file(&self) -> &MarksFile {
+        &self.0
     }
 
     /// Purges records up to `sequence`. Marks below `oldest`, the lowest sequence that is still
-    /// on disk, cover nothing any more and are forgotten.
-    pub(super) fn purge(&self, whose: Whose<'_>, sequence: u64, oldest: u64) {
-        let mut file = self.0.write().unwrap_or_else(PoisonError::into_inner);
+    /// on disk, cover nothing any more and may be forgotten.
+    pub(super) fn purge(&mut self, whose: Whose<'_>, sequence: u64, oldest: u64) {
+        let file = &mut self.0;
         match whose {
-            Whose::Everybody => file.all = sequence,
+            Whose::Everybody => {
+                file.all = sequence;
+                file.tenants.clear();
+            }
             Whose::Tenant(tenant) => {
                 file.make_room(tenant, oldest);
                 file.tenants.insert(*tenant, sequence);
             }
         }
-        let all = file.all;
-        file.tenants.retain(|_, sequence| *sequence > all);
     }
 
     /// Forgets the tenants whose marks are below `oldest`, the lowest sequence that is still on
     /// disk: they cover nothing any more. Whether it forgot any.
-    pub(super) fn forget(&self, oldest: u64) -> bool {
-        let mut file = self.0.write().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn forget(&mut self, oldest: u64) -> bool {
+        let file = &mut self.0;
         let before = file.tenants.len();
         file.tenants.retain(|_, sequence| *sequence >= oldest);
         file.tenants.len() != before
@@ -113,22 +100,22 @@ mod tests {
 
     #[test]
     fn a_purge_covers_what_came_before_and_nothing_else() {
-        let marks = PurgeMarks::default();
-        let covers = |tenant_number, sequence| {
-            let file = marks.file();
-            file.covers(&tenant(tenant_number), sequence)
+        let mut marks = PurgeMarks::default();
+        let covers = |marks: &PurgeMarks, tenant_number, sequence| {
+            marks.file().covers(&tenant(tenant_number), sequence)
         };
-        assert!(!covers(1, 1));
+        assert!(!covers(&marks, 1, 1));
         marks.purge(Whose::Tenant(&tenant(1)), 10, 1);
-        assert!(covers(1, 1) && covers(1, 10) && !covers(1, 11) && !covers(2, 1));
+        assert!(covers(&marks, 1, 1) && covers(&marks, 1, 10));
+        assert!(!covers(&marks, 1, 11) && !covers(&marks, 2, 1));
         marks.purge(Whose::Tenant(&tenant(1)), 20, 1);
-        assert!(covers(1, 20) && !covers(1, 21));
+        assert!(covers(&marks, 1, 20) && !covers(&marks, 1, 21));
         assert_eq!(marks.file().newest(), 20);
         marks.purge(Whose::Tenant(&tenant(2)), 25, 1);
         assert!(marks.forget(21) && !marks.forget(25));
-        assert!(covers(2, 25) && !covers(1, 1));
+        assert!(covers(&marks, 2, 25) && !covers(&marks, 1, 1));
         marks.purge(Whose::Everybody, 30, 1);
-        assert!(covers(1, 30) && covers(2, 30) && !covers(2, 31));
+        assert!(covers(&marks, 1, 30) && covers(&marks, 2, 30) && !covers(&marks, 2, 31));
         assert_eq!(marks.file().newest(), 30);
         assert!(marks.file().tenants.is_empty());
     }
@@ -136,14 +123,13 @@ mod tests {
     #[test]
     fn however_many_are_purged_the_file_stays_bounded_and_none_comes_back() {
         let filled = |oldest| {
-            let marks = PurgeMarks::default();
+            let mut marks = PurgeMarks::default();
             let last = TENANTS_MAX as u64 + 100;
             for number in 1..=last {
                 marks.purge(Whose::Tenant(&tenant(number)), number, oldest);
             }
-            let file = marks.file();
-            assert!(file.tenants.len() <= TENANTS_MAX);
-            (file, last)
+            assert!(marks.file().tenants.len() <= TENANTS_MAX);
+            (marks.0, last)
         };
         let (file, last) = filled(1);
         assert!((1..=last).all(|number| file.covers(&tenant(number), number)));

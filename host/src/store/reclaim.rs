@@ -113,11 +113,13 @@ impl Store {
             return Ok(true);
         };
         let victim = Arc::clone(victim);
-        for (offset, header, _) in self.records(&victim).found {
+        let records = self.records(&victim);
+        for (offset, header, _) in &records.found {
             let key = &header.key;
             let place = self.index.find(key, Place::clone);
-            let is_alive = self.is_alive(&header, now_ms);
-            let Some(place) = place.filter(|place| place.is_at(&victim, offset) && is_alive) else {
+            let is_alive = self.is_alive(header, now_ms);
+            let Some(place) = place.filter(|place| place.is_at(&victim, *offset) && is_alive)
+            else {
                 continue;
             };
             let bytes = header.shape().record_bytes();
@@ -126,12 +128,12 @@ impl Store {
             if !fits && !by_all_means {
                 return Ok(false);
             }
-            if fits && let Read::Sound(record) = place.read(key, &self.purge_marks) {
-                self.write_again(&header, &record, place.hits())?;
+            if fits && let Read::Sound(record) = place.read(key) {
+                self.write_again(header, &record, place.hits())?;
             }
         }
         self.sync_all()?;
-        self.remove(0)?;
+        self.remove(0, &records)?;
         Ok(true)
     }
 
@@ -175,7 +177,9 @@ impl Store {
         if is_early {
             self.sync_all()?;
         }
-        self.remove(at)
+        // All places that these are about are gone already.
+        records.found.clear();
+        self.remove(at, &records)
     }
 
     /// Writes a record of a reclaimed segment again, if it must or should be kept.
@@ -203,7 +207,7 @@ impl Store {
             return Ok(());
         }
         if self.is_worth_moving(header, &place, is_early, moved)
-            && let Read::Sound(record) = place.read(key, &self.purge_marks)
+            && let Read::Sound(record) = place.read(key)
         {
             let shape = header.shape();
             let again = NewRecord::entry(
@@ -305,14 +309,17 @@ impl Store {
 
     /// False if only the active segment is left.
     fn reclaim_oldest(&mut self) -> Result<bool, StoreError> {
-        if self.segments.is_empty() {
+        let Some(oldest) = self.segments.front() else {
             return Ok(false);
-        }
-        self.remove(0)?;
+        };
+        let records = self.records(oldest);
+        self.remove(0, &records)?;
         Ok(true)
     }
 
-    fn remove(&mut self, at: usize) -> Result<(), StoreError> {
+    /// `records` are those of the segment that may have a place yet. Only where they are not all known,
+    /// each place of the index is looked at.
+    fn remove(&mut self, at: usize, records: &Records) -> Result<(), StoreError> {
         let Some(segment) = self.segments.get(at).cloned() else {
             return Ok(());
         };
@@ -321,9 +328,10 @@ impl Store {
             .map_err(StoreError::io("remove", &self.folder.segment(segment.id)))?;
         // An open file keeps its space, unlinked or not.
         self.unsynced.retain(|unsynced| unsynced.id != segment.id);
-        if segment.dead_bytes() < segment.bytes {
-            self.evicted += self.index.remove_where(|place| place.is_in(&segment));
-        }
+        self.evicted += match records.are_all {
+            true => self.index.remove_listed(&segment, &records.found),
+            false => self.index.remove_where(|place| place.is_in(&segment)),
+        };
         self.segments.remove(at);
         self.reclaimed += 1;
         Ok(())

@@ -18,6 +18,8 @@ pub(crate) struct Replay<'a> {
     lost: HashMap<[u8; KEY_START_BYTES], u64>,
     /// The most records that may lie behind the last one, where nothing could be read.
     hidden: u64,
+    /// When the newest entry was stored.
+    now_ms: u64,
 }
 
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(crate) struct Replayed {
     /// Keys with a record that must not be served and without a tombstone: the record that
     /// supersedes it may be reclaimed first.
     pub(crate) unburied: Vec<[u8; 32]>,
+    /// When the newest entry was stored; 0 without one.
+    pub(crate) now_ms: u64,
 }
 
 /// The record with the highest sequence.
@@ -81,6 +85,7 @@ impl<'a> Replay<'a> {
             last: Last::default(),
             lost: HashMap::new(),
             hidden: 0,
+            now_ms: 0,
         }
     }
 
@@ -103,6 +108,9 @@ impl<'a> Replay<'a> {
             self.last = Last::of(sequence, &header.key);
             // Earlier records have lower sequences.
             self.hidden = 0;
+            if header.kind == Kind::Entry {
+                self.now_ms = header.stored_at_ms;
+            }
         }
 
         let is_unsure = place.is_none() && (header.kind == Kind::Entry || is_poisoned);
@@ -153,6 +161,7 @@ impl<'a> Replay<'a> {
             hidden: self.hidden,
             live: live.collect(),
             unburied,
+            now_ms: self.now_ms,
         }
     }
 }
@@ -161,7 +170,7 @@ impl<'a> Replay<'a> {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::super::disk::{Disk, RealDisk};
-    use super::super::format::{NEVER, Salt};
+    use super::super::format::{ALIGN, NEVER, Salt};
     use super::super::segment::Segment;
     use super::*;
     use std::sync::Arc;
@@ -199,17 +208,16 @@ mod tests {
             };
             previous = [*key; KEY_START_BYTES];
             if let Some(kind) = kind {
-                let place = Place::new(&segment, 0, &header);
+                let place = Place::new(&segment, *sequence * ALIGN, &header);
                 replay.add(&header, (*kind == Kind::Entry).then_some(place), false);
             }
         }
         let replayed = replay.finish();
-        let live: Vec<_> = replayed
-            .live
-            .iter()
-            .map(|(_, place)| place.stored_at_ms())
-            .collect();
-        assert_eq!(live, served);
+        let live = replayed.live.iter();
+        let are_those = live
+            .zip(served)
+            .all(|((_, place), sequence)| place.is_at(&segment, *sequence * ALIGN));
+        assert!(are_those && replayed.live.len() == served.len());
     }
 
     #[test]

@@ -8,29 +8,18 @@ use super::disk_use::Held;
 use super::format::{Header, Salt, Shape};
 use super::keys::Keys;
 use super::mmap::Mapping;
-use bytes::Bytes;
+use super::purge_marks::Whose;
+use super::views::Views;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-/// A segment that can be read. The store holds the one lasting `Arc`. When the store drops it,
-/// every [`Place`](super::place::Place) in the segment is gone, while payloads that were handed out stay readable.
+/// A segment of the store. When the store drops it, every [`Place`](super::place::Place) in the segment
+/// is gone, while payloads that were handed out stay readable.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) id: u64,
     pub(crate) bytes: u64,
-    pub(super) salt: Salt,
-    /// The whole file. Only slices of it are read: the part behind the last record is still being
-    /// written.
-    pub(super) map: Bytes,
-    /// For the first read of each record: a bad sector is an error here, and a signal in the
-    /// mapping.
-    pub(super) file: Arc<dyn DiskFile>,
-    /// Written by an earlier process, so its records may have to be read from disk.
-    pub(super) is_old: bool,
-    dead_bytes: AtomicU64,
-    /// A purge came since the segment was begun or recovered, so each record has to be compared to
-    /// the purge marks.
-    pub(super) is_suspect: AtomicBool,
+    pub(super) views: Arc<Views>,
     /// A sync failed: its records may never be durable.
     is_poisoned: AtomicBool,
     /// The lowest sequence in here; all ones without a record.
@@ -44,6 +33,7 @@ pub(crate) struct Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
+        self.views.close();
         let bytes = self.contents_bytes.load(Relaxed);
         self.disk_use.0.fetch_sub(bytes, Relaxed);
     }
@@ -60,25 +50,25 @@ impl Segment {
     ) -> Arc<Self> {
         let bytes = mapping.as_ref().len() as u64;
         disk_use.0.fetch_add(bytes, Relaxed);
+        let held = Held {
+            mapping,
+            bytes,
+            disk_use: Arc::clone(disk_use),
+        };
         Arc::new(Self {
             id,
             bytes,
-            salt,
-            map: Bytes::from_owner(Held {
-                mapping,
-                bytes,
-                disk_use: Arc::clone(disk_use),
-            }),
-            file,
-            is_old,
-            dead_bytes: AtomicU64::new(0),
-            is_suspect: AtomicBool::new(false),
+            views: Views::new((file, held), salt, is_old),
             is_poisoned: AtomicBool::new(false),
             first_sequence: AtomicU64::new(u64::MAX),
             contents_bytes: AtomicU64::new(0),
             keys: OnceLock::new(),
             disk_use: Arc::clone(disk_use),
         })
+    }
+
+    pub(super) fn salt(&self) -> Salt {
+        self.views.salt
     }
 
     /// Notes the size that the file of its contents has, or will have.
@@ -111,8 +101,13 @@ impl Segment {
         self.is_poisoned.load(Relaxed)
     }
 
-    pub(crate) fn suspect(&self) {
-        self.is_suspect.store(true, Relaxed);
+    /// Purges its records so far: no reader finds them from now on, and their bytes are dead. Looks at
+    /// no record.
+    pub(crate) fn purge(&self, whose: Whose<'_>) {
+        self.views.purge(match whose {
+            Whose::Everybody => None,
+            Whose::Tenant(tenant) => Some(tenant),
+        });
     }
 
     /// Notes a record in this segment.
@@ -129,12 +124,19 @@ impl Segment {
         self.first_sequence.load(Relaxed)
     }
 
-    /// Bytes of records that are superseded, evicted, damaged or tombstones.
+    /// Bytes of records that are superseded, evicted, purged, damaged or tombstones.
     pub(crate) fn dead_bytes(&self) -> u64 {
-        self.dead_bytes.load(Relaxed)
+        self.views.dead_bytes()
     }
 
+    /// Counts a record without a place as dead.
     pub(crate) fn count_dead(&self, shape: Shape) {
-        self.dead_bytes.fetch_add(shape.record_bytes(), Relaxed);
+        self.views.count_damaged(shape);
+    }
+
+    /// The number of places in memory that refer to this segment.
+    #[cfg(test)]
+    pub(crate) fn places(&self) -> usize {
+        Arc::strong_count(&self.views) - 1
     }
 }

@@ -1,0 +1,195 @@
+//! One size: a cache is filled, used, purged and opened again.
+
+use crate::pauses;
+use crate::sizes::kilobytes;
+use reflex_host::cache::{Cache, CacheKey, CacheOptions, Lookup, NewEntry};
+use std::fs;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+pub(crate) const HEADINGS: &str = "\
+| entries | hot get, p50, p99 ns | the same on 2 threads, p50 ns | any get, p50, p99 ns | insert, mean µs | longest insert, ms | reclaim pause, p50, p99 ms | memory, B an entry | open, s | open, µs an entry | purge, p50, p99 ms |
+|---|---|---|---|---|---|---|---|---|---|---|";
+
+const NOW_MS: u64 = 1_700_000_000_000;
+const TENANTS: u64 = 1000;
+const HOT: u64 = 1000;
+const GETS: u64 = 300_000;
+/// The more there were, the longer one takes, unless it takes the same always.
+const PURGES: u64 = 200;
+/// After the cache is full, so many times the records of a segment are inserted.
+const SEGMENTS_MORE: u64 = 12;
+
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    entries: u64,
+    hot_get: (Duration, Duration),
+    hot_get_of_two: Duration,
+    any_get: (Duration, Duration),
+    insert: Duration,
+    insert_longest: Duration,
+    reclaim: (Duration, Duration),
+    memory_bytes: u64,
+    open: Duration,
+    purge: (Duration, Duration),
+}
+
+impl Figures {
+    pub(crate) fn row(&self) -> String {
+        let ns = |time: Duration| time.as_nanos();
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        format!(
+            "| {} | {}, {} | {} | {}, {} | {:.1} | {:.1} | {:.1}, {:.1} | {} | {:.3} | {:.2} | {:.2}, {:.2} |",
+            self.entries,
+            ns(self.hot_get.0),
+            ns(self.hot_get.1),
+            ns(self.hot_get_of_two),
+            ns(self.any_get.0),
+            ns(self.any_get.1),
+            self.insert.as_secs_f64() * 1e6,
+            ms(self.insert_longest),
+            ms(self.reclaim.0),
+            ms(self.reclaim.1),
+            self.memory_bytes,
+            self.open.as_secs_f64(),
+            self.open.as_secs_f64() * 1e6 / self.entries as f64,
+            ms(self.purge.0),
+            ms(self.purge.1),
+        )
+    }
+}
+
+/// SplitMix64, of any number.
+fn mixed(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Keys are as random as hashes are.
+fn key(number: u64) -> CacheKey {
+    let mut bytes = [0; 32];
+    for (at, part) in bytes.chunks_mut(8).enumerate() {
+        part.copy_from_slice(&mixed(4 * number + at as u64).to_le_bytes());
+    }
+    CacheKey::from_bytes(bytes)
+}
+
+fn tenant(number: u64) -> [u8; 32] {
+    let mut tenant = [7; 32];
+    tenant[..8].copy_from_slice(&(number % TENANTS).to_le_bytes());
+    tenant
+}
+
+/// Median and 99th percentile.
+fn percentiles(mut times: Vec<Duration>) -> (Duration, Duration) {
+    times.sort_unstable();
+    let at = |share: usize| times.get(times.len() * share / 100).copied();
+    (at(50).unwrap_or_default(), at(99).unwrap_or_default())
+}
+
+fn memory_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    kilobytes(&status, "RssAnon:") << 10
+}
+
+pub(crate) fn measure(entries: u64, payload_bytes: usize) -> Figures {
+    let dir = tempfile::tempdir().expect("a folder");
+    let record_bytes = (112 + payload_bytes as u64).next_multiple_of(16);
+    let options = CacheOptions {
+        data_dir: dir.path().join("data"),
+        // Room for the entries, and for what the store keeps free: a segment and contents.
+        disk_bytes_max: (entries * (record_bytes + 48) * 4 / 3).max(4 << 20),
+        entry_bytes_max: payload_bytes as u64,
+        entries_max: u64::MAX,
+        ..CacheOptions::default()
+    };
+    let segment_bytes = (options.disk_bytes_max / 8).clamp(1 << 19, options.segment_bytes);
+    let payload: Vec<u8> = (0..payload_bytes)
+        .map(|at| mixed(at as u64) as u8)
+        .collect();
+    let mut figures = Figures::default();
+
+    let before = memory_bytes();
+    let cache = Cache::open(&options).expect("opens");
+    let insert = |number: u64| {
+        let key = key(number);
+        let tenant = tenant(number);
+        let new = NewEntry {
+            key: &key,
+            tenant: &tenant,
+            metadata: b"",
+            payload: &payload,
+            now_ms: NOW_MS + number / 1000,
+            ttl_ms: Some(86_400_000),
+        };
+        let began = Instant::now();
+        cache.insert(new).expect("stored");
+        began.elapsed()
+    };
+    let began = Instant::now();
+    let longest = (0..entries).map(insert).max();
+    figures.insert = began.elapsed() / entries as u32;
+    cache.sync().expect("syncs");
+    figures.memory_bytes = memory_bytes().saturating_sub(before) / cache.stats().entries;
+
+    // Some of them are worth keeping.
+    let get = |number: u64| {
+        let key = key(number);
+        let began = Instant::now();
+        let found = cache.lookup(&key, NOW_MS + entries);
+        let time = began.elapsed();
+        if let Lookup::Hit(entry) = found {
+            black_box(entry.payload());
+        }
+        time
+    };
+    for number in (0..entries).step_by(7) {
+        get(number);
+    }
+    pauses::take();
+    let more = SEGMENTS_MORE * segment_bytes / record_bytes;
+    let longest_more = (entries..entries + more).map(insert).max();
+    figures.insert_longest = longest.max(longest_more).unwrap_or_default();
+    cache.sync().expect("syncs");
+    figures.reclaim = percentiles(pauses::take());
+    figures.entries = cache.stats().entries;
+
+    // Of those that are there for certain.
+    let newest = entries + more - 1;
+    let there = (figures.entries / 2).max(1);
+    let spread = |at: u64| newest - mixed(at) % there;
+    let hot: Vec<u64> = (0..HOT).map(spread).collect();
+    let hot_get = |at: u64| get(hot[(at * 7 % HOT) as usize]);
+    (0..GETS).for_each(|at| {
+        black_box(hot_get(at));
+    });
+    figures.hot_get = percentiles((0..GETS).map(hot_get).collect());
+    figures.hot_get_of_two = std::thread::scope(|scope| {
+        let gets = || (0..4 * GETS).map(hot_get).collect::<Vec<_>>();
+        let threads = [0, 1].map(|_| scope.spawn(gets));
+        let times = threads.map(|thread| thread.join().expect("measured"));
+        percentiles(times.concat()).0
+    });
+    // Once before, to see what reading takes, not what the first check of a record takes.
+    let any_get = |at: u64| get(spread(at));
+    (0..GETS).for_each(|at| {
+        any_get(at);
+    });
+    figures.any_get = percentiles((0..GETS).map(any_get).collect());
+
+    drop(cache);
+    let began = Instant::now();
+    let cache = Cache::open(&options).expect("opens");
+    figures.open = began.elapsed();
+    assert_eq!(cache.stats().entries, figures.entries);
+
+    let purge = |number: u64| {
+        let began = Instant::now();
+        cache.purge_tenant(&tenant(number)).expect("durable");
+        began.elapsed()
+    };
+    figures.purge = percentiles((0..PURGES).map(purge).collect());
+    figures
+}

@@ -1,0 +1,178 @@
+//! A segment as readers see it: its mapping and its file, until the store closes it.
+//!
+//! Each group of threads has a view of its own, on a cache line of its own, with a reference count of
+//! its own. So a lookup writes to no line that a thread of another group uses. The places of the index
+//! refer to the views, and keep neither the mapping nor the file open once the store has let go.
+
+use super::disk::DiskFile;
+use super::disk_use::Held;
+use super::format::{ALIGN, Salt, Shape};
+use super::tenant_bytes::{Purged, TenantBytes};
+use bytes::Bytes;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// Views for each processor. Threads are numbered as they come, so that two which are busy may share
+/// a view; with more views than processors that is rare.
+const VIEWS_PER_PROCESSOR: usize = 4;
+
+/// Bound of the views of a segment, at some 400 bytes each.
+const VIEWS_MAX: usize = 64;
+
+static VIEWS: LazyLock<usize> = LazyLock::new(|| {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    (VIEWS_PER_PROCESSOR * processors).clamp(1, VIEWS_MAX)
+});
+
+/// Which view this thread uses.
+fn view_number() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: usize = THREADS.fetch_add(1, Relaxed) % *VIEWS;
+    }
+    NUMBER.with(|number| *number)
+}
+
+/// What all places in a segment refer to.
+#[derive(Debug)]
+pub(crate) struct Views {
+    pub(super) salt: Salt,
+    /// Written by an earlier process, so its records may have to be read from disk.
+    pub(super) is_old: bool,
+    views: Box<[View]>,
+    tenants: Mutex<TenantBytes>,
+    dead_bytes: AtomicU64,
+}
+
+/// Empty once the segment is closed. Two cache lines, because processors fetch pairs of them.
+#[derive(Debug)]
+#[repr(align(128))]
+struct View(Mutex<Option<Open>>);
+
+#[derive(Debug)]
+struct Open {
+    /// The whole file. Only slices of it are read: the part behind the last record is still being
+    /// written.
+    map: Bytes,
+    /// For reads that may wait: a bad sector is an error here, and a signal in the mapping.
+    file: Arc<dyn DiskFile>,
+    purged: Arc<Purged>,
+}
+
+/// Keeps the mapping alive for the slices of one view. Aligned so that the reference counts of two
+/// views, which lie beside their owners, share no cache line.
+#[repr(align(128))]
+struct Owner(Arc<Held>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}
+
+/// What a look at a part of a segment finds.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// The segment was reclaimed, or the tenant's part of it purged.
+    Nothing,
+    /// The segment is shorter.
+    Outside,
+    Bytes(Bytes),
+}
+
+impl Views {
+    pub(super) fn new(
+        (file, held): (Arc<dyn DiskFile>, Held),
+        salt: Salt,
+        is_old: bool,
+    ) -> Arc<Self> {
+        let held = Arc::new(held);
+        let tenants = TenantBytes::default();
+        let view = |_| {
+            View(Mutex::new(Some(Open {
+                map: Bytes::from_owner(Owner(Arc::clone(&held))),
+                file: Arc::clone(&file),
+                purged: tenants.purged(),
+            })))
+        };
+        let views = (0..*VIEWS).map(view).collect();
+        Arc::new(Self {
+            salt,
+            is_old,
+            views,
+            tenants: Mutex::new(tenants),
+            dead_bytes: AtomicU64::new(0),
+        })
+    }
+
+    /// Readers find nothing from now on. Slices that were given out stay readable.
+    pub(super) fn close(&self) {
+        for view in &self.views {
+            *lock(&view.0) = None;
+        }
+    }
+
+    /// A part of the segment that belongs to the tenant of this number.
+    pub(super) fn slice(&self, tenant: u32, part: Range<usize>) -> Seen {
+        match &*lock(&self.view().0) {
+            Some(open) if open.purged.has(tenant) => Seen::Nothing,
+            Some(open) if part.end <= open.map.len() => Seen::Bytes(open.map.slice(part)),
+            Some(_) => Seen::Outside,
+            None => Seen::Nothing,
+        }
+    }
+
+    /// The file, for reads that may wait.
+    pub(super) fn file(&self) -> Option<Arc<dyn DiskFile>> {
+        let open = lock(&self.view().0);
+        open.as_ref().map(|open| Arc::clone(&open.file))
+    }
+
+    fn view(&self) -> &View {
+        &self.views[view_number()]
+    }
+
+    /// Counts the bytes of a new record for its tenant; returns the tenant's number.
+    pub(super) fn count(&self, tenant: &[u8; 32], shape: Shape) -> u32 {
+        lock(&self.tenants).add(tenant, shape.record_bytes() / ALIGN)
+    }
+
+    /// A record of the tenant of this number is dead.
+    pub(super) fn count_dead(&self, tenant: u32, shape: Shape) {
+        let dead = lock(&self.tenants).remove(tenant, shape.record_bytes() / ALIGN);
+        self.dead_bytes.fetch_add(dead * ALIGN, Relaxed);
+    }
+
+    /// A record that has no place is dead.
+    pub(super) fn count_damaged(&self, shape: Shape) {
+        self.dead_bytes.fetch_add(shape.record_bytes(), Relaxed);
+    }
+
+    /// Bytes of records that are superseded, evicted, purged, damaged or tombstones.
+    pub(super) fn dead_bytes(&self) -> u64 {
+        self.dead_bytes.load(Relaxed)
+    }
+
+    /// Purges the records so far, of one tenant or of all.
+    pub(super) fn purge(&self, tenant: Option<&[u8; 32]>) {
+        let mut tenants = lock(&self.tenants);
+        let before = tenants.purged();
+        let dead = tenants.purge(tenant);
+        self.dead_bytes.fetch_add(dead * ALIGN, Relaxed);
+        let purged = tenants.purged();
+        if !Arc::ptr_eq(&before, &purged) {
+            for view in &self.views {
+                if let Some(open) = &mut *lock(&view.0) {
+                    open.purged = Arc::clone(&purged);
+                }
+            }
+        }
+    }
+}
+
+/// Each statement under these locks leaves the guarded value consistent.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
