@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use reflex_host::Cache;
 use reflex_host::component::{GuestLimits, Handler};
-use reflex_host::exchange::{HttpPolicy, ResponseFuture, SendRequest, WasiBody};
+use reflex_host::exchange::{BoxBody, HttpPolicy, ResponseFuture, SendRequest};
 use reflex_host::grant::Grant;
 use std::sync::Arc;
 use wasmtime::{Error, Result};
@@ -20,7 +20,7 @@ struct Provider;
 const ANSWER: &str = r#"{"id":"1","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"42"},"finish_reason":"stop"}]}"#;
 
 impl SendRequest for Provider {
-    fn send(&self, request: http::Request<WasiBody>) -> ResponseFuture {
+    fn send(&self, request: http::Request<BoxBody>) -> ResponseFuture {
         println!("asked: {}", request.uri());
         let mut response = http::Response::new(body(ANSWER));
         let json = http::HeaderValue::from_static("application/json");
@@ -29,7 +29,7 @@ impl SendRequest for Provider {
     }
 }
 
-fn body(text: &'static str) -> WasiBody {
+fn body(text: &'static str) -> BoxBody {
     let body = Full::new(Bytes::from_static(text.as_bytes()));
     body.map_err(|never| match never {}).boxed_unsync()
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use reflex_host::Cache;
 use reflex_host::component::{GuestLimits, Handler, Service02};
-use reflex_host::exchange::{HttpPolicy, ResponseFuture, SendRequest, WasiBody};
+use reflex_host::exchange::{BoxBody, HttpPolicy, ResponseFuture, SendRequest};
 use reflex_host::grant::Grant;
 use std::sync::Arc;
 use wasmtime::{Error, Result};
@@ -18,13 +18,13 @@ use wasmtime::{Error, Result};
 struct Nobody;
 
 impl SendRequest for Nobody {
-    fn send(&self, _: http::Request<WasiBody>) -> ResponseFuture {
-        let denied = wasmtime_wasi_http::Error::HttpRequestDenied;
+    fn send(&self, _: http::Request<BoxBody>) -> ResponseFuture {
+        let denied = reflex_host::exchange::Error::HttpRequestDenied;
         Box::pin(std::future::ready(Err(denied)))
     }
 }
 
-fn chat(prompt: &str) -> Result<http::Request<WasiBody>> {
+fn chat(prompt: &str) -> Result<http::Request<BoxBody>> {
     let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{prompt}"}}]}}"#);
     let body = Full::new(Bytes::from(body)).map_err(|never| match never {});
     let request = http::Request::post("http://service.test/v1/chat/completions")

@@ -13,7 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use reflex_host::Cache;
 use reflex_host::component::Transparent;
-use reflex_host::exchange::{HttpPolicy, ResponseFuture, SendRequest, WasiBody};
+use reflex_host::exchange::{BoxBody, HttpPolicy, ResponseFuture, SendRequest};
 use reflex_host::grant::Grant;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -61,16 +61,16 @@ impl WasiHttpView for Host {
 
 /// The host's own client. Whom guests may call is decided here.
 struct Sender {
-    client: Client<HttpConnector, WasiBody>,
+    client: Client<HttpConnector, BoxBody>,
     calls: AtomicUsize,
 }
 
 impl SendRequest for Sender {
-    fn send(&self, request: http::Request<WasiBody>) -> ResponseFuture {
+    fn send(&self, request: http::Request<BoxBody>) -> ResponseFuture {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let response = self.client.request(request);
         Box::pin(async move {
-            let failed = |_| wasmtime_wasi_http::Error::ConnectionTerminated;
+            let failed = |_| reflex_host::exchange::Error::ConnectionTerminated;
             let response = response.await.map_err(failed)?;
             let body = |body: hyper::body::Incoming| body.map_err(Into::into).boxed_unsync();
             Ok(response.map(body))

@@ -23,6 +23,9 @@
 mod engine;
 mod limits;
 
+#[cfg(feature = "http")]
+mod border;
+
 mod bindings;
 mod wit;
 
@@ -49,6 +52,7 @@ mod service02;
 #[cfg(feature = "http")]
 mod transparent;
 
+pub use crate::grant::GuestLimits;
 /// `reflex:cache/cache` as `bindgen!` makes it of the WIT, which is where these docs come from.
 pub use bindings::cache as cache_bindings;
 /// `reflex:cache/embeddings`, likewise.
@@ -57,13 +61,16 @@ pub use bindings::embeddings as embeddings_bindings;
 /// `reflex:cache/http`, likewise.
 #[cfg(feature = "http")]
 pub use bindings::http as http_bindings;
+#[cfg(feature = "http")]
+pub use border::{from_wasi, to_wasi};
 pub use engine::LoadError;
 #[cfg(feature = "http")]
 pub use errand::{Lost, Rest};
 #[cfg(feature = "http")]
 pub use handler::{Failure, Handler};
-pub use limits::GuestLimits;
 pub use policy_guest::{Asking, Decision, PolicyGuest, Question};
+#[cfg(feature = "middleware")]
+pub(crate) use progress::Done;
 #[cfg(feature = "http")]
 pub use progress::Progress;
 #[cfg(feature = "http")]

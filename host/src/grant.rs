@@ -1,6 +1,7 @@
 //! The grant of a component: which tenants' entries, under which rules, and how much.
 
 pub(crate) mod ctx;
+pub(crate) mod guest_limits;
 
 mod allowance;
 mod lookups;
@@ -8,6 +9,7 @@ mod refusal;
 
 pub use allowance::Allowance;
 pub use ctx::ReflexCtx;
+pub use guest_limits::GuestLimits;
 pub use lookups::Lookups;
 pub use refusal::{Error, Refusal};
 

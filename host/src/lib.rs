@@ -57,23 +57,25 @@
 //!
 //! # Features
 //!
-//! Each includes those above it. Without any, the crate is the cache alone and pulls in neither
-//! wasmtime nor hyper nor tokio.
+//! Without any, the crate is the cache alone and pulls in neither wasmtime nor hyper nor tokio.
 //!
-//! | feature | what it adds |
-//! |---|---|
-//! | – | [`Cache`], [`cache`] |
-//! | `component` | [`component`]: `reflex:cache/cache` and `wasi:keyvalue` for any wasmtime store, policy components |
-//! | `http` | the bridge to `wasi:http` 0.3: [`component::Handler`], [`component::Transparent`] |
-//! | `serve` (the default) | the daemon: [`serve`] |
+//! | feature | what it adds | with |
+//! |---|---|---|
+//! | – | [`Cache`], [`cache`] | |
+//! | `component` | [`component`]: `reflex:cache/cache` and `wasi:keyvalue` for any wasmtime store, policy components | wasmtime |
+//! | `http` | the bridge to `wasi:http` 0.3: [`component::Handler`], [`component::Transparent`] | `component`, tokio |
+//! | `serve` | the daemon: [`serve`] | tokio, hyper; no wasmtime |
+//! | `middleware` | the daemon runs a component: the built-in one, or `--component` | `http` |
+//!
+//! `serve` and `middleware` are the default.
 //!
 //! # The way of a request
 //!
 //! The modules stand in the order in which a request of the daemon reaches them:
 //!
 //! ```text
-//! client ─► serve ─► component (guest: classify) ─► cache ─► store
-//!                        └─► miss: serve::upstream ─► exchange (recording) ─► cache
+//! client ─► serve ─► exchange (classify) ─► cache ─► store ─► hit
+//!                        └─► miss: component (guest) ─► serve::upstream ─► exchange (recording) ─► cache
 //! ```
 //!
 //! Underneath everything is [`cache`], whose callers give the time and make the keys.
@@ -109,9 +111,9 @@ pub mod serve;
 
 #[cfg(feature = "component")]
 pub mod component;
-#[cfg(feature = "http")]
+#[cfg(feature = "exchange")]
 pub mod exchange;
-#[cfg(feature = "component")]
+#[cfg(any(feature = "component", feature = "exchange"))]
 pub mod grant;
 
 mod embed;

@@ -17,6 +17,8 @@ mod listen;
 mod place;
 mod wire;
 
+#[cfg(feature = "middleware")]
+mod guests;
 mod heads;
 mod held;
 mod hop;
@@ -33,7 +35,9 @@ mod admin;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
+#[cfg(feature = "middleware")]
 use crate::component::Handler;
+use crate::exchange::NativeFlow;
 use crate::exchange::body::budget::Budget;
 use crate::exchange::fills::Fills;
 use crate::exchange::policy::HttpPolicy;
@@ -44,6 +48,8 @@ use crate::serve::config::{Config, EdgeSocket, NetLimits, Upstream};
 use crate::serve::metrics::Metrics;
 use edge_api::EdgeApi;
 use edge_api::socket::Socket;
+#[cfg(feature = "middleware")]
+use guests::Guests;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use place::StreamLimits;
@@ -59,6 +65,7 @@ use tokio::sync::watch;
 use upstream::UpstreamClient;
 
 /// The middleware component that is built in.
+#[cfg(feature = "middleware")]
 pub const MIDDLEWARE: &[u8] = include_bytes!(env!("REFLEX_MIDDLEWARE_WASM"));
 
 /// For one client's connection. Any program may be a client, so resets are bounded, as hyper does.
@@ -246,14 +253,6 @@ fn proxy(
     );
     let upstream = Arc::new(upstream.map_err(|error| format!("--upstream: {error}"))?);
 
-    let (name, component) = match &config.component {
-        None => ("the built-in component".to_owned(), MIDDLEWARE.to_vec()),
-        Some(path) => {
-            let name = format!("--component {}", path.display());
-            let bytes = std::fs::read(path).map_err(|error| format!("{name}: {error}"))?;
-            (name, bytes)
-        }
-    };
     let anonymous = if config.share_anonymous {
         Anonymous::Share
     } else {
@@ -281,7 +280,7 @@ fn proxy(
         config.client_control,
         Arc::clone(metrics),
     );
-    let policy = HttpPolicy {
+    let policy = Arc::new(HttpPolicy {
         allow_length: config.allow_length,
         client_control: config.client_control,
         provider_control: config.provider_control,
@@ -292,24 +291,16 @@ fn proxy(
         fills: Arc::clone(fills),
         budget: Arc::clone(budget),
         observer: Arc::clone(metrics) as _,
-    };
-    let handler = Handler::new(
-        &component,
-        reflex,
-        policy,
-        Arc::clone(&upstream) as _,
-        config.guest.clone(),
-    )
-    .map_err(|error| format!("{name}: {error}"))?;
+    });
 
     Ok(Arc::new(Proxy {
-        handler,
+        #[cfg(feature = "middleware")]
+        guests: guests(config, &reflex, &policy, &upstream, metrics)?,
+        flow: NativeFlow::new(reflex, policy, Arc::clone(&upstream) as _),
         upstream,
         metrics: Arc::clone(metrics),
         reasons,
         paths: Arc::clone(&config.paths),
-        held_bytes_max: config.request_bytes_max,
-        budget: Arc::clone(budget),
         // The configuration takes only names of headers.
         tenant_header: config
             .tenant_header
@@ -318,6 +309,42 @@ fn proxy(
         idle_max: config.net.idle_max,
         request_max: config.net.request_max,
     }))
+}
+
+/// The component in the way of requests: the built-in one, or the operator's.
+#[cfg(feature = "middleware")]
+fn guests(
+    config: &Config,
+    reflex: &ReflexCtx,
+    policy: &Arc<HttpPolicy>,
+    upstream: &Arc<UpstreamClient>,
+    metrics: &Arc<Metrics>,
+) -> Result<Guests, String> {
+    let (name, component) = match &config.component {
+        None => ("the built-in component".to_owned(), MIDDLEWARE.to_vec()),
+        Some(path) => {
+            let name = format!("--component {}", path.display());
+            let bytes = std::fs::read(path).map_err(|error| format!("{name}: {error}"))?;
+            (name, bytes)
+        }
+    };
+    let handler = Handler::with_policy(
+        &component,
+        reflex.clone(),
+        Arc::clone(policy),
+        Arc::clone(upstream) as _,
+        config.guest.clone(),
+    );
+    Ok(Guests {
+        handler: handler.map_err(|error| format!("{name}: {error}"))?,
+        is_built_in: config.component.is_none(),
+        hits: config.hits,
+        on_failure: config.on_component_failure,
+        wait_max: config.guest.instance_wait_max,
+        held_bytes_max: config.request_bytes_max,
+        budget: Arc::clone(&policy.budget),
+        metrics: Arc::clone(metrics),
+    })
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener, String> {

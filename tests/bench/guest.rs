@@ -8,8 +8,8 @@ use reflex_host::cache::{Cache, CacheOptions};
 use reflex_host::clock::Clock;
 use reflex_host::component::{GuestLimits, Handler};
 use reflex_host::exchange::{
-    Budget, ClientControl, Fills, HttpPolicy, NoObserver, ProviderControl, Replay, ResponseFuture,
-    Samples, SendRequest, WasiBody,
+    BoxBody, Budget, ClientControl, Fills, HttpPolicy, NoObserver, ProviderControl, Replay,
+    ResponseFuture, Samples, SendRequest,
 };
 use reflex_host::grant::{Grant, ReflexCtx};
 use reflex_llm::Anonymous;
@@ -23,7 +23,7 @@ const HITS: usize = 5000;
 struct Provider(usize);
 
 impl SendRequest for Provider {
-    fn send(&self, _: http::Request<WasiBody>) -> ResponseFuture {
+    fn send(&self, _: http::Request<BoxBody>) -> ResponseFuture {
         let content = "x".repeat(self.0);
         let body = format!(
             r#"{{"id":"1","object":"chat.completion","choices":[{{"index":0,"message":{{"role":"assistant","content":"{content}"}},"finish_reason":"stop"}}]}}"#

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioExecutor;
 use reflex_host::cache::{Cache, CacheOptions};
 use reflex_host::clock::Clock;
 use reflex_host::component::Transparent;
-use reflex_host::exchange::{Fills, HttpPolicy, ResponseFuture, Samples, SendRequest, WasiBody};
+use reflex_host::exchange::{BoxBody, Fills, HttpPolicy, ResponseFuture, Samples, SendRequest};
 use reflex_host::grant::{Grant, ReflexCtx};
 use reflex_tests::PATIENCE;
 use reflex_tests::behaviour::{Behaviour, Oddity};
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// A host's own client.
-pub(crate) struct Sender(Pool<HttpConnector, WasiBody>);
+pub(crate) struct Sender(Pool<HttpConnector, BoxBody>);
 
 impl Sender {
     pub(crate) fn new() -> Arc<Self> {
@@ -34,10 +34,10 @@ impl Sender {
 }
 
 impl SendRequest for Sender {
-    fn send(&self, request: http::Request<WasiBody>) -> ResponseFuture {
+    fn send(&self, request: http::Request<BoxBody>) -> ResponseFuture {
         let response = self.0.request(request);
         Box::pin(async move {
-            let failed = |_| wasmtime_wasi_http::Error::ConnectionRefused;
+            let failed = |_| reflex_host::exchange::Error::ConnectionRefused;
             let body = |body: hyper::body::Incoming| body.map_err(Into::into).boxed_unsync();
             Ok(response.await.map_err(failed)?.map(body))
         })

@@ -7,6 +7,8 @@
 use crate::exchange::ask::ResponseFuture;
 use crate::exchange::body::budget::Budget;
 use crate::exchange::body::lent::{Lender, lend};
+use crate::exchange::boxed::BoxBody;
+use crate::exchange::error::Error;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -16,7 +18,6 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use wasmtime_wasi_http::{Error, WasiBody};
 
 /// A client's request as the host has given it to a guest, and what the guest has sent of it.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ struct Calls {
 
 impl Errand {
     /// A request with a body that `client` has lent, on its way into a guest.
-    pub(crate) fn new(request: &Request<WasiBody>, client: Lender, budget: &Arc<Budget>) -> Self {
+    pub(crate) fn new(request: &Request<BoxBody>, client: Lender, budget: &Arc<Budget>) -> Self {
         Self {
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
@@ -62,8 +63,8 @@ impl Errand {
     /// may be what was sent.
     pub(crate) fn send(
         &self,
-        request: Request<WasiBody>,
-        send: impl FnOnce(Request<WasiBody>) -> ResponseFuture,
+        request: Request<BoxBody>,
+        send: impl FnOnce(Request<BoxBody>) -> ResponseFuture,
     ) -> ResponseFuture {
         let is_ours = *request.method() == self.method
             && request.uri().path_and_query() == self.path.as_ref();
@@ -132,7 +133,7 @@ impl Rest {
     /// # Cancellation
     ///
     /// The request to the provider is given up when the future is dropped.
-    pub async fn answer(self) -> Result<Response<WasiBody>, Lost> {
+    pub async fn answer(self) -> Result<Response<BoxBody>, Lost> {
         let (last, before) = {
             let mut calls = lock(&self.0.calls);
             (calls.last.take(), calls.before)
@@ -191,7 +192,7 @@ impl Exchange {
     }
 
     /// The response, if it is the answer to the client's request.
-    async fn take_back(self: Arc<Self>) -> Result<Response<WasiBody>, Lost> {
+    async fn take_back(self: Arc<Self>) -> Result<Response<BoxBody>, Lost> {
         let state = std::mem::replace(&mut *lock(&self.state), State::Lost(Lost::WithTheGuest));
         let response = match state {
             State::Waiting(response) => response.await.map_err(|error| lost(&error))?,
@@ -219,19 +220,7 @@ impl Exchange {
 /// What an error says about where the request has got to.
 fn lost(error: &Error) -> Lost {
     match error {
-        Error::HttpRequestDenied
-        | Error::HttpRequestUriInvalid
-        | Error::DnsTimeout
-        | Error::DnsError { .. }
-        | Error::DestinationNotFound
-        | Error::DestinationUnavailable
-        | Error::DestinationIpProhibited
-        | Error::DestinationIpUnroutable
-        | Error::ConnectionRefused
-        | Error::ConnectionTimeout
-        | Error::ConnectionLimitReached
-        | Error::TlsProtocolError
-        | Error::TlsCertificateError => Lost::NotSent,
+        unsent if unsent.is_unsent() => Lost::NotSent,
         Error::HttpResponseTimeout => Lost::TimedOut,
         _ => Lost::Closed,
     }
@@ -241,7 +230,7 @@ fn lost(error: &Error) -> Lost {
 struct Answering(Arc<Exchange>);
 
 impl Future for Answering {
-    type Output = Result<Response<WasiBody>, Error>;
+    type Output = Result<Response<BoxBody>, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = lock(&self.0.state);
@@ -301,7 +290,7 @@ impl Sent {
     }
 
     /// A body that is watched on its way to the provider.
-    fn watch(&self, inner: WasiBody) -> WasiBody {
+    fn watch(&self, inner: BoxBody) -> BoxBody {
         // Most GETs: there is nothing to watch.
         if inner.is_end_stream() {
             lock(&self.seen).ended = true;
@@ -313,7 +302,7 @@ impl Sent {
 }
 
 struct Sending {
-    inner: WasiBody,
+    inner: BoxBody,
     sent: Sent,
 }
 
@@ -362,7 +351,7 @@ mod tests {
     use http_body_util::Full;
     use std::future::ready;
 
-    fn request(path: &str, body: &'static str) -> Request<WasiBody> {
+    fn request(path: &str, body: &'static str) -> Request<BoxBody> {
         let body = Full::new(Bytes::from_static(body.as_bytes()));
         Request::post(format!("http://model.test{path}"))
             .body(body.map_err(Error::from).boxed_unsync())
@@ -370,7 +359,7 @@ mod tests {
     }
 
     /// The provider reads the request to its end and answers with its length.
-    fn provider(request: Request<WasiBody>) -> ResponseFuture {
+    fn provider(request: Request<BoxBody>) -> ResponseFuture {
         Box::pin(async move {
             let read = request.into_body().collect().await?.to_bytes();
             let answer = Full::new(Bytes::from(format!("{} bytes", read.len())));
@@ -378,7 +367,7 @@ mod tests {
         })
     }
 
-    fn refused(_: Request<WasiBody>) -> ResponseFuture {
+    fn refused(_: Request<BoxBody>) -> ResponseFuture {
         Box::pin(ready(Err(Error::ConnectionRefused)))
     }
 
@@ -387,7 +376,7 @@ mod tests {
 
     /// What the client gets after the guest has done this and failed.
     async fn left<F: Future<Output = ()>>(
-        guest: impl FnOnce(Arc<Errand>, Request<WasiBody>) -> F,
+        guest: impl FnOnce(Arc<Errand>, Request<BoxBody>) -> F,
     ) -> Result<String, Lost> {
         let (parts, body) = request("/v1/files", "a file").into_parts();
         let budget = Budget::new(HELD_MAX);
@@ -478,7 +467,7 @@ mod tests {
             drop(errand.send(other, provider).await);
         });
         assert_eq!(got.await, Err(Lost::WithTheGuest), "changed");
-        let long = |request: Request<WasiBody>| -> ResponseFuture {
+        let long = |request: Request<BoxBody>| -> ResponseFuture {
             Box::pin(async move {
                 let _ = request.into_body().collect().await?;
                 let body = Full::new(Bytes::from(vec![0; READ_BYTES_MAX as usize + 1]));

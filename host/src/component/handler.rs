@@ -3,35 +3,39 @@
 //! An instance is used again and again, but by one request at a time, so that a fault of the guest
 //! costs only that request. After any fault the instance is dropped.
 
+use crate::component::border::{from_code, from_wasi, to_wasi};
 use crate::component::engine::{LoadError, load, one_line};
 use crate::component::errand::{Errand, Rest};
 use crate::component::guest_time::Metered;
 use crate::component::host_body::is_host_made;
-use crate::component::limits::GuestLimits;
 use crate::component::pool::{bound, pooled_engine};
-use crate::component::progress::Progress;
+use crate::component::progress::{Done, Progress};
 use crate::component::state::GuestState;
 use crate::component::watched::Watched;
 use crate::component::wit::cache::add_to_linker_async;
 use crate::component::wit::http::add_http_to_linker;
 use crate::exchange::ask::SendRequest;
 use crate::exchange::body::lent::{Lender, lend};
+use crate::exchange::boxed::BoxBody;
+use crate::exchange::error::Error;
+use crate::exchange::outliving::Outliving;
 use crate::exchange::policy::HttpPolicy;
 use crate::grant::ctx::ReflexCtx;
+use crate::grant::guest_limits::GuestLimits;
 use http_body_util::BodyExt as _;
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Poll;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use wasmtime::component::Linker;
 use wasmtime::{Engine, Store};
+use wasmtime_wasi_http::WasiHttpView as _;
 use wasmtime_wasi_http::p3::Request;
-use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
-use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
 /// Why the guest gave no response to a request. Nothing has gone to the client.
 #[derive(Debug)]
@@ -48,7 +52,7 @@ pub enum Failure {
     /// The guest answered with an error.
     Refused {
         /// The guest's error.
-        error: ErrorCode,
+        error: Error,
         /// Whether the provider was called, so that the error is likely the provider's.
         upstream_called: bool,
     },
@@ -122,12 +126,23 @@ impl Handler {
         sender: Arc<dyn SendRequest>,
         limits: GuestLimits,
     ) -> Result<Self, LoadError> {
+        Self::with_policy(component, reflex, Arc::new(policy), sender, limits)
+    }
+
+    /// The same with a policy that others have, too.
+    pub(crate) fn with_policy(
+        component: &[u8],
+        reflex: ReflexCtx,
+        policy: Arc<HttpPolicy>,
+        sender: Arc<dyn SendRequest>,
+        limits: GuestLimits,
+    ) -> Result<Self, LoadError> {
         let pre = load(pooled_engine(&limits), component, linker, ServicePre::new)?;
         Ok(Self {
             pre,
             parts: Parts {
                 reflex,
-                policy: Arc::new(policy),
+                policy,
                 sender,
             },
             idle: Arc::default(),
@@ -150,24 +165,31 @@ impl Handler {
     /// wait for the same answer, the guest goes on until the last of them is gone.
     pub async fn handle(
         &self,
-        request: http::Request<WasiBody>,
-    ) -> Result<http::Response<WasiBody>, Failure> {
+        request: http::Request<BoxBody>,
+    ) -> Result<http::Response<BoxBody>, Failure> {
         let Parts { reflex, policy, .. } = &self.parts;
         let (parts, body) = request.into_parts();
         let (lender, lent) = lend(body, reflex.grant.request_bytes_max, &policy.budget);
         let request = http::Request::from_parts(parts, lent);
-        self.handle_lent(request, lender).await
+        let wait_max = self.limits.instance_wait_max;
+        self.handle_lent(request, lender, None, wait_max).await
     }
 
-    /// The same with a request whose body was lent, so that it can be taken back.
+    /// The same with a request whose body was lent, so that it can be taken back; with what the host
+    /// has already done for it; and with another wait for an instance.
     pub(crate) async fn handle_lent(
         &self,
-        request: http::Request<WasiBody>,
+        request: http::Request<BoxBody>,
         lender: Lender,
-    ) -> Result<http::Response<WasiBody>, Failure> {
-        let permit = self.permit().await?;
+        done: Option<Done>,
+        wait_max: Duration,
+    ) -> Result<http::Response<BoxBody>, Failure> {
+        let permit = self.permit(wait_max).await?;
         let mut instance = self.instance().await?;
         let progress = instance.store.data_mut().begin();
+        if let Some(done) = done {
+            progress.begin_with(done);
+        }
         progress.watch(Errand::new(&request, lender, &self.parts.policy.budget));
         let guest_time_max = self.limits.guest_time_max;
 
@@ -182,7 +204,13 @@ impl Handler {
                 Ok((handled.ok_or(Failure::TimedOut)??, instance, permit))
             }
         };
-        let handled: Result<_, Failure> = Outliving::new(work, Arc::clone(&progress)).await;
+        let audience = {
+            let progress = Arc::clone(&progress);
+            move || progress.audience()
+        };
+        let handled: Result<_, Failure> = Outliving::new(work, audience).await;
+        // What the guest had no use for: followers must not wait for it.
+        progress.drop_done();
         let (handled, instance, permit) = match (handled, progress.errand()) {
             (Ok(handled), errand) => {
                 if let Some(errand) = errand {
@@ -202,12 +230,12 @@ impl Handler {
         }
     }
 
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+    async fn permit(&self, wait_max: Duration) -> Result<OwnedSemaphorePermit, Failure> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Ok(permit);
         }
         let acquire = Arc::clone(&self.permits).acquire_owned();
-        match tokio::time::timeout(self.limits.instance_wait_max, acquire).await {
+        match tokio::time::timeout(wait_max, acquire).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(Failure::Busy),
         }
@@ -255,9 +283,9 @@ impl Handler {
     fn keep_running(
         &self,
         mut instance: Instance,
-        response: http::Response<WasiBody>,
+        response: http::Response<BoxBody>,
         permit: OwnedSemaphorePermit,
-    ) -> http::Response<WasiBody> {
+    ) -> http::Response<BoxBody> {
         let (body_open, body_ended) = oneshot::channel::<()>();
         let stream_time_max = self.limits.stream_time_max;
         let limits = self.limits.clone();
@@ -301,60 +329,8 @@ impl Handler {
     }
 }
 
-type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// Work for a client that goes on after the client left, if followers need it.
-struct Outliving<T: Send + 'static> {
-    /// Gone when it is done.
-    work: Option<Work<T>>,
-    progress: Arc<Progress>,
-}
-
-impl<T: Send + 'static> Outliving<T> {
-    fn new(work: impl Future<Output = T> + Send + 'static, progress: Arc<Progress>) -> Self {
-        Self {
-            work: Some(Box::pin(work)),
-            progress,
-        }
-    }
-}
-
-impl<T: Send + 'static> Future for Outliving<T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        // Polled after its end, it stays pending.
-        let Some(work) = &mut self.work else {
-            return Poll::Pending;
-        };
-        let polled = work.as_mut().poll(cx);
-        if polled.is_ready() {
-            self.work = None;
-        }
-        polled
-    }
-}
-
-impl<T: Send + 'static> Drop for Outliving<T> {
-    fn drop(&mut self) {
-        if let Some(work) = self.work.take()
-            && let Some(audience) = self.progress.audience()
-            // At the end of the program no runtime is left to go on with.
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(async move {
-                // Its answer is for the followers; they have it when this is done.
-                tokio::select! {
-                    _ = work => {}
-                    () = audience.gone() => {}
-                }
-            });
-        }
-    }
-}
-
 struct Handled {
-    response: http::Response<WasiBody>,
+    response: http::Response<BoxBody>,
     /// The instance has to run on for the body, or for work of its own.
     needs_guest: bool,
 }
@@ -368,7 +344,7 @@ impl Instance {
 
     async fn respond(
         &mut self,
-        request: http::Request<WasiBody>,
+        request: http::Request<BoxBody>,
         progress: &Progress,
     ) -> Result<Handled, Failure> {
         self.served += 1;
@@ -376,9 +352,9 @@ impl Instance {
         let service = &self.service;
         let handled = self.store.run_concurrent(async |accessor| {
             let request = accessor.with(|mut access| {
-                let (request, _transmitted) =
-                    Request::from_http(access.data_mut().http().hooks, request);
-                request
+                let request = request.map(to_wasi);
+                let hooks = access.data_mut().http().hooks;
+                Request::from_http(hooks, request).0
             });
             let response = match service.handle(accessor, request).await? {
                 Ok(response) => response,
@@ -391,14 +367,14 @@ impl Instance {
                 poll_fn(|cx| Poll::Ready(accessor.poll_no_interesting_tasks(cx).is_ready())).await;
             let needs_guest = !settled || !is_host_made(response.body(), progress);
             Ok(Ok(Handled {
-                response,
+                response: response.map(from_wasi),
                 needs_guest,
             }))
         });
         match handled.await.and_then(|handled| handled) {
             Ok(Ok(handled)) => Ok(handled),
             Ok(Err(error)) => Err(Failure::Refused {
-                error,
+                error: from_code(error),
                 upstream_called: progress.upstream_called(),
             }),
             Err(trap) => Err(Failure::Trapped(trap)),

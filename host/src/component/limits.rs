@@ -1,59 +1,15 @@
-//! The limits of a guest instance, and of the number of instances.
+//! A guest's limits, as wasmtime applies them.
 
+use crate::grant::guest_limits::GuestLimits;
 use std::time::Duration;
 use wasmtime::{ResourceLimiter, Result, StoreLimits, StoreLimitsBuilder};
 
-/// Bounds on guests. Each has a default that the middleware stays far below.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GuestLimits {
-    /// Instances alive at once, which is also the number of requests that may be waiting for the
-    /// provider's first byte. Past it, requests wait for `instance_wait_max`.
-    pub instances_max: u32,
-    /// How long a request waits for an instance before it goes to the provider without one.
-    pub instance_wait_max: Duration,
-    /// Linear memory of one instance, all its memories together. All guests together take at most
-    /// [`instances_max`](Self::instances_max) times as much; that is beside what requests hold
-    /// ([`Budget`](crate::exchange::body::budget::Budget)).
-    pub memory_bytes_max: usize,
-    /// Elements in all tables of one instance.
-    pub table_elements_max: usize,
-    /// Handles (requests, responses, headers, entries) that one instance may hold.
-    pub handles_max: usize,
-    /// Bytes that one call may hand from the guest to the host.
-    pub hostcall_bytes_max: usize,
-    /// Time that a guest may take for one request: its CPU time and its own sleeps. Waiting for the
-    /// client's body, the provider, the disk or a processor does not count.
-    pub guest_time_max: Duration,
-    /// How long a guest that streams a body of its own making may go on after its response began.
-    pub stream_time_max: Duration,
-    /// Requests that one instance serves before it is replaced: a leak in a guest has an end.
-    pub requests_per_instance_max: u32,
-}
-
-impl Default for GuestLimits {
-    fn default() -> Self {
-        Self {
-            instances_max: 1000,
-            instance_wait_max: Duration::from_millis(100),
-            memory_bytes_max: 64 << 20,
-            table_elements_max: 10_000,
-            handles_max: 1000,
-            hostcall_bytes_max: 32 << 20,
-            guest_time_max: Duration::from_secs(1),
-            stream_time_max: Duration::from_secs(600),
-            requests_per_instance_max: 10_000,
-        }
-    }
-}
-
-impl GuestLimits {
-    /// The limits for a wasmtime store.
-    pub(crate) fn of_store(&self) -> StoreLimits {
-        StoreLimitsBuilder::new()
-            .memory_size(self.memory_bytes_max)
-            .table_elements(self.table_elements_max)
-            .build()
-    }
+/// The limits for a wasmtime store.
+pub(crate) fn of_store(limits: &GuestLimits) -> StoreLimits {
+    StoreLimitsBuilder::new()
+        .memory_size(limits.memory_bytes_max)
+        .table_elements(limits.table_elements_max)
+        .build()
 }
 
 /// An instance that has grown by more than this since it was made is not used again: a guest's memory
@@ -154,7 +110,7 @@ mod tests {
     #[test]
     fn a_guest_that_has_grown_far_beyond_its_beginning_is_told() {
         let check = |fresh: usize, grown: usize, expected: bool| {
-            let mut limits = Measured::new(GuestLimits::default().of_store());
+            let mut limits = Measured::new(of_store(&GuestLimits::default()));
             assert!(limits.memory_growing(0, fresh, None).expect("no trap"));
             limits.begin();
             assert!(!limits.has_grown());
@@ -168,7 +124,7 @@ mod tests {
         check(16 << 20, 16 << 20, false);
         check(16 << 20, 17 << 20, true);
         // A refused growth does not count.
-        let mut limits = Measured::new(GuestLimits::default().of_store());
+        let mut limits = Measured::new(of_store(&GuestLimits::default()));
         assert!(!limits.memory_growing(0, 1 << 30, None).expect("no trap"));
         assert!(!limits.has_grown());
     }

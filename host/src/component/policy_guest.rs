@@ -13,9 +13,10 @@
 use crate::cache::{Entry, Mark};
 use crate::component::bindings::{PolicyInstance, PolicyPre, cache, decider, request};
 use crate::component::engine::{LoadError, load, one_line, thread_time, tick_epoch};
-use crate::component::limits::{EPOCH_TICK, GuestLimits, Measured};
+use crate::component::limits::{EPOCH_TICK, Measured, of_store};
 use crate::component::wit::cache::{ReflexCtxView, add_to_linker, part};
 use crate::grant::ctx::{Named, ReflexCtx};
+use crate::grant::guest_limits::GuestLimits;
 use crate::grant::{Error, bytes32};
 use bytes::Bytes;
 use reflex_llm::{Head, Key, Tenant};
@@ -362,7 +363,7 @@ impl PolicyGuest {
         let state = State {
             reflex: self.reflex.clone(),
             table,
-            limits: Measured::new(limits.of_store()),
+            limits: Measured::new(of_store(limits)),
             asked: None,
             began: thread_time(),
         };

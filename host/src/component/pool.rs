@@ -1,7 +1,7 @@
 //! The engine for many guests at once, each with a store of its own.
 
 use crate::component::engine::{one_line, tick_epoch};
-use crate::component::limits::GuestLimits;
+use crate::grant::guest_limits::GuestLimits;
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, UpdateDeadline,
 };

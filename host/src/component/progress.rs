@@ -1,14 +1,25 @@
 //! The progress of one request in a guest.
 
-use crate::cache::{Cache, Mark};
+use crate::cache::{Cache, CacheKey, Mark};
 use crate::component::engine::thread_time;
 use crate::component::errand::Errand;
-use crate::exchange::fills::Audience;
+use crate::exchange::fills::{Audience, Turn};
+use reflex_llm::Key;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
+
+/// What the host has done for a request before its guest had it. The guest gets it when it asks for
+/// the same.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// The request's key, and that of the answer whose turn it is.
+    pub(crate) sample: Option<(Key, Key)>,
+    /// The fill that the request has joined, and how.
+    pub(crate) turn: Option<(CacheKey, Turn)>,
+}
 
 /// The progress of one request. Shared by the guest's store and the task that waits for the
 /// response.
@@ -25,6 +36,7 @@ pub struct Progress {
     audience: Mutex<Option<Arc<Audience>>>,
     /// The client's request, where the host has one to answer.
     errand: OnceLock<Arc<Errand>>,
+    done: Mutex<Option<Done>>,
     /// Set when the host's body is asked for its size: see [`HostBody`].
     pub(crate) host_body_asked: AtomicBool,
 }
@@ -44,18 +56,13 @@ impl Progress {
 
     /// This request leads: it may have followers.
     pub(crate) fn lead(&self, audience: Arc<Audience>) {
-        *self.lock() = Some(audience);
+        *lock(&self.audience) = Some(audience);
     }
 
     /// The followers of this request's fill, if it leads one.
     pub(crate) fn audience(&self) -> Option<Arc<Audience>> {
-        let audience = self.lock().clone();
+        let audience = lock(&self.audience).clone();
         audience.filter(|audience| audience.is_there())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Audience>>> {
-        // Nothing that runs under this lock can panic half-way through a change.
-        self.audience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The request that is to be answered, watched from now on.
@@ -67,6 +74,34 @@ impl Progress {
     /// The request that is to be answered, if it is watched.
     pub(crate) fn errand(&self) -> Option<&Arc<Errand>> {
         self.errand.get()
+    }
+
+    /// The host has begun with this request already.
+    pub(crate) fn begin_with(&self, done: Done) {
+        *lock(&self.done) = Some(done);
+    }
+
+    /// The answer whose turn it is, if the host has chosen it. Once: a guest that asks again wants
+    /// another one.
+    pub(crate) fn take_sample(&self, request: &Key) -> Option<Key> {
+        let mut done = lock(&self.done);
+        let sample = &mut done.as_mut()?.sample;
+        let taken = sample.take_if(|(of, _)| of == request)?;
+        Some(taken.1)
+    }
+
+    /// How the request has joined that fill, if it has.
+    pub(crate) fn take_turn(&self, key: &CacheKey) -> Option<Turn> {
+        let mut done = lock(&self.done);
+        let turn = &mut done.as_mut()?.turn;
+        let taken = turn.take_if(|(of, _)| of == key)?;
+        Some(taken.1)
+    }
+
+    /// Gives up what the guest did not ask for.
+    pub(crate) fn drop_done(&self) {
+        let done = lock(&self.done).take();
+        drop(done);
     }
 
     /// The provider was called, for this request or its leader.
@@ -113,4 +148,9 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that runs under these locks can panic half-way through a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,13 +9,17 @@
 //! No component can do that: in 0.2 only a host makes requests for a service, and sees its answers.
 //! Each request has an instance of its own, as such services expect, and none is kept.
 
+use crate::component::border::{from_wasi, from_wasi_error, to_wasi};
 use crate::component::engine::{LoadError, load, one_line, thread_time};
-use crate::component::limits::GuestLimits;
+use crate::component::limits::of_store;
 use crate::component::pool::{bound, pooled_engine};
 use crate::component::state::{Sent, sent};
 use crate::component::watched::Watched;
 use crate::exchange::ask::{ResponseFuture, SendRequest};
+use crate::exchange::boxed::BoxBody;
+use crate::exchange::error::Error;
 use crate::exchange::observer::{NoObserver, RecordingObserver};
+use crate::grant::guest_limits::GuestLimits;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use std::fmt;
@@ -33,7 +37,7 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 use wasmtime_wasi_http::{
-    Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+    RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
 /// A component that exports `wasi:http/incoming-handler@0.2`, as the sender of a
@@ -99,7 +103,7 @@ impl Service02 {
         Self { observer, ..self }
     }
 
-    async fn answer(self, request: Request<WasiBody>) -> Result<Response<WasiBody>, Error> {
+    async fn answer(self, request: Request<BoxBody>) -> Result<Response<BoxBody>, Error> {
         let acquire = Arc::clone(&self.permits).acquire_owned();
         let permit = tokio::time::timeout(self.limits.instance_wait_max, acquire).await;
         let Ok(Ok(permit)) = permit else {
@@ -174,7 +178,7 @@ impl Service02 {
 }
 
 impl SendRequest for Service02 {
-    fn send(&self, request: Request<WasiBody>) -> ResponseFuture {
+    fn send(&self, request: Request<BoxBody>) -> ResponseFuture {
         Box::pin(self.clone().answer(request))
     }
 }
@@ -210,7 +214,7 @@ impl Drop for Running {
     }
 }
 
-type Head = Result<Response<WasiBody>, Error>;
+type Head = Result<Response<BoxBody>, Error>;
 
 /// The outcome of one request.
 #[derive(Default)]
@@ -232,7 +236,7 @@ struct Work {
 impl Work {
     fn new(
         service: &Service02,
-        request: Request<WasiBody>,
+        request: Request<BoxBody>,
         set: oneshot::Sender<Head>,
         fate: Arc<Fate>,
     ) -> Result<Self, Error> {
@@ -249,10 +253,11 @@ impl Work {
         let out = move |head: Result<Response<WasiBody>, ErrorCode>| {
             begins.begun.store(true, Ordering::Relaxed);
             // The receiver may be gone; ignore that.
-            let _ = set.send(head.map_err(Error::from));
+            let head = head.map(|head| head.map(from_wasi));
+            let _ = set.send(head.map_err(|code| from_wasi_error(code.into())));
         };
         let mut http = store.data_mut().http();
-        let request = http.new_incoming_request(scheme, request);
+        let request = http.new_incoming_request(scheme, request.map(to_wasi));
         let request = request.map_err(|_| Error::HttpRequestUriInvalid)?;
         let out = http.new_response_outparam_from_callback(out);
         let out = out.map_err(|_| Error::InternalError(None))?;
@@ -322,7 +327,7 @@ impl State {
             wasi: WasiCtx::builder().build(),
             http: WasiHttpCtx::new(),
             hooks: Outgoing(sender),
-            limits: limits.of_store(),
+            limits: of_store(limits),
         }
     }
 }
@@ -359,8 +364,8 @@ impl WasiHttpHooks for Outgoing {
         &mut self,
         request: Request<WasiBody>,
         _options: Option<RequestOptions>,
-        _transmitted: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
-        sent(self.0.send(request))
+        _transmitted: Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Sent, wasmtime_wasi_http::Error>> + Send> {
+        sent(self.0.send(request.map(from_wasi)))
     }
 }

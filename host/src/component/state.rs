@@ -1,13 +1,15 @@
 //! The host's state behind a guest instance, and the progress of its current request.
 
+use crate::component::border::{from_wasi, to_wasi, to_wasi_error};
 use crate::component::host_body::HostBody;
-use crate::component::limits::{GuestLimits, Measured};
+use crate::component::limits::{Measured, of_store};
 use crate::component::progress::Progress;
 use crate::component::wit::cache::ReflexCtxView;
 use crate::component::wit::http::{ReflexHttpCtxView, ReflexHttpView};
-use crate::exchange::ask::SendRequest;
+use crate::exchange::ask::{ResponseFuture, SendRequest};
 use crate::exchange::policy::HttpPolicy;
 use crate::grant::ctx::ReflexCtx;
+use crate::grant::guest_limits::GuestLimits;
 use http::HeaderName;
 use std::sync::Arc;
 use wasmtime::component::ResourceTable;
@@ -47,7 +49,7 @@ impl GuestState {
             },
             reflex,
             policy,
-            limits: Measured::new(limits.of_store()),
+            limits: Measured::new(of_store(limits)),
         }
     }
 
@@ -127,16 +129,19 @@ impl WasiHttpHooks for Hooks {
         _transmitted: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
         let progress = Arc::clone(&self.progress);
+        let request = request.map(from_wasi);
         let response = match progress.errand() {
             Some(errand) => errand.send(request, |request| self.sender.send(request)),
             None => self.sender.send(request),
         };
-        sent(async move {
+        Box::new(async move {
             let waiting = progress.wait();
             progress.call_upstream();
-            let response = response.await?;
+            let response = response.await.map_err(to_wasi_error)?;
             drop(waiting);
-            Ok(response.map(|body| HostBody::boxed(body, &progress)))
+            Ok(with_transmission(
+                response.map(|body| HostBody::boxed(body, &progress)),
+            ))
         })
     }
 }
@@ -146,12 +151,17 @@ type Transmission = Box<dyn Future<Output = Result<(), Error>> + Send>;
 /// The result of wasmtime-wasi-http's hooks: a response, and the transmission of its request.
 pub(crate) type Sent = (http::Response<WasiBody>, Transmission);
 
-/// A response on its way, as those hooks want it. Once the response is there, the request is sent.
+/// A response on its way, as those hooks want it.
 pub(crate) fn sent(
-    response: impl Future<Output = Result<http::Response<WasiBody>, Error>> + Send + 'static,
+    response: ResponseFuture,
 ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
     Box::new(async move {
-        let done: Transmission = Box::new(std::future::ready(Ok(())));
-        Ok((response.await?, done))
+        let response = response.await.map_err(to_wasi_error)?;
+        Ok(with_transmission(response.map(to_wasi)))
     })
+}
+
+/// Once the response is there, the request is sent.
+fn with_transmission(response: http::Response<WasiBody>) -> Sent {
+    (response, Box::new(std::future::ready(Ok(()))))
 }

@@ -1,6 +1,8 @@
 //! The body that a guest makes itself, on its way to the client. If it breaks, it must not look
 //! whole, and a metric counts it.
 
+use crate::exchange::boxed::BoxBody;
+use crate::exchange::error::Error;
 use crate::exchange::observer::RecordingObserver;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -9,12 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
-use wasmtime_wasi_http::{Error, WasiBody};
 
 /// A body that drops its end of a channel when it is dropped, to tell that it is not needed any
 /// more. A body whose guest has failed breaks off, and so does one that ends before its length.
 pub(crate) struct Watched {
-    inner: WasiBody,
+    inner: BoxBody,
     observer: Arc<dyn RecordingObserver>,
     /// The guest has failed, which is counted already.
     broken: Arc<AtomicBool>,
@@ -23,7 +24,7 @@ pub(crate) struct Watched {
 
 impl Watched {
     pub(crate) fn new(
-        inner: WasiBody,
+        inner: BoxBody,
         observer: Arc<dyn RecordingObserver>,
         broken: Arc<AtomicBool>,
         open: oneshot::Sender<()>,

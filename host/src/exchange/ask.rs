@@ -1,11 +1,12 @@
 //! How requests leave for the provider.
 
+use crate::exchange::boxed::BoxBody;
+use crate::exchange::error::Error;
 use std::pin::Pin;
-use wasmtime_wasi_http::{Error, WasiBody};
 
 /// A response on its way.
 pub type ResponseFuture =
-    Pin<Box<dyn Future<Output = Result<http::Response<WasiBody>, Error>> + Send>>;
+    Pin<Box<dyn Future<Output = Result<http::Response<BoxBody>, Error>> + Send>>;
 
 /// How the requests of guests leave the host.
 pub trait SendRequest: Send + Sync + 'static {
@@ -18,5 +19,5 @@ pub trait SendRequest: Send + Sync + 'static {
     /// # Errors
     ///
     /// The future fails without a response, or if the host does not allow guests that target.
-    fn send(&self, request: http::Request<WasiBody>) -> ResponseFuture;
+    fn send(&self, request: http::Request<BoxBody>) -> ResponseFuture;
 }

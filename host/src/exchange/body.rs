@@ -5,6 +5,8 @@ pub(crate) mod budget;
 pub(crate) mod buffer;
 pub(crate) mod lent;
 
+use crate::exchange::boxed::BoxBody;
+use crate::exchange::error::Error;
 use budget::{Budget, Reservation};
 use buffer::Buffer;
 use bytes::Bytes;
@@ -15,7 +17,6 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use wasmtime_wasi_http::{Error, WasiBody};
 
 /// The data of a body that is read ahead, in one piece, however small its frames were. It counts in
 /// a [`Budget`].
@@ -67,6 +68,12 @@ impl Gathered {
     pub(crate) fn push_beyond(&mut self, data: &Bytes) {
         self.reserved.count(data.len() + self.shared);
         self.add(data);
+    }
+
+    /// Takes in all of a body at once, whose bytes count where they came from.
+    pub(crate) fn adopt(&mut self, whole: &Bytes) {
+        self.only = whole.clone();
+        self.shared = whole.len();
     }
 
     fn add(&mut self, data: &Bytes) {
@@ -146,12 +153,12 @@ impl<B: Deref<Target = [u8]>> AsRef<[u8]> for Counted<B> {
 pub(crate) struct Prefixed {
     read: Bytes,
     trailers: Option<HeaderMap>,
-    rest: WasiBody,
+    rest: BoxBody,
 }
 
 impl Prefixed {
     /// What was read, its trailers included, if they were read as well.
-    pub(crate) fn ended(read: Bytes, trailers: Option<HeaderMap>, rest: WasiBody) -> WasiBody {
+    pub(crate) fn ended(read: Bytes, trailers: Option<HeaderMap>, rest: BoxBody) -> BoxBody {
         Self {
             read,
             trailers,

@@ -23,6 +23,7 @@ mod edges;
 pub(crate) use edges::{Claim, Waited};
 
 use crate::cache::{Cache, CacheKey, Mark, PurgeListener, Purged, Purges};
+use crate::exchange::error::Error;
 use crate::exchange::shared_body::{Follower, Shared};
 use edges::{EdgeFill, Released};
 use reflex_llm::Tenant;
@@ -32,7 +33,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 
 /// Fills at once. Past it no request leads, and each asks for itself.
 const FILLS_MAX: usize = 65_536;
@@ -90,7 +90,7 @@ enum Stage {
     Asking,
     Sharing(Arc<Shared>),
     /// The provider failed; the followers get the same error.
-    Failed(ErrorCode),
+    Failed(Error),
     /// The answer may not be shared.
     Unshared,
     /// The leader is gone, or has found an answer in the cache.
@@ -105,7 +105,7 @@ pub(crate) enum Turn {
     /// Read the leader's answer.
     Follow(Follower),
     /// The provider has just failed.
-    Failed(ErrorCode),
+    Failed(Error),
     /// The leader is gone: look into the cache, and join again.
     Again,
     /// Ask the provider, without followers.
@@ -395,7 +395,7 @@ impl Lead {
     }
 
     /// The provider has not answered.
-    pub(crate) fn fail(self, error: ErrorCode) {
+    pub(crate) fn fail(self, error: Error) {
         self.end(Stage::Failed(error));
     }
 
@@ -515,9 +515,9 @@ mod tests {
         let first = lead(&fills).await;
         let waiting = waiter(&fills, LONG).await;
         assert!(first.audience().is_there());
-        first.fail(ErrorCode::ConnectionRefused);
+        first.fail(Error::ConnectionRefused);
         let turn = waiting.await.expect("no panic");
-        assert!(matches!(turn, Turn::Failed(ErrorCode::ConnectionRefused)));
+        assert!(matches!(turn, Turn::Failed(Error::ConnectionRefused)));
         drop(lead(&fills).await);
     }
 
@@ -567,13 +567,13 @@ mod tests {
                 let turn = second.await.expect("no panic");
                 assert!(matches!(turn, Turn::Lead(_)), "{turn:?}");
                 // The end of the first fill does not end the second.
-                first.fail(ErrorCode::ConnectionRefused);
+                first.fail(Error::ConnectionRefused);
                 assert!(waiter(&fills, Duration::ZERO).await.await.is_ok());
                 let still = fills.join(KEY, TENANT, Duration::ZERO).await;
                 assert!(matches!(still, Turn::Alone), "{still:?}");
                 drop(turn);
             } else {
-                first.fail(ErrorCode::ConnectionRefused);
+                first.fail(Error::ConnectionRefused);
             }
             // A request from before the purge still gets the leader's outcome.
             let turn = before.await.expect("no panic");

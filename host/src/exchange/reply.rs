@@ -9,21 +9,21 @@ mod stale;
 
 use crate::cache::Entry;
 use crate::exchange::answer::AnswerHead;
+use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::policy::HttpPolicy;
 use head::{Header, apply};
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use pace::{PacedBody, Replay};
 use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
-use wasmtime_wasi_http::{Error, WasiBody};
 
 /// Status, headers and body of a recorded answer, with `set` on top; none for other entries.
 pub(crate) fn replayed(
     entry: &Entry,
     set: &[Header],
     policy: &HttpPolicy,
-) -> Option<(StatusCode, HeaderMap, WasiBody)> {
+) -> Option<(StatusCode, HeaderMap, BoxBody)> {
     let AnswerHead {
         status,
         mut headers,
@@ -40,7 +40,7 @@ pub(crate) fn replayed(
         Replay::Paced if !notes.pace.is_empty() => {
             PacedBody::new(payload, notes.pace).boxed_unsync()
         }
-        Replay::Paced | Replay::Instant => Full::new(payload).map_err(Error::from).boxed_unsync(),
+        Replay::Paced | Replay::Instant => full(payload),
     };
     Some((status, headers, body))
 }

@@ -22,6 +22,8 @@ mod wakers;
 pub(crate) mod window;
 
 use crate::exchange::body::budget::Budget;
+use crate::exchange::boxed::BoxBody;
+use crate::exchange::error::Error;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -34,7 +36,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 use wakers::Wakers;
-use wasmtime_wasi_http::{Error, WasiBody};
 use window::{Whole, Window};
 
 /// What a part of the body was found to be.
@@ -97,12 +98,12 @@ pub(crate) struct Shared {
 pub(crate) struct Follower {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: WasiBody,
+    pub(crate) body: BoxBody,
 }
 
 struct State {
     /// Gone at its end.
-    inner: Option<WasiBody>,
+    inner: Option<BoxBody>,
     window: Window,
     /// How many readers have read up to each place of the body, without readers that were cut.
     places: BTreeMap<u64, usize>,
@@ -140,7 +141,7 @@ impl Shared {
     /// body never reaches, no request may join.
     pub(crate) fn new(
         (status, headers): (StatusCode, HeaderMap),
-        inner: WasiBody,
+        inner: BoxBody,
         recording: Option<Box<dyn Record>>,
         bytes_max: usize,
         budget: &Arc<Budget>,
@@ -166,7 +167,7 @@ impl Shared {
     }
 
     /// The reader of the request that asked for it, before any other.
-    pub(crate) fn leader(self: &Arc<Self>) -> WasiBody {
+    pub(crate) fn leader(self: &Arc<Self>) -> BoxBody {
         let mut state = self.lock();
         self.reader(&mut state, true)
     }
@@ -190,7 +191,7 @@ impl Shared {
         self.lock().recording.is_some()
     }
 
-    fn reader(self: &Arc<Self>, state: &mut State, leads: bool) -> WasiBody {
+    fn reader(self: &Arc<Self>, state: &mut State, leads: bool) -> BoxBody {
         state.readers += 1;
         *state.places.entry(0).or_default() += 1;
         Reader {

@@ -2,6 +2,7 @@
 
 use crate::cache::Mark;
 use crate::exchange::body::budget::Budget;
+use crate::exchange::boxed::BoxBody;
 use crate::exchange::fills::Lead;
 use crate::exchange::observer::Outcome;
 use crate::exchange::policy::HttpPolicy;
@@ -13,7 +14,6 @@ use http::StatusCode;
 use http::header::{CONTENT_ENCODING, HeaderMap};
 use reflex_llm::{Dropped, Key, Life, Limits, Part, Recorder, Rejected, Shape, Validator};
 use std::sync::Arc;
-use wasmtime_wasi_http::WasiBody;
 
 /// What to do with the body of an answer on its way: record it, share it with the followers, or
 /// both.
@@ -74,7 +74,7 @@ impl Watch {
     }
 
     /// The body for the leader's client.
-    pub(crate) fn body(self, body: WasiBody) -> WasiBody {
+    pub(crate) fn body(self, body: BoxBody) -> BoxBody {
         let is_open = self.recording.is_some();
         let shared = Shared::new(
             (self.status, self.seen),

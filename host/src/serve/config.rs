@@ -11,9 +11,9 @@ pub use net::NetLimits;
 pub use upstream::Upstream;
 
 use crate::cache::{CacheOptions, Durability};
-use crate::component::GuestLimits;
 use crate::exchange::policy::INFLIGHT_BYTES_MAX;
 use crate::exchange::reply::pace::Replay;
+use crate::grant::GuestLimits;
 use crate::serve::metrics::Price;
 use reflex_llm::{
     ClientControl, Lifetimes, PathRule, ProviderControl, Rules, Tenant, check_tenant_header,
@@ -40,6 +40,10 @@ pub struct Config {
     pub edge: Option<EdgeSocket>,
     /// A component to run in place of the built-in one.
     pub component: Option<PathBuf>,
+    /// Who answers what the cache has.
+    pub hits: Hits,
+    /// Who answers when the component does not.
+    pub on_component_failure: OnComponentFailure,
     /// Where the cache lives, and how large it may grow.
     pub cache: CacheOptions,
     /// Mixed into every key: two namespaces never share an entry.
@@ -87,6 +91,28 @@ pub struct Config {
     pub net: NetLimits,
 }
 
+/// Who answers what the cache has.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Hits {
+    /// The host, before any component: the default with the built-in component.
+    Native,
+    /// The component, for those with rules of their own: the default with `component`.
+    Component,
+}
+
+/// Who answers a request when the component is busy or fails before the provider has the request.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum OnComponentFailure {
+    /// The provider, past the cache: the default with `component`.
+    Pass,
+    /// The host, as if there were no component: the default with the built-in one.
+    Native,
+    /// The client gets an error, for components that guard.
+    Refuse,
+}
+
 /// The Unix socket of the edge API.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EdgeSocket {
@@ -124,6 +150,8 @@ struct File {
     edge_socket_mode: Option<String>,
     data_dir: Option<PathBuf>,
     component: Option<PathBuf>,
+    hits: Option<Hits>,
+    on_component_failure: Option<OnComponentFailure>,
     namespace: Option<String>,
     ttl_seconds: Option<NonZeroU64>,
     ttl: Option<Vec<TtlTable>>,
@@ -310,6 +338,22 @@ impl Config {
             value.map_or(default, |value| Duration::from_secs(value.get()))
         };
         let guest = GuestLimits::default();
+        let component = flags.component.or(file.component);
+        if cfg!(not(feature = "middleware")) && component.is_some() {
+            return Err(
+                "--component: this build runs no components; build reflex-host with its \
+                        feature `middleware`"
+                    .into(),
+            );
+        }
+        let hits = file.hits.unwrap_or(match component {
+            None => Hits::Native,
+            Some(_) => Hits::Component,
+        });
+        let on_component_failure = file.on_component_failure.unwrap_or(match component {
+            None => OnComponentFailure::Native,
+            Some(_) => OnComponentFailure::Pass,
+        });
         Ok(Self {
             listen: flags
                 .listen
@@ -321,7 +365,9 @@ impl Config {
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8081))),
             upstream,
             edge,
-            component: flags.component.or(file.component),
+            component,
+            hits,
+            on_component_failure,
             cache,
             namespace: file.namespace.unwrap_or_else(|| "default".into()),
             ttl,

@@ -2,10 +2,10 @@
 
 use crate::exchange::body::budget::Budget;
 use crate::exchange::body::lent::{Lender, NotHeld, lend};
+use crate::exchange::boxed::BoxBody;
 use http::Request;
 use http::request::Parts;
 use std::sync::Arc;
-use wasmtime_wasi_http::WasiBody;
 
 /// The request as the host holds it while a guest or a connection works on it.
 pub(crate) struct Held {
@@ -16,10 +16,10 @@ pub(crate) struct Held {
 /// Splits a request into what the host holds and what its reader gets. At most `bytes_max` of the
 /// body are kept, and no more than the budget has room for.
 pub(crate) fn hold(
-    request: Request<WasiBody>,
+    request: Request<BoxBody>,
     bytes_max: u64,
     budget: &Arc<Budget>,
-) -> (Held, Request<WasiBody>) {
+) -> (Held, Request<BoxBody>) {
     let (parts, body) = request.into_parts();
     let (lender, lent) = lend(body, bytes_max, budget);
     let request = Request::from_parts(parts.clone(), lent);
@@ -33,7 +33,7 @@ impl Held {
     /// # Errors
     ///
     /// [`NotHeld`] says why its body cannot be given again.
-    pub(crate) fn take_back(self) -> Result<Request<WasiBody>, NotHeld> {
+    pub(crate) fn take_back(self) -> Result<Request<BoxBody>, NotHeld> {
         let body = self.body.take_back()?;
         Ok(Request::from_parts(self.parts, body))
     }

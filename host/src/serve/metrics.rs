@@ -1,7 +1,6 @@
 //! Every counter of the daemon, named once. `/metrics` prints them in Prometheus' text format.
 
 use crate::cache::{Cache, Stats};
-use crate::component::Failure;
 use crate::exchange::body::budget::Budget;
 use crate::exchange::fills::Fills;
 use crate::exchange::observer::{Outcome, RecordingObserver};
@@ -447,8 +446,8 @@ impl Metrics {
         Arc::clone(&self.allowance)
     }
 
-    pub(crate) fn no_answer_of_guest(&self, failure: &Failure) {
-        self.guest_failed(failure.detail());
+    pub(crate) fn no_answer_of_guest(&self, detail: &'static str) {
+        self.guest_failed(detail);
     }
 
     fn request(&self, status: &'static str, detail: &'static str) {

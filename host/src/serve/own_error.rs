@@ -4,11 +4,11 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full};
+
+use crate::exchange::boxed::{BoxBody, full};
+use crate::exchange::error::Error;
 use reflex_llm::{ERROR_HEADERS, Head, PathRule, Shape, VENDOR_HEADERS};
 use std::sync::Arc;
-use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
-use wasmtime_wasi_http::{Error, WasiBody};
 
 /// Kept of a request until its answer: the API in whose words to report an error. It costs some
 /// lookups in the request's headers.
@@ -38,7 +38,7 @@ impl ErrorVoice {
     }
 
     /// An error of ours.
-    pub(crate) fn error(&self, status: StatusCode, message: &str) -> Response<WasiBody> {
+    pub(crate) fn error(&self, status: StatusCode, message: &str) -> Response<BoxBody> {
         let headers: Vec<(&str, &[u8])> =
             self.vendor.iter().map(|name| (*name, &b""[..])).collect();
         let head = Head {
@@ -54,7 +54,7 @@ impl ErrorVoice {
             true => Bytes::new(),
             false => Bytes::from(body),
         };
-        let body = Full::new(sent).map_err(Error::from).boxed_unsync();
+        let body = full(sent);
         let mut response = Response::new(body);
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_LENGTH, length);
@@ -67,29 +67,33 @@ impl ErrorVoice {
         response
     }
 
+    /// The client's response when it has not sent the whole of its request.
+    pub(crate) fn cut_off(&self) -> Response<BoxBody> {
+        self.error(
+            StatusCode::REQUEST_TIMEOUT,
+            "the request's body did not come to its end",
+        )
+    }
+
     /// The client's response when the provider could not be reached: the status of a gateway.
-    pub(crate) fn gateway_error(&self, code: &ErrorCode) -> Response<WasiBody> {
+    pub(crate) fn gateway_error(&self, code: &Error) -> Response<BoxBody> {
         let (status, reason) = match code {
-            ErrorCode::ConnectionRefused => (StatusCode::BAD_GATEWAY, "it refused the connection"),
-            ErrorCode::ConnectionTimeout => {
-                (StatusCode::GATEWAY_TIMEOUT, "connecting took too long")
-            }
-            ErrorCode::HttpResponseTimeout => {
+            Error::ConnectionRefused => (StatusCode::BAD_GATEWAY, "it refused the connection"),
+            Error::ConnectionTimeout => (StatusCode::GATEWAY_TIMEOUT, "connecting took too long"),
+            Error::HttpResponseTimeout => {
                 (StatusCode::GATEWAY_TIMEOUT, "its response took too long")
             }
-            ErrorCode::TlsProtocolError => (StatusCode::BAD_GATEWAY, "TLS with it failed"),
-            ErrorCode::ConnectionTerminated => {
-                (StatusCode::BAD_GATEWAY, "it closed the connection")
-            }
-            ErrorCode::DnsError(_) | ErrorCode::DnsTimeout => {
+            Error::TlsProtocolError => (StatusCode::BAD_GATEWAY, "TLS with it failed"),
+            Error::ConnectionTerminated => (StatusCode::BAD_GATEWAY, "it closed the connection"),
+            Error::DnsError | Error::DnsTimeout => {
                 (StatusCode::BAD_GATEWAY, "its name could not be resolved")
             }
-            ErrorCode::ConnectionLimitReached => (
+            Error::ConnectionLimitReached => (
                 StatusCode::BAD_GATEWAY,
                 "no file descriptor is left for a connection",
             ),
-            ErrorCode::HttpProtocolError => (StatusCode::BAD_GATEWAY, "its response is not HTTP"),
-            ErrorCode::HttpRequestDenied => (
+            Error::HttpProtocolError => (StatusCode::BAD_GATEWAY, "its response is not HTTP"),
+            Error::HttpRequestDenied => (
                 StatusCode::BAD_GATEWAY,
                 "the component asked for another place",
             ),

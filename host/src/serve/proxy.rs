@@ -1,7 +1,8 @@
-//! One request through the daemon: to the guest, to the provider if the guest fails, and back with
-//! an answer.
+//! One request through the daemon: a hit from the native flow, the rest by way of the component, and
+//! back with an answer.
 
-use super::held::{Held, hold};
+#[cfg(feature = "middleware")]
+use super::guests::{Guests, Outcome, Unhandled};
 use super::hop::strip_hop_by_hop;
 use super::own_error::ErrorVoice;
 use super::place::OpenConnection;
@@ -9,15 +10,15 @@ use super::reasons::Reasons;
 use super::timed::Timed;
 use super::upstream::UpstreamClient;
 use super::{heads, tunnel};
-use crate::component::{Failure, Handler, Lost};
-use crate::exchange::ask::SendRequest as _;
-use crate::exchange::body::budget::Budget;
-use crate::exchange::body::lent::NotHeld;
+use crate::exchange::boxed::BoxBody;
+use crate::exchange::error::Error;
+use crate::exchange::question::{Question, Read};
 use crate::exchange::reply::head::mark;
+use crate::exchange::{NativeFlow, Found};
 use crate::serve::metrics::Metrics;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Uri};
-use http_body::Body as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade;
@@ -25,22 +26,18 @@ use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS, last_cache_status};
 use reflex_llm::{Bypass, COMPARED_BYTES_MAX, PathRule, Status, is_event_stream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
-use wasmtime_wasi_http::{Error, WasiBody};
 
 /// Everything that a request needs on its way.
 #[derive(Debug)]
 pub(crate) struct Proxy {
-    pub(crate) handler: Handler,
+    pub(crate) flow: NativeFlow,
+    #[cfg(feature = "middleware")]
+    pub(crate) guests: Guests,
     pub(crate) upstream: Arc<UpstreamClient>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reasons: Reasons,
     /// Which API answers at paths that name none, for the shape of an error.
     pub(crate) paths: Arc<[PathRule]>,
-    /// How much of a request is kept, so that it can go to the provider when the guest fails.
-    pub(crate) held_bytes_max: u64,
-    /// The memory budget of all requests.
-    pub(crate) budget: Arc<Budget>,
     /// Names the tenant. For the component only: the provider learns nothing of our tenants.
     pub(crate) tenant_header: Option<HeaderName>,
     /// Longest pause in a client's body.
@@ -49,13 +46,10 @@ pub(crate) struct Proxy {
     pub(crate) request_max: Duration,
 }
 
-/// The assumed length of a request that does not state one. Most are shorter.
-const UNKNOWN_BYTES: u64 = 64 << 10;
-
 impl Proxy {
     /// Answers one request. The response comes from the provider, the cache or, if both fail, from
     /// us; its status headers show which.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<WasiBody> {
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<BoxBody> {
         let began = Instant::now();
         let response = match tunnel::wanted(&request) {
             Some(protocols) => self.tunnel(request, protocols).await,
@@ -65,43 +59,86 @@ impl Proxy {
         response
     }
 
-    /// Has the guest answer, or the provider if the guest fails.
-    async fn handle(&self, request: Request<Incoming>) -> Response<WasiBody> {
+    async fn handle(&self, request: Request<Incoming>) -> Response<BoxBody> {
         let (request, voice) = match self.aim(request) {
             Ok(aimed) => aimed,
             Err(refused) => return *refused,
         };
-        if !self.has_room(&request) {
-            // Without the guest, no byte of it is held.
-            return self.send(request, Bypass::Memory, &voice).await;
+        match self.flow.read(request).await {
+            Ok(Read::Question(question)) => self.reply(question, &voice).await,
+            Ok(Read::Passes(request, why)) => self.pass(request, why, &voice).await,
+            Err(_) => voice.cut_off(),
         }
-        let (held, lent) = hold(request, self.held_bytes_max, &self.budget);
-        let failure = match self.handler.handle_lent(lent, held.lender().clone()).await {
-            Ok(response) => {
-                self.explain(&held, &response);
+    }
+
+    /// Answers an LLM request whose body is there.
+    async fn reply(&self, mut question: Box<Question>, voice: &ErrorVoice) -> Response<BoxBody> {
+        #[cfg(feature = "middleware")]
+        match self.guests.answer(&mut question, &self.flow, voice).await {
+            Outcome::Answered(response) => {
+                self.explain(Some((question.parts(), question.whole())), &response);
                 return response;
             }
-            Err(failure) => failure,
+            Outcome::Unanswered(error) => return voice.gateway_error(&error),
+            Outcome::Pass => {
+                return self
+                    .send(question.request(), Bypass::Unavailable, voice)
+                    .await;
+            }
+            Outcome::Native => {}
+        }
+        let miss = match self.flow.find(&mut question).await {
+            Ok(Found::Answer(response)) => return response,
+            Ok(Found::Miss(miss)) => miss,
+            Err(error) => return voice.gateway_error(&error),
         };
-        self.metrics.no_answer_of_guest(&failure);
-        log(&failure);
-        match failure {
-            Failure::Refused {
-                error,
-                upstream_called: true,
-            } => voice.gateway_error(&error),
-            // The provider is asked once: it may have acted already.
-            Failure::AfterSending { rest, .. } => match rest.answer().await {
-                Ok(response) => bypassed(response, Bypass::Unavailable),
-                Err(Lost::NotSent) => self.pass(held, &voice).await,
-                Err(Lost::TimedOut) => voice.gateway_error(&ErrorCode::HttpResponseTimeout),
-                Err(Lost::Closed) => voice.gateway_error(&ErrorCode::ConnectionTerminated),
-                Err(_) => voice.error(
-                    StatusCode::BAD_GATEWAY,
-                    "the component failed after it had sent the request",
-                ),
-            },
-            _ => self.pass(held, &voice).await,
+        let question = Arc::from(question);
+        match self.flow.ask(&question, miss).await {
+            Ok(response) => {
+                self.explain(Some((question.parts(), question.whole())), &response);
+                response
+            }
+            Err(error) => voice.gateway_error(&error),
+        }
+    }
+
+    /// Passes a request on that the cache may not answer. A component of the operator's own may do
+    /// more with it.
+    async fn pass(
+        &self,
+        request: Request<BoxBody>,
+        why: Bypass,
+        voice: &ErrorVoice,
+    ) -> Response<BoxBody> {
+        #[cfg(feature = "middleware")]
+        if !self.guests.is_built_in {
+            return match self.guests.stream(request, voice).await {
+                Ok((response, held)) => {
+                    let seen = held.seen(COMPARED_BYTES_MAX);
+                    let seen = seen.as_ref().map(|(parts, body)| (*parts, body.as_slice()));
+                    self.explain(seen, &response);
+                    response
+                }
+                Err(Unhandled::Answered(response)) => response,
+                Err(Unhandled::Pass(request, why)) => self.send(request, why, voice).await,
+            };
+        }
+        self.send(request, why, voice).await
+    }
+
+    /// Sends a request to the provider as it came.
+    async fn send(
+        &self,
+        request: Request<BoxBody>,
+        why: Bypass,
+        voice: &ErrorVoice,
+    ) -> Response<BoxBody> {
+        match self.flow.pass(request, why).await {
+            Ok(response) => {
+                self.explain(None, &response);
+                response
+            }
+            Err(error) => voice.gateway_error(&error),
         }
     }
 
@@ -109,7 +146,7 @@ impl Proxy {
     fn aim(
         &self,
         request: Request<Incoming>,
-    ) -> Result<(Request<WasiBody>, ErrorVoice), Box<Response<WasiBody>>> {
+    ) -> Result<(Request<BoxBody>, ErrorVoice), Box<Response<BoxBody>>> {
         let head_fits = heads::fits(&request);
         let (parts, body) = request.into_parts();
         let voice = |target: &Uri| ErrorVoice::of(target, &parts, &self.paths);
@@ -156,56 +193,13 @@ impl Proxy {
         Ok((request, voice))
     }
 
-    /// Whether the budget has memory for the bytes that the request will hold, as far as known.
-    fn has_room(&self, request: &Request<WasiBody>) -> bool {
-        let body = request.body();
-        let expected = match body.size_hint().exact() {
-            _ if body.is_end_stream() => return true,
-            // Once to be sent again, and once for the guest to read.
-            Some(length) => 2 * length.min(self.held_bytes_max),
-            None => 2 * UNKNOWN_BYTES,
-        };
-        self.budget.has_room(expected)
-    }
-
-    /// To the provider without the guest.
-    async fn pass(&self, held: Held, voice: &ErrorVoice) -> Response<WasiBody> {
-        match held.take_back() {
-            Ok(request) => self.send(request, Bypass::Unavailable, voice).await,
-            Err(NotHeld::Broken) => voice.error(
-                StatusCode::REQUEST_TIMEOUT,
-                "the request's body did not come to its end",
-            ),
-            Err(NotHeld::TooLong | NotHeld::Gone) => {
-                voice.gateway_error(&ErrorCode::InternalError(None))
-            }
-            Err(NotHeld::NoMemory) => voice.error(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the requests under way hold all the memory that they may (inflight_bytes_max)",
-            ),
-        }
-    }
-
-    async fn send(
-        &self,
-        mut request: Request<WasiBody>,
-        why: Bypass,
-        voice: &ErrorVoice,
-    ) -> Response<WasiBody> {
-        self.hide_tenant(request.headers_mut());
-        match self.upstream.send(request).await {
-            Ok(response) => bypassed(response, why),
-            Err(error) => voice.gateway_error(&error_code(&error)),
-        }
-    }
-
     /// Has the client and the provider speak another protocol with each other, if the provider
     /// wants to; hands its answer on if not.
     async fn tunnel(
         &self,
         mut request: Request<Incoming>,
         protocols: HeaderValue,
-    ) -> Response<WasiBody> {
+    ) -> Response<BoxBody> {
         let client = upgrade::on(&mut request);
         let open = request.extensions_mut().remove::<Arc<OpenConnection>>();
         let (mut request, voice) = match self.aim(request) {
@@ -218,7 +212,7 @@ impl Proxy {
         headers.insert(header::UPGRADE, protocols);
         let mut response = match self.upstream.upgrade(request).await {
             Ok(response) => response,
-            Err(error) => return voice.gateway_error(&error_code(&error)),
+            Err(error) => return voice.gateway_error(&error),
         };
         let provider = upgrade::on(&mut response);
         let (mut parts, body) = response.into_parts();
@@ -251,14 +245,16 @@ impl Proxy {
     }
 
     /// Notes why a response is no hit.
-    fn explain(&self, held: &Held, response: &Response<WasiBody>) {
+    fn explain(&self, request: Option<(&Parts, &[u8])>, response: &Response<BoxBody>) {
         let headers = response.headers();
         let told = own_status(headers);
         let told = |status: Status| told == status.cache_status();
         // Not of a batch that was partly cached, nor of a follower: these have found an answer.
         if told(Status::Miss) {
-            if let Some((parts, body)) = held.seen(COMPARED_BYTES_MAX) {
-                self.reasons.miss(parts, &body);
+            if let Some((parts, body)) = request
+                && body.len() <= COMPARED_BYTES_MAX
+            {
+                self.reasons.miss(parts, body);
             }
             return;
         }
@@ -271,7 +267,7 @@ impl Proxy {
         }
     }
 
-    fn count(&self, response: &Response<WasiBody>, took: Duration) {
+    fn count(&self, response: &Response<BoxBody>, took: Duration) {
         let cache_status = own_status(response.headers());
         match last(response.headers(), X_REFLEX_STATUS) {
             Some("HIT_L1_EXACT") => self.metrics.hit(took),
@@ -300,37 +296,6 @@ fn last<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get_all(name).iter().next_back()?.to_str().ok()
 }
 
-impl Failure {
-    /// Its name in metrics.
-    pub(crate) fn detail(&self) -> &'static str {
-        match self {
-            Self::Busy => "busy",
-            Self::Instantiate(_) => "instantiate",
-            Self::Trapped(_) => "trap",
-            Self::TimedOut => "timeout",
-            Self::Refused { .. } => "refused",
-            Self::AfterSending { cause, .. } => cause.detail(),
-        }
-    }
-}
-
-fn log(failure: &Failure) {
-    match failure {
-        Failure::Busy | Failure::Refused { .. } => {
-            tracing::debug!(?failure, "not handled by the guest")
-        }
-        Failure::AfterSending { cause, .. } => tracing::warn!(
-            failure = ?cause,
-            "guest failed after it had sent the request: the provider's answer goes to the client \
-             without it"
-        ),
-        failure => tracing::warn!(
-            ?failure,
-            "guest failed: the request goes to the provider without it"
-        ),
-    }
-}
-
 /// The `Connection` of a request or response that changes the protocol.
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 
@@ -352,7 +317,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// The provider's answer to a request that the guest had no part in.
-fn bypassed(mut response: Response<WasiBody>, why: Bypass) -> Response<WasiBody> {
+fn bypassed(mut response: Response<BoxBody>, why: Bypass) -> Response<BoxBody> {
     mark(response.headers_mut(), Status::Bypass(why));
     response
 }
@@ -365,18 +330,4 @@ fn detail(cache_status: &str) -> &'static str {
         .and_then(|(_, rest)| rest.split_once('"'));
     let known = detail.and_then(|(detail, _)| Bypass::from_detail(detail));
     known.map_or("other", Bypass::detail)
-}
-
-fn error_code(error: &Error) -> ErrorCode {
-    match error {
-        Error::ConnectionRefused => ErrorCode::ConnectionRefused,
-        Error::ConnectionTimeout => ErrorCode::ConnectionTimeout,
-        Error::HttpResponseTimeout => ErrorCode::HttpResponseTimeout,
-        Error::TlsProtocolError => ErrorCode::TlsProtocolError,
-        Error::ConnectionTerminated => ErrorCode::ConnectionTerminated,
-        Error::DnsError { .. } => ErrorCode::DnsTimeout,
-        Error::ConnectionLimitReached => ErrorCode::ConnectionLimitReached,
-        Error::HttpProtocolError => ErrorCode::HttpProtocolError,
-        _ => ErrorCode::DestinationUnavailable,
-    }
 }

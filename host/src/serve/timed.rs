@@ -1,5 +1,6 @@
 //! A body that may pause, but not for ever, and that may take its time, but not for ever either.
 
+use crate::exchange::error::Error;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -7,7 +8,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
-use wasmtime_wasi_http::Error;
 
 /// A body from the network that fails after a pause of `idle_max`, and a request's also when its
 /// time is up.

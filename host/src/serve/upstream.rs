@@ -13,6 +13,8 @@ use super::hop::strip_hop_by_hop;
 use super::timed::Timed;
 use crate::exchange::ask::{ResponseFuture, SendRequest};
 use crate::exchange::body::budget::Budget;
+use crate::exchange::boxed::BoxBody;
+use crate::exchange::error::Error;
 use crate::serve::config::{NetLimits, Upstream};
 use crate::serve::metrics::Metrics;
 use bytes::Bytes;
@@ -36,7 +38,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
-use wasmtime_wasi_http::{Error, WasiBody};
 
 /// For this long after a request was sent, the end of its connection may have crossed it on the
 /// way. Later than that the provider has worked on the request, and it is not sent again.
@@ -133,7 +134,7 @@ impl UpstreamClient {
     /// connection of its own.
     pub(crate) async fn upgrade(
         &self,
-        request: Request<WasiBody>,
+        request: Request<BoxBody>,
     ) -> Result<Response<Incoming>, Error> {
         let client = &self.0;
         let limits = &client.limits;
@@ -172,7 +173,7 @@ pub(crate) fn is_own(upstream: &Upstream, listens: SocketAddr) -> bool {
 }
 
 impl SendRequest for UpstreamClient {
-    fn send(&self, request: Request<WasiBody>) -> ResponseFuture {
+    fn send(&self, request: Request<BoxBody>) -> ResponseFuture {
         let client = Arc::clone(&self.0);
         Box::pin(async move {
             let head = *request.method() == Method::HEAD;
@@ -209,7 +210,7 @@ impl SendRequest for UpstreamClient {
 type Sent = (Response<Incoming>, Option<Stream>);
 
 impl Client {
-    async fn send(&self, mut request: Request<WasiBody>) -> Result<Sent, Error> {
+    async fn send(&self, mut request: Request<BoxBody>) -> Result<Sent, Error> {
         let here = (request.uri().scheme(), request.uri().authority());
         if here != (Some(&self.upstream.scheme), Some(&self.upstream.authority)) {
             // A guest may talk to the provider, not to the network.
@@ -264,7 +265,7 @@ impl Client {
         }
     }
 
-    async fn send_on(&self, lease: Lease, mut request: Request<WasiBody>) -> Result<Sent, Unsent> {
+    async fn send_on(&self, lease: Lease, mut request: Request<BoxBody>) -> Result<Sent, Unsent> {
         match lease.is_http2() {
             true => *request.version_mut() = Version::HTTP_2,
             false => self.write_for_http1(&mut request, &self.pool.connector().forwarded),
@@ -283,7 +284,7 @@ impl Client {
         Ok((response, stream))
     }
 
-    async fn upgrade(&self, mut request: Request<WasiBody>) -> Result<Response<Incoming>, Error> {
+    async fn upgrade(&self, mut request: Request<BoxBody>) -> Result<Response<Incoming>, Error> {
         self.pass_on(&mut request);
         let io = self.connected(self.pool.connector().connect_for_upgrade());
         let io = io.await?;
@@ -293,14 +294,14 @@ impl Client {
     }
 
     /// Says that the request came through here.
-    fn pass_on(&self, request: &mut Request<WasiBody>) {
+    fn pass_on(&self, request: &mut Request<BoxBody>) {
         request.headers_mut().append(header::VIA, self.via.clone());
     }
 
     /// HTTP/1.1 names the host in a header, and a proxy that forwards wants the whole URL.
     fn write_for_http1(
         &self,
-        request: &mut Request<WasiBody>,
+        request: &mut Request<BoxBody>,
         forwarded: &Option<Option<HeaderValue>>,
     ) {
         *request.version_mut() = Version::HTTP_11;
@@ -338,14 +339,11 @@ fn host(upstream: &Upstream) -> &str {
     authority.strip_suffix(usual).unwrap_or(authority)
 }
 
-/// An error of connecting, in the words of `wasi:http`.
+/// An error of connecting, by its name.
 fn connect_failure(error: &(dyn StdError + 'static)) -> Error {
     tracing::warn!(error = text(error), "the provider cannot be reached");
     if causes(error).any(|cause| cause.is::<NameError>()) {
-        return Error::DnsError {
-            rcode: None,
-            info_code: None,
-        };
+        return Error::DnsError;
     }
     if causes(error).any(|cause| cause.is::<rustls::Error>()) {
         return Error::TlsProtocolError;

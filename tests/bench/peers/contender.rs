@@ -15,7 +15,10 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// Ours, by what is in the configuration file: the name of the row, and the lines.
-const OURS: [(&str, &str); 1] = [("reflex-edge, component in the path", "")];
+const OURS: [(&str, &str); 2] = [
+    ("reflex-edge, native hits", ""),
+    ("reflex-edge, component in the path", "hits = \"component\""),
+];
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq)]

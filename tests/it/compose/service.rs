@@ -14,7 +14,7 @@ use reflex_host::cache::{Cache, CacheOptions};
 use reflex_host::clock::Clock;
 use reflex_host::component::{Failure, GuestLimits, Handler, Service02};
 use reflex_host::exchange::{
-    HttpPolicy, NoObserver, Outcome, RecordingObserver, ResponseFuture, SendRequest, WasiBody,
+    BoxBody, HttpPolicy, NoObserver, Outcome, RecordingObserver, ResponseFuture, SendRequest,
 };
 use reflex_host::grant::{Grant, ReflexCtx};
 use reflex_tests::PATIENCE;
@@ -126,7 +126,7 @@ impl Host {
         }
     }
 
-    async fn try_send(&self, path: &str, body: WasiBody) -> Result<Response<WasiBody>, Failure> {
+    async fn try_send(&self, path: &str, body: BoxBody) -> Result<Response<BoxBody>, Failure> {
         let request = Request::builder()
             .method("POST")
             .uri(format!("http://model.test{path}"))
@@ -150,7 +150,7 @@ pub(super) struct Pace(pub(super) Semaphore);
 struct Sender(Arc<Pace>);
 
 impl SendRequest for Sender {
-    fn send(&self, request: Request<WasiBody>) -> ResponseFuture {
+    fn send(&self, request: Request<BoxBody>) -> ResponseFuture {
         assert_eq!(request.uri().host(), Some("pace.test"));
         let pace = Arc::clone(&self.0);
         Box::pin(async move {
@@ -160,13 +160,13 @@ impl SendRequest for Sender {
     }
 }
 
-pub(super) fn full(body: impl Into<Bytes>) -> WasiBody {
+pub(super) fn full(body: impl Into<Bytes>) -> BoxBody {
     boxed(Full::new(body.into()))
 }
 
 pub(super) fn boxed(
     body: impl http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
-) -> WasiBody {
+) -> BoxBody {
     body.map_err(|never| match never {}).boxed_unsync()
 }
 
@@ -174,11 +174,11 @@ pub(super) fn boxed(
 pub(super) struct Answer {
     status: StatusCode,
     headers: HeaderMap,
-    body: WasiBody,
+    body: BoxBody,
 }
 
 impl Answer {
-    pub(super) fn new(response: Response<WasiBody>) -> Self {
+    pub(super) fn new(response: Response<BoxBody>) -> Self {
         let (head, body) = response.into_parts();
         Self {
             status: head.status,
@@ -387,7 +387,7 @@ async fn an_error_of_the_service_is_the_clients_and_is_not_stored() {
             else {
                 panic!("an error of the service");
             };
-            assert_eq!(error.to_string(), "ErrorCode::DestinationUnavailable");
+            assert_eq!(error.to_string(), "destination unavailable");
         }
     }
 }

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use reflex_host::component::{GuestLimits, Service02};
-use reflex_host::exchange::{ResponseFuture, SendRequest, WasiBody};
+use reflex_host::exchange::Error;
+use reflex_host::exchange::{BoxBody, ResponseFuture, SendRequest};
 use reflex_tests::{PATIENCE, within};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use wasmtime_wasi_http::Error;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -29,14 +29,14 @@ fn one() -> GuestLimits {
 fn nobody() -> Arc<dyn SendRequest> {
     struct Nobody;
     impl SendRequest for Nobody {
-        fn send(&self, _: Request<WasiBody>) -> ResponseFuture {
+        fn send(&self, _: Request<BoxBody>) -> ResponseFuture {
             Box::pin(std::future::ready(Err(Error::HttpRequestDenied)))
         }
     }
     Arc::new(Nobody)
 }
 
-fn request(told: Option<&str>, path: &str, body: WasiBody) -> Request<WasiBody> {
+fn request(told: Option<&str>, path: &str, body: BoxBody) -> Request<BoxBody> {
     let mut request = Request::post(format!("http://model.test{path}"));
     if let Some(told) = told {
         request = request.header("x-test-guest", told);
@@ -44,7 +44,7 @@ fn request(told: Option<&str>, path: &str, body: WasiBody) -> Request<WasiBody> 
     request.body(body).expect("a request")
 }
 
-async fn tell(service: &Service02, told: &str) -> Result<Response<WasiBody>, Error> {
+async fn tell(service: &Service02, told: &str) -> Result<Response<BoxBody>, Error> {
     let request = request(Some(told), CHAT, full(chat("whatever", false)));
     within("a response", service.send(request)).await
 }
@@ -73,7 +73,7 @@ async fn a_service_that_gives_no_response_is_an_error() {
     check_fails(one(), "allocate", "InternalError").await;
     check_fails(one(), "say-nothing", "HttpResponseIncomplete").await;
     check_fails(one(), "drop-the-response", "HttpResponseIncomplete").await;
-    check_fails(one(), "refuse", "ConfigurationError").await;
+    check_fails(one(), "refuse", "InternalError(Some(\"configuration error").await;
 }
 
 #[tokio::test]

@@ -4,25 +4,25 @@ use crate::component::bindings::embeddings::{
     Completed, Element, Host, HostBatch, HostWithStore, Life, Overdue,
 };
 use crate::component::bindings::{cache, http as bindings};
+use crate::component::border::{from_wasi, to_wasi};
 use crate::component::progress::Progress;
 use crate::component::wit::http::{ReflexHttp, ReflexHttpCtxView, ReflexHttpView, record, wanted};
+use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::fills::Lead;
 use crate::exchange::reply::batch::{Batch, Texts};
 use crate::exchange::reply::rest::Rest;
 use crate::exchange::watch;
 use crate::exchange::watch::fails;
 use crate::grant::Grant;
-use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
-use http_body_util::{BodyExt as _, Full};
 use reflex_llm::Key;
 use std::future::ready;
 use std::sync::Arc;
 use wasmtime::Result;
 use wasmtime::component::{Access, Accessor, Resource};
+use wasmtime_wasi_http::FieldMap;
 use wasmtime_wasi_http::p3::{Request, Response};
-use wasmtime_wasi_http::{Error, FieldMap, WasiBody};
 
 impl HostBatch for ReflexHttpCtxView<'_> {
     fn new(
@@ -89,9 +89,7 @@ impl Host for ReflexHttpCtxView<'_> {
         let like = self.http.table.get(&request)?;
         let mut headers = HeaderMap::clone(&like.headers);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        let body = Full::new(Bytes::from(body))
-            .map_err(Error::from)
-            .boxed_unsync();
+        let body = to_wasi(full(body));
         let (request, _transmitted) = Request::new(
             like.method.clone(),
             like.scheme.clone(),
@@ -170,7 +168,7 @@ enum Begun {
     Reads {
         rest: Box<Rest>,
         head: (StatusCode, HeaderMap),
-        body: WasiBody,
+        body: BoxBody,
         progress: Arc<Progress>,
     },
 }
@@ -215,7 +213,7 @@ fn begin<T: ReflexHttpView + 'static>(
     Ok(Begun::Reads {
         rest: Box::new(rest),
         head: (head.status, head.headers),
-        body,
+        body: from_wasi(body),
         progress,
     })
 }

@@ -6,10 +6,13 @@ use crate::component::bindings::http::{
     Head, Header, Host, HostFill, HostWithStore, Peeked, Unread,
 };
 use crate::component::bindings::{cache, embeddings, handler};
+use crate::component::border::{from_code, from_wasi, to_code, to_wasi};
 use crate::component::host_body::HostBody;
 use crate::component::progress::Progress;
 use crate::component::wit::cache::ReflexCtxView;
 use crate::exchange::body::ahead::read_ahead;
+use crate::exchange::boxed::{BoxBody, full};
+use crate::exchange::error::Error;
 use crate::exchange::fills::{Lead, Turn};
 use crate::exchange::policy::HttpPolicy;
 use crate::exchange::recording::Target;
@@ -21,7 +24,6 @@ use crate::exchange::watch::{Wanted, Watch, target, target_or_count};
 use crate::grant::ctx::ReflexCtx;
 use http::header::HeaderMap;
 use http::{StatusCode, uri::Scheme};
-use http_body_util::{BodyExt as _, Full};
 use reflex_llm::{Anonymous, Api, Bypass, ClientControl, Key, PathRule, Rules, Shape, Tenant};
 use std::future::{poll_fn, ready};
 use std::sync::Arc;
@@ -33,9 +35,7 @@ use wasmtime_wasi::TrappableError;
 use wasmtime_wasi_http::p3::bindings::http::client;
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p3::{Request, Response};
-use wasmtime_wasi_http::{
-    Error, FieldMap, WasiBody, WasiHttp, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
-};
+use wasmtime_wasi_http::{FieldMap, WasiHttp, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
 /// A borrowed look at the parts of a store that the HTTP bridge needs.
 #[expect(
@@ -157,7 +157,8 @@ impl Host for ReflexHttpCtxView<'_> {
         let Some(known) = key_of(&key) else {
             return Ok(key);
         };
-        let sample = self.policy.samples.next(&known);
+        let chosen = self.progress.take_sample(&known);
+        let sample = chosen.unwrap_or_else(|| self.policy.samples.next(&known));
         Ok(cache::Key {
             tenant: key.tenant,
             digest: sample.digest.to_vec(),
@@ -165,7 +166,7 @@ impl Host for ReflexHttpCtxView<'_> {
     }
 
     fn give_up(&mut self, fill: Resource<Lead>, error: ErrorCode) -> Result<()> {
-        self.http.table.delete(fill)?.fail(error);
+        self.http.table.delete(fill)?.fail(from_code(error));
         Ok(())
     }
 
@@ -286,8 +287,7 @@ impl Host for ReflexHttpCtxView<'_> {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut map = HeaderMap::new();
         apply(&mut map, &[], &headers);
-        let body = Full::new(body.into()).map_err(Error::from).boxed_unsync();
-        self.respond_with(status, map, body)
+        self.respond_with(status, map, full(body))
     }
 }
 
@@ -303,7 +303,7 @@ impl ReflexHttpCtxView<'_> {
         &mut self,
         status: StatusCode,
         headers: HeaderMap,
-        body: WasiBody,
+        body: BoxBody,
     ) -> Result<Resource<Response>> {
         let mut response = http::Response::new(HostBody::boxed(body, &self.progress));
         *response.status_mut() = status;
@@ -338,7 +338,7 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
             Ok(taken) => taken,
             Err(error) => return Ok(Err(error)),
         };
-        let (parts, body) = request.into_parts();
+        let (parts, body) = request.map(from_wasi).into_parts();
 
         let lender = progress.errand().and_then(|errand| errand.client());
         let reading = async move { read_ahead(body, bytes_max, &budget, lender).await };
@@ -353,7 +353,7 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
         };
         store.with(|mut store| {
             let view = store.get();
-            let request = http::Request::from_parts(parts, body);
+            let request = http::Request::from_parts(parts, to_wasi(body));
             let (request, _transmitted) = Request::from_http(view.http.hooks, request);
             let request = view.http.table.push(request)?;
             Ok(Ok(Peeked {
@@ -450,9 +450,13 @@ async fn join<T: ReflexHttpView + 'static>(
         return Ok(bindings::Turn::Alone);
     };
     let key = target.ctx.key(&target.key);
-    let waiting = progress.wait();
-    let turn = target.fills.join(key, target.key.tenant, wait_max).await;
-    drop(waiting);
+    let turn = match progress.take_turn(&key) {
+        Some(turn) => turn,
+        None => {
+            let _waiting = progress.wait();
+            target.fills.join(key, target.key.tenant, wait_max).await
+        }
+    };
 
     store.with(|mut store| {
         let view = store.get();
@@ -474,7 +478,7 @@ async fn join<T: ReflexHttpView + 'static>(
             }
             Turn::Failed(error) => {
                 view.progress.call_upstream();
-                bindings::Turn::Failed(error)
+                bindings::Turn::Failed(to_code(error))
             }
             Turn::Again => bindings::Turn::Again,
             Turn::Alone => bindings::Turn::Alone,
@@ -504,7 +508,7 @@ pub(super) fn record<T: ReflexHttpView + 'static>(
     };
     let response = view.http.table.delete(response)?;
     let response = response.into_http(&mut store, ready(Ok(())))?;
-    let response = response.map(|body| watch.body(body));
+    let response = response.map(|body| to_wasi(watch.body(from_wasi(body))));
     let view = store.get();
     let (response, _transmitted) = Response::from_http(view.http.hooks, response);
     Ok(view.http.table.push(response)?)

@@ -3,21 +3,22 @@
 use crate::exchange::body::budget::Budget;
 use crate::exchange::body::lent::{Given, Lender, NotHeld};
 use crate::exchange::body::{Gathered, Prefixed};
+use crate::exchange::boxed::{BoxBody, full};
+use crate::exchange::error::Error;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use reflex_llm::Bypass;
 use std::sync::Arc;
-use wasmtime_wasi_http::{Error, WasiBody};
 
 /// The whole body if it is at most `bytes_max` long, without trailers, and the budget has room for
 /// it, or why not; and in any case a body to send on. What its lender keeps of it is not kept a
 /// second time.
 pub(crate) async fn read_ahead(
-    mut body: WasiBody,
+    mut body: BoxBody,
     bytes_max: u64,
     budget: &Arc<Budget>,
     lender: Option<Lender>,
-) -> Result<(Result<Bytes, Bypass>, WasiBody), Error> {
+) -> Result<(Result<Bytes, Bypass>, BoxBody), Error> {
     let mut read = Ahead::new(lender, budget);
     while let Some(frame) = body.frame().await {
         let (why, trailers) = match frame?.into_data() {
@@ -32,7 +33,7 @@ pub(crate) async fn read_ahead(
         return Ok((Err(why), body));
     }
     let whole = read.into_bytes();
-    let body = Full::new(whole.clone()).map_err(Error::from).boxed_unsync();
+    let body = full(whole.clone());
     Ok((Ok(whole), body))
 }
 
@@ -115,13 +116,13 @@ mod tests {
     use http_body::Frame;
     use http_body_util::StreamBody;
 
-    fn body(parts: &[&'static str]) -> WasiBody {
+    fn body(parts: &[&'static str]) -> BoxBody {
         let frame = |part: &&'static str| Ok(Frame::data(Bytes::from_static(part.as_bytes())));
         let frames: Vec<_> = parts.iter().map(frame).collect();
         StreamBody::new(stream::iter(frames)).boxed_unsync()
     }
 
-    async fn text(body: WasiBody) -> String {
+    async fn text(body: BoxBody) -> String {
         let bytes = body.collect().await.expect("a body").to_bytes();
         String::from_utf8(bytes.to_vec()).expect("text")
     }

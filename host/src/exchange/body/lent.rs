@@ -7,6 +7,10 @@
 
 use crate::exchange::body::budget::Budget;
 use crate::exchange::body::{Gathered, Prefixed};
+use crate::exchange::boxed::BoxBody;
+#[cfg(feature = "middleware")]
+use crate::exchange::boxed::full;
+use crate::exchange::error::Error;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -15,7 +19,6 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use wasmtime_wasi_http::{Error, WasiBody};
 
 /// The owner's side of a body that is lent out.
 #[derive(Clone)]
@@ -23,7 +26,7 @@ pub(crate) struct Lender(Arc<Mutex<Shared>>);
 
 struct Shared {
     /// Gone once it has been taken back.
-    body: Option<WasiBody>,
+    body: Option<BoxBody>,
     /// What was read, if all of it is kept.
     kept: Result<Kept, NotHeld>,
     /// Whether the reader takes what was kept when there is too much to keep.
@@ -39,6 +42,8 @@ struct Shared {
     last: Bytes,
     /// Whether that is known to be all.
     ended: bool,
+    /// Whether its bytes count in the budget where they came from.
+    is_counted: bool,
 }
 
 struct Kept {
@@ -70,7 +75,7 @@ pub(crate) enum Given {
 }
 
 /// Lends a body out. At most `bytes_max` of it are kept, and no more than the budget has room for.
-pub(crate) fn lend(body: WasiBody, bytes_max: u64, budget: &Arc<Budget>) -> (Lender, WasiBody) {
+pub(crate) fn lend(body: BoxBody, bytes_max: u64, budget: &Arc<Budget>) -> (Lender, BoxBody) {
     let shared = Shared {
         ended: body.is_end_stream(),
         body: Some(body),
@@ -84,9 +89,18 @@ pub(crate) fn lend(body: WasiBody, bytes_max: u64, budget: &Arc<Budget>) -> (Len
         bytes_max,
         given: 0,
         last: Bytes::new(),
+        is_counted: false,
     };
     let lender = Lender(Arc::new(Mutex::new(shared)));
     let lent = Lent(lender.clone()).boxed_unsync();
+    (lender, lent)
+}
+
+/// Lends out a body that is in memory, and counts in a budget already.
+#[cfg(feature = "middleware")]
+pub(crate) fn lend_whole(whole: &Bytes, budget: &Arc<Budget>) -> (Lender, BoxBody) {
+    let (lender, lent) = lend(full(whole.clone()), u64::MAX, budget);
+    lender.lock().is_counted = true;
     (lender, lent)
 }
 
@@ -96,7 +110,7 @@ impl Lender {
     /// # Errors
     ///
     /// [`NotHeld`] says why it cannot be given again.
-    pub(crate) fn take_back(&self) -> Result<WasiBody, NotHeld> {
+    pub(crate) fn take_back(&self) -> Result<BoxBody, NotHeld> {
         let mut shared = self.lock();
         let kept = std::mem::replace(&mut shared.kept, Err(NotHeld::Gone))?;
         let rest = shared.body.take().ok_or(NotHeld::Gone)?;
@@ -213,7 +227,9 @@ impl Shared {
         self.last = data.clone();
         self.spilled = None;
         let Ok(kept) = &mut self.kept else { return };
-        if self.given > self.bytes_max {
+        if self.is_counted {
+            kept.data.adopt(data);
+        } else if self.given > self.bytes_max {
             self.give_up(NotHeld::TooLong);
         } else if !kept.data.push(data) {
             self.give_up(NotHeld::NoMemory);
@@ -283,7 +299,7 @@ mod tests {
         parts.iter().map(frame).collect()
     }
 
-    fn body(frames: Frames) -> WasiBody {
+    fn body(frames: Frames) -> BoxBody {
         StreamBody::new(stream::iter(frames)).boxed_unsync()
     }
 
@@ -291,14 +307,31 @@ mod tests {
         Budget::new(1000)
     }
 
-    async fn next(body: &mut WasiBody) -> Bytes {
+    async fn next(body: &mut BoxBody) -> Bytes {
         let frame = body.frame().await.expect("a frame").expect("no error");
         frame.into_data().expect("data")
     }
 
-    async fn text(body: WasiBody) -> String {
+    async fn text(body: BoxBody) -> String {
         let bytes = body.collect().await.expect("a body").to_bytes();
         String::from_utf8(bytes.to_vec()).expect("text")
+    }
+
+    #[cfg(feature = "middleware")]
+    #[tokio::test]
+    async fn a_whole_body_that_is_lent_counts_once() {
+        let budget = roomy();
+        let mut read = Gathered::new(&budget);
+        assert!(read.push(&Bytes::from_static(b"one two")));
+        let whole = read.into_bytes();
+        let (lender, mut lent) = lend_whole(&whole, &budget);
+        assert!(lender.has(0, &next(&mut lent).await));
+        assert!(lent.is_end_stream());
+        assert_eq!(lender.given(), (7, true));
+        assert_eq!(budget.held(), 7);
+        drop((lent, whole));
+        let again = lender.take_back().expect("kept");
+        assert_eq!((text(again).await.as_str(), budget.held()), ("one two", 0));
     }
 
     #[tokio::test]

@@ -4,6 +4,8 @@
 use crate::cache::Entry;
 use crate::exchange::answer::{AnswerHead, Notes};
 use crate::exchange::body::budget::Budget;
+use crate::exchange::boxed::BoxBody;
+use crate::exchange::error::Error;
 use crate::exchange::policy::{BATCH_BYTES_MAX, HttpPolicy};
 use crate::exchange::reply::head::{Header, apply, only};
 use crate::grant::ctx::ReflexCtx;
@@ -22,7 +24,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use wasmtime_wasi_http::{Error, WasiBody};
 
 /// The texts of a batch, and what the cache has for them. A clone costs some reference counts.
 #[derive(Clone, Debug)]
@@ -65,7 +66,7 @@ pub(crate) struct Overdue {
 
 /// An answer to a whole batch, and its part from the cache.
 pub(crate) struct Made {
-    body: WasiBody,
+    body: BoxBody,
     /// Of the first known element.
     headers: HeaderMap,
     /// The cost of the cached part when it was new.
@@ -267,7 +268,7 @@ impl Made {
         mut self,
         set: &[Header],
         policy: &HttpPolicy,
-    ) -> (StatusCode, HeaderMap, WasiBody) {
+    ) -> (StatusCode, HeaderMap, BoxBody) {
         let headers = std::mem::take(&mut self.headers);
         self.under(StatusCode::OK, headers, set, policy)
     }
@@ -278,7 +279,7 @@ impl Made {
         (status, headers): (StatusCode, HeaderMap),
         set: &[Header],
         policy: &HttpPolicy,
-    ) -> (StatusCode, HeaderMap, WasiBody) {
+    ) -> (StatusCode, HeaderMap, BoxBody) {
         self.under(status, headers, set, policy)
     }
 
@@ -288,7 +289,7 @@ impl Made {
         headers: HeaderMap,
         set: &[Header],
         policy: &HttpPolicy,
-    ) -> (StatusCode, HeaderMap, WasiBody) {
+    ) -> (StatusCode, HeaderMap, BoxBody) {
         // The head belongs to another body.
         let mut headers = only(&headers, Belongs::survives_other_bytes);
         apply(&mut headers, &[], set);

@@ -1,12 +1,12 @@
 //! The pace of a stream: when each part of it came, and a replay that keeps to it.
 
+use crate::exchange::error::Error;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
-use wasmtime_wasi_http::Error;
 
 /// Marks of one stream: 32 KiB, half of the bound of metadata. Parts after the last mark are
 /// replayed with it.

@@ -3,6 +3,7 @@
 
 use crate::exchange::body::budget::{Budget, Reservation};
 use crate::exchange::body::counted;
+use crate::exchange::boxed::BoxBody;
 use crate::exchange::recording::Target;
 use crate::exchange::reply::batch::{Batch, Made};
 use crate::exchange::watch::recorder;
@@ -11,7 +12,6 @@ use http::header::HeaderMap;
 use http_body_util::BodyExt as _;
 use reflex_llm::{Limits, Recorder, Rejected, Shape, Storable};
 use std::sync::Arc;
-use wasmtime_wasi_http::WasiBody;
 
 /// Answers up to this length are taken apart on the thread that has read them. Longer ones would
 /// hold up other requests for too long.
@@ -61,7 +61,7 @@ impl Rest {
 
     /// The answer to the whole batch. None if this answer does not certainly fit the cached part;
     /// then nothing is stored.
-    pub(crate) async fn read(mut self, body: WasiBody) -> Option<Made> {
+    pub(crate) async fn read(mut self, body: BoxBody) -> Option<Made> {
         let bytes = self.feed(body).await?;
         let Self {
             batch,
@@ -82,7 +82,7 @@ impl Rest {
     }
 
     /// The length of the whole body.
-    async fn feed(&mut self, mut body: WasiBody) -> Option<usize> {
+    async fn feed(&mut self, mut body: BoxBody) -> Option<usize> {
         let mut bytes = 0;
         while let Some(frame) = body.frame().await {
             if let Some(data) = frame.ok()?.data_ref() {

@@ -5,7 +5,7 @@ use futures_util::stream;
 use http_body_util::StreamBody;
 
 /// A body of these parts, all of which the provider has sent.
-fn body(parts: &[&'static str]) -> WasiBody {
+fn body(parts: &[&'static str]) -> BoxBody {
     let frame = |part: &&'static str| Ok(Frame::data(Bytes::from_static(part.as_bytes())));
     let frames: Vec<_> = parts.iter().map(frame).collect();
     StreamBody::new(stream::iter(frames)).boxed_unsync()
@@ -20,12 +20,12 @@ fn roomy() -> Arc<Budget> {
     Budget::new(1 << 20)
 }
 
-fn follow(shared: &Arc<Shared>) -> WasiBody {
+fn follow(shared: &Arc<Shared>) -> BoxBody {
     shared.follower().expect("it may be joined").body
 }
 
 /// The reader's bytes now: `-` if it has to wait, `!` if it is cut, nothing at the end.
-fn read(body: &mut WasiBody) -> String {
+fn read(body: &mut BoxBody) -> String {
     text(Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())))
 }
 
@@ -42,7 +42,7 @@ fn text(polled: Poll<Option<Result<Frame<Bytes>, Error>>>) -> String {
 }
 
 /// The reader's next bytes, waiting for them.
-async fn next(body: &mut WasiBody) -> String {
+async fn next(body: &mut BoxBody) -> String {
     let frame = tokio::time::timeout(Duration::from_secs(60), body.frame());
     text(Poll::Ready(frame.await.expect("nothing for a minute")))
 }

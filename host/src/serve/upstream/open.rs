@@ -2,6 +2,7 @@
 
 use super::connect::{BoxError, Io};
 use super::meter::{Meter, Metered};
+use crate::exchange::boxed::BoxBody;
 use crate::serve::config::NetLimits;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -14,7 +15,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use wasmtime_wasi_http::WasiBody;
 
 /// Headers of one response. Providers behind several gateways send dozens.
 const RESPONSE_HEADERS_MAX: usize = 1000;
@@ -49,8 +49,8 @@ impl Pings {
 /// its losses.
 const STREAMS_PER_CONNECTION_MAX: usize = 250;
 
-pub(super) type Http1 = http1::SendRequest<WasiBody>;
-pub(super) type Http2 = http2::SendRequest<WasiBody>;
+pub(super) type Http1 = http1::SendRequest<BoxBody>;
+pub(super) type Http2 = http2::SendRequest<BoxBody>;
 
 /// A connection that takes requests.
 pub(super) enum Opened {
@@ -95,7 +95,7 @@ pub(super) async fn open(io: Box<dyn Io>, pings: Pings) -> Result<Opened, BoxErr
 /// says so.
 pub(super) async fn upgrade(
     io: Box<dyn Io>,
-    request: Request<WasiBody>,
+    request: Request<BoxBody>,
 ) -> hyper::Result<Response<Incoming>> {
     let (mut sender, connection) = http1().handshake(io).await?;
     tokio::spawn(async move {

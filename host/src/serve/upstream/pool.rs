@@ -7,6 +7,7 @@
 use super::connect::{BoxError, Connector};
 use super::meter::{Meter, is_end};
 use super::open::{Http1, Http2, Opened, Pings, StreamLimit, open};
+use crate::exchange::boxed::BoxBody;
 use http::header::HeaderMap;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -16,7 +17,6 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
-use wasmtime_wasi_http::WasiBody;
 
 /// Idle connections to the provider that are kept for the next request.
 const IDLE_CONNECTIONS_MAX: usize = 256;
@@ -331,7 +331,7 @@ impl Lease {
     /// Sends a request. A stream is held until the second part of the result is dropped.
     pub(super) async fn send(
         self,
-        request: Request<WasiBody>,
+        request: Request<BoxBody>,
     ) -> Result<(Response<Incoming>, Option<Stream>), SendError> {
         let Self { sender, meter, .. } = self;
         let heard = meter.bytes();

@@ -1,0 +1,143 @@
+//! Answers from the cache: fresh ones, those put together of a batch's texts, and expired ones where
+//! the provider fails.
+
+use crate::cache::Entry;
+use crate::exchange::boxed::{BoxBody, full};
+use crate::exchange::policy::HttpPolicy;
+use crate::exchange::question::Question;
+use crate::exchange::reply::head::{Header, apply, status_headers};
+use crate::exchange::reply::replayed;
+use crate::grant::ctx::ReflexCtx;
+use http::header::HeaderMap;
+use http::{Response, StatusCode};
+use reflex_llm::embeddings::Found;
+use reflex_llm::status::{self, Status};
+use reflex_llm::{Control, ERROR_HEADERS, Key, Shape};
+use std::sync::Arc;
+
+/// The answers that one namespace of a cache has. A clone is the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Answers {
+    pub(crate) ctx: ReflexCtx,
+    pub(crate) policy: Arc<HttpPolicy>,
+}
+
+/// What the cache has for a question.
+pub(crate) enum Look {
+    Answer(Response<BoxBody>),
+    /// Parts of a batch: all but these elements, by number.
+    AllBut(Vec<u32>),
+    Nothing,
+}
+
+impl Answers {
+    /// The cached answer, if this client accepts it.
+    pub(crate) async fn look_up(&self, question: &mut Question) -> Look {
+        let control = *question.control();
+        if let Some(response) = self.entry(question.key(), &control).await {
+            return Look::Answer(response);
+        }
+        self.texts(question, &control).await
+    }
+
+    async fn entry(&self, key: &Key, control: &Control) -> Option<Response<BoxBody>> {
+        let entry = self.ctx.find_async(&self.ctx.key(key)).await?;
+        let now_ms = self.ctx.clock.now_ms();
+        let (age, ttl) = (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
+        if !control.accepts(age, ttl) {
+            return None;
+        }
+        self.replay(&entry, age, Status::Hit { ttl_seconds: ttl })
+    }
+
+    async fn texts(&self, question: &mut Question, control: &Control) -> Look {
+        let Some(batch) = question.batch_mut() else {
+            return Look::Nothing;
+        };
+        let now_ms = self.ctx.clock.now_ms();
+        let life = |entry: &Entry| (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
+        let answers = batch.find(&self.ctx, &self.policy.budget).await;
+        let (age, ttl_seconds) = match Found::of(control, answers.map(|found| found.map(life))) {
+            Found::All {
+                age_seconds,
+                ttl_seconds,
+            } => (age_seconds, ttl_seconds),
+            Found::AllBut(missing) => return Look::AllBut(missing),
+            Found::Nothing => return Look::Nothing,
+        };
+        let Some(made) = batch.replay() else {
+            return Look::Nothing;
+        };
+        let set = aged(Status::Hit { ttl_seconds }, age);
+        Look::Answer(response(made.replayed(&set, &self.policy)))
+    }
+
+    /// For a client that wants nothing but a cached answer: any of the request's answers will do.
+    pub(crate) async fn any(&self, question: &Question) -> Response<BoxBody> {
+        let samples = &self.policy.samples;
+        for _ in 1..samples.count() {
+            let key = samples.next(question.request_key());
+            if let Some(response) = self.entry(&key, question.control()).await {
+                return response;
+            }
+        }
+        not_cached(question.shape())
+    }
+
+    /// The expired answer, for a client whose request the provider has failed.
+    pub(crate) async fn stale(
+        &self,
+        question: &Question,
+        fwd_status: Option<StatusCode>,
+    ) -> Option<Response<BoxBody>> {
+        if !question.control().accepts_stale() {
+            return None;
+        }
+        let most = self.policy.stale_if_error_max;
+        let key = self.ctx.key(question.key());
+        let status = |expired_seconds| Status::Stale {
+            fwd_status: fwd_status.map(|status| status.as_u16()),
+            expired_seconds,
+        };
+        if let Some((entry, expired_seconds)) = self.ctx.find_stale(&key, most).await {
+            let age = entry.age_seconds(self.ctx.clock.now_ms());
+            return self.replay(&entry, age, status(expired_seconds));
+        }
+        // A batch is kept text by text, as a rule.
+        let mut batch = question.batch()?.clone();
+        let found = batch.find_stale(&self.ctx, most).await?;
+        let set = aged(status(found.expired_seconds), found.age_seconds);
+        Some(response(batch.replay()?.replayed(&set, &self.policy)))
+    }
+
+    fn replay(&self, entry: &Entry, age: u64, status: Status) -> Option<Response<BoxBody>> {
+        replayed(entry, &aged(status, age), &self.policy).map(response)
+    }
+}
+
+/// A response of its parts.
+pub(crate) fn response(
+    (status, headers, body): (StatusCode, HeaderMap, BoxBody),
+) -> Response<BoxBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn aged(status: Status, age_seconds: u64) -> Vec<Header> {
+    let mut set = status_headers(status);
+    set.push((status::AGE.into(), age_seconds.to_string().into_bytes()));
+    set
+}
+
+/// `only-if-cached` and nothing cached: 504, in the API's error shape.
+fn not_cached(shape: Shape) -> Response<BoxBody> {
+    let mut headers = HeaderMap::new();
+    let mut set = status_headers(Status::Absent);
+    let header = |(name, value): (&str, &str)| (name.into(), value.as_bytes().to_vec());
+    set.extend(ERROR_HEADERS.map(header));
+    apply(&mut headers, &[], &set);
+    let error = shape.error_body(504, status::NOT_CACHED);
+    response((StatusCode::GATEWAY_TIMEOUT, headers, full(error)))
+}

@@ -1,0 +1,166 @@
+//! The provider's answers: asked for, shared with the followers, and recorded on their way.
+
+use crate::cache::Mark;
+use crate::exchange::ask::SendRequest;
+use crate::exchange::boxed::BoxBody;
+use crate::exchange::error::Error;
+use crate::exchange::fills::Lead;
+use crate::exchange::hit::{Answers, response};
+use crate::exchange::outliving::Outliving;
+use crate::exchange::question::{Question, hide_tenant};
+use crate::exchange::recording::Target;
+use crate::exchange::reply::head::{apply, status_headers};
+use crate::exchange::reply::rest::Rest;
+use crate::exchange::watch::{Watch, fails, target, target_or_count};
+use http::{Request, Response};
+use reflex_llm::{Bypass, Status};
+use std::sync::Arc;
+
+/// What is left to do for a question without an answer in the cache.
+#[derive(Debug)]
+pub(crate) struct Miss {
+    /// The duty to fetch the answer for followers, too.
+    pub(crate) lead: Option<Lead>,
+    /// The elements of a batch that the cache does not know, where it knows the others.
+    pub(crate) missing: Option<Vec<u32>>,
+    /// From before the cache was looked at: an answer that was purged since is not stored.
+    pub(crate) since: Mark,
+}
+
+/// The way to the provider. A clone is the same.
+#[derive(Clone)]
+pub(crate) struct Provider {
+    pub(crate) answers: Answers,
+    pub(crate) sender: Arc<dyn SendRequest>,
+}
+
+impl Provider {
+    /// Asks the provider. If the client leaves while followers wait, the call goes on until its
+    /// response begins or the last of them is gone.
+    pub(crate) async fn ask(
+        &self,
+        question: &Arc<Question>,
+        miss: Miss,
+    ) -> Result<Response<BoxBody>, Error> {
+        let audience = miss.lead.as_ref().map(Lead::audience);
+        let (this, question) = (self.clone(), Arc::clone(question));
+        let work = async move { this.ask_now(&question, miss).await };
+        Outliving::new(work, move || audience.clone()).await
+    }
+
+    async fn ask_now(&self, question: &Question, miss: Miss) -> Result<Response<BoxBody>, Error> {
+        let Answers { ctx, policy } = &self.answers;
+        let Miss {
+            lead,
+            missing,
+            since,
+        } = miss;
+        let wanted = question.wanted();
+        let part = match &missing {
+            Some(missing) => {
+                let target = target(ctx, policy, since, &wanted);
+                self.complete(question, missing, target).await
+            }
+            None => Ok(Part::Apart),
+        };
+        let asked = match part {
+            // The followers find its parts in the cache.
+            Ok(Part::Whole(response)) => return Ok(response),
+            Ok(Part::Failed(response)) => Ok(response),
+            Ok(Part::Apart) => self.sender.send(question.for_provider(&ctx.grant)).await,
+            Err(error) => Err(error),
+        };
+        let response = match asked {
+            Ok(response) => response,
+            Err(error) => {
+                if let Some(lead) = lead {
+                    lead.fail(error.clone());
+                }
+                return self.answers.stale(question, None).await.ok_or(error);
+            }
+        };
+
+        let (parts, body) = response.into_parts();
+        let texts = question.batch().map(|batch| batch.texts.clone());
+        if let Some(texts) = &texts {
+            policy.observer.batch(0, texts.count());
+        }
+        let target = target_or_count(ctx, policy, since, &wanted);
+        let target = target.map(|target| Target { texts, ..target });
+        let watch = Watch::new(target, policy, (parts.status, &parts.headers), lead);
+        let body = match watch {
+            Some(watch) => watch.body(body),
+            None => body,
+        };
+        // The followers get a failure as well, whatever this client gets.
+        if fails(parts.status)
+            && let Some(stale) = self.answers.stale(question, Some(parts.status)).await
+        {
+            return Ok(stale);
+        }
+        let status = match question.control().no_cache {
+            true => Status::Refresh,
+            false => Status::Miss,
+        };
+        Ok(told(Response::from_parts(parts, body), status))
+    }
+
+    /// Asks the provider for these elements of a batch only.
+    async fn complete(
+        &self,
+        question: &Question,
+        missing: &[u32],
+        target: Option<Target>,
+    ) -> Result<Part, Error> {
+        let Answers { ctx, policy } = &self.answers;
+        let rest = question.for_provider_only(missing, &ctx.grant, policy.client_control);
+        let (Some(rest), Some(batch)) = (rest, question.batch()) else {
+            return Ok(Part::Apart);
+        };
+        let answer = self.sender.send(rest).await?;
+        if fails(answer.status()) {
+            return Ok(Part::Failed(answer));
+        }
+        let (head, body) = answer.into_parts();
+        let seen = (head.status, &head.headers);
+        let limits = policy.limits(&ctx.cache, true);
+        let shape = question.shape();
+        let rest = Rest::new(batch, missing, shape, seen, limits, target, &policy.budget);
+        let made = match rest {
+            Some(rest) => rest.read(body).await,
+            None => None,
+        };
+        Ok(made.map_or(Part::Apart, |made| {
+            let set = status_headers(Status::Partial);
+            let head = (head.status, head.headers);
+            Part::Whole(response(made.completed(head, &set, policy)))
+        }))
+    }
+
+    /// Sends a request to the provider unchanged, and marks the response as a bypass.
+    pub(crate) async fn pass(
+        &self,
+        mut request: Request<BoxBody>,
+        why: Bypass,
+    ) -> Result<Response<BoxBody>, Error> {
+        hide_tenant(request.headers_mut(), &self.answers.ctx.grant);
+        let response = self.sender.send(request).await?;
+        Ok(told(response, Status::Bypass(why)))
+    }
+}
+
+/// The provider's answer to the rest of a batch.
+enum Part {
+    /// It fits the cached part; this is the joined answer.
+    Whole(Response<BoxBody>),
+    /// It fails.
+    Failed(Response<BoxBody>),
+    /// It does not certainly fit: the whole batch must be asked for.
+    Apart,
+}
+
+/// A response that says what the cache did.
+pub(crate) fn told(mut response: Response<BoxBody>, status: Status) -> Response<BoxBody> {
+    apply(response.headers_mut(), &[], &status_headers(status));
+    response
+}

@@ -1,0 +1,211 @@
+//! The daemon's component: what it is asked, and what becomes of a request when it fails.
+
+use super::config::{Hits, OnComponentFailure};
+use super::held::{Held, hold};
+use super::own_error::ErrorVoice;
+use crate::component::{Done, Failure, Handler, Lost};
+use crate::exchange::body::budget::Budget;
+use crate::exchange::body::lent::{NotHeld, lend_whole};
+use crate::exchange::boxed::BoxBody;
+use crate::exchange::error::Error;
+use crate::exchange::fills::Turn;
+use crate::exchange::miss::told;
+use crate::exchange::question::Question;
+use crate::exchange::{NativeFlow, Found};
+use crate::serve::metrics::Metrics;
+use http::{Request, Response, StatusCode};
+use http_body::Body as _;
+use reflex_llm::{Bypass, Status};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A component in the way of the requests that the native flow does not answer by itself.
+#[derive(Debug)]
+pub(crate) struct Guests {
+    pub(crate) handler: Handler,
+    /// Whether the component decides as the native flow does.
+    pub(crate) is_built_in: bool,
+    pub(crate) hits: Hits,
+    pub(crate) on_failure: OnComponentFailure,
+    /// How long a request waits for an instance.
+    pub(crate) wait_max: Duration,
+    /// How much of a request is kept that the host has not read, so that it can go to the provider.
+    pub(crate) held_bytes_max: u64,
+    /// The memory budget of all requests.
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Who answers a question.
+pub(crate) enum Outcome {
+    Answered(Response<BoxBody>),
+    /// The provider failed, and there is no expired answer.
+    Unanswered(Error),
+    /// The native flow is to go on.
+    Native,
+    /// The request is to pass to the provider.
+    Pass,
+}
+
+/// The assumed length of a request that does not state one. Most are shorter.
+const UNKNOWN_BYTES: u64 = 64 << 10;
+
+impl Guests {
+    /// Answers a question: a hit natively, if the operator has not decided otherwise, and the rest by
+    /// the component. While the question waits for another request's answer, it has no instance.
+    pub(crate) async fn answer(
+        &self,
+        question: &mut Question,
+        flow: &NativeFlow,
+        voice: &ErrorVoice,
+    ) -> Outcome {
+        let turn = match self.hits {
+            Hits::Native => match flow.find(question).await {
+                Ok(Found::Answer(response)) => return Outcome::Answered(response),
+                Ok(Found::Miss(miss)) => Some(miss.lead.map_or(Turn::Alone, Turn::Lead)),
+                Err(error) => return Outcome::Unanswered(error),
+            },
+            Hits::Component => flow.turn(question).await,
+        };
+        let done = Done {
+            sample: Some((*question.request_key(), *question.key())),
+            turn: turn.map(|turn| (flow.key(question), turn)),
+        };
+        let (lender, lent) = lend_whole(question.whole(), &self.budget);
+        let request = Request::from_parts(question.parts().clone(), lent);
+        let handled = self
+            .handler
+            .handle_lent(request, lender, Some(done), self.wait_max);
+        match handled.await {
+            Ok(response) => Outcome::Answered(response),
+            Err(failure) => self.after(failure, voice).await,
+        }
+    }
+
+    /// Has the component answer a request that is no question to the native flow. It reads the body
+    /// as that comes.
+    ///
+    /// # Errors
+    ///
+    /// Who answers in its place, and the request, if it is still there.
+    pub(crate) async fn stream(
+        &self,
+        request: Request<BoxBody>,
+        voice: &ErrorVoice,
+    ) -> Result<(Response<BoxBody>, Held), Unhandled> {
+        if !self.has_room(&request) {
+            // Without the component, no byte of it is held.
+            return Err(Unhandled::Pass(request, Bypass::Memory));
+        }
+        let (held, lent) = hold(request, self.held_bytes_max, &self.budget);
+        let lender = held.lender().clone();
+        let handled = self.handler.handle_lent(lent, lender, None, self.wait_max);
+        let failure = match handled.await {
+            Ok(response) => return Ok((response, held)),
+            Err(failure) => failure,
+        };
+        match self.after(failure, voice).await {
+            Outcome::Answered(response) => Err(Unhandled::Answered(response)),
+            Outcome::Unanswered(error) => Err(Unhandled::Answered(voice.gateway_error(&error))),
+            Outcome::Native | Outcome::Pass => match held.take_back() {
+                Ok(request) => Err(Unhandled::Pass(request, Bypass::Unavailable)),
+                Err(why) => Err(Unhandled::Answered(gone(why, voice))),
+            },
+        }
+    }
+
+    /// What becomes of a request whose component has failed.
+    async fn after(&self, failure: Failure, voice: &ErrorVoice) -> Outcome {
+        self.metrics.no_answer_of_guest(failure.detail());
+        log(&failure);
+        if let Failure::Refused {
+            error,
+            upstream_called: true,
+        } = failure
+        {
+            return Outcome::Unanswered(error);
+        }
+        let in_its_place = match self.on_failure {
+            OnComponentFailure::Refuse => {
+                return Outcome::Answered(voice.error(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the component did not answer (on_component_failure)",
+                ));
+            }
+            OnComponentFailure::Pass => Outcome::Pass,
+            OnComponentFailure::Native => Outcome::Native,
+        };
+        let Failure::AfterSending { rest, .. } = failure else {
+            return in_its_place;
+        };
+        // The provider is asked once: it may have acted already.
+        match rest.answer().await {
+            Ok(response) => Outcome::Answered(told(response, Status::Bypass(Bypass::Unavailable))),
+            Err(Lost::NotSent) => in_its_place,
+            Err(Lost::TimedOut) => Outcome::Unanswered(Error::HttpResponseTimeout),
+            Err(Lost::Closed) => Outcome::Unanswered(Error::ConnectionTerminated),
+            Err(_) => Outcome::Answered(voice.error(
+                StatusCode::BAD_GATEWAY,
+                "the component failed after it had sent the request",
+            )),
+        }
+    }
+
+    /// Whether the budget has memory for the bytes that the request will hold, as far as known.
+    fn has_room(&self, request: &Request<BoxBody>) -> bool {
+        let body = request.body();
+        let expected = match body.size_hint().exact() {
+            _ if body.is_end_stream() => return true,
+            // Once to be sent again, and once for the guest to read.
+            Some(length) => 2 * length.min(self.held_bytes_max),
+            None => 2 * UNKNOWN_BYTES,
+        };
+        self.budget.has_room(expected)
+    }
+}
+
+/// A request that the component has not answered.
+pub(crate) enum Unhandled {
+    Answered(Response<BoxBody>),
+    Pass(Request<BoxBody>, Bypass),
+}
+
+/// The answer to a request that can neither be handled nor be given to the provider.
+fn gone(why: NotHeld, voice: &ErrorVoice) -> Response<BoxBody> {
+    match why {
+        NotHeld::Broken => voice.cut_off(),
+        NotHeld::TooLong | NotHeld::Gone => voice.gateway_error(&Error::InternalError(None)),
+        NotHeld::NoMemory => voice.error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the requests under way hold all the memory that they may (inflight_bytes_max)",
+        ),
+    }
+}
+
+impl Failure {
+    /// Its name in metrics.
+    fn detail(&self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Instantiate(_) => "instantiate",
+            Self::Trapped(_) => "trap",
+            Self::TimedOut => "timeout",
+            Self::Refused { .. } => "refused",
+            Self::AfterSending { cause, .. } => cause.detail(),
+        }
+    }
+}
+
+fn log(failure: &Failure) {
+    match failure {
+        Failure::Busy | Failure::Refused { .. } => {
+            tracing::debug!(?failure, "not handled by the guest")
+        }
+        Failure::AfterSending { cause, .. } => tracing::warn!(
+            failure = ?cause,
+            "guest failed after it had sent the request: the provider's answer goes to the client \
+             without it"
+        ),
+        failure => tracing::warn!(?failure, "guest failed: the request goes on without it"),
+    }
+}
