@@ -188,14 +188,18 @@ impl Cache {
         options: &CacheOptions,
         store: &StoreOptions,
     ) -> Result<Self, OpenError> {
-        let Opened { store, damaged } = Store::open(disk, store)?;
+        Ok(Self::of_opened(Store::open(disk, store)?, options))
+    }
+
+    fn of_opened(opened: Opened, options: &CacheOptions) -> Self {
+        let Opened { store, damaged } = opened;
         let shared = Shared::new(options, store.index(), Some(store));
         shared.counters.corrupt.fetch_add(damaged, Relaxed);
-        Ok(Self {
+        Self {
             writer: None,
             flusher: None,
             shared: Arc::new(shared),
-        })
+        }
     }
 
     /// A cache without a disk: the same, within [`CacheOptions::memory_bytes_max`], and gone
@@ -404,7 +408,7 @@ impl Shared {
         Self {
             queue: Queue::new(QUEUE_BYTES_MAX),
             index,
-            memory: Memory::new(options.memory_bytes_max, options.entries_max),
+            memory: Memory::new(options.memory_bytes_max, options.entries_max()),
             writer: writer.map(OnceLock::from).unwrap_or_default(),
             absence: None,
             wanted: AtomicUsize::new(0),
@@ -498,6 +502,9 @@ impl Shared {
 
     /// Takes out a place whose record cannot be served, unless another place has replaced it.
     fn give_up(&self, key: &CacheKey, place: &Place, is_damaged: bool) {
+        if is_damaged {
+            self.index.doubt();
+        }
         let is_out = || self.index.remove_place(key.as_bytes(), place);
         if !is_damaged {
             is_out();

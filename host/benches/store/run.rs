@@ -94,15 +94,22 @@ fn memory_bytes() -> u64 {
     kilobytes(&status, "RssAnon:") << 10
 }
 
+/// Room for the entries and for what the store keeps free: a segment and its contents.
+pub(crate) fn disk_bytes(entries: u64, payload_bytes: usize) -> u64 {
+    let record_bytes = (112 + payload_bytes as u64).next_multiple_of(16);
+    let full = entries * (record_bytes + 46);
+    // Of small stores, a segment is an eighth.
+    (full * 5 / 4).min(full + (96 << 20))
+}
+
 pub(crate) fn measure(entries: u64, payload_bytes: usize) -> Figures {
     let dir = tempfile::tempdir().expect("a folder");
     let record_bytes = (112 + payload_bytes as u64).next_multiple_of(16);
     let options = CacheOptions {
         data_dir: dir.path().join("data"),
-        // Room for the entries, and for what the store keeps free: a segment and contents.
-        disk_bytes_max: (entries * (record_bytes + 48) * 4 / 3).max(4 << 20),
+        disk_bytes_max: disk_bytes(entries, payload_bytes).max(4 << 20),
         entry_bytes_max: payload_bytes as u64,
-        entries_max: u64::MAX,
+        entries_max: Some(u64::MAX),
         ..CacheOptions::default()
     };
     let segment_bytes = (options.disk_bytes_max / 8).clamp(1 << 19, options.segment_bytes);

@@ -1,5 +1,6 @@
 //! Which sizes are measured, and what that takes of the machine.
 
+use crate::run::disk_bytes;
 use std::fs;
 use std::path::Path;
 
@@ -8,9 +9,6 @@ const SMALLEST: u64 = 10_000;
 
 /// With its header a record of 368 bytes, so that ten million are less than 4 GB.
 const PAYLOAD_BYTES: usize = 256;
-
-/// What a record takes beside its payload: its header, and its line in the contents of its segment.
-const BESIDE_PAYLOAD_BYTES: u64 = 112 + 48;
 
 /// Memory of an entry, with a margin; and of the rest: queue, programs and buffers.
 const ENTRY_MEMORY_BYTES: u64 = 200;
@@ -61,10 +59,8 @@ impl Sizes {
 
     /// What the largest size takes.
     pub(crate) fn needs(self) -> Room {
-        let entry = self.payload_bytes as u64 + BESIDE_PAYLOAD_BYTES;
         Room {
-            // A store fills three quarters of its quota before it reclaims.
-            disk_bytes: self.entries_max * entry / 3 * 4 + (64 << 20),
+            disk_bytes: disk_bytes(self.entries_max, self.payload_bytes),
             memory_bytes: self.entries_max * ENTRY_MEMORY_BYTES + MEMORY_BYTES,
         }
     }

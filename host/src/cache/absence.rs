@@ -7,15 +7,22 @@
 //!                              └ refused: memory goes on     └► its entries are found, inserts reach it
 //! ```
 
-use super::writer::Writer;
+use super::flusher::Bell;
+use super::writer::{Trouble, Writer};
 use super::{Cache, CacheKey, CacheOptions, Shared, lock};
 use crate::store::{Disk, OpenError, Opened, RealDisk, Store, StoreError, StoreOptions, Whose};
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::{Mutex, MutexGuard};
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 use std::{fmt, io};
+
+/// Upper bound of the wait for a folder to open. A million entries take about that; of more, the first
+/// requests would find no daemon.
+const OPEN_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The pause between two tries to open the folder.
 pub(super) const REOPEN_AFTER: Duration = Duration::from_secs(2);
@@ -30,19 +37,51 @@ const MISSED_MAX: usize = 1 << 16;
 const SIEVE_BITS: usize = 1 << 25;
 
 impl Cache {
-    /// As [`open`](Self::open), but a folder that the system refuses is no error: the cache begins
-    /// in memory, as [`stats`](Self::stats) shows, and uses the folder as soon as that works. If
-    /// the quota has no room for one entry, it stays in memory.
+    /// As [`open`](Self::open), but a folder that the system refuses is no error, and one that takes
+    /// longer than a second to read is not waited for: the cache begins in memory, as
+    /// [`stats`](Self::stats) shows, and uses the folder as soon as that works. If the quota has no
+    /// room for one entry, it stays in memory.
     ///
     /// # Errors
     ///
-    /// As of [`open`](Self::open), for errors that an operator has to fix.
+    /// As of [`open`](Self::open), for errors that an operator has to fix, if they are found within
+    /// that second.
     pub fn open_even_without_disk(options: &CacheOptions) -> Result<Self, OpenError> {
-        Self::open(options).or_else(|error| {
-            let mut cache = Self::without_disk(Arc::new(RealDisk), options, error)?;
-            cache.start_threads(&options.data_dir)?;
-            Ok(cache)
-        })
+        let mut cache = Self::open_within(Arc::new(RealDisk), options, OPEN_WAIT_MAX)?;
+        cache.start_threads(&options.data_dir)?;
+        Ok(cache)
+    }
+
+    /// Without threads yet.
+    pub(super) fn open_within(
+        disk: Arc<dyn Disk>,
+        options: &CacheOptions,
+        wait: Duration,
+    ) -> Result<Self, OpenError> {
+        let sizes = match options.store() {
+            Ok(sizes) => sizes,
+            Err(error) => return Self::without_disk(disk, options, error),
+        };
+        let bell = Arc::<Bell>::default();
+        let opening = Opening::begin(Arc::clone(&disk), sizes.clone(), Arc::clone(&bell))
+            .map_err(OpenError::io("start a thread for", &options.data_dir))?;
+        match opening.wait(wait) {
+            Some(Ok(opened)) => Ok(Self::of_opened(opened, options)),
+            Some(Err(error)) => Self::without_disk(disk, options, error),
+            None => {
+                let mut shared = Shared::new(options, Arc::default(), None);
+                shared.bell = bell;
+                let mut absence = Absence::new(disk, sizes);
+                absence.opening = Mutex::new(Some(opening));
+                shared.absence = Some(absence);
+                shared.note_absence("the data folder is still being read");
+                Ok(Self {
+                    writer: None,
+                    flusher: None,
+                    shared: Arc::new(shared),
+                })
+            }
+        }
     }
 
     /// A cache in memory for now, if `error` is of the disk.
@@ -73,6 +112,39 @@ pub(super) struct Absence {
     disk: Arc<dyn Disk>,
     options: StoreOptions,
     missed: Mutex<Missed>,
+    /// The first try to open it, while that goes on.
+    opening: Mutex<Option<Opening>>,
+}
+
+/// A thread that opens a folder and rings when it is done. If nobody takes the store, it is closed.
+#[derive(Debug)]
+struct Opening(Receiver<Result<Opened, OpenError>>);
+
+impl Opening {
+    fn begin(disk: Arc<dyn Disk>, options: StoreOptions, bell: Arc<Bell>) -> io::Result<Self> {
+        let (sender, receiver) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("reflex-opening".into());
+        thread.spawn(move || {
+            // The cache may be gone by now.
+            let _ = sender.send(Store::open(disk, &options));
+            bell.ring();
+        })?;
+        Ok(Self(receiver))
+    }
+
+    /// `None`: it goes on.
+    fn wait(&self, at_most: Duration) -> Option<Result<Opened, OpenError>> {
+        match self.0.recv_timeout(at_most) {
+            Ok(opened) => Some(opened),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => {
+                let lost = io::Error::other("the thread that opened it has ended");
+                Some(Err(OpenError::io("open", Path::new("the data folder"))(
+                    lost,
+                )))
+            }
+        }
+    }
 }
 
 /// What the folder missed while it could not be used.
@@ -221,7 +293,21 @@ impl Absence {
             disk,
             options,
             missed: Mutex::default(),
+            opening: Mutex::default(),
         }
+    }
+
+    /// A store, as soon as there is one.
+    fn open(&self) -> Result<Option<Opened>, OpenError> {
+        let mut opening = lock(&self.opening);
+        let Some(first) = &*opening else {
+            return Store::open(Arc::clone(&self.disk), &self.options).map(Some);
+        };
+        let opened = first.wait(Duration::ZERO);
+        if opened.is_some() {
+            *opening = None;
+        }
+        opened.transpose()
     }
 }
 
@@ -236,6 +322,15 @@ impl Shared {
         self.writer.get().is_none().then_some(WithoutDisk(missed))
     }
 
+    /// The disk is not there yet, and nothing has failed.
+    fn note_absence(&self, reason: &str) {
+        *lock(&self.trouble) = Some(Trouble {
+            reason: reason.into(),
+            failed_at_ms: None,
+        });
+        self.is_in_trouble.store(true, Relaxed);
+    }
+
     /// Whether the disk is missing but may come.
     pub(super) fn is_disk_awaited(&self) -> bool {
         self.absence.is_some() && self.writer.get().is_none()
@@ -247,13 +342,18 @@ impl Shared {
             && self.writer.get().is_none()
             && let Err(error) = self.take_in_use(absence)
         {
-            // It was said when it began.
-            tracing::debug!(%error, "the data folder still cannot be used");
+            // As a rule it was said when it began.
+            match error.is_of_the_disk() {
+                true => tracing::debug!(%error, "the data folder still cannot be used"),
+                false => self.note_trouble(error.to_string(), None),
+            }
         }
     }
 
     fn take_in_use(&self, absence: &Absence) -> Result<(), OpenError> {
-        let Opened { store, damaged } = Store::open(Arc::clone(&absence.disk), &absence.options)?;
+        let Some(Opened { store, damaged }) = absence.open()? else {
+            return Ok(());
+        };
         let mut writer = Writer::new(store);
         // Most of it before any thread waits, and durable before any relies on it.
         let so_far = lock(&absence.missed).clone();

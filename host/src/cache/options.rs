@@ -10,6 +10,13 @@ use std::path::PathBuf;
 /// stay below this number; beyond half a terabyte it is exceeded, and the limit has to be raised.
 const SEGMENTS_MAX: u64 = 512;
 
+/// As many bytes of the quota have one entry, by default. Answers are longer as a rule; of shorter ones
+/// memory would hold more than a twentieth of what the disk does.
+const BYTES_PER_ENTRY: u64 = 2048;
+
+/// The least that [`CacheOptions::entries_max`] is by default: 100 MB of memory.
+const ENTRIES_MAX_LEAST: u64 = 1 << 20;
+
 /// When an entry is durable: survives a loss of power. It survives the end of the process as soon
 /// as it is written, a moment after it is stored; a process that ends normally first writes all
 /// waiting entries.
@@ -56,9 +63,10 @@ pub struct CacheOptions {
     pub entry_bytes_max: u64,
     /// Length of a segment file. Less is used when the quota is small, more when it is large.
     pub segment_bytes: u64,
-    /// The most entries that are kept, whatever their size: each takes some 400 bytes of
-    /// memory beside its payload.
-    pub entries_max: u64,
+    /// The most entries that are kept, whatever their size: each takes some 100 bytes of memory
+    /// beside its payload. `None`: one for each 2 KiB of `disk_bytes_max`, and at least a million, so
+    /// that memory is at most a twentieth of the disk, or 100 MB.
+    pub entries_max: Option<u64>,
     /// For how many seconds after its expiry an entry is kept like any other, for
     /// [`Lookup::Stale`](super::Lookup::Stale). After that, making room removes it.
     pub stale_seconds_max: u64,
@@ -78,8 +86,7 @@ impl Default for CacheOptions {
             entry_bytes_max: 16 << 20,
             // Few enough mappings, and reclaiming one loses little of the default quota.
             segment_bytes: 64 << 20,
-            // 400 MB of memory.
-            entries_max: 1 << 20,
+            entries_max: None,
             stale_seconds_max: 0,
             durability: Durability::default(),
         }
@@ -87,6 +94,12 @@ impl Default for CacheOptions {
 }
 
 impl CacheOptions {
+    /// The bound that holds, at least 1.
+    pub(super) fn entries_max(&self) -> u64 {
+        let by_quota = (self.disk_bytes_max / BYTES_PER_ENTRY).max(ENTRIES_MAX_LEAST);
+        self.entries_max.unwrap_or(by_quota).max(1)
+    }
+
     /// The store's options: segments no larger than the quota suggests, but large enough for the
     /// largest entry.
     pub(super) fn store(&self) -> Result<StoreOptions, OpenError> {
@@ -116,7 +129,7 @@ impl CacheOptions {
             dir: self.data_dir.clone(),
             quota: self.disk_bytes_max,
             segment_bytes,
-            entries_max: self.entries_max.max(1),
+            entries_max: self.entries_max(),
             stale_ms_max: self.stale_seconds_max.saturating_mul(1000),
         })
     }

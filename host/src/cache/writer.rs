@@ -10,7 +10,6 @@ use crate::store::{NewRecord, Place, Store, StoreError, Whose};
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::thread::{self, JoinHandle};
-use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
@@ -31,45 +30,26 @@ const STEPS_ASIDE: usize = 100;
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) store: Store,
-    owed: Owed,
-}
-
-/// Keys that were removed, or went to memory, while the disk was in trouble. A record of theirs that
-/// is on disk must not come back with a restart.
-#[derive(Debug, Default)]
-struct Owed {
-    /// Their places were in the index, and used more memory there than the keys do here. A disk in
-    /// trouble puts none in, so that what the index once held bounds them.
-    known: HashSet<CacheKey>,
-    /// The disk may hold a record, or none. At most [`OWED_IN_DOUBT_MAX`].
-    in_doubt: HashSet<CacheKey>,
 }
 
 impl Writer {
     pub(super) fn new(store: Store) -> Self {
-        Self {
-            store,
-            owed: Owed::default(),
-        }
+        Self { store }
     }
 
     /// Remembers to write a tombstone for a key. `was_there`: the index knew a record of it.
     pub(super) fn owe_tombstone(&mut self, key: &CacheKey, was_there: bool) {
-        if was_there {
-            self.owed.known.insert(*key);
-            if self.owed.known.len().is_multiple_of(OWED_BEFORE_TRIAL) {
-                // Should it fail, they stay owed.
-                let _ = self.settle();
-            }
-            return;
-        }
-        if self.owed.in_doubt.len() >= OWED_IN_DOUBT_MAX && self.settle().is_err() {
+        let owed = self.store.owe_tombstone(key.as_bytes(), was_there);
+        let is_trial = was_there && owed.known.is_multiple_of(OWED_BEFORE_TRIAL);
+        let is_too_much = owed.in_doubt > OWED_IN_DOUBT_MAX;
+        // Should it fail, they stay owed.
+        let is_unsettled = (is_trial || is_too_much) && self.settle().is_err();
+        if is_unsettled && is_too_much {
             tracing::warn!(
                 "too much was removed of a disk in trouble that cannot be read; it is given up"
             );
             self.give_up_all();
         }
-        self.owed.in_doubt.insert(*key);
     }
 
     /// Gives up everything on disk: none of it is found again.
@@ -81,27 +61,13 @@ impl Writer {
 
     /// Forgets the owed tombstones: everything on disk was purged.
     pub(super) fn owes_nothing(&mut self) {
-        self.owed = Owed::default();
+        self.store.owes_no_tombstones();
     }
 
     /// Writes the owed tombstones and purges, at the first opportunity.
     pub(super) fn settle(&mut self) -> Result<(), StoreError> {
         self.store.settle_purge_marks()?;
-        self.store.settle_unburied()?;
-        for owed in [&mut self.owed.known, &mut self.owed.in_doubt] {
-            let mut failed = None;
-            for key in owed.extract_if(|_| true) {
-                if let Err(error) = self.store.append(&NewRecord::tombstone(key.as_bytes())) {
-                    failed = Some((key, error));
-                    break;
-                }
-            }
-            if let Some((key, error)) = failed {
-                owed.insert(key);
-                return Err(error);
-            }
-        }
-        Ok(())
+        self.store.settle_tombstones()
     }
 }
 
@@ -245,15 +211,13 @@ impl Shared {
         }
     }
 
-    /// Writes a tombstone for a key that is out of the index, or owes it.
+    /// Owes a tombstone for a key that is out of the index, and writes it unless the disk fails.
     fn bury(&self, writer: &mut Writer, key: &CacheKey, was_there: bool) {
+        writer.owe_tombstone(key, was_there);
         if self.is_failing() {
-            writer.owe_tombstone(key, was_there);
             return;
         }
-        let tombstone = NewRecord::tombstone(key.as_bytes());
-        if let Err(error) = writer.store.append(&tombstone) {
-            writer.owe_tombstone(key, was_there);
+        if let Err(error) = writer.settle() {
             self.note_trouble(error.to_string(), None);
         }
     }

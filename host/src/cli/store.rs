@@ -116,7 +116,7 @@ fn compact(dir: &Path, stale_seconds_max: u64) -> Result<ExitCode, String> {
         disk_bytes_max: (report.disk_bytes + 4 * segment_bytes).max(8 * segment_bytes),
         entry_bytes_max: segment_bytes / 4,
         segment_bytes,
-        entries_max: u64::MAX,
+        entries_max: Some(u64::MAX),
         stale_seconds_max,
         durability: Durability::Os,
         ..defaults

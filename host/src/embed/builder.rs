@@ -73,10 +73,10 @@ impl Builder {
         self
     }
 
-    /// The most answers that are kept, of any size; each takes some 400 bytes of memory. Default: a
-    /// million.
+    /// The most answers that are kept, of any size; each takes some 100 bytes of memory. Default: one
+    /// for each 2 KiB of [`disk_bytes_max`](Self::disk_bytes_max), and at least a million.
     pub fn entries_max(mut self, entries: u64) -> Self {
-        self.options.entries_max = entries;
+        self.options.entries_max = Some(entries);
         self
     }
 

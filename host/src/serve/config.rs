@@ -174,6 +174,7 @@ struct File {
     samples: Option<NonZeroU64>,
     replay: Option<ReplayMode>,
     disk_bytes_max: Option<NonZeroU64>,
+    entries_max: Option<NonZeroU64>,
     durability: Option<DurabilityMode>,
     entry_bytes_max: Option<NonZeroU64>,
     request_bytes_max: Option<NonZeroU64>,
@@ -291,6 +292,7 @@ impl Config {
             disk_bytes_max: file
                 .disk_bytes_max
                 .map_or(defaults.disk_bytes_max, NonZeroU64::get),
+            entries_max: file.entries_max.map(NonZeroU64::get),
             durability: match file.durability {
                 Some(DurabilityMode::Os) => Durability::Os,
                 Some(DurabilityMode::EveryInsert) => Durability::EveryInsert,

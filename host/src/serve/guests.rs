@@ -11,7 +11,7 @@ use crate::exchange::error::Error;
 use crate::exchange::fills::Turn;
 use crate::exchange::miss::told;
 use crate::exchange::question::Question;
-use crate::exchange::{NativeFlow, Found};
+use crate::exchange::{Found, NativeFlow};
 use crate::serve::metrics::Metrics;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;

@@ -14,7 +14,7 @@ use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
 use crate::exchange::question::{Question, Read};
 use crate::exchange::reply::head::mark;
-use crate::exchange::{NativeFlow, Found};
+use crate::exchange::{Found, NativeFlow};
 use crate::serve::metrics::Metrics;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;

@@ -1,6 +1,6 @@
 //! A disk for tests: the real one, with faults switched on and off.
 
-use super::disk::{DirLock, Disk, DiskFile, RealDisk, WRITE_PARTS};
+use super::disk::{Cached, DirLock, Disk, DiskFile, RealDisk, WRITE_PARTS};
 use super::mmap::Mapping;
 use std::ffi::OsString;
 use std::fs::TryLockError;
@@ -55,6 +55,8 @@ impl Gate {
 pub(crate) struct Faults {
     /// Making folders and files fails, and so does taking the lock.
     pub(crate) is_read_only: AtomicBool,
+    /// Nothing stays in the page cache.
+    pub(crate) is_evicting: AtomicBool,
     /// No new file finds space.
     pub(crate) is_full: AtomicBool,
     /// A write leaves half of its bytes and fails.
@@ -173,6 +175,10 @@ impl DiskFile for FaultFile {
         self.file.size()
     }
 
+    fn space(&self) -> io::Result<u64> {
+        self.file.space()
+    }
+
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         self.file.set_len(bytes)
     }
@@ -211,6 +217,13 @@ impl DiskFile for FaultFile {
             return Err(io::Error::other("bad block on purpose"));
         }
         self.file.read_at(bytes, offset)
+    }
+
+    fn is_cached(&self, _: Range<u64>) -> Cached {
+        match self.faults.is_evicting.load(Relaxed) {
+            true => Cached::No,
+            false => Cached::Unknown,
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -6,7 +6,8 @@
 
 use super::disk::{DirLock, Disk};
 use super::format::{
-    BLOCK_BYTES, FORMAT_VERSION, Manifest, MarksFile, PURGE_MARKS_BYTES_MAX, Reject, StoreId,
+    BLOCK_BYTES, FORMAT_VERSION, Manifest, MarksFile, PURGE_MARKS_BYTES_MAX, Part,
+    RECENT_BYTES_MAX, Reject, StoreId,
 };
 use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ const MANIFEST: &str = "manifest";
 const MANIFEST_UNFINISHED: &str = "manifest.tmp";
 const PURGE_MARKS: &str = "epochs";
 const PURGE_MARKS_UNFINISHED: &str = "epochs.tmp";
+const RECENT_MARKS: &str = "epochs.recent";
+const RECENT_MARKS_UNFINISHED: &str = "epochs.recent.tmp";
 const LOCK: &str = "lock";
 const SEGMENTS: &str = "segments";
 /// A fresh ext4 file system has this in its topmost folder.
@@ -211,8 +214,25 @@ impl Folder {
 
     /// The purge marks. `None` if they were written and are lost.
     pub(crate) fn read_purge_marks(&self, disk: &dyn Disk) -> Result<Option<MarksFile>, OpenError> {
-        let path = self.root.join(PURGE_MARKS);
-        let bytes = match disk.read(&path, PURGE_MARKS_BYTES_MAX as u64) {
+        let Some(mut marks) = self.read_marks(disk, Part::All)? else {
+            return Ok(None);
+        };
+        if marks.has_recent {
+            let Some(recent) = self.read_marks(disk, Part::Recent)? else {
+                return Ok(None);
+            };
+            marks.add(&recent);
+        }
+        Ok(Some(marks))
+    }
+
+    fn read_marks(&self, disk: &dyn Disk, part: Part) -> Result<Option<MarksFile>, OpenError> {
+        let (name, bytes_max) = match part {
+            Part::All => (PURGE_MARKS, PURGE_MARKS_BYTES_MAX),
+            Part::Recent => (RECENT_MARKS, RECENT_BYTES_MAX),
+        };
+        let path = self.root.join(name);
+        let bytes = match disk.read(&path, bytes_max as u64) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.has_purge_marks => {
                 return Ok(Some(MarksFile::default()));
@@ -222,7 +242,7 @@ impl Folder {
                 return Ok(None);
             }
         };
-        match MarksFile::decode(&bytes, &self.store) {
+        match MarksFile::decode(&bytes, part, &self.store) {
             Ok(file) => Ok(Some(file)),
             Err(Reject::Newer(version)) => Err(OpenError::Newer(path, version)),
             Err(reject) => {
@@ -232,20 +252,25 @@ impl Folder {
         }
     }
 
-    /// Makes the purge marks durable. Writes the file before the manifest that promises it: in the
-    /// other order, a crash between the two would look like a loss.
+    /// Makes the purge marks durable. Writes each file before the one that promises it: in the other
+    /// order, a crash between the two would look like a loss. `had_recent`: the file on disk promises
+    /// one of recent marks, all of which are among `marks` now.
     pub(crate) fn write_purge_marks(
         &mut self,
         disk: &dyn Disk,
         marks: &MarksFile,
+        had_recent: bool,
     ) -> io::Result<()> {
-        let bytes = marks.encode(&self.store);
-        replace(
-            disk,
-            &self.root,
-            (PURGE_MARKS_UNFINISHED, PURGE_MARKS),
-            &bytes,
-        )?;
+        let none = MarksFile::default();
+        if marks.has_recent && !had_recent {
+            self.write_recent_marks(disk, &none)?;
+        }
+        let bytes = marks.encode(Part::All, &self.store);
+        let names = (PURGE_MARKS_UNFINISHED, PURGE_MARKS);
+        replace(disk, &self.root, names, &bytes)?;
+        if had_recent {
+            self.write_recent_marks(disk, &none)?;
+        }
         if !self.has_purge_marks {
             let manifest = Manifest {
                 store: self.store,
@@ -255,6 +280,13 @@ impl Folder {
             self.has_purge_marks = true;
         }
         Ok(())
+    }
+
+    /// Makes the marks of a few tenants durable, once the file of all promises this one.
+    pub(crate) fn write_recent_marks(&self, disk: &dyn Disk, recent: &MarksFile) -> io::Result<()> {
+        let bytes = recent.encode(Part::Recent, &self.store);
+        let names = (RECENT_MARKS_UNFINISHED, RECENT_MARKS);
+        replace(disk, &self.root, names, &bytes)
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -3,7 +3,7 @@
 //! A ghost is a part of a key, the log that it left, and roughly when. Two keys that share a ghost,
 //! or a ghost that is lost, cost nothing but a decision that is a little worse.
 
-use super::policy::Log;
+use super::log::Log;
 
 /// A slot: 48 bits of the key, 1 bit of the log, 15 bits of the tick. All zeros is a free slot.
 type Slot = u64;

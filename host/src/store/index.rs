@@ -8,43 +8,39 @@ use super::format::Listed;
 use super::hash::KeyState;
 use super::place::Place;
 use super::segment::Segment;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+type Places = papaya::HashMap<[u8; 32], Place, KeyState>;
 
 /// The places of all entries on disk.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Index {
-    places: papaya::HashMap<[u8; 32], Place, KeyState>,
+    /// Empty until a store puts places in, or another index gives its own.
+    places: OnceLock<Places>,
     payload_bytes: AtomicU64,
     /// Parts of the disk could not be read, so it may hold records that are not in here.
     has_hidden: AtomicBool,
+    /// A reader took a place out whose record is on disk, and is not covered by another.
+    is_in_doubt: AtomicBool,
     /// How often each place was looked at.
     #[cfg(test)]
     scans: AtomicU64,
 }
 
-impl Default for Index {
-    fn default() -> Self {
-        Self {
-            places: papaya::HashMap::with_hasher(KeyState::new()),
-            payload_bytes: AtomicU64::new(0),
-            has_hidden: AtomicBool::new(false),
-            #[cfg(test)]
-            scans: AtomicU64::new(0),
-        }
-    }
-}
-
 impl Index {
     /// Applies `look` to the place of a key.
     pub(crate) fn find<R>(&self, key: &[u8; 32], look: impl FnOnce(&Place) -> R) -> Option<R> {
-        self.places.pin().get(key).map(look)
+        self.places.get()?.pin().get(key).map(look)
     }
 
     /// The place that was there before is dead.
     pub(crate) fn insert(&self, key: &[u8; 32], place: Place) {
         self.payload_bytes.fetch_add(place.payload_bytes(), Relaxed);
-        if let Some(old) = self.places.pin().insert(*key, place) {
+        let places = self
+            .places
+            .get_or_init(|| Places::with_hasher(KeyState::new()));
+        if let Some(old) = places.pin().insert(*key, place) {
             self.leaves(old);
         }
     }
@@ -55,69 +51,85 @@ impl Index {
         self.has_hidden.load(Relaxed)
     }
 
+    /// Notes that a place goes whose record is damaged: a later record of its key does not know of it.
+    pub(crate) fn doubt(&self) {
+        self.is_in_doubt.store(true, Relaxed);
+    }
+
+    /// Whether the disk may hold records that a place does not know to cover.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.has_hidden() || self.is_in_doubt.load(Relaxed)
+    }
+
     pub(crate) fn set_hidden(&self) {
         self.has_hidden.store(true, Relaxed);
     }
 
-    /// Takes over all places of another index, which has no readers any more.
-    pub(crate) fn take(&self, other: &Self) {
+    /// Takes over all places of another index, in no time. This one must be empty.
+    pub(crate) fn take(&self, other: Self) {
         self.has_hidden.store(other.has_hidden(), Relaxed);
-        for (key, place) in &other.places.pin() {
-            self.insert(key, place.clone());
-        }
+        self.is_in_doubt.store(other.is_in_doubt(), Relaxed);
+        self.payload_bytes
+            .store(other.payload_bytes.into_inner(), Relaxed);
+        let taken = other.places.into_inner().map(|it| self.places.set(it));
+        assert!(matches!(taken, None | Some(Ok(()))), "not an empty index");
     }
 
     /// Takes out the place of a key, which is dead from now on; whether it existed.
     pub(crate) fn remove(&self, key: &[u8; 32]) -> bool {
-        let places = self.places.pin();
-        let old = places.remove(key);
-        old.inspect(|old| self.leaves(old)).is_some()
+        self.places.get().is_some_and(|places| {
+            let places = places.pin();
+            let old = places.remove(key);
+            old.inspect(|old| self.leaves(old)).is_some()
+        })
     }
 
     /// Takes out the place of a key if it still is this one; whether it was.
     pub(crate) fn remove_place(&self, key: &[u8; 32], place: &Place) -> bool {
-        let places = self.places.pin();
-        match places.remove_if(key, |_, now| now.is(place)) {
-            Ok(Some((_, old))) => {
-                self.leaves(old);
-                true
-            }
-            Ok(None) | Err(_) => false,
-        }
+        self.remove_if(key, |now| now.is(place))
     }
 
-    /// Takes out the places of all keys that are `which`, and returns those. Looks at each.
-    pub(crate) fn remove_keys_where(&self, which: impl Fn(&[u8; 32]) -> bool) -> Vec<[u8; 32]> {
-        let places = self.places.pin();
-        let meant = places.iter().filter(|(key, _)| which(key));
-        let removed = meant.filter(|(key, place)| self.remove_place(key, place));
-        removed.map(|(key, _)| *key).collect()
-    }
-
-    /// Takes out all places that are `which`; returns their number. Looks at each place.
-    pub(crate) fn remove_where(&self, which: impl Fn(&Place) -> bool) -> u64 {
-        #[cfg(test)]
-        self.scans.fetch_add(1, Relaxed);
-        let places = self.places.pin();
-        let meant = places.iter().filter(|(_, place)| which(place));
-        let removed = meant.filter(|(key, place)| self.remove_place(key, place));
-        removed.count() as u64
-    }
-
-    /// Takes out the places of these records of a segment; returns their number.
-    pub(crate) fn remove_listed(&self, segment: &Arc<Segment>, records: &[Listed]) -> u64 {
-        let places = self.places.pin();
-        let removed = records.iter().filter(|(offset, header, _)| {
-            let is_it = |_: &[u8; 32], now: &Place| now.is_at(segment, *offset);
-            match places.remove_if(&header.key, is_it) {
+    fn remove_if(&self, key: &[u8; 32], is_it: impl Fn(&Place) -> bool) -> bool {
+        self.places.get().is_some_and(|places| {
+            let places = places.pin();
+            match places.remove_if(key, |_, now| is_it(now)) {
                 Ok(Some((_, old))) => {
                     self.leaves(old);
                     true
                 }
                 Ok(None) | Err(_) => false,
             }
-        });
-        removed.count() as u64
+        })
+    }
+
+    /// Takes out the places of all keys that are `which`, and returns those. Looks at each.
+    pub(crate) fn remove_keys_where(&self, which: impl Fn(&[u8; 32]) -> bool) -> Vec<[u8; 32]> {
+        self.places.get().map_or_else(Vec::new, |places| {
+            let places = places.pin();
+            let meant = places.iter().filter(|(key, _)| which(key));
+            let removed = meant.filter(|(key, place)| self.remove_place(key, place));
+            removed.map(|(key, _)| *key).collect()
+        })
+    }
+
+    /// Takes out all places that are `which`; returns their number. Looks at each place.
+    pub(crate) fn remove_where(&self, which: impl Fn(&Place) -> bool) -> u64 {
+        #[cfg(test)]
+        self.scans.fetch_add(1, Relaxed);
+        self.places.get().map_or(0, |places| {
+            let places = places.pin();
+            let meant = places.iter().filter(|(_, place)| which(place));
+            let removed = meant.filter(|(key, place)| self.remove_place(key, place));
+            removed.count() as u64
+        })
+    }
+
+    /// Takes out the places of these records of a segment; returns their number.
+    pub(crate) fn remove_listed(&self, segment: &Arc<Segment>, records: &[Listed]) -> u64 {
+        let is_out = |(offset, header, _): &&Listed| {
+            self.remove_if(&header.key, |now| now.is_at(segment, *offset))
+        };
+        records.iter().filter(is_out).count() as u64
     }
 
     #[cfg(test)]
@@ -126,7 +138,7 @@ impl Index {
     }
 
     pub(crate) fn len(&self) -> u64 {
-        self.places.len() as u64
+        self.places.get().map_or(0, papaya::HashMap::len) as u64
     }
 
     /// Of all entries together.

@@ -14,6 +14,7 @@
 //! each stays for at least one turnover of the small log.
 
 use super::ghosts::Ghosts;
+use super::log::Log;
 
 /// Hits of an entry are counted up to here. More would keep what was popular once for longer:
 /// with 3, 0.2 points are gained where popularity is stable, 0.4 lost where it shifts, and more is
@@ -29,26 +30,6 @@ const SHARES: u64 = 1000;
 /// The ghosts of each log are one part in this many of the entries. Fewer forget keys that return;
 /// more take keys into the main log that return by chance, which is more to write.
 const GHOSTS_SHARE: [u64; 2] = [4, 3];
-
-/// One of the two logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Log {
-    /// New entries.
-    Small = 0,
-    /// Entries that were asked for again.
-    Main = 1,
-}
-
-impl Log {
-    pub(crate) const BOTH: [Self; 2] = [Self::Small, Self::Main];
-
-    pub(crate) fn other(self) -> Self {
-        match self {
-            Self::Small => Self::Main,
-            Self::Main => Self::Small,
-        }
-    }
-}
 
 /// What happens to a live entry of a reclaimed segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,10 @@
 //! and records need no field for it: the sequence serves. Only the writer and recovery ask here;
 //! readers learn of a purge from the segments.
 
-use super::format::{MarksFile, TENANTS_MAX};
+use super::disk::Disk;
+use super::folder::Folder;
+use super::format::{MarksFile, RECENT_TENANTS_MAX, TENANTS_MAX};
+use std::io;
 
 /// Whose records are purged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,43 +16,104 @@ pub(crate) enum Whose<'a> {
     Tenant(&'a [u8; 32]),
 }
 
-/// The purges so far, as the store writes them to disk.
+/// The purges so far, and what of them the disk does not have yet.
+///
+/// Where there are many, the file of all marks is written only for each [`RECENT_TENANTS_MAX`] purges,
+/// and a small file beside it for each purge. So a purge takes the same however many there were.
 #[derive(Debug, Default)]
-pub(crate) struct PurgeMarks(MarksFile);
+pub(crate) struct PurgeMarks {
+    all: MarksFile,
+    /// Of the tenants since the file of all was written.
+    recent: MarksFile,
+    owed: Owed,
+}
+
+/// What is to be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Owed {
+    #[default]
+    Nothing,
+    Recent,
+    All,
+}
 
 impl PurgeMarks {
-    pub(crate) fn new(file: MarksFile) -> Self {
-        Self(file)
+    /// As read from disk; `is_owed`: the disk does not have them all.
+    pub(crate) fn new(all: MarksFile, is_owed: bool) -> Self {
+        // Recent ones that were read are among them, and no longer known as such.
+        let is_owed = is_owed || all.has_recent;
+        Self {
+            all,
+            recent: MarksFile::default(),
+            owed: if is_owed { Owed::All } else { Owed::Nothing },
+        }
     }
 
-    /// The marks to write to disk.
-    pub(super) fn file(&self) -> &MarksFile {
-        &self.0
+    /// Writes what is owed, if anything is.
+    pub(super) fn settle(&mut self, disk: &dyn Disk, folder: &mut Folder) -> io::Result<()> {
+        match self.owed {
+            Owed::Nothing => return Ok(()),
+            Owed::Recent => folder.write_recent_marks(disk, &self.recent)?,
+            Owed::All => {
+                let had_recent = self.all.has_recent;
+                let mut all = std::mem::take(&mut self.all);
+                all.has_recent = all.tenants.len() > RECENT_TENANTS_MAX;
+                let written = folder.write_purge_marks(disk, &all, had_recent);
+                if written.is_err() {
+                    all.has_recent = had_recent;
+                }
+                self.all = all;
+                written?;
+                self.recent = MarksFile::default();
+            }
+        }
+        self.owed = Owed::Nothing;
+        Ok(())
     }
 
     /// Purges records up to `sequence`. Marks below `oldest`, the lowest sequence that is still
     /// on disk, cover nothing any more and may be forgotten.
     pub(super) fn purge(&mut self, whose: Whose<'_>, sequence: u64, oldest: u64) {
-        let file = &mut self.0;
-        match whose {
+        let is_recent = match whose {
             Whose::Everybody => {
-                file.all = sequence;
-                file.tenants.clear();
+                self.all.all = sequence;
+                self.all.tenants.clear();
+                false
             }
             Whose::Tenant(tenant) => {
-                file.make_room(tenant, oldest);
-                file.tenants.insert(*tenant, sequence);
+                let made_room = self.all.make_room(tenant, oldest);
+                self.all.tenants.insert(*tenant, sequence);
+                let fits = self.recent.tenants.len() < RECENT_TENANTS_MAX;
+                let is_recent = self.all.has_recent && fits && !made_room;
+                if is_recent {
+                    self.recent.tenants.insert(*tenant, sequence);
+                }
+                is_recent
             }
-        }
+        };
+        self.owed = match self.owed {
+            Owed::Nothing | Owed::Recent if is_recent => Owed::Recent,
+            _ => Owed::All,
+        };
+    }
+
+    /// Purges all records up to `sequence`, and no others.
+    pub(super) fn purge_up_to(&mut self, sequence: u64) {
+        let all = self.all.all.max(sequence);
+        self.all.all = all;
+        self.all.tenants.retain(|_, mark| *mark > all);
+        self.owed = Owed::All;
     }
 
     /// Forgets the tenants whose marks are below `oldest`, the lowest sequence that is still on
-    /// disk: they cover nothing any more. Whether it forgot any.
-    pub(super) fn forget(&mut self, oldest: u64) -> bool {
-        let file = &mut self.0;
-        let before = file.tenants.len();
-        file.tenants.retain(|_, sequence| *sequence >= oldest);
-        file.tenants.len() != before
+    /// disk: they cover nothing any more. No file names them once this is settled.
+    pub(super) fn forget(&mut self, oldest: u64) {
+        let tenants = &mut self.all.tenants;
+        let before = tenants.len();
+        tenants.retain(|_, sequence| *sequence >= oldest);
+        if tenants.len() != before {
+            self.owed = Owed::All;
+        }
     }
 }
 
@@ -70,21 +134,22 @@ impl MarksFile {
         purged.max(self.floor)
     }
 
-    /// Makes room for one more tenant. Past the bound, the older half becomes one purge of all
-    /// tenants: that loses entries, but no purged entry comes back.
-    fn make_room(&mut self, tenant: &[u8; 32], oldest: u64) {
+    /// Makes room for one more tenant; whether any mark was changed for that. Past the bound, the older
+    /// half becomes one purge of all tenants: that loses entries, but no purged entry comes back.
+    fn make_room(&mut self, tenant: &[u8; 32], oldest: u64) -> bool {
         if self.tenants.len() < TENANTS_MAX || self.tenants.contains_key(tenant) {
-            return;
+            return false;
         }
         self.tenants.retain(|_, sequence| *sequence >= oldest);
         if self.tenants.len() < TENANTS_MAX {
-            return;
+            return true;
         }
         let mut sequences: Vec<u64> = self.tenants.values().copied().collect();
         let (_, median, _) = sequences.select_nth_unstable(TENANTS_MAX / 2);
         self.all = self.all.max(*median);
         let all = self.all;
         self.tenants.retain(|_, sequence| *sequence > all);
+        true
     }
 }
 
@@ -101,8 +166,9 @@ mod tests {
     #[test]
     fn a_purge_covers_what_came_before_and_nothing_else() {
         let mut marks = PurgeMarks::default();
-        let covers = |marks: &PurgeMarks, tenant_number, sequence| {
-            marks.file().covers(&tenant(tenant_number), sequence)
+        let covers = |marks: &PurgeMarks, number, sequence| {
+            let all = &marks.all;
+            all.covers(&tenant(number), sequence)
         };
         assert!(!covers(&marks, 1, 1));
         marks.purge(Whose::Tenant(&tenant(1)), 10, 1);
@@ -110,14 +176,16 @@ mod tests {
         assert!(!covers(&marks, 1, 11) && !covers(&marks, 2, 1));
         marks.purge(Whose::Tenant(&tenant(1)), 20, 1);
         assert!(covers(&marks, 1, 20) && !covers(&marks, 1, 21));
-        assert_eq!(marks.file().newest(), 20);
+        assert_eq!(marks.all.newest(), 20);
         marks.purge(Whose::Tenant(&tenant(2)), 25, 1);
-        assert!(marks.forget(21) && !marks.forget(25));
+        marks.forget(21);
+        assert!(!covers(&marks, 1, 1));
+        marks.forget(25);
         assert!(covers(&marks, 2, 25) && !covers(&marks, 1, 1));
         marks.purge(Whose::Everybody, 30, 1);
         assert!(covers(&marks, 1, 30) && covers(&marks, 2, 30) && !covers(&marks, 2, 31));
-        assert_eq!(marks.file().newest(), 30);
-        assert!(marks.file().tenants.is_empty());
+        assert_eq!(marks.all.newest(), 30);
+        assert!(marks.all.tenants.is_empty());
     }
 
     #[test]
@@ -128,8 +196,8 @@ mod tests {
             for number in 1..=last {
                 marks.purge(Whose::Tenant(&tenant(number)), number, oldest);
             }
-            assert!(marks.file().tenants.len() <= TENANTS_MAX);
-            (marks.0, last)
+            assert!(marks.all.tenants.len() <= TENANTS_MAX);
+            (marks.all, last)
         };
         let (file, last) = filled(1);
         assert!((1..=last).all(|number| file.covers(&tenant(number), number)));

@@ -224,3 +224,49 @@ fn a_folder_of_somebody_elses_is_an_error() {
     let opened = Cache::open_even_without_disk(&props.options);
     assert!(matches!(opened, Err(OpenError::Foreign(..))));
 }
+
+/// A daemon with ten million entries answered nothing for the twenty seconds that reading them took.
+#[test]
+fn a_folder_that_takes_long_to_read_is_used_once_it_is_read() {
+    let props = Props::new();
+    let cache = props.open();
+    for number in 0..4 {
+        put(&cache, number, 0, 100);
+    }
+    cache.sync().unwrap();
+    drop(cache);
+
+    props.faults.reads.close();
+    let faults = Arc::clone(&props.faults);
+    let disk = Arc::new(FaultDisk { faults });
+    let cache = Cache::open_within(disk, &props.options, Duration::from_millis(1)).unwrap();
+    cache.shared.try_disk();
+    let stats = cache.stats();
+    assert!(!stats.healthy && stats.trouble.unwrap().contains("still being read"));
+    assert_eq!(stats.store_errors, 0);
+    assert_eq!(version(&cache, 0), None);
+    put(&cache, 1, 1, 100);
+    assert_eq!(version(&cache, 1), Some(1));
+    cache.remove(&key(2));
+
+    props.faults.reads.open();
+    while !cache.stats().healthy {
+        cache.shared.try_disk();
+        thread::yield_now();
+    }
+    let found = |cache: &Cache| [0, 1, 2, 3].map(|number| version(cache, number));
+    assert_eq!(found(&cache), [Some(0), Some(1), None, Some(0)]);
+    put(&cache, 2, 2, 100);
+    drop(cache);
+    assert_eq!(found(&props.open()), [Some(0), None, Some(2), Some(0)]);
+}
+
+#[test]
+fn a_folder_that_an_operator_has_to_see_to_is_an_error_as_before() {
+    let props = Props::new();
+    let _owner = props.open();
+    let faults = Arc::clone(&props.faults);
+    let disk = Arc::new(FaultDisk { faults });
+    let opened = Cache::open_within(disk, &props.options, Duration::from_secs(60));
+    assert!(matches!(opened, Err(OpenError::Locked(_))));
+}

@@ -177,3 +177,55 @@ fn a_read_that_hangs_keeps_no_memory_of_others_alive() {
     let again = cache.lookup_now(&key(1), NOW);
     assert!(matches!(again, Some(Lookup::Hit(_))));
 }
+
+/// A record that was read once was read through the mapping from then on, whether or not its pages were
+/// in memory still: a thread of tokio waited for the disk, and a bad sector was a signal.
+#[test]
+fn an_entry_whose_pages_are_gone_is_cold_again_and_a_bad_sector_is_a_miss() {
+    const LATER: u64 = NOW + 20_000;
+    let props = Props::new();
+    let cache = patient(&props);
+    for number in 0..2 {
+        put(&cache, number, 0, 8000);
+        assert_eq!(version(&cache, number), Some(0));
+    }
+    props.faults.is_evicting.store(true, Relaxed);
+    let is_hit = |number, now| {
+        let found = cache.lookup_now(&key(number), now);
+        found.map(|found| found.hit().is_some())
+    };
+    assert_eq!(is_hit(0, NOW + 1), Some(true), "read a moment ago");
+    assert_eq!(is_hit(0, LATER), None);
+    let runtime = runtime();
+    let found = runtime.block_on(cache.lookup_async(&key(0), LATER));
+    assert_eq!(check(&found.hit().unwrap(), 0), 0);
+    assert_eq!(is_hit(0, LATER + 1), Some(true), "read a moment ago");
+
+    // The second record ends in this block.
+    props.faults.bad_block.store(4, Relaxed);
+    let found = runtime.block_on(cache.lookup_async(&key(1), LATER));
+    assert!(matches!(found, Lookup::Miss));
+    assert_eq!(cache.stats().corrupt, 1);
+    assert_eq!(is_hit(1, LATER), Some(false));
+    assert_eq!(is_hit(0, LATER), Some(true));
+}
+
+/// Counting references shared a line of each segment among all threads that read there.
+#[test]
+fn threads_read_a_segment_with_references_of_their_own_and_all_keep_its_space() {
+    let props = Props::new();
+    let cache = props.open();
+    put(&cache, 0, 0, 1000);
+    let entries: Vec<_> = (0..8)
+        .map(|_| thread::scope(|it| it.spawn(|| cache.lookup(&key(0), NOW).hit()).join()))
+        .map(|entry| entry.unwrap().unwrap())
+        .collect();
+    let segment_bytes = cache.stats().disk_bytes;
+    cache.purge_all().unwrap();
+    assert!(matches!(cache.lookup(&key(0), NOW), Lookup::Miss));
+    for entry in entries {
+        assert_eq!(cache.stats().pinned_bytes, segment_bytes);
+        check(&entry, 0);
+    }
+    assert_eq!(cache.stats().pinned_bytes, 0);
+}
