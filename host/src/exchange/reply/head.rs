@@ -2,7 +2,7 @@
 //! the body is not the provider's. `reflex-llm` classifies the headers.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS, cache_status_after};
+use reflex_llm::status::{self, CACHE_STATUS, cache_status_after};
 use reflex_llm::{Part, Status};
 
 /// A header on its way into a head: its name, and its value as bytes.
@@ -33,22 +33,16 @@ pub(crate) fn apply(map: &mut HeaderMap, remove: &[String], set: &[Header]) {
 #[cfg(feature = "serve")]
 pub(crate) fn mark(map: &mut HeaderMap, status: Status) {
     let short = HeaderValue::from_static(status.x_reflex_status());
-    map.insert(X_REFLEX_STATUS, short);
+    map.insert(status::X_REFLEX_STATUS, short);
     set_cache_status(map, &status.cache_status());
 }
 
-/// Both headers as a guest would set them.
-pub(crate) fn status_headers(status: Status) -> Vec<Header> {
-    vec![
-        (
-            X_REFLEX_STATUS.into(),
-            status.x_reflex_status().as_bytes().to_vec(),
-        ),
-        (
-            CACHE_STATUS.into(),
-            status.cache_status().into_owned().into_bytes(),
-        ),
-    ]
+/// The headers that tell the client, as a guest would set them.
+pub(crate) fn status_headers(status: Status, age_seconds: Option<u64>) -> Vec<Header> {
+    let headers = status.headers(age_seconds);
+    headers
+        .map(|(name, value)| (name.into(), value.into_owned().into_bytes()))
+        .collect()
 }
 
 fn set_cache_status(map: &mut HeaderMap, own: &str) {
@@ -89,7 +83,7 @@ mod tests {
             ("cache-status", "b"),
             ("x", "1"),
         ]);
-        apply(&mut map, &["x".into()], &status_headers(Status::Miss));
+        apply(&mut map, &["x".into()], &status_headers(Status::Miss, None));
         let expected = head(&[
             ("cache-status", "a; hit, b, reflex; fwd=miss"),
             ("x-reflex-status", "MISS"),
