@@ -1,7 +1,6 @@
 //! What an answer says: its head, its frames, whether it is whole and good, its usage and its life.
 
 pub(crate) mod head;
-mod name_set;
 pub(crate) mod recorder;
 
 pub(crate) mod judge;

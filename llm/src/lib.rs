@@ -39,6 +39,7 @@ pub mod flow;
 pub mod status;
 
 mod json;
+mod name_set;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]

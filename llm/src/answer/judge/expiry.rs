@@ -4,8 +4,8 @@
 
 use crate::Rejected;
 use crate::answer::date;
-use crate::answer::name_set::NameSet;
 use crate::json::{Kind, Value};
+use crate::name_set::NameSet;
 
 /// The earliest end that an answer states.
 #[derive(Debug, Default)]

@@ -8,8 +8,8 @@
 
 use super::expiry::{self, Expiry, OPAQUE};
 use crate::Rejected;
-use crate::answer::name_set::{NameSet, PartSet};
 use crate::json::{Kind, Value};
+use crate::name_set::{NameSet, PartSet};
 
 /// Looks at a document of an answer, and at everything in it. `expiry` collects the end that it
 /// states.
