@@ -505,6 +505,9 @@ impl Shared {
 
     /// Takes out a place whose record cannot be served, unless another place has replaced it.
     fn give_up(&self, key: &CacheKey, place: &Place, is_damaged: bool) {
+        if is_damaged {
+            self.index.doubt();
+        }
         let is_out = || self.index.remove_place(key.as_bytes(), place);
         if !is_damaged {
             is_out();

@@ -1,9 +1,10 @@
-//! The payload store: a log of records in segment files.
+//! The payload store: two logs of records in segment files.
 //!
 //! ```text
-//! append ─► active segment ─► full: sealed ─► … ─► oldest of all: reclaimed
-//!                │
-//!                └► Place ─► read: the record, zero-copy from the mapping
+//! append ─► small: active segment ─► full: sealed ─► … ─► oldest: reclaimed
+//!             │    main: active segment ─► full: sealed ─► … ─► oldest: reclaimed
+//!             │      └ what was hit is written to main
+//!             └► Place ─► read: the record, zero-copy from the mapping
 //! ```
 //!
 //! A [`Store`] is the writer: it has one owner at a time. Readers need only its [`Index`], which
@@ -20,12 +21,15 @@ mod folder;
 mod format;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod ghosts;
 mod hash;
 mod index;
 mod inspect;
 mod keys;
+mod log;
 mod mmap;
 mod place;
+mod policy;
 mod purge_marks;
 mod reclaim;
 mod record;
@@ -59,11 +63,13 @@ pub(crate) use unsynced::Unsynced;
 
 use active::{Active, allocated_for};
 use folder::Folder;
-use format::{Contents, Kind, MarksFile, Salt, StoreId, Superblock};
-use keys::Keys;
+use format::{Contents, KEY_START_BYTES, Kind, MarksFile, Salt, StoreId, Superblock};
+use keys::NewKeys;
+use log::Log;
+use policy::Policy;
 use purge_marks::PurgeMarks;
 use recover::Recovered;
-use replay::{Last, Replayed};
+use replay::{Replayed, start_of};
 use segment::{DiskUse, Segment};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -124,11 +130,16 @@ pub(crate) struct Store {
     stale_ms_max: u64,
     disk_use: Arc<DiskUse>,
     index: Arc<Index>,
-    /// Sealed, oldest first.
+    /// Sealed, of both logs, in the order in which they were begun.
     segments: VecDeque<Arc<Segment>>,
-    active: Option<Active>,
+    /// By log.
+    actives: [Option<Active>; 2],
     next_segment: u64,
-    last: Last,
+    /// The highest sequence so far.
+    last: u64,
+    /// By log, the beginning of the last record's key; zeros where it may not be the last.
+    previous: [[u8; KEY_START_BYTES]; 2],
+    policy: Policy,
     purge_marks: PurgeMarks,
     /// Sealed, but perhaps not durable.
     unsynced: Vec<Unsynced>,
@@ -139,8 +150,14 @@ pub(crate) struct Store {
     tombstones: Tombstones,
     /// An appended record will never be durable, and the next sync has to say so.
     is_lost: bool,
+    /// A segment is being reclaimed, and what is written for it must not reclaim another.
+    is_reclaiming: bool,
     /// Files were taken to be synced, and the outcome is not known yet.
     is_syncing: bool,
+    /// Records up to this sequence were in those files, or synced before.
+    syncing: u64,
+    /// Records up to this sequence are durable, where their segment is not poisoned.
+    durable: u64,
     reclaimed: u64,
     evicted: u64,
 }
@@ -166,7 +183,7 @@ impl Store {
         });
         let Recovered {
             segments,
-            active,
+            actives,
             next_segment,
             replayed,
             damaged,
@@ -175,6 +192,7 @@ impl Store {
         } = recover::recover(&disk, &folder, options.quota, &disk_use, &marks)?;
         let Replayed {
             last,
+            previous,
             hidden,
             live,
             unburied,
@@ -183,17 +201,20 @@ impl Store {
         // The sequence never falls behind a purge, or the purge would cover new records.
         let last = match is_lost {
             true => last,
-            false => last.max(Last::nobodys(marks.newest())),
+            false => last.max(marks.newest()),
         };
         let last = match hidden {
             0 => last,
-            _ => Last::nobodys(last.sequence + hidden + HIDDEN_PURGES_MAX),
+            _ => last + hidden + HIDDEN_PURGES_MAX,
         };
         if hidden > 0 {
-            marks.floor = last.sequence;
+            marks.floor = last;
         }
         if is_lost {
-            marks.all = last.sequence;
+            marks.all = last;
+        }
+        for segment in segments.iter().filter(|segment| segment.has_hidden()) {
+            segment.note_last(last);
         }
         let index = Index::default();
         if has_hidden {
@@ -212,16 +233,21 @@ impl Store {
             disk_use,
             index: Arc::new(index),
             segments,
-            active,
+            actives,
             next_segment,
             last,
+            previous,
+            policy: Policy::default(),
             purge_marks: PurgeMarks::new(marks, is_lost || hidden > 0),
             unsynced: Vec::new(),
             unsynced_bytes: 0,
             now_ms,
             tombstones: Tombstones::of(unburied),
             is_lost: is_unsynced,
+            is_reclaiming: false,
             is_syncing: false,
+            syncing: 0,
+            durable: 0,
             reclaimed: 0,
             evicted: 0,
         };
@@ -231,8 +257,9 @@ impl Store {
             let settled = store.settle_purge_marks();
             settled.map_err(StoreError::into_open_error)?;
         }
-        // It may be less than when the entries were written.
+        // Either may be less than when the entries were written.
         store.keep_entries_max(0);
+        store.keep_quota().map_err(StoreError::into_open_error)?;
         Ok(Opened {
             store,
             damaged: damaged + u64::from(is_lost),
@@ -256,9 +283,9 @@ impl Store {
     /// once [`settle_purge_marks`](Self::settle_purge_marks) has succeeded.
     pub(crate) fn purge(&mut self, whose: Whose<'_>) {
         // Skip a sequence: a failed write may have left a record with it.
-        self.last = Last::nobodys(self.last.sequence + 1);
+        self.last += 1;
         let oldest = self.oldest_sequence();
-        self.purge_marks.purge(whose, self.last.sequence, oldest);
+        self.purge_marks.purge(whose, self.last, oldest);
         for segment in self.listed() {
             segment.purge(whose);
         }
@@ -273,6 +300,7 @@ impl Store {
     /// Forgets, durably, the tenants whose purges cover no record any more: then no byte of theirs
     /// is on disk. Segments were removed durably before.
     pub(crate) fn forget_purges(&mut self) -> Result<(), StoreError> {
+        self.reclaim_hidden()?;
         self.purge_marks.forget(self.oldest_sequence());
         self.settle_purge_marks()
     }
@@ -302,8 +330,8 @@ impl Store {
         }
         let mut owed = self.tombstones.take();
         let paid = owed.pay(|key| {
-            // An entry stored since then supersedes as well as a tombstone does.
-            match self.index.find(key, |_| ()) {
+            // An entry stored since then supersedes as well as a tombstone does, until it goes.
+            match self.index.find(key, |place| place.set_covers(true)) {
                 Some(()) => Ok(()),
                 None => self.append(&NewRecord::tombstone(key)).map(drop),
             }
@@ -317,8 +345,8 @@ impl Store {
     pub(crate) fn discard(&mut self) {
         self.unsynced.clear();
         self.index.remove_where(|_| true);
-        let active = self.active.take().map(|active| active.segment);
-        self.segments.extend(active);
+        let actives = self.actives.iter_mut().filter_map(Option::take);
+        self.segments.extend(actives.map(|active| active.segment));
         let folder = &self.folder;
         let disk = &self.disk;
         self.segments.retain(|segment| {
@@ -328,59 +356,93 @@ impl Store {
         });
     }
 
-    /// Writes a record behind the last one, and adds it to the index. It can be read at once, and
-    /// survives the end of the process; after the next sync it survives a loss of power.
+    /// Writes a record behind the last one of its log, and adds it to the index. It can be read at
+    /// once, and survives the end of the process; after the next sync it survives a loss of power.
     ///
     /// # Errors
     ///
     /// The store is as before, and the next call tries again.
     pub(crate) fn append(&mut self, record: &NewRecord<'_>) -> Result<Place, StoreError> {
-        let before = self.next_segment;
-        let place = self.append_as_it_is(record)?;
+        let log = self.log_for(record);
+        if record.kind() == Kind::Entry {
+            self.keep_entries_max(1);
+        }
+        let before = self.disk_use.bytes();
+        let place = self.append_to(log, record)?;
         if record.kind() == Kind::Entry {
             self.now_ms = record.stored_at_ms();
         }
-        if self.next_segment != before {
+        if self.disk_use.bytes() > before {
             // Behind the record, which had room, so that the moved records come after it. A
             // tombstone brings no time.
-            tracing::debug_span!("make_room").in_scope(|| self.keep_spare(self.now_ms));
+            self.keep_spare(self.now_ms);
         }
         Ok(place)
     }
 
-    /// As above, without making room ahead.
-    fn append_as_it_is(&mut self, record: &NewRecord<'_>) -> Result<Place, StoreError> {
-        let active = self.active.as_ref();
-        if !active.is_some_and(|active| self.has_room(active, record)) {
-            let full = self.active.take();
-            full.map_or(Ok(()), |full| self.seal(full))?;
-            self.active = Some(self.begin_segment()?);
+    /// A newer answer goes to the log of the one that it supersedes, so that as a rule the older
+    /// record is reclaimed first. A tombstone goes to the small log, where another record soon follows
+    /// it: that tells of its loss.
+    fn log_for(&mut self, record: &NewRecord<'_>) -> Log {
+        if record.kind() == Kind::Tombstone {
+            return Log::Small;
         }
-        self.write(record)
+        let superseded = self.index.find(record.key(), |place| {
+            let mut listed = self.listed();
+            listed.find(|segment| place.is_in(segment)).map(|it| it.log)
+        });
+        superseded.flatten().unwrap_or_else(|| {
+            let bytes = record.shape().record_bytes();
+            self.policy.log_for(record.key(), bytes, self.quota)
+        })
     }
 
-    /// Writes a record to the active segment, which has room for it.
-    fn write(&mut self, record: &NewRecord<'_>) -> Result<Place, StoreError> {
-        let Some(active) = &mut self.active else {
+    /// As above, without making room ahead.
+    fn append_to(&mut self, log: Log, record: &NewRecord<'_>) -> Result<Place, StoreError> {
+        let bytes = record.shape().record_bytes();
+        let active = self.actives[log as usize].as_ref();
+        if !active.is_some_and(|active| self.has_room(active, bytes)) {
+            let full = self.actives[log as usize].take();
+            full.map_or(Ok(()), |full| self.seal(full))?;
+            self.actives[log as usize] = Some(self.begin_segment(log, bytes)?);
+        }
+        self.write(log, record)
+    }
+
+    /// Writes a record to the active segment of a log, which has room for it.
+    fn write(&mut self, log: Log, record: &NewRecord<'_>) -> Result<Place, StoreError> {
+        let bytes = record.shape().record_bytes();
+        let active = self.actives[log as usize].as_ref();
+        let growth = active.map_or(0, |active| active.growth(bytes));
+        if growth > 0 {
+            self.make_room(log, room_for(growth, bytes))?;
+        }
+        let previous = self.previous[log as usize];
+        let Some(active) = &mut self.actives[log as usize] else {
             return Err(StoreError::Pinned(0));
         };
-        let next = Last::of(self.last.sequence + 1, record.key());
         let path = self.folder.segment(active.segment.id);
+        // Whatever a failed write leaves has a sequence of its own.
+        self.last += 1;
+        self.previous[log as usize] = [0; KEY_START_BYTES];
         let place = active
-            .write(record, next.sequence, self.last.key)
+            .write(record, self.last, previous)
             .map_err(StoreError::io("write", &path))?;
-        self.last = next;
-        self.unsynced_bytes += record.shape().record_bytes();
+        self.previous[log as usize] = start_of(record.key());
+        self.unsynced_bytes += bytes;
         match record.kind() {
-            Kind::Entry => self.index.insert(record.key(), place.clone()),
+            Kind::Entry => {
+                let covers = self.index.find(record.key(), |_| ()).is_some();
+                place.set_covers(covers);
+                self.index.insert(record.key(), place.clone());
+            }
             Kind::Tombstone => drop(self.index.remove(record.key())),
         }
         Ok(place)
     }
 
-    fn has_room(&self, active: &Active, record: &NewRecord<'_>) -> bool {
-        active.room() >= record.shape().record_bytes()
-            && active.contents.records() < self.segment_records_max()
+    fn has_room(&self, active: &Active, bytes: u64) -> bool {
+        active.room() >= bytes && active.contents.records() < self.segment_records_max()
     }
 
     /// Entries leave by segments, so a segment must not hold more than a part of all.
@@ -397,16 +459,17 @@ impl Store {
     /// An earlier sync lost some of it, whether or not a caller waited for that sync.
     pub(crate) fn take_unsynced(&mut self) -> (Vec<Unsynced>, io::Result<()>) {
         self.is_syncing = true;
+        self.syncing = self.last;
         self.unsynced_bytes = 0;
         let mut unsynced = std::mem::take(&mut self.unsynced);
-        if let Some(active) = &mut self.active
-            && std::mem::take(&mut active.is_dirty)
-        {
-            unsynced.push(Unsynced {
-                id: active.segment.id,
-                file: Arc::clone(&active.file),
-                contents: None,
-            });
+        for active in self.actives.iter_mut().flatten() {
+            if std::mem::take(&mut active.is_dirty) {
+                unsynced.push(Unsynced {
+                    id: active.segment.id,
+                    file: Arc::clone(&active.file),
+                    contents: None,
+                });
+            }
         }
         let lost = match std::mem::take(&mut self.is_lost) {
             true => Err(io::Error::other("an earlier sync failed")),
@@ -423,7 +486,7 @@ impl Store {
     /// Whether everything was taken to be synced, and was.
     #[cfg(test)]
     pub(crate) fn is_clean(&self) -> bool {
-        let is_dirty = self.active.as_ref().is_some_and(|active| active.is_dirty);
+        let is_dirty = self.actives.iter().flatten().any(|active| active.is_dirty);
         !is_dirty && self.unsynced.is_empty() && !self.is_syncing
     }
 
@@ -442,6 +505,7 @@ impl Store {
     /// The files that were taken are synced or abandoned.
     pub(crate) fn all_synced(&mut self) {
         self.is_syncing = false;
+        self.durable = self.durable.max(self.syncing);
     }
 
     /// After a failed sync it is unknown what of the segment reached the medium, and a second sync
@@ -456,12 +520,15 @@ impl Store {
         // For the next process, whose own sync would succeed and hide the failure. A loss of power
         // that loses this file loses the records, too.
         let _ = self.disk.create(&self.folder.contents(id));
-        if let Some(mut active) = self.active.take_if(|active| active.segment.id == id) {
+        for active in &mut self.actives {
+            let Some(mut active) = active.take_if(|active| active.segment.id == id) else {
+                continue;
+            };
             // No sync has reported the records that came during this one.
             self.is_lost |= active.is_dirty;
             active.segment.set_keys(active.keys);
             self.tombstones.owe_all(&active.contents.take_tombstones());
-            self.segments.push_back(active.segment);
+            list(&mut self.segments, active.segment);
         }
         for segment in self.segments.iter().filter(|segment| segment.id == id) {
             segment.poison();
@@ -498,15 +565,16 @@ impl Store {
 
     /// The segments that have a name on disk.
     fn listed(&self) -> impl Iterator<Item = &Arc<Segment>> {
-        let active = self.active.iter().map(|active| &active.segment);
-        self.segments.iter().chain(active)
+        let actives = self.actives.iter().flatten();
+        let actives = actives.map(|active| &active.segment);
+        self.segments.iter().chain(actives)
     }
 
     fn seal(&mut self, full: Active) -> Result<(), StoreError> {
         let id = full.segment.id;
         let contents = ContentsFile::of(&self.disk, &self.folder, &full.segment, full.contents);
         full.segment.set_keys(full.keys);
-        self.segments.push_back(full.segment);
+        list(&mut self.segments, full.segment);
         self.unsynced.push(Unsynced {
             id,
             file: full.file,
@@ -525,14 +593,14 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a segment under another name and renames it when it is whole, so that a crash leaves
-    /// no partial segment.
-    fn begin_segment(&mut self) -> Result<Active, StoreError> {
-        self.make_room(self.segment_bytes)?;
-        self.keep_entries_max(self.segment_records_max());
+    /// Begins a segment with space for a record of `bytes`. Makes it under another name and renames
+    /// it when it is whole, so that a crash leaves no partial segment.
+    fn begin_segment(&mut self, log: Log, bytes: u64) -> Result<Active, StoreError> {
+        let allocated = allocated_for(BLOCK_BYTES as u64 + bytes, self.segment_bytes);
+        self.make_room(log, room_for(allocated, bytes))?;
         let id = self.next_segment;
         let unfinished = self.folder.unfinished_segment(id);
-        let made = self.make_segment(id, &unfinished);
+        let made = self.make_segment((id, log), allocated, &unfinished);
         if made.is_err() {
             // Under either name, or neither; what stays is found by the next process.
             let _ = self.disk.unlink(&unfinished);
@@ -543,14 +611,19 @@ impl Store {
         Ok(active)
     }
 
-    fn make_segment(&self, id: u64, unfinished: &Path) -> io::Result<Active> {
+    fn make_segment(
+        &self,
+        (id, log): (u64, Log),
+        allocated: u64,
+        unfinished: &Path,
+    ) -> io::Result<Active> {
         let superblock = Superblock {
             store: self.folder.store,
             segment: id,
             segment_bytes: self.segment_bytes,
+            log,
         };
         let file = self.disk.create(unfinished)?;
-        let allocated = allocated_for(BLOCK_BYTES as u64, self.segment_bytes);
         file.set_len(self.segment_bytes)?;
         file.preallocate(0..allocated)?;
         file.write_at([&superblock.encode(), b"", b"", b""], 0)?;
@@ -561,20 +634,31 @@ impl Store {
         let salt = Salt::of_segment(&self.folder.store, id);
         Ok(Active {
             segment: Segment::new(
-                id,
+                (id, log),
                 salt,
                 (Arc::clone(&file), mapping),
-                &self.disk_use,
+                (allocated, &self.disk_use),
                 false,
             ),
             file,
             end: BLOCK_BYTES as u64,
-            allocated,
             contents: Contents::default(),
-            keys: Keys::default(),
+            keys: NewKeys::default(),
             is_dirty: false,
         })
     }
+}
+
+/// The room for so much more space in a segment, in which a record of `bytes` is to be written: what
+/// is written behind that may take as much again in the contents.
+fn room_for(growth: u64, bytes: u64) -> u64 {
+    growth + growth.saturating_sub(bytes) + BLOCK_BYTES as u64
+}
+
+/// Adds a segment that is sealed now, where it belongs by its id.
+fn list(segments: &mut VecDeque<Arc<Segment>>, segment: Arc<Segment>) {
+    let at = segments.partition_point(|there| there.id < segment.id);
+    segments.insert(at, segment);
 }
 
 /// `RandomState` is seeded by the operating system. That is random enough: the id only has to

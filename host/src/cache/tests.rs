@@ -34,7 +34,7 @@ use shuttle::thread;
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 #[cfg(not(shuttle))]
 use std::thread;

@@ -1,21 +1,25 @@
 //! The segment that records are added to: where the next one goes, and what was added so far.
 
 use super::disk::DiskFile;
-use super::format::{Contents, KEY_START_BYTES, Kind};
-use super::keys::Keys;
+use super::format::{BLOCK_BYTES, Contents, KEY_START_BYTES, Kind};
+use super::keys::NewKeys;
 use super::place::Place;
 use super::record::NewRecord;
 use super::segment::Segment;
 use std::io;
 use std::sync::Arc;
 
-/// A segment gets its space in steps of this size: little space is held unused, and one call is
-/// enough for very many records.
-const ALLOCATED_BYTES: u64 = 1 << 20;
+/// A segment gets its space in at least so many steps, so that little space is held unused.
+const STEPS: u64 = 16;
+
+/// The longest step: one call is enough for very many records.
+const STEP_BYTES_MAX: u64 = 1 << 20;
 
 /// How much space a segment of `bytes` has when it is written up to `end`.
 pub(crate) fn allocated_for(end: u64, bytes: u64) -> u64 {
-    end.next_multiple_of(ALLOCATED_BYTES).min(bytes)
+    let step = (bytes / STEPS).next_multiple_of(BLOCK_BYTES as u64);
+    let step = step.clamp(BLOCK_BYTES as u64, STEP_BYTES_MAX);
+    end.next_multiple_of(step).min(bytes)
 }
 
 /// The segment that records are added to.
@@ -25,12 +29,10 @@ pub(crate) struct Active {
     pub(crate) file: Arc<dyn DiskFile>,
     /// Where the next record goes. No slice given out reaches it or lies behind it.
     pub(crate) end: u64,
-    /// Up to here the file has its space. Behind it are holes, which are never read.
-    pub(crate) allocated: u64,
     /// The records so far.
     pub(crate) contents: Contents,
     /// Their keys.
-    pub(crate) keys: Keys,
+    pub(crate) keys: NewKeys,
     /// Something was written since the file was last synced.
     pub(crate) is_dirty: bool,
 }
@@ -40,12 +42,29 @@ impl Active {
         self.segment.bytes.saturating_sub(self.end)
     }
 
-    /// Gives the file space up to `end`, and some more.
-    fn allocate(&mut self, end: u64) -> io::Result<()> {
-        if end > self.allocated {
-            let end = allocated_for(end, self.segment.bytes);
-            self.file.preallocate(self.allocated..end)?;
-            self.allocated = end;
+    /// How much more space the file takes for a record of `bytes`.
+    pub(crate) fn growth(&self, bytes: u64) -> u64 {
+        let allocated = self.segment.allocated();
+        match self.end + bytes > allocated {
+            true => allocated_for(self.end + bytes, self.segment.bytes) - allocated,
+            false => 0,
+        }
+    }
+
+    /// The most that the file of its contents takes once all of its space is written to: a record
+    /// takes less there than here.
+    pub(crate) fn contents_bytes_max(&self) -> u64 {
+        let unused = self.segment.allocated().saturating_sub(self.end);
+        self.contents.file_bytes(unused)
+    }
+
+    /// Gives the file space for a record of `bytes`, and some more.
+    fn allocate(&mut self, bytes: u64) -> io::Result<()> {
+        let growth = self.growth(bytes);
+        if growth > 0 {
+            let allocated = self.segment.allocated();
+            self.file.preallocate(allocated..allocated + growth)?;
+            self.segment.set_allocated(allocated + growth);
         }
         Ok(())
     }
@@ -62,22 +81,22 @@ impl Active {
         let header = record.header(sequence, previous);
         let head = header.encode(self.segment.salt(), self.end);
         self.is_dirty = true;
-        self.allocate(self.end + record.shape.record_bytes())?;
-        self.file.write_at(
-            [
-                &head,
-                record.metadata,
-                record.payload,
-                record.shape.padding(),
-            ],
-            self.end,
-        )?;
+        self.allocate(record.shape.record_bytes())?;
+        let parts = [
+            &head,
+            record.metadata,
+            record.payload,
+            record.shape.padding(),
+        ];
+        let written = self.file.write_at(parts, self.end);
+        // After an error, too: all of it may be there.
         self.segment.note(&header);
+        self.keys.add(&header);
+        written?;
         let offset = self.end;
         let place = Place::new(&self.segment, offset, &header);
         self.end += record.shape.record_bytes();
         self.contents.add(offset, &header, true);
-        self.keys.add(&header);
         if record.kind == Kind::Tombstone {
             place.count_dead();
         }
@@ -90,6 +109,7 @@ impl Active {
 mod tests {
     use super::super::disk::{Disk, RealDisk};
     use super::super::format::{self, Salt};
+    use super::super::log::Log;
     use super::super::place::Read;
     use super::super::segment::DiskUse;
     use super::*;
@@ -105,17 +125,16 @@ mod tests {
         let mapping = file.map(SIZE).unwrap();
         let active = Active {
             segment: Segment::new(
-                1,
+                (1, Log::Small),
                 Salt::NONE,
                 (Arc::clone(&file), mapping),
-                &disk_use,
+                (0, &disk_use),
                 false,
             ),
             file,
             end: 0,
-            allocated: 0,
             contents: Contents::default(),
-            keys: Keys::default(),
+            keys: NewKeys::default(),
             is_dirty: false,
         };
         (dir, active, disk_use)

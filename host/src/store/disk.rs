@@ -10,7 +10,7 @@ use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -52,6 +52,8 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
 pub(crate) trait DiskFile: fmt::Debug + Send + Sync {
     /// Length in bytes.
     fn size(&self) -> io::Result<u64>;
+    /// Bytes that it takes on disk: its length without its holes.
+    fn space(&self) -> io::Result<u64>;
     /// Sets the length of the file; the new part is a hole.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// Allocates space for a part of the file. Its bytes stay.
@@ -167,6 +169,11 @@ impl DiskFile for RealFile {
         Ok(self.0.metadata()?.len())
     }
 
+    fn space(&self) -> io::Result<u64> {
+        // A block of this call is 512 bytes, whatever those of the file system are.
+        Ok(self.0.metadata()?.blocks() * 512)
+    }
+
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         self.0.set_len(bytes)
     }
@@ -249,7 +256,6 @@ impl DiskFile for RealFile {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn a_part_gets_its_space_and_keeps_what_it_holds() {

@@ -175,6 +175,10 @@ impl DiskFile for FaultFile {
         self.file.size()
     }
 
+    fn space(&self) -> io::Result<u64> {
+        self.file.space()
+    }
+
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         self.file.set_len(bytes)
     }

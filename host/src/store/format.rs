@@ -15,11 +15,13 @@ pub(crate) use purge_marks::{
 
 pub(crate) use salt::{Salt, body_checksum};
 
+use super::log::Log;
 use crc_fast::crc32_iscsi;
 
 /// The version in every file. A reader refuses every other one: version 1 took 16 bytes more for
-/// each record, and began each at a multiple of 64.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+/// each record, and began each at a multiple of 64; version 2 had one log, in which the record before
+/// is the one with the sequence before.
+pub(crate) const FORMAT_VERSION: u32 = 3;
 
 /// Records begin at multiples of this, so that a reader behind a damaged header tries few places to
 /// find the next record, and so that places are small numbers. It costs some 8 bytes for each
@@ -70,8 +72,10 @@ mod block {
     pub(super) const SEGMENT_ID: usize = 32;
     /// Superblock only; zero in the manifest.
     pub(super) const SEGMENT_BYTES: usize = 40;
+    /// Superblock only: 0 small, 1 main; zero in the manifest.
+    pub(super) const LOG: usize = 48;
     /// Here the zeros begin that fill the block up to its checksum.
-    pub(super) const END: usize = 48;
+    pub(super) const END: usize = 56;
     /// From the end.
     pub(super) const CHECKSUM_BYTES: usize = 4;
 }
@@ -162,6 +166,7 @@ pub(crate) struct Superblock {
     pub(crate) segment: u64,
     /// Length of the whole file, this block included.
     pub(crate) segment_bytes: u64,
+    pub(crate) log: Log,
 }
 
 impl Superblock {
@@ -174,6 +179,7 @@ impl Superblock {
             block::SEGMENT_BYTES,
             &self.segment_bytes.to_le_bytes(),
         );
+        put(&mut bytes, block::LOG, &(self.log as u64).to_le_bytes());
         close(&mut bytes, SEGMENT_MAGIC, 0);
         bytes
     }
@@ -185,6 +191,11 @@ impl Superblock {
             store: StoreId(take(bytes, block::STORE_ID)),
             segment: u64::from_le_bytes(take(bytes, block::SEGMENT_ID)),
             segment_bytes: u64::from_le_bytes(take(bytes, block::SEGMENT_BYTES)),
+            log: match u64::from_le_bytes(take(bytes, block::LOG)) {
+                0 => Log::Small,
+                1 => Log::Main,
+                _ => return Err(Reject::Corrupt),
+            },
         })
     }
 }
@@ -240,14 +251,14 @@ pub(crate) struct Header {
     pub(crate) kind: Kind,
     pub(crate) metadata_bytes: u32,
     pub(crate) payload_bytes: u32,
-    /// Rises by one with each record of the store, over restarts too. The highest wins.
+    /// Rises with each record of the store, over both logs and over restarts. The highest wins.
     pub(crate) sequence: u64,
     pub(crate) stored_at_ms: u64,
     /// [`NEVER`], or when the record stops being an answer.
     pub(crate) expires_at_ms: u64,
     /// From [`body_checksum`].
     pub(crate) body_checksum: u64,
-    /// The first bytes of the key of the record before this one, in sequence. When a header
+    /// The first bytes of the key of the record before this one, in the same log. When a header
     /// is lost, this names the key whose older records must not be served any more.
     pub(crate) previous: [u8; KEY_START_BYTES],
     pub(crate) key: [u8; 32],
@@ -546,6 +557,7 @@ mod tests {
             store: StoreId([3; 16]),
             segment: 5,
             segment_bytes: 1 << 20,
+            log: Log::Main,
         };
         for manifest in [manifest(false), manifest(true)] {
             assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));

@@ -21,6 +21,8 @@ pub(crate) struct Index {
     payload_bytes: AtomicU64,
     /// Parts of the disk could not be read, so it may hold records that are not in here.
     has_hidden: AtomicBool,
+    /// A reader took a place out whose record is on disk, and is not covered by another.
+    is_in_doubt: AtomicBool,
     /// How often each place was looked at.
     #[cfg(test)]
     scans: AtomicU64,
@@ -49,6 +51,16 @@ impl Index {
         self.has_hidden.load(Relaxed)
     }
 
+    /// Notes that a place goes whose record is damaged: a later record of its key does not know of it.
+    pub(crate) fn doubt(&self) {
+        self.is_in_doubt.store(true, Relaxed);
+    }
+
+    /// Whether the disk may hold records that a place does not know to cover.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.has_hidden() || self.is_in_doubt.load(Relaxed)
+    }
+
     pub(crate) fn set_hidden(&self) {
         self.has_hidden.store(true, Relaxed);
     }
@@ -56,6 +68,7 @@ impl Index {
     /// Takes over all places of another index, in no time. This one must be empty.
     pub(crate) fn take(&self, other: Self) {
         self.has_hidden.store(other.has_hidden(), Relaxed);
+        self.is_in_doubt.store(other.is_in_doubt(), Relaxed);
         self.payload_bytes
             .store(other.payload_bytes.into_inner(), Relaxed);
         let taken = other.places.into_inner().map(|it| self.places.set(it));

@@ -4,25 +4,36 @@
 //! the newer one supersedes. That is rare, and a false positive costs only a tombstone.
 
 use super::format::Header;
+use std::collections::HashSet;
 
-/// Part of each key, sorted once there will be no more.
+/// Part of each key in a segment that may get more.
 #[derive(Debug, Default)]
-pub(crate) struct Keys(Vec<u32>);
+pub(crate) struct NewKeys(HashSet<u32>);
 
-impl Keys {
+impl NewKeys {
     pub(crate) fn add(&mut self, header: &Header) {
-        self.0.push(part_of(&header.key));
+        self.0.insert(part_of(&header.key));
     }
 
     /// There will be no more.
-    pub(crate) fn seal(mut self) -> Self {
-        self.0.sort_unstable();
-        self.0.dedup();
-        self.0.shrink_to_fit();
-        self
+    pub(crate) fn seal(self) -> Keys {
+        let mut keys: Vec<u32> = self.0.into_iter().collect();
+        keys.sort_unstable();
+        Keys(keys)
     }
 
-    /// False: the segment has no record of this key. Only for sealed segments.
+    /// False: the segment has no record of this key.
+    pub(crate) fn may_hold(&self, key: &[u8; 32]) -> bool {
+        self.0.contains(&part_of(key))
+    }
+}
+
+/// Part of each key in a sealed segment, sorted.
+#[derive(Debug)]
+pub(crate) struct Keys(Vec<u32>);
+
+impl Keys {
+    /// False: the segment has no record of this key.
     pub(crate) fn may_hold(&self, key: &[u8; 32]) -> bool {
         self.0.binary_search(&part_of(key)).is_ok()
     }
@@ -42,7 +53,7 @@ mod tests {
     #[test]
     fn it_holds_what_was_added_and_hardly_anything_else() {
         let key = |number: u64| *blake3::hash(&number.to_le_bytes()).as_bytes();
-        let mut keys = Keys::default();
+        let mut keys = NewKeys::default();
         for number in (0..1000).chain(0..100) {
             keys.add(&Header {
                 kind: Kind::Entry,
@@ -57,6 +68,7 @@ mod tests {
                 tenant: [0; 32],
             });
         }
+        assert!((0..1000).all(|number| keys.may_hold(&key(number))));
         let keys = keys.seal();
         assert!((0..1000).all(|number| keys.may_hold(&key(number))));
         let wrong = (1000..100_000).filter(|number| keys.may_hold(&key(*number)));

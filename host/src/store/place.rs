@@ -5,6 +5,7 @@
 
 use super::disk::Cached;
 use super::format::{ALIGN, Header, Kind, METADATA_BYTES_LIMIT, SEGMENT_BYTES_LIMIT, Shape};
+use super::policy::HITS_MAX;
 use super::segment::Segment;
 use super::views::{Seen, Views};
 use bytes::Bytes;
@@ -13,13 +14,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-/// Hits of an entry are counted up to here. More would not change the decision to keep it.
-const HITS_MAX: u8 = 3;
-
-/// Of [`Place::used`], the bits of the hits, and the one that says that the record was checked through
-/// the mapping.
+/// Of [`Place::used`], the bits of the hits; the one that says that the record was checked through
+/// the mapping; and the one that says that the disk may hold an older record of the key.
 const HITS: u8 = 3;
 const VERIFIED: u8 = 4;
+const COVERS: u8 = 8;
+
+const _: () = assert!(HITS_MAX <= HITS);
 
 /// A record that was read is trusted to stay in the page cache for one to two of these: 4 to 8 seconds. A
 /// system that takes pages away sooner is short of memory beyond help.
@@ -36,7 +37,7 @@ pub(crate) struct Place {
     metadata_bytes: [u8; 3],
     /// Of the tenant, among those of the segment.
     tenant: [u8; 3],
-    /// Hits since it was written here, at most [`HITS_MAX`], and [`VERIFIED`].
+    /// Hits since it was written here, at most [`HITS_MAX`], [`VERIFIED`] and [`COVERS`].
     used: AtomicU8,
     /// When its record was last known to be in the page cache, in ticks; they begin anew after 17
     /// minutes.
@@ -125,12 +126,26 @@ impl Place {
 
     /// Takes over the hits of another place of the same entry.
     pub(crate) fn set_hits(&self, hits: u8) {
-        let others = self.used.load(Relaxed) & !HITS;
-        self.used.store(others | hits.min(HITS_MAX), Relaxed);
+        // A concurrent use may be lost, but none of the other bits.
+        let set = |used| Some(used & !HITS | hits.min(HITS_MAX));
+        let _ = self.used.fetch_update(Relaxed, Relaxed, set);
     }
 
     pub(crate) fn hits(&self) -> u8 {
         self.used.load(Relaxed) & HITS
+    }
+
+    /// Whether the disk may hold an older record of the key, which would count again without this
+    /// one.
+    pub(crate) fn covers(&self) -> bool {
+        self.used.load(Relaxed) & COVERS != 0
+    }
+
+    pub(crate) fn set_covers(&self, covers: bool) {
+        match covers {
+            true => self.used.fetch_or(COVERS, Relaxed),
+            false => self.used.fetch_and(!COVERS, Relaxed),
+        };
     }
 
     pub(crate) fn shape(&self) -> Shape {
@@ -177,9 +192,8 @@ impl Place {
 
     /// It was read through a clone at this time, and verified.
     pub(crate) fn set_read(&self, now_ms: u64) {
-        let used = self.used.load(Relaxed);
-        if used & VERIFIED == 0 {
-            self.used.store(used | VERIFIED, Relaxed);
+        if !self.is_verified() {
+            self.used.fetch_or(VERIFIED, Relaxed);
         }
         self.cached_at.store(tick(now_ms), Relaxed);
     }

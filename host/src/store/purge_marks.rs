@@ -97,6 +97,14 @@ impl PurgeMarks {
         };
     }
 
+    /// Purges all records up to `sequence`, and no others.
+    pub(super) fn purge_up_to(&mut self, sequence: u64) {
+        let all = self.all.all.max(sequence);
+        self.all.all = all;
+        self.all.tenants.retain(|_, mark| *mark > all);
+        self.owed = Owed::All;
+    }
+
     /// Forgets the tenants whose marks are below `oldest`, the lowest sequence that is still on
     /// disk: they cover nothing any more. No file names them once this is settled.
     pub(super) fn forget(&mut self, oldest: u64) {

@@ -11,9 +11,10 @@ use super::format::{
     ALIGN, BLOCK_BYTES, Contents, HEADER_BYTES, Header, Kind, Listed, MarksFile, Reject,
     SEGMENT_BYTES_LIMIT, Salt, Superblock, contents_bytes_max,
 };
-use super::keys::Keys;
+use super::keys::NewKeys;
+use super::log::Log;
 use super::place::Place;
-use super::replay::{Replay, Replayed};
+use super::replay::{Before, Replay, Replayed};
 use super::segment::{DiskUse, Segment};
 use super::unsynced::ContentsFile;
 use std::collections::{BTreeSet, VecDeque};
@@ -27,9 +28,10 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// The contents of a store, as found.
 #[derive(Debug)]
 pub(crate) struct Recovered {
-    /// Oldest first, without the active one.
+    /// In the order in which they were begun, without the active ones.
     pub(crate) segments: VecDeque<Arc<Segment>>,
-    pub(crate) active: Option<Active>,
+    /// By log.
+    pub(crate) actives: [Option<Active>; 2],
     pub(crate) next_segment: u64,
     pub(crate) replayed: Replayed,
     /// Damaged runs of bytes, and damaged records. The torn end after a crash counts as one.
@@ -44,7 +46,10 @@ pub(crate) struct Recovered {
 struct Found {
     id: u64,
     file: Arc<dyn DiskFile>,
+    /// Its length.
     bytes: u64,
+    /// Its space on disk.
+    space: u64,
     superblock: Result<Superblock, Reject>,
     /// Length of the file of contents, if it exists.
     contents: Option<u64>,
@@ -53,7 +58,12 @@ struct Found {
 impl Found {
     /// With its contents.
     fn disk_bytes(&self) -> u64 {
-        self.bytes + self.contents.unwrap_or_default()
+        self.space + self.contents.unwrap_or_default()
+    }
+
+    /// `None` where the superblock does not say.
+    fn log(&self) -> Option<Log> {
+        self.superblock.ok().map(|superblock| superblock.log)
     }
 }
 
@@ -76,6 +86,12 @@ pub(crate) fn recover(
     let files = find(&**disk, folder)?;
     // From here on nothing is refused, so files may be changed.
     let newest = files.segments.back().map(|found| found.id);
+    let newest_of = Log::BOTH.map(|log| {
+        let mut newest_first = files.segments.iter().rev();
+        // One that may be of this log may be the newest, and is not written to.
+        let newest = newest_first.find(|found| found.log().is_none_or(|it| it == log));
+        newest.map(|found| found.id)
+    });
     for path in files.useless {
         disk.unlink(&path)
             .map_err(OpenError::io("remove useless", &path))?;
@@ -85,13 +101,13 @@ pub(crate) fn recover(
     for dir in [folder.root(), &folder.segments()] {
         disk.sync_dir(dir).map_err(OpenError::io("sync", dir))?;
     }
-    let found = within_quota(&**disk, folder, quota, files.segments)?;
+    let found = files.segments;
     // The room for new contents beside all existing files.
     let there: u64 = found.iter().map(Found::disk_bytes).sum();
     let mut spare = quota.saturating_sub(there);
     let mut recovered = Recovered {
         segments: VecDeque::new(),
-        active: None,
+        actives: [None, None],
         next_segment: newest.map_or(1, |id| id + 1),
         replayed: Replayed::default(),
         damaged: 0,
@@ -106,7 +122,16 @@ pub(crate) fn recover(
         let mapping = mapping.map_err(OpenError::io("map", &path))?;
         let salt = Salt::of_segment(&folder.store, found.id);
         let file = Arc::clone(&found.file);
-        let segment = Segment::new(found.id, salt, (file, mapping), disk_use, true);
+        let log = found.log();
+        // Nothing is written where it is not known, and so either will do.
+        let known_log = log.unwrap_or(Log::Main);
+        let segment = Segment::new(
+            (found.id, known_log),
+            salt,
+            (file, mapping),
+            (found.space, disk_use),
+            true,
+        );
         segment.set_contents_bytes(found.contents.unwrap_or_default());
         if found.contents == Some(0) {
             segment.poison();
@@ -118,6 +143,7 @@ pub(crate) fn recover(
             store: folder.store,
             segment: found.id,
             segment_bytes: found.bytes,
+            log: known_log,
         };
         let mut is_intact = found.superblock == Ok(expected);
         let listed = match is_intact {
@@ -136,13 +162,21 @@ pub(crate) fn recover(
             },
             Scan::of,
         );
-        let mut keys = Keys::default();
+        let mut keys = NewKeys::default();
         let mut end = BLOCK_BYTES as u64;
-        let mut hidden = 0;
-        for (offset, header, is_sound) in &scan.records {
-            let before = unreadable.records_max(end..*offset);
-            replay.hide(before);
-            hidden += before;
+        // Above these are the sequences of the records that cannot be read.
+        let mut hidden_above = None;
+        for (index, (offset, header, is_sound)) in scan.records.iter().enumerate() {
+            let hidden = unreadable.records_max(end..*offset);
+            replay.hide(log, hidden);
+            if hidden > 0 {
+                hidden_above.get_or_insert(replay.last_of(log));
+            }
+            let before = match index {
+                _ if *offset > end => Before::Gap,
+                0 => Before::Nothing,
+                _ => Before::Record,
+            };
             end = offset.saturating_add(header.shape().record_bytes());
             segment.note(header);
             keys.add(header);
@@ -151,16 +185,23 @@ pub(crate) fn recover(
                 segment.count_dead(header.shape());
             }
             replay.add(
+                (log, before),
                 header,
                 is_entry.then(|| Place::new(&segment, *offset, header)),
                 segment.is_poisoned(),
             );
         }
         let behind = unreadable.records_max(end..found.bytes);
-        replay.hide(behind);
-        let has_hidden = hidden + behind > 0;
-        if has_hidden {
-            segment.note_hidden();
+        replay.hide(log, behind);
+        if behind > 0 {
+            hidden_above.get_or_insert(replay.last_of(log));
+        }
+        if scan.is_torn {
+            replay.tear(log);
+        }
+        let has_hidden = hidden_above.is_some();
+        if let Some(above) = hidden_above {
+            segment.note_hidden(above + 1..=u64::MAX);
             recovered.has_hidden = true;
         }
         let damaged = scan.damaged + u64::from(!is_intact);
@@ -171,19 +212,21 @@ pub(crate) fn recover(
 
         // Contents that list less than the segment holds must never be used. So nothing more is
         // written to a segment that has contents, in whatever state.
-        let is_closed = !is_intact || found.contents.is_some() || Some(found.id) != newest;
+        let is_closed = !is_intact
+            || found.contents.is_some()
+            || Some(found.id) != newest_of[known_log as usize];
         // Allocated again, because a copy of the folder may have holes.
         let allocated = allocated_for(scan.end, found.bytes);
+        segment.set_allocated(allocated);
         if !is_closed && found.file.preallocate(0..allocated).is_ok() {
             let mut contents = Contents::default();
             for (offset, header, is_sound) in &scan.records {
                 contents.add(*offset, header, *is_sound);
             }
-            recovered.active = Some(Active {
+            recovered.actives[known_log as usize] = Some(Active {
                 segment,
                 file: found.file,
                 end: scan.end,
-                allocated,
                 contents,
                 keys,
                 is_dirty: true,
@@ -239,6 +282,7 @@ fn find(disk: &dyn Disk, folder: &Folder) -> Result<Files, OpenError> {
                     return Err(OpenError::Damaged(path, "longer than any segment"));
                 }
                 let mut block = vec![0; BLOCK_BYTES.min(bytes as usize)];
+                let space = file.space().map_err(OpenError::io("open", &path))?;
                 let superblock = match file.read_at(&mut block, 0) {
                     Ok(()) => Superblock::decode(&block),
                     Err(_) => Err(Reject::Torn),
@@ -252,6 +296,7 @@ fn find(disk: &dyn Disk, folder: &Folder) -> Result<Files, OpenError> {
                     id,
                     file,
                     bytes,
+                    space: space.min(bytes),
                     superblock,
                     contents: None,
                 });
@@ -279,25 +324,6 @@ fn find(disk: &dyn Disk, folder: &Folder) -> Result<Files, OpenError> {
     let orphans = contents.into_iter().map(|id| folder.contents(id));
     files.useless.extend(orphans);
     Ok(files)
-}
-
-/// Removes the oldest segments until the quota holds: it may be smaller now.
-fn within_quota(
-    disk: &dyn Disk,
-    folder: &Folder,
-    quota: u64,
-    mut found: VecDeque<Found>,
-) -> Result<VecDeque<Found>, OpenError> {
-    let mut total: u64 = found.iter().map(Found::disk_bytes).sum();
-    while total > quota
-        && let Some(oldest) = found.pop_front()
-    {
-        folder
-            .remove_segment(disk, oldest.id)
-            .map_err(OpenError::io("remove", &folder.segment(oldest.id)))?;
-        total -= oldest.disk_bytes();
-    }
-    Ok(found)
 }
 
 /// The contents beside a sealed segment, if they can be used: they must be whole and of this
@@ -442,6 +468,8 @@ pub(crate) struct Scan {
     /// Behind the last record.
     pub(crate) end: u64,
     pub(crate) damaged: u64,
+    /// Behind the last record are bytes that are none.
+    pub(crate) is_torn: bool,
 }
 
 impl Scan {
@@ -452,6 +480,7 @@ impl Scan {
             records,
             end: 0,
             damaged,
+            is_torn: false,
         }
     }
 }
@@ -488,5 +517,6 @@ pub(crate) fn scan(bytes: &[u8], salt: Salt) -> Scan {
             }
         }
     }
+    scan.is_torn = in_damage;
     scan
 }

@@ -4,6 +4,7 @@
 //! because an expired record still supersedes older ones.
 
 use super::format::{Header, KEY_START_BYTES, Kind, MarksFile};
+use super::log::Log;
 use super::place::Place;
 use std::collections::HashMap;
 
@@ -12,14 +13,29 @@ use std::collections::HashMap;
 pub(crate) struct Replay<'a> {
     purged: &'a MarksFile,
     newest: HashMap<[u8; 32], Newest>,
-    last: Last,
+    /// The highest sequence; 0 without a record. The first record has 1.
+    last: u64,
+    logs: [LogEnd; 2],
+    /// The most records that cannot be read in segments whose log is not known.
+    hidden: u64,
     /// Records whose header was not found, by the first bytes of their key as their successor
     /// tells it, with the highest sequence.
     lost: HashMap<[u8; KEY_START_BYTES], u64>,
-    /// The most records that may lie behind the last one, where nothing could be read.
-    hidden: u64,
     /// When the newest entry was stored.
     now_ms: u64,
+}
+
+/// What is known of the end of a log.
+#[derive(Clone, Copy, Debug, Default)]
+struct LogEnd {
+    /// Of its last record; 0 without one.
+    sequence: u64,
+    /// The first bytes of the key of its last record.
+    key: Option<[u8; KEY_START_BYTES]>,
+    /// The most records that may lie behind the last one, where nothing could be read.
+    hidden: u64,
+    /// Behind the last record are bytes that are none.
+    is_torn: bool,
 }
 
 #[derive(Debug)]
@@ -36,8 +52,11 @@ struct Newest {
 /// The outcome of a replay.
 #[derive(Debug, Default)]
 pub(crate) struct Replayed {
-    pub(crate) last: Last,
-    /// The most records that may lie behind the last one and cannot be read now.
+    /// The highest sequence; 0 without a record.
+    pub(crate) last: u64,
+    /// By log, the beginning of the last record's key, where no other record may lie behind it.
+    pub(crate) previous: [[u8; KEY_START_BYTES]; 2],
+    /// The most records that may lie behind the last ones and cannot be read now.
     pub(crate) hidden: u64,
     /// The entries that can be served, oldest first.
     pub(crate) live: Vec<([u8; 32], Place)>,
@@ -48,33 +67,21 @@ pub(crate) struct Replayed {
     pub(crate) now_ms: u64,
 }
 
-/// The record with the highest sequence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Last {
-    /// 0 without a record; the first record has 1.
-    pub(crate) sequence: u64,
-    /// The first bytes of its key.
-    pub(crate) key: [u8; KEY_START_BYTES],
+/// What lies before a record that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// The record that was found before it.
+    Record,
+    /// Nothing: it is where the first record of its segment begins.
+    Nothing,
+    /// Bytes that are no record.
+    Gap,
 }
 
-impl Last {
-    /// A skipped sequence. The record behind it names zeros as the key before it, which is no key:
-    /// nothing is missing.
-    pub(crate) fn nobodys(sequence: u64) -> Self {
-        Self {
-            sequence,
-            key: [0; KEY_START_BYTES],
-        }
-    }
-
-    pub(crate) fn of(sequence: u64, key: &[u8; 32]) -> Self {
-        let mut first = [0; KEY_START_BYTES];
-        first.copy_from_slice(&key[..KEY_START_BYTES]);
-        Self {
-            sequence,
-            key: first,
-        }
-    }
+/// The part of a key that the next record repeats.
+pub(crate) fn start_of(key: &[u8; 32]) -> [u8; KEY_START_BYTES] {
+    let [a, b, c, d, ..] = *key;
+    [a, b, c, d]
 }
 
 impl<'a> Replay<'a> {
@@ -82,32 +89,69 @@ impl<'a> Replay<'a> {
         Self {
             purged,
             newest: HashMap::new(),
-            last: Last::default(),
-            lost: HashMap::new(),
+            last: 0,
+            logs: [LogEnd::default(); 2],
             hidden: 0,
+            lost: HashMap::new(),
             now_ms: 0,
         }
     }
 
-    /// Notes that up to `records` records may lie here, where nothing could be read.
-    pub(crate) fn hide(&mut self, records: u64) {
-        self.hidden += records;
+    /// Notes that up to `records` records may lie here, where nothing could be read. The log is none
+    /// where it is not known.
+    pub(crate) fn hide(&mut self, log: Option<Log>, records: u64) {
+        match log {
+            Some(log) => self.logs[log as usize].hidden += records,
+            None => self.hidden += records,
+        }
     }
 
-    /// Adds a record, in the order of the log. `place` is none if it cannot be read; in a poisoned
-    /// segment it may not be durable.
-    pub(crate) fn add(&mut self, header: &Header, place: Option<Place>, is_poisoned: bool) {
-        let sequence = header.sequence;
-        // The sequence has no gaps, so a missing one is a damaged header. It may have been a
-        // tombstone or a newer answer. A gap before the first record found comes from reclaiming:
-        // nothing older exists.
-        if self.last.sequence != 0 && sequence > self.last.sequence + 1 {
-            self.lost.insert(header.previous, sequence - 1);
+    /// Notes that bytes which are no record lie behind the last record of a segment.
+    pub(crate) fn tear(&mut self, log: Option<Log>) {
+        if let Some(log) = log {
+            self.logs[log as usize].is_torn = true;
         }
-        if sequence > self.last.sequence {
-            self.last = Last::of(sequence, &header.key);
-            // Earlier records have lower sequences.
-            self.hidden = 0;
+    }
+
+    /// The sequence of the last record of a log so far: the next ones have higher ones.
+    pub(crate) fn last_of(&self, log: Option<Log>) -> u64 {
+        log.map_or(0, |log| self.logs[log as usize].sequence)
+    }
+
+    /// Adds a record, in the order of its log. `place` is none if it cannot be read; in a poisoned
+    /// segment it may not be durable.
+    pub(crate) fn add(
+        &mut self,
+        (log, before): (Option<Log>, Before),
+        header: &Header,
+        place: Option<Place>,
+        is_poisoned: bool,
+    ) {
+        let sequence = header.sequence;
+        let mut unknown = LogEnd::default();
+        let end = log.map_or(&mut unknown, |log| &mut self.logs[log as usize]);
+        // A missing record is a damaged header. It may have been a tombstone or a newer answer. A
+        // segment before this one that is missing was reclaimed.
+        let is_behind_lost = match before {
+            Before::Record => false,
+            Before::Gap => true,
+            Before::Nothing => end
+                .key
+                .is_some_and(|key| end.is_torn || key != header.previous),
+        };
+        if is_behind_lost {
+            let lost = self.lost.entry(header.previous).or_default();
+            *lost = sequence.saturating_sub(1).max(*lost);
+        }
+        end.key = Some(start_of(&header.key));
+        end.is_torn = false;
+        if sequence > end.sequence {
+            end.sequence = sequence;
+            // Earlier records of the log have lower sequences.
+            end.hidden = 0;
+        }
+        if sequence > self.last {
+            self.last = sequence;
             if header.kind == Kind::Entry {
                 self.now_ms = header.stored_at_ms;
             }
@@ -127,8 +171,14 @@ impl<'a> Replay<'a> {
             is_unsure,
         };
         let old = match self.newest.get_mut(&header.key) {
-            Some(newest) if newest.sequence > sequence => Some(new),
-            Some(newest) => Some(std::mem::replace(newest, new)),
+            Some(newest) => {
+                let old = match newest.sequence > sequence {
+                    true => new,
+                    false => std::mem::replace(newest, new),
+                };
+                newest.place.iter().for_each(|place| place.set_covers(true));
+                Some(old)
+            }
             None => self.newest.insert(header.key, new),
         };
         if let Some(place) = old.and_then(|old| old.place) {
@@ -138,7 +188,7 @@ impl<'a> Replay<'a> {
 
     pub(crate) fn finish(self) -> Replayed {
         let is_lost = |key: &[u8; 32], sequence| {
-            let lost = self.lost.get(&Last::of(sequence, key).key);
+            let lost = self.lost.get(&start_of(key));
             lost.is_some_and(|lost| *lost > sequence)
         };
         let mut live = Vec::with_capacity(self.newest.len());
@@ -158,7 +208,11 @@ impl<'a> Replay<'a> {
         let live = live.into_iter().map(|(_, key, place)| (key, place));
         Replayed {
             last: self.last,
-            hidden: self.hidden,
+            previous: self.logs.map(|end| match end.is_torn || end.hidden > 0 {
+                true => [0; KEY_START_BYTES],
+                false => end.key.unwrap_or_default(),
+            }),
+            hidden: self.logs.iter().map(|end| end.hidden).sum::<u64>() + self.hidden,
             live: live.collect(),
             unburied,
             now_ms: self.now_ms,
@@ -187,12 +241,15 @@ mod tests {
         file.set_len(SIZE).unwrap();
         let segment = {
             let mapping = file.map(SIZE).unwrap();
-            Segment::new(1, Salt::NONE, (file, mapping), &Arc::default(), true)
+            let disk_use = Arc::default();
+            let opened = (file, mapping);
+            Segment::new((1, Log::Small), Salt::NONE, opened, (0, &disk_use), true)
         };
 
         let purged = MarksFile::default();
         let mut replay = Replay::new(&purged);
         let mut previous = [0; KEY_START_BYTES];
+        let mut before = Before::Nothing;
         for (sequence, key, kind) in written {
             let header = Header {
                 kind: kind.unwrap_or(Kind::Entry),
@@ -209,7 +266,11 @@ mod tests {
             previous = [*key; KEY_START_BYTES];
             if let Some(kind) = kind {
                 let place = Place::new(&segment, *sequence * ALIGN, &header);
-                replay.add(&header, (*kind == Kind::Entry).then_some(place), false);
+                let place = (*kind == Kind::Entry).then_some(place);
+                replay.add((Some(Log::Small), before), &header, place, false);
+                before = Before::Record;
+            } else {
+                before = Before::Gap;
             }
         }
         let replayed = replay.finish();

@@ -4,12 +4,14 @@
 
 use super::disk::DiskFile;
 pub(crate) use super::disk_use::DiskUse;
-use super::disk_use::Held;
+use super::disk_use::{Held, Space};
 use super::format::{Header, Salt, Shape};
-use super::keys::Keys;
+use super::keys::{Keys, NewKeys};
+use super::log::Log;
 use super::mmap::Mapping;
 use super::purge_marks::Whose;
 use super::views::Views;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -18,12 +20,19 @@ use std::sync::{Arc, OnceLock};
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) id: u64,
+    pub(crate) log: Log,
+    /// Its length, holes included.
     pub(crate) bytes: u64,
+    space: Arc<Space>,
     pub(super) views: Arc<Views>,
     /// A sync failed: its records may never be durable.
     is_poisoned: AtomicBool,
     /// The lowest sequence in here; all ones without a record.
     first_sequence: AtomicU64,
+    /// The highest sequence in here.
+    last_sequence: AtomicU64,
+    /// Not all of its records can be read.
+    has_hidden: AtomicBool,
     /// The size of the file of its contents on disk.
     contents_bytes: AtomicU64,
     /// Set when it is sealed and all of it is known.
@@ -40,27 +49,30 @@ impl Drop for Segment {
 }
 
 impl Segment {
-    /// `is_old`: it was there when this process began.
+    /// `allocated` is its space on disk. `is_old`: it was there when this process began.
     pub(crate) fn new(
-        id: u64,
+        (id, log): (u64, Log),
         salt: Salt,
         (file, mapping): (Arc<dyn DiskFile>, Mapping),
-        disk_use: &Arc<DiskUse>,
+        (allocated, disk_use): (u64, &Arc<DiskUse>),
         is_old: bool,
     ) -> Arc<Self> {
         let bytes = mapping.as_ref().len() as u64;
-        disk_use.0.fetch_add(bytes, Relaxed);
+        let space = Space::new(allocated, disk_use);
         let held = Held {
             mapping,
-            bytes,
-            disk_use: Arc::clone(disk_use),
+            _space: Arc::clone(&space),
         };
         Arc::new(Self {
             id,
+            log,
             bytes,
+            space,
             views: Views::new((file, held), salt, is_old),
             is_poisoned: AtomicBool::new(false),
             first_sequence: AtomicU64::new(u64::MAX),
+            last_sequence: AtomicU64::new(0),
+            has_hidden: AtomicBool::new(false),
             contents_bytes: AtomicU64::new(0),
             keys: OnceLock::new(),
             disk_use: Arc::clone(disk_use),
@@ -79,7 +91,7 @@ impl Segment {
     }
 
     /// Sets the keys of all its records, once it is sealed.
-    pub(crate) fn set_keys(&self, keys: Keys) {
+    pub(crate) fn set_keys(&self, keys: NewKeys) {
         let _ = self.keys.set(keys.seal());
     }
 
@@ -90,7 +102,17 @@ impl Segment {
 
     /// Its space on disk, its contents included.
     pub(crate) fn disk_bytes(&self) -> u64 {
-        self.bytes + self.contents_bytes.load(Relaxed)
+        self.space.bytes() + self.contents_bytes.load(Relaxed)
+    }
+
+    /// Up to here the file has its space. Behind it are holes, which are never read.
+    pub(crate) fn allocated(&self) -> u64 {
+        self.space.bytes()
+    }
+
+    /// Its file was given this much space.
+    pub(super) fn set_allocated(&self, bytes: u64) {
+        self.space.grow(bytes);
     }
 
     pub(crate) fn poison(&self) {
@@ -113,15 +135,34 @@ impl Segment {
     /// Notes a record in this segment.
     pub(crate) fn note(&self, header: &Header) {
         self.first_sequence.fetch_min(header.sequence, Relaxed);
+        self.last_sequence.fetch_max(header.sequence, Relaxed);
     }
 
-    /// Notes unreadable records in this segment: their keys and sequences are unknown.
-    pub(crate) fn note_hidden(&self) {
-        self.first_sequence.store(0, Relaxed);
+    /// Notes unreadable records in this segment, with sequences in this range. Their keys are
+    /// unknown.
+    pub(crate) fn note_hidden(&self, sequences: RangeInclusive<u64>) {
+        self.first_sequence.fetch_min(*sequences.start(), Relaxed);
+        self.last_sequence.fetch_max(*sequences.end(), Relaxed);
+        self.has_hidden.store(true, Relaxed);
     }
 
+    /// All records that it holds now have sequences up to this one.
+    pub(crate) fn note_last(&self, sequence: u64) {
+        self.last_sequence.fetch_min(sequence, Relaxed);
+    }
+
+    pub(crate) fn has_hidden(&self) -> bool {
+        self.has_hidden.load(Relaxed)
+    }
+
+    /// A lower bound of the sequences in here.
     pub(crate) fn first_sequence(&self) -> u64 {
         self.first_sequence.load(Relaxed)
+    }
+
+    /// An upper bound of the sequences in here.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.last_sequence.load(Relaxed)
     }
 
     /// Bytes of records that are superseded, evicted, purged, damaged or tombstones.

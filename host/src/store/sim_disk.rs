@@ -97,6 +97,8 @@ struct Inode {
     file: File,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
+    /// Up to here it takes space.
+    allocated: u64,
     /// These cannot be read until the disk is repaired.
     bad_blocks: BTreeSet<u64>,
 }
@@ -140,6 +142,7 @@ impl Inode {
         file.write_all_at(&bytes, 0).unwrap();
         Arc::new(Mutex::new(Self {
             file,
+            allocated: bytes.len() as u64,
             durable: bytes,
             unsynced: Vec::new(),
             bad_blocks: BTreeSet::new(),
@@ -160,7 +163,12 @@ impl Inode {
         for change in &self.unsynced {
             change.survive(random, &mut bytes);
         }
-        Self::new(bytes)
+        let inode = Self::new(bytes);
+        {
+            let mut inode = inode.lock().unwrap();
+            inode.allocated = inode.allocated.min(self.allocated);
+        }
+        inode
     }
 }
 
@@ -243,17 +251,14 @@ impl SimDisk {
         }
     }
 
-    /// The bytes of all files in a folder.
+    /// The space of all files in a folder, without their holes.
     pub(crate) fn bytes_in(&self, dir: &Path) -> u64 {
         let state = self.state();
         let Some(dir) = state.dirs.get(dir) else {
             return 0;
         };
-        let length = |inode: &Arc<Mutex<Inode>>| {
-            let inode = inode.lock().unwrap();
-            inode.file.metadata().unwrap().len()
-        };
-        dir.names.values().map(length).sum()
+        let space = |inode: &Arc<Mutex<Inode>>| inode.lock().unwrap().allocated;
+        dir.names.values().map(space).sum()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -420,6 +425,12 @@ impl DiskFile for SimFile {
         Ok(inode.file.metadata()?.len())
     }
 
+    fn space(&self) -> io::Result<u64> {
+        let (mut state, inode) = self.both();
+        state.step()?;
+        Ok(inode.allocated)
+    }
+
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         let (mut state, mut inode) = self.both();
         state.step()?;
@@ -437,6 +448,7 @@ impl DiskFile for SimFile {
         }
         let length = inode.file.metadata()?.len().max(part.end);
         inode.file.set_len(length)?;
+        inode.allocated = inode.allocated.max(part.end);
         inode.unsynced.push(Change::Grow(length as usize));
         Ok(())
     }
@@ -453,6 +465,8 @@ impl DiskFile for SimFile {
         }
         if has_power.is_ok() || state.steps_left == Some(0) {
             inode.file.write_all_at(&bytes, offset)?;
+            let end = offset + bytes.len() as u64;
+            inode.allocated = inode.allocated.max(end);
         }
         let is_whole = bytes.len() == whole;
         inode.unsynced.push(Change::Write(offset as usize, bytes));

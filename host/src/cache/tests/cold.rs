@@ -220,7 +220,7 @@ fn threads_read_a_segment_with_references_of_their_own_and_all_keep_its_space() 
         .map(|_| thread::scope(|it| it.spawn(|| cache.lookup(&key(0), NOW).hit()).join()))
         .map(|entry| entry.unwrap().unwrap())
         .collect();
-    let segment_bytes = 128 << 10;
+    let segment_bytes = cache.stats().disk_bytes;
     cache.purge_all().unwrap();
     assert!(matches!(cache.lookup(&key(0), NOW), Lookup::Miss));
     for entry in entries {

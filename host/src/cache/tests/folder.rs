@@ -30,7 +30,7 @@ fn a_folder_in_use_or_not_ours_is_refused_in_one_line_and_left_alone() {
     let mut flipped = ours.clone();
     flipped[20] ^= 1;
     for (bytes, expected) in [
-        (&newer[..], "later release (format 3"),
+        (&newer[..], "later release (format 4"),
         (&older, "earlier release (format 1"),
         (&feature[..], "later release"),
         (&flipped[..], "damaged (its checksum differs)"),
@@ -49,7 +49,7 @@ fn a_folder_in_use_or_not_ours_is_refused_in_one_line_and_left_alone() {
 
     let segment = props.segments().remove(0);
     let bytes = fs::read(&segment).unwrap();
-    for (version, expected) in [(3, "later release (format 3"), (1, "earlier release")] {
+    for (version, expected) in [(4, "later release (format 4"), (1, "earlier release")] {
         let other = [&sealed_as(&bytes[..4096], 8, version), &bytes[4096..]].concat();
         fs::write(&segment, other).unwrap();
         check(&props, expected);

@@ -27,10 +27,12 @@ const FLAG_TOMBSTONE: u8 = 1;
 /// The record's body was found to be damaged.
 const FLAG_DAMAGED: u8 = 2;
 const FLAG_NEVER: u8 = 4;
-/// The sequence is not one higher than that of the record before. The first bytes of the key before
-/// it follow.
+/// The sequence is not one higher than that of the record before: the other log has those between.
 const FLAG_GAP: u8 = 8;
-const FLAGS: u8 = FLAG_TOMBSTONE | FLAG_DAMAGED | FLAG_NEVER | FLAG_GAP;
+/// The record is the first, or does not begin where the one before ends. The first bytes of the key
+/// before it follow.
+const FLAG_APART: u8 = 16;
+const FLAGS: u8 = FLAG_TOMBSTONE | FLAG_DAMAGED | FLAG_NEVER | FLAG_GAP | FLAG_APART;
 
 /// A record in the contents: its offset, its header without the body's checksum, and whether its
 /// body was sound when last looked at.
@@ -96,6 +98,12 @@ impl Contents {
         self.records
     }
 
+    /// The length of the whole file, had it `more` bytes of records.
+    pub(crate) fn file_bytes(&self, more: u64) -> u64 {
+        (self.bytes.len() as u64 + more + CHECKSUM_BYTES as u64)
+            .next_multiple_of(BLOCK_BYTES as u64)
+    }
+
     /// The keys of the tombstones so far.
     pub(crate) fn take_tombstones(&mut self) -> Vec<[u8; 32]> {
         std::mem::take(&mut self.tombstones)
@@ -105,12 +113,14 @@ impl Contents {
     pub(crate) fn add(&mut self, offset: u64, header: &Header, is_sound: bool) {
         let before = self.before;
         let is_gap = header.sequence != before.sequence.wrapping_add(1);
+        let is_apart = self.records == 0 || offset != before.end;
         let mut flags = 0;
         for (flag, is_set) in [
             (FLAG_TOMBSTONE, header.kind == Kind::Tombstone),
             (FLAG_DAMAGED, !is_sound),
             (FLAG_NEVER, header.expires_at_ms == NEVER),
             (FLAG_GAP, is_gap),
+            (FLAG_APART, is_apart),
         ] {
             flags |= if is_set { flag } else { 0 };
         }
@@ -120,6 +130,8 @@ impl Contents {
         self.number(header.payload_bytes.into());
         if is_gap {
             self.number(header.sequence.wrapping_sub(before.sequence));
+        }
+        if is_apart {
             self.bytes.extend_from_slice(&header.previous);
         }
         self.difference(before.stored_at_ms, header.stored_at_ms);
@@ -236,9 +248,14 @@ impl Reader<'_> {
         let offset = before.end.checked_add(gap)?;
         let metadata_bytes = u32::try_from(self.number()?).ok()?;
         let payload_bytes = u32::try_from(self.number()?).ok()?;
-        let (sequence, previous) = match flags & FLAG_GAP {
-            0 => (before.sequence.wrapping_add(1), [0; KEY_START_BYTES]),
-            _ => (before.sequence.wrapping_add(self.number()?), self.bytes()?),
+        let risen = match flags & FLAG_GAP {
+            0 => 1,
+            _ => self.number()?,
+        };
+        let sequence = before.sequence.wrapping_add(risen);
+        let previous = match flags & FLAG_APART {
+            0 => [0; KEY_START_BYTES],
+            _ => self.bytes()?,
         };
         let stored_at_ms = self.difference(before.stored_at_ms)?;
         let expires_at_ms = match flags & FLAG_NEVER {
@@ -383,6 +400,7 @@ mod tests {
     fn a_usual_record_takes_few_bytes() {
         let mut contents = Contents::default();
         let (_, header, _) = records()[0];
+        let mut offset = BLOCK_BYTES as u64;
         for number in 0..1000 {
             let header = Header {
                 sequence: number + 1,
@@ -391,7 +409,8 @@ mod tests {
                 expires_at_ms: header.expires_at_ms + number * 30,
                 ..header
             };
-            contents.add(8192 * (number + 1), &header, true);
+            contents.add(offset, &header, true);
+            offset += header.shape().record_bytes();
         }
         assert!(contents.bytes.len() < 44 * 1000, "{}", contents.bytes.len());
     }
