@@ -179,6 +179,15 @@ fn features_keep_the_dependency_tree_small() {
         &["wasmtime-wasi", "hyper", "http", "axum", "clap"],
     );
     check(
+        "serve",
+        &[
+            "wasmtime",
+            "wasmtime-wasi",
+            "wasmtime-wasi-http",
+            "cranelift-codegen",
+        ],
+    );
+    check(
         "http",
         &[
             "axum",

@@ -48,28 +48,78 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
         "--workspace",
         "--all-targets",
     ]))?;
-    let mut tests = cargo(&["test", "--release", "--workspace"]);
-    if let Some(packages) = clients {
-        tests.env("REFLEX_JS", packages);
-    }
-    if let Ok(path) = node::search_path()? {
-        tests.env("PATH", path);
-    }
-    if skips == Skips::Refused {
-        tests.env(reflex_skip::VARIABLE, "1");
-    }
-    step(
+    let path = node::search_path()?;
+    let tests = |arguments: &[&str]| {
+        let mut tests = cargo(&["test", "--release", "--workspace"]);
+        if let Some(packages) = &clients {
+            tests.env("REFLEX_JS", packages);
+        }
+        if let Ok(path) = &path {
+            tests.env("PATH", path);
+        }
+        if skips == Skips::Refused {
+            tests.env(reflex_skip::VARIABLE, "1");
+        }
         tests
-            .env("REFLEX_COMPOSE", compose)
+            .args(arguments)
+            .env("REFLEX_COMPOSE", &compose)
             .env("REFLEX_EDGE_BIN", binary("reflex-edge"))
-            .env("REFLEX_ENVOY_BIN", envoy)
-            .env("REFLEX_ENVOY_WASM", filter)
-            .env("REFLEX_ENVOY_PANIC_WASM", panicking_filter)
-            .env("REFLEX_PYTHON", &python),
-    )?;
+            .env("REFLEX_ENVOY_BIN", &envoy)
+            .env("REFLEX_ENVOY_WASM", &filter)
+            .env("REFLEX_ENVOY_PANIC_WASM", &panicking_filter)
+            .env("REFLEX_PYTHON", &python);
+        tests
+    };
+    step(&mut tests(&[]))?;
+    // Whoever answers hits, a client sees the same.
+    let mut again = tests(&["--test", "it", "--"]);
+    for part in WITHOUT_A_PROXY {
+        again.args(["--skip", part]);
+    }
+    step(again.env("REFLEX_TEST_HITS", "component"))?;
+    features()?;
     instructions::check(skips)?;
     schedules::try_them()?;
     fuzz::fuzz_if_able(skips)
+}
+
+/// Tests that do not go through the daemon's proxy: nothing differs for them.
+const WITHOUT_A_PROXY: [&str; 11] = [
+    "compose::",
+    "edge_api::",
+    "embedding::",
+    "envoy",
+    "hostile::",
+    "imports::",
+    "store_cli::",
+    "tidy::",
+    "transparent::",
+    "vectors::",
+    "wasi02::",
+];
+
+/// What a program may take of the host. The default is what all else here is built with.
+const FEATURES: [&str; 4] = ["", "serve", "component", "http"];
+
+/// Each choice of features compiles without a warning.
+fn features() -> Result<()> {
+    for features in FEATURES {
+        step(&mut cargo(&[
+            "clippy",
+            "--release",
+            "-p",
+            "reflex-host",
+            "--lib",
+            "--bins",
+            "--no-default-features",
+            "--features",
+            features,
+            "--",
+            "-D",
+            "warnings",
+        ]))?;
+    }
+    Ok(())
 }
 
 /// Builds the documentation; a broken link is an error. Clippy has just checked nearly all of the
