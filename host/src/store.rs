@@ -28,6 +28,7 @@ mod inspect;
 mod keys;
 mod log;
 mod mmap;
+mod newest;
 mod place;
 mod policy;
 mod purge_marks;
@@ -194,7 +195,7 @@ impl Store {
             last,
             previous,
             hidden,
-            live,
+            index,
             unburied,
             now_ms,
         } = replayed;
@@ -216,12 +217,8 @@ impl Store {
         for segment in segments.iter().filter(|segment| segment.has_hidden()) {
             segment.note_last(last);
         }
-        let index = Index::default();
         if has_hidden {
             index.set_hidden();
-        }
-        for (key, place) in live {
-            index.insert(&key, place);
         }
         let mut store = Self {
             disk,
@@ -421,13 +418,13 @@ impl Store {
         let Some(active) = &mut self.actives[log as usize] else {
             return Err(StoreError::Pinned(0));
         };
-        let path = self.folder.segment(active.segment.id);
         // Whatever a failed write leaves has a sequence of its own.
         self.last += 1;
         self.previous[log as usize] = [0; KEY_START_BYTES];
-        let place = active
-            .write(record, self.last, previous)
-            .map_err(StoreError::io("write", &path))?;
+        let id = active.segment.id;
+        let written = active.write(record, self.last, previous);
+        let place =
+            written.map_err(|error| StoreError::io("write", &self.folder.segment(id))(error))?;
         self.previous[log as usize] = start_of(record.key());
         self.unsynced_bytes += bytes;
         match record.kind() {
