@@ -254,6 +254,19 @@ impl Store {
             let settled = store.settle_purge_marks();
             settled.map_err(StoreError::into_open_error)?;
         }
+        if is_lost {
+            // Nothing is found of what is there, and with the marks went the sequence above which the
+            // records lie that cannot be read.
+            store
+                .settle_purge_marks()
+                .map_err(StoreError::into_open_error)?;
+            for segment in store.listed() {
+                let path = store.folder.segment(segment.id);
+                let removed = store.folder.remove_segment(&*store.disk, segment.id);
+                removed.map_err(OpenError::io("remove", &path))?;
+            }
+            store.discard();
+        }
         // Either may be less than when the entries were written.
         store.keep_entries_max(0);
         store.keep_quota().map_err(StoreError::into_open_error)?;
