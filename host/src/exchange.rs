@@ -91,6 +91,10 @@ impl NativeFlow {
     /// # Errors
     ///
     /// The request's body broke off, or the provider did not answer, and neither did the cache.
+    #[cfg_attr(
+        not(feature = "http"),
+        allow(dead_code, reason = "the daemon adds a step")
+    )]
     pub(crate) async fn answer(
         &self,
         request: Request<BoxBody>,

@@ -5,7 +5,7 @@ use crate::cache::{Entry, L1};
 use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::policy::HttpPolicy;
 use crate::exchange::question::{Meaning, Question};
-use crate::exchange::reply::head::{apply, status_headers};
+use crate::exchange::reply::head::{apply, status_headers, tell};
 use crate::exchange::reply::replayed;
 use crate::grant::ctx::ReflexCtx;
 use http::header::HeaderMap;
@@ -43,8 +43,8 @@ impl Answers {
     }
 
     async fn entry(&self, key: &Key, control: &Control) -> Option<Response<BoxBody>> {
-        let entry = self.ctx.find_async(&self.ctx.key(key)).await?;
         let now_ms = self.ctx.clock.now_ms();
+        let entry = self.ctx.find_at(&self.ctx.key(key), now_ms).await?;
         let (age, ttl) = (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
         if !control.accepts(age, ttl) {
             return None;
@@ -115,8 +115,8 @@ impl Answers {
     }
 
     fn replay(&self, entry: &Entry, age: u64, status: Status) -> Option<Response<BoxBody>> {
-        let set = status_headers(status, Some(age));
-        replayed(entry, &set, &self.policy).map(response)
+        let tell = |headers: &mut HeaderMap| tell(headers, status, Some(age));
+        replayed(entry, &self.policy, tell).map(response)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::exchange::hit::{Answers, response};
 use crate::exchange::outliving::Outliving;
 use crate::exchange::question::{Question, hide_tenant};
 use crate::exchange::recording::Target;
-use crate::exchange::reply::head::{apply, status_headers};
+use crate::exchange::reply::head::{status_headers, tell};
 use crate::exchange::reply::rest::Rest;
 use crate::exchange::watch::{Watch, fails, target, target_or_count};
 use http::{Request, Response};
@@ -161,6 +161,6 @@ enum Part {
 
 /// A response that says what the cache did.
 pub(crate) fn told(mut response: Response<BoxBody>, status: Status) -> Response<BoxBody> {
-    apply(response.headers_mut(), &[], &status_headers(status, None));
+    tell(response.headers_mut(), status, None);
     response
 }

@@ -53,6 +53,7 @@ impl Meaning {
 }
 
 /// What a request turned out to be.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and not kept")]
 pub(crate) enum Read {
     Question(Box<Question>),
     /// It is none that the cache may answer. Its body begins with what was read of it.

@@ -10,6 +10,7 @@ use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
 use crate::exchange::fills::Turn;
 use crate::exchange::miss::{Miss, told};
+use crate::exchange::observer::RecordingObserver as _;
 use crate::exchange::question::Question;
 use crate::exchange::{Found, NativeFlow};
 use crate::serve::metrics::Metrics;
@@ -138,7 +139,7 @@ impl Guests {
 
     /// What becomes of a request whose component has failed.
     async fn after(&self, failure: Failure, voice: &ErrorVoice) -> Outcome {
-        self.metrics.no_answer_of_guest(failure.detail());
+        self.metrics.guest_failed(failure.detail());
         log(&failure);
         if let Failure::Refused {
             error,

@@ -14,7 +14,7 @@ use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
 use crate::exchange::miss::Miss;
 use crate::exchange::question::{Question, Read};
-use crate::exchange::reply::head::mark;
+use crate::exchange::reply::head::tell;
 use crate::exchange::{Found, NativeFlow};
 use crate::serve::metrics::Metrics;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -329,7 +329,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// The provider's answer to a request that the guest had no part in.
 fn bypassed(mut response: Response<BoxBody>, why: Bypass) -> Response<BoxBody> {
-    mark(response.headers_mut(), Status::Bypass(why));
+    tell(response.headers_mut(), Status::Bypass(why), None);
     response
 }
 
