@@ -40,22 +40,18 @@ pub use reply::samples::Samples;
 
 #[cfg(feature = "middleware")]
 use crate::cache::CacheKey;
-use crate::cache::Mark;
+use crate::cache::{L1, Mark};
 use crate::grant::ctx::ReflexCtx;
 use fills::Turn;
 use hit::{Answers, Look, response};
 use http::{Request, Response};
 use miss::{Miss, Provider, told};
 use question::{Question, Read};
-use reflex_llm::{Bypass, Status};
+use reflex_llm::{Bypass, Flow, Status};
 use shared_body::Follower;
 use std::fmt;
 use std::sync::Arc;
-use watch::{fails, target};
-
-/// How often the cache is looked at for one request: first, once more as a leader, and again each
-/// time a leader ends without an answer. After the last the request asks alone.
-const LOOKS_MAX: usize = 4;
+use watch::target;
 
 /// The way of an LLM request within one grant. A clone is the same.
 #[derive(Clone)]
@@ -79,7 +75,8 @@ impl NativeFlow {
         policy: Arc<HttpPolicy>,
         sender: Arc<dyn SendRequest>,
     ) -> Self {
-        let answers = Answers { ctx, policy };
+        let l1 = L1::of(&ctx.cache, policy.l1_bytes_max);
+        let answers = Answers { ctx, policy, l1 };
         Self {
             provider: Provider {
                 answers: answers.clone(),
@@ -94,6 +91,10 @@ impl NativeFlow {
     /// # Errors
     ///
     /// The request's body broke off, or the provider did not answer, and neither did the cache.
+    #[cfg_attr(
+        not(feature = "http"),
+        allow(dead_code, reason = "the daemon adds a step")
+    )]
     pub(crate) async fn answer(
         &self,
         request: Request<BoxBody>,
@@ -110,7 +111,8 @@ impl NativeFlow {
 
     /// Classifies a request, and reads its body for that.
     pub(crate) async fn read(&self, request: Request<BoxBody>) -> Result<Read, Error> {
-        Question::read(request, &self.answers.ctx, &self.answers.policy).await
+        let Answers { ctx, policy, l1 } = &self.answers;
+        Question::read(request, ctx, policy, l1).await
     }
 
     /// Looks the answer up, and waits for another request that fetches it already.
@@ -118,56 +120,72 @@ impl NativeFlow {
         let mut miss = Miss {
             lead: None,
             missing: None,
-            since: self.answers.ctx.cache.purges().now(),
+            since: self.now(),
         };
-        let control = *question.control();
-        if control.no_cache && !control.only_if_cached {
-            return Ok(Found::Miss(miss));
-        }
-        for _ in 0..LOOKS_MAX {
-            if control.no_cache {
-                break;
-            }
+        let flow = question.flow(&self.answers.ctx);
+        for joins in flow.looks() {
             miss.missing = match self.answers.look_up(question).await {
                 Look::Answer(response) => return Ok(Found::Answer(response)),
                 Look::AllBut(missing) => Some(missing),
                 Look::Nothing => None,
             };
-            if control.only_if_cached || miss.lead.is_some() {
+            if miss.lead.is_some() || !joins {
                 break;
             }
-            match self.join(question, miss.since).await {
-                Turn::Lead(lead) => miss.lead = Some(lead),
-                Turn::Follow(follower) => {
-                    let answer = self.follow(question, follower).await;
-                    return Ok(Found::Answer(answer));
-                }
-                Turn::Failed(error) => {
-                    let stale = self.answers.stale(question, None).await;
-                    return stale.map(Found::Answer).ok_or(error);
-                }
-                Turn::Again => {}
-                Turn::Alone => break,
+            let turn = self.join(question, miss.since).await;
+            let (since, missing) = (miss.since, miss.missing.take());
+            match self.take_turn(question, turn, missing, since).await? {
+                Some(Found::Miss(taken)) if taken.lead.is_some() => miss = taken,
+                Some(found) => return Ok(found),
+                None => {}
             }
         }
-        match control.only_if_cached {
-            true => Ok(Found::Answer(self.answers.any(question).await)),
-            false => Ok(Found::Miss(miss)),
+        match flow.asks() {
+            true => Ok(Found::Miss(miss)),
+            false => Ok(Found::Answer(self.answers.any(question, flow).await)),
         }
+    }
+
+    /// What a turn in a fill means for its request; none if it is to look again.
+    pub(crate) async fn take_turn(
+        &self,
+        question: &Question,
+        turn: Turn,
+        missing: Option<Vec<u32>>,
+        since: Mark,
+    ) -> Result<Option<Found>, Error> {
+        let flow = question.flow(&self.answers.ctx);
+        let miss = |lead| Miss {
+            lead,
+            missing,
+            since,
+        };
+        Ok(Some(match turn {
+            Turn::Lead(lead) => Found::Miss(miss(Some(lead))),
+            Turn::Alone => Found::Miss(miss(None)),
+            Turn::Follow(follower) => Found::Answer(self.follow(question, flow, follower).await),
+            Turn::Failed(error) => {
+                let stale = self.answers.stale(question, flow, None).await;
+                Found::Answer(stale.ok_or(error)?)
+            }
+            Turn::Again => return Ok(None),
+        }))
+    }
+
+    /// Now, among purges.
+    pub(crate) fn now(&self) -> Mark {
+        self.answers.ctx.cache.purges().now()
     }
 
     /// For a component that looks up by itself: how its request joins a fill, unless the cache has
     /// the answer. So it need not wait within an instance.
     #[cfg(feature = "middleware")]
     pub(crate) async fn turn(&self, question: &Question) -> Option<Turn> {
-        let control = question.control();
-        if control.no_cache || control.only_if_cached {
-            return None;
-        }
         let ctx = &self.answers.ctx;
         let key = self.key(question);
-        for _ in 0..LOOKS_MAX {
-            let since = ctx.cache.purges().now();
+        let looks = question.flow(ctx).looks();
+        for _ in looks.filter(|joins| *joins) {
+            let since = self.now();
             if ctx.cache.contains_async(&key, ctx.clock.now_ms()).await {
                 return None;
             }
@@ -187,7 +205,7 @@ impl NativeFlow {
 
     /// Joins the fill of an answer, or begins it. An answer that is not to be recorded has none.
     async fn join(&self, question: &Question, since: Mark) -> Turn {
-        let Answers { ctx, policy } = &self.answers;
+        let Answers { ctx, policy, .. } = &self.answers;
         if target(ctx, policy, since, &question.wanted()).is_none() {
             return Turn::Alone;
         }
@@ -199,18 +217,19 @@ impl NativeFlow {
     }
 
     /// The leader's answer, or a stale hit in place of a failure.
-    async fn follow(&self, question: &Question, follower: Follower) -> Response<BoxBody> {
+    async fn follow(
+        &self,
+        question: &Question,
+        flow: Flow,
+        follower: Follower,
+    ) -> Response<BoxBody> {
         let Follower {
             status,
             headers,
             body,
         } = follower;
-        if fails(status)
-            && let Some(stale) = self.answers.stale(question, Some(status)).await
-        {
-            return stale;
-        }
-        told(response((status, headers, body)), Status::Collapsed)
+        let stale = self.answers.stale(question, flow, Some(status)).await;
+        stale.unwrap_or_else(|| told(response((status, headers, body)), Status::Collapsed))
     }
 
     /// Asks the provider, and records its answer on its way.

@@ -1,9 +1,17 @@
 //! The grant of a component: which tenants' entries, under which rules, and how much.
 
+#[cfg_attr(
+    not(feature = "component"),
+    allow(dead_code, reason = "the calls of guests")
+)]
 pub(crate) mod ctx;
 pub(crate) mod guest_limits;
 
 mod allowance;
+#[cfg_attr(
+    not(feature = "component"),
+    allow(dead_code, reason = "the calls of guests")
+)]
 mod lookups;
 mod refusal;
 

@@ -290,6 +290,7 @@ fn proxy(
         stale_if_error_max: config.stale_if_error_max,
         fills: Arc::clone(fills),
         budget: Arc::clone(budget),
+        l1_bytes_max: config.l1_bytes_max,
         observer: Arc::clone(metrics) as _,
     });
 

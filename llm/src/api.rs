@@ -1,7 +1,7 @@
 //! Which API a path belongs to, and what shape its answers have.
 //!
 //! The particulars of each API are in `api/table.rs`: another API is another row there, and a judge
-//! of its answers in `answer/` if none fits.
+//! of its answers in `answer/judge/` if none fits.
 
 mod objects;
 mod table;

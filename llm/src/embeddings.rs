@@ -12,9 +12,8 @@
 
 mod batch;
 mod found;
-pub(crate) mod spans;
 mod vectors;
 
-pub use batch::{Batch, ELEMENTS_MAX, Element};
+pub use batch::{Batch, ELEMENTS_MAX, Element, are_taken_apart};
 pub use found::Found;
 pub use vectors::{Frame, Tokens, Vectors, shares};

@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use crate::Rejected;
-use crate::sse::{Flow, Frames};
+use crate::answer::sse::{Frames, Next};
 
 /// The frames of a stream that comes in these chunks, each with its event's name and its data, and
 /// whether the stream ends between two of them.
@@ -24,7 +24,7 @@ pub fn frames<'c>(
     for chunk in chunks {
         frames.feed(chunk, |frame| {
             found.push((frame.event.to_vec(), frame.data.map(<[u8]>::to_vec)));
-            Ok(Flow::More)
+            Ok(Next::More)
         })?;
     }
     Ok((found, frames.is_between_frames()))

@@ -16,6 +16,7 @@
 mod document;
 mod reader;
 mod skip;
+pub(crate) mod spans;
 mod string;
 #[cfg(test)]
 mod tests;

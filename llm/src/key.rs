@@ -1,5 +1,6 @@
 //! The key of an exchange.
 
+pub(crate) mod canonical;
 mod hasher;
 
 pub use hasher::KeyHasher;

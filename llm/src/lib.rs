@@ -23,105 +23,55 @@ extern crate alloc;
 
 use alloc::string::String;
 use alloc::sync::Arc;
-use core::fmt;
 
 mod api;
-mod asked;
-mod body;
-mod canonical;
-mod control;
-mod headers;
-mod items;
-mod json;
+mod request;
+
 mod key;
-mod model;
-mod origin;
-mod outline;
-mod outside;
-mod prepared;
-mod query;
-mod reason;
-mod revealed;
-mod rules;
-mod splits;
 mod tenant;
-mod tools;
 
 mod answer;
-mod answer_head;
-mod date;
 pub mod embeddings;
-mod recorder;
-mod sse;
-mod stated;
-mod usage;
 
-mod group;
-mod life;
-mod path;
-mod pattern;
+mod rules;
 
-mod error;
+pub mod flow;
 pub mod status;
+
+mod json;
+mod name_set;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
 
-pub use answer_head::{KEPT_BYTES_MAX, Part, is_kept};
+pub use answer::head::{KEPT_BYTES_MAX, Part, is_kept};
+pub use answer::recorder::{Limits, Recorder, Storable, Validator, is_event_stream};
+pub use answer::revealed::{Revealed, Revelation};
+pub use answer::stated::{ProviderControl, Stated, Term};
+pub use answer::usage::Usage;
 pub use api::{Api, Representation, Shape};
-pub use body::BODY_BYTES_MAX;
-pub use control::{ClientControl, Control, Directive, X_REFLEX_TTL};
-pub use error::{ERROR_HEADERS, VENDOR_HEADERS};
-pub use group::Groups;
+pub use flow::Flow;
 pub use key::{Key, KeyHasher};
-pub use life::{Life, LifeRule, Lifetimes};
-pub use model::MODEL_BYTES_MAX;
-pub use path::{PathRule, check_path_pattern, normal_path};
-pub use pattern::is_like;
-pub use prepared::Prepared;
-pub use reason::{Bypass, Dropped, Rejected};
-pub use recorder::{Limits, Recorder, Storable, Validator, is_event_stream};
-pub use revealed::{Revealed, Revelation};
+pub use request::body::BODY_BYTES_MAX;
+pub use request::control::{ClientControl, Control, Directive, X_REFLEX_TTL};
+pub use request::head::Head;
+pub use request::model::MODEL_BYTES_MAX;
+pub use request::prepared::Prepared;
+pub use request::splits::{By, COMPARED_BYTES_MAX, Split, Splits, Traits};
+pub use rules::life::{Life, LifeRule, Lifetimes};
+pub use rules::path::{PathRule, check_path_pattern, normal_path};
+pub use rules::pattern::is_like;
 pub use rules::{Rules, check_tenant_header};
-pub use splits::{By, COMPARED_BYTES_MAX, Split, Splits, Traits};
-pub use stated::{ProviderControl, Stated, Term};
 pub use status::Status;
+pub use status::error::{ERROR_HEADERS, VENDOR_HEADERS};
+pub use status::reason::{Bypass, Dropped, Rejected};
 pub use tenant::Tenant;
-pub use usage::Usage;
+pub use tenant::group::Groups;
 
-use origin::Origin;
-
-/// A request without its body.
-#[derive(Clone, Copy)]
-pub struct Head<'a> {
-    /// The method as sent: methods are case-sensitive.
-    pub method: &'a str,
-    /// The provider that will really be asked, as `scheme://authority`. It is part of the key, so
-    /// it must reflect everything else that selects the provider (a `Host` header that is passed
-    /// on, a route).
-    pub upstream: &'a str,
-    /// Path with query, exactly as sent.
-    pub path: &'a str,
-    /// Every header in the order of arrival, names in lower case, values untouched.
-    pub headers: &'a [(&'a str, &'a [u8])],
-}
-
-impl<'a> Head<'a> {
-    /// The values of one header, in order: a repeated header counts each time.
-    fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let all = self.headers.iter();
-        all.filter(move |(other, _)| *other == name)
-            .map(|(_, value)| *value)
-    }
-}
-
-/// Without path and headers: credentials stand there, and do not belong in logs.
-impl fmt::Debug for Head<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Head({} {})", self.method, self.upstream)
-    }
-}
+use request::origin::Origin;
+use request::query;
+use rules::path;
 
 /// The operator's policy about sharing answers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -189,6 +139,7 @@ pub struct Examined {
 #[derive(Clone, Debug)]
 pub struct Candidate<'a> {
     head: Head<'a>,
+    origin: Origin,
     api: Api,
     /// As far as the query says; the body may say more.
     representation: Representation,
@@ -230,6 +181,7 @@ pub fn candidate<'a>(head: &Head<'a>, policy: &Policy<'_>) -> Result<Candidate<'
     let tenant = Tenant::of(head, policy, api).ok_or(Bypass::NoCredential)?;
     Ok(Candidate {
         head: *head,
+        origin: Origin::of(head.upstream),
         api,
         representation,
         tenant,

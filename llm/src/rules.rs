@@ -1,12 +1,16 @@
 //! The operator's lists: which parts of a request are out of the key, in it, or a reason to pass
 //! by.
 
+pub(crate) mod life;
+pub(crate) mod path;
+pub(crate) mod pattern;
+
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::pattern::{is_like, is_like_in_any_case};
-use crate::query;
+use crate::request::query;
+use crate::rules::pattern::{is_like, is_like_in_any_case};
 use crate::tenant::{CREDENTIALS, SCOPES};
 
 /// Patterns, in which `*` stands for any text, for facts about a provider that `reflex-llm` cannot

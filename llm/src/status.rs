@@ -1,11 +1,14 @@
 //! The status for the client: `x-reflex-status` and `Cache-Status` (RFC 9211).
 
+pub(crate) mod error;
+pub(crate) mod reason;
+
 use alloc::borrow::Cow;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 
-use crate::control::split_directive;
-use crate::{Bypass, Directive};
+use crate::request::control::split_directive;
+use crate::{Bypass, Directive, Shape};
 
 /// The header with our own short word for the outcome.
 pub const X_REFLEX_STATUS: &str = "x-reflex-status";
@@ -21,8 +24,11 @@ pub const AGE: &str = "age";
 /// The header that says how many tokens a hit saved: those that the answer cost when it was new.
 pub const X_REFLEX_SAVED_TOKENS: &str = "x-reflex-saved-tokens";
 
+/// The HTTP status of [`Status::Absent`], by RFC 9111.
+pub const NOT_CACHED_STATUS: u16 = 504;
+
 /// The text of the error of [`Status::Absent`].
-pub const NOT_CACHED: &str = "reflex-edge: not in the cache, and the request said only-if-cached";
+const NOT_CACHED: &str = "reflex-edge: not in the cache, and the request said only-if-cached";
 
 /// How a request was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +80,19 @@ impl Status {
         }
     }
 
+    /// The headers that tell the client: both statuses, and [`AGE`] for an answer from the cache.
+    pub fn headers(
+        self,
+        age_seconds: Option<u64>,
+    ) -> impl Iterator<Item = (&'static str, Cow<'static, str>)> {
+        let statuses = [
+            (X_REFLEX_STATUS, self.x_reflex_status().into()),
+            (CACHE_STATUS, self.cache_status()),
+        ];
+        let age = age_seconds.map(|age| (AGE, age.to_string().into()));
+        statuses.into_iter().chain(age)
+    }
+
     /// The value of [`CACHE_STATUS`].
     pub fn cache_status(self) -> Cow<'static, str> {
         match self {
@@ -102,6 +121,15 @@ impl Status {
                 format!(r#"reflex; fwd=bypass; detail="{}""#, bypass.detail()).into()
             }
         }
+    }
+}
+
+impl Shape {
+    /// The body of our own answer where nothing is cached and the client wanted only a hit. It has
+    /// [`NOT_CACHED_STATUS`], the [`ERROR_HEADERS`](crate::ERROR_HEADERS), and the headers of
+    /// [`Status::Absent`].
+    pub fn not_cached_body(self) -> String {
+        self.error_body(NOT_CACHED_STATUS, NOT_CACHED)
     }
 }
 

@@ -1,9 +1,12 @@
 //! The tenant of a request: its credential, or the name from a trusted gateway.
 
+pub(crate) mod group;
+
 use core::fmt;
 
 use crate::key::{Context, KeyHasher};
-use crate::{Anonymous, Api, Head, Policy, query};
+use crate::request::query;
+use crate::{Anonymous, Api, Head, Policy};
 
 /// The owner of answers, as a hash, so that credentials are neither stored nor logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -113,6 +113,7 @@ fn handler(answer_bytes: usize) -> Handler {
         stale_if_error_max: Duration::ZERO,
         fills,
         budget: Budget::new(1 << 30),
+        l1_bytes_max: 0,
         observer: Arc::new(NoObserver),
     };
     let limits = GuestLimits {

@@ -73,7 +73,11 @@ async fn a_client_says_how_long_its_answer_is_kept_and_is_clamped() {
     }
     for seconds in ["0", "soon"] {
         for _ in 0..2 {
-            check(client, ask(seconds), "MISS", seconds).await;
+            let ask = ask(seconds).header("accept-encoding", "gzip");
+            check(client, ask, "MISS", seconds).await;
+            // The answer is for this client alone, which reads gzip.
+            let call = upstream.calls().pop().expect("a call");
+            assert_eq!(call.header("accept-encoding"), "gzip", "{seconds}");
         }
     }
     for call in upstream.calls() {

@@ -40,7 +40,7 @@ impl House {
             .join("..")
             .join(source);
         let files = rust_files(&root);
-        assert!(files.len() > 10, "{source} has moved");
+        assert!(files.len() >= 10, "{source} has moved");
         let mut house = Self::default();
         let parsed: Vec<(Module, syn::File)> = files
             .into_iter()
@@ -259,7 +259,7 @@ fn flatten(tree: &UseTree, path: &mut Module, leaves: &mut Vec<(Module, String)>
 #[test]
 fn imports_run_one_way() {
     let none: [&str; 0] = [];
-    for source in ["host/src", "llm/src", "envoy/src"] {
+    for source in ["host/src", "llm/src", "envoy/core/src", "envoy/wasm/src"] {
         let house = House::read(source);
         assert_eq!(
             house.circles(),

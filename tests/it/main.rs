@@ -24,6 +24,7 @@ mod connections;
 mod daemon;
 mod guest;
 mod hostile;
+mod native;
 mod refusals;
 mod samples;
 mod savings;

@@ -33,13 +33,13 @@ fn check(text: &str, heading: &str, tokens: impl Iterator<Item = &'static str>) 
     let missing: Vec<_> = known.difference(&explained).collect();
     assert!(
         missing.is_empty(),
-        "a reason of llm/src/reason.rs needs a row `| `reason` | meaning | remedy |` under \
+        "a reason of llm/src/status/reason.rs needs a row `| `reason` | meaning | remedy |` under \
          `## {heading}` in docs/reasons.md: {missing:?}"
     );
     let unknown: Vec<_> = explained.difference(&known).collect();
     assert!(
         unknown.is_empty(),
-        "docs/reasons.md explains under `## {heading}` what llm/src/reason.rs does not have: \
+        "docs/reasons.md explains under `## {heading}` what llm/src/status/reason.rs does not have: \
          {unknown:?}"
     );
 }

@@ -30,7 +30,9 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     match part.map(|(part, rest)| (part.as_str(), rest)) {
         Some(("compare", rest)) => return compare(rest),
         Some(("instructions", rest)) => return instructions::bench(rest),
+        Some(("l1", _)) => return l1(),
         Some(("store", rest)) if !rest.is_empty() => return store(rest),
+        None => l1()?,
         _ => {}
     }
     let peers = match part {
@@ -53,6 +55,12 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
             .env("REFLEX_ENVOY_BIN", envoy)
             .env("REFLEX_ENVOY_WASM", filter),
     )
+}
+
+/// Measures what a repeated request costs. Compiled without wasmtime.
+fn l1() -> Result<()> {
+    let run = ["run", "--release", "--package", "reflex-instructions"];
+    step(cargo_optimised(&run).args(["--bin", "reflex-hot"]))
 }
 
 /// Compiles and runs what measures the store at several sizes, which needs no wasmtime.

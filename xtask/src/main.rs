@@ -56,8 +56,8 @@ enum Command {
     /// Measure; arguments go to the benchmark
     Bench {
         /// The name of one benchmark; `peers [--quick]`: beside nginx, Varnish and Envoy; `compare`:
-        /// beside other stores; `instructions [--renew]`: what hot paths take; `store --entries 10M`:
-        /// the store at sizes up to this one
+        /// beside other stores; `l1`: a repeated request; `instructions [--renew]`: what hot paths
+        /// take; `store --entries 10M`: the store at sizes up to this one
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

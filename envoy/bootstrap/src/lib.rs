@@ -26,7 +26,7 @@ pub struct Bootstrap {
     pub listen: SocketAddr,
     /// Where Envoy's admin interface is.
     pub admin: SocketAddr,
-    /// Who answers, and on which paths. There must be one at least.
+    /// The providers, and the paths of each. There must be one at least.
     pub providers: Vec<Provider>,
     /// The filter, or none for a plain proxy.
     pub filter: Option<Filter>,

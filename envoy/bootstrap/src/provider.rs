@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{ENDPOINT, at, path};
 
-/// Who answers, and on which paths.
+/// A provider, and the paths that lead to it.
 #[derive(Clone, Debug)]
 pub struct Provider {
     /// The name of the cluster.

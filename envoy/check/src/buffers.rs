@@ -91,7 +91,7 @@ fn limit(message: &Value) -> Option<u64> {
     number(message, "request_body_buffer_limit")
 }
 
-/// Those that stand in the manager, or in a dump under the name that the manager asks for.
+/// The virtual hosts in the manager, or in a dump under the name that the manager asks for.
 fn virtual_hosts<'v>(document: &'v Value, manager: &'v Value) -> Vec<&'v Value> {
     let own = list(field(manager, "route_config"), "virtual_hosts");
     if !own.is_empty() {

@@ -9,7 +9,7 @@ use crate::tree::{at, field, flag, list, objects, text, typed};
 pub(crate) enum Behind {
     /// A hit may do without it.
     Harmless,
-    /// It decides who may ask.
+    /// It decides which clients may ask.
     Access,
     /// It counts or limits requests.
     Limit,

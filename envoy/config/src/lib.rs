@@ -3,7 +3,6 @@
 //! Everything but `upstreams` has a default. Unknown fields are errors: a misspelt bound must not
 //! be a missing one.
 
-mod rules;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -12,8 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reflex_llm::{
-    Anonymous, ClientControl, Groups, Lifetimes, Limits, PathRule, Policy, ProviderControl, Rules,
+    Anonymous, ClientControl, Groups, Lifetimes, Limits, PathRule, Policy, Rules,
     check_tenant_header, is_like, normal_path,
+};
+use reflex_settings::{
+    AnonymousMode, ClientControlMode, GroupTable, PathTable, ProviderControlMode,
+    REQUEST_BYTES_MAX, SAMPLES_LIMIT, SECONDS_LIMIT, TTL_SECONDS, TTL_SECONDS_MAX, TtlTable,
+    check_temperature_max, groups, lives, path_rules,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -23,7 +27,7 @@ pub use upstream::Upstream;
 /// A configuration that can be run with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Who answers behind each of Envoy's clusters.
+    /// The provider behind each of Envoy's clusters.
     pub upstreams: BTreeMap<String, Rc<Upstream>>,
     /// The cluster of the daemon; none is hot tier only.
     pub daemon_cluster: Option<String>,
@@ -39,7 +43,8 @@ pub struct Config {
     pub hot_bytes_max: usize,
     /// The longest body that is kept there.
     pub hot_entry_bytes_max: usize,
-    /// How long an answer stays there: for as long a purge that cannot be heard of is ignored.
+    /// How long an answer stays there. A purge that does not reach the filter takes effect only
+    /// after that time.
     pub hot_ttl_ms: u64,
     /// Lives of answers: `ttl_seconds`, the rules, and what clients may ask for.
     pub lifetimes: Lifetimes,
@@ -51,7 +56,7 @@ pub struct Config {
     pub limits: Limits,
     /// A header, in lower case, by which a trusted gateway names the tenant.
     pub tenant_header: Option<String>,
-    /// What becomes of requests that name nobody.
+    /// What becomes of requests without a credential.
     pub anonymous: Anonymous,
     /// Tenants that share their answers.
     pub groups: Groups,
@@ -96,19 +101,19 @@ struct File {
     hot_ttl_seconds: Option<u64>,
     ttl_seconds: Option<u64>,
     ttl_seconds_max: Option<u64>,
-    ttl: Option<Vec<rules::Rule>>,
+    ttl: Option<Vec<TtlTable>>,
     samples: Option<u64>,
     request_bytes_max: Option<u64>,
     entry_bytes_max: Option<u64>,
     tenant_header: Option<String>,
     anonymous: Option<AnonymousMode>,
-    group: Option<Vec<rules::Group>>,
-    client_control: Option<ControlMode>,
+    group: Option<Vec<GroupTable>>,
+    client_control: Option<ClientControlMode>,
     provider_control: Option<ProviderControlMode>,
     allow_length: Option<bool>,
     temperature_max: Option<f64>,
     paths: Option<Vec<String>>,
-    path: Option<Vec<rules::Path>>,
+    path: Option<Vec<PathTable>>,
     ignored_headers: Option<Vec<String>>,
     ignored_cookies: Option<Vec<String>>,
     ignored_query: Option<Vec<String>>,
@@ -124,57 +129,28 @@ struct File {
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum AnonymousMode {
-    Bypass,
-    Share,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum ProviderControlMode {
-    Ignore,
-    Obey,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 enum ProofMode {
     InDoubt,
     Always,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-enum ControlMode {
-    Obey,
-    NoRefresh,
-    Ignore,
-}
-
 /// The name of the cluster in our examples.
 const DAEMON_CLUSTER: &str = "reflex_edge";
 /// A lookup takes a tenth of a millisecond; a daemon that needs this long is in trouble.
 const LOOKUP_TIMEOUT_MS: u64 = 100;
-/// Nobody waits for an insert, but its body takes memory until it is through.
+/// An insert delays no client, but its body takes memory until it is done.
 const INSERT_TIMEOUT_MS: u64 = 2000;
 /// Most answers are there by then; a client that waits longer had better ask for itself.
 const FILL_WAIT_MS: u64 = 5000;
 /// A purge is to empty the hot tier within a second.
 const EPOCH_POLL_MS: u64 = 500;
-/// Times eight workers, that is what an edge node can spare.
+/// For each worker; an edge node with eight workers can spare that.
 const HOT_BYTES_MAX: u64 = 64 << 20;
 /// A single answer must not push out many.
 const HOT_ENTRY_BYTES_MAX: u64 = 1 << 20;
 /// Long enough for a burst of the same question.
 const HOT_TTL_SECONDS: u64 = 300;
-/// As the daemon's.
-const TTL_SECONDS: u64 = 3600;
-/// As the daemon's: a week.
-const TTL_SECONDS_MAX: u64 = 604_800;
-/// As the daemon's. Envoy's default buffer is no larger, so its limit must be raised: past that, it
-/// answers 413.
-const REQUEST_BYTES_MAX: u64 = 1 << 20;
 /// As the daemon's.
 const ENTRY_BYTES_MAX: u64 = 16 << 20;
 
@@ -182,14 +158,11 @@ const ENTRY_BYTES_MAX: u64 = 16 << 20;
 const HOT_BYTES_LIMIT: u64 = 256 << 20;
 /// A reply of the daemon of 32 MiB or more does not reach the filter.
 const ENTRY_BYTES_LIMIT: u64 = 30 << 20;
-/// Bodies are copied into the module whole.
+/// Bodies are copied into the module whole. Envoy's default buffer has room for
+/// [`REQUEST_BYTES_MAX`] only; past its limit, it answers 413.
 const REQUEST_BYTES_LIMIT: u64 = 16 << 20;
 /// A day. Timers of Envoy are 32-bit milliseconds.
 const MILLISECONDS_LIMIT: u64 = 86_400_000;
-/// As the daemon's.
-const SAMPLES_LIMIT: u64 = 10_000;
-/// 68 years: the same bound that HTTP caches use.
-const SECONDS_LIMIT: u64 = 1 << 31;
 
 impl Config {
     /// Reads the plugin's configuration.
@@ -227,12 +200,7 @@ impl Config {
         if keyed_routes.iter().any(String::is_empty) {
             return Err("keyed_routes: a route needs a name to be told from others".into());
         }
-        // JSON has no infinity, but one may be written as a number that is too great.
-        if let Some(most) = file.temperature_max
-            && !(0.0..=f64::MAX).contains(&most)
-        {
-            return Err(format!("temperature_max: {most} is not 0 or more"));
-        }
+        check_temperature_max(file.temperature_max)?;
         let paths = file.paths.unwrap_or_default();
         if let Some(path) = paths.iter().find(|path| !path.starts_with('/')) {
             return Err(format!("paths: `{path}` does not begin with a slash"));
@@ -254,7 +222,7 @@ impl Config {
             bounded(name, value, default, SECONDS_LIMIT).map(Duration::from_secs)
         };
         let lifetimes = Lifetimes {
-            rules: rules::lives(file.ttl.unwrap_or_default())?,
+            rules: lives(file.ttl.unwrap_or_default())?,
             usual: Some(seconds("ttl_seconds", file.ttl_seconds, TTL_SECONDS)?),
             asked_max: Some(seconds(
                 "ttl_seconds_max",
@@ -262,7 +230,7 @@ impl Config {
                 TTL_SECONDS_MAX,
             )?),
         };
-        let groups = rules::groups(
+        let groups = groups(
             &file.group.unwrap_or_default(),
             file.tenant_header.as_deref(),
         )?;
@@ -280,7 +248,7 @@ impl Config {
                 file.insert_timeout_ms,
                 INSERT_TIMEOUT_MS,
             )?,
-            // 0 is a wish: nobody waits.
+            // 0 is allowed: requests do not wait for each other.
             fill_wait_ms: file
                 .fill_wait_ms
                 .map_or(Ok(FILL_WAIT_MS), |value| match value {
@@ -288,7 +256,7 @@ impl Config {
                     value => milliseconds("fill_wait_ms", Some(value), FILL_WAIT_MS),
                 })?,
             epoch_poll_ms: milliseconds("epoch_poll_ms", file.epoch_poll_ms, EPOCH_POLL_MS)?,
-            // 0 is a wish: no hot tier.
+            // 0 is allowed: no hot tier.
             hot_bytes_max: match file.hot_bytes_max {
                 Some(0) => 0,
                 value => bounded("hot_bytes_max", value, HOT_BYTES_MAX, HOT_BYTES_LIMIT)? as usize,
@@ -316,25 +284,15 @@ impl Config {
             limits: Limits {
                 body_bytes_max: entry_bytes_max as usize,
                 allow_length: file.allow_length.unwrap_or(false),
-                provider_control: match file.provider_control {
-                    Some(ProviderControlMode::Ignore) | None => ProviderControl::Ignore,
-                    Some(ProviderControlMode::Obey) => ProviderControl::Obey,
-                },
+                provider_control: file.provider_control.unwrap_or_default().into(),
             },
             tenant_header: file.tenant_header,
-            anonymous: match file.anonymous {
-                Some(AnonymousMode::Share) => Anonymous::Share,
-                Some(AnonymousMode::Bypass) | None => Anonymous::Bypass,
-            },
+            anonymous: file.anonymous.unwrap_or_default().into(),
             groups,
-            client_control: match file.client_control {
-                Some(ControlMode::Obey) | None => ClientControl::Obey,
-                Some(ControlMode::NoRefresh) => ClientControl::NoRefresh,
-                Some(ControlMode::Ignore) => ClientControl::Ignore,
-            },
+            client_control: file.client_control.unwrap_or_default().into(),
             temperature_max: file.temperature_max,
             paths,
-            path_rules: rules::paths(&file.path.unwrap_or_default())?,
+            path_rules: path_rules(&file.path.unwrap_or_default())?,
             rules: Arc::new(rules),
             keyed_routes,
             prove_routes: match file.prove_routes {
@@ -404,7 +362,7 @@ fn bounded(name: &str, value: Option<u64>, default: u64, most: u64) -> Result<u6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use reflex_llm::Life;
+    use reflex_llm::{Life, ProviderControl};
 
     const LEAST: &str = r#"{"upstreams": {"openai": "https://api.openai.com/"}}"#;
 

@@ -1,4 +1,4 @@
-//! Who answers behind a cluster.
+//! The provider behind a cluster.
 
 /// Where a cluster leads: the same words as the daemon's `--upstream`, so that both compute the
 /// same keys.

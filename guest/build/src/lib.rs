@@ -111,7 +111,7 @@ pub fn target_dir() -> PathBuf {
     workspace().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
-/// The folder of the guest crate `package`: guests live in these two places and nowhere else.
+/// The folder of the guest crate `package`: guests live in these places and nowhere else.
 fn folder_of(root: &Path, package: &str) -> Option<PathBuf> {
     let name = format!("name = \"{package}\"");
     ["guest", "tests/guests"]
@@ -119,7 +119,7 @@ fn folder_of(root: &Path, package: &str) -> Option<PathBuf> {
         .filter_map(|parent| fs::read_dir(root.join(parent)).ok())
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .chain([root.join("envoy")])
+        .chain([root.join("envoy/wasm")])
         .find(|folder| {
             fs::read_to_string(folder.join("Cargo.toml"))
                 .is_ok_and(|manifest| manifest.lines().any(|line| line == name))

@@ -4,7 +4,7 @@ use crate::bindings::reflex::cache::embeddings::{self, Completed, Element, Life,
 use crate::bindings::reflex::cache::http::{Header, Recording};
 use crate::bindings::wasi::http::handler;
 use crate::bindings::wasi::http::types::{ErrorCode, Request, Response};
-use crate::{hit_headers, status_headers};
+use crate::headers;
 use reflex_llm::embeddings::{self as llm, Found};
 use reflex_llm::{Candidate, Control, Status};
 
@@ -52,7 +52,8 @@ impl<'b> Batch<'b> {
             Found::AllBut(missing) => return Look::AllBut(missing),
             Found::Nothing => return Look::Nothing,
         };
-        match embeddings::replay_batch(&self.host, &hit_headers(age, ttl)) {
+        let hit = Status::Hit { ttl_seconds: ttl };
+        match embeddings::replay_batch(&self.host, &headers(hit, Some(age))) {
             Ok(response) => Look::All(response),
             // An error of the cache is a miss: the provider can still answer.
             Err(_) => Look::Nothing,
@@ -78,7 +79,7 @@ impl<'b> Batch<'b> {
     ) -> Result<Completed, ErrorCode> {
         let rest = embeddings::with_body(request, &self.request.asking(missing));
         let response = handler::handle(rest).await?;
-        let set = status_headers(Status::Partial);
+        let set = headers(Status::Partial, None);
         let completed = embeddings::complete_batch(
             &self.host,
             missing.to_vec(),

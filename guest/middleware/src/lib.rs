@@ -15,10 +15,11 @@ use bindings::reflex::cache::embeddings::{self, Completed};
 use bindings::reflex::cache::http::{self, Fresh, Recording, Turn, Unread};
 use bindings::wasi::http::handler;
 use bindings::wasi::http::types::{ErrorCode, Request, Response};
-use reflex_llm::status::{self, Status};
+use reflex_llm::embeddings::are_taken_apart;
+use reflex_llm::status::{NOT_CACHED_STATUS, Status};
 use reflex_llm::{
-    Anonymous, Api, Bypass, ClientControl, Control, ERROR_HEADERS, Examined, Head, PathRule,
-    Policy, Rules, Shape, Tenant, X_REFLEX_TTL,
+    Anonymous, Api, Bypass, ClientControl, ERROR_HEADERS, Examined, Flow, Head, PathRule, Policy,
+    Rules, Shape, Tenant,
 };
 use std::sync::{Arc, OnceLock};
 use std::{mem, slice};
@@ -65,11 +66,8 @@ impl Guest for Middleware {
             Ok(examined) => examined,
             Err(reason) => return bypass(peeked.request, reason).await,
         };
-        // With several answers to one request, batches are kept as a whole.
-        let batch = match policy.samples {
-            0 | 1 => Batch::of(&candidate, &body),
-            _ => None,
-        };
+        let batch = are_taken_apart(policy.samples).then(|| Batch::of(&candidate, &body));
+        let batch = batch.flatten();
         answer(peeked.request, head.path, examined, batch, policy.samples).await
     }
 }
@@ -97,60 +95,54 @@ async fn answer(
         digest: exchange.key.digest.to_vec(),
     };
     let key = sample(&request_key, samples);
-    let control = &exchange.control;
+    let flow = Flow::of(&exchange.control);
     // Lazy: a hit does not need it.
     let recording = || Recording {
         key: key.clone(),
         shape: exchange.shape.token().into(),
         path: path.into(),
         model: model.clone(),
-        ttl_seconds: control.ttl_seconds,
+        ttl_seconds: exchange.control.ttl_seconds,
     };
 
     let mut fill = None;
     let mut missing = None;
-    if !control.no_cache {
-        for _ in 0..LOOKS_MAX {
-            if let Some(response) = look_up(&key, control) {
-                return Ok(response);
+    for joins in flow.looks() {
+        if let Some(response) = look_up(&key, flow) {
+            return Ok(response);
+        }
+        missing = match batch.as_ref().map(|batch| batch.look_up(&exchange.control)) {
+            Some(Look::All(response)) => return Ok(response),
+            Some(Look::AllBut(missing)) => Some(missing),
+            Some(Look::Nothing) | None => None,
+        };
+        if fill.is_some() || !joins {
+            break;
+        }
+        match http::join(recording()).await {
+            Turn::Lead(lead) => fill = Some(lead),
+            Turn::Follow(response) => {
+                edit(&response, Status::Collapsed);
+                return Ok(or_stale(response, &key, batch.as_ref(), flow));
             }
-            missing = match batch.as_ref().map(|batch| batch.look_up(control)) {
-                Some(Look::All(response)) => return Ok(response),
-                Some(Look::AllBut(missing)) => Some(missing),
-                Some(Look::Nothing) | None => None,
-            };
-            // A leader looks once more before it asks the provider.
-            if control.only_if_cached || fill.is_some() {
-                break;
+            Turn::Failed(error) => {
+                return stale(&key, batch.as_ref(), flow, None).ok_or(error);
             }
-            match http::join(recording()).await {
-                Turn::Lead(lead) => fill = Some(lead),
-                Turn::Follow(response) => {
-                    edit(&response, Status::Collapsed);
-                    return Ok(or_stale(response, &key, batch.as_ref(), control));
-                }
-                Turn::Failed(error) => {
-                    return stale(&key, batch.as_ref(), control, None).ok_or(error);
-                }
-                Turn::Again => {}
-                Turn::Alone => break,
-            }
+            Turn::Again => {}
+            Turn::Alone => break,
         }
     }
-    if control.only_if_cached {
-        // Any of them will do.
-        let others = (1..samples).map(|_| sample(&request_key, samples));
-        let mut found = others.filter_map(|key| look_up(&key, control));
+    if !flow.asks() {
+        let others = (1..samples).filter(|_| flow.takes_any_sample());
+        let mut found = others.filter_map(|_| look_up(&sample(&request_key, samples), flow));
         return Ok(found.next().unwrap_or_else(|| not_cached(exchange.shape)));
     }
 
     let recording = recording();
-    // Every client must be able to read the replay, so the provider must not compress.
-    http::edit_request(
-        &request,
-        &[X_REFLEX_TTL.into()],
-        &[("accept-encoding".into(), b"identity".to_vec())],
-    );
+    let edits = flow.edits(missing.is_some());
+    let remove: Vec<String> = edits.remove.iter().map(|&name| name.into()).collect();
+    let set = edits.set.iter().map(|&(name, value)| header(name, value));
+    http::edit_request(&request, &remove, &set.collect::<Vec<_>>());
     let part = match (&batch, &missing) {
         (Some(batch), Some(missing)) => batch.complete(&request, missing, &recording).await,
         _ => Ok(Completed::Apart),
@@ -168,21 +160,16 @@ async fn answer(
             if let Some(fill) = fill {
                 http::give_up(fill, &error);
             }
-            return stale(&key, batch.as_ref(), control, None).ok_or(error);
+            return stale(&key, batch.as_ref(), flow, None).ok_or(error);
         }
     };
-    let status = if control.no_cache {
-        Status::Refresh
-    } else {
-        Status::Miss
-    };
-    edit(&response, status);
+    edit(&response, flow.answered());
     // The followers get a failure as well, whatever this client gets.
     let response = match &batch {
         Some(batch) => embeddings::record_batch(batch.host(), response, &recording, fill),
         None => http::record_response(response, &recording, fill),
     };
-    Ok(or_stale(response, &key, batch.as_ref(), control))
+    Ok(or_stale(response, &key, batch.as_ref(), flow))
 }
 
 /// The key of one of several answers, or of the only one.
@@ -193,22 +180,19 @@ fn sample(key: &cache::Key, samples: u32) -> cache::Key {
     }
 }
 
-/// Lookups for one request: the first, one as a leader, and one more each time a leader ends
-/// without an answer. After the last the request asks alone.
-const LOOKS_MAX: usize = 4;
-
 /// The cached answer, if this client accepts it.
-fn look_up(key: &cache::Key, control: &Control) -> Option<Response> {
+fn look_up(key: &cache::Key, flow: Flow) -> Option<Response> {
     let Fresh {
         entry,
         age_seconds,
         ttl_seconds,
     } = http::lookup_fresh(key)?;
-    if !control.accepts(age_seconds, ttl_seconds) {
+    if !flow.accepts(age_seconds, ttl_seconds) {
         return None;
     }
+    let headers = headers(Status::Hit { ttl_seconds }, Some(age_seconds));
     // An error of the cache is a miss: the provider can still answer.
-    http::replay(entry, &hit_headers(age_seconds, ttl_seconds)).ok()
+    http::replay(entry, &headers).ok()
 }
 
 /// The provider's response, or a stale hit in place of its failure.
@@ -216,32 +200,28 @@ fn or_stale(
     response: Response,
     key: &cache::Key,
     batch: Option<&Batch<'_>>,
-    control: &Control,
+    flow: Flow,
 ) -> Response {
     let status = response.get_status_code();
-    if !matches!(status, 429 | 500..=599) {
-        return response;
-    }
-    stale(key, batch, control, Some(status)).unwrap_or(response)
+    stale(key, batch, flow, Some(status)).unwrap_or(response)
 }
 
 /// The expired answer, for a client whose request the provider has failed.
 fn stale(
     key: &cache::Key,
     batch: Option<&Batch<'_>>,
-    control: &Control,
+    flow: Flow,
     fwd_status: Option<u16>,
 ) -> Option<Response> {
-    if !control.accepts_stale() {
+    if !flow.serves_stale(fwd_status) {
         return None;
     }
     let headers = |expired_seconds, age_seconds| {
-        let mut headers = status_headers(Status::Stale {
+        let status = Status::Stale {
             fwd_status,
             expired_seconds,
-        });
-        headers.push(age(age_seconds));
-        headers
+        };
+        headers(status, Some(age_seconds))
     };
     let Some(http::Stale {
         entry,
@@ -255,16 +235,6 @@ fn stale(
     http::replay(entry, &headers).ok()
 }
 
-fn hit_headers(age_seconds: u64, ttl_seconds: Option<u64>) -> Vec<http::Header> {
-    let mut headers = status_headers(Status::Hit { ttl_seconds });
-    headers.push(age(age_seconds));
-    headers
-}
-
-fn age(seconds: u64) -> http::Header {
-    (status::AGE.into(), seconds.to_string().into_bytes())
-}
-
 /// Sends the request to the provider unchanged, and marks the response as a bypass.
 async fn bypass(request: Request, reason: Bypass) -> Result<Response, ErrorCode> {
     let response = handler::handle(request).await?;
@@ -273,29 +243,28 @@ async fn bypass(request: Request, reason: Bypass) -> Result<Response, ErrorCode>
 }
 
 fn edit(response: &Response, status: Status) {
-    http::edit_response(response, &[], &status_headers(status));
+    http::edit_response(response, &[], &headers(status, None));
 }
 
-fn status_headers(status: Status) -> Vec<http::Header> {
-    vec![
-        (
-            status::X_REFLEX_STATUS.into(),
-            status.x_reflex_status().as_bytes().to_vec(),
-        ),
-        (
-            status::CACHE_STATUS.into(),
-            status.cache_status().into_owned().into_bytes(),
-        ),
-    ]
+/// The headers that tell the client.
+fn headers(status: Status, age_seconds: Option<u64>) -> Vec<http::Header> {
+    let headers = status.headers(age_seconds);
+    headers.map(|(name, value)| header(name, &value)).collect()
+}
+
+fn header(name: &str, value: &str) -> http::Header {
+    (name.into(), value.as_bytes().to_vec())
 }
 
 /// `only-if-cached` and nothing cached: 504, as RFC 9111 wants it, in the API's error shape.
 fn not_cached(shape: Shape) -> Response {
-    let mut headers = status_headers(Status::Absent);
-    let header = |(name, value): (&str, &str)| (name.into(), value.as_bytes().to_vec());
-    headers.extend(ERROR_HEADERS.map(header));
-    let error = shape.error_body(504, status::NOT_CACHED);
-    http::respond(504, &headers, error.as_bytes())
+    let mut headers = headers(Status::Absent, None);
+    headers.extend(ERROR_HEADERS.map(|(name, value)| header(name, value)));
+    http::respond(
+        NOT_CACHED_STATUS,
+        &headers,
+        shape.not_cached_body().as_bytes(),
+    )
 }
 
 /// The operator's policy.

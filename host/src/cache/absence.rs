@@ -24,9 +24,6 @@ use std::{fmt, io};
 /// requests would find no daemon.
 const OPEN_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// The pause between two tries to open the folder.
-pub(super) const REOPEN_AFTER: Duration = Duration::from_secs(2);
-
 /// Bound of the keys, and of the tenants, that are remembered one by one: some 4 MiB. Further keys are
 /// marked in a [`Sieve`]. Past the bound of tenants everything on disk is given up, because no purged
 /// entry may come back.
@@ -211,7 +208,7 @@ impl Missed {
                 writer.give_up_all();
                 return;
             }
-            for key in index.remove_keys_where(|key| sieve.may_have(key)) {
+            for key in index.remove_keys_where(|key, _| sieve.may_have(key)) {
                 writer.owe_tombstone(&CacheKey::from_bytes(key), true);
             }
         }

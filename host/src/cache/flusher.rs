@@ -3,7 +3,6 @@
 //!
 //! One thread for each cache on a disk; it ends with the last clone of the cache.
 
-use super::absence::REOPEN_AFTER;
 use super::queue::Ticket;
 use super::{Shared, lock};
 use crate::store::Store;
@@ -13,6 +12,9 @@ use crate::sync::{Condvar, Mutex};
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+
+/// The pause between two tries to open the folder.
+const REOPEN_AFTER: Duration = Duration::from_secs(2);
 
 /// Wakes the flusher.
 #[derive(Debug, Default)]

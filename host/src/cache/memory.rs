@@ -3,23 +3,17 @@
 //!
 //! ```text
 //! find   ─► entries (papaya: key ─► Entry, no lock)
-//!              └ one of SAMPLED reads ─► policy (moka: key ─► weight), which evicts
+//!              └ some reads ([`is_sampled`]) ─► policy (moka: key ─► weight), which evicts
 //! insert ─► entries, policy
 //! ```
-//!
-//! moka alone would take a lock's worth of time for each read, and every 64 reads the time to
-//! process them, on the reader's thread. A sample also shows which entries are asked for often.
 
 use super::entry::Entry;
+use super::sampled::is_sampled;
 use crate::store::{ALIGN, KeyState};
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-
-/// One in this many reads is passed on to the policy.
-const SAMPLED: u64 = 16;
 
 /// Entries in memory, within a bound of bytes plus the newest entry.
 pub(super) struct Memory {
@@ -173,20 +167,4 @@ impl Entries {
         self.payload_bytes.fetch_sub(entry.payload_bytes(), Relaxed);
         self.record_bytes.fetch_sub(entry.record_bytes(), Relaxed);
     }
-}
-
-/// True for one of [`SAMPLED`] calls, at random: a fixed step could miss the same keys for
-/// ever when they are asked for in turns.
-fn is_sampled() -> bool {
-    thread_local! {
-        static STATE: Cell<u64> = const { Cell::new(0x9e37_79b9_7f4a_7c15) };
-    }
-    STATE.with(|state| {
-        let mut x = state.get();
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        state.set(x);
-        x.is_multiple_of(SAMPLED)
-    })
 }

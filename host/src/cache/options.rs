@@ -84,8 +84,8 @@ impl Default for CacheOptions {
             memory_bytes_max: 256 << 20,
             // Longer than any text that a model writes; generated images fit too.
             entry_bytes_max: 16 << 20,
-            // Few enough mappings, and reclaiming one loses little of the default quota.
-            segment_bytes: 64 << 20,
+            // Few enough mappings, and reclaiming one holds the writer up for little.
+            segment_bytes: 16 << 20,
             entries_max: None,
             stale_seconds_max: 0,
             durability: Durability::default(),

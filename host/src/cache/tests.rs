@@ -11,6 +11,7 @@ mod figures;
 mod files;
 mod folder;
 mod hit_ratio;
+mod l1;
 mod power;
 mod process;
 mod purge;

@@ -220,7 +220,15 @@ impl Exchange {
 /// What an error says about where the request has got to.
 fn lost(error: &Error) -> Lost {
     match error {
-        unsent if unsent.is_unsent() => Lost::NotSent,
+        Error::HttpRequestDenied
+        | Error::HttpRequestUriInvalid
+        | Error::DnsTimeout
+        | Error::DnsError
+        | Error::DestinationUnavailable
+        | Error::ConnectionRefused
+        | Error::ConnectionTimeout
+        | Error::ConnectionLimitReached
+        | Error::TlsProtocolError => Lost::NotSent,
         Error::HttpResponseTimeout => Lost::TimedOut,
         _ => Lost::Closed,
     }

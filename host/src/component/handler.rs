@@ -172,22 +172,23 @@ impl Handler {
         let (lender, lent) = lend(body, reflex.grant.request_bytes_max, &policy.budget);
         let request = http::Request::from_parts(parts, lent);
         let wait_max = self.limits.instance_wait_max;
-        self.handle_lent(request, lender, None, wait_max).await
+        self.handle_lent(request, lender, &mut None, wait_max).await
     }
 
     /// The same with a request whose body was lent, so that it can be taken back; with what the host
-    /// has already done for it; and with another wait for an instance.
+    /// has already done for it, which is left there as far as a guest that fails has not used it; and
+    /// with another wait for an instance.
     pub(crate) async fn handle_lent(
         &self,
         request: http::Request<BoxBody>,
         lender: Lender,
-        done: Option<Done>,
+        done: &mut Option<Done>,
         wait_max: Duration,
     ) -> Result<http::Response<BoxBody>, Failure> {
         let permit = self.permit(wait_max).await?;
         let mut instance = self.instance().await?;
         let progress = instance.store.data_mut().begin();
-        if let Some(done) = done {
+        if let Some(done) = done.take() {
             progress.begin_with(done);
         }
         progress.watch(Errand::new(&request, lender, &self.parts.policy.budget));
@@ -209,8 +210,7 @@ impl Handler {
             move || progress.audience()
         };
         let handled: Result<_, Failure> = Outliving::new(work, audience).await;
-        // What the guest had no use for: followers must not wait for it.
-        progress.drop_done();
+        let unused = progress.take_done();
         let (handled, instance, permit) = match (handled, progress.errand()) {
             (Ok(handled), errand) => {
                 if let Some(errand) = errand {
@@ -218,9 +218,16 @@ impl Handler {
                 }
                 handled
             }
-            (Err(failure), Some(errand)) => return Err(failure.after(errand)),
-            (Err(failure), None) => return Err(failure),
+            (Err(failure), errand) => {
+                *done = unused;
+                return Err(match errand {
+                    Some(errand) => failure.after(errand),
+                    None => failure,
+                });
+            }
         };
+        // Followers must not wait for what the guest had no use for.
+        drop(unused);
         match handled.needs_guest {
             false => {
                 self.give_back(instance);

@@ -98,10 +98,9 @@ impl Progress {
         Some(taken.1)
     }
 
-    /// Gives up what the guest did not ask for.
-    pub(crate) fn drop_done(&self) {
-        let done = lock(&self.done).take();
-        drop(done);
+    /// What the guest did not ask for.
+    pub(crate) fn take_done(&self) -> Option<Done> {
+        lock(&self.done).take()
     }
 
     /// The provider was called, for this request or its leader.

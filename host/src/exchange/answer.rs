@@ -10,7 +10,7 @@
 //! so that older releases can read the answers of a later one. The decoder accepts any bytes: an
 //! entry of a component under a key of its own need not be an HTTP answer.
 
-use crate::exchange::reply::pace::Mark;
+use crate::exchange::reply::pace::Beat;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use reflex_llm::Usage;
@@ -26,6 +26,12 @@ const MODEL: u8 = 2;
 const PACE: u8 = 3;
 /// From when on it is not served stale either: milliseconds since 1970, `u64`.
 const END: u8 = 4;
+
+/// One mark of a pace.
+const MARK_BYTES: usize = 8;
+
+/// Room for the headers that a hit gets on top.
+const OWN_HEADERS: usize = 5;
 
 /// Status and headers of a stored answer; the body is the entry's payload.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +51,7 @@ pub(crate) struct Notes {
     /// The model that was asked for.
     pub(crate) model: Option<String>,
     /// The pace of a stream; empty if it was not recorded.
-    pub(crate) pace: Vec<Mark>,
+    pub(crate) pace: Vec<Beat>,
     /// From when on it is not served, not even in place of a failing provider's answer, in
     /// milliseconds since 1970; none where the operator's rule decides.
     pub(crate) ends_at_ms: Option<u64>,
@@ -83,35 +89,142 @@ impl AnswerHead {
 
     /// `None` if the bytes are not an answer's head.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let stored = StoredHead::read(bytes)?;
+        Some(Self {
+            status: stored.status,
+            headers: stored.headers()?,
+            notes: Notes {
+                usage: stored.usage,
+                model: stored.model.map(str::to_owned),
+                pace: stored.pace(),
+                ends_at_ms: stored.ends_at_ms,
+            },
+        })
+    }
+}
+
+/// The same where it lies: a hit copies nothing of it but its headers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StoredHead<'b> {
+    pub(crate) status: StatusCode,
+    headers_count: u16,
+    /// Each with the lengths of its name and its value, which have been compared with what is here.
+    headers: &'b [u8],
+    pub(crate) usage: Option<Usage>,
+    pub(crate) model: Option<&'b str>,
+    pace: &'b [[u8; MARK_BYTES]],
+    pub(crate) ends_at_ms: Option<u64>,
+}
+
+impl<'b> StoredHead<'b> {
+    /// `None` if the bytes are not an answer's head.
+    pub(crate) fn read(bytes: &'b [u8]) -> Option<Self> {
         let mut rest = bytes;
         let [version] = take(&mut rest)?;
         if version != VERSION && version != VERSION_WITHOUT_NOTES {
             return None;
         }
         let status = StatusCode::from_u16(u16::from_le_bytes(take(&mut rest)?)).ok()?;
-        let count = u16::from_le_bytes(take(&mut rest)?);
-        let mut headers = HeaderMap::new();
-        for _ in 0..count {
-            let name = u16::from_le_bytes(take(&mut rest)?);
-            let value = u32::from_le_bytes(take(&mut rest)?);
-            let name = rest.split_off(..usize::from(name))?;
-            let value = rest.split_off(..usize::try_from(value).ok()?)?;
-            headers.append(
-                HeaderName::from_bytes(name).ok()?,
-                HeaderValue::from_bytes(value).ok()?,
-            );
+        let headers_count = u16::from_le_bytes(take(&mut rest)?);
+        let mut headers = rest;
+        for _ in 0..headers_count {
+            header(&mut rest)?;
         }
-        let notes = match version {
-            VERSION => Notes::decode(rest)?,
-            _ if rest.is_empty() => Notes::default(),
-            _ => return None,
-        };
-        Some(Self {
+        headers = headers.split_off(..headers.len() - rest.len())?;
+        if version == VERSION_WITHOUT_NOTES && !rest.is_empty() {
+            return None;
+        }
+        let mut stored = Self {
             status,
+            headers_count,
             headers,
-            notes,
-        })
+            usage: None,
+            model: None,
+            pace: &[],
+            ends_at_ms: None,
+        };
+        while !rest.is_empty() {
+            let [kind] = take(&mut rest)?;
+            let length = u32::from_le_bytes(take(&mut rest)?);
+            let note = rest.split_off(..usize::try_from(length).ok()?)?;
+            stored.note(kind, note)?;
+        }
+        Some(stored)
     }
+
+    fn note(&mut self, kind: u8, mut note: &'b [u8]) -> Option<()> {
+        match kind {
+            USAGE => {
+                let mut number = || take(&mut note).map(u64::from_le_bytes);
+                self.usage = Some(Usage {
+                    input_tokens: number()?,
+                    output_tokens: number()?,
+                    total_tokens: number()?,
+                });
+                note.is_empty().then_some(())
+            }
+            PACE => {
+                let (marks, rest) = note.as_chunks();
+                self.pace = marks;
+                rest.is_empty().then_some(())
+            }
+            END => {
+                self.ends_at_ms = Some(take(&mut note).map(u64::from_le_bytes)?);
+                note.is_empty().then_some(())
+            }
+            MODEL => {
+                self.model = Some(str::from_utf8(note).ok()?);
+                Some(())
+            }
+            _ => Some(()),
+        }
+    }
+
+    /// The headers; none if one of them is no header.
+    pub(crate) fn headers(&self) -> Option<HeaderMap> {
+        let mut map = HeaderMap::with_capacity(usize::from(self.headers_count) + OWN_HEADERS);
+        let mut rest = self.headers;
+        for _ in 0..self.headers_count {
+            let (name, value) = header(&mut rest)?;
+            map.append(HeaderName::from_bytes(name).ok()?, value_of(value)?);
+        }
+        Some(map)
+    }
+
+    /// Whether the pace of a stream was recorded.
+    pub(crate) fn has_pace(&self) -> bool {
+        !self.pace.is_empty()
+    }
+
+    /// The pace of a stream.
+    pub(crate) fn pace(&self) -> Vec<Beat> {
+        let marks = self.pace.iter().map(|mark| {
+            let [a, b, c, d, e, f, g, h] = *mark;
+            Beat {
+                bytes: u32::from_le_bytes([a, b, c, d]),
+                ms: u32::from_le_bytes([e, f, g, h]),
+            }
+        });
+        marks.collect()
+    }
+}
+
+/// Takes a header's name and value.
+fn header<'b>(rest: &mut &'b [u8]) -> Option<(&'b [u8], &'b [u8])> {
+    let name = u16::from_le_bytes(take(rest)?);
+    let value = u32::from_le_bytes(take(rest)?);
+    let name = rest.split_off(..usize::from(name))?;
+    let value = rest.split_off(..usize::try_from(value).ok()?)?;
+    Some((name, value))
+}
+
+/// A value, without a copy of those that nearly all answers have.
+fn value_of(bytes: &[u8]) -> Option<HeaderValue> {
+    Some(match bytes {
+        b"application/json" => HeaderValue::from_static("application/json"),
+        b"text/event-stream" => HeaderValue::from_static("text/event-stream"),
+        _ => HeaderValue::from_bytes(bytes).ok()?,
+    })
 }
 
 impl Notes {
@@ -143,46 +256,6 @@ impl Notes {
             note(END, &[&end.to_le_bytes()]);
         }
     }
-
-    fn decode(mut rest: &[u8]) -> Option<Self> {
-        let mut notes = Self::default();
-        while !rest.is_empty() {
-            let [kind] = take(&mut rest)?;
-            let length = u32::from_le_bytes(take(&mut rest)?);
-            let mut note = rest.split_off(..usize::try_from(length).ok()?)?;
-            match kind {
-                USAGE => {
-                    let mut number = || take(&mut note).map(u64::from_le_bytes);
-                    notes.usage = Some(Usage {
-                        input_tokens: number()?,
-                        output_tokens: number()?,
-                        total_tokens: number()?,
-                    });
-                    if !note.is_empty() {
-                        return None;
-                    }
-                }
-                PACE => {
-                    while !note.is_empty() {
-                        let mut number = || take(&mut note).map(u32::from_le_bytes);
-                        notes.pace.push(Mark {
-                            bytes: number()?,
-                            ms: number()?,
-                        });
-                    }
-                }
-                END => {
-                    notes.ends_at_ms = Some(take(&mut note).map(u64::from_le_bytes)?);
-                    if !note.is_empty() {
-                        return None;
-                    }
-                }
-                MODEL => notes.model = Some(str::from_utf8(note).ok()?.to_owned()),
-                _ => {}
-            }
-        }
-        Some(notes)
-    }
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
@@ -211,7 +284,7 @@ mod tests {
                 total_tokens: 9,
             }),
             model: Some("mock".into()),
-            pace: vec![Mark { bytes: 5, ms: 7 }],
+            pace: vec![Beat { bytes: 5, ms: 7 }],
             ends_at_ms: Some(11),
         }
     }

@@ -39,24 +39,6 @@ pub enum Error {
     InternalError(Option<String>),
 }
 
-impl Error {
-    /// Whether nothing of the request can have reached the provider, so that it may be sent again.
-    pub(crate) fn is_unsent(&self) -> bool {
-        matches!(
-            self,
-            Self::HttpRequestDenied
-                | Self::HttpRequestUriInvalid
-                | Self::DnsTimeout
-                | Self::DnsError
-                | Self::DestinationUnavailable
-                | Self::ConnectionRefused
-                | Self::ConnectionTimeout
-                | Self::ConnectionLimitReached
-                | Self::TlsProtocolError
-        )
-    }
-}
-
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

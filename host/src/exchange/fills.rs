@@ -114,6 +114,10 @@ pub(crate) enum Turn {
 
 /// The leader's duty to fetch an answer. Dropped without an outcome, it makes the followers look
 /// again.
+#[cfg_attr(
+    not(feature = "http"),
+    expect(unreachable_pub, reason = "only guests have a name for it")
+)]
 #[derive(Debug)]
 pub struct Lead {
     fill: Arc<Fill>,

@@ -1,18 +1,18 @@
 //! Answers from the cache: fresh ones, those put together of a batch's texts, and expired ones where
 //! the provider fails.
 
-use crate::cache::Entry;
+use crate::cache::{Entry, L1};
 use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::policy::HttpPolicy;
-use crate::exchange::question::Question;
-use crate::exchange::reply::head::{Header, apply, status_headers};
+use crate::exchange::question::{Meaning, Question};
+use crate::exchange::reply::head::{apply, status_headers, tell};
 use crate::exchange::reply::replayed;
 use crate::grant::ctx::ReflexCtx;
 use http::header::HeaderMap;
 use http::{Response, StatusCode};
 use reflex_llm::embeddings::Found;
-use reflex_llm::status::{self, Status};
-use reflex_llm::{Control, ERROR_HEADERS, Key, Shape};
+use reflex_llm::status::{NOT_CACHED_STATUS, Status};
+use reflex_llm::{Control, ERROR_HEADERS, Flow, Key, Shape};
 use std::sync::Arc;
 
 /// The answers that one namespace of a cache has. A clone is the same.
@@ -20,6 +20,7 @@ use std::sync::Arc;
 pub(crate) struct Answers {
     pub(crate) ctx: ReflexCtx,
     pub(crate) policy: Arc<HttpPolicy>,
+    pub(crate) l1: Arc<L1<Meaning>>,
 }
 
 /// What the cache has for a question.
@@ -35,14 +36,15 @@ impl Answers {
     pub(crate) async fn look_up(&self, question: &mut Question) -> Look {
         let control = *question.control();
         if let Some(response) = self.entry(question.key(), &control).await {
+            question.was_hit(&self.l1);
             return Look::Answer(response);
         }
         self.texts(question, &control).await
     }
 
     async fn entry(&self, key: &Key, control: &Control) -> Option<Response<BoxBody>> {
-        let entry = self.ctx.find_async(&self.ctx.key(key)).await?;
         let now_ms = self.ctx.clock.now_ms();
+        let entry = self.ctx.find_at(&self.ctx.key(key), now_ms).await?;
         let (age, ttl) = (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
         if !control.accepts(age, ttl) {
             return None;
@@ -68,14 +70,14 @@ impl Answers {
         let Some(made) = batch.replay() else {
             return Look::Nothing;
         };
-        let set = aged(Status::Hit { ttl_seconds }, age);
+        let set = status_headers(Status::Hit { ttl_seconds }, Some(age));
         Look::Answer(response(made.replayed(&set, &self.policy)))
     }
 
     /// For a client that wants nothing but a cached answer: any of the request's answers will do.
-    pub(crate) async fn any(&self, question: &Question) -> Response<BoxBody> {
+    pub(crate) async fn any(&self, question: &Question, flow: Flow) -> Response<BoxBody> {
         let samples = &self.policy.samples;
-        for _ in 1..samples.count() {
+        for _ in (1..samples.count()).filter(|_| flow.takes_any_sample()) {
             let key = samples.next(question.request_key());
             if let Some(response) = self.entry(&key, question.control()).await {
                 return response;
@@ -88,15 +90,17 @@ impl Answers {
     pub(crate) async fn stale(
         &self,
         question: &Question,
+        flow: Flow,
         fwd_status: Option<StatusCode>,
     ) -> Option<Response<BoxBody>> {
-        if !question.control().accepts_stale() {
+        let fwd_status = fwd_status.map(|status| status.as_u16());
+        if !flow.serves_stale(fwd_status) {
             return None;
         }
         let most = self.policy.stale_if_error_max;
         let key = self.ctx.key(question.key());
         let status = |expired_seconds| Status::Stale {
-            fwd_status: fwd_status.map(|status| status.as_u16()),
+            fwd_status,
             expired_seconds,
         };
         if let Some((entry, expired_seconds)) = self.ctx.find_stale(&key, most).await {
@@ -106,12 +110,13 @@ impl Answers {
         // A batch is kept text by text, as a rule.
         let mut batch = question.batch()?.clone();
         let found = batch.find_stale(&self.ctx, most).await?;
-        let set = aged(status(found.expired_seconds), found.age_seconds);
+        let set = status_headers(status(found.expired_seconds), Some(found.age_seconds));
         Some(response(batch.replay()?.replayed(&set, &self.policy)))
     }
 
     fn replay(&self, entry: &Entry, age: u64, status: Status) -> Option<Response<BoxBody>> {
-        replayed(entry, &aged(status, age), &self.policy).map(response)
+        let tell = |headers: &mut HeaderMap| tell(headers, status, Some(age));
+        replayed(entry, &self.policy, tell).map(response)
     }
 }
 
@@ -125,19 +130,13 @@ pub(crate) fn response(
     response
 }
 
-fn aged(status: Status, age_seconds: u64) -> Vec<Header> {
-    let mut set = status_headers(status);
-    set.push((status::AGE.into(), age_seconds.to_string().into_bytes()));
-    set
-}
-
 /// `only-if-cached` and nothing cached: 504, in the API's error shape.
 fn not_cached(shape: Shape) -> Response<BoxBody> {
     let mut headers = HeaderMap::new();
-    let mut set = status_headers(Status::Absent);
+    let mut set = status_headers(Status::Absent, None);
     let header = |(name, value): (&str, &str)| (name.into(), value.as_bytes().to_vec());
     set.extend(ERROR_HEADERS.map(header));
     apply(&mut headers, &[], &set);
-    let error = shape.error_body(504, status::NOT_CACHED);
-    response((StatusCode::GATEWAY_TIMEOUT, headers, full(error)))
+    let status = StatusCode::from_u16(NOT_CACHED_STATUS).unwrap_or(StatusCode::GATEWAY_TIMEOUT);
+    response((status, headers, full(shape.not_cached_body())))
 }

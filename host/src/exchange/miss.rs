@@ -9,11 +9,11 @@ use crate::exchange::hit::{Answers, response};
 use crate::exchange::outliving::Outliving;
 use crate::exchange::question::{Question, hide_tenant};
 use crate::exchange::recording::Target;
-use crate::exchange::reply::head::{apply, status_headers};
+use crate::exchange::reply::head::{status_headers, tell};
 use crate::exchange::reply::rest::Rest;
 use crate::exchange::watch::{Watch, fails, target, target_or_count};
 use http::{Request, Response};
-use reflex_llm::{Bypass, Status};
+use reflex_llm::{Bypass, Flow, Status};
 use std::sync::Arc;
 
 /// What is left to do for a question without an answer in the cache.
@@ -49,17 +49,18 @@ impl Provider {
     }
 
     async fn ask_now(&self, question: &Question, miss: Miss) -> Result<Response<BoxBody>, Error> {
-        let Answers { ctx, policy } = &self.answers;
+        let Answers { ctx, policy, .. } = &self.answers;
         let Miss {
             lead,
             missing,
             since,
         } = miss;
         let wanted = question.wanted();
+        let flow = question.flow(ctx);
         let part = match &missing {
             Some(missing) => {
                 let target = target(ctx, policy, since, &wanted);
-                self.complete(question, missing, target).await
+                self.complete(question, missing, flow, target).await
             }
             None => Ok(Part::Apart),
         };
@@ -67,7 +68,10 @@ impl Provider {
             // The followers find its parts in the cache.
             Ok(Part::Whole(response)) => return Ok(response),
             Ok(Part::Failed(response)) => Ok(response),
-            Ok(Part::Apart) => self.sender.send(question.for_provider(&ctx.grant)).await,
+            Ok(Part::Apart) => {
+                let request = question.for_provider(&ctx.grant, flow.edits(missing.is_some()));
+                self.sender.send(request).await
+            }
             Err(error) => Err(error),
         };
         let response = match asked {
@@ -76,7 +80,8 @@ impl Provider {
                 if let Some(lead) = lead {
                     lead.fail(error.clone());
                 }
-                return self.answers.stale(question, None).await.ok_or(error);
+                let stale = self.answers.stale(question, flow, None).await;
+                return stale.ok_or(error);
             }
         };
 
@@ -93,16 +98,9 @@ impl Provider {
             None => body,
         };
         // The followers get a failure as well, whatever this client gets.
-        if fails(parts.status)
-            && let Some(stale) = self.answers.stale(question, Some(parts.status)).await
-        {
-            return Ok(stale);
-        }
-        let status = match question.control().no_cache {
-            true => Status::Refresh,
-            false => Status::Miss,
-        };
-        Ok(told(Response::from_parts(parts, body), status))
+        let fwd_status = Some(parts.status);
+        let stale = self.answers.stale(question, flow, fwd_status).await;
+        Ok(stale.unwrap_or_else(|| told(Response::from_parts(parts, body), flow.answered())))
     }
 
     /// Asks the provider for these elements of a batch only.
@@ -110,10 +108,12 @@ impl Provider {
         &self,
         question: &Question,
         missing: &[u32],
+        flow: Flow,
         target: Option<Target>,
     ) -> Result<Part, Error> {
-        let Answers { ctx, policy } = &self.answers;
-        let rest = question.for_provider_only(missing, &ctx.grant, policy.client_control);
+        let Answers { ctx, policy, .. } = &self.answers;
+        let (grant, control) = (&ctx.grant, policy.client_control);
+        let rest = question.for_provider_only(missing, grant, control, flow.edits(true));
         let (Some(rest), Some(batch)) = (rest, question.batch()) else {
             return Ok(Part::Apart);
         };
@@ -131,7 +131,7 @@ impl Provider {
             None => None,
         };
         Ok(made.map_or(Part::Apart, |made| {
-            let set = status_headers(Status::Partial);
+            let set = status_headers(Status::Partial, None);
             let head = (head.status, head.headers);
             Part::Whole(response(made.completed(head, &set, policy)))
         }))
@@ -161,6 +161,6 @@ enum Part {
 
 /// A response that says what the cache did.
 pub(crate) fn told(mut response: Response<BoxBody>, status: Status) -> Response<BoxBody> {
-    apply(response.headers_mut(), &[], &status_headers(status));
+    tell(response.headers_mut(), status, None);
     response
 }

@@ -1,6 +1,6 @@
 //! What the operator decided about HTTP answers.
 
-use crate::cache::Cache;
+use crate::cache::{Cache, L1_BYTES_MAX};
 use crate::exchange::body::budget::Budget;
 use crate::exchange::fills::Fills;
 use crate::exchange::observer::{NoObserver, RecordingObserver};
@@ -33,6 +33,9 @@ pub struct HttpPolicy {
     pub fills: Arc<Fills>,
     /// Upper bound of the memory of all requests; one for the whole process.
     pub budget: Arc<Budget>,
+    /// Upper bound of the memory for requests that are known by their bytes; 0 is none. Each native
+    /// flow has as much.
+    pub l1_bytes_max: u64,
     /// Told how recordings end.
     pub observer: Arc<dyn RecordingObserver>,
 }
@@ -52,6 +55,7 @@ impl HttpPolicy {
             stale_if_error_max: Duration::ZERO,
             fills: Fills::new(cache),
             budget: Budget::new(INFLIGHT_BYTES_MAX),
+            l1_bytes_max: L1_BYTES_MAX,
             observer: Arc::new(NoObserver),
         }
     }

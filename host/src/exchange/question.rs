@@ -1,5 +1,6 @@
 //! An LLM request that may be answered from the cache: its head, its whole body, and its key.
 
+use crate::cache::{L1, Probe};
 use crate::exchange::body::ahead::read_ahead;
 use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::error::Error;
@@ -10,27 +11,49 @@ use crate::grant::Grant;
 use crate::grant::ctx::ReflexCtx;
 use bytes::Bytes;
 use http::Request;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::request::Parts;
-use reflex_llm::embeddings::{self, Element};
+use reflex_llm::embeddings::{self, Element, are_taken_apart};
+use reflex_llm::flow::Edits;
 use reflex_llm::{
-    Bypass, Candidate, ClientControl, Control, Examined, Exchange, Head, Key, Policy, Shape,
-    X_REFLEX_TTL,
+    Bypass, Candidate, ClientControl, Control, Examined, Flow, Head, Key, Life, Policy, Shape,
 };
 use std::fmt;
+use std::sync::Arc;
 
 /// A request with everything that decides about its answer.
 pub(crate) struct Question {
     parts: Parts,
     whole: Bytes,
-    exchange: Exchange,
-    model: Option<String>,
+    meaning: Meaning,
+    control: Control,
     /// Of the answer whose turn it is; the request's own, unless the operator wants several.
     key: Key,
     batch: Option<Batch>,
+    /// By which the request is recognised, unless it was.
+    probe: Option<Probe>,
+}
+
+/// What examining a request gives, but for the client's instructions: those are not in the key.
+#[derive(Clone, Debug)]
+pub(crate) struct Meaning {
+    key: Key,
+    shape: Shape,
+    model: Option<Arc<str>>,
+}
+
+impl Meaning {
+    fn of(examined: Examined) -> Self {
+        Self {
+            key: examined.exchange.key,
+            shape: examined.exchange.shape,
+            model: examined.model.map(Arc::from),
+        }
+    }
 }
 
 /// What a request turned out to be.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and not kept")]
 pub(crate) enum Read {
     Question(Box<Question>),
     /// It is none that the cache may answer. Its body begins with what was read of it.
@@ -48,6 +71,7 @@ impl Question {
         request: Request<BoxBody>,
         ctx: &ReflexCtx,
         policy: &HttpPolicy,
+        l1: &L1<Meaning>,
     ) -> Result<Read, Error> {
         let grant = &ctx.grant;
         let (parts, body) = request.into_parts();
@@ -56,32 +80,43 @@ impl Question {
             Ok(candidate) => candidate,
             Err(why) => return Ok(Read::Passes(Request::from_parts(parts, body), why)),
         };
-        let prepared = candidate.prepare();
         let (whole, body) = read_ahead(body, grant.request_bytes_max, &policy.budget, None).await?;
-        let examined = match &whole {
-            Ok(whole) => prepared.examine(whole),
-            Err(why) => Err(*why),
+        let whole = match whole {
+            Ok(whole) => whole,
+            Err(why) => return Ok(Read::Passes(Request::from_parts(parts, body), why)),
         };
-        let (whole, Examined { exchange, model }) = match (whole, examined) {
-            (Ok(whole), Ok(examined)) => (whole, examined),
-            (_, Err(why)) | (Err(why), _) => {
-                return Ok(Read::Passes(Request::from_parts(parts, body), why));
-            }
+        let probe = l1.probe(|head| candidate.write_identity(head), &whole);
+        let (meaning, batch, probe) = match l1.get(&probe, &whole) {
+            Some(meaning) => (meaning, None, None),
+            None => match candidate.examine(&whole) {
+                Ok(examined) => {
+                    let is_batch = are_taken_apart(policy.samples.count());
+                    let batch = is_batch.then(|| candidate.batch(&whole)).flatten();
+                    let batch = batch.map(|batch| texts(&batch));
+                    (Meaning::of(examined), batch, Some(probe))
+                }
+                Err(why) => return Ok(Read::Passes(Request::from_parts(parts, body), why)),
+            },
         };
-        // With several answers to one request, batches are kept as a whole.
-        let batch = match policy.samples.count() {
-            1 => candidate.batch(&whole).map(|batch| texts(&batch)),
-            _ => None,
-        };
-        let key = policy.samples.next(&exchange.key);
+        let (key, control) = (policy.samples.next(&meaning.key), candidate.control());
         Ok(Read::Question(Box::new(Self {
             parts,
             whole,
-            exchange,
-            model,
+            meaning,
+            control,
             key,
             batch,
+            probe,
         })))
+    }
+
+    /// The answer is in the cache: the request is recognised by its bytes from now on. Not a batch,
+    /// which is more than one answer.
+    pub(crate) fn was_hit(&mut self, l1: &L1<Meaning>) {
+        if let Some(probe) = self.probe.take().filter(|_| self.batch.is_none()) {
+            let tenant = &self.meaning.key.tenant.0;
+            l1.insert(&probe, &self.whole, tenant, self.meaning.clone());
+        }
     }
 
     /// The head, as the client sent it.
@@ -98,7 +133,7 @@ impl Question {
 
     /// The key of the request, whichever of its answers is next.
     pub(crate) fn request_key(&self) -> &Key {
-        &self.exchange.key
+        &self.meaning.key
     }
 
     /// The key of the answer.
@@ -108,12 +143,23 @@ impl Question {
 
     /// What the client wants of the cache.
     pub(crate) fn control(&self) -> &Control {
-        &self.exchange.control
+        &self.control
+    }
+
+    /// What may be done with it, by its client's instructions and the operator's rules.
+    pub(crate) fn flow(&self, ctx: &ReflexCtx) -> Flow {
+        let model = self.meaning.model.as_deref();
+        let ttl_seconds = self.control.ttl_seconds;
+        let life = ctx
+            .grant
+            .lifetimes
+            .of(path_of(&self.parts), model, ttl_seconds);
+        Flow::of(&self.control).kept_if(life != Life::NotKept)
     }
 
     /// The API and the form of the answer.
     pub(crate) fn shape(&self) -> Shape {
-        self.exchange.shape
+        self.meaning.shape
     }
 
     /// The texts of a batch of embeddings, and what the cache has for them.
@@ -130,10 +176,10 @@ impl Question {
     pub(crate) fn wanted(&self) -> Wanted {
         Wanted {
             key: self.key,
-            shape: self.exchange.shape,
+            shape: self.meaning.shape,
             path: path_of(&self.parts).into(),
-            model: self.model.clone(),
-            ttl_seconds: self.exchange.control.ttl_seconds,
+            model: self.meaning.model.as_deref().map(str::to_owned),
+            ttl_seconds: self.control.ttl_seconds,
         }
     }
 
@@ -143,13 +189,17 @@ impl Question {
         Request::from_parts(self.parts.clone(), full(self.whole.clone()))
     }
 
-    /// The request for the provider, whose answer every client must be able to read.
-    pub(crate) fn for_provider(&self, grant: &Grant) -> Request<BoxBody> {
+    /// The request for the provider.
+    pub(crate) fn for_provider(&self, grant: &Grant, edits: Edits) -> Request<BoxBody> {
         let mut parts = self.parts.clone();
         hide_tenant(&mut parts.headers, grant);
-        parts.headers.remove(X_REFLEX_TTL);
-        let identity = HeaderValue::from_static("identity");
-        parts.headers.insert(ACCEPT_ENCODING, identity);
+        for name in edits.remove {
+            parts.headers.remove(*name);
+        }
+        for &(name, value) in edits.set {
+            let name = HeaderName::from_static(name);
+            parts.headers.insert(name, HeaderValue::from_static(value));
+        }
         Request::from_parts(parts, full(self.whole.clone()))
     }
 
@@ -159,11 +209,12 @@ impl Question {
         elements: &[u32],
         grant: &Grant,
         control: ClientControl,
+        edits: Edits,
     ) -> Option<Request<BoxBody>> {
         let named = Named::of(&self.parts);
         let candidate = candidate(&named.head(), grant, control).ok()?;
         let body = candidate.batch(&self.whole)?.asking(elements);
-        let mut request = self.for_provider(grant);
+        let mut request = self.for_provider(grant, edits);
         let length = HeaderValue::from(body.len());
         request.headers_mut().insert(CONTENT_LENGTH, length);
         Some(request.map(|_| full(body)))
@@ -174,7 +225,7 @@ impl fmt::Debug for Question {
     /// Without the client's words and credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Question")
-            .field("shape", &self.exchange.shape)
+            .field("shape", &self.meaning.shape)
             .finish_non_exhaustive()
     }
 }

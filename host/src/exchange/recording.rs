@@ -5,7 +5,7 @@ use crate::exchange::body::budget::{Budget, Reservation};
 use crate::exchange::fills::{Fill, Fills};
 use crate::exchange::observer::{Outcome, RecordingObserver};
 use crate::exchange::reply::batch::Texts;
-use crate::exchange::reply::pace::{Mark, Pace, Replay};
+use crate::exchange::reply::pace::{Beat, Pace, Replay};
 use crate::exchange::revealed;
 use crate::exchange::shared_body::window::Whole;
 use crate::exchange::shared_body::{Fed, Record};
@@ -16,7 +16,7 @@ use reflex_llm::{
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{InsertError, Mark as Begun};
+use crate::cache::{InsertError, Mark};
 use crate::exchange::answer::{AnswerHead, Notes};
 
 /// Payloads up to this length are judged and stored on the thread that polls the body. This ends
@@ -53,7 +53,7 @@ pub(crate) struct Target {
     pub(crate) ttl: Option<Duration>,
     pub(crate) observer: Arc<dyn RecordingObserver>,
     /// When the provider was asked, or before.
-    pub(crate) since: Begun,
+    pub(crate) since: Mark,
     pub(crate) fills: Arc<Fills>,
 }
 
@@ -176,8 +176,8 @@ impl AsRef<[u8]> for Body {
     }
 }
 
-fn marks(pace: &Option<Pace>) -> Vec<Mark> {
-    pace.as_ref().map(Pace::marks).unwrap_or_default()
+fn marks(pace: &Option<Pace>) -> Vec<Beat> {
+    pace.as_ref().map(Pace::beats).unwrap_or_default()
 }
 
 /// A part of the answer that is stored as one entry.
@@ -190,7 +190,7 @@ struct Part<'a> {
 impl Target {
     /// Stores an answer with this body, given beside its head, so that a batch's body is not
     /// copied.
-    pub(crate) fn store<B>(&self, answer: &Storable<B>, body: &[u8], pace: Vec<Mark>) {
+    pub(crate) fn store<B>(&self, answer: &Storable<B>, body: &[u8], pace: Vec<Beat>) {
         let now_ms = self.ctx.clock.now_ms();
         let term = match answer.stated.within(self.ttl, now_ms) {
             Ok(term) => term,
@@ -244,7 +244,7 @@ impl Target {
         &self,
         (status, headers): (u16, &[(String, Vec<u8>)]),
         part: Part<'_>,
-        pace: Vec<Mark>,
+        pace: Vec<Beat>,
         may_wait: bool,
     ) -> Outcome {
         let Part { key, body, term } = part;

@@ -12,7 +12,7 @@ use crate::exchange::shared_body::{Record, Shared};
 use crate::grant::ctx::ReflexCtx;
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, HeaderMap};
-use reflex_llm::{Dropped, Key, Life, Limits, Part, Recorder, Rejected, Shape, Validator};
+use reflex_llm::{Dropped, Key, Life, Limits, Part, Recorder, Rejected, Shape, Validator, flow};
 use std::sync::Arc;
 
 /// What to do with the body of an answer on its way: record it, share it with the followers, or
@@ -98,7 +98,7 @@ fn is_failure(status: StatusCode, headers: &HeaderMap) -> bool {
 
 /// Whether the provider says that it fails.
 pub(crate) fn fails(status: StatusCode) -> bool {
-    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+    flow::is_failure(status.as_u16())
 }
 
 /// Begins to record, unless the head already says that the answer is not to be kept.
@@ -149,6 +149,11 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    /// Whether client and operator let the answer be kept.
+    pub(crate) fn is_kept(&self, ctx: &ReflexCtx) -> bool {
+        self.life(ctx) != Life::NotKept
+    }
+
     fn life(&self, ctx: &ReflexCtx) -> Life {
         let lifetimes = &ctx.grant.lifetimes;
         lifetimes.of(&self.path, self.model.as_deref(), self.ttl_seconds)
@@ -192,7 +197,7 @@ pub(crate) fn target_or_count(
     wanted: &Wanted,
 ) -> Option<Target> {
     let target = target(ctx, policy, since, wanted);
-    if target.is_none() && wanted.life(ctx) == Life::NotKept {
+    if target.is_none() && !wanted.is_kept(ctx) {
         policy.observer.ended(Outcome::Dropped(Dropped::Ttl));
     }
     target

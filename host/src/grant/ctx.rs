@@ -29,7 +29,11 @@ impl ReflexCtx {
 
     /// The same, for callers that must not wait for the disk.
     pub(crate) async fn find_async(&self, key: &CacheKey) -> Option<Entry> {
-        let now_ms = self.clock.now_ms();
+        self.find_at(key, self.clock.now_ms()).await
+    }
+
+    /// The same for callers that have read the clock.
+    pub(crate) async fn find_at(&self, key: &CacheKey, now_ms: u64) -> Option<Entry> {
         self.cache.lookup_async(key, now_ms).await.hit()
     }
 

@@ -4,21 +4,26 @@
 //! must not count as missing.
 
 mod net;
-mod rules;
+mod prices;
 mod upstream;
 
 pub use net::NetLimits;
 pub use upstream::Upstream;
 
-use crate::cache::{CacheOptions, Durability};
+use crate::cache::{CacheOptions, Durability, L1_BYTES_MAX};
 use crate::exchange::policy::INFLIGHT_BYTES_MAX;
 use crate::exchange::reply::pace::Replay;
 use crate::grant::GuestLimits;
 use crate::serve::metrics::Price;
+use prices::PriceTable;
 use reflex_llm::{
     ClientControl, Lifetimes, PathRule, ProviderControl, Rules, Tenant, check_tenant_header,
 };
-use rules::{ControlMode, GroupTable, PathTable, PriceTable, ProviderControlMode, TtlTable};
+use reflex_settings::{
+    AnonymousMode, ClientControlMode, GroupTable, PathTable, ProviderControlMode,
+    REQUEST_BYTES_MAX, SAMPLES_LIMIT, TTL_SECONDS, TTL_SECONDS_MAX, TtlTable,
+    check_temperature_max, groups, lives, path_rules,
+};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -79,6 +84,8 @@ pub struct Config {
     /// The most that all requests together hold in memory: their own bodies, and answers that are
     /// recorded or have several readers.
     pub inflight_bytes_max: u64,
+    /// The memory for requests that are known by their bytes; 0 is none.
+    pub l1_bytes_max: u64,
     /// Whether requests without a credential share their answers.
     pub share_anonymous: bool,
     /// A header that names the tenant, set by a gateway that clients cannot bypass.
@@ -156,7 +163,7 @@ struct File {
     ttl_seconds: Option<NonZeroU64>,
     ttl: Option<Vec<TtlTable>>,
     ttl_seconds_max: Option<NonZeroU64>,
-    client_control: Option<ControlMode>,
+    client_control: Option<ClientControlMode>,
     provider_control: Option<ProviderControlMode>,
     temperature_max: Option<f64>,
     path: Option<Vec<PathTable>>,
@@ -179,6 +186,7 @@ struct File {
     entry_bytes_max: Option<NonZeroU64>,
     request_bytes_max: Option<NonZeroU64>,
     inflight_bytes_max: Option<NonZeroU64>,
+    l1_bytes_max: Option<u64>,
     anonymous: Option<AnonymousMode>,
     tenant_header: Option<String>,
     allow_length: Option<bool>,
@@ -196,13 +204,6 @@ struct File {
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum AnonymousMode {
-    Bypass,
-    Share,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 enum DurabilityMode {
     Os,
@@ -217,21 +218,12 @@ enum ReplayMode {
     Paced,
 }
 
-/// With more answers to one request than this, hardly any request would be a hit.
-const SAMPLES_MAX: u64 = 10_000;
 /// A minute: an answer that is not streamed begins when it is whole, which a long one takes.
 const FILL_WAIT_MAX: Duration = Duration::from_secs(60);
 /// 30 days: a provider that fails for longer is gone.
 const STALE_SECONDS_LIMIT: u64 = 30 * 24 * 3600;
-/// A week: the longest life that a client may ask for. Models change.
-const TTL_SECONDS_MAX: u64 = 7 * 24 * 3600;
-/// An hour: long enough for retries, evaluations and agents, short enough that a model's update
-/// shows the same day.
-const TTL_SECONDS: u64 = 3600;
 /// The cache holds the answers of all tenants: only its owner's edges may read them.
 const EDGE_SOCKET_MODE: u32 = 0o600;
-/// Requests with more than this are rarely repeated, and every byte of them is read and hashed.
-const REQUEST_BYTES_MAX: u64 = 1 << 20;
 /// The pool maps this much address space per guest memory at most; more than any 32-bit guest has.
 const GUEST_MEMORY_BYTES_MAX: u64 = 1 << 32;
 /// The pool is laid out for all instances at start, 4 GiB of address space each.
@@ -318,12 +310,9 @@ impl Config {
             bypass_models: file.bypass_models.unwrap_or_default(),
         };
         rules.check(file.tenant_header.as_deref())?;
-        if let Some(most) = file.temperature_max
-            && !(most.is_finite() && most >= 0.0)
-        {
-            return Err(format!("temperature_max: {most} is no temperature"));
-        }
-        let groups = rules::groups(
+        check_temperature_max(file.temperature_max)?;
+        // For each tenant of a group, the tenant under which its answers are kept.
+        let groups = groups(
             &file.group.unwrap_or_default(),
             file.tenant_header.as_deref(),
         )?;
@@ -332,7 +321,7 @@ impl Config {
             .ttl_seconds_max
             .map_or(TTL_SECONDS_MAX, NonZeroU64::get);
         let lifetimes = Lifetimes {
-            rules: rules::lives(file.ttl.unwrap_or_default())?,
+            rules: lives(file.ttl.unwrap_or_default())?,
             usual: Some(ttl),
             asked_max: Some(Duration::from_secs(asked_max)),
         };
@@ -374,22 +363,22 @@ impl Config {
             namespace: file.namespace.unwrap_or_else(|| "default".into()),
             ttl,
             lifetimes: Arc::new(lifetimes),
-            provider_control: rules::provider_control(file.provider_control),
-            client_control: rules::client_control(file.client_control),
+            provider_control: file.provider_control.unwrap_or_default().into(),
+            client_control: file.client_control.unwrap_or_default().into(),
             temperature_max: file.temperature_max,
-            paths: rules::paths(&file.path.unwrap_or_default())?.into(),
+            paths: path_rules(&file.path.unwrap_or_default())?.into(),
             rules: Arc::new(rules),
-            groups: Arc::new(groups),
+            groups: Arc::new(groups.into_members().collect()),
             replay: match file.replay {
                 None | Some(ReplayMode::Instant) => Replay::Instant,
                 Some(ReplayMode::Paced) => Replay::Paced,
             },
             // The file's number is never 0.
-            samples: NonZeroU32::new(bounded("samples", file.samples, 1, SAMPLES_MAX)?)
+            samples: NonZeroU32::new(bounded("samples", file.samples, 1, SAMPLES_LIMIT)?)
                 .unwrap_or(NonZeroU32::MIN),
             fill_wait_max: seconds(file.fill_wait_seconds_max, FILL_WAIT_MAX),
             stale_if_error_max: Duration::from_secs(stale_seconds_max),
-            prices: rules::prices(file.price.unwrap_or_default())?,
+            prices: prices::prices(file.price.unwrap_or_default())?,
             request_bytes_max: bounded(
                 "request_bytes_max",
                 file.request_bytes_max,
@@ -399,6 +388,7 @@ impl Config {
             inflight_bytes_max: file
                 .inflight_bytes_max
                 .map_or(INFLIGHT_BYTES_MAX, NonZeroU64::get),
+            l1_bytes_max: file.l1_bytes_max.unwrap_or(L1_BYTES_MAX),
             share_anonymous: file.anonymous == Some(AnonymousMode::Share),
             tenant_header: file.tenant_header,
             allow_length: file.allow_length.unwrap_or(false),
@@ -481,7 +471,10 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.admin.to_string(), "127.0.0.1:8081");
         assert_eq!(config.namespace, "default");
+        assert_eq!(config.l1_bytes_max, L1_BYTES_MAX);
         assert!(!config.share_anonymous);
+        let without = load("l1_bytes_max = 0").expect("it may be off");
+        assert_eq!(without.l1_bytes_max, 0);
     }
 
     #[test]
@@ -516,8 +509,10 @@ mod tests {
         check("[[path]]\npath = \"/v1\"\napi = \"chat\"", "path: `/v1`");
         check("[[path]]\npath = \"/v1\"", "`api`");
         check("[[ttl]]\nroute = \"a\"\nseconds = 1", "route");
+        check("[[ttl]]\nseconds = 9999999999", "ttl: seconds");
         check("[[ttl]]\npath = \"/a//b\"\nseconds = 1", "write `/a/b`");
         check("samples = 0", "samples");
+        check("l1_bytes_max = -1", "l1_bytes_max");
         check(
             "idle_seconds_max = 18446744073709551615",
             "idle_seconds_max",

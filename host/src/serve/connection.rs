@@ -34,7 +34,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// Headers of a request. Past it, hyper answers 431 by itself. Below the 24,576 that `http` can
 /// hold.
-const HEADERS_MAX: usize = 2 * super::heads::HEADERS_MAX;
+const HEADERS_MAX: usize = super::heads::HEADERS_MAX + 50;
 /// Bytes read from a client before they are parsed, above all a request's head, and roughly those
 /// written before the client takes them.
 const BUFFER_BYTES_MAX: usize = 2 * super::heads::HEAD_BYTES_MAX;

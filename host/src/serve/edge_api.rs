@@ -15,7 +15,7 @@ pub(crate) mod socket;
 use super::place::StreamLimits;
 use crate::cache::{Cache, CacheKey, Entry, Gone, Mark, Purges};
 use crate::clock::Clock;
-use crate::exchange::answer::AnswerHead;
+use crate::exchange::answer::StoredHead;
 use crate::exchange::body::budget::Budget;
 use crate::exchange::fills::{Claim, Fills, Waited};
 use crate::exchange::observer::RecordingObserver as _;
@@ -149,17 +149,17 @@ impl EdgeApi {
 impl EdgeApi {
     /// The answer as it was stored; none if a component has stored something else under that key.
     fn replay(&self, entry: &Entry, now_ms: u64) -> Option<Response> {
-        let head = AnswerHead::decode(entry.metadata())?;
+        let head = StoredHead::read(entry.metadata())?;
         let mut response = Response::new(Body::from(entry.payload()));
         *response.status_mut() = head.status;
         let headers = response.headers_mut();
-        *headers = head.headers;
+        *headers = head.headers()?;
         set(headers, AGE, &entry.age_seconds(now_ms).to_string());
         if let Some(ttl) = entry.ttl_seconds(now_ms) {
             set(headers, TTL, &ttl.to_string());
         }
-        if let Some(usage) = &head.notes.usage {
-            self.metrics.saved(usage, head.notes.model.as_deref());
+        if let Some(usage) = &head.usage {
+            self.metrics.saved(usage, head.model);
             set(headers, SAVED, &usage.total_tokens.to_string());
         }
         Some(response)

@@ -9,7 +9,8 @@ use crate::exchange::body::lent::{NotHeld, lend_whole};
 use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
 use crate::exchange::fills::Turn;
-use crate::exchange::miss::told;
+use crate::exchange::miss::{Miss, told};
+use crate::exchange::observer::RecordingObserver as _;
 use crate::exchange::question::Question;
 use crate::exchange::{Found, NativeFlow};
 use crate::serve::metrics::Metrics;
@@ -41,8 +42,10 @@ pub(crate) enum Outcome {
     Answered(Response<BoxBody>),
     /// The provider failed, and there is no expired answer.
     Unanswered(Error),
-    /// The native flow is to go on.
+    /// The native flow is to answer.
     Native,
+    /// The native flow is to ask the provider.
+    Ask(Miss),
     /// The request is to pass to the provider.
     Pass,
 }
@@ -59,26 +62,43 @@ impl Guests {
         flow: &NativeFlow,
         voice: &ErrorVoice,
     ) -> Outcome {
-        let turn = match self.hits {
+        let since = flow.now();
+        let (turn, missing) = match self.hits {
             Hits::Native => match flow.find(question).await {
                 Ok(Found::Answer(response)) => return Outcome::Answered(response),
-                Ok(Found::Miss(miss)) => Some(miss.lead.map_or(Turn::Alone, Turn::Lead)),
+                Ok(Found::Miss(miss)) => {
+                    let turn = miss.lead.map_or(Turn::Alone, Turn::Lead);
+                    (Some(turn), miss.missing)
+                }
                 Err(error) => return Outcome::Unanswered(error),
             },
-            Hits::Component => flow.turn(question).await,
+            Hits::Component => (flow.turn(question).await, None),
         };
-        let done = Done {
+        let mut done = Some(Done {
             sample: Some((*question.request_key(), *question.key())),
             turn: turn.map(|turn| (flow.key(question), turn)),
-        };
+        });
         let (lender, lent) = lend_whole(question.whole(), &self.budget);
         let request = Request::from_parts(question.parts().clone(), lent);
         let handled = self
             .handler
-            .handle_lent(request, lender, Some(done), self.wait_max);
-        match handled.await {
-            Ok(response) => Outcome::Answered(response),
-            Err(failure) => self.after(failure, voice).await,
+            .handle_lent(request, lender, &mut done, self.wait_max);
+        let failure = match handled.await {
+            Ok(response) => return Outcome::Answered(response),
+            Err(failure) => failure,
+        };
+        let outcome = self.after(failure, voice).await;
+        let turn = done.and_then(|done| done.turn);
+        let turn = match (outcome, turn) {
+            (Outcome::Native, Some((_, turn))) => turn,
+            (outcome, _) => return outcome,
+        };
+        // What the component has not used is the native flow's.
+        match flow.take_turn(question, turn, missing, since).await {
+            Ok(Some(Found::Answer(response))) => Outcome::Answered(response),
+            Ok(Some(Found::Miss(miss))) => Outcome::Ask(miss),
+            Ok(None) => Outcome::Native,
+            Err(error) => Outcome::Unanswered(error),
         }
     }
 
@@ -99,7 +119,10 @@ impl Guests {
         }
         let (held, lent) = hold(request, self.held_bytes_max, &self.budget);
         let lender = held.lender().clone();
-        let handled = self.handler.handle_lent(lent, lender, None, self.wait_max);
+        let mut none = None;
+        let handled = self
+            .handler
+            .handle_lent(lent, lender, &mut none, self.wait_max);
         let failure = match handled.await {
             Ok(response) => return Ok((response, held)),
             Err(failure) => failure,
@@ -107,7 +130,7 @@ impl Guests {
         match self.after(failure, voice).await {
             Outcome::Answered(response) => Err(Unhandled::Answered(response)),
             Outcome::Unanswered(error) => Err(Unhandled::Answered(voice.gateway_error(&error))),
-            Outcome::Native | Outcome::Pass => match held.take_back() {
+            Outcome::Native | Outcome::Ask(_) | Outcome::Pass => match held.take_back() {
                 Ok(request) => Err(Unhandled::Pass(request, Bypass::Unavailable)),
                 Err(why) => Err(Unhandled::Answered(gone(why, voice))),
             },
@@ -116,7 +139,7 @@ impl Guests {
 
     /// What becomes of a request whose component has failed.
     async fn after(&self, failure: Failure, voice: &ErrorVoice) -> Outcome {
-        self.metrics.no_answer_of_guest(failure.detail());
+        self.metrics.guest_failed(failure.detail());
         log(&failure);
         if let Failure::Refused {
             error,

@@ -38,12 +38,14 @@ impl Held {
         Ok(Request::from_parts(self.parts, body))
     }
 
-    /// Who has lent the body.
+    /// Has lent the body.
+    #[cfg(feature = "middleware")]
     pub(crate) fn lender(&self) -> &Lender {
         &self.body
     }
 
     /// The head, and what was read of the body, unless that is more than `bytes_max`.
+    #[cfg(feature = "middleware")]
     pub(crate) fn seen(&self, bytes_max: usize) -> Option<(&Parts, Vec<u8>)> {
         Some((&self.parts, self.body.seen(bytes_max)?))
     }

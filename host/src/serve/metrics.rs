@@ -1,5 +1,7 @@
 //! Every counter of the daemon, named once. `/metrics` prints them in Prometheus' text format.
 
+mod times;
+
 use crate::cache::{Cache, Stats};
 use crate::exchange::body::budget::Budget;
 use crate::exchange::fills::Fills;
@@ -10,19 +12,21 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use reflex_llm::{Split, Usage, is_like};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use times::Times;
 
 /// Counters are updated where events happen; the cache's own counters are read for each report.
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
-    hit_seconds: Histogram,
-    miss_seconds: Histogram,
+    /// Of those, the hits: found once, because finding one takes a lock and a hash.
+    hits: OnceLock<Counter>,
+    hit_seconds: Times,
+    miss_seconds: Times,
     guest_failures: Family<ReasonLabel, Counter>,
     guest_refusals: Family<ReasonLabel, Gauge>,
     allowance: Arc<Allowance>,
@@ -35,6 +39,8 @@ pub struct Metrics {
     client_control: Family<ControlLabels, Counter>,
     batch_texts: Family<FromLabel, Counter>,
     saved_tokens: Family<KindLabel, Counter>,
+    /// Of input and of output.
+    saved: OnceLock<[Counter; 2]>,
     saved_money: Family<ModelLabel, Counter<f64, AtomicU64>>,
     prices: Vec<Price>,
     fills: Arc<Fills>,
@@ -173,13 +179,13 @@ impl Metrics {
             "Requests by how they were answered",
             requests.clone(),
         );
-        let hit_seconds = Histogram::new(HIT_BUCKETS);
+        let hit_seconds = Times::new(&HIT_BUCKETS);
         registry.register(
             "hit_seconds",
             "Time to the response's head, hits",
             hit_seconds.clone(),
         );
-        let miss_seconds = Histogram::new(MISS_BUCKETS);
+        let miss_seconds = Times::new(&MISS_BUCKETS);
         registry.register(
             "miss_seconds",
             "Time to the response's head, misses",
@@ -360,6 +366,7 @@ impl Metrics {
         Self {
             registry,
             requests,
+            hits: OnceLock::new(),
             hit_seconds,
             miss_seconds,
             guest_failures,
@@ -375,6 +382,7 @@ impl Metrics {
             client_control,
             batch_texts,
             saved_tokens,
+            saved: OnceLock::new(),
             saved_money,
             prices,
             fills,
@@ -388,8 +396,15 @@ impl Metrics {
 
 impl Metrics {
     pub(crate) fn hit(&self, took: Duration) {
-        self.request("HIT_L1_EXACT", "");
-        self.hit_seconds.observe(took.as_secs_f64());
+        let labels = RequestLabels {
+            status: "HIT_L1_EXACT",
+            detail: "",
+        };
+        let hits = self
+            .hits
+            .get_or_init(|| self.requests.get_or_create(&labels).clone());
+        hits.inc();
+        self.hit_seconds.observe(took);
     }
 
     /// A stale hit, because the provider failed. Its duration is the provider's.
@@ -400,7 +415,7 @@ impl Metrics {
     /// `detail` is the kind of miss, empty for a plain one.
     pub(crate) fn miss(&self, detail: &'static str, took: Duration) {
         self.request("MISS", detail);
-        self.miss_seconds.observe(took.as_secs_f64());
+        self.miss_seconds.observe(took);
     }
 
     /// `reason` is a [`Bypass`](reflex_llm::Bypass)'s word, or `other`.
@@ -444,10 +459,6 @@ impl Metrics {
     /// Counts the refusals of the daemon's guest.
     pub(crate) fn allowance(&self) -> Arc<Allowance> {
         Arc::clone(&self.allowance)
-    }
-
-    pub(crate) fn no_answer_of_guest(&self, detail: &'static str) {
-        self.guest_failed(detail);
     }
 
     fn request(&self, status: &'static str, detail: &'static str) {
@@ -509,13 +520,10 @@ impl RecordingObserver for Metrics {
     }
 
     fn saved(&self, usage: &Usage, model: Option<&str>) {
-        for (kind, tokens) in [
-            ("input", usage.input_tokens),
-            ("output", usage.output_tokens),
-        ] {
-            self.saved_tokens
-                .get_or_create(&KindLabel { kind })
-                .inc_by(tokens);
+        let counter = |kind| self.saved_tokens.get_or_create(&KindLabel { kind }).clone();
+        let saved = self.saved.get_or_init(|| ["input", "output"].map(counter));
+        for (saved, tokens) in saved.iter().zip([usage.input_tokens, usage.output_tokens]) {
+            saved.inc_by(tokens);
         }
         let priced = |price: &&Price| model.is_some_and(|model| is_like(&price.model, model));
         if let Some(price) = self.prices.iter().find(priced) {

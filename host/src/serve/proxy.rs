@@ -12,8 +12,9 @@ use super::upstream::UpstreamClient;
 use super::{heads, tunnel};
 use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
+use crate::exchange::miss::Miss;
 use crate::exchange::question::{Question, Read};
-use crate::exchange::reply::head::mark;
+use crate::exchange::reply::head::tell;
 use crate::exchange::{Found, NativeFlow};
 use crate::serve::metrics::Metrics;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -85,13 +86,23 @@ impl Proxy {
                     .send(question.request(), Bypass::Unavailable, voice)
                     .await;
             }
+            Outcome::Ask(miss) => return self.ask(question, miss, voice).await,
             Outcome::Native => {}
         }
-        let miss = match self.flow.find(&mut question).await {
-            Ok(Found::Answer(response)) => return response,
-            Ok(Found::Miss(miss)) => miss,
-            Err(error) => return voice.gateway_error(&error),
-        };
+        match self.flow.find(&mut question).await {
+            Ok(Found::Answer(response)) => response,
+            Ok(Found::Miss(miss)) => self.ask(question, miss, voice).await,
+            Err(error) => voice.gateway_error(&error),
+        }
+    }
+
+    /// Asks the provider without a component.
+    async fn ask(
+        &self,
+        question: Box<Question>,
+        miss: Miss,
+        voice: &ErrorVoice,
+    ) -> Response<BoxBody> {
         let question = Arc::from(question);
         match self.flow.ask(&question, miss).await {
             Ok(response) => {
@@ -318,7 +329,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// The provider's answer to a request that the guest had no part in.
 fn bypassed(mut response: Response<BoxBody>, why: Bypass) -> Response<BoxBody> {
-    mark(response.headers_mut(), Status::Bypass(why));
+    tell(response.headers_mut(), Status::Bypass(why), None);
     response
 }
 

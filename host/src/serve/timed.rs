@@ -14,7 +14,9 @@ use tokio::time::{Instant, Sleep};
 pub(crate) struct Timed {
     inner: Incoming,
     idle_max: Duration,
-    /// When the whole has to be there.
+    /// How long the whole may take.
+    whole_max: Option<Duration>,
+    /// When the whole has to be there, if it was not there at once.
     deadline: Option<Instant>,
     /// Made at the first pause: most bodies have none.
     sleep: Option<Pin<Box<Sleep>>>,
@@ -27,6 +29,7 @@ impl Timed {
         Self {
             inner,
             idle_max,
+            whole_max: None,
             deadline: None,
             sleep: None,
             waiting: false,
@@ -36,7 +39,7 @@ impl Timed {
     /// A request's body, whose head is there by now.
     pub(crate) fn request(inner: Incoming, idle_max: Duration, request_max: Duration) -> Self {
         Self {
-            deadline: Some(Instant::now() + request_max),
+            whole_max: Some(request_max),
             ..Self::response(inner, idle_max)
         }
     }
@@ -67,8 +70,12 @@ impl Body for Timed {
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(this.idle_max)));
         if !this.waiting {
             this.waiting = true;
-            let pause_ends = Instant::now() + this.idle_max;
-            let ends = this.deadline.map_or(pause_ends, |at| at.min(pause_ends));
+            let now = Instant::now();
+            let pause_ends = now + this.idle_max;
+            let whole_ends = this.whole_max.map(|most| now + most);
+            let deadline = this.deadline.or(whole_ends);
+            this.deadline = deadline;
+            let ends = deadline.map_or(pause_ends, |at| at.min(pause_ends));
             sleep.as_mut().reset(ends);
         }
         sleep

@@ -167,7 +167,9 @@ impl Store {
             now_ms,
         };
         let entries = 2 * self.segment_records_max();
+        let mut span = None;
         while !self.fits(self.segment_bytes) || self.index.len() + entries > self.entries_max {
+            span.get_or_insert_with(|| tracing::debug_span!("make_room").entered());
             if self.pinned_bytes() > self.quota / PINNED_SHARE {
                 return;
             }

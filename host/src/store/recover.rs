@@ -22,6 +22,9 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// What a record takes in the contents of a segment, as a rule, to know about how many there are.
+const LISTED_BYTES: usize = 44;
+
 /// How much is read at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -119,7 +122,8 @@ pub(crate) fn recover(
         is_unsynced: false,
         has_hidden: false,
     };
-    let mut replay = Replay::new(purged);
+    let listed: u64 = found.iter().filter_map(|found| found.contents).sum();
+    let mut replay = Replay::new(purged, listed as usize / LISTED_BYTES);
     let mut bytes = Vec::new();
     for found in found {
         let path = folder.segment(found.id);
@@ -190,12 +194,8 @@ pub(crate) fn recover(
             if !is_entry {
                 segment.count_dead(header.shape());
             }
-            replay.add(
-                (log, before),
-                header,
-                is_entry.then(|| Place::new(&segment, *offset, header)),
-                segment.is_poisoned(),
-            );
+            let place = is_entry.then(|| Place::new(&segment, *offset, header));
+            replay.add((log, before), (&segment, *offset), header, place);
         }
         let behind = unreadable.records_max(end..found.bytes);
         replay.hide(log, behind);

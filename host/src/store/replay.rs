@@ -4,15 +4,19 @@
 //! because an expired record still supersedes older ones.
 
 use super::format::{Header, KEY_START_BYTES, Kind, MarksFile};
+use super::index::Index;
 use super::log::Log;
+use super::newest::Newest;
 use super::place::Place;
+use super::segment::Segment;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// The newest record of each key so far.
 #[derive(Debug)]
 pub(crate) struct Replay<'a> {
     purged: &'a MarksFile,
-    newest: HashMap<[u8; 32], Newest>,
+    newest: Newest,
     /// The highest sequence; 0 without a record. The first record has 1.
     last: u64,
     logs: [LogEnd; 2],
@@ -36,17 +40,6 @@ struct LogEnd {
     hidden: u64,
 }
 
-#[derive(Debug)]
-struct Newest {
-    sequence: u64,
-    /// `None` for a tombstone, a purged record, and a record with a damaged body: it cannot be
-    /// served, and neither can the records that it superseded.
-    place: Option<Place>,
-    /// It supersedes older records, but perhaps not for ever: its body is damaged and may be
-    /// readable again later, or it is a tombstone that is not durable.
-    is_unsure: bool,
-}
-
 /// The outcome of a replay.
 #[derive(Debug, Default)]
 pub(crate) struct Replayed {
@@ -56,8 +49,8 @@ pub(crate) struct Replayed {
     pub(crate) ends: [(u64, [u8; KEY_START_BYTES]); 2],
     /// The most records that may lie behind the last ones and cannot be read now.
     pub(crate) hidden: u64,
-    /// The entries that can be served, oldest first.
-    pub(crate) live: Vec<([u8; 32], Place)>,
+    /// The entries that can be served.
+    pub(crate) index: Index,
     /// Keys with a record that must not be served and without a tombstone: the record that
     /// supersedes it may be reclaimed first.
     pub(crate) unburied: Vec<[u8; 32]>,
@@ -84,10 +77,11 @@ pub(crate) fn start_of(key: &[u8; 32]) -> [u8; KEY_START_BYTES] {
 }
 
 impl<'a> Replay<'a> {
-    pub(crate) fn new(purged: &'a MarksFile) -> Self {
+    /// For about so many entries.
+    pub(crate) fn new(purged: &'a MarksFile, entries: usize) -> Self {
         Self {
             purged,
-            newest: HashMap::new(),
+            newest: Newest::with_room_for(entries),
             last: 0,
             logs: [LogEnd::default(); 2],
             hidden: 0,
@@ -110,14 +104,14 @@ impl<'a> Replay<'a> {
         log.map_or(0, |log| self.logs[log as usize].sequence)
     }
 
-    /// Adds a record, in the order of its log. `place` is none if it cannot be read; in a poisoned
-    /// segment it may not be durable.
+    /// Adds the record at an offset of a segment, in the order of its log. `place` is none if it cannot
+    /// be read; in a poisoned segment it may not be durable.
     pub(crate) fn add(
         &mut self,
         (log, before): (Option<Log>, Before),
+        (segment, offset): (&Arc<Segment>, u64),
         header: &Header,
         place: Option<Place>,
-        is_poisoned: bool,
     ) {
         let sequence = header.sequence;
         let mut unknown = LogEnd::default();
@@ -146,7 +140,7 @@ impl<'a> Replay<'a> {
             }
         }
 
-        let is_unsure = place.is_none() && (header.kind == Kind::Entry || is_poisoned);
+        let is_unsure = place.is_none() && (header.kind == Kind::Entry || segment.is_poisoned());
         let place = place.filter(|place| {
             let is_purged = self.purged.covers(&header.tenant, sequence);
             if is_purged {
@@ -154,25 +148,8 @@ impl<'a> Replay<'a> {
             }
             !is_purged
         });
-        let new = Newest {
-            sequence,
-            place,
-            is_unsure,
-        };
-        let old = match self.newest.get_mut(&header.key) {
-            Some(newest) => {
-                let old = match newest.sequence > sequence {
-                    true => new,
-                    false => std::mem::replace(newest, new),
-                };
-                newest.place.iter().for_each(|place| place.set_covers(true));
-                Some(old)
-            }
-            None => self.newest.insert(header.key, new),
-        };
-        if let Some(place) = old.and_then(|old| old.place) {
-            place.count_dead();
-        }
+        let at = (segment, offset);
+        self.newest.add(at, header, place, is_unsure);
     }
 
     pub(crate) fn finish(self) -> Replayed {
@@ -180,26 +157,12 @@ impl<'a> Replay<'a> {
             let lost = self.lost.get(&start_of(key));
             lost.is_some_and(|lost| *lost > sequence)
         };
-        let mut live = Vec::with_capacity(self.newest.len());
-        let mut unburied = Vec::new();
-        for (key, newest) in self.newest {
-            let is_lost = is_lost(&key, newest.sequence);
-            if is_lost || newest.is_unsure {
-                unburied.push(key);
-            }
-            match newest.place {
-                Some(place) if is_lost => place.count_dead(),
-                Some(place) => live.push((newest.sequence, key, place)),
-                None => {}
-            }
-        }
-        live.sort_unstable_by_key(|(sequence, ..)| *sequence);
-        let live = live.into_iter().map(|(_, key, place)| (key, place));
+        let (index, unburied) = self.newest.finish(!self.lost.is_empty(), is_lost);
         Replayed {
             last: self.last,
             ends: self.logs.map(|end| (end.sequence, end.key)),
             hidden: self.logs.iter().map(|end| end.hidden).sum::<u64>() + self.hidden,
-            live: live.collect(),
+            index,
             unburied,
             now_ms: self.now_ms,
         }
@@ -233,10 +196,10 @@ mod tests {
         };
 
         let purged = MarksFile::default();
-        let mut replay = Replay::new(&purged);
+        let mut replay = Replay::new(&purged, written.len());
         let mut previous = [0; KEY_START_BYTES];
         let mut before = Before::Nothing(0);
-        for (sequence, key, kind) in written {
+        for (offset, (sequence, key, kind)) in (0..).step_by(ALIGN as usize).zip(written) {
             let header = Header {
                 kind: kind.unwrap_or(Kind::Entry),
                 metadata_bytes: 0,
@@ -251,20 +214,25 @@ mod tests {
             };
             previous = [*key; KEY_START_BYTES];
             if let Some(kind) = kind {
-                let place = Place::new(&segment, *sequence * ALIGN, &header);
+                let place = Place::new(&segment, offset, &header);
                 let place = (*kind == Kind::Entry).then_some(place);
-                replay.add((Some(Log::Small), before), &header, place, false);
+                replay.add(
+                    (Some(Log::Small), before),
+                    (&segment, offset),
+                    &header,
+                    place,
+                );
                 before = Before::Record;
             } else {
                 before = Before::Gap;
             }
         }
         let replayed = replay.finish();
-        let live = replayed.live.iter();
-        let are_those = live
-            .zip(served)
-            .all(|((_, place), sequence)| place.is_at(&segment, *sequence * ALIGN));
-        assert!(are_those && replayed.live.len() == served.len());
+        for (offset, (sequence, key, _)) in (0..).step_by(ALIGN as usize).zip(written) {
+            let is_it = |place: &Place| place.offset() == offset;
+            let is_served = replayed.index.find(&[*key; 32], is_it) == Some(true);
+            assert_eq!(is_served, served.contains(sequence), "{sequence}");
+        }
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! changes the answer.
 
 use super::objects::{self, Known};
+use crate::Bypass;
+use crate::answer::usage;
 use crate::json::Value;
-use crate::{Bypass, items, tools, usage};
+use crate::request::{items, tools};
 
 /// The exceptions of one API.
 pub(crate) struct Row {
@@ -369,7 +371,7 @@ const OPENAI: &[(&str, Field)] = &[
 ];
 
 /// Fields that make a provider search or run something, whatever API they are added to. Others are
-/// known by their words: `outside.rs`.
+/// known by their words: `request/outside.rs`.
 const SEARCHES: &[(&str, Field)] = &[
     // Empty options are on.
     ("web_search_options", Field::MayBeFalse(Bypass::WebSearch)),

@@ -3,13 +3,19 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::spans::{self, Span};
 use crate::json::Kind;
+use crate::json::spans::{self, Span};
 use crate::{Api, Candidate, Key};
 
 /// The longest batch that is taken apart, which is the longest that OpenAI takes. A longer one is
 /// one entry.
 pub const ELEMENTS_MAX: usize = 2048;
+
+/// Whether batches are taken apart. With several answers to one request, a batch is kept as a whole:
+/// its texts would come from answers of different turns.
+pub const fn are_taken_apart(samples: u32) -> bool {
+    samples <= 1
+}
 
 /// The most bytes around the texts: model, options, user. They are hashed for each text.
 const AROUND_BYTES_MAX: usize = 4096;

@@ -3,7 +3,7 @@
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use super::spans::{self, Span};
+use crate::json::spans::{self, Span};
 
 /// The places of an answer's parts in its text. Each call takes the text itself.
 ///

@@ -263,6 +263,8 @@ impl<'t> Document<'t> {
     /// Compares keys by their values. Nearly all are spelled as what they are.
     fn compare(&self, a: u32, b: u32) -> Ordering {
         match (self.plain(a), self.plain(b)) {
+            // Nearly all differ here.
+            (Some(&[a, ..]), Some(&[b, ..])) if a != b => a.cmp(&b),
             (Some(a), Some(b)) => a.cmp(b),
             _ => self.string(a).cmp(&self.string(b)),
         }

@@ -86,8 +86,19 @@ impl<'d> Value<'d> {
                 members.find(|(key, _)| key.is_some_and(|key| *key.name() == *name.as_bytes()));
             return found.map(|(_, value)| value);
         };
-        let found = keys.binary_search_by(|&key| (*document.string(key)).cmp(name.as_bytes()));
-        let key = keys.get(found.ok()?)?;
+        let name = name.as_bytes();
+        let is = |&&key: &&u32| match document.plain(key) {
+            Some(plain) => plain == name,
+            None => *document.string(key) == *name,
+        };
+        // Of few keys, nearly all have another length.
+        let key = match keys.len() {
+            0..=FEW_KEYS => keys.iter().find(is)?,
+            _ => {
+                let found = keys.binary_search_by(|&key| (*document.string(key)).cmp(name));
+                keys.get(found.ok()?)?
+            }
+        };
         Some(Self::new(document, document.value_of(*key)))
     }
 

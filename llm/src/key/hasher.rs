@@ -34,6 +34,11 @@ impl Context {
         name: "reflex-edge sample v1",
         hash: *b"\x9a\x33\x67\xff\x4e\xe1\x48\x98\x6e\xdd\xc4\x6d\xf8\x08\x85\x6b\xf3\x6e\x19\x7b\x5a\x20\x40\xbd\x28\x80\x6b\x2b\xe8\x3f\xe8\x75",
     };
+    pub(crate) const UNTOLD: Self = Self {
+        #[cfg(test)]
+        name: "reflex-edge untold v1",
+        hash: *b"\x84\x02\x32\x73\xff\x0f\xfd\xbe\xb6\x63\x1d\x3b\x23\x76\xbe\x82\x69\xd3\x59\xd6\xef\xd2\x0e\xad\xb5\xec\x86\xe3\x17\x8f\x00\x3e",
+    };
     pub(crate) const TENANT: Self = Self {
         #[cfg(test)]
         name: "reflex-edge tenant v1",
@@ -185,7 +190,12 @@ mod tests {
 
     #[test]
     fn the_hashes_of_contexts_are_those_of_their_names() {
-        for context in [Context::KEY, Context::SAMPLE, Context::TENANT] {
+        for context in [
+            Context::KEY,
+            Context::SAMPLE,
+            Context::UNTOLD,
+            Context::TENANT,
+        ] {
             let hash = blake3::hazmat::hash_derive_key_context(context.name);
             assert_eq!(hash, context.hash, "{}", context.name);
         }

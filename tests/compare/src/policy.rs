@@ -6,7 +6,7 @@ use reflex_host::cache::{Cache, CacheKey, CacheOptions, Durability, Lookup, NewE
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-/// What each may take. As many segments as the defaults come to: 64 of 64 MiB in 4 GiB.
+/// What each may take, in 64 segments: the defaults come to 256 of 16 MiB in 4 GiB.
 const QUOTA: u64 = 32 << 20;
 const SEGMENT_BYTES: u64 = 512 << 10;
 

@@ -7,7 +7,9 @@
 
 mod get;
 mod key;
+mod l1;
 mod record;
+mod request;
 
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -25,7 +27,7 @@ struct Case {
     times: u32,
 }
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 6] = [
     Case {
         name: "key of a chat request, 1 KiB",
         prepare: || key::pass(1 << 10),
@@ -35,6 +37,11 @@ const CASES: [Case; 5] = [
         name: "key of a chat request, 16 KiB",
         prepare: || key::pass(16 << 10),
         times: 50,
+    },
+    Case {
+        name: "chat request known by the L1, 1 KiB",
+        prepare: || l1::pass(1 << 10),
+        times: 5000,
     },
     Case {
         name: "get by key, memory, 4 KiB",

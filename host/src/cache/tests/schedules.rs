@@ -436,3 +436,29 @@ fn whatever_happens_while_the_disk_comes_holds() {
         assert!(matches!(version(&cache, 1), None | Some(2)));
     });
 }
+
+/// A hit is taken into the L1 some time after its lookup, and a purge may come in between.
+#[test]
+fn no_request_of_a_purged_tenant_stays_in_the_l1() {
+    try_schedules(|| {
+        let cache = Cache::in_memory(&CacheOptions::default());
+        let l1: Arc<L1<u64>> = L1::of(&cache, 1 << 20);
+        put(&cache, 1, 1, 10);
+        let ask = || {
+            let (cache, l1) = (cache.clone(), Arc::clone(&l1));
+            Box::new(move || {
+                let probe = l1.probe(|out| out.push(1), b"{}");
+                if let Lookup::Hit(entry) = cache.lookup(&key(1), NOW) {
+                    l1.insert(&probe, b"{}", &entry.tenant(), 1);
+                }
+            }) as Box<dyn FnOnce() + Send>
+        };
+        let purging = cache.clone();
+        run_all(vec![
+            ask(),
+            ask(),
+            Box::new(move || purging.purge_tenant(&TENANT).unwrap()),
+        ]);
+        assert_eq!((l1.stats().requests, l1.stats().bytes), (0, 0));
+    });
+}

@@ -223,7 +223,8 @@ impl Host for ReflexHttpCtxView<'_> {
         set: Vec<Header>,
     ) -> Result<Result<Resource<Response>, cache::Error>> {
         let entry = self.http.table.delete(entry)?;
-        let Some((status, headers, body)) = replayed(&entry, &set, self.policy) else {
+        let set = |headers: &mut HeaderMap| apply(headers, &[], &set);
+        let Some((status, headers, body)) = replayed(&entry, self.policy, set) else {
             return Ok(Err(cache::Error::Invalid(
                 "entry: not stored by record-response".into(),
             )));

@@ -122,11 +122,13 @@ impl Lender {
     }
 
     /// What is read from now on is not kept, nor what was.
+    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "for guests"))]
     pub(crate) fn let_go(&self) {
         self.lock().give_up(NotHeld::Gone);
     }
 
     /// What was read, unless that is more than `bytes_max` or was too much to keep.
+    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "for guests"))]
     pub(crate) fn seen(&self, bytes_max: usize) -> Option<Vec<u8>> {
         let shared = self.lock();
         let data = shared.kept.as_ref().ok()?.data.bytes();
@@ -162,6 +164,7 @@ impl Lender {
 
     /// Whether these bytes are those of the body that begin at this one: by their address, if they
     /// are the very bytes that were lent or are kept, or else by a comparison with those kept.
+    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "for guests"))]
     pub(crate) fn has(&self, at: u64, data: &Bytes) -> bool {
         let mut shared = self.lock();
         if data.is_empty() || shared.has_just_given(at, data) {
@@ -187,6 +190,7 @@ impl Lender {
     }
 
     /// How many bytes were read, and whether that is known to be all.
+    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "for guests"))]
     pub(crate) fn given(&self) -> (u64, bool) {
         let shared = self.lock();
         (shared.given, shared.ended)

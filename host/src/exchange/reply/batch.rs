@@ -26,6 +26,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// The texts of a batch, and what the cache has for them. A clone costs some reference counts.
+#[cfg_attr(
+    not(feature = "http"),
+    expect(unreachable_pub, reason = "only guests have a name for it")
+)]
 #[derive(Clone, Debug)]
 pub struct Batch {
     pub(crate) texts: Texts,

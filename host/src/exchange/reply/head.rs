@@ -1,9 +1,14 @@
 //! Heads of answers on their way to a client: which headers are set, and which are removed where
 //! the body is not the provider's. `reflex-llm` classifies the headers.
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS, cache_status_after};
+use http::header::{AGE, HeaderMap, HeaderName, HeaderValue};
+use reflex_llm::status::{self, CACHE_STATUS, cache_status_after};
 use reflex_llm::{Part, Status};
+use std::borrow::Cow;
+
+/// The names of our own headers, read once.
+const STATUS_NAME: HeaderName = HeaderName::from_static(status::X_REFLEX_STATUS);
+const CACHE_STATUS_NAME: HeaderName = HeaderName::from_static(CACHE_STATUS);
 
 /// A header on its way into a head: its name, and its value as bytes.
 pub(crate) type Header = (String, Vec<u8>);
@@ -29,32 +34,34 @@ pub(crate) fn apply(map: &mut HeaderMap, remove: &[String], set: &[Header]) {
     }
 }
 
-/// Says what the cache did, in both headers that say so.
-#[cfg(feature = "serve")]
-pub(crate) fn mark(map: &mut HeaderMap, status: Status) {
+/// Says what the cache did: as [`status_headers`] does, without a copy of what never changes.
+pub(crate) fn tell(map: &mut HeaderMap, status: Status, age_seconds: Option<u64>) {
     let short = HeaderValue::from_static(status.x_reflex_status());
-    map.insert(X_REFLEX_STATUS, short);
-    set_cache_status(map, &status.cache_status());
+    map.insert(STATUS_NAME, short);
+    match status.cache_status() {
+        Cow::Borrowed(own) if !map.contains_key(CACHE_STATUS_NAME) => {
+            map.insert(CACHE_STATUS_NAME, HeaderValue::from_static(own));
+        }
+        own => set_cache_status(map, &own),
+    }
+    if let Some(age) = age_seconds {
+        map.insert(AGE, HeaderValue::from(age));
+    }
 }
 
-/// Both headers as a guest would set them.
-pub(crate) fn status_headers(status: Status) -> Vec<Header> {
-    vec![
-        (
-            X_REFLEX_STATUS.into(),
-            status.x_reflex_status().as_bytes().to_vec(),
-        ),
-        (
-            CACHE_STATUS.into(),
-            status.cache_status().into_owned().into_bytes(),
-        ),
-    ]
+/// The headers that tell the client, as a guest would set them.
+pub(crate) fn status_headers(status: Status, age_seconds: Option<u64>) -> Vec<Header> {
+    let headers = status.headers(age_seconds);
+    headers
+        .map(|(name, value)| (name.into(), value.into_owned().into_bytes()))
+        .collect()
 }
 
 fn set_cache_status(map: &mut HeaderMap, own: &str) {
-    let others = map.get_all(CACHE_STATUS).iter().map(HeaderValue::as_bytes);
+    let others = map.get_all(CACHE_STATUS_NAME).iter();
+    let others = others.map(HeaderValue::as_bytes);
     if let Ok(list) = HeaderValue::try_from(cache_status_after(others, own)) {
-        map.insert(CACHE_STATUS, list);
+        map.insert(CACHE_STATUS_NAME, list);
     }
 }
 
@@ -89,7 +96,7 @@ mod tests {
             ("cache-status", "b"),
             ("x", "1"),
         ]);
-        apply(&mut map, &["x".into()], &status_headers(Status::Miss));
+        apply(&mut map, &["x".into()], &status_headers(Status::Miss, None));
         let expected = head(&[
             ("cache-status", "a; hit, b, reflex; fwd=miss"),
             ("x-reflex-status", "MISS"),
@@ -99,6 +106,36 @@ mod tests {
         let set = [("a b".into(), b"1".to_vec()), ("y".into(), b"\n".to_vec())];
         apply(&mut map, &[], &set);
         assert_eq!(map, expected);
+    }
+
+    #[test]
+    fn what_is_told_natively_is_what_a_guest_tells() {
+        let statuses = [
+            Status::Hit { ttl_seconds: None },
+            Status::Hit {
+                ttl_seconds: Some(60),
+            },
+            Status::Stale {
+                fwd_status: Some(503),
+                expired_seconds: 5,
+            },
+            Status::Miss,
+            Status::Absent,
+        ];
+        let heads = [
+            head(&[]),
+            head(&[("cache-status", "a; hit"), ("age", "9")]),
+            head(&[("cache-status", "a; hit"), ("cache-status", "\"")]),
+            head(&[("x-reflex-status", "MISS"), ("cache-status", "reflex; hit")]),
+        ];
+        for status in statuses {
+            for (before, age) in heads.iter().flat_map(|it| [(it, None), (it, Some(7))]) {
+                let (mut native, mut guests) = (before.clone(), before.clone());
+                tell(&mut native, status, age);
+                apply(&mut guests, &[], &status_headers(status, age));
+                assert_eq!(native, guests, "{status:?}");
+            }
+        }
     }
 
     #[test]

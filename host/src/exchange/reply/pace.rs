@@ -8,9 +8,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
-/// Marks of one stream: 32 KiB, half of the bound of metadata. Parts after the last mark are
+/// Beats of one stream: 32 KiB, half of the bound of metadata. Parts after the last beat are
 /// replayed with it.
-const MARKS_MAX: usize = 4096;
+const BEATS_MAX: usize = 4096;
 
 /// Parts that came closer together than this are replayed as one: the difference is not visible.
 const APART_MS_MIN: u32 = 2;
@@ -27,7 +27,7 @@ pub enum Replay {
 
 /// How much of a stream had come, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mark {
+pub(crate) struct Beat {
     /// Bytes from the beginning.
     pub(crate) bytes: u32,
     /// Milliseconds since the head.
@@ -38,14 +38,14 @@ pub(crate) struct Mark {
 #[derive(Debug)]
 pub(crate) struct Pace {
     began: Instant,
-    marks: Vec<Mark>,
+    beats: Vec<Beat>,
 }
 
 impl Pace {
     pub(crate) fn begin() -> Self {
         Self {
             began: Instant::now(),
-            marks: Vec::new(),
+            beats: Vec::new(),
         }
     }
 
@@ -57,17 +57,17 @@ impl Pace {
 
     fn note_at(&mut self, bytes: usize, ms: u32) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let is_full = self.marks.len() == MARKS_MAX;
-        match self.marks.last_mut() {
+        let is_full = self.beats.len() == BEATS_MAX;
+        match self.beats.last_mut() {
             Some(last) if is_full || ms < last.ms.saturating_add(APART_MS_MIN) => {
                 last.bytes = bytes;
             }
-            _ => self.marks.push(Mark { bytes, ms }),
+            _ => self.beats.push(Beat { bytes, ms }),
         }
     }
 
-    pub(crate) fn marks(&self) -> Vec<Mark> {
-        self.marks.clone()
+    pub(crate) fn beats(&self) -> Vec<Beat> {
+        self.beats.clone()
     }
 }
 
@@ -75,19 +75,19 @@ impl Pace {
 pub(crate) struct PacedBody {
     rest: Bytes,
     sent: usize,
-    marks: std::vec::IntoIter<Mark>,
+    beats: std::vec::IntoIter<Beat>,
     /// Set at the client's first read.
     began: Option<Instant>,
-    next: Option<Mark>,
+    next: Option<Beat>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl PacedBody {
-    pub(crate) fn new(payload: Bytes, marks: Vec<Mark>) -> Self {
+    pub(crate) fn new(payload: Bytes, beats: Vec<Beat>) -> Self {
         Self {
             rest: payload,
             sent: 0,
-            marks: marks.into_iter(),
+            beats: beats.into_iter(),
             began: None,
             next: None,
             sleep: None,
@@ -106,7 +106,7 @@ impl Body for PacedBody {
         let this = &mut *self;
         let began = *this.began.get_or_insert_with(Instant::now);
         while !this.rest.is_empty() {
-            let Some(mark) = this.next.take().or_else(|| this.marks.next()) else {
+            let Some(mark) = this.next.take().or_else(|| this.beats.next()) else {
                 return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.rest)))));
             };
             let due = began + Duration::from_millis(mark.ms.into());
@@ -148,24 +148,24 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     #[test]
-    fn what_came_together_is_one_mark_and_marks_have_an_end() {
+    fn what_came_together_is_one_mark_and_beats_have_an_end() {
         let mut pace = Pace::begin();
         for (bytes, ms) in [(1, 0), (2, 1), (3, 5), (4, 6), (5, 7)] {
             pace.note_at(bytes, ms);
         }
-        let mark = |bytes, ms| Mark { bytes, ms };
-        assert_eq!(pace.marks(), [mark(2, 0), mark(4, 5), mark(5, 7)]);
-        for number in 0..2 * MARKS_MAX {
+        let beat = |bytes, ms| Beat { bytes, ms };
+        assert_eq!(pace.beats(), [beat(2, 0), beat(4, 5), beat(5, 7)]);
+        for number in 0..2 * BEATS_MAX {
             pace.note_at(number, u32::try_from(10 * number).expect("small"));
         }
-        assert_eq!(pace.marks().len(), MARKS_MAX);
+        assert_eq!(pace.beats().len(), BEATS_MAX);
     }
 
     #[tokio::test]
     async fn parts_are_those_that_came_and_none_comes_before_its_time() {
-        let mark = |bytes, ms| Mark { bytes, ms };
-        let marks = vec![mark(3, 0), mark(3, 2), mark(5, 5), mark(99, 10)];
-        let mut body = PacedBody::new(Bytes::from_static(b"onetwothree"), marks);
+        let beat = |bytes, ms| Beat { bytes, ms };
+        let beats = vec![beat(3, 0), beat(3, 2), beat(5, 5), beat(99, 10)];
+        let mut body = PacedBody::new(Bytes::from_static(b"onetwothree"), beats);
         let began = Instant::now();
         for (text, ms) in [("one", 0), ("tw", 5), ("othree", 10)] {
             let frame = body.frame().await.expect("a frame").expect("a part");

@@ -1,7 +1,7 @@
 //! Which expired entry stands in for a failing provider.
 
 use crate::cache::{CacheKey, Entry, Lookup};
-use crate::exchange::answer::AnswerHead;
+use crate::exchange::answer::StoredHead;
 use crate::grant::ctx::ReflexCtx;
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ impl ReflexCtx {
             return None;
         };
         let expired_ms = now_ms.saturating_sub(entry.expires_at_ms()?);
-        let notes = AnswerHead::decode(entry.metadata())?.notes;
-        let has_ended = notes.ends_at_ms.is_some_and(|end| end <= now_ms);
+        let stored = StoredHead::read(entry.metadata())?;
+        let has_ended = stored.ends_at_ms.is_some_and(|end| end <= now_ms);
         let is_within = !has_ended && u128::from(expired_ms) <= most.as_millis();
         is_within.then_some((entry, expired_ms / 1000))
     }
