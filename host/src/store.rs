@@ -12,6 +12,7 @@
 //! assumed of the medium.
 
 mod active;
+mod debts;
 mod disk;
 mod disk_use;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod inspect;
 mod keys;
 mod log;
 mod mmap;
+mod newest;
 mod place;
 mod policy;
 mod purge_marks;
@@ -39,6 +41,7 @@ mod segment;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 pub(crate) mod sim_disk;
+mod syncing;
 mod tenant_bytes;
 mod tombstones;
 mod trouble;
@@ -57,7 +60,6 @@ pub use inspect::{SegmentReport, StoreReport};
 pub(crate) use place::{Place, Read};
 pub(crate) use purge_marks::Whose;
 pub(crate) use record::NewRecord;
-pub(crate) use tombstones::Owed;
 pub(crate) use trouble::StoreError;
 pub(crate) use unsynced::Unsynced;
 
@@ -115,6 +117,8 @@ pub(crate) struct StoreStats {
     pub(crate) pinned_bytes: u64,
     pub(crate) dead_bytes: u64,
     pub(crate) reclaimed: u64,
+    /// Bytes of records that were written again for that.
+    pub(crate) moved_bytes: u64,
     /// Entries that went with segments that were reclaimed.
     pub(crate) evicted: u64,
 }
@@ -137,8 +141,8 @@ pub(crate) struct Store {
     next_segment: u64,
     /// The highest sequence so far.
     last: u64,
-    /// By log, the beginning of the last record's key; zeros where it may not be the last.
-    previous: [[u8; KEY_START_BYTES]; 2],
+    /// By log, the sequence of the last record, and the beginning of its key.
+    ends: [(u64, [u8; KEY_START_BYTES]); 2],
     policy: Policy,
     purge_marks: PurgeMarks,
     /// Sealed, but perhaps not durable.
@@ -159,6 +163,7 @@ pub(crate) struct Store {
     /// Records up to this sequence are durable, where their segment is not poisoned.
     durable: u64,
     reclaimed: u64,
+    moved_bytes: u64,
     evicted: u64,
 }
 
@@ -192,9 +197,9 @@ impl Store {
         } = recover::recover(&disk, &folder, options.quota, &disk_use, &marks)?;
         let Replayed {
             last,
-            previous,
+            ends,
             hidden,
-            live,
+            index,
             unburied,
             now_ms,
         } = replayed;
@@ -216,12 +221,8 @@ impl Store {
         for segment in segments.iter().filter(|segment| segment.has_hidden()) {
             segment.note_last(last);
         }
-        let index = Index::default();
         if has_hidden {
             index.set_hidden();
-        }
-        for (key, place) in live {
-            index.insert(&key, place);
         }
         let mut store = Self {
             disk,
@@ -236,7 +237,7 @@ impl Store {
             actives,
             next_segment,
             last,
-            previous,
+            ends,
             policy: Policy::default(),
             purge_marks: PurgeMarks::new(marks, is_lost || hidden > 0),
             unsynced: Vec::new(),
@@ -249,6 +250,7 @@ impl Store {
             syncing: 0,
             durable: 0,
             reclaimed: 0,
+            moved_bytes: 0,
             evicted: 0,
         };
         if hidden > 0 {
@@ -256,6 +258,24 @@ impl Store {
             // and has to know how far the sequence has come.
             let settled = store.settle_purge_marks();
             settled.map_err(StoreError::into_open_error)?;
+        }
+        if store.index.len() > store.entries_max || store.disk_use.bytes() > store.quota {
+            // What tells of a lost record may go with its segment.
+            let settled = store.settle_tombstones();
+            settled.map_err(StoreError::into_open_error)?;
+        }
+        if is_lost {
+            // Nothing is found of what is there, and with the marks went the sequence above which the
+            // records lie that cannot be read.
+            store
+                .settle_purge_marks()
+                .map_err(StoreError::into_open_error)?;
+            for segment in store.listed() {
+                let path = store.folder.segment(segment.id);
+                let removed = store.folder.remove_segment(&*store.disk, segment.id);
+                removed.map_err(OpenError::io("remove", &path))?;
+            }
+            store.discard();
         }
         // Either may be less than when the entries were written.
         store.keep_entries_max(0);
@@ -277,67 +297,6 @@ impl Store {
         let own = std::mem::replace(&mut self.index, Arc::clone(index));
         let own = Arc::into_inner(own).expect("a store that is not published has no readers");
         index.take(own);
-    }
-
-    /// Purges the records appended so far: for readers at once, and for readers after a restart
-    /// once [`settle_purge_marks`](Self::settle_purge_marks) has succeeded.
-    pub(crate) fn purge(&mut self, whose: Whose<'_>) {
-        // Skip a sequence: a failed write may have left a record with it.
-        self.last += 1;
-        let oldest = self.oldest_sequence();
-        self.purge_marks.purge(whose, self.last, oldest);
-        for segment in self.listed() {
-            segment.purge(whose);
-        }
-    }
-
-    /// Makes the purge marks durable, if they are not.
-    pub(crate) fn settle_purge_marks(&mut self) -> Result<(), StoreError> {
-        let settled = self.purge_marks.settle(&*self.disk, &mut self.folder);
-        settled.map_err(StoreError::io("write purge marks in", self.folder.root()))
-    }
-
-    /// Forgets, durably, the tenants whose purges cover no record any more: then no byte of theirs
-    /// is on disk. Segments were removed durably before.
-    pub(crate) fn forget_purges(&mut self) -> Result<(), StoreError> {
-        self.reclaim_hidden()?;
-        self.purge_marks.forget(self.oldest_sequence());
-        self.settle_purge_marks()
-    }
-
-    /// The lowest that is on disk.
-    fn oldest_sequence(&self) -> u64 {
-        let first = self.listed().map(|segment| segment.first_sequence());
-        first.min().unwrap_or(u64::MAX)
-    }
-
-    /// Remembers to write a tombstone for a key that is out of the index. `was_there`: the index knew
-    /// a record of it. Returns how many are owed.
-    pub(crate) fn owe_tombstone(&mut self, key: &[u8; 32], was_there: bool) -> Owed {
-        self.tombstones.owe(key, was_there);
-        self.tombstones.owed()
-    }
-
-    /// Forgets the owed tombstones: everything on disk was purged.
-    pub(crate) fn owes_no_tombstones(&mut self) {
-        self.tombstones.clear();
-    }
-
-    /// Writes the owed tombstones, as far as the disk takes them.
-    pub(crate) fn settle_tombstones(&mut self) -> Result<(), StoreError> {
-        if self.tombstones.is_empty() {
-            return Ok(());
-        }
-        let mut owed = self.tombstones.take();
-        let paid = owed.pay(|key| {
-            // An entry stored since then supersedes as well as a tombstone does, until it goes.
-            match self.index.find(key, |place| place.set_covers(true)) {
-                Some(()) => Ok(()),
-                None => self.append(&NewRecord::tombstone(key)).map(drop),
-            }
-        });
-        self.tombstones.put_back(owed);
-        paid
     }
 
     /// Removes all segments, after a durable purge of all tenants. A segment that cannot be removed
@@ -417,18 +376,17 @@ impl Store {
         if growth > 0 {
             self.make_room(log, room_for(growth, bytes))?;
         }
-        let previous = self.previous[log as usize];
+        let (_, previous) = self.ends[log as usize];
         let Some(active) = &mut self.actives[log as usize] else {
             return Err(StoreError::Pinned(0));
         };
-        let path = self.folder.segment(active.segment.id);
         // Whatever a failed write leaves has a sequence of its own.
         self.last += 1;
-        self.previous[log as usize] = [0; KEY_START_BYTES];
-        let place = active
-            .write(record, self.last, previous)
-            .map_err(StoreError::io("write", &path))?;
-        self.previous[log as usize] = start_of(record.key());
+        let id = active.segment.id;
+        let written = active.write(record, self.last, previous);
+        let place =
+            written.map_err(|error| StoreError::io("write", &self.folder.segment(id))(error))?;
+        self.ends[log as usize] = (self.last, start_of(record.key()));
         self.unsynced_bytes += bytes;
         match record.kind() {
             Kind::Entry => {
@@ -450,106 +408,11 @@ impl Store {
         (self.entries_max / SEGMENTS_MIN).max(1)
     }
 
-    /// The files to sync for everything appended so far to be durable. The caller has to
-    /// [`abandon`](Self::abandon) each file whose sync fails, and to report when
-    /// [`all are synced`](Self::all_synced).
-    ///
-    /// # Errors
-    ///
-    /// An earlier sync lost some of it, whether or not a caller waited for that sync.
-    pub(crate) fn take_unsynced(&mut self) -> (Vec<Unsynced>, io::Result<()>) {
-        self.is_syncing = true;
-        self.syncing = self.last;
-        self.unsynced_bytes = 0;
-        let mut unsynced = std::mem::take(&mut self.unsynced);
-        for active in self.actives.iter_mut().flatten() {
-            if std::mem::take(&mut active.is_dirty) {
-                unsynced.push(Unsynced {
-                    id: active.segment.id,
-                    file: Arc::clone(&active.file),
-                    contents: None,
-                });
-            }
-        }
-        let lost = match std::mem::take(&mut self.is_lost) {
-            true => Err(io::Error::other("an earlier sync failed")),
-            false => Ok(()),
-        };
-        (unsynced, lost)
-    }
-
-    /// Whether it is time to sync: a sealed segment waits, or at least `bytes_max` bytes.
-    pub(crate) fn is_due(&self, bytes_max: u64) -> bool {
-        !self.unsynced.is_empty() || self.unsynced_bytes >= bytes_max
-    }
-
-    /// Whether everything was taken to be synced, and was.
-    #[cfg(test)]
-    pub(crate) fn is_clean(&self) -> bool {
-        let is_dirty = self.actives.iter().flatten().any(|active| active.is_dirty);
-        !is_dirty && self.unsynced.is_empty() && !self.is_syncing
-    }
-
     /// The number of places in memory, including those that left the index and whose memory was not
     /// freed yet.
     #[cfg(test)]
     pub(crate) fn places(&self) -> usize {
         self.listed().map(|segment| segment.places()).sum()
-    }
-
-    /// A sync failed, and no caller learned of it.
-    pub(crate) fn note_lost(&mut self) {
-        self.is_lost = true;
-    }
-
-    /// The files that were taken are synced or abandoned.
-    pub(crate) fn all_synced(&mut self) {
-        self.is_syncing = false;
-        self.durable = self.durable.max(self.syncing);
-    }
-
-    /// After a failed sync it is unknown what of the segment reached the medium, and a second sync
-    /// would claim that all did. So the segment is neither written to nor synced again; its
-    /// readable records stay readable.
-    pub(crate) fn abandon(&mut self, failed: &Unsynced) {
-        self.abandon_segment(failed.id, failed.contents.as_ref());
-    }
-
-    /// `contents` are those of the segment, if a sync had taken them.
-    fn abandon_segment(&mut self, id: u64, contents: Option<&ContentsFile>) {
-        // For the next process, whose own sync would succeed and hide the failure. A loss of power
-        // that loses this file loses the records, too.
-        let _ = self.disk.create(&self.folder.contents(id));
-        for active in &mut self.actives {
-            let Some(mut active) = active.take_if(|active| active.segment.id == id) else {
-                continue;
-            };
-            // No sync has reported the records that came during this one.
-            self.is_lost |= active.is_dirty;
-            active.segment.set_keys(active.keys);
-            self.tombstones.owe_all(&active.contents.take_tombstones());
-            list(&mut self.segments, active.segment);
-        }
-        for segment in self.segments.iter().filter(|segment| segment.id == id) {
-            segment.poison();
-        }
-        // Its removals stay, even if its entries are lost.
-        let waiting = self.unsynced.extract_if(.., |unsynced| unsynced.id == id);
-        let waiting: Vec<_> = waiting.collect();
-        self.is_lost |= !waiting.is_empty();
-        let waiting = waiting
-            .iter()
-            .filter_map(|waiting| waiting.contents.as_ref());
-        for contents in waiting.chain(contents) {
-            self.tombstones.owe_all(contents.tombstones());
-        }
-    }
-
-    /// Removes the contents that were just written if their segment was reclaimed meanwhile.
-    pub(crate) fn contents_written(&mut self, of: &Unsynced) {
-        if !self.segments.iter().any(|segment| segment.id == of.id) {
-            let _ = self.disk.unlink(&self.folder.contents(of.id));
-        }
     }
 
     pub(crate) fn stats(&self) -> StoreStats {
@@ -559,6 +422,7 @@ impl Store {
             pinned_bytes: self.pinned_bytes(),
             dead_bytes: self.listed().map(|segment| segment.dead_bytes()).sum(),
             reclaimed: self.reclaimed,
+            moved_bytes: self.moved_bytes,
             evicted: self.evicted,
         }
     }
@@ -622,6 +486,7 @@ impl Store {
             segment: id,
             segment_bytes: self.segment_bytes,
             log,
+            before: self.ends[log as usize].0,
         };
         let file = self.disk.create(unfinished)?;
         file.set_len(self.segment_bytes)?;

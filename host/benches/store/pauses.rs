@@ -1,6 +1,7 @@
 //! How long the writer makes room: the durations of the spans `make_room`, as any subscriber of
-//! `tracing` sees them.
+//! `tracing` sees them, and the CPU time of its thread meanwhile.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,10 +10,22 @@ use tracing::{Event, Metadata, Subscriber};
 
 const SPAN: &str = "make_room";
 
-static PAUSES: Mutex<Vec<Duration>> = Mutex::new(Vec::new());
+static PAUSES: Mutex<Vec<Pause>> = Mutex::new(Vec::new());
 
 thread_local! {
-    static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+    static SINCE: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pause {
+    pub(crate) time: Duration,
+    pub(crate) cpu: Duration,
+}
+
+/// The CPU time of this thread.
+fn cpu() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 struct Pauses;
@@ -24,7 +37,7 @@ pub(crate) fn install() {
 }
 
 /// The pauses since the last call.
-pub(crate) fn take() -> Vec<Duration> {
+pub(crate) fn take() -> Vec<Pause> {
     std::mem::take(&mut PAUSES.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
@@ -45,13 +58,16 @@ impl Subscriber for Pauses {
     fn event(&self, _: &Event<'_>) {}
 
     fn enter(&self, _: &Id) {
-        SINCE.set(Some(Instant::now()));
+        SINCE.set(Some((Instant::now(), cpu())));
     }
 
     fn exit(&self, _: &Id) {
-        if let Some(since) = SINCE.take() {
+        if let Some((since, cpu_then)) = SINCE.take() {
             let mut pauses = PAUSES.lock().unwrap_or_else(PoisonError::into_inner);
-            pauses.push(since.elapsed());
+            pauses.push(Pause {
+                time: since.elapsed(),
+                cpu: cpu() - cpu_then,
+            });
         }
     }
 }

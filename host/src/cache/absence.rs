@@ -208,7 +208,7 @@ impl Missed {
                 writer.give_up_all();
                 return;
             }
-            for key in index.remove_keys_where(|key| sieve.may_have(key)) {
+            for key in index.remove_keys_where(|key, _| sieve.may_have(key)) {
                 writer.owe_tombstone(&CacheKey::from_bytes(key), true);
             }
         }

@@ -29,6 +29,15 @@ pub(crate) struct Index {
 }
 
 impl Index {
+    /// For about so many entries.
+    pub(crate) fn with_room_for(entries: usize) -> Self {
+        let places = Places::with_capacity_and_hasher(entries, KeyState::new());
+        Self {
+            places: OnceLock::from(places),
+            ..Self::default()
+        }
+    }
+
     /// Applies `look` to the place of a key.
     pub(crate) fn find<R>(&self, key: &[u8; 32], look: impl FnOnce(&Place) -> R) -> Option<R> {
         self.places.get()?.pin().get(key).map(look)
@@ -42,6 +51,34 @@ impl Index {
             .get_or_init(|| Places::with_hasher(KeyState::new()));
         if let Some(old) = places.pin().insert(*key, place) {
             self.leaves(old);
+        }
+    }
+
+    /// Puts a place in, unless one is there that it does not replace. The one that is not in is dead, and
+    /// the other one covers it.
+    pub(crate) fn insert_if(
+        &self,
+        key: &[u8; 32],
+        place: Place,
+        replaces: impl Fn(&Place) -> bool,
+    ) {
+        let places = self
+            .places
+            .get_or_init(|| Places::with_hasher(KeyState::new()))
+            .pin();
+        let payload_bytes = place.payload_bytes();
+        match places.try_insert(*key, place) {
+            Ok(_) => {
+                self.payload_bytes.fetch_add(payload_bytes, Relaxed);
+            }
+            Err(other) if replaces(other.current) => {
+                other.not_inserted.set_covers(true);
+                self.insert(key, other.not_inserted);
+            }
+            Err(other) => {
+                other.current.set_covers(true);
+                other.not_inserted.count_dead();
+            }
         }
     }
 
@@ -103,10 +140,13 @@ impl Index {
     }
 
     /// Takes out the places of all keys that are `which`, and returns those. Looks at each.
-    pub(crate) fn remove_keys_where(&self, which: impl Fn(&[u8; 32]) -> bool) -> Vec<[u8; 32]> {
+    pub(crate) fn remove_keys_where(
+        &self,
+        which: impl Fn(&[u8; 32], &Place) -> bool,
+    ) -> Vec<[u8; 32]> {
         self.places.get().map_or_else(Vec::new, |places| {
             let places = places.pin();
-            let meant = places.iter().filter(|(key, _)| which(key));
+            let meant = places.iter().filter(|(key, place)| which(key, place));
             let removed = meant.filter(|(key, place)| self.remove_place(key, place));
             removed.map(|(key, _)| *key).collect()
         })

@@ -112,7 +112,11 @@ impl Place {
         Arc::ptr_eq(&self.views, &segment.views)
     }
 
-    fn offset(&self) -> u64 {
+    pub(crate) fn segment_id(&self) -> u64 {
+        self.views.id
+    }
+
+    pub(crate) fn offset(&self) -> u64 {
         u64::from(self.at) * ALIGN
     }
 

@@ -167,7 +167,9 @@ impl Store {
             now_ms,
         };
         let entries = 2 * self.segment_records_max();
+        let mut span = None;
         while !self.fits(self.segment_bytes) || self.index.len() + entries > self.entries_max {
+            span.get_or_insert_with(|| tracing::debug_span!("make_room").entered());
             if self.pinned_bytes() > self.quota / PINNED_SHARE {
                 return;
             }
@@ -456,6 +458,7 @@ impl Store {
         }
         self.index.find(&header.key, |new| new.set_hits(hits));
         moving.bytes_left -= bytes;
+        self.moved_bytes += bytes;
         Ok(true)
     }
 
@@ -551,3 +554,7 @@ impl Store {
         self.disk_use.bytes().saturating_sub(listed)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests;

@@ -22,6 +22,9 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// What a record takes in the contents of a segment, as a rule, to know about how many there are.
+const LISTED_BYTES: usize = 44;
+
 /// How much is read at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -59,6 +62,11 @@ impl Found {
     /// With its contents.
     fn disk_bytes(&self) -> u64 {
         self.space + self.contents.unwrap_or_default()
+    }
+
+    /// The sequence of the last record of its log before it; 0 where the superblock does not say.
+    fn before(&self) -> u64 {
+        self.superblock.map_or(0, |superblock| superblock.before)
     }
 
     /// `None` where the superblock does not say.
@@ -114,7 +122,8 @@ pub(crate) fn recover(
         is_unsynced: false,
         has_hidden: false,
     };
-    let mut replay = Replay::new(purged);
+    let listed: u64 = found.iter().filter_map(|found| found.contents).sum();
+    let mut replay = Replay::new(purged, listed as usize / LISTED_BYTES);
     let mut bytes = Vec::new();
     for found in found {
         let path = folder.segment(found.id);
@@ -144,6 +153,7 @@ pub(crate) fn recover(
             segment: found.id,
             segment_bytes: found.bytes,
             log: known_log,
+            before: found.before(),
         };
         let mut is_intact = found.superblock == Ok(expected);
         let listed = match is_intact {
@@ -174,7 +184,7 @@ pub(crate) fn recover(
             }
             let before = match index {
                 _ if *offset > end => Before::Gap,
-                0 => Before::Nothing,
+                0 => Before::Nothing(found.before()),
                 _ => Before::Record,
             };
             end = offset.saturating_add(header.shape().record_bytes());
@@ -184,20 +194,13 @@ pub(crate) fn recover(
             if !is_entry {
                 segment.count_dead(header.shape());
             }
-            replay.add(
-                (log, before),
-                header,
-                is_entry.then(|| Place::new(&segment, *offset, header)),
-                segment.is_poisoned(),
-            );
+            let place = is_entry.then(|| Place::new(&segment, *offset, header));
+            replay.add((log, before), (&segment, *offset), header, place);
         }
         let behind = unreadable.records_max(end..found.bytes);
         replay.hide(log, behind);
         if behind > 0 {
             hidden_above.get_or_insert(replay.last_of(log));
-        }
-        if scan.is_torn {
-            replay.tear(log);
         }
         let has_hidden = hidden_above.is_some();
         if let Some(above) = hidden_above {
@@ -468,8 +471,6 @@ pub(crate) struct Scan {
     /// Behind the last record.
     pub(crate) end: u64,
     pub(crate) damaged: u64,
-    /// Behind the last record are bytes that are none.
-    pub(crate) is_torn: bool,
 }
 
 impl Scan {
@@ -480,7 +481,6 @@ impl Scan {
             records,
             end: 0,
             damaged,
-            is_torn: false,
         }
     }
 }
@@ -517,6 +517,5 @@ pub(crate) fn scan(bytes: &[u8], salt: Salt) -> Scan {
             }
         }
     }
-    scan.is_torn = in_damage;
     scan
 }

@@ -4,15 +4,19 @@
 //! because an expired record still supersedes older ones.
 
 use super::format::{Header, KEY_START_BYTES, Kind, MarksFile};
+use super::index::Index;
 use super::log::Log;
+use super::newest::Newest;
 use super::place::Place;
+use super::segment::Segment;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// The newest record of each key so far.
 #[derive(Debug)]
 pub(crate) struct Replay<'a> {
     purged: &'a MarksFile,
-    newest: HashMap<[u8; 32], Newest>,
+    newest: Newest,
     /// The highest sequence; 0 without a record. The first record has 1.
     last: u64,
     logs: [LogEnd; 2],
@@ -31,22 +35,9 @@ struct LogEnd {
     /// Of its last record; 0 without one.
     sequence: u64,
     /// The first bytes of the key of its last record.
-    key: Option<[u8; KEY_START_BYTES]>,
+    key: [u8; KEY_START_BYTES],
     /// The most records that may lie behind the last one, where nothing could be read.
     hidden: u64,
-    /// Behind the last record are bytes that are none.
-    is_torn: bool,
-}
-
-#[derive(Debug)]
-struct Newest {
-    sequence: u64,
-    /// `None` for a tombstone, a purged record, and a record with a damaged body: it cannot be
-    /// served, and neither can the records that it superseded.
-    place: Option<Place>,
-    /// It supersedes older records, but perhaps not for ever: its body is damaged and may be
-    /// readable again later, or it is a tombstone that is not durable.
-    is_unsure: bool,
 }
 
 /// The outcome of a replay.
@@ -54,12 +45,12 @@ struct Newest {
 pub(crate) struct Replayed {
     /// The highest sequence; 0 without a record.
     pub(crate) last: u64,
-    /// By log, the beginning of the last record's key, where no other record may lie behind it.
-    pub(crate) previous: [[u8; KEY_START_BYTES]; 2],
+    /// By log, the sequence of the last record, and the beginning of its key.
+    pub(crate) ends: [(u64, [u8; KEY_START_BYTES]); 2],
     /// The most records that may lie behind the last ones and cannot be read now.
     pub(crate) hidden: u64,
-    /// The entries that can be served, oldest first.
-    pub(crate) live: Vec<([u8; 32], Place)>,
+    /// The entries that can be served.
+    pub(crate) index: Index,
     /// Keys with a record that must not be served and without a tombstone: the record that
     /// supersedes it may be reclaimed first.
     pub(crate) unburied: Vec<[u8; 32]>,
@@ -72,8 +63,9 @@ pub(crate) struct Replayed {
 pub(crate) enum Before {
     /// The record that was found before it.
     Record,
-    /// Nothing: it is where the first record of its segment begins.
-    Nothing,
+    /// Nothing: it is where the first record of its segment begins. Of the log's last record before
+    /// that segment, the sequence.
+    Nothing(u64),
     /// Bytes that are no record.
     Gap,
 }
@@ -85,10 +77,11 @@ pub(crate) fn start_of(key: &[u8; 32]) -> [u8; KEY_START_BYTES] {
 }
 
 impl<'a> Replay<'a> {
-    pub(crate) fn new(purged: &'a MarksFile) -> Self {
+    /// For about so many entries.
+    pub(crate) fn new(purged: &'a MarksFile, entries: usize) -> Self {
         Self {
             purged,
-            newest: HashMap::new(),
+            newest: Newest::with_room_for(entries),
             last: 0,
             logs: [LogEnd::default(); 2],
             hidden: 0,
@@ -106,26 +99,19 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Notes that bytes which are no record lie behind the last record of a segment.
-    pub(crate) fn tear(&mut self, log: Option<Log>) {
-        if let Some(log) = log {
-            self.logs[log as usize].is_torn = true;
-        }
-    }
-
     /// The sequence of the last record of a log so far: the next ones have higher ones.
     pub(crate) fn last_of(&self, log: Option<Log>) -> u64 {
         log.map_or(0, |log| self.logs[log as usize].sequence)
     }
 
-    /// Adds a record, in the order of its log. `place` is none if it cannot be read; in a poisoned
-    /// segment it may not be durable.
+    /// Adds the record at an offset of a segment, in the order of its log. `place` is none if it cannot
+    /// be read; in a poisoned segment it may not be durable.
     pub(crate) fn add(
         &mut self,
         (log, before): (Option<Log>, Before),
+        (segment, offset): (&Arc<Segment>, u64),
         header: &Header,
         place: Option<Place>,
-        is_poisoned: bool,
     ) {
         let sequence = header.sequence;
         let mut unknown = LogEnd::default();
@@ -135,16 +121,13 @@ impl<'a> Replay<'a> {
         let is_behind_lost = match before {
             Before::Record => false,
             Before::Gap => true,
-            Before::Nothing => end
-                .key
-                .is_some_and(|key| end.is_torn || key != header.previous),
+            Before::Nothing(last) => end.sequence != 0 && end.sequence < last,
         };
         if is_behind_lost {
             let lost = self.lost.entry(header.previous).or_default();
             *lost = sequence.saturating_sub(1).max(*lost);
         }
-        end.key = Some(start_of(&header.key));
-        end.is_torn = false;
+        end.key = start_of(&header.key);
         if sequence > end.sequence {
             end.sequence = sequence;
             // Earlier records of the log have lower sequences.
@@ -157,7 +140,7 @@ impl<'a> Replay<'a> {
             }
         }
 
-        let is_unsure = place.is_none() && (header.kind == Kind::Entry || is_poisoned);
+        let is_unsure = place.is_none() && (header.kind == Kind::Entry || segment.is_poisoned());
         let place = place.filter(|place| {
             let is_purged = self.purged.covers(&header.tenant, sequence);
             if is_purged {
@@ -165,25 +148,8 @@ impl<'a> Replay<'a> {
             }
             !is_purged
         });
-        let new = Newest {
-            sequence,
-            place,
-            is_unsure,
-        };
-        let old = match self.newest.get_mut(&header.key) {
-            Some(newest) => {
-                let old = match newest.sequence > sequence {
-                    true => new,
-                    false => std::mem::replace(newest, new),
-                };
-                newest.place.iter().for_each(|place| place.set_covers(true));
-                Some(old)
-            }
-            None => self.newest.insert(header.key, new),
-        };
-        if let Some(place) = old.and_then(|old| old.place) {
-            place.count_dead();
-        }
+        let at = (segment, offset);
+        self.newest.add(at, header, place, is_unsure);
     }
 
     pub(crate) fn finish(self) -> Replayed {
@@ -191,29 +157,12 @@ impl<'a> Replay<'a> {
             let lost = self.lost.get(&start_of(key));
             lost.is_some_and(|lost| *lost > sequence)
         };
-        let mut live = Vec::with_capacity(self.newest.len());
-        let mut unburied = Vec::new();
-        for (key, newest) in self.newest {
-            let is_lost = is_lost(&key, newest.sequence);
-            if is_lost || newest.is_unsure {
-                unburied.push(key);
-            }
-            match newest.place {
-                Some(place) if is_lost => place.count_dead(),
-                Some(place) => live.push((newest.sequence, key, place)),
-                None => {}
-            }
-        }
-        live.sort_unstable_by_key(|(sequence, ..)| *sequence);
-        let live = live.into_iter().map(|(_, key, place)| (key, place));
+        let (index, unburied) = self.newest.finish(!self.lost.is_empty(), is_lost);
         Replayed {
             last: self.last,
-            previous: self.logs.map(|end| match end.is_torn || end.hidden > 0 {
-                true => [0; KEY_START_BYTES],
-                false => end.key.unwrap_or_default(),
-            }),
+            ends: self.logs.map(|end| (end.sequence, end.key)),
             hidden: self.logs.iter().map(|end| end.hidden).sum::<u64>() + self.hidden,
-            live: live.collect(),
+            index,
             unburied,
             now_ms: self.now_ms,
         }
@@ -247,10 +196,10 @@ mod tests {
         };
 
         let purged = MarksFile::default();
-        let mut replay = Replay::new(&purged);
+        let mut replay = Replay::new(&purged, written.len());
         let mut previous = [0; KEY_START_BYTES];
-        let mut before = Before::Nothing;
-        for (sequence, key, kind) in written {
+        let mut before = Before::Nothing(0);
+        for (offset, (sequence, key, kind)) in (0..).step_by(ALIGN as usize).zip(written) {
             let header = Header {
                 kind: kind.unwrap_or(Kind::Entry),
                 metadata_bytes: 0,
@@ -265,20 +214,25 @@ mod tests {
             };
             previous = [*key; KEY_START_BYTES];
             if let Some(kind) = kind {
-                let place = Place::new(&segment, *sequence * ALIGN, &header);
+                let place = Place::new(&segment, offset, &header);
                 let place = (*kind == Kind::Entry).then_some(place);
-                replay.add((Some(Log::Small), before), &header, place, false);
+                replay.add(
+                    (Some(Log::Small), before),
+                    (&segment, offset),
+                    &header,
+                    place,
+                );
                 before = Before::Record;
             } else {
                 before = Before::Gap;
             }
         }
         let replayed = replay.finish();
-        let live = replayed.live.iter();
-        let are_those = live
-            .zip(served)
-            .all(|((_, place), sequence)| place.is_at(&segment, *sequence * ALIGN));
-        assert!(are_those && replayed.live.len() == served.len());
+        for (offset, (sequence, key, _)) in (0..).step_by(ALIGN as usize).zip(written) {
+            let is_it = |place: &Place| place.offset() == offset;
+            let is_served = replayed.index.find(&[*key; 32], is_it) == Some(true);
+            assert_eq!(is_served, served.contains(sequence), "{sequence}");
+        }
     }
 
     #[test]

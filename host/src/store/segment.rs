@@ -68,7 +68,7 @@ impl Segment {
             log,
             bytes,
             space,
-            views: Views::new((file, held), salt, is_old),
+            views: Views::new(id, (file, held), salt, is_old),
             is_poisoned: AtomicBool::new(false),
             first_sequence: AtomicU64::new(u64::MAX),
             last_sequence: AtomicU64::new(0),

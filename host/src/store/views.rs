@@ -38,6 +38,8 @@ fn view_number() -> usize {
 /// What all places in a segment refer to.
 #[derive(Debug)]
 pub(crate) struct Views {
+    /// Of the segment.
+    pub(super) id: u64,
     pub(super) salt: Salt,
     /// Written by an earlier process, so its records may have to be read from disk.
     pub(super) is_old: bool,
@@ -84,6 +86,7 @@ pub(super) enum Seen {
 
 impl Views {
     pub(super) fn new(
+        id: u64,
         (file, held): (Arc<dyn DiskFile>, Held),
         salt: Salt,
         is_old: bool,
@@ -99,6 +102,7 @@ impl Views {
         };
         let views = (0..*VIEWS).map(view).collect();
         Arc::new(Self {
+            id,
             salt,
             is_old,
             views,

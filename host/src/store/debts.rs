@@ -1,0 +1,69 @@
+//! What the store owes the disk: purge marks, and tombstones.
+
+use super::purge_marks::Whose;
+use super::record::NewRecord;
+use super::tombstones::Owed;
+use super::{Store, StoreError};
+
+impl Store {
+    /// Purges the records appended so far: for readers at once, and for readers after a restart
+    /// once [`settle_purge_marks`](Self::settle_purge_marks) has succeeded.
+    pub(crate) fn purge(&mut self, whose: Whose<'_>) {
+        // Skip a sequence: a failed write may have left a record with it.
+        self.last += 1;
+        let oldest = self.oldest_sequence();
+        self.purge_marks.purge(whose, self.last, oldest);
+        for segment in self.listed() {
+            segment.purge(whose);
+        }
+    }
+
+    /// Makes the purge marks durable, if they are not.
+    pub(crate) fn settle_purge_marks(&mut self) -> Result<(), StoreError> {
+        let settled = self.purge_marks.settle(&*self.disk, &mut self.folder);
+        settled.map_err(StoreError::io("write purge marks in", self.folder.root()))
+    }
+
+    /// Forgets, durably, the tenants whose purges cover no record any more: then no byte of theirs
+    /// is on disk. Segments were removed durably before.
+    pub(crate) fn forget_purges(&mut self) -> Result<(), StoreError> {
+        self.reclaim_hidden()?;
+        self.purge_marks.forget(self.oldest_sequence());
+        self.settle_purge_marks()
+    }
+
+    /// The lowest that is on disk.
+    pub(super) fn oldest_sequence(&self) -> u64 {
+        let first = self.listed().map(|segment| segment.first_sequence());
+        first.min().unwrap_or(u64::MAX)
+    }
+
+    /// Remembers to write a tombstone for a key that is out of the index. `was_there`: the index knew
+    /// a record of it. Returns how many are owed.
+    pub(crate) fn owe_tombstone(&mut self, key: &[u8; 32], was_there: bool) -> Owed {
+        self.tombstones.owe(key, was_there);
+        self.tombstones.owed()
+    }
+
+    /// Forgets the owed tombstones: everything on disk was purged.
+    pub(crate) fn owes_no_tombstones(&mut self) {
+        self.tombstones.clear();
+    }
+
+    /// Writes the owed tombstones, as far as the disk takes them.
+    pub(crate) fn settle_tombstones(&mut self) -> Result<(), StoreError> {
+        if self.tombstones.is_empty() {
+            return Ok(());
+        }
+        let mut owed = self.tombstones.take();
+        let paid = owed.pay(|key| {
+            // An entry stored since then supersedes as well as a tombstone does, until it goes.
+            match self.index.find(key, |place| place.set_covers(true)) {
+                Some(()) => Ok(()),
+                None => self.append(&NewRecord::tombstone(key)).map(drop),
+            }
+        });
+        self.tombstones.put_back(owed);
+        paid
+    }
+}
