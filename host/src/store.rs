@@ -117,6 +117,8 @@ pub(crate) struct StoreStats {
     pub(crate) pinned_bytes: u64,
     pub(crate) dead_bytes: u64,
     pub(crate) reclaimed: u64,
+    /// Bytes of records that were written again for that.
+    pub(crate) moved_bytes: u64,
     /// Entries that went with segments that were reclaimed.
     pub(crate) evicted: u64,
 }
@@ -139,8 +141,8 @@ pub(crate) struct Store {
     next_segment: u64,
     /// The highest sequence so far.
     last: u64,
-    /// By log, the beginning of the last record's key; zeros where it may not be the last.
-    previous: [[u8; KEY_START_BYTES]; 2],
+    /// By log, the sequence of the last record, and the beginning of its key.
+    ends: [(u64, [u8; KEY_START_BYTES]); 2],
     policy: Policy,
     purge_marks: PurgeMarks,
     /// Sealed, but perhaps not durable.
@@ -161,6 +163,7 @@ pub(crate) struct Store {
     /// Records up to this sequence are durable, where their segment is not poisoned.
     durable: u64,
     reclaimed: u64,
+    moved_bytes: u64,
     evicted: u64,
 }
 
@@ -194,7 +197,7 @@ impl Store {
         } = recover::recover(&disk, &folder, options.quota, &disk_use, &marks)?;
         let Replayed {
             last,
-            previous,
+            ends,
             hidden,
             index,
             unburied,
@@ -234,7 +237,7 @@ impl Store {
             actives,
             next_segment,
             last,
-            previous,
+            ends,
             policy: Policy::default(),
             purge_marks: PurgeMarks::new(marks, is_lost || hidden > 0),
             unsynced: Vec::new(),
@@ -247,12 +250,18 @@ impl Store {
             syncing: 0,
             durable: 0,
             reclaimed: 0,
+            moved_bytes: 0,
             evicted: 0,
         };
         if hidden > 0 {
             // Before anything is written: the next process may not be able to read that either,
             // and has to know how far the sequence has come.
             let settled = store.settle_purge_marks();
+            settled.map_err(StoreError::into_open_error)?;
+        }
+        if store.index.len() > store.entries_max || store.disk_use.bytes() > store.quota {
+            // What tells of a lost record may go with its segment.
+            let settled = store.settle_tombstones();
             settled.map_err(StoreError::into_open_error)?;
         }
         if is_lost {
@@ -367,18 +376,17 @@ impl Store {
         if growth > 0 {
             self.make_room(log, room_for(growth, bytes))?;
         }
-        let previous = self.previous[log as usize];
+        let (_, previous) = self.ends[log as usize];
         let Some(active) = &mut self.actives[log as usize] else {
             return Err(StoreError::Pinned(0));
         };
         // Whatever a failed write leaves has a sequence of its own.
         self.last += 1;
-        self.previous[log as usize] = [0; KEY_START_BYTES];
         let id = active.segment.id;
         let written = active.write(record, self.last, previous);
         let place =
             written.map_err(|error| StoreError::io("write", &self.folder.segment(id))(error))?;
-        self.previous[log as usize] = start_of(record.key());
+        self.ends[log as usize] = (self.last, start_of(record.key()));
         self.unsynced_bytes += bytes;
         match record.kind() {
             Kind::Entry => {
@@ -414,6 +422,7 @@ impl Store {
             pinned_bytes: self.pinned_bytes(),
             dead_bytes: self.listed().map(|segment| segment.dead_bytes()).sum(),
             reclaimed: self.reclaimed,
+            moved_bytes: self.moved_bytes,
             evicted: self.evicted,
         }
     }
@@ -477,6 +486,7 @@ impl Store {
             segment: id,
             segment_bytes: self.segment_bytes,
             log,
+            before: self.ends[log as usize].0,
         };
         let file = self.disk.create(unfinished)?;
         file.set_len(self.segment_bytes)?;

@@ -24,6 +24,8 @@ pub struct Stats {
     pub segments: u64,
     /// Segments removed to make room.
     pub segments_reclaimed: u64,
+    /// Bytes of entries that were written again for that.
+    pub moved_bytes: u64,
     /// Entries stored, on disk or in memory.
     pub inserts: u64,
     /// Entries stored in memory because the disk was in trouble.
@@ -79,6 +81,7 @@ impl Cache {
             dead_bytes: store.dead_bytes,
             segments: store.segments,
             segments_reclaimed: store.reclaimed,
+            moved_bytes: store.moved_bytes,
             inserts: counters.inserts.load(Relaxed),
             inserts_in_memory: counters.inserts_in_memory.load(Relaxed),
             inserts_refused: counters.inserts_refused.load(Relaxed),

@@ -108,8 +108,10 @@ impl fmt::Display for OpenError {
             Self::Older(path, version) => write!(
                 f,
                 "{} was written by an earlier release (format {version}, this one reads \
-                 {FORMAT_VERSION}); left as it is, to be removed or kept for that release",
-                path.display()
+                 {FORMAT_VERSION}); left as it is. Keep it for that release, or remove the data folder \
+                 for an empty cache: rm -r {}",
+                path.display(),
+                data_folder_of(path).display()
             ),
             Self::Newer(path, version) => write!(
                 f,
@@ -124,6 +126,15 @@ impl fmt::Display for OpenError {
                 source,
             } => write!(f, "cannot {doing} {}: {source}", path.display()),
         }
+    }
+}
+
+/// The data folder that a file of ours lies in.
+fn data_folder_of(path: &Path) -> &Path {
+    let folder = path.parent().unwrap_or(path);
+    match folder.file_name().is_some_and(|name| name == SEGMENTS) {
+        true => folder.parent().unwrap_or(folder),
+        false => folder,
     }
 }
 

@@ -74,8 +74,10 @@ mod block {
     pub(super) const SEGMENT_BYTES: usize = 40;
     /// Superblock only: 0 small, 1 main; zero in the manifest.
     pub(super) const LOG: usize = 48;
+    /// Superblock only: the sequence of the last record of the log before this segment.
+    pub(super) const BEFORE: usize = 56;
     /// Here the zeros begin that fill the block up to its checksum.
-    pub(super) const END: usize = 56;
+    pub(super) const END: usize = 64;
     /// From the end.
     pub(super) const CHECKSUM_BYTES: usize = 4;
 }
@@ -167,6 +169,9 @@ pub(crate) struct Superblock {
     /// Length of the whole file, this block included.
     pub(crate) segment_bytes: u64,
     pub(crate) log: Log,
+    /// The sequence of the last record of the log before this segment; 0 without one. If that record
+    /// is lost, the first one here tells.
+    pub(crate) before: u64,
 }
 
 impl Superblock {
@@ -180,6 +185,7 @@ impl Superblock {
             &self.segment_bytes.to_le_bytes(),
         );
         put(&mut bytes, block::LOG, &(self.log as u64).to_le_bytes());
+        put(&mut bytes, block::BEFORE, &self.before.to_le_bytes());
         close(&mut bytes, SEGMENT_MAGIC, 0);
         bytes
     }
@@ -196,6 +202,7 @@ impl Superblock {
                 1 => Log::Main,
                 _ => return Err(Reject::Corrupt),
             },
+            before: u64::from_le_bytes(take(bytes, block::BEFORE)),
         })
     }
 }
@@ -558,6 +565,7 @@ mod tests {
             segment: 5,
             segment_bytes: 1 << 20,
             log: Log::Main,
+            before: 77,
         };
         for manifest in [manifest(false), manifest(true)] {
             assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));

@@ -458,6 +458,7 @@ impl Store {
         }
         self.index.find(&header.key, |new| new.set_hits(hits));
         moving.bytes_left -= bytes;
+        self.moved_bytes += bytes;
         Ok(true)
     }
 
@@ -553,3 +554,7 @@ impl Store {
         self.disk_use.bytes().saturating_sub(listed)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests;

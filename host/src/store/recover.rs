@@ -64,6 +64,11 @@ impl Found {
         self.space + self.contents.unwrap_or_default()
     }
 
+    /// The sequence of the last record of its log before it; 0 where the superblock does not say.
+    fn before(&self) -> u64 {
+        self.superblock.map_or(0, |superblock| superblock.before)
+    }
+
     /// `None` where the superblock does not say.
     fn log(&self) -> Option<Log> {
         self.superblock.ok().map(|superblock| superblock.log)
@@ -148,6 +153,7 @@ pub(crate) fn recover(
             segment: found.id,
             segment_bytes: found.bytes,
             log: known_log,
+            before: found.before(),
         };
         let mut is_intact = found.superblock == Ok(expected);
         let listed = match is_intact {
@@ -178,7 +184,7 @@ pub(crate) fn recover(
             }
             let before = match index {
                 _ if *offset > end => Before::Gap,
-                0 => Before::Nothing,
+                0 => Before::Nothing(found.before()),
                 _ => Before::Record,
             };
             end = offset.saturating_add(header.shape().record_bytes());
@@ -195,9 +201,6 @@ pub(crate) fn recover(
         replay.hide(log, behind);
         if behind > 0 {
             hidden_above.get_or_insert(replay.last_of(log));
-        }
-        if scan.is_torn {
-            replay.tear(log);
         }
         let has_hidden = hidden_above.is_some();
         if let Some(above) = hidden_above {
@@ -468,8 +471,6 @@ pub(crate) struct Scan {
     /// Behind the last record.
     pub(crate) end: u64,
     pub(crate) damaged: u64,
-    /// Behind the last record are bytes that are none.
-    pub(crate) is_torn: bool,
 }
 
 impl Scan {
@@ -480,7 +481,6 @@ impl Scan {
             records,
             end: 0,
             damaged,
-            is_torn: false,
         }
     }
 }
@@ -517,6 +517,5 @@ pub(crate) fn scan(bytes: &[u8], salt: Salt) -> Scan {
             }
         }
     }
-    scan.is_torn = in_damage;
     scan
 }

@@ -35,11 +35,9 @@ struct LogEnd {
     /// Of its last record; 0 without one.
     sequence: u64,
     /// The first bytes of the key of its last record.
-    key: Option<[u8; KEY_START_BYTES]>,
+    key: [u8; KEY_START_BYTES],
     /// The most records that may lie behind the last one, where nothing could be read.
     hidden: u64,
-    /// Behind the last record are bytes that are none.
-    is_torn: bool,
 }
 
 /// The outcome of a replay.
@@ -47,8 +45,8 @@ struct LogEnd {
 pub(crate) struct Replayed {
     /// The highest sequence; 0 without a record.
     pub(crate) last: u64,
-    /// By log, the beginning of the last record's key, where no other record may lie behind it.
-    pub(crate) previous: [[u8; KEY_START_BYTES]; 2],
+    /// By log, the sequence of the last record, and the beginning of its key.
+    pub(crate) ends: [(u64, [u8; KEY_START_BYTES]); 2],
     /// The most records that may lie behind the last ones and cannot be read now.
     pub(crate) hidden: u64,
     /// The entries that can be served.
@@ -65,8 +63,9 @@ pub(crate) struct Replayed {
 pub(crate) enum Before {
     /// The record that was found before it.
     Record,
-    /// Nothing: it is where the first record of its segment begins.
-    Nothing,
+    /// Nothing: it is where the first record of its segment begins. Of the log's last record before
+    /// that segment, the sequence.
+    Nothing(u64),
     /// Bytes that are no record.
     Gap,
 }
@@ -100,13 +99,6 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Notes that bytes which are no record lie behind the last record of a segment.
-    pub(crate) fn tear(&mut self, log: Option<Log>) {
-        if let Some(log) = log {
-            self.logs[log as usize].is_torn = true;
-        }
-    }
-
     /// The sequence of the last record of a log so far: the next ones have higher ones.
     pub(crate) fn last_of(&self, log: Option<Log>) -> u64 {
         log.map_or(0, |log| self.logs[log as usize].sequence)
@@ -129,16 +121,13 @@ impl<'a> Replay<'a> {
         let is_behind_lost = match before {
             Before::Record => false,
             Before::Gap => true,
-            Before::Nothing => end
-                .key
-                .is_some_and(|key| end.is_torn || key != header.previous),
+            Before::Nothing(last) => end.sequence != 0 && end.sequence < last,
         };
         if is_behind_lost {
             let lost = self.lost.entry(header.previous).or_default();
             *lost = sequence.saturating_sub(1).max(*lost);
         }
-        end.key = Some(start_of(&header.key));
-        end.is_torn = false;
+        end.key = start_of(&header.key);
         if sequence > end.sequence {
             end.sequence = sequence;
             // Earlier records of the log have lower sequences.
@@ -171,10 +160,7 @@ impl<'a> Replay<'a> {
         let (index, unburied) = self.newest.finish(!self.lost.is_empty(), is_lost);
         Replayed {
             last: self.last,
-            previous: self.logs.map(|end| match end.is_torn || end.hidden > 0 {
-                true => [0; KEY_START_BYTES],
-                false => end.key.unwrap_or_default(),
-            }),
+            ends: self.logs.map(|end| (end.sequence, end.key)),
             hidden: self.logs.iter().map(|end| end.hidden).sum::<u64>() + self.hidden,
             index,
             unburied,
@@ -212,7 +198,7 @@ mod tests {
         let purged = MarksFile::default();
         let mut replay = Replay::new(&purged, written.len());
         let mut previous = [0; KEY_START_BYTES];
-        let mut before = Before::Nothing;
+        let mut before = Before::Nothing(0);
         for (offset, (sequence, key, kind)) in (0..).step_by(ALIGN as usize).zip(written) {
             let header = Header {
                 kind: kind.unwrap_or(Kind::Entry),

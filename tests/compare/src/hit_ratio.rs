@@ -17,12 +17,13 @@ fn scratch() -> PathBuf {
 /// Prints the table.
 pub(crate) fn run() {
     println!("Hit ratio in percent; {REQUESTS} requests, room for {ENTRIES} entries:\n");
-    println!("| requests | ours | TinyLFU (moka) | LRU | FIFO | random | optimum |");
-    println!("|---|---|---|---|---|---|---|");
+    println!("| requests | ours | TinyLFU (moka) | LRU | FIFO | random | optimum | written |");
+    println!("|---|---|---|---|---|---|---|---|");
     for trace in Trace::all() {
         let keys = &trace.keys;
+        let (ours, written) = policy::ours(keys, &scratch());
         let ratios = [
-            policy::ours(keys, &scratch()),
+            ours,
             policy::tiny_lfu(keys),
             policy::lru(keys),
             policy::fifo(keys),
@@ -30,7 +31,7 @@ pub(crate) fn run() {
             policy::optimum(keys),
         ];
         let cells: Vec<String> = ratios.iter().map(|r| format!("{:.1}", r * 100.0)).collect();
-        println!("| {} | {} |", trace.name, cells.join(" | "));
+        println!("| {} | {} | {written:.2} |", trace.name, cells.join(" | "));
     }
     println!();
 }

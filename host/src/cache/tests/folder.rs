@@ -32,6 +32,7 @@ fn a_folder_in_use_or_not_ours_is_refused_in_one_line_and_left_alone() {
     for (bytes, expected) in [
         (&newer[..], "later release (format 4"),
         (&older, "earlier release (format 1"),
+        (&older, &format!("rm -r {}", props.data_dir().display())),
         (&feature[..], "later release"),
         (&flipped[..], "damaged (its checksum differs)"),
         (&ours[..100], "damaged (cut short)"),

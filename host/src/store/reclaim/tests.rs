@@ -1,0 +1,191 @@
+//! Segments go in any order, whatever the policy says, with losses of power in between.
+
+use super::super::StoreOptions;
+use super::super::format::NEVER;
+use super::super::sim_disk::{Random, SimDisk};
+use super::*;
+
+const SEGMENT_BYTES: u64 = 8 << 10;
+const KEYS: u64 = 12;
+const TENANT: [u8; 32] = [7; 32];
+
+/// What the store may give for a key.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// The newest version; `None` once it is removed.
+    now: Option<u64>,
+    /// Versions below this one were superseded or removed, durably.
+    least: u64,
+    /// The number of the newest change.
+    last: u64,
+}
+
+struct Run {
+    disk: SimDisk,
+    options: StoreOptions,
+    random: Random,
+    known: [Known; KEYS as usize],
+    changes: u64,
+}
+
+fn key(number: u64) -> [u8; 32] {
+    *blake3::hash(&number.to_le_bytes()).as_bytes()
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        Self {
+            disk: SimDisk::new(seed),
+            options: StoreOptions {
+                dir: "data".into(),
+                quota: 100 * SEGMENT_BYTES,
+                segment_bytes: SEGMENT_BYTES,
+                entries_max: 1 << 20,
+                stale_ms_max: 0,
+            },
+            random: Random(seed ^ 0x5eed),
+            known: [Known::default(); KEYS as usize],
+            changes: 0,
+        }
+    }
+
+    fn open(&self) -> Store {
+        let opened = Store::open(self.disk.handle(), &self.options);
+        let mut store = opened.unwrap().store;
+        // As the cache does before it writes anything.
+        store.settle_tombstones().unwrap();
+        store
+    }
+
+    fn find(store: &Store, number: u64) -> Option<u64> {
+        let key = key(number);
+        let place = store.index.find(&key, Place::clone)?;
+        let Read::Sound(record) = place.read(&key) else {
+            panic!("an unsound record")
+        };
+        let metadata = &record[place.shape().metadata()];
+        Some(u64::from_le_bytes(*metadata.first_chunk().unwrap()))
+    }
+
+    /// In a log that is not always the one that the policy would choose.
+    fn change(&mut self, store: &mut Store, is_removal: bool) {
+        let number = self.random.below(KEYS);
+        let log = Log::BOTH[self.random.below(2) as usize];
+        self.changes += 1;
+        let (key, version) = (key(number), self.changes.to_le_bytes());
+        let payload = vec![0; self.random.below(1500) as usize];
+        let record = match is_removal {
+            true => NewRecord::tombstone(&key),
+            false => NewRecord::entry(&key, &TENANT, &version, &payload, 0, NEVER),
+        };
+        if is_removal && !store.index.remove(&key) {
+            return;
+        }
+        store.append_to(log, &record).unwrap();
+        let known = &mut self.known[number as usize];
+        known.now = (!is_removal).then_some(self.changes);
+        known.last = self.changes;
+    }
+
+    fn sync(&mut self, store: &mut Store) {
+        let (unsynced, lost) = store.take_unsynced();
+        lost.unwrap();
+        for file in &unsynced {
+            file.sync().unwrap();
+            if self.random.below(2) == 0 && file.write_contents() {
+                store.contents_written(file);
+            }
+        }
+        store.all_synced();
+        for known in &mut self.known {
+            known.least = known.last;
+        }
+    }
+
+    fn reclaim_any(&mut self, store: &mut Store) {
+        if store.segments.is_empty() {
+            return;
+        }
+        let at = self.random.below(store.segments.len() as u64) as usize;
+        let victim = Arc::clone(&store.segments[at]);
+        let which = [Which::None, Which::Worthy, Which::Alive];
+        let mut moving = Moving {
+            which: which[self.random.below(3) as usize],
+            bytes_left: self.random.below(2 * SEGMENT_BYTES),
+            is_durable: false,
+            now_ms: 1,
+        };
+        let outcome = store.reclaim_one(&victim, &mut moving).unwrap();
+        assert_eq!(outcome, Outcome::Reclaimed);
+    }
+
+    /// Returns how many entries were found.
+    fn check(&mut self, store: &Store, is_after_loss: bool) -> u64 {
+        let mut found_any = 0;
+        for number in 0..KEYS {
+            let found = Self::find(store, number);
+            let known = &mut self.known[number as usize];
+            let is_right = match is_after_loss {
+                true => found.is_none_or(|version| version >= known.least),
+                false => found.is_none() || found == known.now,
+            };
+            assert!(
+                is_right,
+                "key {number}: {found:?}, not {:?}, at least {}",
+                known.now, known.least
+            );
+            if is_after_loss {
+                // What survived is read, and so durable from now on.
+                known.now = found;
+                known.last = found.unwrap_or(known.last).max(known.least);
+            }
+            found_any += u64::from(found.is_some());
+        }
+        found_any
+    }
+
+    fn run(&mut self) -> u64 {
+        let mut found = 0;
+        let mut store = self.open();
+        for _ in 0..300 {
+            match self.random.below(40) {
+                0..20 => self.change(&mut store, false),
+                20..24 => self.change(&mut store, true),
+                24..28 => {
+                    let key = key(self.random.below(KEYS));
+                    store.index.find(&key, Place::hit);
+                }
+                28..31 => self.sync(&mut store),
+                31..36 => self.reclaim_any(&mut store),
+                36..38 => {
+                    for log in Log::BOTH {
+                        store.seal_for_room(log).unwrap();
+                    }
+                }
+                38 => {
+                    drop(store);
+                    store = self.open();
+                }
+                _ => {
+                    drop(store);
+                    self.disk.restore_power();
+                    store = self.open();
+                    found += self.check(&store, true);
+                }
+            }
+            found += self.check(&store, false);
+        }
+        found
+    }
+}
+
+#[test]
+fn in_whatever_order_segments_go_nothing_superseded_or_removed_comes_back() {
+    let mut found = 0;
+    for seed in 0..400 {
+        println!("seed {seed}");
+        found += Run::new(seed).run();
+    }
+    // And not because nothing is found.
+    assert!(found > 400 * 300, "{found}");
+}
