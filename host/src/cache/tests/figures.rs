@@ -186,3 +186,63 @@ fn figures() {
         );
     }
 }
+
+/// The memory of the L1 beside what it counts, and how often it knows a request when it has room for
+/// one of seven and others become popular half way.
+#[test]
+#[ignore = "measures; for an idle machine"]
+fn figures_of_the_l1() {
+    const REQUESTS: u64 = 40_000;
+    const ASKED: u64 = 1_000_000;
+    let body = vec![b'x'; 600];
+    for (room, turns) in [(1 << 30, 1), (4 << 20, 3)] {
+        let before = rss();
+        let l1 = crate::cache::L1::<[u64; 16]>::new(room);
+        for number in 0..REQUESTS * turns {
+            let probe = l1.probe(|head| head.extend_from_slice(&number.to_le_bytes()), &body);
+            l1.insert(&probe, &body, &TENANT, [number; 16]);
+        }
+        let stats = l1.stats();
+        println!(
+            "{} requests counted as {} B, {} B resident",
+            stats.requests,
+            stats.bytes,
+            rss() - before,
+        );
+    }
+    let each = 600 + 8 + 400 + 200;
+    let l1 = crate::cache::L1::<u64>::new(each * REQUESTS / 8);
+    // The n-th most popular request has 1/n of the share of the first.
+    let mut sum = 0.0;
+    let ranks: Vec<f64> = (1..=REQUESTS)
+        .map(|rank| {
+            sum += 1.0 / rank as f64;
+            sum
+        })
+        .collect();
+    let mut random = Random(1);
+    let mut known = 0;
+    for at in 0..ASKED {
+        let wanted = random.below(1 << 40) as f64 / (1u64 << 40) as f64 * sum;
+        let rank = ranks.partition_point(|up_to| *up_to < wanted) as u64;
+        // Half way, others are popular.
+        let number = if at < ASKED / 2 {
+            rank
+        } else {
+            rank + REQUESTS
+        };
+        let probe = l1.probe(|head| head.extend_from_slice(&number.to_le_bytes()), &body);
+        match l1.get(&probe, &body) {
+            Some(_) => known += 1,
+            None => l1.insert(&probe, &body, &TENANT, number),
+        }
+        if at % (ASKED / 10) == ASKED / 10 - 1 {
+            println!(
+                "known: {:.1} %",
+                f64::from(known) / (ASKED / 10) as f64 * 100.0
+            );
+            known = 0;
+        }
+    }
+    println!("{:?}", l1.stats());
+}
