@@ -1,5 +1,5 @@
 //! One LLM request, natively: classified, looked up, joined, asked, recorded, and answered. Read
-//! [`NativeFlow::answer`] first.
+//! `NativeFlow::answer` first.
 //!
 //! ```text
 //! request ─► question.rs ─► hit.rs ─► hit ─► client
