@@ -98,10 +98,11 @@ const WITHOUT_A_PROXY: [&str; 11] = [
     "wasi02::",
 ];
 
-/// What a program may take of the host. The default is what all else here is built with.
-const FEATURES: [&str; 4] = ["", "serve", "component", "http"];
+/// What a program may take of the host without wasmtime, whose other features would be compiled anew.
+/// The default is what all else here is built with.
+const FEATURES: [&str; 2] = ["", "serve"];
 
-/// Each choice of features compiles without a warning.
+/// The lean choices of features compile without a warning.
 fn features() -> Result<()> {
     for features in FEATURES {
         step(&mut cargo(&[
