@@ -196,7 +196,8 @@ async fn a_component_that_guards_is_not_gone_around_with_the_providers_answer() 
             "{behaviour}"
         );
     }
-    assert_eq!(upstream.call_count(), 2);
+    // A call that was under way is given up, perhaps before the provider has it.
+    assert!(upstream.call_count() <= 2);
 }
 
 /// With `hits = "native"`, a component of the operator's own sees what the cache does not have.
