@@ -44,7 +44,7 @@ use crate::store::{
 };
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::atomic::{AtomicBool, AtomicUsize};
-use crate::sync::{Mutex, MutexGuard, thread};
+use crate::sync::{Mutex, lock, thread};
 use absence::Absence;
 use durable::DurableWaits;
 use flusher::{Bell, Flusher, Told};
@@ -54,7 +54,7 @@ use readers::Readers;
 use stats::Counters;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, OnceLock, TryLockError};
 use std::time::Duration;
 use writer::{Trouble, Writer, WriterThread};
 
@@ -546,12 +546,6 @@ impl Shared {
         }
         *lock(&self.store_stats)
     }
-}
-
-/// A panic while the lock was held is a bug, but each statement leaves the guarded value
-/// consistent, so that the cache can go on.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -55,16 +55,13 @@ use watch::target;
 
 /// The way of an LLM request within one grant. A clone is the same.
 #[derive(Clone)]
-pub(crate) struct NativeFlow {
-    answers: Answers,
-    provider: Provider,
-}
+pub(crate) struct NativeFlow(Provider);
 
 /// What became of a question so far.
 pub(crate) enum Found {
     /// From the cache, or from another request's call.
     Answer(Response<BoxBody>),
-    /// The provider is to be asked.
+    /// Nothing yet: the provider has it.
     Miss(Miss),
 }
 
@@ -77,13 +74,7 @@ impl NativeFlow {
     ) -> Self {
         let l1 = L1::of(&ctx.cache, policy.l1_bytes_max);
         let answers = Answers { ctx, policy, l1 };
-        Self {
-            provider: Provider {
-                answers: answers.clone(),
-                sender,
-            },
-            answers,
-        }
+        Self(Provider { answers, sender })
     }
 
     /// The whole way of a request.
@@ -111,7 +102,7 @@ impl NativeFlow {
 
     /// Classifies a request, and reads its body for that.
     pub(crate) async fn read(&self, request: Request<BoxBody>) -> Result<Read, Error> {
-        let Answers { ctx, policy, l1 } = &self.answers;
+        let Answers { ctx, policy, l1 } = &self.0.answers;
         Question::read(request, ctx, policy, l1).await
     }
 
@@ -122,9 +113,9 @@ impl NativeFlow {
             missing: None,
             since: self.now(),
         };
-        let flow = question.flow(&self.answers.ctx);
+        let flow = question.flow(&self.0.answers.ctx);
         for joins in flow.looks() {
-            miss.missing = match self.answers.look_up(question).await {
+            miss.missing = match self.0.answers.look_up(question).await {
                 Look::Answer(response) => return Ok(Found::Answer(response)),
                 Look::AllBut(missing) => Some(missing),
                 Look::Nothing => None,
@@ -142,7 +133,7 @@ impl NativeFlow {
         }
         match flow.asks() {
             true => Ok(Found::Miss(miss)),
-            false => Ok(Found::Answer(self.answers.any(question, flow).await)),
+            false => Ok(Found::Answer(self.0.answers.any(question, flow).await)),
         }
     }
 
@@ -154,7 +145,7 @@ impl NativeFlow {
         missing: Option<Vec<u32>>,
         since: Mark,
     ) -> Result<Option<Found>, Error> {
-        let flow = question.flow(&self.answers.ctx);
+        let flow = question.flow(&self.0.answers.ctx);
         let miss = |lead| Miss {
             lead,
             missing,
@@ -165,7 +156,7 @@ impl NativeFlow {
             Turn::Alone => Found::Miss(miss(None)),
             Turn::Follow(follower) => Found::Answer(self.follow(question, flow, follower).await),
             Turn::Failed(error) => {
-                let stale = self.answers.stale(question, flow, None).await;
+                let stale = self.0.answers.stale(question, flow, None).await;
                 Found::Answer(stale.ok_or(error)?)
             }
             Turn::Again => return Ok(None),
@@ -174,14 +165,14 @@ impl NativeFlow {
 
     /// Now, among purges.
     pub(crate) fn now(&self) -> Mark {
-        self.answers.ctx.cache.purges().now()
+        self.0.answers.ctx.cache.purges().now()
     }
 
     /// For a component that looks up by itself: how its request joins a fill, unless the cache has
     /// the answer. So it need not wait within an instance.
     #[cfg(feature = "middleware")]
     pub(crate) async fn turn(&self, question: &Question) -> Option<Turn> {
-        let ctx = &self.answers.ctx;
+        let ctx = &self.0.answers.ctx;
         let key = self.key(question);
         let looks = question.flow(ctx).looks();
         for _ in looks.filter(|joins| *joins) {
@@ -200,12 +191,12 @@ impl NativeFlow {
     /// The name of a question's answer in the cache.
     #[cfg(feature = "middleware")]
     pub(crate) fn key(&self, question: &Question) -> CacheKey {
-        self.answers.ctx.key(question.key())
+        self.0.answers.ctx.key(question.key())
     }
 
     /// Joins the fill of an answer, or begins it. An answer that is not to be recorded has none.
     async fn join(&self, question: &Question, since: Mark) -> Turn {
-        let Answers { ctx, policy, .. } = &self.answers;
+        let Answers { ctx, policy, .. } = &self.0.answers;
         if target(ctx, policy, since, &question.wanted()).is_none() {
             return Turn::Alone;
         }
@@ -228,7 +219,7 @@ impl NativeFlow {
             headers,
             body,
         } = follower;
-        let stale = self.answers.stale(question, flow, Some(status)).await;
+        let stale = self.0.answers.stale(question, flow, Some(status)).await;
         stale.unwrap_or_else(|| told(response((status, headers, body)), Status::Collapsed))
     }
 
@@ -238,7 +229,7 @@ impl NativeFlow {
         question: &Arc<Question>,
         miss: Miss,
     ) -> Result<Response<BoxBody>, Error> {
-        self.provider.ask(question, miss).await
+        self.0.ask(question, miss).await
     }
 
     /// Sends a request to the provider unchanged, and marks the response as a bypass.
@@ -247,14 +238,14 @@ impl NativeFlow {
         request: Request<BoxBody>,
         why: Bypass,
     ) -> Result<Response<BoxBody>, Error> {
-        self.provider.pass(request, why).await
+        self.0.pass(request, why).await
     }
 }
 
 impl fmt::Debug for NativeFlow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NativeFlow")
-            .field("policy", &self.answers.policy)
+            .field("policy", &self.0.answers.policy)
             .finish_non_exhaustive()
     }
 }

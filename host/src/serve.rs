@@ -341,7 +341,6 @@ fn guests(
         is_built_in: config.component.is_none(),
         hits: config.hits,
         on_failure: config.on_component_failure,
-        wait_max: config.guest.instance_wait_max,
         held_bytes_max: config.request_bytes_max,
         budget: Arc::clone(&policy.budget),
         metrics: Arc::clone(metrics),

@@ -514,8 +514,8 @@ impl Store {
     }
 }
 
-/// The room for so much more space in a segment, in which a record of `bytes` is to be written: what
-/// is written behind that may take as much again in the contents.
+/// The room that a segment needs to grow by `growth` for a record of `bytes`. Later records in the new
+/// space may take as much again in the contents.
 fn room_for(growth: u64, bytes: u64) -> u64 {
     growth + growth.saturating_sub(bytes) + BLOCK_BYTES as u64
 }

@@ -12,3 +12,11 @@ pub(crate) use shuttle::{
     sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic},
     thread,
 };
+
+use std::sync::PoisonError;
+
+/// Locks a value that every statement under its lock leaves consistent: a panic there is a bug, but
+/// the others can go on.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -10,13 +10,13 @@ use tokio::task::JoinHandle;
 const COLLAPSED: &str = "reflex; fwd=miss; collapsed";
 
 /// A request in the background.
-fn ask(client: &Client, ask: &Ask) -> JoinHandle<Answer> {
+pub(crate) fn ask(client: &Client, ask: &Ask) -> JoinHandle<Answer> {
     let (client, ask) = (client.clone(), ask.clone());
     tokio::spawn(async move { client.fetch(ask).await })
 }
 
 /// Waits until so many requests wait for another one's answer to begin.
-async fn waiting(edge: &Edge, count: u32) {
+pub(crate) async fn waiting(edge: &Edge, count: u32) {
     edge.until(&format!("{count} wait"), |metrics| {
         let waiting = metrics.sum("reflex_fill_waiters", &[]);
         (waiting - f64::from(count)).abs() < 0.5

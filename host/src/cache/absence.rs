@@ -113,7 +113,7 @@ pub(super) struct Absence {
     opening: Mutex<Option<Opening>>,
 }
 
-/// A thread that opens a folder and rings when it is done. If nobody takes the store, it is closed.
+/// A thread that opens a folder and rings when it is done. A store that is not taken is closed.
 #[derive(Debug)]
 struct Opening(Receiver<Result<Opened, OpenError>>);
 

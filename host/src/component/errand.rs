@@ -9,6 +9,7 @@ use crate::exchange::body::budget::Budget;
 use crate::exchange::body::lent::{Lender, lend};
 use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
+use crate::sync::lock;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -16,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 /// A client's request as the host has given it to a guest, and what the guest has sent of it.
@@ -346,11 +347,6 @@ impl Body for Sending {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A body or future that panicked while it was polled leaves nothing half-changed here.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

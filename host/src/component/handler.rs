@@ -22,14 +22,14 @@ use crate::exchange::outliving::Outliving;
 use crate::exchange::policy::HttpPolicy;
 use crate::grant::ctx::ReflexCtx;
 use crate::grant::guest_limits::GuestLimits;
+use crate::sync::lock;
 use http_body_util::BodyExt as _;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
-use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use wasmtime::component::Linker;
 use wasmtime::{Engine, Store};
@@ -171,21 +171,18 @@ impl Handler {
         let (parts, body) = request.into_parts();
         let (lender, lent) = lend(body, reflex.grant.request_bytes_max, &policy.budget);
         let request = http::Request::from_parts(parts, lent);
-        let wait_max = self.limits.instance_wait_max;
-        self.handle_lent(request, lender, &mut None, wait_max).await
+        self.handle_lent(request, lender, &mut None).await
     }
 
-    /// The same with a request whose body was lent, so that it can be taken back; with what the host
-    /// has already done for it, which is left there as far as a guest that fails has not used it; and
-    /// with another wait for an instance.
+    /// The same with a request whose body was lent, so that it can be taken back, and with what the
+    /// host has already done for it. What of that a guest that fails has not used is left there.
     pub(crate) async fn handle_lent(
         &self,
         request: http::Request<BoxBody>,
         lender: Lender,
         done: &mut Option<Done>,
-        wait_max: Duration,
     ) -> Result<http::Response<BoxBody>, Failure> {
-        let permit = self.permit(wait_max).await?;
+        let permit = self.permit().await?;
         let mut instance = self.instance().await?;
         let progress = instance.store.data_mut().begin();
         if let Some(done) = done.take() {
@@ -237,12 +234,12 @@ impl Handler {
         }
     }
 
-    async fn permit(&self, wait_max: Duration) -> Result<OwnedSemaphorePermit, Failure> {
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Ok(permit);
         }
         let acquire = Arc::clone(&self.permits).acquire_owned();
-        match tokio::time::timeout(wait_max, acquire).await {
+        match tokio::time::timeout(self.limits.instance_wait_max, acquire).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(Failure::Busy),
         }
@@ -400,9 +397,4 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
     add_to_linker_async(&mut linker, GuestState::reflex)?;
     add_http_to_linker(&mut linker)?;
     Ok(linker)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Nothing that runs under this lock can panic half-way through a change.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -18,11 +18,12 @@ use crate::component::wit::cache::{ReflexCtxView, add_to_linker, part};
 use crate::grant::ctx::{Named, ReflexCtx};
 use crate::grant::guest_limits::GuestLimits;
 use crate::grant::{Error, bytes32};
+use crate::sync::lock;
 use bytes::Bytes;
 use reflex_llm::{Head, Key, Tenant};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Config, Engine, Result, Store, Trap, UpdateDeadline};
@@ -532,9 +533,4 @@ impl request::Host for State {
             self.reflex().open(found)
         }))
     }
-}
-
-/// Nothing that runs under this lock can panic half-way through a change.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

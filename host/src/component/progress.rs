@@ -4,11 +4,12 @@ use crate::cache::{Cache, CacheKey, Mark};
 use crate::component::engine::thread_time;
 use crate::component::errand::Errand;
 use crate::exchange::fills::{Audience, Turn};
+use crate::sync::lock;
 use reflex_llm::Key;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 /// What the host has done for a request before its guest had it. The guest gets it when it asks for
@@ -147,9 +148,4 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that runs under these locks can panic half-way through a change.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

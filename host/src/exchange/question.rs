@@ -131,7 +131,7 @@ impl Question {
         &self.whole
     }
 
-    /// The key of the request, whichever of its answers is next.
+    /// The key of the request itself: with several answers to it, not the key of the next one.
     pub(crate) fn request_key(&self) -> &Key {
         &self.meaning.key
     }

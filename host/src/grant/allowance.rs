@@ -2,11 +2,12 @@
 
 use crate::cache::CacheKey;
 use crate::grant::refusal::Refusal;
+use crate::sync::lock;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The bytes that an entry counts beyond its metadata and payload: its header on disk. So very
 /// small entries are not free.
@@ -179,11 +180,6 @@ impl fmt::Debug for Allowance {
             .field("bytes", &self.bytes())
             .finish_non_exhaustive()
     }
-}
-
-/// Nothing that runs under these locks can panic half-way through a change.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@ use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use reflex_llm::{Bypass, Status};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A component in the way of the requests that the native flow does not answer by itself.
 #[derive(Debug)]
@@ -28,8 +27,6 @@ pub(crate) struct Guests {
     pub(crate) is_built_in: bool,
     pub(crate) hits: Hits,
     pub(crate) on_failure: OnComponentFailure,
-    /// How long a request waits for an instance.
-    pub(crate) wait_max: Duration,
     /// How much of a request is kept that the host has not read, so that it can go to the provider.
     pub(crate) held_bytes_max: u64,
     /// The memory budget of all requests.
@@ -42,11 +39,11 @@ pub(crate) enum Outcome {
     Answered(Response<BoxBody>),
     /// The provider failed, and there is no expired answer.
     Unanswered(Error),
-    /// The native flow is to answer.
+    /// The native flow answers.
     Native,
-    /// The native flow is to ask the provider.
+    /// The native flow asks the provider.
     Ask(Miss),
-    /// The request is to pass to the provider.
+    /// The provider gets the request past the cache.
     Pass,
 }
 
@@ -80,9 +77,7 @@ impl Guests {
         });
         let (lender, lent) = lend_whole(question.whole(), &self.budget);
         let request = Request::from_parts(question.parts().clone(), lent);
-        let handled = self
-            .handler
-            .handle_lent(request, lender, &mut done, self.wait_max);
+        let handled = self.handler.handle_lent(request, lender, &mut done);
         let failure = match handled.await {
             Ok(response) => return Outcome::Answered(response),
             Err(failure) => failure,
@@ -119,11 +114,7 @@ impl Guests {
         }
         let (held, lent) = hold(request, self.held_bytes_max, &self.budget);
         let lender = held.lender().clone();
-        let mut none = None;
-        let handled = self
-            .handler
-            .handle_lent(lent, lender, &mut none, self.wait_max);
-        let failure = match handled.await {
+        let failure = match self.handler.handle_lent(lent, lender, &mut None).await {
             Ok(response) => return Ok((response, held)),
             Err(failure) => failure,
         };

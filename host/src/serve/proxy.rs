@@ -12,9 +12,8 @@ use super::upstream::UpstreamClient;
 use super::{heads, tunnel};
 use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
-use crate::exchange::miss::Miss;
+use crate::exchange::miss::{Miss, told};
 use crate::exchange::question::{Question, Read};
-use crate::exchange::reply::head::tell;
 use crate::exchange::{Found, NativeFlow};
 use crate::serve::metrics::Metrics;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -228,11 +227,12 @@ impl Proxy {
         let provider = upgrade::on(&mut response);
         let (mut parts, body) = response.into_parts();
         let protocol = parts.headers.get(header::UPGRADE).cloned();
+        let upgraded = Status::Bypass(Bypass::Upgrade);
         strip_hop_by_hop(&mut parts.headers, &[]);
         if parts.status != StatusCode::SWITCHING_PROTOCOLS {
             parts.headers.remove(header::CONTENT_LENGTH);
             let body = Timed::response(body, self.idle_max).boxed_unsync();
-            return bypassed(Response::from_parts(parts, body), Bypass::Upgrade);
+            return told(Response::from_parts(parts, body), upgraded);
         }
         let Some(open) = open else {
             return voice.error(
@@ -246,7 +246,7 @@ impl Proxy {
         }
         tunnel::pass(client, provider, self.idle_max, open);
         let body = Empty::new().map_err(Error::from).boxed_unsync();
-        bypassed(Response::from_parts(parts, body), Bypass::Upgrade)
+        told(Response::from_parts(parts, body), upgraded)
     }
 
     fn hide_tenant(&self, headers: &mut HeaderMap) {
@@ -258,13 +258,14 @@ impl Proxy {
     /// Notes why a response is no hit.
     fn explain(&self, request: Option<(&Parts, &[u8])>, response: &Response<BoxBody>) {
         let headers = response.headers();
+        if last(headers, X_REFLEX_STATUS) == Some(HIT) {
+            return;
+        }
         let told = own_status(headers);
         let told = |status: Status| told == status.cache_status();
         // Not of a batch that was partly cached, nor of a follower: these have found an answer.
         if told(Status::Miss) {
-            if let Some((parts, body)) = request
-                && body.len() <= COMPARED_BYTES_MAX
-            {
+            if let Some((parts, body)) = request {
                 self.reasons.miss(parts, body);
             }
             return;
@@ -279,24 +280,28 @@ impl Proxy {
     }
 
     fn count(&self, response: &Response<BoxBody>, took: Duration) {
-        let cache_status = own_status(response.headers());
-        match last(response.headers(), X_REFLEX_STATUS) {
-            Some("HIT_L1_EXACT") => self.metrics.hit(took),
+        let headers = response.headers();
+        match last(headers, X_REFLEX_STATUS) {
+            Some(HIT) => self.metrics.hit(took),
             Some("HIT_STALE") => self.metrics.stale(),
             Some("MISS") => {
                 let details = [
                     (Status::Collapsed, "collapsed"),
                     (Status::Partial, "partial"),
                 ];
+                let cache_status = own_status(headers);
                 let told = |(status, _): &(Status, _)| cache_status == status.cache_status();
                 let detail = details.into_iter().find(told).map_or("", |found| found.1);
                 self.metrics.miss(detail, took);
             }
-            Some("BYPASS") => self.metrics.bypass(detail(cache_status)),
+            Some("BYPASS") => self.metrics.bypass(detail(own_status(headers))),
             _ => self.metrics.error(),
         }
     }
 }
+
+/// Hits, in the short header.
+const HIT: &str = Status::Hit { ttl_seconds: None }.x_reflex_status();
 
 /// Our own status of a response: the last member of the list.
 fn own_status(headers: &HeaderMap) -> &str {
@@ -325,12 +330,6 @@ fn join_cookies(headers: &mut HeaderMap) {
         joined.set_sensitive(true);
         headers.insert(header::COOKIE, joined);
     }
-}
-
-/// The provider's answer to a request that the guest had no part in.
-fn bypassed(mut response: Response<BoxBody>, why: Bypass) -> Response<BoxBody> {
-    tell(response.headers_mut(), Status::Bypass(why), None);
-    response
 }
 
 /// The reason in a `Cache-Status` of ours. A label of a metric must be one of a known few, but

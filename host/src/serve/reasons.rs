@@ -2,10 +2,11 @@
 //! that keep all their requests from the cache. Metrics count these, and the log names each once,
 //! with the setting that helps.
 
+use crate::exchange::question::{Named, candidate};
 use crate::grant::Grant;
 use crate::serve::metrics::Metrics;
 use http::request::Parts;
-use reflex_llm::{ClientControl, Directive, Head, Policy, Split, Splits, candidate};
+use reflex_llm::{ClientControl, Directive, Split, Splits};
 use std::fmt;
 use std::hash::RandomState;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,26 +52,8 @@ impl Reasons {
     }
 
     fn splits(&self, parts: &Parts, body: &[u8]) -> Option<Vec<Split>> {
-        let headers: Vec<(&str, &[u8])> = parts
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_bytes()))
-            .collect();
-        let uri = &parts.uri;
-        let upstream = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
-        let head = Head {
-            method: parts.method.as_str(),
-            upstream: &upstream,
-            path: uri.path_and_query()?.as_str(),
-            headers: &headers,
-        };
-        let policy = Policy {
-            client_control: self.client_control,
-            ..self.grant.policy()
-        };
-        let candidate = candidate(&head, &policy).ok()?;
-        let group = self.grant.group_of(candidate.tenant());
-        let candidate = candidate.as_tenant(group, policy.tenant_header);
+        let named = Named::of(parts);
+        let candidate = candidate(&named.head(), &self.grant, self.client_control).ok()?;
         let traits = candidate.prepare().traits(body, &self.seed)?;
         let mut splits = self.splits.lock().unwrap_or_else(PoisonError::into_inner);
         Some(splits.note(&traits))

@@ -26,7 +26,7 @@ pub(super) struct Newest {
 #[derive(Clone, Copy, Debug)]
 struct Without {
     sequence: u64,
-    /// It supersedes older records, but perhaps not for ever.
+    /// It supersedes older records now, but a later read of the disk may show that it must not.
     is_unsure: bool,
 }
 
@@ -74,8 +74,8 @@ impl Newest {
     }
 
     /// Adds a record. In a segment, records come in their order; of two with the same sequence the later
-    /// one counts. `place` is none if it cannot be served; `is_unsure`: then it may not supersede older
-    /// ones for ever.
+    /// one counts. `place` is none if it cannot be served; `is_unsure`: a later read
+    /// of the disk may show that it does not supersede older ones.
     pub(super) fn add(
         &mut self,
         (segment, offset): (&Arc<Segment>, u64),
@@ -167,7 +167,7 @@ mod tests {
         Segment::new((id, Log::Small), Salt::NONE, opened, (0, &disk_use), true)
     }
 
-    /// In whichever order segments are read, and wherever their sequences have gaps.
+    /// The order in which segments are read does not matter, nor do gaps between their sequences.
     #[test]
     fn the_highest_sequence_of_a_key_is_the_newest() {
         let dir = tempfile::tempdir().unwrap();

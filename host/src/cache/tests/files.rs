@@ -7,6 +7,7 @@ use crate::store::faults::SPAWNING;
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
+use std::sync::PoisonError;
 
 /// A second tenant, all of whose entries are purged.
 const PURGED: [u8; 32] = [8; 32];

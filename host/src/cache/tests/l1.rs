@@ -240,7 +240,7 @@ fn many_threads_find_only_what_is_about_their_request() {
     insert(&l1, b"last", b"", 0);
     let stats = l1.stats();
     assert!(stats.bytes <= 64 << 10, "{stats:?}");
-    // Each of them is known to the policy: with others asked for, none stays for ever.
+    // The policy knows each of them: once others are asked for, it evicts all of these.
     for round in 0..20 {
         for number in 0..2000u64 {
             let head = [&b"new"[..], &number.to_le_bytes()].concat();

@@ -8,6 +8,7 @@ use std::env;
 use std::io::{BufRead, BufReader};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, Stdio};
+use std::sync::PoisonError;
 
 const ROLE: &str = "REFLEX_TEST_CHILD";
 const DIR: &str = "REFLEX_TEST_DIR";
