@@ -16,9 +16,8 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Headers of one response. Providers behind several gateways send dozens. hyper clears room for as
-/// many with each response.
-const RESPONSE_HEADERS_MAX: usize = 200;
+/// Headers of one response. Providers behind several gateways send dozens.
+const RESPONSE_HEADERS_MAX: usize = 1000;
 /// Bytes of a response's head.
 const RESPONSE_HEAD_BYTES_MAX: u32 = 256 << 10;
 /// Buffer of an HTTP/1.1 connection: more than a head.
