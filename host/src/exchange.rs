@@ -175,13 +175,16 @@ impl NativeFlow {
         let ctx = &self.0.answers.ctx;
         let key = self.key(question);
         let looks = question.flow(ctx).looks();
+        let is_there = async || ctx.cache.contains_async(&key, ctx.clock.now_ms()).await;
         for _ in looks.filter(|joins| *joins) {
             let since = self.now();
-            if ctx.cache.contains_async(&key, ctx.clock.now_ms()).await {
+            if is_there().await {
                 return None;
             }
             match self.join(question, since).await {
                 Turn::Again => {}
+                // Between look and join, another request may have stored the answer and be done.
+                Turn::Lead(_) if is_there().await => return None,
                 turn => return Some(turn),
             }
         }

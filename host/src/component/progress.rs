@@ -91,6 +91,14 @@ impl Progress {
         Some(taken.1)
     }
 
+    /// Whether the host has looked for that answer in vain, and joined its fill, which the guest has
+    /// not asked for yet.
+    pub(crate) fn has_turn(&self, key: &CacheKey) -> bool {
+        let done = lock(&self.done);
+        let turn = done.as_ref().and_then(|done| done.turn.as_ref());
+        turn.is_some_and(|(of, _)| of == key)
+    }
+
     /// How the request has joined that fill, if it has.
     pub(crate) fn take_turn(&self, key: &CacheKey) -> Option<Turn> {
         let mut done = lock(&self.done);
