@@ -22,8 +22,10 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade;
+#[cfg(feature = "middleware")]
+use reflex_llm::COMPARED_BYTES_MAX;
 use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS, last_cache_status};
-use reflex_llm::{Bypass, COMPARED_BYTES_MAX, PathRule, Status, is_event_stream};
+use reflex_llm::{Bypass, PathRule, Status, is_event_stream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
