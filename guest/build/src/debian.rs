@@ -46,6 +46,8 @@ pub fn install(packages: &[&str], say: &dyn Fn(&str)) -> Result<(), String> {
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command.arg("-qq").env("DEBIAN_FRONTEND", "noninteractive");
+    // Another apt-get may be at work, such as that of unattended upgrades.
+    command.args(["-o", "DPkg::Lock::Timeout=300"]);
     // Its output is useful only if it fails, and stdout may belong to our caller.
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command
