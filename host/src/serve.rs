@@ -44,6 +44,8 @@ use crate::exchange::policy::HttpPolicy;
 use crate::exchange::reply::samples::Samples;
 use crate::grant::Grant;
 use crate::grant::ctx::ReflexCtx;
+#[cfg(feature = "middleware")]
+use crate::serve::config::OnComponentFailure;
 use crate::serve::config::{Config, EdgeSocket, NetLimits, Upstream};
 use crate::serve::metrics::Metrics;
 use edge_api::EdgeApi;
@@ -60,6 +62,8 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+#[cfg(feature = "middleware")]
+use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use upstream::UpstreamClient;
@@ -329,12 +333,17 @@ fn guests(
             (name, bytes)
         }
     };
+    let mut limits = config.guest.clone();
+    if config.component.is_none() && config.on_component_failure == OnComponentFailure::Native {
+        // The native flow gives the same answer at once.
+        limits.instance_wait_max = Duration::ZERO;
+    }
     let handler = Handler::with_policy(
         &component,
         reflex.clone(),
         Arc::clone(policy),
         Arc::clone(upstream) as _,
-        config.guest.clone(),
+        limits,
     );
     Ok(Guests {
         handler: handler.map_err(|error| format!("{name}: {error}"))?,
