@@ -50,6 +50,7 @@ mod sdk_js;
 
 mod imports;
 mod reasons;
+mod proxy_wasm;
 mod same_keys;
 mod tidy;
 mod vectors;

@@ -9,7 +9,7 @@ use crate::vectors::{FILES, Guest, Vector, hex, vector};
 use random::{Json, Random};
 use reflex_llm::{Classified, Head, Policy, classify};
 use reflex_tests::envoy;
-use reflex_tests::proxy_wasm::{FilterModule, Seen};
+use crate::proxy_wasm::{FilterModule, Seen};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 

@@ -31,7 +31,7 @@ const SOCKET: &str = "edge.sock";
 pub fn binary() -> PathBuf {
     let path = env::var_os("REFLEX_EDGE_BIN").map_or_else(
         || {
-            let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+            let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
             let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
             let profile = if cfg!(debug_assertions) {
                 "debug"

@@ -79,7 +79,7 @@ fn built(variable: &str, otherwise: impl FnOnce() -> Option<PathBuf>) -> PathBuf
 }
 
 fn target() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     // Envoy is given these paths, and finds them from wherever it is run.
     let path = workspace.join(target);

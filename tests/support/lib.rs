@@ -20,7 +20,6 @@ pub mod unix;
 pub mod edge;
 pub mod envoy;
 pub mod metrics;
-pub mod proxy_wasm;
 
 use std::future::Future;
 use std::time::Duration;

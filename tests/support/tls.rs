@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use crate::raw::Raw;
 
 /// The file of the CA's certificate.
-pub const CA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/tls/ca.pem");
+pub const CA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tls/ca.pem");
 
 /// Takes TLS off connections, and offers these protocols, such as `h2`.
 ///

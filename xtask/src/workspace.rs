@@ -41,7 +41,7 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 /// developer's configuration of cargo says for the sake of shorter builds.
 pub(crate) fn cargo_optimised(arguments: &[&str]) -> Command {
     let mut command = cargo(arguments);
-    for package in ["reflex-host", "reflex-llm", "reflex-tests"] {
+    for package in ["reflex-host", "reflex-llm", "reflex-it"] {
         let setting = format!("profile.release.package.{package}.opt-level=3");
         command.arg("--config").arg(setting);
     }
