@@ -24,6 +24,7 @@ mod connections;
 mod daemon;
 mod guest;
 mod hostile;
+mod inherited;
 mod native;
 mod refusals;
 mod samples;
@@ -49,8 +50,8 @@ mod sdk;
 mod sdk_js;
 
 mod imports;
-mod reasons;
 mod proxy_wasm;
+mod reasons;
 mod same_keys;
 mod tidy;
 mod vectors;

@@ -5,11 +5,11 @@
 #[path = "../../llm/tests/it/random.rs"]
 mod random;
 
+use crate::proxy_wasm::{FilterModule, Seen};
 use crate::vectors::{FILES, Guest, Vector, hex, vector};
 use random::{Json, Random};
 use reflex_llm::{Classified, Head, Policy, classify};
 use reflex_tests::envoy;
-use crate::proxy_wasm::{FilterModule, Seen};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 

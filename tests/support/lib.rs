@@ -14,6 +14,7 @@ mod reply;
 pub mod upstream;
 
 pub mod forward;
+pub mod inherited;
 pub mod tls;
 pub mod unix;
 
