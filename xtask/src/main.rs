@@ -27,6 +27,7 @@ mod admin;
 mod children;
 mod gateway;
 mod run;
+mod sockets;
 
 use std::process::ExitCode;
 
