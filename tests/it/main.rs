@@ -29,6 +29,7 @@ mod native;
 mod refusals;
 mod samples;
 mod savings;
+mod soak;
 mod stale;
 mod stated;
 mod store_cli;
