@@ -2,7 +2,8 @@
 //! who stays.
 //!
 //! `cargo xtask bench compare` builds and runs this; with `stores` or `eviction` behind it, only
-//! that part. What it prints is Markdown. CPU is that of the whole process, and of the server
+//! that part. Files behind `eviction` are traces to take in place of made-up requests, one key a
+//! line. What it prints is Markdown. CPU is that of the whole process, and of the server
 //! where there is one, so that what the machine does beside it matters little; times do depend
 //! on it.
 
@@ -13,6 +14,7 @@ mod policy;
 mod stores;
 mod trace;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -25,6 +27,14 @@ fn main() -> ExitCode {
         }
         ["stores"] => stores::run(),
         ["eviction"] => hit_ratio::run(),
+        ["eviction", ref traces @ ..] => {
+            for trace in traces {
+                if let Err(error) = hit_ratio::run_recorded(Path::new(trace)) {
+                    eprintln!("compare: {error}");
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
         ["one", name, payload_bytes, entries] => {
             let number = |text: &str| text.parse().expect("a number");
             stores::one(name, number(payload_bytes), number(entries));

@@ -1,4 +1,9 @@
-//! Requests as a cache sees them, made up from a seed: the same ones everywhere and each time.
+//! Requests as a cache sees them: made up from a seed, the same ones everywhere and each time, or
+//! recorded.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::{fs, io};
 
 /// Requests of a trace.
 pub(crate) const REQUESTS: usize = 1_000_000;
@@ -68,6 +73,30 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
+    /// A recorded one: each line is a key.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is no text.
+    pub(crate) fn read(path: &Path) -> io::Result<Self> {
+        let text = fs::read_to_string(path)?;
+        let mut numbers: HashMap<&str, u64> = HashMap::new();
+        let key = |line| {
+            let next = numbers.len() as u64;
+            *numbers.entry(line).or_insert(next)
+        };
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        Ok(Self {
+            keys: lines.map(key).collect(),
+            name: name.into_owned(),
+        })
+    }
+
+    pub(crate) fn different_keys(&self) -> u64 {
+        self.keys.iter().collect::<HashSet<_>>().len() as u64
+    }
+
     /// Those of the table.
     pub(crate) fn all() -> Vec<Self> {
         vec![
