@@ -59,7 +59,7 @@ impl WasiHttpView for Host {
     }
 }
 
-/// The host's own client. Whom guests may call is decided here.
+/// The host's own client. It decides which targets guests may call.
 struct Sender {
     client: Client<HttpConnector, BoxBody>,
     calls: AtomicUsize,

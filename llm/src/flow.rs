@@ -1,4 +1,4 @@
-//! The way of one request through the cache: which steps it takes, and what each outcome means.
+//! The path of one request through the cache: which steps it takes, and what each outcome means.
 //!
 //! ```text
 //! looks: look up ─► a hit that the client accepts

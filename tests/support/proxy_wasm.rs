@@ -92,7 +92,7 @@ impl FilterModule {
     }
 
     /// The path of the entry that the daemon is asked for: `/v1/entries/TENANT/DIGEST`. None for a
-    /// request that passes by.
+    /// request that bypasses.
     ///
     /// # Panics
     ///

@@ -62,13 +62,13 @@ pub struct Config {
     pub groups: Groups,
     /// How much of what clients ask of the cache is obeyed.
     pub client_control: ClientControl,
-    /// Requests that ask for a greater temperature pass by; none is no limit.
+    /// Requests that ask for a greater temperature bypass; none is no limit.
     pub temperature_max: Option<f64>,
     /// Beginnings of the paths that are looked at; empty is all.
     pub paths: Vec<String>,
     /// Which API answers at paths whose end does not tell, or tells wrongly.
     pub path_rules: Vec<PathRule>,
-    /// What of a request does not count, what does, and what passes by.
+    /// What of a request does not count, what does, and what bypasses.
     pub rules: Arc<Rules>,
     /// Routes that are part of the key, whatever they do to requests.
     pub keyed_routes: Vec<String>,

@@ -32,7 +32,7 @@ pub struct Insert<'a> {
     pub shape: Shape,
     /// The model that was asked for, at most [`reflex_llm::MODEL_BYTES_MAX`].
     pub model: Option<&'a str>,
-    /// How long it lives; none is for ever.
+    /// How long it lives; `None`: it never expires.
     pub ttl_seconds: Option<u64>,
     /// In how many seconds it may not be served stale either; none is as the daemon's operator
     /// says.

@@ -16,7 +16,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use crate::config::Proof;
 
-/// Upper bound of the routes that one worker knows. Requests by further routes pass by.
+/// Upper bound of the routes that one worker knows. Requests by further routes bypass.
 const ROUTES_MAX: usize = 4096;
 
 /// Notes in one place. Past it the place only says that the routes are many.
@@ -195,7 +195,7 @@ impl Routes {
             self.news.push((upstream.to_owned(), route.clone()));
             let route = route.describe();
             self.lines.push(format!(
-                "{route}: {why}; its requests pass by the cache from now on (docs/envoy.md)"
+                "{route}: {why}; its requests bypass the cache from now on (docs/envoy.md)"
             ));
         }
     }

@@ -77,7 +77,7 @@ impl Mark {
     }
 }
 
-/// What is no answer any more, for edges, which know entries by tenant and digest.
+/// An entry that edges have to drop; they know entries by tenant and digest.
 #[cfg(any(feature = "serve", test))]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gone {

@@ -8,8 +8,8 @@ use std::cell::Cell;
 /// One in this many reads is passed on to the policy.
 const SAMPLED: u64 = 16;
 
-/// True for one of [`SAMPLED`] calls, at random: a fixed step could miss the same keys for
-/// ever when they are asked for in turns.
+/// True for one of [`SAMPLED`] calls, at random: with a fixed step, keys that are asked for in turns
+/// could be missed forever.
 pub(super) fn is_sampled() -> bool {
     thread_local! {
         static STATE: Cell<u64> = const { Cell::new(0x9e37_79b9_7f4a_7c15) };

@@ -427,7 +427,7 @@ mod tests {
         assert_eq!(got.await, answer(), "with a copy of the body sent");
     }
 
-    /// Nothing of it is kept, and nothing of it need be.
+    /// Its body is not kept, and need not be.
     #[tokio::test]
     async fn a_long_body_that_passes_through_is_known_by_where_it_came_from() {
         let budget = Budget::new(HELD_MAX);

@@ -306,7 +306,7 @@ impl Handler {
             });
             let rest = tokio::time::timeout(stream_time_max, rest).await;
             let is_done = matches!(rest, Ok(Ok(())));
-            // Before the instance is dropped, for then the body ends.
+            // Before the instance is dropped, because the body ends then.
             breaks.store(!is_done, Ordering::Release);
             match rest {
                 Ok(Ok(())) => {}

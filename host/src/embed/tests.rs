@@ -79,10 +79,10 @@ fn lives_are_the_entrys_own_or_the_caches() {
     };
     with("usual", InsertOptions::new());
     with("short", InsertOptions::new().ttl(Duration::from_secs(10)));
-    with("for ever", InsertOptions::new().forever());
+    with("forever", InsertOptions::new().forever());
     let check = |after_ms: u64, found: [bool; 3]| {
         now.store(1_000_000 + after_ms, Ordering::Relaxed);
-        let there = ["usual", "short", "for ever"].map(|prompt| cache.contains(&key(prompt)));
+        let there = ["usual", "short", "forever"].map(|prompt| cache.contains(&key(prompt)));
         assert_eq!(there, found, "after {after_ms} ms");
     };
     check(9_999, [true, true, true]);

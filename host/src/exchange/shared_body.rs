@@ -1,7 +1,7 @@
 //! One body of the provider, read by the leader and its followers, each at its own pace, and judged
 //! for the cache on its way.
 //!
-//! Every reader pulls for itself: a reader that has read all bytes here draws the next frame from
+//! Every reader polls for itself: a reader that has read all bytes here takes the next frame from
 //! the provider, and all readers find it here. The leader may leave, or stop reading, and the
 //! others go on. When the last reader leaves, the provider's response is dropped.
 //!

@@ -61,7 +61,7 @@ const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
 /// Upper bound of a lookup's wait for another request's fill.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Upper bound of the wait for a purge. The purge goes on, but a disk that hangs may take for ever.
+/// Upper bound of the wait for a purge. The purge goes on, but a disk that hangs may never answer.
 const PURGE_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Bound of the purges and replacements that a reply tells one by one. An edge that has missed more
@@ -348,7 +348,7 @@ async fn look_up(
         said = match api.fills.claim(key, &name.tenant, fill) {
             Claim::Yours => Some("leader"),
             Claim::Taken => Some("busy"),
-            Claim::Nobody => None,
+            Claim::NotLed => None,
         };
         if said == Some("leader") {
             // A fill may have ended well since the look. It is not begun again.

@@ -12,7 +12,7 @@ use std::io;
 /// Whose records are purged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whose<'a> {
-    Everybody,
+    All,
     Tenant(&'a [u8; 32]),
 }
 
@@ -75,7 +75,7 @@ impl PurgeMarks {
     /// on disk, cover nothing any more and may be forgotten.
     pub(super) fn purge(&mut self, whose: Whose<'_>, sequence: u64, oldest: u64) {
         let is_recent = match whose {
-            Whose::Everybody => {
+            Whose::All => {
                 self.all.all = sequence;
                 self.all.tenants.clear();
                 false
@@ -182,7 +182,7 @@ mod tests {
         assert!(!covers(&marks, 1, 1));
         marks.forget(25);
         assert!(covers(&marks, 2, 25) && !covers(&marks, 1, 1));
-        marks.purge(Whose::Everybody, 30, 1);
+        marks.purge(Whose::All, 30, 1);
         assert!(covers(&marks, 1, 30) && covers(&marks, 2, 30) && !covers(&marks, 2, 31));
         assert_eq!(marks.all.newest(), 30);
         assert!(marks.all.tenants.is_empty());

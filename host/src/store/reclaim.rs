@@ -286,7 +286,7 @@ impl Store {
         let hidden: Vec<_> = hidden().cloned().collect();
         self.purge_marks.purge_up_to(last);
         for segment in &hidden {
-            segment.purge(Whose::Everybody);
+            segment.purge(Whose::All);
         }
         self.settle_purge_marks()?;
         for segment in &hidden {

@@ -127,7 +127,7 @@ impl Segment {
     /// no record.
     pub(crate) fn purge(&self, whose: Whose<'_>) {
         self.views.purge(match whose {
-            Whose::Everybody => None,
+            Whose::All => None,
             Whose::Tenant(tenant) => Some(tenant),
         });
     }

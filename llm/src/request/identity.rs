@@ -16,7 +16,7 @@ use crate::request::fields::Field;
 use crate::request::headers;
 use crate::{Candidate, KeyHasher, Representation, Shape};
 
-/// Headers whose values say nothing about who asks.
+/// Headers whose values do not identify the caller.
 const TOLD_HEADERS: [&str; 7] = [
     "accept",
     "accept-language",
@@ -77,7 +77,7 @@ fn is_told_header(name: &[u8]) -> bool {
     TOLD_HEADERS.iter().any(|told| told.as_bytes() == name)
 }
 
-/// Whether a query has only parameters that say nothing about who asks.
+/// Whether a query has only parameters that do not identify the caller.
 fn tells_nobody(query: &[u8]) -> bool {
     let mut parameters = query.split(|&byte| byte == b'&');
     parameters.all(|parameter| {

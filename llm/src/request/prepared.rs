@@ -93,7 +93,7 @@ impl Prepared {
     ///
     /// # Errors
     ///
-    /// Why the request passes by.
+    /// Why the request bypasses.
     pub fn examine(&self, body: &[u8]) -> Result<Examined, Bypass> {
         let body = self.read(body)?;
         Ok(Examined {

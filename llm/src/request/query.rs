@@ -2,7 +2,7 @@
 //! that the operator names.
 //!
 //! Google's APIs take credentials and the representation there, beside parameters that count.
-//! Nothing is decoded: a request with a parameter in an unusual spelling passes by, because the
+//! Nothing is decoded: a request with a parameter in an unusual spelling bypasses, because the
 //! parameter might be one of these.
 
 use alloc::borrow::Cow;
@@ -18,8 +18,8 @@ const CREDENTIALS: [&str; 3] = ["?access_token", "?key", "?oauth_token"];
 /// Says how the answer is written.
 const REPRESENTATION: [&str; 2] = ["alt", "$alt"];
 
-/// Names by which gateways, signed links and other APIs say in a query who asks. Google's are in
-/// [`CREDENTIALS`].
+/// Parameters of a query that identify the caller at gateways, in signed links and in other APIs.
+/// Google's are in [`CREDENTIALS`].
 const WHO_ASKS: [&str; 13] = [
     "api-key",
     "api_key",
@@ -124,7 +124,7 @@ pub(crate) fn kept_by_all(pattern: &str) -> Option<(&'static str, &'static str)>
     let who = who.map(|name| {
         (
             name,
-            "it says who asks, and answers are never shared without it",
+            "it identifies the caller, and answers are never shared without it",
         )
     });
     let form = REPRESENTATION.map(|name| (name, "it says in which form the answer comes"));

@@ -1,4 +1,4 @@
-//! Which bodies are read, how strictly, and what passes by.
+//! Which bodies are read, how strictly, and what bypasses.
 
 use reflex_llm::{Anonymous, Bypass, Classified};
 

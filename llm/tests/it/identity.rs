@@ -163,7 +163,7 @@ fn made(examined: Result<Examined, Bypass>) -> Made {
     Ok((exchange.key, exchange.shape, examined.model))
 }
 
-/// The identity, and what becomes of each body; none if the request passes by already.
+/// The identity, and what becomes of each body; none if the request bypasses already.
 fn judged(
     request: &Request,
     group: Option<Tenant>,

@@ -246,7 +246,7 @@ fn case_applications_that_answer_at_a_path_of_their_own() {
     ] {
         completion().path(path).exchange();
     }
-    // What is no API passes by as such.
+    // What is no API bypasses as such.
     assert_eq!(chat().path("/v1/prompts/mine").bypass(), Bypass::Path);
 }
 

@@ -110,7 +110,7 @@ fn no_spelling_of_a_path_evades_a_rule() {
     }
 }
 
-/// Readers of an escaped slash differ: where the path's readings do not agree, it passes by.
+/// Readers of an escaped slash differ: where the path's readings do not agree, it bypasses.
 #[test]
 fn an_allowed_path_cannot_be_stretched() {
     let rules = rules(&[("/public/*", "chat-completions"), ("*", "none")]);

@@ -45,7 +45,7 @@ fn a_request_of_more_values_than_are_listed_is_judged_as_any_other() {
     });
 }
 
-/// Some mutations make a request that passes by, which is always right; most must not.
+/// Some mutations make a request that bypasses, which is always right; most must not.
 #[test]
 fn a_mutation_changes_the_key_unless_it_is_on_the_short_list() {
     let (mut changed, mut kept) = ([0; ALL.len()], [0; ALL.len()]);

@@ -196,7 +196,7 @@ fn groups_hold_whom_they_name_and_nobody_twice() {
     check(refused("us", &[], &[], None), "two groups");
     check(refused("them", &digits, &[], None), "named twice");
     check(refused("them", &[], &red, None), "tenant_header");
-    check(refused("them", &[], &texts([""]), Some("x-team")), "nobody");
+    check(refused("them", &[], &texts([""]), Some("x-team")), "no tenant");
     let secret = refused("them", &texts(["sk-secret"]), &[], None);
     check(secret.clone(), "64 digits");
     assert!(!secret.contains("sk-secret"));

@@ -233,7 +233,7 @@ fn a_purge_writes_as_much_however_many_there_were() {
     cache.purge_tenant(&tenant(0)).unwrap();
     drop(cache);
 
-    // A file that is damaged or lost may have named anyone.
+    // A file that is damaged or lost may have named any tenant.
     fs::remove_file(&recent).unwrap();
     let cache = props.open();
     assert_eq!(found(&cache, OTHER, 1), 0);

@@ -316,7 +316,7 @@ fn a_full_queue_keeps_its_bound_and_wakes_all_who_wait() {
                 let entry = Entry::in_memory(&record);
                 for _ in 0..EACH {
                     let stored = queue.store(&key, &entry, 0, Wait::ForRoom);
-                    assert!(stored.is_ok(), "nobody waits for ever");
+                    assert!(stored.is_ok(), "no insert waits forever");
                     assert!(queue.stats().bytes <= BYTES_MAX);
                 }
             }

@@ -277,7 +277,7 @@ fn removals_alone_do_not_give_up_a_disk_that_is_well_again() {
 /// A purge covers waiting entries as well, but not later ones.
 #[test]
 fn a_purge_covers_what_waits_to_be_written() {
-    for everybody in [false, true] {
+    for all in [false, true] {
         let props = props();
         let cache = open(&props);
         put(&cache, 1, 0, 10);
@@ -285,7 +285,7 @@ fn a_purge_covers_what_waits_to_be_written() {
         put(&cache, 2, 0, 10);
         put(&cache, 3, 0, 10);
         thread::scope(|scope| {
-            let purging = scope.spawn(|| match everybody {
+            let purging = scope.spawn(|| match all {
                 true => cache.purge_all(),
                 false => cache.purge_tenant(&TENANT),
             });

@@ -378,7 +378,7 @@ mod tests {
         assert_eq!(lender.take_back().err(), Some(NotHeld::TooLong));
     }
 
-    /// It goes to the reader all the same.
+    /// It goes to the reader in any case.
     #[tokio::test]
     async fn what_finds_no_room_in_memory_is_not_kept() {
         let budget = Budget::new(7);
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(lender.take_back().err(), Some(NotHeld::NoMemory));
     }
 
-    /// A client that went away in the middle was taken for one that had said all.
+    /// A body that broke off was taken for a whole one.
     #[tokio::test]
     async fn a_body_that_broke_off_is_not_given_again_as_if_it_were_whole() {
         let mut frames = data(&["12345"]);

@@ -92,7 +92,7 @@ pub(crate) enum Claim {
     /// Another request.
     Taken,
     /// No request: too many fills are under way, or the edge has cancelled its lookup.
-    Nobody,
+    NotLed,
 }
 
 /// The outcome of waiting.
@@ -120,7 +120,7 @@ impl Fills {
             };
         }
         if is_released || !slots.has_room() {
-            return Claim::Nobody;
+            return Claim::NotLed;
         }
         let fill = EdgeFill {
             id: id.to_owned(),
@@ -271,7 +271,7 @@ mod tests {
     fn a_lookup_that_was_taken_back_before_it_came_does_not_lead() {
         let (_, fills) = fills();
         assert!(!fills.give_back(&KEY, "a"));
-        assert_eq!(claim(&fills, "a"), Claim::Nobody);
+        assert_eq!(claim(&fills, "a"), Claim::NotLed);
         assert!(!fills.runs(&KEY));
         assert_eq!(claim(&fills, "b"), Claim::Yours);
         assert!(fills.give_back(&KEY, "b"));

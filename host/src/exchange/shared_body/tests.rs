@@ -185,7 +185,7 @@ async fn readers_go_on_when_others_give_memory_back() {
 #[tokio::test]
 async fn without_memory_a_reader_that_takes_nothing_is_cut() {
     let mut shared = share(&["aaaa", "bbbb", "cccc"], 100, &Budget::new(0));
-    let only = Arc::get_mut(&mut shared).expect("nobody reads yet");
+    let only = Arc::get_mut(&mut shared).expect("no reader yet");
     only.behind_max = Duration::from_millis(1);
     let (mut leader, mut follower) = (shared.leader(), follow(&shared));
     assert_eq!(next(&mut leader).await, "aaaa");

@@ -16,7 +16,7 @@ impl Play {
     }
 }
 
-/// A request whose way changes it is not kept, and later ones of that route pass by.
+/// A request whose way changes it is not kept, and later ones of that route bypass.
 fn check(why: Dropped, part: &str, change: impl Fn(&mut Request)) {
     let mut play = Play::with(r#""tenant_header": "x-team""#);
     let ask = Ask::chat("hello").with("x-version", "1");
