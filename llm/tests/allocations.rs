@@ -114,7 +114,7 @@ fn check_tiny(what: &str, body: &str) {
     assert!(per_byte < 4.0, "{what}: {per_byte}");
 }
 
-/// One test, so that nobody else is counted.
+/// One test, so that no other test's allocations are counted.
 #[test]
 fn tokens_are_not_allocated_for() {
     tiny_values_take_few_bytes_each();

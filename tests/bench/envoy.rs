@@ -2,7 +2,7 @@
 //!
 //! `direct_response` is the least that Envoy can do for a request: it answers from its own
 //! configuration. It stands behind the buffer filter, because it drops the connection when a body
-//! comes that nobody reads.
+//! comes that no filter reads.
 
 use crate::bare::Server;
 use crate::clock::cpu_seconds;

@@ -43,7 +43,7 @@ assert.equal(asked.length, 3);
 const absent = await send('{"model":"m","messages":[1]}', { "cache-control": "only-if-cached" });
 assert.equal(absent.status, 504);
 
-// Two who want the same at once, and a third who wants something else, while the provider takes
+// Two requests for the same answer at once, and a third for another one, while the provider takes
 // its time.
 const begun = Promise.withResolvers();
 const answered = Promise.withResolvers();

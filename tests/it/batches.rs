@@ -196,7 +196,7 @@ async fn an_odd_answer_to_the_rest_has_the_whole_batch_asked_for() {
     }
 }
 
-/// Where a whole answer has a field that nobody knows, it is one entry, as it came.
+/// If a whole answer has an unknown field, it is one entry, as it came.
 #[tokio::test]
 async fn an_answer_of_an_unknown_shape_is_one_entry() {
     let upstream = Upstream::start_with(Behaviour::Odd(Oddity::Field)).await;

@@ -27,7 +27,7 @@ fn browser() -> Option<PathBuf> {
     found
 }
 
-/// A page, and who sees what it tells by `POST /`.
+/// A page, and the messages that it sends by `POST /`.
 struct Page {
     listener: TcpListener,
     html: String,
@@ -46,7 +46,7 @@ impl Page {
         }
     }
 
-    /// Shows the page to whoever wants it, until it tells something. The one that told it waits for
+    /// Shows the page to each browser, until it sends a message. The browser that sent it waits for
     /// an answer until the result is dropped.
     async fn told(&self) -> (String, TcpStream) {
         loop {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::apis::asks;
 use crate::sdk::Script;
 
-/// The same request of every API with another credential, and who shows none.
+/// The same request of every API with another credential, or with none.
 fn credential(ask: Ask, name: &str, value: &str) -> Ask {
     ask.key(None).header(name, value)
 }
@@ -80,7 +80,7 @@ async fn no_team_receives_another_teams_answer_and_no_header_shows_the_key() {
     }
 }
 
-/// vllm-project/semantic-router#1448, diegosouzapw/OmniRoute#3740: who asks was not in the key.
+/// vllm-project/semantic-router#1448, diegosouzapw/OmniRoute#3740: the caller was not in the key.
 #[tokio::test]
 async fn whichever_way_a_caller_shows_its_key_it_is_in_the_cache_key() {
     let upstream = Upstream::start().await;
@@ -154,7 +154,7 @@ async fn tools_are_in_the_key_and_messages_keep_their_tool_call_id() {
     assert_eq!(ids, HashSet::from(["call_1", "call_2"]));
 }
 
-/// diegosouzapw/OmniRoute#12734, microsoft/autogen#7968: who asked for no calls was replayed some.
+/// diegosouzapw/OmniRoute#12734, microsoft/autogen#7968: a request for no calls got a replayed call.
 #[tokio::test]
 async fn tool_choice_none_never_replays_a_call() {
     check_differences("tool_choice").await;
@@ -217,7 +217,7 @@ async fn paths_and_queries_never_collide() {
 }
 
 /// zilliztech/GPTCache#8, radicalbit/radicalbit-ai-gateway#29: only the last message was in the
-/// key, so an agent called the same tool for ever.
+/// key, so an agent called the same tool forever.
 #[tokio::test]
 async fn all_messages_are_in_the_key_and_an_agent_gets_on() {
     check_differences("conversation").await;
@@ -236,7 +236,7 @@ async fn prompts_that_collide_in_a_short_hash_are_two_answers() {
 }
 
 /// vllm-project/semantic-router#2030: while a request was running, its placeholder stood before
-/// the entry, and nobody had a hit.
+/// the entry, and no request was a hit.
 #[tokio::test]
 async fn a_running_request_does_not_shadow_the_entry() {
     let upstream = Upstream::start().await;
@@ -268,10 +268,10 @@ async fn reasoning_content_and_usage_details_are_there_on_a_hit() {
     assert_eq!(upstream.call_count(), 2);
 }
 
-/// vllm-project/semantic-router#913 and #378, gumieri/nenya#18: streams that were none, JSON for
-/// who had asked for a stream, and the reverse.
+/// vllm-project/semantic-router#913 and #378, gumieri/nenya#18: streams that were none, JSON for a
+/// client that asked for a stream, and the reverse.
 #[tokio::test]
-async fn who_asks_for_json_gets_json_and_who_asks_for_a_stream_gets_valid_events() {
+async fn a_request_for_json_gets_json_and_one_for_a_stream_gets_valid_events() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
     let mut kinds = HashSet::new();
@@ -393,7 +393,7 @@ async fn what_is_kept_stays_within_its_bound() {
 }
 
 /// andreimerfu/pllm#17: a hit went past what checks the caller. Here a hit needs the credential
-/// that the provider answered, and what it refuses is refused to whoever shows it.
+/// that the provider answered, and a credential that the provider refuses is refused.
 #[tokio::test]
 async fn a_credential_that_the_provider_refuses_gets_no_hit() {
     let upstream = Upstream::start().await;

@@ -218,7 +218,7 @@ async fn only_the_members_of_a_group_share() {
     let more = ask("alice").header("x-api-key", "other");
     check(&edge.client, more, "MISS", "two credentials").await;
     let none = Ask::chat("ours").key(None);
-    check(&edge.client, none, "BYPASS", "nobody").await;
+    check(&edge.client, none, "BYPASS", "no credential").await;
 }
 
 #[tokio::test]

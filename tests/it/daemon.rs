@@ -232,7 +232,7 @@ async fn neither_prompts_nor_credentials_are_logged() {
 
 const HEALTHY: &str = "reflex_store_healthy";
 
-/// Its own answers are served, and everybody can see how it is.
+/// Its own answers are served, and its health shows.
 async fn check_serves(edge: &Edge, health: &str, prompt: &str) {
     assert_eq!(edge.health().await["status"], health, "{}", edge.log());
     let healthy = edge.metrics().await.sum(HEALTHY, &[]);

@@ -1,5 +1,5 @@
-//! A component that misbehaves costs nobody an answer: the request goes to the provider, and
-//! the next one is served as if nothing had been.
+//! A component that misbehaves costs no client its answer: the request goes to the provider, and
+//! the next one is served as usual.
 //!
 //! The guest under test is the middleware with a switch: the header `x-test-guest` makes it
 //! misbehave, without it it behaves.
@@ -179,7 +179,7 @@ async fn a_guest_that_drops_a_handle_twice_costs_no_answer() {
 }
 
 #[tokio::test]
-async fn a_guest_that_spins_holds_up_nobody_else() {
+async fn a_guest_that_spins_holds_up_no_other_request() {
     let upstream = Upstream::start().await;
     let edge = edge_with_test_guest(&upstream, CONFIG).await;
     let known = edge.client.fetch(Ask::chat("known")).await;

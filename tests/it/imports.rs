@@ -90,7 +90,7 @@ impl House {
                         };
                         match import.vis {
                             Visibility::Inherited => taken.push((module.clone(), path)),
-                            // What is handed on is imported by whoever takes it.
+                            // A re-export is imported by the module that takes it.
                             _ => {
                                 let mut handed = place.clone();
                                 handed.push(name);

@@ -219,7 +219,7 @@ async fn without_room_every_request_reaches_the_provider_untouched() {
 
 /// It held up all others for good once the answer was longer than what is kept of one.
 #[tokio::test]
-async fn a_leader_that_reads_nothing_of_a_long_answer_holds_up_nobody() {
+async fn a_leader_that_reads_nothing_of_a_long_answer_holds_up_no_follower() {
     let upstream = Upstream::start().await;
     let edge = Plan::new(&upstream.url())
         .config("entry_bytes_max = 1048576")

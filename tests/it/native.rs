@@ -8,7 +8,7 @@ use reflex_tests::edge::{Edge, Plan};
 use reflex_tests::raw_client::RawClient;
 use reflex_tests::upstream::Upstream;
 
-/// Who answers hits. Whoever it is, nothing else differs.
+/// What answers hits. In both modes nothing else differs.
 const MODES: [&str; 2] = ["hits = \"native\"\n", "hits = \"component\"\n"];
 
 async fn edge(upstream: &Upstream, mode: &str, config: &str) -> Edge {
@@ -73,7 +73,7 @@ async fn without_a_free_instance_the_native_flow_answers_and_records() {
         assert_eq!(stream().await.reflex(), "MISS");
         assert_eq!(stream().await.reflex(), "HIT_L1_EXACT");
         assert!(busy(&edge).await > 0.5, "{mode}");
-        // Those who ask without an instance share their call, too.
+        // Requests without an instance share their call, too.
         let calls = upstream.call_count();
         let held = Ask::chat("together").header("x-hold", "2");
         let herd: Vec<_> = (0..10).map(|_| ask(&edge.client, &held)).collect();
@@ -135,7 +135,7 @@ async fn what_is_done_for_a_guest_that_fails_is_not_left_undone() {
 }
 
 #[tokio::test]
-async fn the_operator_decides_who_answers_for_a_component_that_fails() {
+async fn the_operator_decides_what_answers_for_a_component_that_fails() {
     let upstream = Upstream::start().await;
     for (setting, status, told) in [
         ("", 200, ["BYPASS", "BYPASS"]),

@@ -121,7 +121,7 @@ fn put(path: &str, body: &'static str) -> Ask {
     Ask::new(Method::PUT, path, body).header("content-type", "application/json")
 }
 
-/// Whoever asked after a purge joined the answer that was under way since before it, and that was
+/// A request after a purge joined the answer that was under way since before it, and that was
 /// stored in the end.
 #[tokio::test]
 async fn nothing_from_before_a_purge_is_served_or_stored_after_it() {
@@ -164,7 +164,7 @@ async fn nothing_from_before_a_purge_is_served_or_stored_after_it() {
             assert_eq!((hit.reflex(), &hit.body), ("HIT_L1_EXACT", &after.body));
             calls += 2;
 
-            // Also if nobody asks meanwhile.
+            // Also if no request comes meanwhile.
             both.purge(path).await;
             let before = both.ask(&ask);
             calls += 1;
@@ -221,7 +221,7 @@ async fn an_edge_waits_for_what_the_proxy_fetches() {
         let is_long = control.0 == "x-mock" && control.1.starts_with("large");
         let fetches = both.ask(&ask);
         if is_long {
-            // Over before anybody could wait: but then it is there.
+            // It ended before a request could wait, and the answer is stored.
             let fetched = fetches.await.expect("an answer");
             let found = both.wait(&names.entry).await.expect("an answer");
             assert_eq!((found.status.as_u16(), found.body), (200, fetched.body));
@@ -325,8 +325,8 @@ async fn the_proxy_waits_for_an_edge_no_longer_than_the_operator_lets_it() {
     assert_eq!(leads.status, 200);
 }
 
-/// An edge takes its lookup back, and gives back the fill, as it may have led. When that came
-/// first, the lookup became a leader that nobody heard of again.
+/// An edge cancels its lookup, and gives back the fill, as it may have led. When that came
+/// first, the lookup became a leader that never came back.
 #[tokio::test]
 async fn a_fill_that_is_given_back_before_it_is_asked_for_is_never_led() {
     let both = Both::start().await;
@@ -340,7 +340,7 @@ async fn a_fill_that_is_given_back_before_it_is_asked_for_is_never_led() {
         (late.status.as_u16(), late.header("x-reflex-fill")),
         (404, "")
     );
-    // So that nobody waits for it.
+    // So no request waits for it.
     let next = both
         .unix
         .fetch(lead(&names.entry, "b").header("x-reflex-wait", WAIT));

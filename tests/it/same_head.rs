@@ -1,5 +1,5 @@
 //! A hit looks like its miss: of the headers that providers, gateways and CDNs send, which reach the
-//! client of a hit, who follows another request, and whose batch is known in part. Each row of the
+//! client of a hit, a follower, and the client of a batch that is known in part. Each row of the
 //! table has its reason; what a test sees has to be the row, no more and no less.
 
 use reflex_tests::client::{Answer, Ask};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use crate::batches;
 use crate::transparent::Out;
 
-/// Who sees a header beside the client whose request the provider has answered.
+/// The clients that see a header, beside the client whose request the provider has answered.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Sees {
     /// Of a stored answer, or of one that is under way for another request.
@@ -30,7 +30,7 @@ const fn sees(hit: bool, failed: bool, partial: bool) -> Sees {
     }
 }
 
-/// How the answer may be read and handled: everyone's.
+/// How the answer may be read and handled: for all clients.
 const ANSWER: Sees = sees(true, true, true);
 /// About these very bytes.
 const BYTES: Sees = sees(true, true, false);
@@ -92,7 +92,7 @@ const TABLE: &[(&str, &str, Sees)] = &[
     ("last-modified", "Sun, 30 Jun 2024 23:59:59 GMT", BYTES),
     ("x-goog-hash", "crc32c=AAAA", BYTES),
     ("x-amz-checksum-sha256", "AAAA", BYTES),
-    // Ids, times and limits are those of one exchange. Who shares its failure needs to know when to
+    // Ids, times and limits are those of one exchange. A follower of its failure has to know when to
     // try again.
     ("retry-after", "7", EXCHANGE),
     ("retry-after-ms", "7000", EXCHANGE),
@@ -165,12 +165,12 @@ pub(crate) fn expected(is_there: impl Fn(Sees) -> bool) -> Heads {
 }
 
 #[track_caller]
-fn check(answer: &Answer, who: &str, is_there: impl Fn(Sees) -> bool) {
+fn check(answer: &Answer, client: &str, is_there: impl Fn(Sees) -> bool) {
     let (found, expected) = (heads(answer), expected(is_there));
     for name in expected.keys() {
-        assert_eq!(found.get(name), expected.get(name), "{who}: {name}");
+        assert_eq!(found.get(name), expected.get(name), "{client}: {name}");
     }
-    assert_eq!(found, expected, "{who}");
+    assert_eq!(found, expected, "{client}");
     assert_eq!(answer.headers.get_all("cache-status").iter().count(), 1);
 }
 
@@ -212,8 +212,8 @@ impl Front {
         }
     }
 
-    /// The answers to two who ask the same: of the one whom the provider has answered, and of the
-    /// one who waited for it.
+    /// The answers to two equal requests: to the leader, and to the
+    /// follower.
     async fn two(&self, upstream: &Upstream, ask: &Ask) -> [Answer; 2] {
         let mut both = match self {
             Self::Serve(edge) => {
@@ -273,7 +273,7 @@ async fn a_hit_and_a_follower_have_the_head_of_the_miss_but_for_what_belongs_to_
 }
 
 #[tokio::test]
-async fn who_follows_a_failure_hears_when_to_try_again_and_gets_no_cookie() {
+async fn a_follower_of_a_failure_learns_when_to_try_again_and_gets_no_cookie() {
     let upstream = upstream().await;
     for front in Front::both(&upstream).await {
         for status in ["429", "500", "503", "529"] {
@@ -396,7 +396,7 @@ async fn the_providers_cache_status_stays_in_front_of_ours() {
             }
         }
     }
-    // Nobody would find ours behind this.
+    // A reader could not find our part behind this.
     upstream.also_send(&[("cache-status", "cdn; detail=\"open")]);
     for front in Front::both(&upstream).await {
         let answer = front.fetch(Ask::get("/v1/models")).await;

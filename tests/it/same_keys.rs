@@ -36,7 +36,7 @@ fn cases() -> Vec<Vector> {
     cases
 }
 
-/// Another request like this one: with other members, in another spelling, by somebody else.
+/// Another request like this one: with other members, in another spelling, or of another tenant.
 fn vary(case: &Vector, random: &mut Random) -> Vector {
     let mut case = case.clone();
     if let Ok(body) = serde_json::from_slice::<Value>(&case.body)

@@ -1,5 +1,5 @@
 //! An answer that has expired, in place of the failure of the provider: only if the operator wants
-//! it, only for so long, and never to whoever wants a fresh one.
+//! it, only for so long, and never to a client that wants a fresh one.
 
 use http::Method;
 use reflex_llm::{Classified, Head, Policy, classify};
@@ -93,7 +93,7 @@ async fn a_failing_provider_is_answered_by_a_stale_entry_within_the_limit() {
 async fn a_provider_that_is_down_is_answered_by_a_stale_entry_also_after_a_restart() {
     let upstream = Upstream::start().await;
     let edge = edge_with(&upstream, ON).await;
-    let ask = Ask::chat("is anybody there?");
+    let ask = Ask::chat("are you there?");
     let fresh = expired(&edge, &ask).await;
     upstream.stop().await;
     let stale = edge.client.fetch(ask.clone()).await;
@@ -107,7 +107,7 @@ async fn a_provider_that_is_down_is_answered_by_a_stale_entry_also_after_a_resta
 }
 
 #[tokio::test]
-async fn those_who_wait_for_a_failing_provider_get_the_stale_entry_as_well() {
+async fn followers_of_a_failing_provider_get_the_stale_entry_as_well() {
     let upstream = Upstream::start().await;
     let edge = edge_with(&upstream, ON).await;
     let ask = Ask::chat("all of us").header("x-hold", "1");
@@ -194,7 +194,7 @@ async fn another_tenant_is_not_given_a_stale_entry() {
     let edge = edge_with(&upstream, ON).await;
     let ask = Ask::chat("mine");
     let fresh = expired(&edge, &ask).await;
-    let theirs = ask.clone().key(Some("somebody else"));
+    let theirs = ask.clone().key(Some("another"));
     check_reaches(&upstream, &edge, &theirs, 503).await;
     let stale = edge.client.fetch(ask).await;
     check_stale(&stale, &fresh, "; fwd-status=503");
@@ -398,7 +398,7 @@ async fn a_batch_is_filled_with_stale_texts_when_the_provider_fails() {
         }
         let strict = ask(json!(["a", "b"])).header("cache-control", "no-cache");
         assert_eq!(edge.client.fetch(strict).await.status, status);
-        let other = ask(json!(["a", "b"])).key(Some("somebody else"));
+        let other = ask(json!(["a", "b"])).key(Some("another"));
         check_reaches(&upstream, &edge, &other, status).await;
     }
     upstream.stop().await;
@@ -410,7 +410,7 @@ async fn a_batch_is_filled_with_stale_texts_when_the_provider_fails() {
 }
 
 #[tokio::test]
-async fn those_who_wait_with_a_batch_for_a_failing_provider_get_the_stale_texts() {
+async fn followers_with_a_batch_for_a_failing_provider_get_the_stale_texts() {
     let upstream = Upstream::start().await;
     let edge = edge_with(&upstream, ON).await;
     let ask = batches::ask(json!(["a", "b"])).header("x-hold", "1");

@@ -68,7 +68,7 @@ async fn a_folder_is_checked_counted_and_compacted() {
 
     let edge = start(&upstream, dir).await;
     assert_eq!(hits(&edge).await, 3);
-    // Nobody works on it meanwhile.
+    // No process uses it meanwhile.
     for command in ["check", "stats", "compact"] {
         let (code, said) = store(command, dir, &[]).await;
         assert_eq!(code, Some(2), "{said}");

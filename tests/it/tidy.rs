@@ -147,7 +147,7 @@ fn the_cache_knows_neither_http_nor_wasm() {
     });
 }
 
-/// Who embeds the cache pays for what they use only.
+/// A program that embeds the cache compiles only what it uses.
 #[test]
 fn features_keep_the_dependency_tree_small() {
     let packages = |features: &str| {
@@ -258,7 +258,7 @@ fn nothing_speaks_of_the_machine_that_it_was_written_on() {
         concat!("/ro", "ot/"),
         concat!("/ho", "me/"),
     ];
-    check(&files(), "a path of somebody's machine", |_, line| {
+    check(&files(), "a path of one machine", |_, line| {
         folders.iter().any(|folder| line.contains(folder))
     });
 }

@@ -124,7 +124,7 @@ impl Out {
         self.now_ms.fetch_add(seconds * 1000, Ordering::Relaxed);
     }
 
-    /// So many who ask the same, of whom all but one wait for the answer of the provider.
+    /// This many equal requests, of which all but one follow.
     pub(crate) async fn herd(
         &self,
         upstream: &Upstream,
@@ -340,10 +340,10 @@ async fn a_provider_that_fails_is_not_answered_by_what_has_ended() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_gone_is_answered_by_a_stale_entry_for_all_who_wait() {
+async fn a_provider_that_is_gone_gives_a_stale_entry_to_all_followers() {
     let upstream = Upstream::start().await;
     let out = Out::stale(&upstream, 60);
-    let ask = Ask::chat("is anybody there?").header("x-hold", "1");
+    let ask = Ask::chat("are you there?").header("x-hold", "1");
     upstream.release(1);
     let fresh = out.expired(&ask).await;
     upstream.behave(Behaviour::Status(500));

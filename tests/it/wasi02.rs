@@ -194,7 +194,7 @@ async fn errors_reach_a_program_of_wasi_02_as_they_are() {
     assert_eq!(program.ask(&ask).await.expect("a head").said(), "MISS");
     assert!(program.rest().await.is_err());
     upstream.stop().await;
-    let refused = program.ask(&ask).await.expect_err("nobody is there");
+    let refused = program.ask(&ask).await.expect_err("no provider is there");
     assert!(refused.contains("ConnectionRefused"), "{refused}");
 }
 

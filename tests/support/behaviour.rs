@@ -53,7 +53,7 @@ pub enum Oddity {
     Shuffled,
     /// The last two indexes are the same.
     Twice,
-    /// A field that nobody knows.
+    /// A field that is not known.
     Field,
     /// Another model than before.
     Model,

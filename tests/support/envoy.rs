@@ -20,7 +20,7 @@ use crate::upstream::Upstream;
 use crate::{PATIENCE, within};
 
 /// How often Envoy is asked whether it is ready, and for its figures while a test waits for
-/// one. It tells nobody by itself.
+/// one. Envoy announces neither.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// What the filter says is of interest; of Envoy itself, only trouble. It lists all that is

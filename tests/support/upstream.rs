@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_gated_answer_waits_and_notices_when_nobody_does() {
+    async fn a_gated_answer_waits_and_notices_when_its_client_leaves() {
         let upstream = Upstream::start().await;
         let client = Client::new(&upstream.url());
         let mut left = client.send(Ask::stream("one").mock("gated")).await;

@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn a_miss_says_who_is_to_fill_it() {
+    fn a_miss_says_which_request_fills_it() {
         let miss = |fill| {
             let mut all = vec![(":status", "404"), ("x-reflex-epoch", "1.0")];
             all.extend(fill);

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_purge_nobody_joins_those_from_before_it() {
+    fn after_a_purge_no_request_joins_a_flight_from_before_it() {
         let mut flights = Flights::default();
         let before = leads(&mut flights, &A, 1);
         assert_eq!(flights.join(&A, 0, 2), Role::Follow(before));
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_purge_of_others_keeps_nobody_from_joining() {
+    fn a_purge_of_others_lets_requests_join() {
         let mut flights = Flights::default();
         let (a, b) = (leads(&mut flights, &A, 1), leads(&mut flights, &B, 2));
         flights.close(&Purged::Digest([9; 32]));

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_missed_more_than_is_told_lets_go_of_everything() {
+    fn a_worker_that_has_missed_more_than_is_told_drops_everything() {
         let mut late = Refreshed::default();
         let mut shared = Vec::new();
         late.hears(&shared);

@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_keep_copies_are_told_what_had_not_ended_and_nothing_else() {
+    fn edges_are_told_what_had_not_ended_and_nothing_else() {
         const DIGEST: [u8; 32] = [5; 32];
         let purges = Purges::default();
         let told = |mark| {

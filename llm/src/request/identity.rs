@@ -45,7 +45,7 @@ impl Candidate<'_> {
         let mut is_told = true;
         self.fields(|field, value| {
             is_told = match field {
-                Field::Query => tells_nobody(value),
+                Field::Query => names_no_caller(value),
                 Field::Header => is_told_header(value),
                 Field::Value => is_told,
                 Field::Tenant | Field::Upstream | Field::Method | Field::Path => true,
@@ -78,7 +78,7 @@ fn is_told_header(name: &[u8]) -> bool {
 }
 
 /// Whether a query has only parameters that do not identify the caller.
-fn tells_nobody(query: &[u8]) -> bool {
+fn names_no_caller(query: &[u8]) -> bool {
     let mut parameters = query.split(|&byte| byte == b'&');
     parameters.all(|parameter| {
         let name = parameter.split(|&byte| byte == b'=').next();

@@ -20,7 +20,7 @@ const REPRESENTATION: [&str; 2] = ["alt", "$alt"];
 
 /// Parameters of a query that identify the caller at gateways, in signed links and in other APIs.
 /// Google's are in [`CREDENTIALS`].
-const WHO_ASKS: [&str; 13] = [
+const NAMES_OF_CALLERS: [&str; 13] = [
     "api-key",
     "api_key",
     "apikey",
@@ -120,15 +120,16 @@ pub(crate) fn counting<'p>(api: Api, path: &'p str, ignored: &[String]) -> Optio
 /// A parameter that may not be named in `ignored_query` although a pattern matches it, and why.
 pub(crate) fn kept_by_all(pattern: &str) -> Option<(&'static str, &'static str)> {
     let credentials = CREDENTIALS.iter().filter_map(|it| it.strip_prefix('?'));
-    let who = credentials.chain(WHO_ASKS);
-    let who = who.map(|name| {
+    let callers = credentials.chain(NAMES_OF_CALLERS);
+    let callers = callers.map(|name| {
         (
             name,
             "it identifies the caller, and answers are never shared without it",
         )
     });
     let form = REPRESENTATION.map(|name| (name, "it says in which form the answer comes"));
-    who.chain(form)
+    callers
+        .chain(form)
         .find(|(name, _)| is_like_in_any_case(pattern, name))
 }
 

@@ -110,7 +110,7 @@ fn case_finish_reason_length_cached_by_any_api() {
         assert_ne!(body, sample.body);
         let verdict = sample.judge([body.as_bytes()]);
         assert_eq!(verdict, Err(Rejected::Length), "{}", sample.shape);
-        // And what nobody has heard of.
+        // And a reason that no list has.
         let body = sample.body.replace(good, r#""something_new""#);
         assert!(sample.judge([body.as_bytes()]).is_err(), "{}", sample.shape);
     }
@@ -153,8 +153,8 @@ fn case_an_error_text_cached_past_the_outage_by_any_api() {
     }
 }
 
-/// An answer of thirty choices is one answer; thirty requests for one each are told apart by what
-/// they ask for, and by nothing else: whoever wants variety says so, in the request or to us.
+/// An answer of thirty choices is one answer. Thirty requests for one choice each differ only in
+/// what they ask for: a client that needs variety says so, in the request or by `samples`.
 #[test]
 fn case_thirty_samples_wanted_one_answer_thirty_times() {
     differ(&chat().fields(r#""n":30"#), &chat().fields(r#""n":1"#));

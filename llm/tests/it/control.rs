@@ -100,7 +100,7 @@ fn what_is_unknown_is_skipped() {
 }
 
 #[test]
-fn whoever_says_how_fresh_an_answer_has_to_be_wants_no_stale_one() {
+fn a_request_that_says_how_fresh_an_answer_has_to_be_gets_no_stale_one() {
     for value in ["no-cache", "max-age=99999", "min-fresh=0", "max-age=soon"] {
         assert!(!read(value).accepts_stale(), "{value}");
     }
@@ -185,7 +185,7 @@ fn case_array_input_gets_a_ttl_of_minus_one_or_ttl_cannot_be_disabled() {
         (&["99999999999999999999999"], Some(1 << 31)),
         (&["60", "30"], Some(30)),
         (&["30", "60"], Some(30)),
-        // What is no time keeps nothing, rather than for a time that nobody asked for.
+        // A value that is no time keeps nothing: any other time would be a guess.
         (&["-1"], Some(0)),
         (&["1.5"], Some(0)),
         (&["60s"], Some(0)),

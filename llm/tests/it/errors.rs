@@ -38,7 +38,7 @@ fn each_api_has_its_error() {
     ] {
         assert_eq!(body(name, 504, "not here"), google);
     }
-    // Whoever expects an array gets one.
+    // A client that expects an array gets one.
     assert_eq!(
         body("gemini-stream-generate-content", 504, "not here"),
         json!([google])

@@ -44,7 +44,7 @@ fn every_candidate_must_have_stopped() {
         let array = format!("[{},{answer}]", piece("b"));
         assert_eq!(STREAM.json(&array), expected, "{reason}");
         let expected = match expected {
-            // Nobody can tell whether more was to come.
+            // A cut and an end look the same.
             Err(Rejected::Unfinished) => Err(Rejected::Cut),
             other => other,
         };

@@ -342,7 +342,7 @@ fn operators_name_parameters_of_the_query_that_do_not_count() {
 }
 
 #[test]
-fn patterns_that_would_hide_who_asks_in_a_query_are_refused() {
+fn patterns_that_would_hide_the_caller_in_a_query_are_refused() {
     for (pattern, name) in [
         ("*", "`access_token`"),
         ("key", "`key`"),
@@ -370,7 +370,7 @@ fn patterns_that_would_hide_who_asks_in_a_query_are_refused() {
 }
 
 #[test]
-fn patterns_that_would_hide_who_asks_are_refused() {
+fn patterns_that_would_hide_the_caller_are_refused() {
     let headers = |pattern: &str| {
         let rules = Rules {
             ignored_headers: vec![pattern.to_owned()],

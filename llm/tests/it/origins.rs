@@ -1,4 +1,4 @@
-//! Fields that name who asks: out of the key only where the provider is known to make nothing of them.
+//! Fields that name the user: out of the key only where the provider is known to ignore them.
 //! LiteLLM routes by `metadata.tags`, and agents choose a memory by `user`.
 
 use reflex_llm::Rules;
@@ -122,7 +122,7 @@ fn the_question_itself_cannot_be_ignored() {
     assert!(both.check(None).expect_err("both").contains("keyed_fields"));
 }
 
-/// They say how long and where a prompt is cached, and name nobody.
+/// They say how long and where a prompt is cached, and name no user.
 #[test]
 fn options_of_the_prompt_cache_do_not_count_but_prewarming_passes_by() {
     for upstream in [KNOWN[0], UNKNOWN[0]] {

@@ -60,7 +60,7 @@ fn half_a_pair_in_a_key_is_a_key_of_its_own() {
     assert_eq!(CHAT.json(&twice), Err(Rejected::NotJson));
 }
 
-/// Readers differ in which of two counts, so that nobody can say what the answer says.
+/// Readers differ in which of two counts, so the meaning of the body is uncertain.
 #[test]
 fn a_key_twice_is_not_kept() {
     let twice = answer("x").replace(r#""stop""#, r#""stop","finish_reason":"length""#);

@@ -58,7 +58,7 @@ const USUAL: Entrant = Entrant {
     is_there: || Ok(()),
 };
 
-/// Everybody, in the order of the table.
+/// All contenders, in the order of the table.
 pub(crate) const ENTRANTS: [Entrant; 7] = [
     Entrant {
         name: "ours",
@@ -103,7 +103,7 @@ pub(crate) const ENTRANTS: [Entrant; 7] = [
     },
 ];
 
-/// Looks at a payload as far as everybody has to.
+/// Reads as much of a payload as every contender has to.
 fn look(payload: &[u8]) -> usize {
     std::hint::black_box((payload.first().copied(), payload.last().copied()));
     payload.len()

@@ -1,5 +1,5 @@
-//! Ours beside what else there is, in one run on one machine: stores of payloads, and policies of
-//! who stays.
+//! Ours beside other stores, in one run on one machine: stores of payloads, and policies of
+//! eviction.
 //!
 //! `cargo xtask bench compare` builds and runs this; with `stores` or `eviction` behind it, only
 //! that part. What it prints is Markdown. CPU is that of the whole process, and of the server

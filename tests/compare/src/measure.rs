@@ -57,7 +57,7 @@ pub(crate) fn measure(entrant: &Entrant, entries: usize, payload_bytes: usize) -
     let entries = entries.min(entrant.entries_max);
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path();
-    // Not of one byte only: nobody is to gain by that.
+    // Random bytes: a repeated byte would favour stores that compress.
     let mut random = Random(7);
     let payload: Vec<u8> = (0..payload_bytes).map(|_| random.next() as u8).collect();
     let keys_of_all = keys(entries, "compare");
@@ -195,10 +195,10 @@ fn cpu_seconds(server: Option<u32>) -> f64 {
 
 /// Bytes of memory that are no file's: what is mapped or in the page cache can be had back.
 fn memory(contender: &dyn Contender) -> u64 {
-    let who = contender
+    let process = contender
         .server()
         .map_or("self".into(), |pid| pid.to_string());
-    let status = fs::read_to_string(format!("/proc/{who}/status")).expect("it runs");
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("RssAnon:"));

@@ -1,4 +1,4 @@
-//! Everybody at every size, and the table of it.
+//! All contenders at every size, and the table of the results.
 
 use crate::contender::{ENTRANTS, Entrant};
 use crate::measure::{Figures, measure, measure_durable};

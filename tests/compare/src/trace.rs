@@ -6,7 +6,7 @@ pub(crate) const REQUESTS: usize = 1_000_000;
 /// Different keys that are asked for again and again.
 const KEYS: u64 = 100_000;
 
-/// A scan asks for so many keys that nobody asks for again.
+/// A scan asks for this many keys, each only once.
 const SCAN_KEYS: u64 = 10_000;
 
 /// Between two scans.

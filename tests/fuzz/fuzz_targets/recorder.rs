@@ -52,7 +52,7 @@ fn verdict(shape: Shape, limits: Limits, chunks: &[&[u8]]) -> Result<Stated, Rej
     let kept = recorder.finish()?;
     assert!(kept.body == fed && kept.status == 200);
     assert!(fed.len() <= limits.body_bytes_max);
-    // Who judges for itself is told the same end.
+    // A caller that judges by itself is told the same end.
     assert_eq!(shape.stated(&fed), Ok(kept.stated));
     Ok(kept.stated)
 }

@@ -21,7 +21,7 @@ const KEYS: u64 = 12;
 const EDITS_MAX: usize = 8;
 const BLOCK_BYTES: usize = 4096;
 
-/// Who was purged; the last of the tenants.
+/// The purged tenant; the last of the tenants.
 const PURGED: u64 = 2;
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -157,8 +157,8 @@ fn good() -> &'static Files {
     })
 }
 
-/// Applies the edits; returns whether a checksum was put right after one, which is what nobody but
-/// an author of such files does.
+/// Applies the edits; returns whether a checksum was put right after one, which only an author of
+/// such files does.
 fn edit(files: &mut Files, mut input: Bytes<'_>) -> bool {
     let mut is_forged = false;
     for _ in 0..EDITS_MAX {

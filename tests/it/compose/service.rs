@@ -3,7 +3,7 @@
 //! bodies stream both ways.
 //!
 //! The services (`tests/guests/origin` and `origin02`) make their bodies themselves, and ask before
-//! each part of a stream whether to go on; the tests are who they ask.
+//! each part of a stream whether to go on; the tests answer that.
 
 use super::tool;
 use bytes::Bytes;
@@ -72,7 +72,7 @@ fn limits() -> GuestLimits {
     }
 }
 
-/// The service of WASI 0.2, and who sets its pace.
+/// The service of WASI 0.2, and its pace.
 pub(super) fn origin02(limits: GuestLimits) -> (Service02, Arc<Pace>) {
     let pace = Arc::new(Pace(Semaphore::new(0)));
     let sender = Arc::new(Sender(Arc::clone(&pace)));
@@ -143,7 +143,7 @@ impl Host {
     }
 }
 
-/// Whom the service asks whether to go on: yes, as often as the test has said so.
+/// Answers the service's question whether to go on: yes, as often as the test has released it.
 pub(super) struct Pace(pub(super) Semaphore);
 
 /// The only place that the component reaches.
@@ -275,7 +275,7 @@ async fn a_stream_reaches_the_client_as_it_is_made_and_is_replayed() {
 }
 
 #[tokio::test]
-async fn who_asks_the_same_meanwhile_reads_along_also_when_the_first_has_left() {
+async fn equal_requests_meanwhile_read_along_also_when_the_first_has_left() {
     for host in hosts() {
         let mut first = host.send(CHAT, chat("Together", true)).await;
         let begin = first.part().await;
@@ -392,7 +392,7 @@ async fn an_error_of_the_service_is_the_clients_and_is_not_stored() {
     }
 }
 
-/// Its client waits for the body, and it for somebody who never answers.
+/// Its client waits for the body, and the service for an answer that never comes.
 #[tokio::test]
 async fn a_service_that_streams_for_too_long_is_stopped_and_counted() {
     let limits = GuestLimits {

@@ -12,9 +12,9 @@ const SHORT_HEADS: &str = "header_read_seconds_max = 1";
 /// clients' one said.
 async fn check_closed(edge: &Edge, sent: &[u8]) -> String {
     let mut said = Vec::new();
-    for (who, mut raw) in each(edge).await {
+    for (client, mut raw) in each(edge).await {
         raw.send(sent).await;
-        said.push((who, raw));
+        said.push((client, raw));
     }
     let mut first = None;
     for (_, mut raw) in said {
@@ -24,7 +24,7 @@ async fn check_closed(edge: &Edge, sent: &[u8]) -> String {
     first.unwrap_or_default()
 }
 
-/// hyper-util's detection of the protocol has no timer: silent sockets held every place for ever.
+/// hyper-util's detection of the protocol has no timer: silent sockets held every place forever.
 #[tokio::test]
 async fn a_client_that_sends_no_whole_head_is_cut() {
     let upstream = Upstream::start().await;
@@ -115,11 +115,11 @@ async fn an_idle_connection_closes_in_the_end() {
     let upstream = Upstream::start().await;
     let config = "keep_alive_seconds_max = 1";
     let edge = edge(&upstream, config).await;
-    for (who, mut raw) in each(&edge).await {
+    for (client, mut raw) in each(&edge).await {
         raw.send("GET /health HTTP/1.1\r\nhost: a\r\n\r\n").await;
         let (head, _) = raw.answer().await;
-        assert!(head.starts_with("HTTP/1.1 "), "{who}");
-        assert_eq!(raw.rest_text().await, "", "{who}");
+        assert!(head.starts_with("HTTP/1.1 "), "{client}");
+        assert_eq!(raw.rest_text().await, "", "{client}");
     }
     let mut http2_client = RawClient::connect(&edge.url).await;
     let ask = Ask::get("/v1/models").key(Some("k"));

@@ -1,4 +1,4 @@
-//! `connections_max`, and who gets a place when all are taken.
+//! `connections_max`, and which client gets a place when all are taken.
 
 use super::*;
 use reflex_tests::within;

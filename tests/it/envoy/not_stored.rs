@@ -1,4 +1,4 @@
-//! What Envoy's clients get once, and nobody again: answers that are cut, refused or wrong.
+//! Answers that Envoy's clients get once and never again: cut, refused or wrong ones.
 
 use super::{cold_line, count, line};
 use reflex_tests::client::Ask;

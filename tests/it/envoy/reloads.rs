@@ -97,7 +97,7 @@ async fn the_figures_come_down_when_the_old_configurations_have_drained() {
             })
             .await;
     }
-    // The last one keeps nothing and asks nobody.
+    // The last configuration keeps nothing and has no daemon.
     let last = json!({ "hot_bytes_max": 0, "daemon_cluster": "" });
     envoy.update(&last).await;
     assert_eq!(apart(&envoy, Ask::chat("last")).await.status, 200);

@@ -138,7 +138,7 @@ fn check_bypass(answer: &Answer, reason: &str) {
 
 /// The filter used to set `:authority` on a miss, after which Envoy chose the virtual host anew.
 #[tokio::test]
-async fn of_two_virtual_hosts_the_one_that_is_asked_answers_whoever_asks() {
+async fn of_two_virtual_hosts_each_answers_its_own_requests() {
     let two = Two::start().await;
     let own = two.route("provider", json!({}));
     let any = two.route("other", json!({}));

@@ -1,4 +1,4 @@
-//! A component with plain functions in a host of somebody's own, beside one that behaves.
+//! A component with plain functions in another program's host, beside one that behaves.
 
 use reflex_host::component::{ReflexCtxView, add_to_linker};
 use reflex_host::grant::{Grant, ReflexCtx, Refusal};
@@ -115,7 +115,7 @@ fn whatever_traps_a_guest_is_an_error_of_that_call_only() {
         assert_eq!(rogue.act("insert", 9, ALICE, [5; 32]), good(9));
         let done = rogue.act(deed, 0, ALICE, [5; 32]);
         assert!(done.is_err(), "{deed}: {done:?}");
-        // Wasmtime lets nobody enter it any more.
+        // Wasmtime does not enter it again.
         let again = rogue.act("find", 0, ALICE, [5; 32]);
         assert!(again.is_err(), "{deed}: {again:?}");
         beside.is_unharmed();

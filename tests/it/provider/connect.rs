@@ -57,7 +57,7 @@ async fn response_seconds_max_bounds_the_wait_for_a_response() {
     let plan = Plan::new(&upstream.url()).config("response_seconds_max = 1");
     let edge = plan.start().await;
     for _ in 0..2 {
-        let answer = edge.client.fetch(Ask::chat("for ever")).await;
+        let answer = edge.client.fetch(Ask::chat("forever")).await;
         says(&answer, 504, "its response took too long");
     }
     // Each was asked once.

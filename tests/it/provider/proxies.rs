@@ -237,7 +237,7 @@ async fn a_provider_is_reached_through_a_proxy_with_tls() {
         assert_eq!(proxy.connections(), 1, "{url}");
         assert!(!edge.log().contains("secret"), "{}", edge.log());
     }
-    // One whose certificate nobody has signed that is known here is not spoken to.
+    // A proxy whose certificate no known CA has signed is not used.
     let inner = Forward::http(upstream.address()).await;
     let proxy = tls::in_front_of(inner.address(), &["http/1.1"]).await;
     let edge = Plan::new("http://provider.test")

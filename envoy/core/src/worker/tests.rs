@@ -35,7 +35,7 @@ const CONFIG: &str = r#"{"upstreams": {
     "gateway": "http://10.0.0.1:8000/openai/"
 }}"#;
 
-/// A worker and everyone around it.
+/// A worker, its clients, its daemon and its provider.
 struct Play {
     worker: Worker,
     daemon: Daemon,
@@ -192,7 +192,7 @@ fn sse(text: &str) -> [String; 2] {
     [said, "data: [DONE]\n\n".into()]
 }
 
-/// Seconds of the play, not of the one who watches it.
+/// The test's clock, not the real one.
 const START_MS: u64 = 1_000_000_000;
 
 impl Play {
@@ -515,7 +515,7 @@ impl Play {
             .expect("a client that has not gone")
     }
 
-    // What the one who watches asks.
+    // Observations.
 
     fn seen(&self, id: Id) -> &Saw {
         &self.clients[&id].saw
@@ -573,7 +573,7 @@ impl Play {
         self.counted(&format!("bypasses_total.{}", why.detail()))
     }
 
-    /// Everyone has gone, and nothing of theirs is left.
+    /// All clients have gone, and no state of theirs is left.
     fn ends(mut self) {
         self.daemon.mood = Mood::Works;
         self.settle();

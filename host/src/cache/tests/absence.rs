@@ -174,7 +174,7 @@ fn a_disk_that_cannot_be_read_and_has_missed_too_much_is_given_up() {
 
 #[cfg(not(shuttle))]
 #[test]
-fn whoever_stores_while_the_disk_comes_finds_what_was_stored() {
+fn what_is_stored_while_the_disk_comes_is_found() {
     const KEYS: u64 = 200;
     for _ in 0..20 {
         let (props, cache) = absent(KEYS);
@@ -217,7 +217,7 @@ fn a_quota_without_room_for_an_entry_means_memory() {
 
 /// An error that an operator has to fix refuses the folder: the cache does not go on without it.
 #[test]
-fn a_folder_of_somebody_elses_is_an_error() {
+fn a_folder_of_another_program_is_an_error() {
     let props = Props::new();
     fs::create_dir(props.data_dir()).unwrap();
     fs::write(props.data_dir().join("thesis.txt"), "irreplaceable").unwrap();

@@ -170,7 +170,7 @@ fn a_sector_that_goes_bad_before_the_first_read_is_a_miss() {
 }
 
 #[test]
-fn whoever_must_not_wait_is_told_what_may_have_to_be_fetched() {
+fn a_lookup_that_must_not_wait_is_told_what_may_have_to_be_fetched() {
     let props = Props::new();
     let cache = props.open();
     put(&cache, 1, 0, 1000);

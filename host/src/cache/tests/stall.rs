@@ -47,7 +47,7 @@ fn fill(cache: &Cache, first: u64) -> u64 {
 
 /// Inserts, removals, counts and lookups waited for a write that hung.
 #[test]
-fn a_write_that_hangs_holds_up_nobody_and_beyond_the_bound_entries_are_refused() {
+fn a_write_that_hangs_holds_up_no_caller_and_beyond_the_bound_entries_are_refused() {
     let props = props();
     let cache = open(&props);
     for number in 0..10 {
@@ -113,7 +113,7 @@ fn a_write_that_hangs_holds_up_nobody_and_beyond_the_bound_entries_are_refused()
 }
 
 #[test]
-fn a_sync_that_hangs_holds_up_nobody() {
+fn a_sync_that_hangs_holds_up_no_caller() {
     let mut props = props();
     props.options.durability = Durability::Interval {
         ms: u64::MAX,
@@ -134,7 +134,7 @@ fn a_sync_that_hangs_holds_up_nobody() {
 }
 
 #[test]
-fn whoever_waits_for_an_entry_to_be_durable_does_not_wait_for_ever() {
+fn a_wait_for_an_entry_to_be_durable_ends() {
     let mut props = props();
     props.options.durability = Durability::EveryInsert;
     let cache = open(&props);
@@ -159,7 +159,7 @@ fn whoever_waits_for_an_entry_to_be_durable_does_not_wait_for_ever() {
 
 /// Recordings end on shared threads, so they do not wait even where entries have to be durable.
 #[test]
-fn whoever_must_not_wait_does_not_wait_for_an_entry_to_be_durable() {
+fn a_caller_that_must_not_wait_does_not_wait_until_an_entry_is_durable() {
     let mut props = props();
     props.options.durability = Durability::EveryInsert;
     let cache = open(&props);

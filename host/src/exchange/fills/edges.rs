@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_purge_somebody_else_leads() {
+    fn after_a_purge_another_edge_leads() {
         let (cache, fills) = fills();
         type Purge = fn(&Cache) -> bool;
         let purges: [Purge; 3] = [
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_goes_on_at_the_end_or_when_it_has_waited_enough() {
+    async fn a_follower_goes_on_at_the_end_or_when_it_has_waited_enough() {
         let (_, fills) = fills();
         assert_eq!(fills.wait(&KEY, LONG).await, Waited::NoFill);
         claim(&fills, "a");
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_joins_here_waits_for_an_edge_but_not_for_ever() {
+    async fn a_request_waits_for_an_edge_within_a_bound() {
         let (_, fills) = fills();
         claim(&fills, "a");
         assert!(matches!(join(&fills, SHORT).await, Turn::Alone));

@@ -46,7 +46,7 @@ fn key_of(name: &str) -> [u8; 32] {
 }
 
 impl Files {
-    /// Under another name first, so that nobody ever sees half of it.
+    /// Under another name first, so that no reader sees half of it.
     fn write(&self, key: &Key, payload: &[u8], is_durable: bool) {
         let path = self.dir.join(name_of(key));
         let unfinished = path.with_extension("tmp");

@@ -40,7 +40,7 @@ async fn check(
 }
 
 #[tokio::test]
-async fn an_answer_to_a_rewritten_path_is_nobody_elses() {
+async fn an_answer_to_a_rewritten_path_is_not_shared() {
     let change = json!({
         "match": {"prefix": "/v1/"},
         "route": {"prefix_rewrite": "/private/v1/"},
@@ -49,13 +49,13 @@ async fn an_answer_to_a_rewritten_path_is_nobody_elses() {
 }
 
 #[tokio::test]
-async fn an_answer_to_a_request_with_a_header_more_is_nobody_elses() {
+async fn an_answer_to_a_request_with_a_header_more_is_not_shared() {
     let change = json!({"request_headers_to_add": add_header("x-variant", "b")});
     check("canary", change, |call| call.header("x-variant") == "b").await;
 }
 
 #[tokio::test]
-async fn an_answer_to_another_credential_is_nobody_elses() {
+async fn an_answer_to_another_credential_is_not_shared() {
     let change = json!({"request_headers_to_add": add_header("authorization", "Bearer sk-route")});
     let is_changed =
         |call: &reflex_tests::upstream::Call| call.header("authorization") == "Bearer sk-route";
@@ -93,7 +93,7 @@ async fn a_share_of_requests_that_is_changed_gets_no_answer_of_the_rest() {
     assert!(hits >= 5, "{hits}");
 }
 
-/// The key does not cover `Host`, so it must not choose who answers.
+/// The key does not cover `Host`, so it must not choose the provider.
 #[tokio::test]
 async fn an_answer_of_another_host_than_the_key_names_is_not_kept() {
     let two = Two::start().await;

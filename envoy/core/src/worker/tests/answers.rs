@@ -85,7 +85,7 @@ fn a_stream_is_kept_byte_for_byte_however_it_is_cut() {
     }
 }
 
-/// A page that has read the miss must be able to read the hit, and whoever waited; and none of them
+/// A page that has read the miss must be able to read the hit, and so must a follower. None of them
 /// gets the cookie of another's exchange.
 #[test]
 fn the_head_of_a_hit_is_that_of_its_miss_but_for_what_belongs_to_the_exchange() {

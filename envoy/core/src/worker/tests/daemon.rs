@@ -19,7 +19,7 @@ pub(super) enum Mood {
     Nonsense,
 }
 
-/// What is cached, and who fetches what.
+/// The cached answers, and the fills.
 #[derive(Default)]
 pub(super) struct Daemon {
     pub(super) mood: Mood,
@@ -35,7 +35,7 @@ pub(super) struct Daemon {
     pub(super) fills: BTreeMap<String, String>,
     /// What it was asked, in order, as [`summary`] has it.
     pub(super) heard: Vec<String>,
-    /// How often somebody tried to call it.
+    /// How often the filter tried to call it.
     pub(super) calls: usize,
 }
 
@@ -85,7 +85,7 @@ impl Daemon {
     ) -> Option<Said> {
         match self.mood {
             Mood::Works => {}
-            Mood::Nonsense => return Some(said("200", &[("server", "somebody else")])),
+            Mood::Nonsense => return Some(said("200", &[("server", "another program")])),
             Mood::Unknown | Mood::Hangs | Mood::Silent => return None,
         }
         let asked = summary(request);
@@ -240,7 +240,7 @@ impl Daemon {
         self.fills.clear();
     }
 
-    /// Somebody in another worker fetches whatever is asked for by then.
+    /// Another worker fetches every answer that is asked for by then.
     pub(super) fn fill_elsewhere(&mut self) {
         let path = self.path();
         self.fills.insert(path, "elsewhere".into());
@@ -266,7 +266,7 @@ impl Daemon {
         let of = |asked: &String| asked.split(' ').nth(1).map(str::to_owned);
         let paths = self.heard.iter().rev().filter_map(of);
         let mut entries = paths.filter(|path| path.starts_with("/v1/entries"));
-        let path = entries.next().expect("somebody has asked");
+        let path = entries.next().expect("a request has come");
         path.trim_end_matches("/fill").to_owned()
     }
 

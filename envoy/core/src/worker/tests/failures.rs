@@ -1,5 +1,5 @@
-//! A daemon that is not there, does not answer, or makes no sense, and a clock that jumps: every
-//! request goes on, and nothing is held for ever.
+//! A daemon that is down, does not answer or sends invalid replies, and a clock that jumps: every
+//! request goes on, and no request is held forever.
 
 use super::*;
 
@@ -39,7 +39,7 @@ fn a_daemon_that_fails_is_left_alone_and_found_again() {
         play.answers(id, &json("hi"));
         play.leaves(id);
     }
-    assert_eq!(play.daemon.calls, calls, "nobody is asked");
+    assert_eq!(play.daemon.calls, calls, "the daemon is not asked");
     assert_eq!(play.counted("not_kept_total.breaker-open"), 100);
     assert!(play.worker.shared().breaker.is_open());
 
@@ -59,7 +59,7 @@ fn a_daemon_that_fails_is_left_alone_and_found_again() {
 }
 
 /// A lookup whose reply never came was forgotten, and the request that waited for it was held
-/// for ever.
+/// forever.
 #[test]
 fn a_lookup_without_a_reply_lets_its_request_go() {
     let mut play = Play::new();
@@ -105,7 +105,7 @@ fn a_note_that_cannot_be_sent_is_no_trouble() {
 
 /// The clock was set back by an hour, and followers waited for an hour.
 #[test]
-fn a_clock_that_is_set_back_holds_nobody() {
+fn a_clock_that_is_set_back_holds_no_request() {
     let mut play = Play::new();
     let leader = play.asked(&Ask::chat("hello"));
     let follower = play.asked(&Ask::chat("hello"));

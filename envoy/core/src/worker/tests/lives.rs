@@ -56,7 +56,7 @@ fn what_the_operator_does_not_keep_is_kept_nowhere() {
     for wish in [ask.clone(), ask.with("x-reflex-ttl", "60")] {
         let first = play.asked(&wish);
         play.provider(first);
-        // Nobody waits for what will not be there.
+        // No request waits for an answer that is not kept.
         let second = play.asked(&wish);
         play.provider(second);
         play.answers(first, &json("hi"));

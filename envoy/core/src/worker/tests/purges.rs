@@ -1,4 +1,4 @@
-//! Purges: what was asked for before one is not served to those who ask after it.
+//! Purges: an answer asked for before a purge is not served to a request after it.
 //!
 //! The daemon tells its epoch with every reply. A play's worker hears of a purge at the latest
 //! with its next poll.
@@ -142,7 +142,7 @@ fn a_purge_that_the_worker_has_not_heard_of_is_the_daemons_to_see() {
 
 /// Requests after a purge followed a leader that had asked before it, and got its answer.
 #[test]
-fn nobody_follows_across_a_purge() {
+fn no_request_follows_across_a_purge() {
     let mut play = begun();
     let leader = play.asked(&Ask::chat("hello"));
     let before = play.asked(&Ask::chat("hello"));
@@ -209,15 +209,15 @@ fn an_answer_of_the_daemon_with_an_old_epoch_does_not_become_hot() {
     let late = *play.calls.keys().next().expect("a call");
     purged_ahead(&mut play);
     play.deliver(late);
-    // It asked before the purge was known, so it may have it; who comes after may not.
+    // It asked before the purge was known, so it may have it; a later request may not.
     play.hit(slow, "{}");
     let next = play.asked(&Ask::chat("hello"));
     play.provider(next);
     play.ends();
 }
 
-/// Nobody knows of two replies that were under way at once which tells the newer epoch. Taking
-/// both for old, or both for new, could go on for ever; asking once more cannot.
+/// Of two replies that were under way at once, it is unknown which has the newer epoch. Taking
+/// both for old, or both for new, could loop forever; asking once more cannot.
 #[test]
 fn after_replies_that_contradict_each_other_the_daemon_is_asked_again() {
     let mut play = begun();
@@ -331,7 +331,7 @@ fn an_answer_that_was_replaced_at_the_daemon_is_not_hot_any_more() {
 
 /// One worker's own refresh: what it has stored is what it serves.
 #[test]
-fn a_refresh_is_served_to_all_who_ask_after_it() {
+fn a_refresh_is_served_to_all_later_requests() {
     let mut play = begun();
     let ask = Ask::chat("hello");
     for text in ["old", "new", "newer"] {
@@ -371,7 +371,7 @@ fn a_removal_costs_no_other_answer() {
         knows(&mut play);
         let hit = play.asks(&kept);
         play.hit(hit, &json("old"));
-        // Who comes later still follows, and what comes is kept.
+        // A later request still follows, and its answer is kept.
         let later = play.asked(&other);
         play.held(later);
         play.answers(under_way, &json("new"));
@@ -408,7 +408,7 @@ fn an_older_daemon_empties_the_hot_tier_for_any_purge() {
     play.ends();
 }
 
-/// What was purged between two epochs is no use to whoever knows of neither.
+/// A list of purges between two epochs does not help a worker that knows neither epoch.
 #[test]
 fn what_a_reply_tells_of_another_epoch_empties_the_hot_tier() {
     let mut play = begun_with(&Ask::chat("hello"));

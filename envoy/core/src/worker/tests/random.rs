@@ -1,6 +1,6 @@
 //! Everything at once, in an order that a seed decides: requests, replies that are early, late or
 //! lost, answers that are cut, clients that leave, purges, a daemon that dies, a clock that jumps.
-//! After each step everyone has what they may have, and at the end nothing is left of anybody.
+//! After each step each client has only what it may have, and at the end no state is left.
 
 use super::*;
 
@@ -11,10 +11,10 @@ const CLIENTS_MAX: usize = 25;
 /// How a game goes.
 #[derive(Clone, Copy, PartialEq)]
 enum Weather {
-    /// Whatever may happen happens.
+    /// Anything may happen.
     Rough,
-    /// Everybody asks for good answers and waits for them: then nobody is to go to the provider
-    /// beside another one who is there for the same.
+    /// All clients ask for good answers and wait for them: then no request goes to the provider
+    /// while another one fetches the same answer.
     Calm,
 }
 
@@ -69,7 +69,7 @@ impl Random {
 }
 
 #[test]
-fn whatever_happens_nobody_gets_what_is_not_theirs_and_nothing_is_left() {
+fn whatever_happens_no_client_gets_anothers_answer_and_no_state_is_left() {
     for seed in 0..SEEDS {
         Game::new(seed, Weather::Rough).play();
     }
@@ -145,7 +145,7 @@ impl Game {
                 if let Some(token) = self.random.one(&tokens) {
                     match self.random.below(2) {
                         0 => self.play.fails(token),
-                        // Nobody ever hears of it.
+                        // The failure is never reported.
                         _ => drop(self.play.calls.remove(&token)),
                     }
                 }
@@ -356,7 +356,7 @@ impl Game {
         earlier.max().expect("the start is noted").1
     }
 
-    /// Everyone has what they may have.
+    /// Each client has only what it may have.
     fn check(&mut self) {
         let epoch = self.play.worker.shared().epoch().map(ToString::to_string);
         if let Some(epoch) = epoch {
@@ -394,7 +394,7 @@ impl Game {
                     assert!(same, "another one's answer");
                     assert!(*purges >= asked.heard, "from before a purge");
                     assert!(!wants("no-cache") && !wants("no-store"), "{status:?}");
-                    // What its client wanted kept nowhere is nobody else's.
+                    // An answer whose client wants it kept nowhere is served to no other client.
                     let kept = other.headers.iter().all(|(_, value)| value != "0");
                     assert!(kept, "not to be kept");
                 }
@@ -403,11 +403,11 @@ impl Game {
         assert_eq!(self.play.worker.exchanges(), self.asked.len());
         assert!(self.play.worker.shared().flights.len() <= self.asked.len());
         if self.weather == Weather::Calm {
-            self.nobody_is_beside_another();
+            self.no_request_is_beside_another();
         }
     }
 
-    fn nobody_is_beside_another(&self) {
+    fn no_request_is_beside_another(&self) {
         let mut keys = Vec::new();
         for asked in self.asked.values() {
             if asked.fetch.is_some() && !asked.is_done {
@@ -421,7 +421,7 @@ impl Game {
         assert_eq!(keys.len(), all);
     }
 
-    /// Nobody is held for ever, the worker hears of the last purge, and nothing is left.
+    /// No request is held forever, the worker learns of the last purge, and no state is left.
     fn ends(mut self) {
         let ids: Vec<Id> = self.sending.keys().copied().collect();
         for id in ids {
@@ -446,7 +446,7 @@ impl Game {
     }
 }
 
-/// What the provider says: who was asked what, and the number of the answer.
+/// The provider's text: the question, and the number of the answer.
 fn text(ask: &Ask, number: usize) -> String {
     format!("{} {} #{number}#", ask.cluster, ask.headers[0].1)
 }
