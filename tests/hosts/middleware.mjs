@@ -62,7 +62,7 @@ assert.equal(led.header("cache-status"), "reflex; fwd=miss");
 assert.equal(followed.header("cache-status"), "reflex; fwd=miss; collapsed");
 assert.equal(asked.length, 5);
 
-// A provider that fails is the client's to hear of, and is asked again.
+// The client gets the failure of a provider, which is asked again next time.
 meanwhile = async () => {
   throw { tag: "connection-refused" };
 };

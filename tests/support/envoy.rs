@@ -23,8 +23,8 @@ use crate::{PATIENCE, within};
 /// one. Envoy announces neither.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What the filter says is of interest; of Envoy itself, only trouble. It lists all that is
-/// compiled into it otherwise.
+/// Log levels: all of the filter, only trouble of Envoy itself, which otherwise lists all that is
+/// compiled into it.
 const LOG_LEVELS: [&str; 4] = [
     "--log-level",
     "warning",

@@ -1,4 +1,4 @@
-//! Peers that a test scripts byte by byte, for what no HTTP server does of its own accord.
+//! Peers that a test scripts byte by byte, for behaviour that HTTP servers do not have.
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};

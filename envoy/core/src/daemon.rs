@@ -45,7 +45,7 @@ pub struct Insert<'a> {
     pub fill: Option<&'a str>,
 }
 
-/// What the daemon has said to a lookup.
+/// The daemon's reply to a lookup.
 #[derive(Debug)]
 pub enum Reply {
     /// It has the answer.
@@ -56,7 +56,7 @@ pub enum Reply {
     Busy,
     /// It does not.
     Absent,
-    /// It did not answer, or nonsense.
+    /// It did not answer, or its reply is invalid.
     Failed,
 }
 
@@ -238,7 +238,7 @@ pub fn reply(
     }
 }
 
-/// What a reply of the daemon tells of purges; none if it is not one of the daemon.
+/// The purges that a reply of the daemon lists; none if the reply is not the daemon's.
 pub fn told(headers: &Headers) -> Option<Told> {
     let epoch = |name| {
         let epoch = value(headers, name)?;
@@ -282,7 +282,7 @@ fn bytes32(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// Whether a reply to anything but a lookup says that it was done.
+/// Whether a reply to an insert, a purge or the like reports success.
 pub fn is_done(headers: &Headers) -> bool {
     value(headers, ":status").is_some_and(|status| status.starts_with('2'))
 }

@@ -60,11 +60,11 @@ pub enum Event<'e> {
     Body(&'e [u8]),
     /// The number of requests that have had their turn.
     Turn(u32),
-    /// Its body cannot be looked at, for this reason.
+    /// Its body cannot be read, for this reason.
     NoBody(Bypass),
-    /// What the daemon said, and whether an answer that it brought may be hot.
+    /// The daemon's reply, and whether an answer in it may enter the hot tier.
     Reply(Reply, bool),
-    /// What became of the request that this one follows.
+    /// The outcome of the request that this one follows.
     Landed(Landing),
     /// The request that this one followed leads no longer; this one takes its place.
     Lead(Lead),
@@ -119,7 +119,7 @@ pub struct Served {
     pub answer: Option<Rc<Answer>>,
     /// For the status headers.
     pub status: Status,
-    /// For the header `age`; a miss has none.
+    /// For the header `age`; a miss has no age.
     pub age_seconds: Option<u64>,
     /// For the shape of an error.
     pub shape: Shape,

@@ -33,7 +33,7 @@ pub fn install(packages: &[&str], say: &dyn Fn(&str)) -> Result<(), String> {
         "installing Debian's {names}, for at most {} s",
         TIME_MAX.as_secs()
     ));
-    // The lists may be missing or old; where updating them fails, they may still do.
+    // The lists may be missing or old; if the update fails, the old ones may suffice.
     if let Err(why) = run_bounded(apt_get().arg("update"), TIME_MAX) {
         say(&format!(
             "going on with the package lists as they are: {why}"

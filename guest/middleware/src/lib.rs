@@ -1,8 +1,8 @@
 //! The middleware component: a `wasi:http` handler in front of another one.
 //!
-//! It reads as the flow does: classify, look up, then replay or forward and record. `reflex-llm`
+//! The code follows the flow: classify, look up, then replay, or forward and record. `reflex-llm`
 //! interprets requests. Bodies stay with the host, except the body of a request that may be
-//! answered from the cache, which has to be read for its key.
+//! answered from the cache: the guest reads it for the key.
 
 mod batch;
 pub mod bindings;

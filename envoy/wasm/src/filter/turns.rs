@@ -1,5 +1,5 @@
-//! Whose turn it is among several answers, counted by all workers of an Envoy together, in the
-//! data that Envoy has them share.
+//! Which of several answers is next, counted by all workers of an Envoy together, in Envoy's shared
+//! data.
 
 use proxy_wasm::hostcalls;
 
