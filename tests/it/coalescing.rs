@@ -43,7 +43,7 @@ async fn a_herd_on_one_cold_key_is_one_call() {
             assert_eq!((answer.status.as_u16(), answer.reflex()), (200, "MISS"));
             if answer.header("cache-status") == COLLAPSED {
                 collapsed += 1;
-                // What belongs to the first exchange stays with it.
+                // Headers of the first exchange stay with it.
                 assert_eq!(answer.header("x-request-id"), "");
                 assert_eq!(answer.header("set-cookie"), "");
                 assert_eq!(answer.header("openai-version"), "2020-10-01");
@@ -87,7 +87,7 @@ async fn a_request_in_the_middle_of_a_stream_gets_it_from_its_first_byte() {
 async fn a_slow_reader_holds_up_no_other() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
-    // More than what lies between two programs: the reply repeats the prompt, for each choice.
+    // More than the buffers between two programs: the reply repeats the prompt, for each choice.
     let prompt = "x".repeat(900_000);
     let messages = json!([{"role": "user", "content": prompt}]);
     let body = json!({"model": "mock", "stream": true, "n": 12, "messages": messages});

@@ -7,7 +7,7 @@ use reflex_tests::edge::{Edge, Plan};
 use reflex_tests::upstream::Upstream;
 use serde_json::json;
 
-/// Everything that a hit may tell: what is needed to read it, and what we say about it. Request
+/// All headers of a hit: those needed to read it, and our own. Request
 /// ids, rate limits and cookies belong to the first exchange, and the key itself is never shown.
 const HIT_HEADERS: [&str; 9] = [
     "age",

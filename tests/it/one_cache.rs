@@ -1,5 +1,5 @@
-//! The reverse proxy and the edge API on one cache: what one of them fetches the other waits for,
-//! and what is purged through one is purged for both.
+//! The reverse proxy and the edge API on one cache: each waits for answers that the other fetches,
+//! and a purge through one of them holds for both.
 
 use reflex_llm::{Classified, Head, Policy, classify};
 use reflex_tests::client::{Answer, Ask, CHAT};
@@ -182,7 +182,7 @@ async fn nothing_from_before_a_purge_is_served_or_stored_after_it() {
     assert!((purged - 12.0).abs() < 0.5, "{metrics:#?}");
 }
 
-/// A purge of something else leaves an answer under way alone.
+/// A purge of another entry leaves an answer under way alone.
 #[tokio::test]
 async fn a_purge_of_another_tenant_leaves_what_is_under_way() {
     let both = Both::start().await;
@@ -265,7 +265,7 @@ async fn an_edge_does_not_wait_for_what_the_proxy_may_not_keep() {
     }
 }
 
-/// The reverse proxy called the provider for what an edge was fetching.
+/// The reverse proxy called the provider for an answer that an edge was fetching.
 #[tokio::test]
 async fn the_proxy_waits_for_what_an_edge_fetches() {
     let both = Both::start().await;
@@ -287,7 +287,7 @@ async fn the_proxy_waits_for_what_an_edge_fetches() {
     }
     assert_eq!(both.upstream.call_count(), 0);
 
-    // Nothing comes of it: then one of them asks, for all.
+    // No answer comes: then one of them asks, for all.
     both.purge(&names.entry).await;
     both.unix.fetch(lead(&names.entry, "b")).await;
     let crowd: Vec<_> = (0..5).map(|_| both.ask(&ask)).collect();
@@ -313,7 +313,7 @@ async fn the_proxy_waits_for_an_edge_no_longer_than_the_operator_lets_it() {
     both.unix.fetch(lead(&names.entry, "a")).await;
     let waits = both.ask(&ask.header(HELD.0, HELD.1));
     both.upstream.called(1).await;
-    // What the proxy fetches by itself ends the edge's fill.
+    // An answer that the proxy fetches ends the edge's fill.
     let edge = both.wait(&names.entry);
     both.waiting(EDGES, 1).await;
     both.upstream.release(1);
@@ -347,7 +347,7 @@ async fn a_fill_that_is_given_back_before_it_is_asked_for_is_never_led() {
     assert_eq!(next.await.header("x-reflex-fill"), "leader");
 }
 
-/// theopenco/llmgateway#2518: what came through an edge saved nothing that was known.
+/// theopenco/llmgateway#2518: the savings of answers through an edge were unknown.
 #[tokio::test]
 async fn what_an_edge_stores_tells_what_it_saves() {
     let prices = r#"

@@ -1,5 +1,5 @@
-//! What cannot be run with is refused at the start: exit code 2, one line that names the file
-//! or the flag, and nothing overwritten.
+//! Settings that the daemon cannot run with are refused at the start: exit code 2, one line that
+//! names the file or the flag, and nothing overwritten.
 
 use std::collections::BTreeMap;
 use std::fs;

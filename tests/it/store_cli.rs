@@ -1,4 +1,4 @@
-//! `reflex-edge store`: what an operator does to the data folder of a daemon that has ended.
+//! `reflex-edge store`: an operator's work on the data folder of a daemon that has ended.
 
 use reflex_tests::client::Ask;
 use reflex_tests::edge::{Edge, Plan, run};
@@ -34,7 +34,7 @@ async fn end(mut edge: Edge) {
     assert_eq!(edge.ended().await, Some(0));
 }
 
-/// The exit code, and what was said.
+/// The exit code, and the output.
 async fn store(command: &str, dir: &Path, more: &[&str]) -> (Option<i32>, String) {
     let dir = dir.to_str().expect("text");
     let output = run(&[&["store", command, dir], more].concat()).await;

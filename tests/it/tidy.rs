@@ -1,4 +1,4 @@
-//! What a reviewer would say twice: rules about the repository's own text.
+//! Rules about the repository's own text, which a reviewer would otherwise repeat.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ const SKIPPED: [&str; 6] = [
 
 /// The one hand-written module with unsafe code: it maps files.
 const UNSAFE_ALLOWED: &str = "host/src/store/mmap.rs";
-/// And what guests of the tests do to a host: in a sandbox, to see it noticed.
+/// And misdeeds of the tests' guests against a host, in a sandbox.
 const UNSAFE_IN_GUESTS: &str = "tests/guests/hostile/src/excess.rs";
 
-/// What must stand as the reason wherever else the ban on unsafe code is lifted.
+/// The required reason at any other place that lifts the ban on unsafe code.
 const GENERATED: &str = "reason = \"generated code\"";
 
 fn workspace() -> PathBuf {
@@ -240,7 +240,7 @@ fn tests_wait_for_events_and_not_for_time() {
     });
 }
 
-/// A part that is skipped with a message of its own is skipped where nothing may be.
+/// A part that is skipped with a message of its own is skipped where no skip is allowed.
 #[test]
 fn every_skip_fails_where_nothing_may_be_skipped() {
     let word = concat!("skip", "ped:");
@@ -300,8 +300,8 @@ fn the_pages_explain_every_setting() {
     assert!(count > 10, "the settings have moved");
 }
 
-/// Each line of the list of cases has a test through the program, and none that is not there; each
-/// test that is named as a case is in the list.
+/// Each line of the list of cases has a test through the program, and names only existing tests;
+/// each test that is named as a case is in the list.
 #[test]
 fn every_case_has_its_tests_and_they_are_there() {
     let files = files();

@@ -1,5 +1,5 @@
 //! Our middleware in front of a service: of WASI 0.3, as one component with it, and of WASI 0.2, run
-//! by the host. Misses and what is not ours to answer go to the service, hits come from the cache, and
+//! by the host. Misses and bypasses go to the service, hits come from the cache, and
 //! bodies stream both ways.
 //!
 //! The services (`tests/guests/origin` and `origin02`) make their bodies themselves, and ask before
@@ -258,7 +258,7 @@ async fn a_stream_reaches_the_client_as_it_is_made_and_is_replayed() {
     for host in hosts() {
         let mut miss = host.send(CHAT, chat("Tell me", true)).await;
         assert_eq!(miss.origin(), ("MISS", true));
-        // The service waits to be told to go on, and the first part is here all the same.
+        // The service waits for permission to go on, and the first part has arrived.
         let mut body = miss.part().await;
         assert!(body.contains("On"), "{body}");
         for _ in 0..3 {
@@ -326,7 +326,7 @@ impl RecordingObserver for Told {
     fn ended(&self, _: Outcome) {}
 }
 
-/// A body of no length known beforehand, in parts that a test sends when it likes.
+/// A body of unknown length, in parts that a test sends.
 pub(super) struct Parts(pub(super) mpsc::Receiver<Bytes>);
 
 impl http_body::Body for Parts {

@@ -85,7 +85,7 @@ async fn a_service_that_computes_for_too_long_is_stopped() {
     check_fails(limits, "spin", "HttpResponseTimeout").await;
 }
 
-/// That a body which is cut so breaks off, and what is counted.
+/// A body that is cut in this way breaks off, and the failure is counted.
 async fn check_breaks(limits: GuestLimits, told: &str, reason: &str) {
     let (service, _pace) = origin02(limits);
     let (observer, mut reasons) = Told::new();

@@ -72,7 +72,7 @@ async fn a_client_that_sends_no_whole_head_is_cut() {
     }
 }
 
-/// A client that sends a byte at a time has so long for all of them.
+/// A client that sends a byte at a time has one bound for all of them.
 #[tokio::test]
 async fn a_head_that_drips_is_cut() {
     let upstream = Upstream::start().await;
@@ -155,7 +155,7 @@ async fn a_request_that_waits_for_the_provider_is_not_cut() {
     assert_eq!(other.await.expect("an answer").status, 200);
 }
 
-/// A client over HTTP/2 that is gone without a word, while the provider still thinks.
+/// A client over HTTP/2 that is gone without notice, while the provider still works.
 #[tokio::test]
 async fn an_http2_client_that_answers_no_ping_lets_the_provider_go() {
     let upstream = Upstream::start().await;
@@ -195,7 +195,7 @@ async fn a_body_that_pauses_for_too_long_is_cut() {
     assert_eq!(upstream.call_count(), 0);
 }
 
-/// A client that sent a byte each idle period was cut by nothing.
+/// A client that sent a byte each idle period was never cut.
 #[tokio::test]
 async fn a_request_that_drips_is_cut() {
     let upstream = Upstream::start().await;
@@ -211,7 +211,7 @@ async fn a_request_that_drips_is_cut() {
         "PUT /v1/entries/{0}/{0} HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n",
         "a".repeat(64)
     );
-    // One that is read ahead, one too long for that, one that is no business of ours, and an edge's.
+    // One that is read ahead, one too long for that, one for another API, and an edge's.
     let chat = "/v1/chat/completions";
     let heads = [
         post(chat, 1000),
@@ -241,7 +241,7 @@ async fn a_request_that_drips_is_cut() {
         assert!(!said.starts_with("HTTP/1.1 2"), "{head}{said}");
     }
     assert_eq!(upstream.call_count(), 0);
-    // Nor may one that never pauses take its time.
+    // A client that never pauses has the same bound for the whole.
     let mut raw = RawClient::connect(&edge.url).await;
     raw.send(&post("/v1/files", u32::MAX)).await;
     let stream = async {
@@ -250,14 +250,14 @@ async fn a_request_that_drips_is_cut() {
         }
     };
     within("the end of a long body", stream).await;
-    // A request within its time is none of that.
+    // A request within its time is not cut.
     assert_eq!(edge.client.fetch(Ask::chat("whole")).await.status, 200);
 }
 
-/// Larger than what lies between two programs.
+/// Larger than the buffers between two programs.
 const LARGE: &str = "large=12000000";
 
-/// An answer that is in the cache, and larger than what lies between two programs.
+/// A cached answer, larger than the buffers between two programs.
 async fn large(edge: &Edge) -> Ask {
     let ask = Ask::chat("large").mock(LARGE);
     let first = edge.client.fetch(ask.clone()).await;

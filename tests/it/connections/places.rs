@@ -17,7 +17,7 @@ async fn check_served(edge: &Edge) {
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
 }
 
-/// Whatever connections without a request send: another client gets a place at once.
+/// Another client gets a place at once, while connections without a request send anything.
 #[tokio::test]
 async fn connections_without_a_request_keep_no_client_out() {
     let upstream = Upstream::start().await;
@@ -47,7 +47,7 @@ async fn connections_without_a_request_keep_no_client_out() {
     }
 }
 
-/// The place of a client is free again once it has gone, whatever it was doing.
+/// The place of a client is free again once it has gone, in any state.
 #[tokio::test]
 async fn a_place_is_given_back() {
     let upstream = Upstream::start().await;

@@ -55,7 +55,7 @@ async fn crowd(daemon: &Edge, unix: &Unix, path: &str) -> JoinSet<Answer> {
     crowd
 }
 
-/// What all of them were told.
+/// The answers to all of them.
 async fn told(mut crowd: JoinSet<Answer>) -> Vec<Answer> {
     let mut answers = Vec::new();
     while let Some(answer) = within("an answer to each follower", crowd.join_next()).await {
@@ -184,8 +184,8 @@ async fn a_follower_that_stops_waiting_costs_nothing() {
     }
 }
 
-/// A daemon that was stopped for a while found requests that had been taken back meanwhile, and
-/// closed the connection for it, as if the edge had attacked it.
+/// A paused daemon found many cancelled requests when it went on, and
+/// closed the connection for them, as for an attack.
 #[tokio::test]
 async fn requests_that_were_taken_back_while_it_slept_cost_no_connection() {
     let daemon = daemon().await;
@@ -240,7 +240,7 @@ async fn an_answer_of_any_edge_ends_the_wait() {
             check_found(&answer, b"{}");
             assert_eq!(fill(&answer), "collapsed");
         }
-        // The leader comes late, and is welcome.
+        // The leader comes late, and its answer is stored.
         let stored = put(&path, "late").header("x-reflex-fill-id", "a");
         check_stored(&unix.fetch(stored).await);
         check_found(&unix.fetch(get(&path)).await, b"late");
@@ -308,8 +308,8 @@ async fn a_leader_that_hangs_up_while_its_answer_is_stored_lets_all_go() {
     }
 }
 
-/// A lookup found nothing, then the fill ended with an answer, and then the lookup became the
-/// leader of a second fill of what was there.
+/// A lookup found nothing, then the fill ended with an answer. The lookup then became the
+/// leader of a second fill of a stored answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fill_that_ends_well_is_not_begun_again() {
     let daemon = daemon().await;

@@ -31,7 +31,7 @@ async fn a_purge_of_a_tenant_leaves_the_others() {
         }
         // Of an unknown tenant as well: another edge may have its answers.
         assert_eq!(unix.fetch(delete(&tenant(3))).await.status, 204);
-        // What comes afterwards is kept.
+        // Later entries are kept.
         check_stored(&unix.fetch(put(&path_of(1, 9), "new")).await);
     }
     let unix = Unix::http1(&daemon.socket());
@@ -101,7 +101,7 @@ async fn the_epoch_changes_with_each_purge_and_each_start_and_else_not() {
     assert_eq!(epoch(&same), epoch(&first));
 
     next(&unix.fetch(delete(&path(1))).await, "an entry").await;
-    // The daemon did not have it, but others may.
+    // The daemon did not have it, but other edges may.
     next(&unix.fetch(delete(&path(1))).await, "no entry").await;
     next(&unix.fetch(delete(&tenant(1))).await, "a tenant").await;
     next(&unix.fetch(delete("/v1/entries")).await, "everything").await;
@@ -191,11 +191,11 @@ async fn a_leader_after_a_wait_knows_of_the_purge_meanwhile() {
                 metrics.sum("reflex_edge_waiting", &[]) > 0.5
             })
             .await;
-        // Of others it ends nothing.
+        // A purge of another tenant ends nothing.
         assert_eq!(unix.fetch(delete(&tenant(5))).await.status, 204);
         assert!(!waiting.is_finished());
         assert_eq!(unix.fetch(delete(&tenant(1))).await.status, 204);
-        // What the first leader brings would be refused, so its fill is at its end.
+        // The answer of the first leader would be refused, so its fill has ended.
         let release = delete(&format!("{path}/fill")).header("x-reflex-fill-id", "a");
         assert_eq!(unix.fetch(release).await.status, 404);
         let leads = waiting.await.expect("an answer");
@@ -319,7 +319,7 @@ async fn what_was_replaced_is_told_to_edges_and_refuses_no_insert() {
         unix.fetch(delete("/v1/entries")).await;
         let start = unix.fetch(get("/v1/epoch")).await;
         let start = epoch(&start).to_owned();
-        // What is new replaces nothing.
+        // A new entry replaces nothing.
         for number in 0..MANY {
             check_stored(&unix.fetch(put(&path(number), "old")).await);
         }
@@ -328,10 +328,10 @@ async fn what_was_replaced_is_told_to_edges_and_refuses_no_insert() {
             let known = put(&path(number), "new").header(EPOCH, &start);
             check_stored(&unix.fetch(known).await);
         }
-        // What was asked for before that may still be stored: it was no purge.
+        // An answer asked for before that may still be stored: it was no purge.
         let late = put(&path(0), "late").header(EPOCH, &start);
         check_stored(&unix.fetch(late).await);
-        // More than one reply tells of; none of them says that everything is gone.
+        // More than one reply lists; none of the replies reports a purge of everything.
         let mut known = start.clone();
         let mut told = Vec::new();
         loop {

@@ -1,4 +1,4 @@
-//! What is refused, with which status, and that it is always said in the same form.
+//! Refusals: the status of each, and that all have the same form.
 
 use http::Method;
 use reflex_tests::client::Ask;
@@ -295,7 +295,7 @@ async fn a_compressed_body_is_refused() {
     }
 }
 
-/// The daemon counts what its edges bring in vain by the words of its own answers.
+/// The daemon counts refused `PUT`s of its edges by the same words as its own answers.
 #[tokio::test]
 async fn what_is_not_kept_is_counted_by_the_same_words_as_answers_of_the_proxy() {
     let config = "entry_bytes_max = 1000";

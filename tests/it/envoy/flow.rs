@@ -1,5 +1,5 @@
 //! The main line through Envoy: a repeat is answered from the hot tier or the daemon, byte for
-//! byte, and the provider hears nothing of it.
+//! byte, and the provider is not called.
 
 use super::{check_hit, check_miss, cold_line, count, hits, line, patient, stored};
 use crate::sdk::Script;
@@ -36,7 +36,7 @@ async fn a_hit_makes_no_connection_to_the_provider() {
     let (upstream, daemon, envoy) = cold_line().await;
     let first = envoy.client.fetch(Ask::stream("only once")).await;
     stored(&daemon, 1).await;
-    // Were the provider asked now, it could not answer.
+    // A call of the provider would fail now.
     let connections = envoy.connections_to("provider").await;
     upstream.stop().await;
     for _ in 0..5 {

@@ -1,4 +1,4 @@
-//! Requests that wait for another one's answer, when that one's provider or client is in trouble.
+//! Followers of a leader whose provider or client is in trouble.
 
 use super::count;
 use reflex_tests::client::{Ask, Client};
@@ -53,7 +53,7 @@ async fn breaks_off(rest: &'static str) {
         .plugin("fill_wait_ms", FOREVER_MS)
         .start()
         .await;
-    // They stay until the end, whatever they get.
+    // They stay until the end, with any answer.
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         let mut client = RawClient::connect(&envoy.url).await;

@@ -1,4 +1,4 @@
-//! Bounds on connecting and waiting, HTTP/2 with few streams, and errors that say what is wrong.
+//! Bounds on connecting and waiting, HTTP/2 with few streams, and errors that name the cause.
 
 use reflex_tests::behaviour::Behaviour;
 use reflex_tests::client::{Answer, Ask};
@@ -117,7 +117,7 @@ async fn a_provider_that_allows_few_streams_gets_more_connections() {
     assert!((5..=REQUESTS + 5).contains(&connections), "{connections}");
 }
 
-/// A stream that is over, or that its client has left, makes room for the next.
+/// A stream that has ended, or that its client has left, makes room for the next.
 #[tokio::test]
 async fn a_stream_that_is_over_makes_room_for_the_next() {
     let upstream = Upstream::start_allowing(Behaviour::Answer, Some(1)).await;
@@ -241,7 +241,7 @@ async fn mute() -> Raw {
     .await
 }
 
-/// Its machine may have vanished. Until `response_seconds_max`, ten minutes, no client heard of it.
+/// Its machine may have vanished. No client learned of it until `response_seconds_max`, 10 minutes.
 #[tokio::test]
 async fn a_provider_that_answers_no_ping_is_found_out() {
     let config = "idle_seconds_max = 2\nconnect_seconds_max = 2";

@@ -168,8 +168,8 @@ async fn a_socks_proxy_that_wants_another_password_is_a_clear_error() {
     assert_eq!(upstream.call_count(), 0);
 }
 
-/// TLS in front of a proxy that offers HTTP/2, and is spoken to in HTTP/1.1 all the same: one that is
-/// not ends the connection.
+/// TLS to a proxy that offers HTTP/2 but must be spoken to in HTTP/1.1: a proxy that gets HTTP/2
+/// here ends the connection.
 async fn without_http2(proxy: SocketAddr) -> Raw {
     let acceptor = tls::acceptor(&["h2", "http/1.1"]);
     Raw::start(move |_, stream| {
