@@ -117,7 +117,7 @@ fn names_a_tenant(value: &[u8]) -> bool {
     !value.is_empty() && !value.eq_ignore_ascii_case(b"bearer")
 }
 
-/// Says nothing, as keys do.
+/// Shows nothing, like keys.
 impl fmt::Debug for Tenant {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Tenant(..)")

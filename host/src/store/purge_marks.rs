@@ -1,7 +1,7 @@
 //! The purge marks: the records of a tenant, or of all tenants, are purged up to a sequence.
 //!
 //! A record is older than a purge exactly if its sequence is not higher than the purge's. So keys
-//! and records need no field for it: the sequence serves. Only the writer and recovery ask here;
+//! and records need no field for it: the sequence suffices. Only the writer and recovery use this;
 //! readers learn of a purge from the segments.
 
 use super::disk::Disk;
@@ -18,8 +18,8 @@ pub(crate) enum Whose<'a> {
 
 /// The purges so far, and what of them the disk does not have yet.
 ///
-/// Where there are many, the file of all marks is written only for each [`RECENT_TENANTS_MAX`] purges,
-/// and a small file beside it for each purge. So a purge takes the same however many there were.
+/// With many tenants, the file of all marks is written only every [`RECENT_TENANTS_MAX`] purges, and a
+/// small file beside it for each purge. So the cost of a purge does not grow with earlier ones.
 #[derive(Debug, Default)]
 pub(crate) struct PurgeMarks {
     all: MarksFile,
@@ -28,7 +28,7 @@ pub(crate) struct PurgeMarks {
     owed: Owed,
 }
 
-/// What is to be written.
+/// The file to write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Owed {
     #[default]

@@ -30,7 +30,7 @@ pub(crate) struct Row {
     pub(crate) answer: Answer,
     /// The names of token counts in its answers.
     pub(crate) usage: &'static usage::Names,
-    /// How it says that something went wrong.
+    /// The shape of its errors.
     pub(crate) error: ErrorShape,
 }
 
@@ -95,7 +95,7 @@ pub(crate) enum Content {
     Text,
 }
 
-/// How an API says that something went wrong.
+/// The shape of an API's errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorShape {
     OpenAi,

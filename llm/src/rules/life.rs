@@ -38,7 +38,7 @@ pub enum Life {
     NotKept,
     /// It lives this long.
     For(Duration),
-    /// Until it has to make room.
+    /// It lives until the store needs its room.
     Forever,
 }
 
