@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         .collect();
     if wanted.is_empty() {
         let names = PARTS.map(|(name, _)| name).join(", ");
-        eprintln!("bench: no such part; there are {names}, peers");
+        eprintln!("bench: no such part; the parts are {names}, peers");
         return ExitCode::from(2);
     }
     println!(

@@ -32,7 +32,7 @@ async fn the_operator_may_forbid_refreshes() {
     let edge = edge_with(&upstream, "client_control = \"no-refresh\"").await;
     let ask = |control: &str| Ask::chat("again?").header("cache-control", control);
     let client = &edge.client;
-    check(client, ask("no-cache"), "MISS", "there is nothing yet").await;
+    check(client, ask("no-cache"), "MISS", "nothing is stored yet").await;
     for control in ["no-cache", "max-age=0", "min-fresh=99999"] {
         check(client, ask(control), "HIT_L1_EXACT", control).await;
     }

@@ -143,7 +143,7 @@ async fn nothing_from_before_a_purge_is_served_or_stored_after_it() {
             let before = both.ask(&ask);
             both.upstream.called(calls + 1).await;
             if !is_held {
-                // Its head has to be here, or there is nothing to join.
+                // Without its head, it cannot be joined.
                 let joins = both.edge.client.send(ask.clone()).await;
                 assert!(
                     joins.headers["cache-status"]

@@ -158,7 +158,7 @@ async fn a_failing_provider_is_not_answered_by_a_stale_entry_after_the_limit() {
             break;
         }
         assert!(check_stale(&answer, &fresh, "; fwd-status=503") <= 1);
-        assert!(began.elapsed() < PATIENCE, "there is no limit");
+        assert!(began.elapsed() < PATIENCE, "the wait has no limit");
     }
     assert_eq!(edge.client.fetch(ask).await.status, 503);
 }

@@ -323,7 +323,7 @@ fn every_case_has_its_tests_and_they_are_there() {
             let named: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
             assert!(named.len() >= least, "no test: {line}");
             for name in named {
-                assert!(tests.contains(&name), "there is no test `{name}`");
+                assert!(tests.contains(&name), "the test `{name}` is missing");
             }
         }
         cases += 1;

@@ -363,7 +363,7 @@ async fn a_provider_that_is_gone_gives_a_stale_entry_to_all_followers() {
         check_stale(&answer, &fresh, gone, "2");
     }
     check_stale(&out.fetch(ask.clone()).await, &fresh, gone, "2");
-    // Without a stale entry, there is no answer.
+    // Without a stale entry, the request has no answer.
     let lost = out.try_fetch(Ask::chat("never asked")).await;
     assert!(lost.is_none(), "{lost:?}");
     out.pass(60);

@@ -247,7 +247,7 @@ async fn the_end_of_one_side_is_the_end_of_both() {
         .await;
     let (_, mut stream) = open(&edge, "").await;
     hears(&mut stream).await;
-    // A tunnel counts as a connection: there is room for no other.
+    // A tunnel counts as a connection: no other one has room.
     let waiting = tokio::spawn({
         let client = Client::new(&edge.url);
         async move { client.fetch(Ask::get("/v1/models")).await }

@@ -104,7 +104,7 @@ impl FromStr for Behaviour {
                 "field" => Oddity::Field,
                 "model" => Oddity::Model,
                 "length" => Oddity::Length,
-                _ => return Err(format!("`{text}`: there is no such oddity")),
+                _ => return Err(format!("`{text}`: no such oddity")),
             }),
             _ => {
                 return Err(format!(

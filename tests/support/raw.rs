@@ -64,12 +64,12 @@ impl Raw {
         format!("http://{}", self.address)
     }
 
-    /// How many connections there were so far.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         *self.connections.borrow()
     }
 
-    /// Waits until there were so many connections in all.
+    /// Waits until it has had so many connections.
     pub async fn connected(&self, count: usize) {
         let mut connections = self.connections.subscribe();
         let enough = connections.wait_for(|connections| *connections >= count);

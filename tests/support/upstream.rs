@@ -313,7 +313,7 @@ async fn answer(
     Ok(response)
 }
 
-/// A request whose client may leave before there is an answer.
+/// A request whose client may leave before the answer.
 struct Unanswered<'a>(Option<&'a Shared>);
 
 impl Drop for Unanswered<'_> {

@@ -53,7 +53,7 @@ impl Plan {
             folder: tempfile::Builder::new()
                 .prefix("reflex-edge-")
                 .tempdir()
-                .context("there is no place for a temporary folder")?,
+                .context("a temporary folder cannot be made")?,
         })
     }
 

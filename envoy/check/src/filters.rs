@@ -188,7 +188,7 @@ impl<'v> HttpFilter<'v> {
     }
 }
 
-/// The plugin's own configuration as JSON; empty if there is none.
+/// The plugin's own configuration as JSON; empty without one.
 pub(crate) fn settings(plugin: &Value) -> String {
     let (kind, configuration) = typed(field(plugin, "configuration"));
     let value = match kind {

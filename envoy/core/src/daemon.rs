@@ -39,7 +39,7 @@ pub struct Insert<'a> {
     pub end_seconds: Option<u64>,
     /// How old it is already: another cache on the way had it.
     pub age_seconds: u64,
-    /// It is refused if there was a purge since.
+    /// A purge since then refuses it.
     pub epoch: Option<&'a Epoch>,
     /// The fill that ends with it.
     pub fill: Option<&'a str>,
@@ -173,7 +173,7 @@ impl Request {
         Self::new("DELETE", entry(key) + "/fill", headers, NOTE_TIMEOUT_MS)
     }
 
-    /// Asks whether there was a purge.
+    /// Asks for purges.
     pub fn epoch(known: Option<&Epoch>, timeout_ms: u64) -> Self {
         let headers = epoch_header(known).into_iter().collect();
         Self::new("GET", "/v1/epoch".into(), headers, timeout_ms)

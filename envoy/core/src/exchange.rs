@@ -148,7 +148,7 @@ pub enum Landing {
     /// An answer that was stored already, and where it was. Followers that do not accept it,
     /// because it is too old for them, go on following.
     Offer(Rc<Answer>, Source),
-    /// There is no answer for them: each asks for itself.
+    /// The leader has no answer for them: each asks for itself.
     LetGo,
 }
 
@@ -173,7 +173,7 @@ pub enum Lead {
 }
 
 impl Lead {
-    /// The name of the fill to give back if there is no next leader.
+    /// The name of the fill to give back without a next leader.
     pub fn fill(self) -> Option<String> {
         match self {
             Self::Ask(fill) | Self::Fetch(fill) => fill,
@@ -216,7 +216,7 @@ struct Reading {
 }
 
 impl Exchange {
-    /// Looks at a request's head. `ends` says that there is no body.
+    /// Looks at a request's head. `ends`: it has no body.
     pub fn begin(shared: &mut Shared, request: Request, ends: bool) -> Self {
         match inspect(shared, request) {
             Ok(reading) if !ends => Self(Stage::Reading(Box::new(reading))),

@@ -33,7 +33,7 @@ pub enum Role {
     Lead(Name),
     /// Wait for the leader.
     Follow(Name),
-    /// Fetch the answer for itself: there is no room to wait in.
+    /// Fetch the answer for itself: no flight has room for a follower.
     Alone,
 }
 
@@ -266,7 +266,7 @@ mod tests {
         flights.close(&Purged::All);
         let after = leads(&mut flights, &A, 3);
         assert_eq!(flights.join(&A, 0, 4), Role::Follow(after));
-        // The provider is asked only now, but there is a newer one to join.
+        // The provider is asked only now, but a newer flight exists.
         flights.open(&before);
         assert_eq!(flights.join(&A, 0, 5), Role::Follow(after));
         assert_eq!(flights.land(&before, 1), [2]);

@@ -137,7 +137,7 @@ impl Budget {
         self.pool.left.get()
     }
 
-    /// Takes so many bytes, if there are as many left.
+    /// Takes this many bytes, if as many are left.
     pub fn take(&mut self, bytes: usize) -> bool {
         match self.pool.left.get().checked_sub(bytes) {
             Some(left) => {

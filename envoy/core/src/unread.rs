@@ -101,7 +101,7 @@ impl Unread {
     }
 }
 
-/// The unread answers take all the room that there is for them.
+/// The unread answers have used up their room.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
 

@@ -442,7 +442,7 @@ fn is_of_request(purpose: Purpose) -> bool {
 
 impl Plugin {
     fn replied(&self, current: u32, token: u32, headers: usize, body: usize) {
-        // Without headers there is no reply, and asking for them would panic.
+        // A reply without headers is none, and asking for them would panic.
         let map = match headers {
             0 => Vec::new(),
             _ => hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).unwrap_or_default(),

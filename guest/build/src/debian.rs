@@ -22,7 +22,7 @@ pub fn install(packages: &[&str], say: &dyn Fn(&str)) -> Result<(), String> {
     let names = packages.join(" ");
     let apt = Path::new("/usr/bin/apt-get");
     if !apt.exists() {
-        return Err(format!("there is no {}", apt.display()));
+        return Err(format!("{} is missing", apt.display()));
     }
     if !fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
         return Err(format!(

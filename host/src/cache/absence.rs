@@ -294,7 +294,7 @@ impl Absence {
         }
     }
 
-    /// A store, as soon as there is one.
+    /// A store, as soon as it is open.
     fn open(&self) -> Result<Option<Opened>, OpenError> {
         let mut opening = lock(&self.opening);
         let Some(first) = &*opening else {

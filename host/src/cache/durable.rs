@@ -76,7 +76,7 @@ impl Cache {
 }
 
 impl Shared {
-    /// `None` where there is nothing to wait for, or no thread to be had.
+    /// `None` if no wait is needed, or no thread can be started.
     fn begin_wait(self: &Arc<Self>, ticket: Ticket) -> Option<Arc<Wait>> {
         if self.queue.is_synced(ticket) {
             return None;

@@ -205,7 +205,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for room for an entry of this length, within bounds; whether there was some then.
+    /// Waits for room for an entry of this length, within bounds; whether it found room.
     pub(super) fn wait_for_room(&self, record_bytes: u64) -> bool {
         let bytes = OPERATION_BYTES.saturating_add(record_bytes);
         self.room_for(bytes, Wait::ForRoom).is_ok()
@@ -254,8 +254,8 @@ impl Queue {
         state
     }
 
-    /// Removes a key, for all from now on; whether there was an entry. `take_out` takes its place
-    /// out of the index, and is asked where nothing is pending. `None` when there is nothing to be
+    /// Removes a key, for all from now on; whether it had an entry. `take_out` takes its place
+    /// out of the index; it is called if nothing is pending. `None` if nothing is to be
     /// removed.
     pub(super) fn remove(
         &self,
@@ -455,7 +455,7 @@ impl Queue {
         self.wait_while(state, |state| state.synced < ticket).synced >= ticket
     }
 
-    /// For the writer: waits for an operation; false when there are none and never will be.
+    /// For the writer: waits for an operation; false when none is left and none will come.
     pub(super) fn wait(&self) -> bool {
         let mut state = lock(&self.state);
         while state.operations.is_empty() {

@@ -108,7 +108,7 @@ impl Errand {
 #[derive(Debug)]
 pub struct Rest(Arc<Errand>);
 
-/// Why there is no answer to a request that a guest had sent before it failed.
+/// Why a request that a guest had sent before it failed has no answer.
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Lost {
@@ -300,7 +300,7 @@ impl Sent {
 
     /// A body that is watched on its way to the provider.
     fn watch(&self, inner: BoxBody) -> BoxBody {
-        // Most GETs: there is nothing to watch.
+        // Most GETs have no body to watch.
         if inner.is_end_stream() {
             lock(&self.seen).ended = true;
             return inner;

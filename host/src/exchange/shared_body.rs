@@ -62,7 +62,7 @@ pub(crate) trait Record: Send {
     /// What has come is no good. Whether it is only too long.
     fn reject(self: Box<Self>) -> bool;
 
-    /// There is no memory for the body.
+    /// The budget has no memory for the body.
     fn abandon(self: Box<Self>);
 
     /// The body has ended before its time.

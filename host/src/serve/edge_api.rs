@@ -303,7 +303,7 @@ async fn route(api: Arc<EdgeApi>, head: &Parts, body: &mut Body) -> Result<Respo
             release(&api, &name, method, &head.headers)
         }
         _ => {
-            let why = "there is no such path; this is version 1: /v1/entries/TENANT/DIGEST";
+            let why = "no such path; this is version 1: /v1/entries/TENANT/DIGEST";
             Err(Refusal::new(StatusCode::NOT_FOUND, "path", why))
         }
     }
@@ -437,7 +437,7 @@ fn release(
     match api.fills.give_back(&name.key, fill) {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => {
-            let why = "there is no such fill";
+            let why = "no such fill";
             Err(Refusal::new(StatusCode::NOT_FOUND, "fill", why))
         }
     }

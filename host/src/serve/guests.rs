@@ -37,7 +37,7 @@ pub(crate) struct Guests {
 /// What answers a question.
 pub(crate) enum Outcome {
     Answered(Response<BoxBody>),
-    /// The provider failed, and there is no expired answer.
+    /// The provider failed, and no expired answer is stored.
     Unanswered(Error),
     /// The native flow answers.
     Native,

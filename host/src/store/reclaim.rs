@@ -88,7 +88,7 @@ enum Outcome {
     Reclaimed,
     /// It cannot be reclaimed now.
     Refused,
-    /// There is no room for what has to be written again.
+    /// Records that have to be written again find no room.
     NoRoom,
 }
 
@@ -223,7 +223,7 @@ impl Store {
         Ok(self.reclaim_one(&victim, &mut moving)? != Outcome::NoRoom || by_all_means)
     }
 
-    /// Reclaims the segment that is best reclaimed; false if there is none.
+    /// Reclaims the segment that is best reclaimed; false without one.
     fn reclaim(&mut self, moving: &mut Moving) -> Result<bool, StoreError> {
         let readable = |it: &&Arc<Segment>| !it.has_hidden();
         let deadest = self.segments.iter().filter(readable);

@@ -12,7 +12,7 @@ use crate::samples::ALL;
 #[test]
 fn case_replay_is_one_aggregated_chunk() {
     for sample in &ALL {
-        // What is kept is compared with what was sent, byte for byte, in `judge`.
+        // `judge` compares the kept bytes with the sent ones.
         let bytes = sample.body.as_bytes();
         for size in [1, 7, 64, bytes.len()] {
             assert_eq!(sample.judge(bytes.chunks(size)), Ok(()), "{}", sample.shape);
@@ -141,7 +141,7 @@ fn case_an_error_text_cached_past_the_outage_by_any_api() {
             }
             let frame = format!("data: {error}\n\n");
             assert!(sample.judge([frame.as_bytes()]).is_err(), "{frame}");
-            // In the middle of a stream that goes on as if nothing had been.
+            // In the middle of a stream that goes on as usual.
             if error.contains("\"error\"") {
                 for (at, _) in sample.body.match_indices("\n\n") {
                     let (head, tail) = sample.body.split_at(at + 2);

@@ -1,4 +1,4 @@
-//! What the client asks of the cache.
+//! The client's instructions to the cache.
 
 use reflex_llm::{Bypass, Classified, ClientControl, Control, Head, Policy, classify};
 
@@ -196,13 +196,13 @@ fn case_array_input_gets_a_ttl_of_minus_one_or_ttl_cannot_be_disabled() {
         let control = of(values);
         assert_eq!(control.ttl_seconds, seconds, "{values:?}");
         assert_eq!(control.keeps(), seconds != Some(0), "{values:?}");
-        // It is about keeping and not about what is kept already.
+        // It is about keeping new answers, not about stored ones.
         assert!(control.accepts(0, None) && !control.no_store && !control.no_cache);
     }
     assert!(!read("no-store").keeps());
 }
 
-/// What counts of these headers where the operator obeys so much.
+/// The obeyed part of these headers, by the operator's setting.
 fn obeyed(client_control: ClientControl, header: (&str, &str)) -> Classified {
     let headers: [(&str, &[u8]); 2] = [
         ("authorization", b"Bearer k"),

@@ -1,4 +1,4 @@
-//! Gemini's requests: where they go, what their query says, what counts of them.
+//! Gemini's requests: their paths, the meaning of their query, which parts count.
 
 use reflex_llm::{Anonymous, Bypass, Head, Policy, Representation, candidate};
 
@@ -114,7 +114,7 @@ fn a_key_in_the_query_is_the_tenant_and_not_the_question() {
         assert_ne!(one.exchange().key.tenant, header.exchange().key.tenant);
     }
     differ(&with("key=one"), &with("access_token=one"));
-    // Where it stands says nothing, and it is not asked for.
+    // Its place has no meaning, and is not part of the question.
     same(&with("key=one&x=1"), &with("x=1&key=one"));
     same(&with("key=one"), &with("&key=one&"));
     same(&with("key=one"), &with("key=one&key="));
@@ -195,7 +195,7 @@ fn alt_is_the_representation() {
     ] {
         assert_eq!(request.bypass(), Bypass::Query, "{}", request.path);
     }
-    // The body has no say in it.
+    // The body does not matter here.
     counts(&generate(""), r#""stream":true"#);
 }
 

@@ -92,7 +92,7 @@ fn operators_say_what_counts_and_what_does_not() {
     counts(&request, r#""metadata":{"a":"b"}"#);
     counts(&request, r#""prompt_cache_retention":"24h""#);
     ignored(&request, r#""safety_identifier":"s""#);
-    // What decides how a request is treated goes on doing so.
+    // Fields that decide how a request is treated still do so.
     ignored(&request, r#""store":false"#);
 }
 
@@ -167,7 +167,7 @@ fn options_of_the_prompt_cache_do_not_count_but_prewarming_passes_by() {
         response().body(format!(r#"{{"store":false,"input":{input}}}"#))
     };
     crate::request::same(&response_with(""), &response_with(hint));
-    // An argument of that name is none.
+    // An argument of that name is not such a field.
     let call = |value: &str| {
         chat().body(format!(
             r#"{{"messages":[{{"tool_calls":[{{"function":{{"arguments":{{"prompt_cache_breakpoint":{value}}}}}}}]}}]}}"#

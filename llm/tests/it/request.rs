@@ -86,7 +86,7 @@ impl Request {
         self.with_head(|head, policy| classify(head, policy, &self.body))
     }
 
-    /// What a test wants to know of the batch that this is; none if it is none.
+    /// The parts of the batch that this request is; none if it is no batch.
     pub(crate) fn batch<T>(&self, know: impl FnOnce(Batch<'_>) -> T) -> Option<T> {
         self.with_head(|head, policy| {
             let candidate = candidate(head, policy).ok()?;

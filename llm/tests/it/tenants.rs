@@ -30,12 +30,12 @@ fn every_credential_counts() {
     differ(&chat(), &both);
     differ(&both, &chat().header("x-api-key", "l"));
     differ(&chat(), &chat().header("authorization", "Bearer sk-two"));
-    // The same secret by another name is another caller.
+    // The same secret under another name is another tenant.
     differ(
         &chat().without_headers().header("x-api-key", "k"),
         &chat().without_headers().header("api-key", "k"),
     );
-    // The order of different headers says nothing.
+    // The order of different headers does not count.
     same(
         &both,
         &chat()

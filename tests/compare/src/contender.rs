@@ -18,7 +18,7 @@ pub(crate) trait Contender {
     /// Stores a payload. It need not be durable.
     fn insert(&mut self, key: &Key, payload: &[u8]);
 
-    /// Stores all, and returns when they are durable together. False: there is no such thing.
+    /// Stores all, and returns when they are durable together. False: the store cannot do that.
     fn insert_durably(&mut self, _keys: &[Key], _payload: &[u8]) -> bool {
         false
     }

@@ -4,7 +4,7 @@ use crate::policy::{self, ENTRIES};
 use crate::trace::{REQUESTS, Trace};
 use std::path::PathBuf;
 
-/// In memory where there is such a place: what is measured is no matter of the disk.
+/// In memory if possible: this measurement does not depend on the disk.
 fn scratch() -> PathBuf {
     let memory = PathBuf::from("/dev/shm");
     if memory.is_dir() {

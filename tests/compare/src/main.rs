@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             stores::one(name, number(payload_bytes), number(entries));
         }
         _ => {
-            eprintln!("compare: no such part; there are stores, eviction");
+            eprintln!("compare: no such part; the parts are stores, eviction");
             return ExitCode::from(2);
         }
     }

@@ -20,7 +20,7 @@ const GROUPS: usize = 50;
 /// Cold, each a different one.
 const COLD_GETS: usize = 1000;
 
-/// What was found. Absent: there is no such thing.
+/// The results. Absent: the store cannot do that.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     pub(crate) entries: usize,

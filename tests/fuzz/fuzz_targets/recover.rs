@@ -42,7 +42,7 @@ fn text(number: u64, version: u64, length: usize) -> Vec<u8> {
     text
 }
 
-/// Long enough that a segment has few: there are to be several.
+/// Long enough that a segment has few records, so that the folder has several segments.
 fn metadata(number: u64, version: u64) -> Vec<u8> {
     text(number, version, 12_000 + 100 * number as usize)
 }

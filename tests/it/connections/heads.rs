@@ -71,7 +71,7 @@ async fn the_number_of_headers_is_the_providers_to_judge() {
     }
 }
 
-/// Beyond what is read of a head, there is still an answer.
+/// A head beyond the bound of reading still gets an answer.
 #[tokio::test]
 async fn heads_without_a_bound_are_refused_and_not_read() {
     let upstream = Upstream::start().await;

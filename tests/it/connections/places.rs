@@ -94,7 +94,7 @@ async fn without_descriptors_the_log_says_so_once_and_clients_are_served() {
     let upstream = Upstream::start().await;
     let edge = edge(&upstream, PATIENT).await;
     check_served(&edge).await;
-    // So that there is a connection for these questions.
+    // So that these questions have a connection.
     edge.health().await;
     edge.limit_descriptors(edge.descriptors() as u64 + 8);
     let mut others = Vec::new();

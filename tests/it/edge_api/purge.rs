@@ -267,7 +267,7 @@ async fn an_edge_that_tells_its_epoch_is_told_what_was_purged_since() {
         };
         let start = unix.fetch(get("/v1/epoch")).await;
         let start = epoch(&start).to_owned();
-        assert_eq!(told(&start).await, None, "there is nothing to tell");
+        assert_eq!(told(&start).await, None, "nothing was purged");
         // One that is not there, twice.
         for _ in 0..2 {
             unix.fetch(delete(&path(7))).await;

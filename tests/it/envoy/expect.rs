@@ -21,7 +21,7 @@ fn ask() -> Ask {
     Ask::chat("Shall I?").header("expect", "100-continue")
 }
 
-/// A head, then the body once there was a 100, over HTTP/1.1.
+/// A head, then, after a 100, the body, over HTTP/1.1.
 async fn continued(envoy: &Envoy) -> String {
     let mut client = RawClient::connect(&envoy.url).await;
     let bytes = http1(&ask());

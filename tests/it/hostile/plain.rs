@@ -134,7 +134,7 @@ fn a_guest_that_spins_is_stopped_and_others_go_on() {
     std::thread::scope(|scope| {
         let spinning = scope.spawn(move || rogue.act("spin", 0, ALICE, [5; 32]));
         beside.is_unharmed();
-        // Until it has begun, there is nothing to stop.
+        // Before it begins, it cannot be stopped.
         while !spinning.is_finished() {
             engine.increment_epoch();
             std::thread::yield_now();

@@ -544,7 +544,7 @@ impl Play {
         assert_eq!(self.seen(id), &Saw::Ours(Status::Collapsed, body.into()));
     }
 
-    /// The client was told that there is nothing.
+    /// The client was told that nothing is cached.
     fn absent(&self, id: Id) {
         assert_eq!(self.seen(id), &Saw::Ours(Status::Absent, String::new()));
     }

@@ -24,7 +24,7 @@ pub(super) fn take(at: u32) -> u32 {
 }
 
 /// In a place that does not exist yet, two workers would not notice that both count. So all places
-/// are made at start, before there are many requests.
+/// are made at start, before requests arrive.
 pub(super) fn prepare() {
     for at in 0..PLACES {
         let name = name_of(at);

@@ -184,7 +184,7 @@ fn removes_between(remove: fn(&Cache), spares_others: bool) {
             assert_eq!(version(&writes, 1), None);
         }),
         Box::new(move || {
-            // Missing, 1, missing, 2, missing: in this order, whatever of it is seen.
+            // Missing, 1, missing, 2, missing: in this order, as far as seen.
             let mut at = 0;
             for _ in 0..5 {
                 let stages = match version(&reads, 1) {
@@ -417,7 +417,7 @@ fn whatever_happens_while_the_disk_comes_holds() {
             with(|cache| {
                 cache.remove(&key(2));
                 assert_eq!(version(cache, 2), None);
-                // It fails where the disk has not heard of it yet.
+                // It fails if the disk does not have the purge yet.
                 let _ = cache.purge_tenant(&OTHER);
                 assert!(!is_others_there(cache, 5));
             }),

@@ -183,7 +183,7 @@ fn a_caller_that_must_not_wait_does_not_wait_until_an_entry_is_durable() {
     assert!((2..100).all(|number| version(&cache, number) == Some(0)));
 }
 
-/// The thread of an async runtime waited for the disk in the place of all that it runs.
+/// The thread of an async runtime waited for the disk, and held up all its tasks.
 #[cfg(not(shuttle))]
 #[test]
 fn async_callers_that_wait_for_the_disk_hold_up_nothing() {
@@ -204,7 +204,7 @@ fn async_callers_that_wait_for_the_disk_hold_up_nothing() {
     assert_eq!((version(cache, 0), version(cache, 1)), (None, Some(0)));
 }
 
-/// More removals than may wait, on a disk that hangs. All that was on disk used to be given up.
+/// More removals than may wait, on a disk that hangs. Everything on disk used to be given up.
 #[test]
 fn however_much_is_removed_while_the_disk_hangs_that_is_gone_and_nothing_else() {
     for wait in [Wait::No, Wait::ForRoom] {

@@ -1,4 +1,4 @@
-//! The promise of a sync, and that it does not promise more than it knows.
+//! The promise of a sync, which covers no more than is known.
 
 use super::*;
 use std::io;

@@ -29,7 +29,7 @@ struct Shared {
     body: Option<BoxBody>,
     /// What was read, if all of it is kept.
     kept: Result<Kept, NotHeld>,
-    /// Whether the reader takes what was kept when there is too much to keep.
+    /// Whether the reader gets the kept bytes once the body is too long to keep.
     spills: bool,
     /// That, until it is taken.
     spilled: Option<Gathered>,
@@ -142,7 +142,7 @@ impl Lender {
         kept.map_or_else(|_| Bytes::new(), |kept| kept.data.share())
     }
 
-    /// Whether the reader takes what was kept when there is too much to keep.
+    /// Whether the reader gets the kept bytes once the body is too long to keep.
     pub(crate) fn spills(&self, spills: bool) {
         self.lock().spills = spills;
     }

@@ -28,7 +28,7 @@ pub(super) fn open(dir: &Path) -> Box<dyn Contender> {
 
 #[expect(
     clippy::arc_with_non_send_sync,
-    reason = "as it is done where several threads use it; here there is one"
+    reason = "as several threads would do it; this test has one"
 )]
 fn map(path: &Path) -> Arc<Map> {
     let (map, _) = Map::with_options().open(path).expect("mapped");

@@ -23,7 +23,7 @@ pub(super) enum Mood {
 #[derive(Default)]
 pub(super) struct Daemon {
     pub(super) mood: Mood,
-    /// How often it has started, and how many purges there were since.
+    /// How often it has started, and the number of purges since.
     pub(super) starts: u64,
     pub(super) purges: u64,
     /// What was purged since it has started, and how many purges there had been by then.

@@ -190,7 +190,7 @@ fn long_hits_that_are_not_read_go_to_the_provider_past_their_bound() {
         play.provider(*id);
     }
     assert_eq!(play.bypassed(Bypass::Memory), 20 - hits as u64);
-    // It is told nothing but that there is nothing for it.
+    // It is only told that nothing is cached for it.
     let cached = play.asked(&Ask::chat("hello").with("cache-control", "only-if-cached"));
     play.absent(cached);
     // What is short is read at once.
