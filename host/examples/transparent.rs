@@ -1,5 +1,5 @@
 //! Transparent mode: a component that just makes HTTP calls has its LLM calls answered from the
-//! cache, and knows nothing of it.
+//! cache, without knowing of it.
 //!
 //! ```sh
 //! cargo run --release -p reflex-host --example transparent -- COMPONENT AUTHORITY PROMPT...

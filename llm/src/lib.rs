@@ -151,7 +151,7 @@ pub struct Candidate<'a> {
     named_by: Option<&'a str>,
 }
 
-/// Classifies a request whose body is at hand.
+/// Classifies a request with its body.
 pub fn classify(head: &Head<'_>, policy: &Policy<'_>, body: &[u8]) -> Classified {
     match candidate(head, policy) {
         Ok(candidate) => candidate.classify(body),

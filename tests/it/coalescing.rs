@@ -274,7 +274,7 @@ async fn a_request_for_a_new_answer_does_not_join() {
         let own = ask(&edge.client, &one.clone().header("cache-control", control));
         upstream.called(calls + 1).await;
         upstream.release(1);
-        // Either of them may have been let go.
+        // Either of them may have gone on.
         drop(own);
     }
     let absent = one.header("cache-control", "only-if-cached");

@@ -309,7 +309,7 @@ async fn a_provider_that_fails_is_answered_by_a_stale_entry_within_the_limit() {
             check_stale(&stale, &fresh, &said, "2");
             assert_eq!(upstream.call_count(), calls + 1);
         }
-        // What the provider says that is no failure, and what a guest wants fresh, is not replaced.
+        // A hit replaces neither an answer that is no failure, nor one that a guest needs fresh.
         let fresh_one = ask.clone().header("cache-control", "no-cache");
         assert_eq!(out.fetch(fresh_one).await.status, 429);
         upstream.behave(Behaviour::Status(401));

@@ -321,7 +321,7 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, u8, Vec<u8>)> {
 }
 
 /// RFC 8441: a client may ask for a WebSocket over HTTP/2 only where the server's settings offer it.
-/// Ours do not, so that clients choose HTTP/1.1; and one that asks all the same is refused at once.
+/// Ours do not, so clients choose HTTP/1.1; a client that asks anyway is refused at once.
 #[tokio::test]
 async fn a_websocket_over_http2_is_not_offered_and_refused_at_once() {
     const HEADERS: u8 = 1;

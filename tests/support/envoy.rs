@@ -1,5 +1,5 @@
 //! The real Envoy as a child process, on ports of its own, with `envoy/envoy.yaml` as its
-//! configuration but for what a test wants to be different.
+//! configuration, with the changes of a test.
 
 use std::env;
 use std::fs::{self, File};
@@ -146,7 +146,7 @@ impl EnvoyPlan {
         self
     }
 
-    /// With this field in the filter's configuration, whatever it is.
+    /// With this field in the filter's configuration, valid or not.
     pub fn plugin(mut self, field: &str, value: impl Into<Value>) -> Self {
         self.plugin.insert(field.into(), value.into());
         self

@@ -431,7 +431,7 @@ fn stream_of(shared: Arc<Shared>, frames: Vec<Bytes>, behaviour: Behaviour) -> R
         for (index, frame) in frames.into_iter().enumerate() {
             match behaviour {
                 Behaviour::Gated | Behaviour::Done | Behaviour::More => tokio::select! {
-                    // The permit is used up; a closed gate is one that stands open for good.
+                    // The permit is used up; a closed semaphore stands for a gate that stays open.
                     permit = shared.gate.acquire() => if let Ok(permit) = permit { permit.forget() },
                     () = sender.closed() => {}
                 },

@@ -201,7 +201,7 @@ impl Valgrind {
     ///
     /// # Errors
     ///
-    /// Neither is at hand; the text says how to get one.
+    /// Neither can be found; the text says how to get one.
     fn find() -> Result<Self> {
         let folder = reflex_guest_build::target_dir().join("valgrind");
         let unpacked = if any_in_path(&["valgrind"]) {

@@ -50,7 +50,7 @@ impl Module {
         Budget::new(&self.recording)
     }
 
-    /// A configuration's share in the room for what is on its way to the daemon.
+    /// A configuration's share in the room for answers that are being sent to the daemon.
     pub fn sending(&self) -> Budget {
         Budget::new(&self.sending)
     }

@@ -422,7 +422,7 @@ mod tests {
         assert_eq!(routes.known.len(), ROUTES_MAX);
         assert_eq!(routes.standing(UP, &route("4095")), Standing::Open);
         assert_eq!(routes.standing(UP, &route("4096")), Standing::Refused);
-        // A route without a note counts as one of several all the same.
+        // A route without a note still counts as one of several.
         let mut other = Routes::new(Proof::InDoubt, 1);
         assert_eq!(other.meet(UP, &route("4095"), &noted), None);
         assert_eq!(other.standing(UP, &route("4095")), Standing::Unproven);

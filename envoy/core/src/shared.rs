@@ -25,7 +25,7 @@ const PURGES_MAX: usize = 1024;
 /// A reply with at least this many purges may be cut short: the worker asks for more without delay.
 const TOLD_MANY: usize = 32;
 
-/// A moment among the purges that a worker has heard of.
+/// A moment among the purges that a worker knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark(u64);
 

@@ -256,7 +256,7 @@ fn header(name: &str, value: &str) -> http::Header {
     (name.into(), value.as_bytes().to_vec())
 }
 
-/// `only-if-cached` and nothing cached: 504, as RFC 9111 wants it, in the API's error shape.
+/// `only-if-cached` and nothing cached: 504 by RFC 9111, in the API's error shape.
 fn not_cached(shape: Shape) -> Response {
     let mut headers = headers(Status::Absent, None);
     headers.extend(ERROR_HEADERS.map(|(name, value)| header(name, value)));

@@ -1,4 +1,4 @@
-//! Which reads a policy hears of: one in sixteen.
+//! Which reads are reported to a policy: one in sixteen.
 //!
 //! moka takes a lock's worth of time for each read, and every 64 reads the time to process them, on
 //! the reader's thread. A sample also shows which entries are asked for often.

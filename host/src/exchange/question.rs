@@ -141,7 +141,7 @@ impl Question {
         &self.key
     }
 
-    /// What the client wants of the cache.
+    /// The client's instructions to the cache.
     pub(crate) fn control(&self) -> &Control {
         &self.control
     }

@@ -45,7 +45,7 @@ pub(super) enum Place {
 /// The meaning of a request's query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Query {
-    /// Something that counts, whatever it is.
+    /// Part of the key as a whole.
     Counts,
     /// Google's: credentials and the form of the answer, which may be a stream or not. The rest
     /// counts.

@@ -27,7 +27,7 @@ const TOLD_HEADERS: [&str; 7] = [
     "openai-beta",
 ];
 
-/// Parameters of a query, likewise.
+/// Parameters of a query whose values do not identify the caller.
 const TOLD_PARAMETERS: [&str; 3] = ["api-version", "api_version", "beta"];
 
 impl Candidate<'_> {

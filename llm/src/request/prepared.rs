@@ -129,7 +129,7 @@ impl Prepared {
         self.api.field(name.as_bytes())
     }
 
-    /// Whether a top-level field of the body is out of the key, whatever it says.
+    /// Whether a top-level field of the body is out of the key, with any value.
     pub(crate) fn ignores_field(&self, name: &str) -> bool {
         let outline = Outline::of(self.api, self.origin, self.rules.as_deref());
         outline.omits_name(name.as_bytes())

@@ -98,7 +98,7 @@ async fn a_provider_that_allows_few_streams_gets_more_connections() {
     let upstream = Upstream::start_allowing(Behaviour::Gated, Some(2)).await;
     let front = tls::in_front_of(upstream.address(), &["h2"]).await;
     let edge = secure(front.address().port()).start().await;
-    // All at once on a daemon that knows nothing of the provider yet, and then on one that does.
+    // All at once, first without a connection to the provider, and then with connections.
     for round in 1..=2 {
         let mut asking = JoinSet::new();
         for number in 0..REQUESTS {

@@ -114,7 +114,7 @@ impl Run {
                 reads_fail: 1 + self.random.below(40),
                 ..Rates::default()
             }),
-            // Unsealed bytes are at stake more often than one file among many.
+            // Unsealed bytes are damaged more often than one file among many.
             _ => {
                 for _ in 0..=self.random.below(12) {
                     self.disk.spoil(Path::new("data/segments"));

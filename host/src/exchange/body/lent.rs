@@ -60,7 +60,7 @@ pub(crate) enum NotHeld {
     NoMemory,
     /// It broke off.
     Broken,
-    /// It was let go, or taken back before.
+    /// It was released, or taken back before.
     Gone,
 }
 

@@ -109,7 +109,7 @@ impl Connector {
         Ok(connector)
     }
 
-    /// A connection that speaks HTTP/2 if the provider wants to.
+    /// A connection that speaks HTTP/2 if the provider accepts it.
     pub(super) async fn connect(&self) -> Result<Box<dyn Io>, BoxError> {
         (self.usual)().await
     }

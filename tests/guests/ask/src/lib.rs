@@ -34,7 +34,7 @@ impl Guest for Ask {
         let options = InsertOptions {
             ttl_seconds: Some(3600),
         };
-        // If the cache does not take it, the answer is good all the same.
+        // The answer is good, also if the cache does not take it.
         let _ = insert(&name, b"text/plain", text.as_bytes(), options);
         Answer {
             text,

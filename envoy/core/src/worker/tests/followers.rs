@@ -145,7 +145,7 @@ fn when_the_leader_leaves_while_it_asks_the_next_one_asks() {
 fn a_follower_that_takes_over_leads_under_the_same_name() {
     let mut play = Play::new();
     let [leader, first, second] = [(); 3].map(|()| play.asks(&Ask::chat("hello")));
-    // The daemon has heard it: from now on it knows the leader's name.
+    // The daemon has got it: from now on it knows the leader's name.
     play.arrive();
     let fills = play.daemon.fills.clone();
     play.leaves(leader);
@@ -190,7 +190,7 @@ fn when_the_leader_leaves_while_it_waits_the_next_one_waits() {
     play.ends();
 }
 
-/// A follower whose wait was over went to the provider although another one, let go before it,
+/// A follower whose wait was over went to the provider although another one, released before it,
 /// had brought the answer by then.
 #[test]
 fn a_follower_whose_wait_is_over_looks_once_more() {

@@ -9,7 +9,7 @@ use crate::refreshed::Gone;
 /// Time for a poll, and for its reply.
 const POLL_MS: u64 = 2 * TICK_MS;
 
-/// The daemon's cache is emptied, and the worker hears of it.
+/// The daemon's cache is emptied, and the worker learns of it.
 fn purged(play: &mut Play) {
     play.daemon.purge();
     play.passes(POLL_MS);
@@ -60,7 +60,7 @@ fn filled_by_another(play: &mut Play, ask: &Ask) {
     play.daemon.filled_elsewhere(Some("{}"), play.now_ms);
 }
 
-/// The daemon's cache is emptied, and the worker hears of it before the calls that are under way
+/// The daemon's cache is emptied, and the worker learns of it before the calls that are under way
 /// are answered.
 fn purged_ahead(play: &mut Play) {
     play.daemon.purge();
@@ -227,7 +227,7 @@ fn after_replies_that_contradict_each_other_the_daemon_is_asked_again() {
     let second = play.asks(&Ask::chat("second"));
     play.daemon.purge();
     play.arrive();
-    // The newer one is heard first, and then, as new, the older one.
+    // The newer epoch arrives first, and then, as if new, the older one.
     let newer = *play.calls.keys().next_back().expect("a call");
     play.deliver(newer);
     play.deliver(older);
@@ -307,7 +307,7 @@ fn an_answer_that_brings_word_of_others_becomes_hot() {
     play.ends();
 }
 
-/// Another worker's refresh was not heard of: for five minutes this one served the older answer.
+/// Another worker's refresh was not noticed: for five minutes this one served the older answer.
 #[test]
 fn an_answer_that_was_replaced_at_the_daemon_is_not_hot_any_more() {
     let mut play = begun();
@@ -350,8 +350,8 @@ fn a_refresh_is_served_to_all_later_requests() {
     play.ends();
 }
 
-/// Whatever was removed, even if it was not there, each worker let go of all that it had, and what
-/// was under way was kept nowhere.
+/// At each removal, even of a missing entry, each worker dropped all its answers, and kept none of
+/// those under way.
 #[test]
 fn a_removal_costs_no_other_answer() {
     type Purge = fn(&mut Daemon);
@@ -362,7 +362,7 @@ fn a_removal_costs_no_other_answer() {
         let other = Ask::chat("under way").by("sk-b");
         let under_way = play.asked(&other);
         let follower = play.asked(&other);
-        // The last one that the daemon hears of.
+        // The last one that the daemon gets.
         stored(&mut play, &removed);
         let refreshed = play.asked(&removed.clone().with("cache-control", "no-cache"));
         purge(&mut play.daemon);
@@ -445,7 +445,7 @@ fn what_was_begun_before_more_purges_than_are_remembered_is_not_kept() {
     play.ends();
 }
 
-/// Without a daemon, the other workers heard of a refresh when their copies left by themselves.
+/// Without a daemon, the other workers kept the older answer until their copies expired.
 #[test]
 fn without_a_daemon_the_workers_tell_each_other_of_a_refresh() {
     let [mut one, mut other] = [(); 2].map(|()| Play::with(r#""daemon_cluster": """#));

@@ -30,7 +30,7 @@ struct Game {
     purges: u64,
     /// How many purges had been when the daemon had this epoch.
     epochs: BTreeMap<String, u64>,
-    /// How many of them the worker has heard of.
+    /// How many of them the worker knows.
     heard: u64,
 }
 

@@ -194,7 +194,7 @@ fn where_several_routes_lead_to_one_upstream_each_is_proven_before_it_is_answere
     let wanted = ask("canary").with("cache-control", "only-if-cached");
     let cached_only = play.asked(&wanted);
     play.absent(cached_only);
-    // Identical ones are one call all the same: the route does the same to both.
+    // Identical ones are still one call: the route does the same to both.
     let calls = play.daemon.calls;
     let other = play.asked(&ask("canary"));
     play.provider(other);
