@@ -1,4 +1,4 @@
-//! What is compared: each keeps payloads by key, as its users would have it do that.
+//! The contenders: each keeps payloads by key, in the way of its usual users.
 
 mod files;
 mod foyer;
@@ -13,7 +13,7 @@ use std::path::Path;
 /// Ours, because it is made from other things; the rest take its bytes.
 pub(crate) use reflex_host::cache::CacheKey as Key;
 
-/// Whatever can be measured. Failures are panics: a contender that fails has no figures.
+/// A store that can be measured. Failures are panics: a contender that fails has no figures.
 pub(crate) trait Contender {
     /// Stores a payload. It need not be durable.
     fn insert(&mut self, key: &Key, payload: &[u8]);
@@ -26,7 +26,7 @@ pub(crate) trait Contender {
     /// The length of a payload, whose first and last byte were looked at.
     fn get(&mut self, key: &Key) -> Option<usize>;
 
-    /// Ends, with all on disk that is to be there.
+    /// Ends, with all durable data on disk.
     fn close(self: Box<Self>);
 
     /// The server, where it is another process.
@@ -35,12 +35,12 @@ pub(crate) trait Contender {
     }
 }
 
-/// How to have one, and what is known of it.
+/// How to open a contender, and its properties.
 pub(crate) struct Entrant {
     pub(crate) name: &'static str,
     /// Opens what is in a folder, or begins there.
     pub(crate) open: fn(&Path) -> Box<dyn Contender>,
-    /// Payloads are in its own memory, and no matter of the memory that an entry takes.
+    /// Payloads are in its own memory, and do not count as memory of an entry.
     pub(crate) holds_payloads: bool,
     /// All is gone at the end.
     pub(crate) is_volatile: bool,

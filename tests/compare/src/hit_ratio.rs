@@ -1,4 +1,4 @@
-//! Hit ratios on made-up requests: ours beside the policies that others have.
+//! Hit ratios on made-up requests: ours beside other policies.
 
 use crate::policy::{self, ENTRIES};
 use crate::trace::{REQUESTS, Trace};

@@ -2,8 +2,8 @@
 //! eviction.
 //!
 //! `cargo xtask bench compare` builds and runs this; with `stores` or `eviction` behind it, only
-//! that part. What it prints is Markdown. CPU is that of the whole process, and of the server
-//! where there is one, so that what the machine does beside it matters little; times do depend
+//! that part. The output is Markdown. CPU is that of the whole process, and of a server if there is
+//! one, so that other load on the machine matters little; times do depend
 //! on it.
 
 mod contender;

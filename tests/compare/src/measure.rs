@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
-/// So few that all that is looked up is in the processor's caches as far as it fits.
+/// So few that the looked-up entries fit into the processor's caches.
 const HOT: usize = 1000;
 const GETS: usize = 500_000;
 
@@ -111,7 +111,7 @@ fn get(figures: &mut Figures, contender: &mut dyn Contender, keys: &[Key]) {
         let key = |_| among[random.below(among.len() as u64) as usize];
         (0..GETS).map(key).collect()
     };
-    // Some of what is asked for may have been dropped; what is there counts.
+    // Some of these entries may have been dropped; the remaining ones count.
     let hot_order = order(hot);
     let clock = Clock::start(contender);
     for key in &hot_order {
@@ -226,7 +226,7 @@ fn disk_bytes(dir: &Path) -> u64 {
     bytes
 }
 
-/// As after a start of the machine, as far as a process can have that.
+/// As after a start of the machine, as far as a process can do that.
 fn drop_page_cache(dir: &Path) {
     files(dir, &mut |path| {
         let file = File::open(path).expect("readable");

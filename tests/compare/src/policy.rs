@@ -6,7 +6,7 @@ use reflex_host::cache::{Cache, CacheKey, CacheOptions, Durability, Lookup, NewE
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-/// What each may take, in 64 segments: the defaults come to 256 of 16 MiB in 4 GiB.
+/// Room for each, in 64 segments: the defaults come to 256 of 16 MiB in 4 GiB.
 const QUOTA: u64 = 32 << 20;
 const SEGMENT_BYTES: u64 = 512 << 10;
 
@@ -15,7 +15,7 @@ const SEGMENT_BYTES: u64 = 512 << 10;
 const RECORD_BYTES: u64 = 4096;
 const PAYLOAD_BYTES: usize = RECORD_BYTES as usize - 112;
 
-/// After so many entries all are written, so that none is found that only waits to be.
+/// After this many entries all are written, so that no found entry is only in the queue.
 const WRITTEN_EACH: u64 = 16;
 
 /// As many entries as fit into the quota of those that need no room beside them.

@@ -12,10 +12,10 @@ const SCAN_KEYS: u64 = 10_000;
 /// Between two scans.
 const SCAN_EVERY: usize = 30_000;
 
-/// So often what is popular changes.
+/// How often popularity changes.
 const SHIFT_EVERY: usize = 100_000;
 
-/// By so many ranks: what was in front is behind the middle of what is asked for then.
+/// By this many ranks: the first keys then stand behind the middle.
 const SHIFT_BY: u64 = 5_000;
 
 /// SplitMix64.
@@ -61,7 +61,7 @@ impl Zipf {
     }
 }
 
-/// What is asked for, one key after the other.
+/// The requests, one key after the other.
 pub(crate) struct Trace {
     pub(crate) name: String,
     pub(crate) keys: Vec<u64>,
@@ -117,7 +117,7 @@ impl Trace {
         }
     }
 
-    /// What prompts often are: three of four come once, the rest again and again for a while.
+    /// A pattern of real prompts: three of four come once, the rest again and again for a while.
     pub(crate) fn once_or_soon_again() -> Self {
         const LATELY: u64 = 20_000;
         let mut random = Random(4);

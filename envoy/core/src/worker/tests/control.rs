@@ -1,4 +1,4 @@
-//! What clients ask of the cache: `cache-control` and `x-reflex-ttl`.
+//! Clients' instructions to the cache: `cache-control` and `x-reflex-ttl`.
 
 use super::*;
 

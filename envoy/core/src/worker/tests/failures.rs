@@ -43,7 +43,7 @@ fn a_daemon_that_fails_is_left_alone_and_found_again() {
     assert_eq!(play.counted("not_kept_total.breaker-open"), 100);
     assert!(play.worker.shared().breaker.is_open());
 
-    // After the pause one finds out, the rest need not wait for it.
+    // After the pause one request tries, and the others need not wait for it.
     play.daemon.mood = Mood::Works;
     play.now_ms += 1_000;
     let trial = play.asks(&Ask::chat("trial"));
@@ -88,7 +88,7 @@ fn an_insert_without_a_reply_gives_its_room_back() {
     play.passes(100);
     assert!(play.worker.shared().sending().is_whole());
     assert_eq!(play.counted("not_kept_total.failed"), 1);
-    // A reply that comes after all gives nothing back a second time.
+    // A late reply gives nothing back a second time.
     play.daemon.mood = Mood::Works;
     play.settle();
     play.ends();
@@ -131,7 +131,7 @@ fn a_clock_that_is_set_back_keeps_no_room() {
     play.ends_silently();
 }
 
-/// The clock was set back by an hour, and what was hot stayed so for an hour longer.
+/// The clock was set back by an hour, and hot answers stayed for an hour longer.
 #[test]
 fn a_clock_that_is_set_back_keeps_nothing_hot() {
     let mut play = Play::with(r#""daemon_cluster": """#);
@@ -157,7 +157,7 @@ fn a_clock_at_its_end_does_not_overflow() {
 }
 
 impl Play {
-    /// Ends a play with a daemon that never replies: what is under way is forgotten.
+    /// Ends a test with a daemon that never replies: calls under way are forgotten.
     fn ends_silently(mut self) {
         let ids: Vec<Id> = self.clients.keys().copied().collect();
         for id in ids {

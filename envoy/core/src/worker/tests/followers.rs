@@ -116,15 +116,15 @@ fn a_follower_waits_no_longer_than_the_bound() {
     play.passes(100);
     play.provider(first);
     play.provider(second);
-    // What they get is theirs alone.
+    // Their answers are for them alone.
     play.answers(second, &json("second"));
     play.answers(leader, &json("hi"));
     play.answers(first, &json("first"));
     play.ends();
 }
 
-/// A leader whose client hung up while the daemon was being asked was followed by one that went
-/// to the provider at once: what the daemon had was paid for again.
+/// A leader's client hung up during its lookup at the daemon. The next leader asked the provider at
+/// once: an answer that the daemon had was paid for again.
 #[test]
 fn when_the_leader_leaves_while_it_asks_the_next_one_asks() {
     let mut play = Play::new();
@@ -169,8 +169,8 @@ fn a_follower_that_takes_over_without_a_daemon_asks_the_provider() {
     play.ends();
 }
 
-/// A leader whose client hung up while it waited for another worker's fill was followed by one
-/// that went to the provider at once, beside the one that was there already.
+/// A leader's client hung up during its wait for another worker's fill. The next leader went to the
+/// provider at once, beside that worker.
 #[test]
 fn when_the_leader_leaves_while_it_waits_the_next_one_waits() {
     let mut play = Play::new();
@@ -368,7 +368,7 @@ fn a_leader_that_stalls_is_replaced_by_its_first_follower() {
     play.answers(first, &json("hi"));
     play.collapsed(second, &json("hi"));
     play.collapsed(late, &json("hi"));
-    // The slow one comes to its end, too, and is stored.
+    // The slow one ends, too, and is stored.
     play.chunk(leader, rest, true);
     play.settle();
     assert_eq!(play.counted("inserts"), 2);

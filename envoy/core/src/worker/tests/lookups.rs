@@ -46,7 +46,7 @@ fn what_another_worker_has_stored_is_a_hit_and_then_hot() {
     play.ends();
 }
 
-/// A request that another worker's leader keeps waiting.
+/// A request that waits for another worker's leader.
 fn busy(play: &mut Play) -> Id {
     let probe = play.asked(&Ask::chat("hello"));
     play.leaves(probe);
@@ -193,7 +193,7 @@ fn long_hits_that_are_not_read_go_to_the_provider_past_their_bound() {
     // It is only told that nothing is cached for it.
     let cached = play.asked(&Ask::chat("hello").with("cache-control", "only-if-cached"));
     play.absent(cached);
-    // What is short is read at once.
+    // A short answer is read at once.
     let other = play.asked(&Ask::chat("short"));
     play.answers(other, &json("hi"));
     let short = play.asked(&Ask::chat("short"));

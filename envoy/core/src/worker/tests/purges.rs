@@ -1,6 +1,6 @@
 //! Purges: an answer asked for before a purge is not served to a request after it.
 //!
-//! The daemon tells its epoch with every reply. A play's worker hears of a purge at the latest
+//! The daemon tells its epoch with every reply. The worker learns of a purge at the latest
 //! with its next poll.
 
 use super::*;
@@ -22,7 +22,7 @@ fn knows(play: &mut Play) {
     assert_eq!(play.worker.shared().epoch().map(|it| &**it), Some(&*epoch));
 }
 
-/// A play whose worker knows the epoch.
+/// A test whose worker knows the epoch.
 fn begun() -> Play {
     let mut play = Play::with(r#""epoch_poll_ms": 50"#);
     play.starts();
@@ -44,7 +44,7 @@ fn stored(play: &mut Play, ask: &Ask) {
     play.settle();
 }
 
-/// A play in whose daemon another worker has stored the answer to this.
+/// A test in whose daemon another worker has stored the answer to this.
 fn begun_with_anothers(ask: &Ask) -> Play {
     let mut play = begun();
     filled_by_another(&mut play, ask);
@@ -151,7 +151,7 @@ fn no_request_follows_across_a_purge() {
     let follower = play.asked(&Ask::chat("hello"));
     play.answers(leader, &json("old"));
     play.collapsed(before, &json("old"));
-    // The daemon has made it wait for the fill, which has come to nothing.
+    // The daemon has made it wait for the fill, which has ended without an answer.
     play.settle();
     play.provider(after);
     play.held(follower);
@@ -174,7 +174,7 @@ fn a_follower_from_before_a_purge_leads_only_its_own() {
     play.answers(before, &json("new"));
     play.collapsed(also_before, &json("new"));
     play.settle();
-    // It was asked for after the purge, so it is stored, and that is what `after` waits for.
+    // It was asked for after the purge, so it is stored, and `after` waits for it.
     play.collapsed(after, &json("new"));
     play.collapsed(follower, &json("new"));
     play.ends();
@@ -239,8 +239,8 @@ fn after_replies_that_contradict_each_other_the_daemon_is_asked_again() {
     play.ends();
 }
 
-/// While no epoch was known, answers went to the daemon without one, and were stored whatever
-/// was purged in the meantime.
+/// While no epoch was known, answers went to the daemon without one, and were stored in spite of
+/// purges in the meantime.
 #[test]
 fn without_an_epoch_nothing_is_sent() {
     let mut play = Play::new();
@@ -255,8 +255,8 @@ fn without_an_epoch_nothing_is_sent() {
     play.ends();
 }
 
-/// The reply that makes a request the leader of a fill may be the one that tells of a purge. What
-/// is asked for then is from after it, and may be followed.
+/// The reply that makes a request the leader of a fill may be the one that reports a purge. The
+/// answer asked for then is from after the purge, and may be followed.
 #[test]
 fn a_leader_that_hears_of_a_purge_before_it_asks_the_provider_may_be_followed() {
     let mut play = begun();
@@ -279,7 +279,7 @@ fn the_first_answer_that_brings_a_new_epoch_does_not_become_hot() {
     for (of_tenant, is_old) in [(false, false), (true, false), (true, true)] {
         let mut play = begun_with_anothers(&Ask::chat("hello"));
         play.daemon.is_old = is_old;
-        // A purge has begun, and has not come to this entry yet.
+        // A purge has begun, and has not reached this entry yet.
         play.daemon.begins_purge(of_tenant);
         let id = play.asked(&Ask::chat("hello"));
         play.hit(id, "{}");
@@ -321,7 +321,7 @@ fn an_answer_that_was_replaced_at_the_daemon_is_not_hot_any_more() {
     play.passes(POLL_MS);
     let id = play.asked(&ask);
     play.hit(id, "{}");
-    // Nothing else is lost, and what is under way may be stored.
+    // Nothing else is lost, and answers under way may be stored.
     let calls = play.daemon.calls;
     let kept = play.asks(&other);
     play.hit(kept, &json("other"));
@@ -329,7 +329,7 @@ fn an_answer_that_was_replaced_at_the_daemon_is_not_hot_any_more() {
     play.ends();
 }
 
-/// One worker's own refresh: what it has stored is what it serves.
+/// After a worker's own refresh, it serves the answer that it has stored.
 #[test]
 fn a_refresh_is_served_to_all_later_requests() {
     let mut play = begun();
@@ -384,7 +384,7 @@ fn a_removal_costs_no_other_answer() {
         let dropped =
             ["not_kept_total.purged", "not_kept_total.refused"].map(|name| play.counted(name));
         assert_eq!(dropped, [0, 0]);
-        // What was removed is gone, and so is what was asked for before that.
+        // Removed entries are gone, and answers asked for before that are not kept.
         play.answers(refreshed, &json("late"));
         play.settle();
         assert_eq!(play.counted("not_kept_total.purged"), 1);
@@ -394,7 +394,7 @@ fn a_removal_costs_no_other_answer() {
     }
 }
 
-/// It says that something was purged, and not what.
+/// It reports that something was purged, and not what.
 #[test]
 fn an_older_daemon_empties_the_hot_tier_for_any_purge() {
     let mut play = begun_with(&Ask::chat("hello"));
@@ -412,7 +412,7 @@ fn an_older_daemon_empties_the_hot_tier_for_any_purge() {
 #[test]
 fn what_a_reply_tells_of_another_epoch_empties_the_hot_tier() {
     let mut play = begun_with(&Ask::chat("hello"));
-    // A removal, of which the reply that tells is under way when the daemon starts anew.
+    // A removal, whose reply is under way when the daemon starts again.
     play.daemon.remove();
     play.daemon.restart();
     play.daemon.remove();
@@ -463,7 +463,7 @@ fn without_a_daemon_the_workers_tell_each_other_of_a_refresh() {
     assert_eq!(one.refreshed.len(), 1);
     let gone = Gone::These(std::mem::take(&mut one.refreshed));
     other.worker.shared().let_go(&gone);
-    // What was asked for before it is not kept instead.
+    // An answer asked for before it is not kept in its place.
     other.answers(under_way, &json("late"));
     assert!(other.refreshed.is_empty());
     let next = other.asks(&ask);

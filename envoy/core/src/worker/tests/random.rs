@@ -8,7 +8,7 @@ const SEEDS: u64 = 120;
 const STEPS: usize = 300;
 const CLIENTS_MAX: usize = 25;
 
-/// How a game goes.
+/// The kind of a run.
 #[derive(Clone, Copy, PartialEq)]
 enum Weather {
     /// Anything may happen.
@@ -25,10 +25,10 @@ struct Game {
     asked: BTreeMap<Id, Asked>,
     /// Requests whose body is still to come.
     sending: BTreeMap<Id, Ask>,
-    /// By the number that stands in the answer: what was asked, and after how many purges.
+    /// By the number in the answer: the question, and the number of purges before it.
     fetched: Vec<(Ask, u64)>,
     purges: u64,
-    /// How many purges had been when the daemon had this epoch.
+    /// The number of purges at this epoch of the daemon.
     epochs: BTreeMap<String, u64>,
     /// How many of them the worker knows.
     heard: u64,
@@ -39,9 +39,9 @@ struct Asked {
     ask: Ask,
     /// How many purges the worker knew of when it asked.
     heard: u64,
-    /// Which of the answers the provider gives it.
+    /// Which answer the provider gives it.
     fetch: Option<usize>,
-    /// How many parts of that have come.
+    /// How many parts of that have arrived.
     parts: usize,
     is_done: bool,
 }
@@ -306,7 +306,7 @@ impl Game {
         }
     }
 
-    /// Some client goes; those whose answers are whole go for certain.
+    /// A client goes; clients whose answers are whole always go.
     fn leaves(&mut self) {
         let ids: Vec<Id> = self.asked.keys().copied().collect();
         if let Some(id) = self.random.one(&ids) {
@@ -340,7 +340,7 @@ impl Game {
         self.epochs.insert(self.play.daemon.epoch(), self.purges);
     }
 
-    /// How many purges there had been at an epoch. Replacements make others than those that are noted.
+    /// The number of purges at an epoch. Replacements make epochs of their own.
     fn purges_at(&self, epoch: &str) -> u64 {
         let parts = |epoch: &str| {
             let (starts, count) = epoch.split_once('.').expect("two parts");
