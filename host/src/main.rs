@@ -28,8 +28,8 @@ enum Command {
     Serve(Serve),
     Store(cli::store::Store),
     Envoy(cli::envoy::Envoy),
-    /// Print whom a configuration's `[[group]]` knows a client as; reads its headers, such as
-    /// `authorization: Bearer KEY`, from standard input, one a line
+    /// Print the hash by which a configuration's `[[group]]` names a client; reads its headers, such
+    /// as `authorization: Bearer KEY`, from standard input, one a line
     Tenant(WhoIs),
 }
 

@@ -323,7 +323,7 @@ fn proxy(
     }))
 }
 
-/// The component in the way of requests: the built-in one, or the operator's.
+/// The component that handles requests: the built-in one, or the operator's.
 #[cfg(feature = "middleware")]
 fn guests(
     config: &Config,

@@ -85,7 +85,7 @@ use unsynced::ContentsFile;
 /// its contents, a few megabytes at most, in memory. Past it, sealing syncs a segment itself.
 const UNSYNCED_MAX: usize = 8;
 
-/// A segment is at most this part of the whole, so that reclaiming one is no great loss.
+/// A segment is at most this part of the whole, so that reclaiming one loses little.
 pub(crate) const SEGMENTS_MIN: u64 = 8;
 
 /// Sequences skipped when records could not be read, beside one for each such record: for purges
@@ -254,19 +254,18 @@ impl Store {
             evicted: 0,
         };
         if hidden > 0 {
-            // Before anything is written: the next process may not be able to read that either,
-            // and has to know how far the sequence has come.
+            // Before any write: the next process may not be able to read these records either, and
+            // has to know the highest sequence.
             let settled = store.settle_purge_marks();
             settled.map_err(StoreError::into_open_error)?;
         }
         if store.index.len() > store.entries_max || store.disk_use.bytes() > store.quota {
-            // What tells of a lost record may go with its segment.
+            // The record that shows a lost one may go with its segment.
             let settled = store.settle_tombstones();
             settled.map_err(StoreError::into_open_error)?;
         }
         if is_lost {
-            // Nothing is found of what is there, and with the marks went the sequence above which the
-            // records lie that cannot be read.
+            // No record is found, and the sequence of the unreadable records is lost with the marks.
             store
                 .settle_purge_marks()
                 .map_err(StoreError::into_open_error)?;
@@ -332,8 +331,8 @@ impl Store {
             self.now_ms = record.stored_at_ms();
         }
         if self.disk_use.bytes() > before {
-            // Behind the record, which had room, so that the moved records come after it. A
-            // tombstone brings no time.
+            // After the record, which had room, so that the moved records come after it. A tombstone
+            // has no time.
             self.keep_spare(self.now_ms);
         }
         Ok(place)
@@ -380,7 +379,7 @@ impl Store {
         let Some(active) = &mut self.actives[log as usize] else {
             return Err(StoreError::Pinned(0));
         };
-        // Whatever a failed write leaves has a sequence of its own.
+        // A record left by a failed write has a sequence of its own.
         self.last += 1;
         let id = active.segment.id;
         let written = active.write(record, self.last, previous);

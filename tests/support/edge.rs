@@ -263,7 +263,7 @@ impl Plan {
     }
 }
 
-/// The tests run once for each: who answers what the cache has, if a test does not say so itself.
+/// The tests run once for each: what answers hits, if a test does not say so itself.
 const HITS: &str = "REFLEX_TEST_HITS";
 
 /// A running edge. It is killed when this is dropped.

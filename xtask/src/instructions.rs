@@ -22,14 +22,14 @@ use crate::workspace::{cargo, say, step};
 /// The record, from the root of the workspace.
 const RECORD: &str = "docs/bench/instructions.json";
 
-/// A count may grow by so much. Keys and recordings are the same in each run, to the instruction.
+/// Margin by which a count may grow. Keys and recordings take the same count in each run.
 const MARGIN_PERCENT: u64 = 5;
 
 /// The same where compiler, C library or processor are not those of the record.
 const MARGIN_ELSEWHERE_PERCENT: u64 = 25;
 
-/// A count that is above the margin is taken so often, and the least one counts; for the record, the
-/// median does.
+/// A count above the margin is repeated this often, and the least count is compared; the record has
+/// the median.
 const RUNS: usize = 5;
 
 /// How to accept counts as they are now.
@@ -40,7 +40,7 @@ const RENEW: &str = "cargo xtask bench instructions --renew";
 const PACKAGE: &str = "reflex-instructions";
 const PROFILE: &str = "counted";
 
-/// What decides on a count beside the code.
+/// What changes a count beside the code.
 type Setting = BTreeMap<String, String>;
 
 /// A count of one says nothing about another: a name in [`Setting`].
@@ -201,7 +201,7 @@ impl Valgrind {
     ///
     /// # Errors
     ///
-    /// Neither is at hand; the text says how to get one.
+    /// Neither can be found; the text says how to get one.
     fn find() -> Result<Self> {
         let folder = reflex_guest_build::target_dir().join("valgrind");
         let unpacked = if any_in_path(&["valgrind"]) {

@@ -34,7 +34,7 @@ use std::sync::{Arc, LazyLock};
 /// 64 MiB: some 30,000 requests of a kilobyte or two.
 pub const L1_BYTES_MAX: u64 = 64 << 20;
 
-/// A request longer than this share of the bound is not taken in: one is not worth sixteen others.
+/// A request longer than this share of the bound is not taken in: it would evict sixteen others.
 const SHARE: u64 = 16;
 
 /// Memory that each request takes on top of its bytes and [`Request`], in bytes: in both maps, in
@@ -48,7 +48,7 @@ const UNFREED_BYTES_MAX: u64 = 64 << 10;
 /// Most heads fit.
 const HEAD_BYTES: usize = 512;
 
-/// A head that was longer gives its memory back.
+/// The buffer of a longer head is freed.
 const HEAD_BYTES_KEPT_MAX: usize = 4096;
 
 /// Requests that were hits, and a `V` about each, within a bound of bytes plus the newest request.

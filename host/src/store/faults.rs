@@ -37,8 +37,8 @@ impl Gate {
     /// Waits until a thread waits at the gate.
     pub(crate) fn wait_for_one(&self) {
         let state = self.state.lock().unwrap();
-        let nobody = |state: &mut (bool, usize)| state.1 == 0;
-        drop(self.changed.wait_while(state, nobody).unwrap());
+        let no_waiter = |state: &mut (bool, usize)| state.1 == 0;
+        drop(self.changed.wait_while(state, no_waiter).unwrap());
     }
 
     fn pass(&self) {

@@ -160,7 +160,7 @@ pub(crate) struct Folder {
 
 /// The owner of a folder, by its files.
 enum Owner {
-    Nobody,
+    Unclaimed,
     Us(Manifest),
 }
 
@@ -179,7 +179,7 @@ impl Folder {
         // And again after it: another process may have changed it in between.
         let manifest = match owner(disk, root)? {
             Owner::Us(manifest) => manifest,
-            Owner::Nobody => {
+            Owner::Unclaimed => {
                 let manifest = Manifest {
                     store: new_id(),
                     has_purge_marks: false,
@@ -216,7 +216,7 @@ impl Folder {
                 has_purge_marks: manifest.has_purge_marks,
                 _lock: lock,
             }),
-            Owner::Nobody => {
+            Owner::Unclaimed => {
                 let why = "it has no manifest";
                 Err(OpenError::Foreign(root.to_owned(), why))
             }
@@ -249,7 +249,7 @@ impl Folder {
                 return Ok(Some(MarksFile::default()));
             }
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "cannot read who was purged");
+                tracing::warn!(path = %path.display(), %error, "cannot read the purge marks");
                 return Ok(None);
             }
         };
@@ -257,7 +257,7 @@ impl Folder {
             Ok(file) => Ok(Some(file)),
             Err(Reject::Newer(version)) => Err(OpenError::Newer(path, version)),
             Err(reject) => {
-                tracing::warn!(path = %path.display(), ?reject, "cannot tell who was purged");
+                tracing::warn!(path = %path.display(), ?reject, "cannot decode the purge marks");
                 Ok(None)
             }
         }
@@ -393,7 +393,7 @@ fn owner(disk: &dyn Disk, root: &Path) -> Result<Owner, OpenError> {
     let bytes = match disk.read(&path, BLOCK_BYTES as u64) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return nobody(disk, root).map(|()| Owner::Nobody);
+            return unclaimed(disk, root).map(|()| Owner::Unclaimed);
         }
         Err(error) => return Err(OpenError::io("read", &path)(error)),
     };
@@ -401,7 +401,7 @@ fn owner(disk: &dyn Disk, root: &Path) -> Result<Owner, OpenError> {
         Ok(manifest) => Ok(Owner::Us(manifest)),
         Err(Reject::NotOurs) => Err(OpenError::Foreign(
             root.to_owned(),
-            "its manifest is somebody else's",
+            "its manifest is another program's",
         )),
         Err(Reject::Newer(version)) => Err(OpenError::Newer(path, version)),
         Err(Reject::Older(version)) => Err(OpenError::Older(path, version)),
@@ -412,7 +412,7 @@ fn owner(disk: &dyn Disk, root: &Path) -> Result<Owner, OpenError> {
 
 /// A folder without a manifest is free for us if it holds only what we make before the manifest, or
 /// nothing.
-fn nobody(disk: &dyn Disk, root: &Path) -> Result<(), OpenError> {
+fn unclaimed(disk: &dyn Disk, root: &Path) -> Result<(), OpenError> {
     let list = |dir: &Path| disk.list(dir).map_err(OpenError::io("read", dir));
     for name in list(root)? {
         let is_ours = match name.to_str() {

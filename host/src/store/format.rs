@@ -416,7 +416,7 @@ pub(crate) fn expiry(at_ms: u64) -> u64 {
     if at_ms >= TIME_MAX { NEVER } else { at_ms }
 }
 
-/// When a record was stored, likewise.
+/// When a record was stored, in as many bytes as the header has for it.
 pub(crate) fn time(at_ms: u64) -> u64 {
     at_ms.min(TIME_MAX)
 }

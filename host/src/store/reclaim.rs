@@ -28,7 +28,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Up to one part in this many of the quota may be held by readers of segments that are
-/// reclaimed already. Beyond that no further segment is reclaimed for the sake of a new one:
+/// reclaimed already. Beyond that no further segment is reclaimed to make room for a new one:
 /// slow readers would otherwise empty the cache.
 const PINNED_SHARE: u64 = 4;
 
@@ -88,7 +88,7 @@ enum Outcome {
     Reclaimed,
     /// It cannot be reclaimed now.
     Refused,
-    /// There is no room for what has to be written again.
+    /// Records that have to be written again find no room.
     NoRoom,
 }
 
@@ -223,7 +223,7 @@ impl Store {
         Ok(self.reclaim_one(&victim, &mut moving)? != Outcome::NoRoom || by_all_means)
     }
 
-    /// Reclaims the segment that is best reclaimed; false if there is none.
+    /// Reclaims the segment that is best reclaimed; false without one.
     fn reclaim(&mut self, moving: &mut Moving) -> Result<bool, StoreError> {
         let readable = |it: &&Arc<Segment>| !it.has_hidden();
         let deadest = self.segments.iter().filter(readable);
@@ -246,7 +246,7 @@ impl Store {
         let small_bytes = small.map(|it| it.disk_bytes()).sum();
         let first = self.policy.makes_room(small_bytes, self.quota);
         let mut in_turn: Vec<_> = self.segments.iter().filter(readable).cloned().collect();
-        // Least of all is older than these, so that they rarely have to wait for anything.
+        // Few segments are older than these, so they rarely have to wait for another.
         let mut oldest = in_turn.clone();
         in_turn.sort_by_key(|it| it.log != first);
         oldest.sort_by_key(|it| it.first_sequence());
@@ -286,7 +286,7 @@ impl Store {
         let hidden: Vec<_> = hidden().cloned().collect();
         self.purge_marks.purge_up_to(last);
         for segment in &hidden {
-            segment.purge(Whose::Everybody);
+            segment.purge(Whose::All);
         }
         self.settle_purge_marks()?;
         for segment in &hidden {
@@ -367,7 +367,7 @@ impl Store {
             self.sync_all()?;
         }
         if victim.has_hidden() {
-            // What could be read is elsewhere now. The rest goes with all that is as old.
+            // All readable records are elsewhere now. The rest is purged with all that is as old.
             return Ok(Outcome::Refused);
         }
         self.remove(victim, &records)?;
@@ -399,7 +399,7 @@ impl Store {
     fn find_uncovered(&self, victim: &Arc<Segment>, records: &[Listed]) -> HashSet<[u8; 32]> {
         let is_in_doubt = self.index.is_in_doubt();
         let is_uncovered = |(offset, header, _): &&Listed| {
-            // As a rule an entry that is there supersedes nothing, and is all there is of its key.
+            // As a rule a stored entry supersedes nothing: it is the only record of its key.
             let alone = |place: &Place| place.is_at(victim, *offset) && !place.covers();
             if !is_in_doubt && self.index.find(&header.key, alone) == Some(true) {
                 return false;

@@ -132,7 +132,7 @@ pub(crate) fn recover(
         let salt = Salt::of_segment(&folder.store, found.id);
         let file = Arc::clone(&found.file);
         let log = found.log();
-        // Nothing is written where it is not known, and so either will do.
+        // A segment of an unknown log is never written to, so either log will do.
         let known_log = log.unwrap_or(Log::Main);
         let segment = Segment::new(
             (found.id, known_log),

@@ -1,10 +1,11 @@
 //! Hit ratios: ours beside the policies that others have, on made-up requests or on a recorded trace.
 
 use crate::policy::{self, ENTRIES};
+use crate::recorded::Recorded;
 use crate::trace::{REQUESTS, Trace};
 use std::path::{Path, PathBuf};
 
-/// In memory where there is such a place: what is measured is no matter of the disk.
+/// In memory if possible: this measurement does not depend on the disk.
 fn scratch() -> PathBuf {
     let memory = PathBuf::from("/dev/shm");
     if memory.is_dir() {
@@ -36,8 +37,12 @@ pub(crate) fn run() {
 ///
 /// The file cannot be read, or has too few different keys.
 pub(crate) fn run_recorded(path: &Path) -> Result<(), String> {
-    let trace = Trace::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let (requests, different) = (trace.keys.len(), trace.different_keys());
+    let recorded = Recorded::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let Recorded {
+        trace,
+        different_keys: different,
+    } = recorded;
+    let requests = trace.keys.len();
     println!("Hit ratio in percent; {requests} requests for {different} keys:\n");
     let rooms = SHARES.map(|share| different * share / 100);
     let rooms = rooms.into_iter().filter(|room| *room >= ENTRIES_MIN);

@@ -1,5 +1,5 @@
-//! Ours beside what else there is, in one run on one machine: stores of payloads, and policies of
-//! who stays.
+//! Ours beside other stores, in one run on one machine: stores of payloads, and policies of
+//! eviction.
 //!
 //! `cargo xtask bench compare` builds and runs this; with `stores` or `eviction` behind it, only
 //! that part. Files behind `eviction` are traces to take in place of made-up requests, one key a
@@ -11,6 +11,7 @@ mod contender;
 mod hit_ratio;
 mod measure;
 mod policy;
+mod recorded;
 mod stores;
 mod trace;
 
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
             stores::one(name, number(payload_bytes), number(entries));
         }
         _ => {
-            eprintln!("compare: no such part; there are stores, eviction");
+            eprintln!("compare: no such part; the parts are stores, eviction");
             return ExitCode::from(2);
         }
     }

@@ -1,4 +1,4 @@
-//! Who stays when there is no room for all: ours, and what it is compared with. All are given
+//! Which entries stay when there is no room for all: ours, and other policies. All are given
 //! the same number of bytes, and all entries are of one size.
 
 use crate::trace::Random;
@@ -14,7 +14,7 @@ const SEGMENTS: u64 = 64;
 const RECORD_BYTES: u64 = 4096;
 const PAYLOAD_BYTES: usize = RECORD_BYTES as usize - 112;
 
-/// After so many entries all are written, so that none is found that only waits to be.
+/// After this many entries all are written, so that no found entry is only in the queue.
 const WRITTEN_EACH: u64 = 16;
 
 /// Room of the made-up requests, in entries: 32 MiB, for a policy that needs no room beside them.
@@ -79,7 +79,7 @@ pub(crate) fn ours(keys: &[u64], entries: u64, dir: &Path) -> (f64, f64) {
     (found, 1.0 + moved)
 }
 
-/// moka as it is: an estimate of how often a key is asked for decides who comes in.
+/// moka as it is: an estimate of how often a key is asked for decides which entries come in.
 pub(crate) fn tiny_lfu(keys: &[u64], entries: u64) -> f64 {
     let cache = moka::sync::Cache::new(entries);
     ratio(keys, |_, key| {
@@ -91,7 +91,7 @@ pub(crate) fn tiny_lfu(keys: &[u64], entries: u64) -> f64 {
     })
 }
 
-/// Who was asked for longest ago goes.
+/// Evicts the entry that was asked for longest ago.
 pub(crate) fn lru(keys: &[u64], entries: u64) -> f64 {
     let mut used_at: HashMap<u64, usize> = HashMap::new();
     let mut by_use: BTreeMap<usize, u64> = BTreeMap::new();
@@ -109,7 +109,7 @@ pub(crate) fn lru(keys: &[u64], entries: u64) -> f64 {
     })
 }
 
-/// Who came first goes first.
+/// Evicts the oldest entry.
 pub(crate) fn fifo(keys: &[u64], entries: u64) -> f64 {
     let mut there: HashMap<u64, ()> = HashMap::new();
     let mut queue = std::collections::VecDeque::new();
@@ -127,8 +127,8 @@ pub(crate) fn fifo(keys: &[u64], entries: u64) -> f64 {
     })
 }
 
-/// Who is asked for again last goes, or does not come in: nobody can do better, who does not
-/// know the future.
+/// Evicts, or does not admit, the entry that is asked for again last. No policy without knowledge
+/// of the future can do better.
 pub(crate) fn optimum(keys: &[u64], entries: u64) -> f64 {
     let mut next_use = vec![usize::MAX; keys.len()];
     let mut seen: HashMap<u64, usize> = HashMap::new();
@@ -152,7 +152,7 @@ pub(crate) fn optimum(keys: &[u64], entries: u64) -> f64 {
     })
 }
 
-/// Anybody goes.
+/// Evicts any entry.
 pub(crate) fn at_random(keys: &[u64], entries: u64) -> f64 {
     let mut random = Random(9);
     let mut there: HashMap<u64, usize> = HashMap::new();

@@ -1,9 +1,4 @@
-//! Requests as a cache sees them: made up from a seed, the same ones everywhere and each time, or
-//! recorded.
-
-use std::collections::{HashMap, HashSet};
-use std::path::Path;
-use std::{fs, io};
+//! Requests as a cache sees them: made up from a seed, the same ones everywhere and each time.
 
 /// Requests of a trace.
 pub(crate) const REQUESTS: usize = 1_000_000;
@@ -11,16 +6,16 @@ pub(crate) const REQUESTS: usize = 1_000_000;
 /// Different keys that are asked for again and again.
 const KEYS: u64 = 100_000;
 
-/// A scan asks for so many keys that nobody asks for again.
+/// A scan asks for this many keys, each only once.
 const SCAN_KEYS: u64 = 10_000;
 
 /// Between two scans.
 const SCAN_EVERY: usize = 30_000;
 
-/// So often what is popular changes.
+/// How often popularity changes.
 const SHIFT_EVERY: usize = 100_000;
 
-/// By so many ranks: what was in front is behind the middle of what is asked for then.
+/// By this many ranks: the first keys then stand behind the middle.
 const SHIFT_BY: u64 = 5_000;
 
 /// SplitMix64.
@@ -66,37 +61,13 @@ impl Zipf {
     }
 }
 
-/// What is asked for, one key after the other.
+/// The requests, one key after the other.
 pub(crate) struct Trace {
     pub(crate) name: String,
     pub(crate) keys: Vec<u64>,
 }
 
 impl Trace {
-    /// A recorded one: each line is a key.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be read, or is no text.
-    pub(crate) fn read(path: &Path) -> io::Result<Self> {
-        let text = fs::read_to_string(path)?;
-        let mut numbers: HashMap<&str, u64> = HashMap::new();
-        let key = |line| {
-            let next = numbers.len() as u64;
-            *numbers.entry(line).or_insert(next)
-        };
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        Ok(Self {
-            keys: lines.map(key).collect(),
-            name: name.into_owned(),
-        })
-    }
-
-    pub(crate) fn different_keys(&self) -> u64 {
-        self.keys.iter().collect::<HashSet<_>>().len() as u64
-    }
-
     /// Those of the table.
     pub(crate) fn all() -> Vec<Self> {
         vec![
@@ -146,7 +117,7 @@ impl Trace {
         }
     }
 
-    /// What prompts often are: three of four come once, the rest again and again for a while.
+    /// A pattern of real prompts: three of four come once, the rest again and again for a while.
     pub(crate) fn once_or_soon_again() -> Self {
         const LATELY: u64 = 20_000;
         let mut random = Random(4);

@@ -28,7 +28,7 @@ fn a_flipped_byte_anywhere_is_the_right_answer_or_a_miss() {
                 "byte {at}: version {found:?} of key {number}"
             );
         }
-        // A damaged superblock costs nothing: every record proves itself.
+        // A damaged superblock costs nothing: each record has its own checksums.
         if at < FIRST_RECORD {
             assert_eq!(version(&cache, 1), Some(1), "byte {at}");
             assert!(cache.stats().corrupt > 0, "byte {at}");
@@ -170,7 +170,7 @@ fn a_sector_that_goes_bad_before_the_first_read_is_a_miss() {
 }
 
 #[test]
-fn whoever_must_not_wait_is_told_what_may_have_to_be_fetched() {
+fn a_lookup_that_must_not_wait_is_told_what_may_have_to_be_fetched() {
     let props = Props::new();
     let cache = props.open();
     put(&cache, 1, 0, 1000);
@@ -314,7 +314,7 @@ fn a_segment_that_cannot_be_read_does_not_go_before_an_older_one() {
     for number in 0..31 {
         put(&cache, number, 0, 4000);
     }
-    // The second one: a new version of an old key, and much that dies.
+    // The second one: a new version of an old key, and many records that die.
     put(&cache, 0, 1, 4000);
     for number in 100..130 {
         put(&cache, number, 0, 4000);

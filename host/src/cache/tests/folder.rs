@@ -37,7 +37,7 @@ fn a_folder_in_use_or_not_ours_is_refused_in_one_line_and_left_alone() {
         (&flipped[..], "damaged (its checksum differs)"),
         (&ours[..100], "damaged (cut short)"),
         (b"", "damaged (cut short)"),
-        (&[b'x'; 5000], "somebody else's"),
+        (&[b'x'; 5000], "another program's"),
     ] {
         fs::write(&manifest, bytes).unwrap();
         check(&props, expected);

@@ -223,7 +223,7 @@ fn a_purge_writes_as_much_however_many_there_were() {
     let cache = props.open();
     assert!((0..TENANTS).all(|number| found(&cache, tenant(number), 1) == 0));
     assert_eq!(found(&cache, OTHER, 1), 10);
-    // Those that were recent stay purged when all are written again.
+    // The recent purges still hold when all marks are written again.
     put_for(&cache, tenant(0), 0, 2);
     cache.purge_tenant(&tenant(1)).unwrap();
     drop(cache);
@@ -233,7 +233,7 @@ fn a_purge_writes_as_much_however_many_there_were() {
     cache.purge_tenant(&tenant(0)).unwrap();
     drop(cache);
 
-    // A file that is damaged or lost may have named anyone.
+    // A file that is damaged or lost may have named any tenant.
     fs::remove_file(&recent).unwrap();
     let cache = props.open();
     assert_eq!(found(&cache, OTHER, 1), 0);

@@ -1,4 +1,4 @@
-//! What is written is read again as it was, and nothing else is read.
+//! Written bytes are read again unchanged, and no other bytes are accepted.
 
 use super::*;
 
