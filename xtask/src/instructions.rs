@@ -1,8 +1,8 @@
 //! The instructions that hot paths take, counted by valgrind and compared with those on record.
 //!
-//! A count does not depend on how busy the machine is. It does depend on the compiler, on the C
-//! library (`memcpy`) and on the processor's features that code chooses by, so the record says which
-//! these were, and where they differ the margin is wider. Hash tables are seeded anew in each run, and
+//! A count does not depend on how busy the machine is. It does depend on the compiler, the C library
+//! (`memcpy`) and the features of the processor. The record names these, and where they differ the
+//! margin is wider. Hash tables are seeded anew in each run, and
 //! moka works by the clock: counts of gets differ by some percent, so a count that is too high is taken
 //! again.
 

@@ -4,9 +4,9 @@
 //! filter beforehand. What the provider really got is only seen with its answer. So each route has
 //! a [`Standing`] in each worker: it is refused once it was seen to change a request. A route that
 //! is the only one to its upstream is trusted until then, because the operator's `upstreams` says
-//! what that upstream gets. As soon as a second one leads there (another route, another listener,
-//! or the same one after a change of the filter's configuration), each has to be proven by an
-//! answer first.
+//! what that upstream gets. As soon as a second one leads there, each has to be proven by an answer
+//! first. A second one may be another route, another listener, or the same route after a change of
+//! the filter's configuration.
 //!
 //! All workers of an Envoy note the routes that they have met in one place of Envoy's shared data
 //! per upstream. `filter` carries the notes there and back.
@@ -143,8 +143,8 @@ impl Routes {
         !self.known.get(route).is_some_and(|known| known.is_proven)
     }
 
-    /// Takes in what all workers have noted of an upstream, adds this route and what this worker
-    /// knows of it, and returns what is to be noted in place of that if it is more.
+    /// Takes in the notes of all workers about an upstream, and adds this route and what this worker
+    /// knows of it. Returns the new notes if that adds something.
     pub fn meet(&mut self, upstream: &str, route: &Route, noted: &[u8]) -> Option<Vec<u8>> {
         if route.name.is_empty() {
             self.refuse(

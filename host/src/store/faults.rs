@@ -12,8 +12,8 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
 /// Held exclusively while a test starts another process. Between its fork and its exec that
-/// process has a copy of every lock of this one, also of locks released meanwhile, so that no test
-/// may take a lock then.
+/// process has a copy of every lock of this one, also of locks released meanwhile. So no test may
+/// take a lock then.
 pub(crate) static SPAWNING: RwLock<()> = RwLock::new(());
 
 /// A gate: while it is closed, threads wait at it.

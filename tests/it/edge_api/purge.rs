@@ -205,8 +205,8 @@ async fn a_leader_after_a_wait_knows_of_the_purge_meanwhile() {
     }
 }
 
-/// The epoch went up when a purge began. A reply with an answer that was about to be purged then
-/// told the epoch after the purge, and an edge with a copy never learnt that it was out of date.
+/// The epoch went up when a purge began. A reply with an answer that was about to be purged then had
+/// the epoch after the purge. An edge with a copy never learnt that it was out of date.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_from_before_a_purge_has_the_epoch_after_it() {
     const TENANTS: u8 = 8;

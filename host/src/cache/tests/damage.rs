@@ -217,9 +217,9 @@ fn version_for_any(cache: &Cache, number: u64) -> Option<u64> {
     version.parse().ok()
 }
 
-/// Records in a block that could not be read when the cache was opened, at the end of the log or in
-/// the middle, came back when the block could be read again. They had the higher sequences, no
-/// purge covered them, and no tombstone had been written for them.
+/// A block could not be read when the cache was opened, at the end of the log or in the middle. Its
+/// records came back when it could be read again: they had the higher sequences, no purge covered
+/// them, and no tombstone had been written for them.
 #[test]
 fn what_a_read_error_hides_does_not_come_back_when_it_was_done_away_with_meanwhile() {
     const MINE: [u8; 32] = [1; 32];
