@@ -180,6 +180,7 @@ impl Store {
         let folder = Folder::claim(&*disk, &options.dir, random_id)?;
         let disk_use = Arc::default();
         let marks = folder.read_purge_marks(&*disk)?;
+        let has_epochs = folder.has_epochs();
         // The purge marks are lost, so all records count as purged.
         let is_lost = marks.is_none();
         let mut marks = marks.unwrap_or(MarksFile {
@@ -239,7 +240,7 @@ impl Store {
             last,
             ends,
             policy: Policy::default(),
-            purge_marks: PurgeMarks::new(marks, is_lost || hidden > 0),
+            purge_marks: PurgeMarks::new(marks, is_lost || hidden > 0 || has_epochs),
             unsynced: Vec::new(),
             unsynced_bytes: 0,
             now_ms,
@@ -253,9 +254,9 @@ impl Store {
             moved_bytes: 0,
             evicted: 0,
         };
-        if hidden > 0 {
-            // Before any write: the next process may not be able to read these records either, and
-            // has to know the highest sequence.
+        if hidden > 0 || has_epochs {
+            // Before anything is written. The next process may not be able to read what is hidden
+            // either, and has to know how far the sequence has come.
             let settled = store.settle_purge_marks();
             settled.map_err(StoreError::into_open_error)?;
         }

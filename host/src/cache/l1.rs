@@ -16,7 +16,7 @@
 //!
 //! It holds requests as they were sent, prompts included, as long as their answers are asked for: in
 //! memory only, never on disk, never in `Debug`. Its caller keeps credentials out of what it hands
-//! over. A purge of a tenant drops the tenant's requests.
+//! over. A purge of a tenant drops the tenant's requests; the removal of one entry drops none.
 
 use super::Cache;
 use super::purges::{PurgeListener, Purged};
@@ -296,7 +296,8 @@ impl<V: Clone + Send + Sync + 'static> PurgeListener for L1<V> {
         match what {
             Purged::All => self.clear(),
             Purged::Tenant(tenant) => self.drop_tenant(tenant),
-            // Its request leads to nothing any more.
+            // Its requests lead to nothing any more, until they have an answer again. See
+            // `Cache::remove` for why they stay.
             Purged::Entry(_) => {}
         }
     }

@@ -10,7 +10,13 @@ impl Cache {
     /// Removes the entry for a key, for good: it does not come back with a restart, unless the
     /// disk is in trouble from now until then. Returns whether the key had an entry.
     ///
-    /// If the disk does not keep up, this waits for it, up to a second. With
+    /// An [`L1`](super::L1) keeps the requests that led to the entry, prompts included, until they are
+    /// evicted or their tenant is purged. They lead to a miss, and spare their reading when the answer is
+    /// there again. The L1 knows no request by its key: several may share one. To find them, each removal
+    /// would look at all requests, or each request would take memory for a second map.
+    /// [`purge_tenant`](Self::purge_tenant) drops prompts, too.
+    ///
+    /// When more comes than the disk takes, this waits for it, up to a second. With
     /// [`Durability::EveryInsert`](super::Durability::EveryInsert) it also waits until the removal is
     /// durable, again up to a second.
     pub fn remove(&self, key: &CacheKey) -> bool {

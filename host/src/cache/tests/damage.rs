@@ -152,6 +152,45 @@ fn zeros_anywhere_are_the_right_answer_or_a_miss() {
     }
 }
 
+/// A loss of power took the last record of a segment, and all records of the segment behind it. The
+/// superblock of that one names the lost record. The next process wrote there, and named the last record
+/// that was left: the start after that took that one, durable as it was, for the lost one.
+#[test]
+fn a_record_lost_before_an_empty_segment_costs_no_other_record() {
+    let props = Props::new();
+    let cache = props.open();
+    let mut written = 0;
+    let mut record_bytes = 0;
+    while cache.stats().segments < 2 {
+        record_bytes = put(&cache, written, 0, 1000).record_bytes();
+        written += 1;
+    }
+    drop(cache);
+    let zeros = vec![0; record_bytes as usize];
+    for (segment, record) in props.segments().iter().zip([written - 2, 0]) {
+        let file = OpenOptions::new().write(true).open(segment).unwrap();
+        let at = FIRST_RECORD + record * record_bytes;
+        file.write_all_at(&zeros, at).unwrap();
+    }
+    for path in props.folder() {
+        if path.extension().is_some_and(|it| it == "idx") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let left = written - 2;
+    for start in 0..3 {
+        let cache = props.open();
+        for number in (0..left).chain(1000..1000 + start) {
+            assert_eq!(version(&cache, number), Some(0), "key {number}");
+        }
+        assert_eq!(cache.stats().entries, left + start);
+        // Purges take sequences, too, which no record has.
+        cache.purge_tenant(&[9; 32]).unwrap();
+        put(&cache, 1000 + start, 0, 1000);
+        cache.sync().unwrap();
+    }
+}
+
 /// Through the mapping, a sector that went bad after opening would be a signal.
 #[test]
 fn a_sector_that_goes_bad_before_the_first_read_is_a_miss() {

@@ -105,7 +105,7 @@ impl Small {
             named.count()
         };
         assert!(names(".seg") >= 3 && names(".idx") >= 2, "{:?}", names(""));
-        assert_eq!((names("manifest"), names("epochs")), (1, 1));
+        assert_eq!((names("manifest"), names("purge_marks")), (1, 1));
         small
     }
 

@@ -380,7 +380,7 @@ fn whatever_the_disk_does_nothing_wrong_is_served_and_nothing_durable_lost() {
 #[test]
 fn seeds_that_once_found_something_find_nothing_any_more() {
     for seed in [
-        72_997, 283_216, 790_824, 1_015_564, 1_024_562, 1_030_582, 1_036_851,
+        72_997, 283_216, 790_824, 1_015_564, 1_024_562, 1_030_582, 1_031_923, 1_036_851, 1_048_948,
     ] {
         for _ in 0..20 {
             run_all(seed..seed + 1);
