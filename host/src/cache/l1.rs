@@ -296,8 +296,8 @@ impl<V: Clone + Send + Sync + 'static> PurgeListener for L1<V> {
         match what {
             Purged::All => self.clear(),
             Purged::Tenant(tenant) => self.drop_tenant(tenant),
-            // Its request leads to nothing any more.
-            Purged::Entry(_) => {}
+            // Their requests lead to nothing any more.
+            Purged::Entry(_) | Purged::Matching => {}
         }
     }
 }
