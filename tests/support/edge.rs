@@ -2,6 +2,8 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -78,6 +80,8 @@ pub struct Plan {
     component: Option<PathBuf>,
     config: String,
     environment: Vec<(&'static str, String)>,
+    admin_token: Option<&'static str>,
+    admin: &'static str,
 }
 
 impl Plan {
@@ -101,7 +105,21 @@ impl Plan {
             component: None,
             config: String::new(),
             environment: Vec::new(),
+            admin_token: None,
+            admin: "127.0.0.1:0",
         }
+    }
+
+    /// With this admin address.
+    pub fn admin(mut self, address: &'static str) -> Self {
+        self.admin = address;
+        self
+    }
+
+    /// With this admin token instead of one of its own.
+    pub fn admin_token(mut self, token: &'static str) -> Self {
+        self.admin_token = Some(token);
+        self
     }
 
     /// With the edge API on a socket in a folder of its own, [`Edge::socket`], or without.
@@ -152,6 +170,9 @@ impl Plan {
             Some(folder) => folder,
             None => tempfile::tempdir().expect("a temporary folder"),
         };
+        if let Some(token) = self.admin_token {
+            self.write_token(folder.path(), token);
+        }
         let log = folder.path().join("stderr.txt");
         let stderr = File::options()
             .create(true)
@@ -198,6 +219,20 @@ impl Plan {
         }
     }
 
+    fn write_token(&self, folder: &Path, token: &str) {
+        let data_dir = self.data_dir.clone().unwrap_or_else(|| folder.join("data"));
+        fs::create_dir_all(&data_dir).expect("a data folder");
+        let path = data_dir.join("admin-token");
+        let file = File::options()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(path);
+        let written = file.and_then(|mut file| file.write_all(token.as_bytes()));
+        written.expect("a file of a token");
+    }
+
     /// The lines of the configuration file.
     fn lines(&self) -> String {
         let config = &self.config;
@@ -219,7 +254,7 @@ impl Plan {
         }
         command
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .args(["serve", "--admin", "127.0.0.1:0"])
+            .args(["serve", "--admin", self.admin])
             .arg("--data-dir")
             .arg(data_dir);
         if let Some(upstream) = &self.upstream {
@@ -279,6 +314,16 @@ impl Edge {
     pub fn socket(&self) -> PathBuf {
         let own = || self.folder.path().join(SOCKET);
         self.plan.socket.clone().unwrap_or_else(own)
+    }
+
+    /// Its admin token.
+    ///
+    /// # Panics
+    ///
+    /// If it has made none.
+    pub fn token(&self) -> String {
+        let token = fs::read_to_string(self.data_dir().join("admin-token"));
+        token.expect("an admin token").trim().to_owned()
     }
 
     /// What it has logged so far.
