@@ -123,12 +123,14 @@ pub(crate) fn router(admin: Arc<Admin>, address: SocketAddr) -> Router {
         .layer(middleware::from_fn_with_state(Arc::new(behind), guard))
 }
 
-/// Each path of the API, its methods, and what answers them.
-fn routes() -> Vec<(
+/// A path of the API, its methods, and what answers them.
+type Route = (
     &'static str,
     &'static [&'static str],
     MethodRouter<Arc<Admin>>,
-)> {
+);
+
+fn routes() -> Vec<Route> {
     vec![
         ("/health", &["get"], get(health)),
         ("/ready", &["get"], get(ready)),

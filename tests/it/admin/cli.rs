@@ -94,6 +94,7 @@ async fn an_export_is_for_its_owner_alone_and_comes_back() {
     for digest in 0..50 {
         put(&unix, 1, digest, "gpt-4o").await;
     }
+    edge.written().await;
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("export.jsonl");
     let path = file.to_str().expect("text");

@@ -120,17 +120,17 @@ struct Share {
 
 pub(super) async fn top(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Response, Refusal> {
     let (mut limit, mut sort) = (LIMIT, Sort::Entries);
-    query::read(&uri, |name, value| match (name, value) {
-        ("limit", value) => {
-            limit = value
-                .parse()
-                .ok()
-                .filter(|it| (1..=LIMIT_MAX).contains(it))?;
-            Some(())
+    query::read(&uri, |name, value| {
+        match (name, value) {
+            ("limit", value) => {
+                let count = value.parse().ok();
+                limit = count.filter(|it| (1..=LIMIT_MAX).contains(it))?;
+            }
+            ("sort", "entries") => sort = Sort::Entries,
+            ("sort", "bytes") => sort = Sort::Bytes,
+            _ => return None,
         }
-        ("sort", "entries") => Some(sort = Sort::Entries),
-        ("sort", "bytes") => Some(sort = Sort::Bytes),
-        _ => None,
+        Some(())
     })?;
     let permit = admin.scan_permit()?;
     let is_over = Leaving::default();
