@@ -152,8 +152,8 @@ async fn a_key_that_is_not_of_its_tenant_is_refused_and_so_is_an_answer_that_no_
     let edge = daemon(1).await;
     let exported = export(&edge).await;
     purge(&edge, json!({"all": true})).await;
-    let mut lines: Vec<&str> = exported.lines().collect();
-    let line: Value = serde_json::from_str(lines[1]).expect("JSON");
+    let mut lines: Vec<String> = exported.lines().map(str::to_owned).collect();
+    let line: Value = serde_json::from_str(&lines[1]).expect("JSON");
     let payload = base64(line["payload"].as_str().expect("text"));
     let text = String::from_utf8(payload).expect("text");
     let error = text.replace("\"stop\"", "\"length\"");
@@ -171,8 +171,7 @@ async fn a_key_that_is_not_of_its_tenant_is_refused_and_so_is_an_answer_that_no_
         changed["tenant"] = json!(tenant);
         changed["payload"] = json!(to_base64(payload.as_bytes()));
         changed["checksum"] = json!(checksum(&changed));
-        let changed = changed.to_string();
-        lines[1] = &changed;
+        lines[1] = changed.to_string();
         let report = import(&edge, &lines.join("\n")).await.json();
         assert_eq!(report["imported"], 0, "{report}");
         if reason == "not-the-tenants-key" {
