@@ -24,6 +24,7 @@ mod queue;
 mod readers;
 mod removal;
 mod sampled;
+mod scan;
 mod stats;
 mod upkeep;
 mod writer;
@@ -37,6 +38,8 @@ pub use options::{CacheOptions, Durability};
 #[cfg(feature = "serve")]
 pub(crate) use purges::Gone;
 pub use purges::{Held, Mark, PurgeListener, Purged, Purges};
+pub use removal::Counted;
+pub use scan::EntryHead;
 pub use stats::Stats;
 
 use crate::store::{

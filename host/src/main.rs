@@ -31,6 +31,12 @@ enum Command {
     /// Print the hash by which a configuration's `[[group]]` names a client; reads its headers, such
     /// as `authorization: Bearer KEY`, from standard input, one a line
     Tenant(WhoIs),
+    Purge(cli::admin::Purge),
+    Stats(cli::admin::Stats),
+    Top(cli::admin::Top),
+    Inspect(cli::admin::Inspect),
+    Export(cli::admin::Export),
+    Import(cli::admin::Import),
 }
 
 #[derive(Debug, Args)]
@@ -51,7 +57,7 @@ struct Serve {
     /// Where clients connect [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Where /health and /metrics are [default: 127.0.0.1:8081]
+    /// Where /health, /metrics and the admin API are [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
     /// Where the cache is kept [default: ./reflex-data]
@@ -76,6 +82,12 @@ fn main() -> ExitCode {
         Command::Store(store) => return store.run(),
         Command::Envoy(envoy) => return envoy.run(),
         Command::Tenant(who) => return tenant(&who),
+        Command::Purge(purge) => return purge.run(),
+        Command::Stats(stats) => return stats.run(),
+        Command::Top(top) => return top.run(),
+        Command::Inspect(inspect) => return inspect.run(),
+        Command::Export(export) => return export.run(),
+        Command::Import(import) => return import.run(),
     };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

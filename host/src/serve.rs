@@ -30,9 +30,9 @@ mod timed;
 mod tunnel;
 mod upstream;
 
-mod edge_api;
-
 mod admin;
+
+mod edge_api;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -50,6 +50,9 @@ use crate::serve::config::OnComponentFailure;
 use crate::serve::config::{Config, EdgeSocket, NetLimits, Upstream};
 use crate::serve::inherited::Inherited;
 use crate::serve::metrics::Metrics;
+use admin::Admin;
+use admin::peer::{FromPeer, Peer};
+use admin::token::AdminToken;
 use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 #[cfg(feature = "middleware")]
@@ -66,7 +69,7 @@ use std::path::Path;
 use std::sync::Arc;
 #[cfg(feature = "middleware")]
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use upstream::UpstreamClient;
 
@@ -100,6 +103,7 @@ pub struct Server {
     /// The memory budget of the requests of both.
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
+    token: Arc<AdminToken>,
 }
 
 /// The reverse proxy. A daemon that serves only edges has none.
@@ -137,6 +141,8 @@ impl Server {
         inherited.all_claimed()?;
         let cache = Cache::open_even_without_disk(&config.cache)
             .map_err(|error| format!("--data-dir: {error}"))?;
+        let token_file = config.admin_token_file.as_deref();
+        let token = AdminToken::prepare(token_file, &config.cache.data_dir)?;
         // Only now, so that a second daemon on the same folder does not touch the first one's
         // socket.
         let edge = config.edge.as_ref().map(bind_edge).transpose()?;
@@ -165,6 +171,7 @@ impl Server {
             fills,
             budget,
             metrics,
+            token,
         })
     }
 
@@ -196,7 +203,16 @@ impl Server {
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(());
         let net = &self.config.net;
-        let router = admin::router(self.cache.clone(), Arc::clone(&self.metrics));
+        // Where a reload of the configuration goes.
+        let reload = None;
+        let operators = Admin::new(
+            self.cache.clone(),
+            Arc::clone(&self.metrics),
+            Arc::clone(&self.token),
+            &self.config,
+            reload,
+        );
+        let router = admin::router(operators, self.config.admin);
         let admin = serve_admin(self.admin, router, net, stopped.clone());
         let clients = serve_clients(self.front, net, stopped.clone());
         let listener = self.edge.as_mut().and_then(|edge| edge.listener.take());
@@ -208,6 +224,7 @@ impl Server {
                 self.budget,
                 &self.config,
                 metrics,
+                self.token,
             );
             serve_edges(listener, api, net, stopped)
         });
@@ -234,7 +251,8 @@ async fn serve_clients(front: Option<Front>, net: &NetLimits, stopped: watch::Re
         let proxy = Arc::clone(&proxy);
         async move { Ok::<_, Infallible>(proxy.answer(request).await) }
     });
-    listen::answer(listener, service, net, CLIENT_STREAMS, stopped).await;
+    let of = |_: &_| service.clone();
+    listen::answer(listener, of, net, CLIENT_STREAMS, stopped).await;
 }
 
 async fn serve_edges(
@@ -244,7 +262,11 @@ async fn serve_edges(
     stopped: watch::Receiver<()>,
 ) {
     let service = TowerToHyperService::new(api.router());
-    listen::answer(listener, service, net, edge_api::STREAMS, stopped).await;
+    let of = |stream: &UnixStream| FromPeer {
+        service: service.clone(),
+        peer: Peer::of_unix(stream),
+    };
+    listen::answer(listener, of, net, edge_api::STREAMS, stopped).await;
 }
 
 fn proxy(
@@ -393,7 +415,11 @@ async fn serve_admin(
         ..net.clone()
     };
     let service = TowerToHyperService::new(router);
-    listen::answer(listener, service, &net, ADMIN_STREAMS, stopped).await;
+    let of = |stream: &TcpStream| FromPeer {
+        service: service.clone(),
+        peer: Peer::of_tcp(stream),
+    };
+    listen::answer(listener, of, &net, ADMIN_STREAMS, stopped).await;
 }
 
 async fn sync_now(cache: &Cache) {

@@ -19,8 +19,11 @@ use reflex_tests::unix::Unix;
 /// Longer than a test takes, shorter than the API's own bound. Only a failing test waits so long.
 const WAIT: &str = "20000";
 
+/// What an operator's purge brings; an edge has none.
+const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
 async fn daemon() -> Edge {
-    Plan::daemon().start().await
+    Plan::daemon().admin_token(TOKEN).start().await
 }
 
 /// One client of each protocol.
@@ -59,7 +62,7 @@ fn put(path: &str, body: impl Into<bytes::Bytes>) -> Ask {
 }
 
 fn delete(path: &str) -> Ask {
-    Ask::new(Method::DELETE, path, "")
+    Ask::new(Method::DELETE, path, "").key(Some(TOKEN))
 }
 
 fn epoch(answer: &Answer) -> &str {

@@ -18,6 +18,7 @@ mod provider;
 mod same_head;
 mod websocket;
 
+mod admin;
 mod backpressure;
 mod connections;
 

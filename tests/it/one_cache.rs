@@ -80,7 +80,8 @@ impl Both {
     }
 
     async fn purge(&self, path: &str) {
-        let purged = self.unix.fetch(Ask::new(Method::DELETE, path, "")).await;
+        let ask = Ask::new(Method::DELETE, path, "").key(Some(&self.edge.token()));
+        let purged = self.unix.fetch(ask).await;
         assert!([204, 404].contains(&purged.status.as_u16()), "{purged:?}");
     }
 

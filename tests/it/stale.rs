@@ -243,7 +243,8 @@ async fn a_failing_provider_is_not_answered_by_a_stale_entry_after_a_purge() {
             "tenant" => names(&upstream, &ask).0,
             _ => "/v1/entries".to_owned(),
         };
-        let purged = unix.fetch(Ask::new(Method::DELETE, &path, "")).await;
+        let ask = Ask::new(Method::DELETE, &path, "").key(Some(&edge.token()));
+        let purged = unix.fetch(ask).await;
         assert_eq!(purged.status, 204, "{of}");
         upstream.release(2);
         for answer in [waiting, fetch()] {

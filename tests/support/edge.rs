@@ -2,7 +2,9 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -81,6 +83,8 @@ pub struct Plan {
     environment: Vec<(&'static str, String)>,
     /// For clients and for operators, if it does not make its own.
     sockets: Option<[TcpListener; 2]>,
+    admin_token: Option<&'static str>,
+    admin: &'static str,
 }
 
 impl Plan {
@@ -105,7 +109,21 @@ impl Plan {
             config: String::new(),
             environment: Vec::new(),
             sockets: None,
+            admin_token: None,
+            admin: "127.0.0.1:0",
         }
+    }
+
+    /// With this admin address.
+    pub fn admin(mut self, address: &'static str) -> Self {
+        self.admin = address;
+        self
+    }
+
+    /// With this admin token instead of one of its own.
+    pub fn admin_token(mut self, token: &'static str) -> Self {
+        self.admin_token = Some(token);
+        self
     }
 
     /// With the edge API on a socket in a folder of its own, [`Edge::socket`], or without.
@@ -162,6 +180,9 @@ impl Plan {
             Some(folder) => folder,
             None => tempfile::tempdir().expect("a temporary folder"),
         };
+        if let Some(token) = self.admin_token {
+            self.write_token(folder.path(), token);
+        }
         let log = folder.path().join("stderr.txt");
         let stderr = File::options()
             .create(true)
@@ -208,6 +229,20 @@ impl Plan {
         }
     }
 
+    fn write_token(&self, folder: &Path, token: &str) {
+        let data_dir = self.data_dir.clone().unwrap_or_else(|| folder.join("data"));
+        fs::create_dir_all(&data_dir).expect("a data folder");
+        let path = data_dir.join("admin-token");
+        let file = File::options()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(path);
+        let written = file.and_then(|mut file| file.write_all(token.as_bytes()));
+        written.expect("a file of a token");
+    }
+
     /// The lines of the configuration file.
     fn lines(&self) -> String {
         let config = &self.config;
@@ -237,7 +272,8 @@ impl Plan {
             Some(sockets) => sockets.each_ref().map(inherited::address),
             None => [SocketAddr::from(([127, 0, 0, 1], 0)); 2],
         };
-        command.args(["--admin", &admin.to_string()]);
+        let admin = sockets.map_or(self.admin.to_owned(), |_| admin.to_string());
+        command.args(["--admin", &admin]);
         if let Some(upstream) = &self.upstream {
             command.args(["--listen", &clients.to_string(), "--upstream", upstream]);
         }
@@ -300,6 +336,16 @@ impl Edge {
     pub fn socket(&self) -> PathBuf {
         let own = || self.folder.path().join(SOCKET);
         self.plan.socket.clone().unwrap_or_else(own)
+    }
+
+    /// Its admin token.
+    ///
+    /// # Panics
+    ///
+    /// If it has made none.
+    pub fn token(&self) -> String {
+        let token = fs::read_to_string(self.data_dir().join("admin-token"));
+        token.expect("an admin token").trim().to_owned()
     }
 
     /// What it has logged so far.

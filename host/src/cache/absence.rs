@@ -49,6 +49,14 @@ impl Cache {
         Ok(cache)
     }
 
+    /// Whether the folder is still being read for the first time: until then its entries are misses. False
+    /// once that has failed, and the cache goes on in memory.
+    pub fn is_reading_folder(&self) -> bool {
+        let absence = self.shared.absence.as_ref();
+        let is_opening = absence.is_some_and(|absence| lock(&absence.opening).is_some());
+        is_opening && self.shared.is_disk_awaited()
+    }
+
     /// Without threads yet.
     pub(super) fn open_within(
         disk: Arc<dyn Disk>,

@@ -75,8 +75,8 @@ impl Entry {
         self.shape.payload_bytes.into()
     }
 
-    /// The size of the entry's record, in memory or on disk.
-    pub(super) fn record_bytes(&self) -> u64 {
+    /// The size of the entry's record in bytes, in memory or on disk.
+    pub fn record_bytes(&self) -> u64 {
         self.shape.record_bytes()
     }
 

@@ -296,9 +296,9 @@ impl<V: Clone + Send + Sync + 'static> PurgeListener for L1<V> {
         match what {
             Purged::All => self.clear(),
             Purged::Tenant(tenant) => self.drop_tenant(tenant),
-            // Its requests lead to nothing any more, until they have an answer again. See
-            // `Cache::remove` for why they stay.
-            Purged::Entry(_) => {}
+            // Their requests lead to nothing until they have an answer again. `Cache::remove` says why
+            // they stay.
+            Purged::Entry(_) | Purged::Matching => {}
         }
     }
 }

@@ -122,6 +122,21 @@ impl Memory {
         }
     }
 
+    /// The keys that are `which`.
+    pub(super) fn keys(&self, which: impl Fn(&[u8; 32]) -> bool) -> Vec<[u8; 32]> {
+        let entries = self.entries.entries.pin();
+        entries.keys().filter(|key| which(key)).copied().collect()
+    }
+
+    /// Entries that are `which`, and their memory in bytes. Looks at each.
+    pub(super) fn count(&self, which: impl Fn(&[u8; 32], &Entry) -> bool) -> (u64, u64) {
+        let entries = self.entries.entries.pin();
+        let meant = entries.iter().filter(|(key, entry)| which(key, entry));
+        meant.fold((0, 0), |(count, bytes), (_, entry)| {
+            (count + 1, bytes + entry.record_bytes())
+        })
+    }
+
     /// Evicts the entries past the bounds now, instead of along with later calls.
     pub(super) fn settle(&self) {
         self.policy.run_pending_tasks();

@@ -35,6 +35,9 @@ pub enum Purged {
     Tenant([u8; 32]),
     /// One entry, whether it was there or not.
     Entry(CacheKey),
+    /// Entries by what they say of themselves, such as their model. It is not known which those are, so
+    /// each may be one of them.
+    Matching,
 }
 
 impl Purged {
@@ -44,6 +47,7 @@ impl Purged {
             Self::All => true,
             Self::Tenant(purged) => purged == tenant,
             Self::Entry(purged) => purged == key,
+            Self::Matching => true,
         }
     }
 }
@@ -55,6 +59,7 @@ impl fmt::Debug for Purged {
             Self::All => "All",
             Self::Tenant(_) => "Tenant",
             Self::Entry(_) => "Entry",
+            Self::Matching => "Matching",
         })
     }
 }
@@ -222,12 +227,17 @@ impl Purges {
             return None;
         }
         let mut told = Vec::new();
-        let is_meant = |begun: &&Begun| begun.ended_at.is_none_or(|end| end > mark.0);
+        let is_meant = |begun: &&Begun| match (&begun.what, begun.ended_at) {
+            // It may take minutes, so edges drop their copies at its beginning and at its end, and not
+            // each time that they ask in between.
+            (Purged::Matching, None) => begun.at > mark.0,
+            (_, end) => end.is_none_or(|end| end > mark.0),
+        };
         for begun in log.begun.iter().filter(is_meant) {
             let what = match (&begun.what, begun.digest) {
                 (Purged::Tenant(tenant), _) => Gone::Tenant(*tenant),
                 (Purged::Entry(_), Some(digest)) => Gone::Digest(digest),
-                (Purged::All, _) | (Purged::Entry(_), None) => return None,
+                (Purged::All | Purged::Matching, _) | (Purged::Entry(_), None) => return None,
             };
             if told.contains(&what) {
                 continue;
@@ -364,6 +374,7 @@ mod tests {
         check(Purged::Tenant([4; 32]), false);
         check(Purged::Entry(KEY), true);
         check(Purged::Entry(OTHER), false);
+        check(Purged::Matching, true);
     }
 
     #[test]
@@ -424,6 +435,16 @@ mod tests {
         let late = purges.now();
         purges.note(Purged::All, || ());
         check(late, None);
+        // One that takes long is told at its beginning and at its end.
+        let before = purges.now();
+        let mut meanwhile = before;
+        purges.note(Purged::Matching, || {
+            meanwhile = purges.now();
+            check(before, None);
+            check(meanwhile, Some(""));
+        });
+        check(meanwhile, None);
+        check(purges.now(), Some(""));
         check(Mark::at(purges.count() + 1), None);
         // More purges than are remembered, one of which never ends meanwhile.
         let open = purges.now();

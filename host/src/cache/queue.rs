@@ -476,6 +476,25 @@ impl Queue {
         self.called.notify_one();
     }
 
+    /// The keys of entries that wait to be written. [`QUEUE_BYTES_MAX`] bounds their number.
+    pub(super) fn keys(&self) -> Vec<[u8; 32]> {
+        let pending = self.pending.pin();
+        let stored = pending.iter().filter(|(_, it)| it.entry.is_some());
+        stored.map(|(key, _)| *key).collect()
+    }
+
+    /// Entries that wait to be written and are `which`, and their bytes.
+    pub(super) fn count(&self, which: impl Fn(&[u8; 32], &Entry) -> bool) -> (u64, u64) {
+        let pending = self.pending.pin();
+        let entries = pending
+            .iter()
+            .filter_map(|(key, it)| Some((key, it.entry.as_ref()?)));
+        let meant = entries.filter(|(key, entry)| which(key, entry));
+        meant.fold((0, 0), |(count, bytes), (_, entry)| {
+            (count + 1, bytes + entry.record_bytes())
+        })
+    }
+
     /// How many entries there are, and their payload bytes, when so many are written already and
     /// this is what they have of a key. What is being written is in both for a moment.
     pub(super) fn on_top_of(

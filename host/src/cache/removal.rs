@@ -2,6 +2,7 @@
 //! stored after it (`purges.rs`).
 
 use super::queue::{TakenOut, Wait};
+use super::writer::Writer;
 use super::{Cache, CacheKey, Entry, Purged, Shared};
 use crate::store::Whose;
 use std::io;
@@ -79,6 +80,12 @@ impl Cache {
     /// The purge holds in this process, but could not be made durable. The next
     /// [`sync`](Self::sync) tries again.
     pub fn purge_tenant(&self, tenant: &[u8; 32]) -> io::Result<()> {
+        self.purge_tenant_counted(tenant).1
+    }
+
+    /// As [`purge_tenant`](Self::purge_tenant), and how many entries that covers, expired ones included.
+    /// Those are counted by segments, so it takes no longer.
+    pub fn purge_tenant_counted(&self, tenant: &[u8; 32]) -> (Counted, io::Result<()>) {
         let purge = || self.shared.purge(Whose::Tenant(tenant));
         self.shared.purges.note(Purged::Tenant(*tenant), purge)
     }
@@ -90,43 +97,99 @@ impl Cache {
     ///
     /// As of [`purge_tenant`](Self::purge_tenant). No segment was removed then.
     pub fn purge_all(&self) -> io::Result<()> {
+        self.purge_all_counted().1
+    }
+
+    /// As [`purge_tenant_counted`](Self::purge_tenant_counted), for everything.
+    pub fn purge_all_counted(&self) -> (Counted, io::Result<()>) {
         let purge = || self.shared.purge(Whose::All);
         self.shared.purges.note(Purged::All, purge)
+    }
+
+    /// How many entries a purge of this tenant, or of all, would cover now. May wait for the disk.
+    pub fn count_of(&self, tenant: Option<&[u8; 32]>) -> Counted {
+        let whose = tenant.map_or(Whose::All, Whose::Tenant);
+        let writer = self.shared.writer();
+        self.shared.count(whose, writer.as_deref())
+    }
+
+    /// As [`remove`](Self::remove), within a purge that is noted already, and never waiting until the removal
+    /// is durable.
+    pub(super) fn remove_quietly(&self, key: &CacheKey) -> bool {
+        self.remove_entry(key, Wait::ForRoom)
+    }
+}
+
+/// How many entries something is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Their number.
+    pub entries: u64,
+    /// The space that they take, in bytes.
+    pub bytes: u64,
+}
+
+impl Counted {
+    pub(super) fn add(&mut self, entries: u64, bytes: u64) {
+        self.entries += entries;
+        self.bytes += bytes;
+    }
+}
+
+fn is_of(entry: &Entry, whose: Whose<'_>) -> bool {
+    match whose {
+        Whose::All => true,
+        Whose::Tenant(tenant) => entry.tenant() == *tenant,
     }
 }
 
 impl Shared {
-    fn purge(&self, whose: Whose<'_>) -> io::Result<()> {
-        let is_meant = |entry: &Entry| match whose {
-            Whose::All => true,
-            Whose::Tenant(tenant) => entry.tenant() == *tenant,
-        };
+    /// Entries on disk that a newer one in the queue or in memory hides are counted with those.
+    fn count(&self, whose: Whose<'_>, writer: Option<&Writer>) -> Counted {
+        let mut counted = Counted::default();
+        if let Some(writer) = writer {
+            let (entries, bytes) = writer.store.count(whose);
+            counted.add(entries, bytes);
+        }
+        let is_hidden = |key: &[u8; 32]| self.index.find(key, |_| ()).is_some();
+        let is_meant = |key: &[u8; 32], entry: &Entry| is_of(entry, whose) && !is_hidden(key);
+        for (entries, bytes) in [self.queue.count(is_meant), self.memory.count(is_meant)] {
+            counted.add(entries, bytes);
+        }
+        counted
+    }
+
+    fn purge(&self, whose: Whose<'_>) -> (Counted, io::Result<()>) {
+        let is_meant = |entry: &Entry| is_of(entry, whose);
         if let Some(mut without_disk) = self.without_disk() {
+            let counted = self.count(whose, None);
             self.memory.remove_where(is_meant);
-            return without_disk.misses_purge(whose);
+            return (counted, without_disk.misses_purge(whose));
         }
         let Some(mut writer) = self.writer() else {
-            return Ok(());
+            return (Counted::default(), Ok(()));
         };
-        // Nothing is written meanwhile. The entries in the queue were stored before.
+        // Nothing is written meanwhile. What waits to be was stored before.
+        let counted = self.count(whose, Some(&writer));
         writer.store.purge(whose);
         self.queue.remove_where(is_meant, whose == Whose::All);
         self.memory.remove_where(is_meant);
         if whose == Whose::All {
             self.index.remove_where(|_| true);
         }
-        match writer.store.settle_purge_marks() {
+        let settled = match writer.store.settle_purge_marks() {
             Ok(()) if whose == Whose::All => {
-                // Purged entries need no tombstones.
+                // What was purged need not be buried one by one.
                 writer.owes_nothing();
                 writer.store.discard();
+                Ok(())
             }
-            Ok(()) => {}
+            Ok(()) => Ok(()),
             Err(error) => {
                 self.note_trouble(error.to_string(), None);
-                return Err(error.into());
+                Err(error.into())
             }
-        }
-        Ok(())
+        };
+        (counted, settled)
     }
 }

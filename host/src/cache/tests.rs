@@ -17,6 +17,7 @@ mod process;
 mod purge;
 mod quota;
 mod random;
+mod scan;
 #[cfg(shuttle)]
 mod schedules;
 mod stall;
@@ -33,6 +34,7 @@ use crate::store::sim_disk::Random;
 use shuttle::thread;
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
+use std::ops::ControlFlow;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@
 use crate::exchange::reply::pace::Beat;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use reflex_llm::Usage;
+use reflex_llm::{Shape, Usage};
 
 const VERSION: u8 = 2;
 const VERSION_WITHOUT_NOTES: u8 = 1;
@@ -26,6 +26,10 @@ const MODEL: u8 = 2;
 const PACE: u8 = 3;
 /// From when on it is not served stale either: milliseconds since 1970, `u64`.
 const END: u8 = 4;
+/// The API and the form of the answer, as [`Shape::token`](reflex_llm::Shape::token) spells it.
+const SHAPE: u8 = 5;
+/// The digest of the request that the key was made of, 32 bytes.
+const DIGEST: u8 = 6;
 
 /// One mark of a pace.
 const MARK_BYTES: usize = 8;
@@ -55,6 +59,11 @@ pub(crate) struct Notes {
     /// From when on it is not served, not even in place of a failing provider's answer, in
     /// milliseconds since 1970; none where the operator's rule decides.
     pub(crate) ends_at_ms: Option<u64>,
+    /// The API and the form of the answer; none for an answer that was not judged, or of a release that did
+    /// not note it.
+    pub(crate) shape: Option<Shape>,
+    /// The digest of the request; none of a release that did not note it.
+    pub(crate) digest: Option<[u8; 32]>,
 }
 
 impl AnswerHead {
@@ -98,6 +107,8 @@ impl AnswerHead {
                 model: stored.model.map(str::to_owned),
                 pace: stored.pace(),
                 ends_at_ms: stored.ends_at_ms,
+                shape: stored.shape(),
+                digest: stored.digest.copied(),
             },
         })
     }
@@ -114,6 +125,8 @@ pub(crate) struct StoredHead<'b> {
     pub(crate) model: Option<&'b str>,
     pace: &'b [[u8; MARK_BYTES]],
     pub(crate) ends_at_ms: Option<u64>,
+    shape: Option<&'b str>,
+    pub(crate) digest: Option<&'b [u8; 32]>,
 }
 
 impl<'b> StoredHead<'b> {
@@ -142,6 +155,8 @@ impl<'b> StoredHead<'b> {
             model: None,
             pace: &[],
             ends_at_ms: None,
+            shape: None,
+            digest: None,
         };
         while !rest.is_empty() {
             let [kind] = take(&mut rest)?;
@@ -176,6 +191,14 @@ impl<'b> StoredHead<'b> {
                 self.model = Some(str::from_utf8(note).ok()?);
                 Some(())
             }
+            SHAPE => {
+                self.shape = Some(str::from_utf8(note).ok()?);
+                Some(())
+            }
+            DIGEST => {
+                self.digest = Some(note.try_into().ok()?);
+                Some(())
+            }
             _ => Some(()),
         }
     }
@@ -189,6 +212,11 @@ impl<'b> StoredHead<'b> {
             map.append(HeaderName::from_bytes(name).ok()?, value_of(value)?);
         }
         Some(map)
+    }
+
+    /// The API and the form of the answer; none if that was not noted, or is of a later release.
+    pub(crate) fn shape(&self) -> Option<Shape> {
+        self.shape.and_then(Shape::from_token)
     }
 
     /// Whether the pace of a stream was recorded.
@@ -255,6 +283,12 @@ impl Notes {
         if let Some(end) = self.ends_at_ms {
             note(END, &[&end.to_le_bytes()]);
         }
+        if let Some(shape) = self.shape {
+            note(SHAPE, &[shape.token().as_bytes()]);
+        }
+        if let Some(digest) = &self.digest {
+            note(DIGEST, &[digest]);
+        }
     }
 }
 
@@ -286,6 +320,8 @@ mod tests {
             model: Some("mock".into()),
             pace: vec![Beat { bytes: 5, ms: 7 }],
             ends_at_ms: Some(11),
+            shape: Shape::from_token("chat-completions"),
+            digest: Some([7; 32]),
         }
     }
 
@@ -305,11 +341,13 @@ mod tests {
     #[test]
     fn every_cut_is_refused_but_between_two_notes() {
         let whole = whole();
-        let bare = whole.len() - (5 + 24) - (5 + 4) - (5 + 8) - (5 + 8);
+        let notes = (5 + 24) + (5 + 4) + (5 + 8) + (5 + 8) + (5 + 16) + (5 + 32);
+        let bare = whole.len() - notes;
         for cut in 0..whole.len() {
             let usage = bare + 5 + 24;
             let model = usage + 5 + 4;
-            let between = [bare, usage, model, model + 5 + 8].contains(&cut);
+            let end = model + 5 + 8 + 5 + 8;
+            let between = [bare, usage, model, model + 5 + 8, end, end + 5 + 16].contains(&cut);
             let decoded = AnswerHead::decode(&whole[..cut]);
             assert_eq!(decoded.is_some(), between, "cut at {cut}");
         }

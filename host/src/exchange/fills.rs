@@ -332,7 +332,7 @@ impl PurgeListener for Fills {
         let mut slots = self.lock();
         match what {
             Purged::Entry(key) => drop(slots.fills.remove(key)),
-            Purged::All | Purged::Tenant(_) => {
+            Purged::All | Purged::Tenant(_) | Purged::Matching => {
                 slots
                     .fills
                     .retain(|key, slot| !what.covers(key, &slot.tenant.0));

@@ -185,6 +185,7 @@ struct Part<'a> {
     key: &'a Key,
     body: &'a [u8],
     term: Term,
+    shape: Shape,
 }
 
 impl Target {
@@ -216,6 +217,11 @@ impl Target {
                         key: &key,
                         body: &body,
                         term,
+                        // One vector of the batch.
+                        shape: Shape {
+                            parts: Some(1),
+                            ..self.shape
+                        },
                     };
                     let outcome = self.put(head, part, Vec::new(), may_wait);
                     (outcome != Outcome::Stored).then_some(outcome)
@@ -228,6 +234,7 @@ impl Target {
                     key: &self.key,
                     body,
                     term,
+                    shape: self.shape,
                 };
                 self.put(head, whole, pace, false)
             }
@@ -247,12 +254,19 @@ impl Target {
         pace: Vec<Beat>,
         may_wait: bool,
     ) -> Outcome {
-        let Part { key, body, term } = part;
+        let Part {
+            key,
+            body,
+            term,
+            shape,
+        } = part;
         let notes = Notes {
             usage: self.shape.usage(body),
             model: self.model.clone(),
             pace,
             ends_at_ms: term.ends_at_ms,
+            shape: Some(shape),
+            digest: Some(key.digest),
         };
         let metadata = AnswerHead::encode_noting(status, headers, &notes);
         let store = || self.ctx.store(key, &metadata, body, term, self.since);

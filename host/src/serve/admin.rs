@@ -1,47 +1,260 @@
-//! For operators: `/health` and `/metrics`, on an address of their own.
+//! For operators, on an address of their own: health, metrics, and the admin API, which
+//! `docs/admin-api.md` describes.
+//!
+//! ```text
+//! request ─► guard: host, origin, token, length ─► /health /ready /metrics
+//!                                               └► /v1/…: stats, top, entries, purge, export, import
+//! ```
 
-use crate::cache::Cache;
+mod audit;
+mod export;
+mod guard;
+mod import;
+mod line;
+mod look;
+mod names;
+pub(crate) mod peer;
+pub(crate) mod purge;
+mod query;
+mod refusal;
+pub(crate) mod token;
+
+pub(crate) use audit::{By, note as note_change, short};
+pub(crate) use refusal::Refusal;
+
+use crate::cache::{Cache, Counted};
+use crate::clock::Clock;
+use crate::serve::config::Config;
 use crate::serve::metrics::Metrics;
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use axum::{Extension, Router, middleware};
+use guard::{Guard, guard};
+use names::Names;
+use peer::Peer;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+use token::AdminToken;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-#[derive(Clone)]
-struct Admin {
+/// Scans of all entries at once, exports included. Each has a thread, and reads the disk.
+const SCANS_MAX: usize = 2;
+/// One import keeps a disk busy.
+const IMPORTS_MAX: usize = 1;
+
+/// The description of the API, as it is served.
+const OPENAPI: &str = include_str!("admin/openapi.json");
+
+/// Reads the configuration again, all of it or nothing, and returns what changed, as JSON.
+///
+/// # Errors
+///
+/// Why nothing changed, for people.
+pub(crate) type Reload = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
+
+/// The state of the admin API.
+pub(crate) struct Admin {
     cache: Cache,
     metrics: Arc<Metrics>,
+    token: Arc<AdminToken>,
+    names: Names,
+    namespace: String,
+    allow_length: bool,
+    disk_bytes_max: u64,
+    /// The longest pause of an import's body.
+    idle_max: Duration,
+    clock: Clock,
+    started: Instant,
+    scans: Arc<Semaphore>,
+    imports: Arc<Semaphore>,
+    reload: Option<Reload>,
 }
 
-pub(crate) fn router(cache: Cache, metrics: Arc<Metrics>) -> Router {
+impl Admin {
+    pub(crate) fn new(
+        cache: Cache,
+        metrics: Arc<Metrics>,
+        token: Arc<AdminToken>,
+        config: &Config,
+        reload: Option<Reload>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            cache,
+            metrics,
+            token,
+            names: Names::new(&config.group_names),
+            namespace: config.namespace.clone(),
+            allow_length: config.allow_length,
+            disk_bytes_max: config.cache.disk_bytes_max,
+            idle_max: config.net.idle_max,
+            clock: Clock::system(),
+            started: Instant::now(),
+            scans: Arc::new(Semaphore::new(SCANS_MAX)),
+            imports: Arc::new(Semaphore::new(IMPORTS_MAX)),
+            reload,
+        })
+    }
+
+    /// A place for a scan of all entries.
+    fn scan_permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let permit = Arc::clone(&self.scans).try_acquire_owned();
+        permit.map_err(|_| Refusal::busy("other requests read all entries"))
+    }
+
+    fn import_permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let permit = Arc::clone(&self.imports).try_acquire_owned();
+        permit.map_err(|_| Refusal::busy("another import is under way"))
+    }
+}
+
+/// Everything on the admin address, behind one guard.
+pub(crate) fn router(admin: Arc<Admin>, address: SocketAddr) -> Router {
+    let behind = Guard {
+        token: Arc::clone(&admin.token),
+        is_loopback: address.ip().is_loopback(),
+    };
+    // What else belongs on the admin address is merged here, behind the guard.
     Router::new()
-        .route("/health", get(health))
-        .route("/metrics", get(metrics_text))
-        .with_state(Admin { cache, metrics })
+        .merge(api(admin))
+        .fallback(unknown)
+        .layer(middleware::from_fn_with_state(Arc::new(behind), guard))
+}
+
+/// A path of the API, its methods, and what answers them.
+type Route = (
+    &'static str,
+    &'static [&'static str],
+    MethodRouter<Arc<Admin>>,
+);
+
+fn routes() -> Vec<Route> {
+    vec![
+        ("/health", &["get"], get(health)),
+        ("/ready", &["get"], get(ready)),
+        ("/metrics", &["get"], get(metrics_text)),
+        ("/v1/openapi.json", &["get"], get(openapi)),
+        ("/v1/stats", &["get"], get(look::stats)),
+        ("/v1/top", &["get"], get(look::top)),
+        ("/v1/entries/{*key}", &["get"], get(look::entry)),
+        ("/v1/export", &["get"], get(export::export)),
+        ("/v1/purge", &["post"], post(purge::purge)),
+        (guard::IMPORT, &["post"], post(import::import)),
+        ("/v1/reload", &["post"], post(reload)),
+    ]
+}
+
+fn api(admin: Arc<Admin>) -> Router {
+    let router = routes()
+        .into_iter()
+        .fold(Router::new(), |router, (path, _, method)| {
+            router.route(path, method.fallback(other_method))
+        });
+    router.with_state(admin)
+}
+
+async fn unknown() -> Refusal {
+    let why = "there is no such path; /v1/openapi.json lists those of version 1";
+    Refusal::new(StatusCode::NOT_FOUND, "path", why)
+}
+
+async fn other_method() -> Refusal {
+    let why = "this path has another method; /v1/openapi.json lists them";
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", why)
 }
 
 /// Always 200: a daemon that has lost its disk still forwards, and must not be restarted for that.
 /// The body has the details.
-async fn health(State(admin): State<Admin>) -> impl IntoResponse {
+async fn health(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let stats = admin.cache.stats();
     let status = if stats.healthy { "green" } else { "yellow" };
     let body = format!(
         r#"{{"status":"{status}","entries":{},"disk_bytes":{}}}"#,
         stats.entries, stats.disk_bytes
     );
-    (
-        StatusCode::OK,
-        [(header::CONTENT_TYPE, "application/json")],
-        body,
-    )
+    json_text(StatusCode::OK, body)
 }
 
-async fn metrics_text(State(admin): State<Admin>) -> impl IntoResponse {
+/// 503 while the data folder is read at the start, so that a rollout may wait for a warm cache. The daemon
+/// answers meanwhile, and a folder that cannot be used does not keep it from being ready.
+async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    match admin.cache.is_reading_folder() {
+        true => {
+            let body = r#"{"ready":false,"reason":"the data folder is being read"}"#;
+            json_text(StatusCode::SERVICE_UNAVAILABLE, body.into())
+        }
+        false => json_text(StatusCode::OK, r#"{"ready":true}"#.into()),
+    }
+}
+
+async fn openapi() -> impl IntoResponse {
+    json_text(StatusCode::OK, OPENAPI.into())
+}
+
+fn json_text(status: StatusCode, body: String) -> impl IntoResponse {
+    (status, [(header::CONTENT_TYPE, "application/json")], body)
+}
+
+async fn metrics_text(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     (
         [(header::CONTENT_TYPE, content_type)],
         admin.metrics.text(&admin.cache),
     )
+}
+
+/// The configuration is read on a thread that may wait for the disk.
+async fn reload(
+    State(admin): State<Arc<Admin>>,
+    Extension(peer): Extension<Peer>,
+) -> Result<Response, Refusal> {
+    let Some(reload) = admin.reload.clone() else {
+        let why = "this daemon reads its configuration only at its start";
+        return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "reload", why));
+    };
+    let done = tokio::task::spawn_blocking(move || reload()).await;
+    let done = done.map_err(Refusal::failed)?;
+    let outcome = if done.is_ok() { "done" } else { "refused" };
+    let counted = Counted::default();
+    note_change(peer, By::Token, "reload", "configuration", counted, outcome);
+    match done {
+        Ok(changes) => Ok(json_text(StatusCode::OK, changes).into_response()),
+        Err(error) => {
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            Err(Refusal::new(status, "configuration", error))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_description_has_each_route_and_no_other() {
+        let described: Value = serde_json::from_str(OPENAPI).expect("JSON");
+        assert_eq!(described["openapi"], "3.1.0");
+        let paths = described["paths"].as_object().expect("paths");
+        let of_description: BTreeSet<(String, String)> = paths
+            .iter()
+            .flat_map(|(path, methods)| {
+                let methods = methods.as_object().expect("methods").keys();
+                methods.map(move |method| (path.clone(), method.clone()))
+            })
+            .collect();
+        let of_router: BTreeSet<(String, String)> = routes()
+            .into_iter()
+            .flat_map(|(path, methods, _)| {
+                let path = path.replace("{*", "{");
+                methods
+                    .iter()
+                    .map(move |method| (path.clone(), (*method).to_owned()))
+            })
+            .collect();
+        assert_eq!(of_description, of_router);
+    }
 }

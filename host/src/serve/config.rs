@@ -37,7 +37,7 @@ use std::time::Duration;
 pub struct Config {
     /// Where clients connect.
     pub listen: SocketAddr,
-    /// Where `/health` and `/metrics` are.
+    /// Where `/health`, `/metrics` and the admin API are.
     pub admin: SocketAddr,
     /// The provider; none for a daemon that serves only edges.
     pub upstream: Option<Upstream>,
@@ -69,6 +69,10 @@ pub struct Config {
     pub rules: Arc<Rules>,
     /// For each tenant of a group, the tenant under which its answers are kept.
     pub groups: Arc<HashMap<Tenant, Tenant>>,
+    /// The names of all groups.
+    pub group_names: Vec<String>,
+    /// The file of the admin token; by default `admin-token` in the data folder.
+    pub admin_token_file: Option<PathBuf>,
     /// How streams are replayed.
     pub replay: Replay,
     /// How many different answers are kept for one request and served in turn.
@@ -152,6 +156,7 @@ pub struct Flags {
 struct File {
     listen: Option<SocketAddr>,
     admin: Option<SocketAddr>,
+    admin_token_file: Option<PathBuf>,
     upstream: Option<String>,
     edge_socket: Option<PathBuf>,
     edge_socket_mode: Option<String>,
@@ -368,6 +373,8 @@ impl Config {
             temperature_max: file.temperature_max,
             paths: path_rules(&file.path.unwrap_or_default())?.into(),
             rules: Arc::new(rules),
+            group_names: groups.names().to_vec(),
+            admin_token_file: file.admin_token_file,
             groups: Arc::new(groups.into_members().collect()),
             replay: match file.replay {
                 None | Some(ReplayMode::Instant) => Replay::Instant,

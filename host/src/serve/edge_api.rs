@@ -13,12 +13,15 @@ mod refusal;
 pub(crate) mod socket;
 
 use super::place::StreamLimits;
-use crate::cache::{Cache, CacheKey, Entry, Gone, Mark, Purges};
+use crate::cache::{Cache, CacheKey, Counted, Entry, Gone, Mark, Purges};
 use crate::clock::Clock;
 use crate::exchange::answer::StoredHead;
 use crate::exchange::body::budget::Budget;
 use crate::exchange::fills::{Claim, Fills, Waited};
 use crate::exchange::observer::RecordingObserver as _;
+use crate::serve::admin::peer::Peer;
+use crate::serve::admin::token::AdminToken;
+use crate::serve::admin::{self, By};
 use crate::serve::config::Config;
 use crate::serve::metrics::Metrics;
 use crate::serve::tenants::bytes32;
@@ -86,6 +89,8 @@ pub(crate) struct EdgeApi {
     /// The memory budget of all requests.
     budget: Arc<Budget>,
     epoch: Epoch,
+    /// For purges of a tenant and of everything.
+    token: Arc<AdminToken>,
 }
 
 impl EdgeApi {
@@ -95,6 +100,7 @@ impl EdgeApi {
         budget: Arc<Budget>,
         config: &Config,
         metrics: Arc<Metrics>,
+        token: Arc<AdminToken>,
     ) -> Arc<Self> {
         Arc::new(Self {
             epoch: Epoch::new(&cache),
@@ -108,6 +114,7 @@ impl EdgeApi {
             fills,
             budget,
             metrics,
+            token,
         })
     }
 
@@ -283,18 +290,18 @@ async fn route(api: Arc<EdgeApi>, head: &Parts, body: &mut Body) -> Result<Respo
     let parts: Vec<&str> = head.uri.path().splitn(PATH_PARTS_MAX, '/').collect();
     match parts[..] {
         ["", "v1", "epoch"] => epoch(&api, method),
-        ["", "v1", "entries"] => purge(api, method, Cache::purge_all).await,
+        ["", "v1", "entries"] => purge(api, head, None).await,
         ["", "v1", "entries", tenant] => {
             let why = "a tenant is 64 digits, 0 to 9 and a to f";
             let tenant = bytes32(tenant).ok_or_else(|| Refusal::bad("key", why))?;
-            purge(api, method, move |cache| cache.purge_tenant(&tenant)).await
+            purge(api, head, Some(tenant)).await
         }
         ["", "v1", "entries", tenant, digest] => {
             let name = api.name(tenant, digest)?;
             match *method {
                 Method::GET => look_up(&api, &name, digest, &head.headers).await,
                 Method::PUT => insert::insert(&api, name, &head.headers, body).await,
-                Method::DELETE => remove(api, name).await,
+                Method::DELETE => remove(api, name, peer(head)).await,
                 _ => Err(Refusal::method("GET, PUT, DELETE")),
             }
         }
@@ -381,9 +388,24 @@ async fn look_up(
     Ok(response)
 }
 
-async fn remove(api: Arc<EdgeApi>, name: Name) -> Result<Response, Refusal> {
-    let removal =
-        tokio::task::spawn_blocking(move || api.cache.remove_named(&name.key, &name.digest));
+/// Of the connection; none in tests without one.
+fn peer(head: &Parts) -> Peer {
+    let peer = head.extensions.get::<Peer>();
+    peer.copied().unwrap_or(Peer::Unknown)
+}
+
+/// An edge that may replace an entry may remove it, too: that takes no token.
+async fn remove(api: Arc<EdgeApi>, name: Name, peer: Peer) -> Result<Response, Refusal> {
+    let removal = tokio::task::spawn_blocking(move || {
+        let was_there = api.cache.remove_named(&name.key, &name.digest);
+        let removed = Counted {
+            entries: was_there.into(),
+            bytes: 0,
+        };
+        let named = format!("key {}", admin::short(name.key.as_bytes()));
+        admin::note_change(peer, By::Socket, "remove", &named, removed, "done");
+        was_there
+    });
     match removal.await {
         Ok(true) => Ok(StatusCode::NO_CONTENT.into_response()),
         Ok(false) => Err(Refusal::miss()),
@@ -391,16 +413,24 @@ async fn remove(api: Arc<EdgeApi>, name: Name) -> Result<Response, Refusal> {
     }
 }
 
+/// A purge is an operator's: an edge may connect, and may not purge without the admin token.
 async fn purge(
     api: Arc<EdgeApi>,
-    method: &Method,
-    what: impl FnOnce(&Cache) -> std::io::Result<()> + Send + 'static,
+    head: &Parts,
+    tenant: Option<[u8; 32]>,
 ) -> Result<Response, Refusal> {
-    if method != Method::DELETE {
+    if head.method != Method::DELETE {
         return Err(Refusal::method("DELETE"));
     }
+    api.token.admit(&head.headers).await.map_err(|refused| {
+        let (status, reason, why) = refused.into_parts();
+        Refusal::new(status, reason, why)
+    })?;
+    let peer = peer(head);
     // To its end, also when the client is gone.
-    let purge = tokio::task::spawn_blocking(move || what(&api.cache));
+    let purge = tokio::task::spawn_blocking(move || {
+        admin::purge::for_edge(&api.cache, tenant.as_ref(), peer)
+    });
     let refusal = |reason, why| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, reason, why);
     match tokio::time::timeout(PURGE_WAIT_MAX, purge).await {
         Ok(Ok(Ok(()))) => Ok(StatusCode::NO_CONTENT.into_response()),

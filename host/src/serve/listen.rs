@@ -80,19 +80,17 @@ impl Listen for UnixListener {
 }
 
 /// Answers the requests of all connections until `stopped`; then lets running requests end.
-/// HTTP/1.1, and HTTP/2 with `streams` as the bounds of one connection.
+/// HTTP/1.1, and HTTP/2 with `streams` as the bounds of one connection. `service_of` makes the service of
+/// each connection.
 pub(crate) async fn answer<L, S, B>(
     listener: L,
-    service: S,
+    service_of: impl Fn(&L::Io) -> S,
     net: &NetLimits,
     streams: StreamLimits,
     mut stopped: watch::Receiver<()>,
 ) where
     L: Listen,
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
     S::Future: Send + 'static,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -113,11 +111,12 @@ pub(crate) async fn answer<L, S, B>(
             next = next => next,
             _ = stopped.changed() => break,
         };
+        let service = service_of(&socket);
         let place = Place::new(permit, open.clone());
         let line = Line::new();
         let wire = Wire::new(socket, place, Arc::clone(&line), net.idle_max);
         tasks.spawn(Arc::clone(&server).serve(
-            service.clone(),
+            service,
             wire,
             line,
             Arc::clone(&lines),

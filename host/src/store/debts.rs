@@ -18,6 +18,12 @@ impl Store {
         }
     }
 
+    /// How many live records would be purged, and their bytes. Looks at segments, not at records.
+    pub(crate) fn count(&self, whose: Whose<'_>) -> (u64, u64) {
+        let each = self.listed().map(|segment| segment.live(whose));
+        each.fold((0, 0), |sum, live| (sum.0 + live.0, sum.1 + live.1))
+    }
+
     /// Makes the purge marks durable, if they are not.
     pub(crate) fn settle_purge_marks(&mut self) -> Result<(), StoreError> {
         let settled = self.purge_marks.settle(&*self.disk, &mut self.folder);

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::{error, fmt, io};
 
 const MANIFEST: &str = "manifest";
+/// The daemon's, which outlives a store that an operator removes.
+const ADMIN_TOKEN: &str = "admin-token";
 const MANIFEST_UNFINISHED: &str = "manifest.tmp";
 const PURGE_MARKS: &str = "purge_marks";
 const PURGE_MARKS_UNFINISHED: &str = "purge_marks.tmp";
@@ -441,7 +443,7 @@ fn unclaimed(disk: &dyn Disk, root: &Path) -> Result<(), OpenError> {
     let list = |dir: &Path| disk.list(dir).map_err(OpenError::io("read", dir));
     for name in list(root)? {
         let is_ours = match name.to_str() {
-            Some(LOCK | MANIFEST_UNFINISHED | LOST_AND_FOUND) => true,
+            Some(LOCK | MANIFEST_UNFINISHED | LOST_AND_FOUND | ADMIN_TOKEN) => true,
             Some(SEGMENTS) => list(&root.join(SEGMENTS))?.is_empty(),
             _ => false,
         };

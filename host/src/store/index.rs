@@ -54,6 +54,15 @@ impl Index {
         }
     }
 
+    /// Looks at each place. Places that leave meanwhile stay in memory until the end, so `look` must be quick.
+    pub(crate) fn each(&self, mut look: impl FnMut(&[u8; 32], &Place)) {
+        if let Some(places) = self.places.get() {
+            for (key, place) in &places.pin() {
+                look(key, place);
+            }
+        }
+    }
+
     /// Puts a place in, unless one is there that it does not replace. The one that is not in is dead, and
     /// the other one covers it.
     pub(crate) fn insert_if(

@@ -184,6 +184,22 @@ impl Place {
         }
     }
 
+    /// The header of the record; `bytes` begins with the header and the metadata then. Neither the payload
+    /// nor the checksum of the body is read, so the record must not be served. Waits for the medium. `None`
+    /// if the segment is gone, the record purged, or its header damaged.
+    pub(crate) fn read_head(&self, key: &[u8; 32], bytes: &mut Vec<u8>) -> Option<Header> {
+        let Read::Sound(_) = self.slice() else {
+            return None;
+        };
+        let file = self.views.file()?;
+        bytes.resize(self.shape().metadata().end, 0);
+        file.read_at(bytes, self.offset()).ok()?;
+        let header = Header::decode(bytes, self.views.salt, self.offset()).ok()?;
+        let is_it =
+            header.kind == Kind::Entry && header.key == *key && header.shape() == self.shape();
+        is_it.then_some(header)
+    }
+
     /// As [`read_now`](Self::read_now), of a record that was checked, and was in memory a moment before
     /// `now_ms`; otherwise it is cold. Asks the system for nothing.
     pub(crate) fn read_again(&self, now_ms: u64) -> Read {

@@ -16,6 +16,16 @@ pub(crate) enum Whose<'a> {
     Tenant(&'a [u8; 32]),
 }
 
+impl Whose<'_> {
+    /// `None`: everybody.
+    pub(super) fn tenant(&self) -> Option<&[u8; 32]> {
+        match self {
+            Self::All => None,
+            Self::Tenant(tenant) => Some(tenant),
+        }
+    }
+}
+
 /// The purges so far, and what of them the disk does not have yet.
 ///
 /// With many tenants, the file of all marks is written only every [`RECENT_TENANTS_MAX`] purges, and a

@@ -126,10 +126,12 @@ impl Segment {
     /// Purges its records so far: no reader finds them from now on, and their bytes are dead. Looks at
     /// no record.
     pub(crate) fn purge(&self, whose: Whose<'_>) {
-        self.views.purge(match whose {
-            Whose::All => None,
-            Whose::Tenant(tenant) => Some(tenant),
-        });
+        self.views.purge(whose.tenant());
+    }
+
+    /// How many live records are here, and their bytes.
+    pub(super) fn live(&self, whose: Whose<'_>) -> (u64, u64) {
+        self.views.live(whose.tenant())
     }
 
     /// Notes a record in this segment.

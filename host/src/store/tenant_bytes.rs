@@ -1,4 +1,4 @@
-//! How many bytes of a segment belong to each tenant, so that a purge looks at no record.
+//! How many records and bytes of a segment belong to each tenant, so that a purge looks at no record.
 //!
 //! A segment numbers its tenants in the order of their first records, and a place knows the number. A
 //! purge ends the number: readers find none of its records any more, and the tenant's next record
@@ -9,6 +9,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// Live records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Live {
+    pub(super) records: u32,
+    /// Their bytes in units of [`ALIGN`](super::format::ALIGN).
+    pub(super) units: u32,
+}
+
 /// The live bytes of each tenant in one segment.
 #[derive(Debug, Default)]
 pub(super) struct TenantBytes {
@@ -17,8 +25,8 @@ pub(super) struct TenantBytes {
     /// a million tenants in a segment, two have the same hash once in 30 million times; a purge of one
     /// then costs the other's entries in this segment.
     numbers: HashMap<u64, u32>,
-    /// By number, in units of [`ALIGN`](super::format::ALIGN).
-    live: Vec<u32>,
+    /// By number.
+    live: Vec<Live>,
     purged: Arc<Purged>,
 }
 
@@ -31,10 +39,12 @@ impl TenantBytes {
             .entry(self.hasher.hash_one(tenant))
             .or_insert(next);
         if number == next {
-            self.live.push(0);
+            self.live.push(Live::default());
         }
         // No segment has 2^32 units.
-        self.live[number as usize] += units as u32;
+        let live = &mut self.live[number as usize];
+        live.records += 1;
+        live.units += units as u32;
         number
     }
 
@@ -42,11 +52,20 @@ impl TenantBytes {
     pub(super) fn remove(&mut self, number: u32, units: u64) -> u64 {
         match self.live.get_mut(number as usize) {
             Some(live) if !self.purged.has(number) => {
-                *live = live.saturating_sub(units as u32);
+                live.records = live.records.saturating_sub(1);
+                live.units = live.units.saturating_sub(units as u32);
                 units
             }
             _ => 0,
         }
+    }
+
+    /// The live records of one tenant or of all.
+    pub(super) fn live(&self, tenant: Option<&[u8; 32]>) -> impl Iterator<Item = Live> {
+        let one = tenant.and_then(|tenant| self.numbers.get(&self.hasher.hash_one(tenant)));
+        let all = tenant.is_none().then(|| self.numbers.values());
+        let numbers = one.into_iter().chain(all.into_iter().flatten());
+        numbers.map(|number| self.live[*number as usize])
     }
 
     /// Purges the records of one tenant or of all; returns how many units became dead.
@@ -60,7 +79,7 @@ impl TenantBytes {
         };
         let mut dead = 0;
         for number in numbers {
-            dead += u64::from(std::mem::take(&mut self.live[number as usize]));
+            dead += u64::from(std::mem::take(&mut self.live[number as usize]).units);
             self.set_purged(number);
         }
         dead
@@ -125,10 +144,18 @@ mod tests {
         let mut tenants = TenantBytes::default();
         let numbers: Vec<u32> = (0..300).map(|it| tenants.add(&tenant(it), 10)).collect();
         assert_eq!(tenants.add(&tenant(7), 5), numbers[7]);
+        let live = Live {
+            records: 2,
+            units: 15,
+        };
+        assert_eq!(tenants.live(Some(&tenant(7))).collect::<Vec<_>>(), [live]);
         assert_eq!(tenants.remove(numbers[7], 5), 5);
+        let all = tenants.live(None);
+        assert_eq!(all.map(|live| live.records).sum::<u32>(), 300);
         for purged in [7, 299, 0] {
             assert_eq!(tenants.purge(Some(&tenant(purged))), 10);
             assert_eq!(tenants.purge(Some(&tenant(purged))), 0);
+            assert_eq!(tenants.live(Some(&tenant(purged))).next(), None);
             assert_eq!(tenants.remove(numbers[purged as usize], 10), 0);
         }
         let is_purged = |tenants: &TenantBytes, it: u64| {

@@ -159,6 +159,15 @@ impl Views {
         self.dead_bytes.load(Relaxed)
     }
 
+    /// How many live records one tenant has here, or all, and their bytes.
+    pub(super) fn live(&self, tenant: Option<&[u8; 32]>) -> (u64, u64) {
+        let tenants = lock(&self.tenants);
+        tenants.live(tenant).fold((0, 0), |(records, bytes), live| {
+            let more = u64::from(live.units) * ALIGN;
+            (records + u64::from(live.records), bytes + more)
+        })
+    }
+
     /// Purges the records so far, of one tenant or of all.
     pub(super) fn purge(&self, tenant: Option<&[u8; 32]>) {
         let mut tenants = lock(&self.tenants);

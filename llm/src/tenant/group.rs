@@ -79,6 +79,11 @@ impl Groups {
         self.members.is_empty()
     }
 
+    /// The names of all groups.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// The tenant under which a tenant's answers are kept: its group's, or itself.
     pub fn of(&self, tenant: Tenant) -> Tenant {
         self.members.get(&tenant).copied().unwrap_or(tenant)

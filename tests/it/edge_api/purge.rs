@@ -1,5 +1,6 @@
 //! A purged entry is gone for good, and edges with copies learn of it.
 
+use http::Method;
 use reflex_tests::client::{Answer, Ask};
 use reflex_tests::edge::Plan;
 use reflex_tests::unix::Unix;
@@ -12,6 +13,38 @@ use super::{
 };
 
 const EPOCH: &str = "x-reflex-epoch";
+
+/// Before, whoever could connect could purge everything.
+#[tokio::test]
+async fn a_purge_is_an_operators_and_all_that_edges_do_takes_no_token() {
+    let daemon = Plan::daemon().start().await;
+    let token = daemon.token();
+    for unix in both(&daemon.socket()).await {
+        let without = |path: &str| Ask::new(Method::DELETE, path, "");
+        check_stored(&unix.fetch(put(&path(1), "{}")).await);
+        check_stored(&unix.fetch(put(&path(2), "{}")).await);
+        for purge in [tenant(1), "/v1/entries".to_owned()] {
+            let wrong = [None, Some("wrong"), Some(&token[1..])];
+            for ask in wrong.map(|token| without(&purge).key(token)) {
+                check_refused(&unix.fetch(ask).await, 401, "token");
+            }
+        }
+        check_found(&unix.fetch(get(&path(1))).await, b"{}");
+        // An edge that may replace an entry may remove it.
+        assert_eq!(unix.fetch(without(&path(1))).await.status, 204);
+        let ask = without(&tenant(1)).key(Some(&token));
+        assert_eq!(unix.fetch(ask).await.status, 204);
+        check_miss(&unix.fetch(get(&path(2))).await);
+    }
+    let log = daemon.log();
+    let lines: Vec<_> = log.lines().filter(|it| it.contains("audit")).collect();
+    assert_eq!(lines.len(), 4, "{log}");
+    for line in lines {
+        assert!(line.contains("peer=uid "), "{line}");
+        assert!(line.contains("entries=1"), "{line}");
+    }
+    assert!(!log.contains(&token), "{log}");
+}
 
 #[tokio::test]
 async fn a_purge_of_a_tenant_leaves_the_others() {

@@ -115,7 +115,7 @@ async fn a_purge_reaches_every_worker() {
         assert_eq!(apart(&envoy, ask()).await.body, first.body);
         assert_eq!(upstream.call_count(), 1);
     }
-    let everything = Ask::new(Method::DELETE, "/v1/entries", "");
+    let everything = Ask::new(Method::DELETE, "/v1/entries", "").key(Some(&daemon.token()));
     let purge = Unix::http1(&daemon.socket()).fetch(everything).await;
     assert_eq!(purge.status, 204);
     envoy

@@ -184,6 +184,8 @@ impl Arrival {
             model: self.model.clone(),
             pace: Vec::new(),
             ends_at_ms: self.ends_at_ms(term),
+            shape: self.shape,
+            digest: Some(self.name.digest),
         };
         let metadata = AnswerHead::encode_noting(answer.status, &answer.headers, &notes);
         let since = self.since.ok_or_else(Refusal::purged)?;

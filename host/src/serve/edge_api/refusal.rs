@@ -18,7 +18,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// `reason` and `why` are ours and need no escaping.
+    /// `reason` is ours and needs no escaping.
     pub(crate) fn new(status: StatusCode, reason: &'static str, why: impl Display) -> Self {
         Self {
             status,
@@ -88,6 +88,11 @@ impl Refusal {
     }
 }
 
+/// A string as JSON. It may name a file.
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_default()
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let Self {
@@ -96,7 +101,7 @@ impl IntoResponse for Refusal {
             why,
             allow,
         } = self;
-        let body = format!("{{\"reason\":\"{reason}\",\"message\":\"{why}\"}}\n");
+        let body = format!("{{\"reason\":\"{reason}\",\"message\":{}}}\n", quoted(&why));
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();

@@ -18,7 +18,9 @@ fn api(cache: &Cache) -> Arc<EdgeApi> {
         Arc::clone(&budget),
         Arc::default(),
     );
-    EdgeApi::new(cache.clone(), fills, budget, &config, Arc::new(metrics))
+    let token = AdminToken::prepare(None, std::path::Path::new("unused")).expect("for later");
+    let metrics = Arc::new(metrics);
+    EdgeApi::new(cache.clone(), fills, budget, &config, metrics, token)
 }
 
 /// The daemon has a few threads for all clients and edges.
