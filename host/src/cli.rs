@@ -1,4 +1,5 @@
 //! The commands of `reflex-edge`.
 
+pub(crate) mod config;
 pub(crate) mod envoy;
 pub(crate) mod store;

@@ -21,6 +21,7 @@ mod websocket;
 mod backpressure;
 mod connections;
 
+mod config;
 mod daemon;
 mod guest;
 mod hostile;

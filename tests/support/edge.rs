@@ -78,6 +78,7 @@ pub struct Plan {
     component: Option<PathBuf>,
     config: String,
     environment: Vec<(&'static str, String)>,
+    is_provider_in_file: bool,
 }
 
 impl Plan {
@@ -101,6 +102,7 @@ impl Plan {
             component: None,
             config: String::new(),
             environment: Vec::new(),
+            is_provider_in_file: false,
         }
     }
 
@@ -127,6 +129,13 @@ impl Plan {
     /// With these lines in the configuration file.
     pub fn config(mut self, toml: &str) -> Self {
         self.config = toml.into();
+        self
+    }
+
+    /// With the provider's URL in the configuration file, in place of the flag.
+    pub fn provider_in_file(mut self, upstream: &str) -> Self {
+        self.config = format!("upstream = \"{upstream}\"\n{}", self.config);
+        self.is_provider_in_file = true;
         self
     }
 
@@ -223,7 +232,10 @@ impl Plan {
             .arg("--data-dir")
             .arg(data_dir);
         if let Some(upstream) = &self.upstream {
-            command.args(["--listen", "127.0.0.1:0", "--upstream", upstream]);
+            command.args(["--listen", "127.0.0.1:0"]);
+            if !self.is_provider_in_file {
+                command.args(["--upstream", upstream]);
+            }
         }
         if self.edge_socket {
             let socket = self.socket.clone().unwrap_or_else(|| folder.join(SOCKET));
@@ -284,6 +296,41 @@ impl Edge {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         text(&self.log)
+    }
+
+    /// The configuration file, if the plan has one.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("config.toml")
+    }
+
+    /// Puts another text into the configuration file, has it read, and waits until that has this
+    /// outcome, `applied` or `refused`.
+    ///
+    /// # Panics
+    ///
+    /// If it has not.
+    pub async fn reload(&self, config: &str, outcome: &str) {
+        fs::write(self.config_file(), config).expect("a configuration file");
+        self.hang_up(outcome).await;
+    }
+
+    /// Has the configuration file read, and waits until that has this outcome.
+    ///
+    /// # Panics
+    ///
+    /// If it has not.
+    pub async fn hang_up(&self, outcome: &str) {
+        let count = |metrics: &Metrics, outcome: &[(&str, &str)]| {
+            metrics.sum("reflex_config_reloads_total", outcome) as u64
+        };
+        let before = self.metrics().await;
+        let labels = [("outcome", outcome)];
+        self.signal(Signal::HUP);
+        let all = count(&before, &[]) + 1;
+        self.until("a reload", |metrics| count(metrics, &[]) == all)
+            .await;
+        let after = count(&self.metrics().await, &labels);
+        assert_eq!(after, count(&before, &labels) + 1, "{}", self.log());
     }
 
     /// `/health`, as JSON.
