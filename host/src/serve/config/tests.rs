@@ -261,8 +261,8 @@ fn the_default_file_has_every_setting_and_means_the_defaults() {
             false => format!("\n#{} = ", setting.key),
         };
         assert!(file.contains(&beginning), "{}", setting.key);
-        let has_example = setting.example.is_empty();
-        assert!(has_example || setting.reason.len() > 5, "{}", setting.key);
+        let has_default = setting.example.is_empty();
+        assert!(has_default || setting.reason.len() > 5, "{}", setting.key);
     }
     let commented = load(&file).expect("comments are valid");
     assert!(load("").expect("valid").changes(&commented).is_empty());
