@@ -1,5 +1,6 @@
 //! The commands of `reflex-edge`.
 
 pub(crate) mod admin;
+pub(crate) mod config;
 pub(crate) mod envoy;
 pub(crate) mod store;

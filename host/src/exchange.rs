@@ -163,6 +163,12 @@ impl NativeFlow {
         }))
     }
 
+    /// Drops what is known of requests by their bytes: another configuration holds.
+    #[cfg(feature = "serve")]
+    pub(crate) fn forget(&self) {
+        self.0.answers.l1.clear();
+    }
+
     /// Now, among purges.
     pub(crate) fn now(&self) -> Mark {
         self.0.answers.ctx.cache.purges().now()

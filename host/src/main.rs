@@ -4,14 +4,15 @@ mod cli;
 
 use clap::{Args, Parser, Subcommand};
 use reflex_host::serve::Server;
-use reflex_host::serve::config::{Config, Flags};
+use reflex_host::serve::config::{self, Config, Flags};
 use reflex_host::serve::inherited::Inherited;
+use reflex_host::serve::reload::Reload;
 use reflex_host::serve::tenants;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// A cache for LLM answers at the edge.
@@ -27,6 +28,7 @@ enum Command {
     /// Run as an HTTP reverse proxy in front of a provider, as the cache of edges, or as both
     Serve(Serve),
     Store(cli::store::Store),
+    Config(cli::config::Config),
     Envoy(cli::envoy::Envoy),
     /// Print the hash by which a configuration's `[[group]]` names a client; reads its headers, such
     /// as `authorization: Bearer KEY`, from standard input, one a line
@@ -66,7 +68,8 @@ struct Serve {
     /// A component to run in place of the built-in middleware
     #[arg(long, value_name = "FILE.wasm")]
     component: Option<PathBuf>,
-    /// Everything else, and the above, as a TOML file; flags go before it
+    /// Everything else, and the above, as a TOML file. Variables of the environment
+    /// (`REFLEX_EDGE_LISTEN`) go before it, and flags before both
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
 }
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
     let serve = match Cli::parse().command {
         Command::Serve(serve) => serve,
         Command::Store(store) => return store.run(),
+        Command::Config(config) => return config.run(),
         Command::Envoy(envoy) => return envoy.run(),
         Command::Tenant(who) => return tenant(&who),
         Command::Purge(purge) => return purge.run(),
@@ -105,10 +109,16 @@ fn main() -> ExitCode {
         data_dir: serve.data_dir,
         component: serve.component,
     };
-    let config = match Config::load(serve.config.as_deref(), flags) {
+    let variable = std::env::var_os(format!("{}CONFIG", config::VARIABLE));
+    let variable = variable.filter(|file| !file.is_empty());
+    let file = serve.config.or(variable.map(PathBuf::from));
+    let config = match Config::load(file.as_deref(), flags) {
         Ok(config) => config,
-        Err(error) => return refuse(&error),
+        Err(errors) => return refuse_all(&errors),
     };
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -144,6 +154,10 @@ async fn run(config: Config) -> ExitCode {
     if let Err(error) = ignore_signals() {
         return fail(&format!("cannot listen for signals: {error}"));
     }
+    let hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(error) => return fail(&format!("cannot listen for signals: {error}")),
+    };
     let stop = match stop_signal() {
         Ok(stop) => stop,
         Err(error) => return fail(&format!("cannot listen for signals: {error}")),
@@ -159,6 +173,7 @@ async fn run(config: Config) -> ExitCode {
     if let Err(error) = announce(&server) {
         return fail(&error.to_string());
     }
+    tokio::spawn(reload_at(hangups, server.reload()));
     server.run(stop).await;
     ExitCode::SUCCESS
 }
@@ -176,18 +191,25 @@ fn announce(server: &Server) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Ignores signals that mean "read your configuration again" or "open your log again" to other
-/// programs. By default, each of them would end the process.
+/// Reads the configuration again at each SIGHUP. The log has what became of it.
+async fn reload_at(mut hangups: Signal, reload: Reload) {
+    while hangups.recv().await.is_some() {
+        tracing::info!("SIGHUP: the configuration is read again");
+        let _ = reload.apply().await;
+    }
+}
+
+/// Ignores signals that mean "open your log again" to other programs. By default, each of them would
+/// end the process.
 fn ignore_signals() -> std::io::Result<()> {
     for (name, kind) in [
-        ("SIGHUP", SignalKind::hangup()),
         ("SIGUSR1", SignalKind::user_defined1()),
         ("SIGUSR2", SignalKind::user_defined2()),
     ] {
         let mut signals = signal(kind)?;
         tokio::spawn(async move {
             while signals.recv().await.is_some() {
-                tracing::warn!("{name} is ignored: a new configuration needs a restart");
+                tracing::warn!("{name} is ignored; SIGHUP reloads the configuration");
             }
         });
     }
@@ -204,6 +226,13 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+fn refuse_all(errors: &[config::ConfigError]) -> ExitCode {
+    for error in errors {
+        eprintln!("reflex-edge: {error}");
+    }
+    ExitCode::from(EXIT_USAGE)
 }
 
 fn refuse(error: &str) -> ExitCode {

@@ -9,6 +9,7 @@
 pub mod config;
 pub mod inherited;
 pub mod metrics;
+pub mod reload;
 pub mod tenants;
 
 mod connection;
@@ -47,22 +48,24 @@ use crate::grant::Grant;
 use crate::grant::ctx::ReflexCtx;
 #[cfg(feature = "middleware")]
 use crate::serve::config::OnComponentFailure;
-use crate::serve::config::{Config, EdgeSocket, NetLimits, Upstream};
+use crate::serve::config::{Config, EdgeSocket, NetLimits};
 use crate::serve::inherited::Inherited;
 use crate::serve::metrics::Metrics;
 use admin::Admin;
 use admin::peer::{FromPeer, Peer};
 use admin::token::AdminToken;
+use arc_swap::ArcSwap;
 use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 #[cfg(feature = "middleware")]
 use guests::Guests;
-use hyper::service::service_fn;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
 use place::StreamLimits;
 use proxy::Proxy;
 use reasons::Reasons;
 use reflex_llm::Anonymous;
+use reload::{Edges, Live, Reload};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -70,6 +73,7 @@ use std::sync::Arc;
 #[cfg(feature = "middleware")]
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use upstream::UpstreamClient;
 
@@ -93,24 +97,37 @@ const ADMIN_STREAMS: StreamLimits = StreamLimits {
 /// A daemon that listens, but answers no request yet.
 #[derive(Debug)]
 pub struct Server {
-    front: Option<Front>,
+    /// Where clients connect. A daemon that serves only edges has none.
+    front: Option<TcpListener>,
     edge: Option<Socket>,
     admin: TcpListener,
     config: Config,
+    cache: Cache,
+    metrics: Arc<Metrics>,
+    live: Arc<Live>,
+    reload: Reload,
+    token: Arc<AdminToken>,
+}
+
+/// What all configurations of one process have in common.
+pub(crate) struct Parts {
     cache: Cache,
     /// Shared by the proxy and the edges.
     fills: Arc<Fills>,
     /// The memory budget of the requests of both.
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
-    token: Arc<AdminToken>,
+    /// Where clients connect.
+    listens: Option<SocketAddr>,
+    #[cfg(feature = "middleware")]
+    component: Component,
 }
 
-/// The reverse proxy. A daemon that serves only edges has none.
-#[derive(Debug)]
-struct Front {
-    listener: TcpListener,
-    proxy: Arc<Proxy>,
+/// A component in its binary form, as it was at the start, and its name for messages.
+#[cfg(feature = "middleware")]
+struct Component {
+    name: String,
+    bytes: Vec<u8>,
 }
 
 impl Server {
@@ -155,23 +172,48 @@ impl Server {
             Arc::clone(&budget),
             Arc::default(),
         ));
-        let front = match listener {
-            Some((upstream, listener)) => Some(Front {
-                listener,
-                proxy: proxy(&config, upstream, &cache, &fills, &budget, &metrics)?,
-            }),
-            None => None,
+        let listens = listener.as_ref().map(|(_, it)| it.local_addr());
+        let parts = Parts {
+            cache: cache.clone(),
+            fills,
+            budget,
+            metrics: Arc::clone(&metrics),
+            listens: listens.and_then(Result::ok),
+            #[cfg(feature = "middleware")]
+            component: component(&config)?,
         };
+        let (front, proxy) = match listener {
+            Some((upstream, listener)) => {
+                let client = UpstreamClient::new(
+                    upstream.clone(),
+                    config.net.clone(),
+                    config.request_bytes_max,
+                    Arc::clone(&parts.budget),
+                    Arc::clone(&metrics),
+                );
+                let client = client.map_err(|error| format!("--upstream: {error}"))?;
+                let proxy = proxy(&config, Arc::new(client), &parts)?;
+                (Some(listener), Some(ArcSwap::new(proxy)))
+            }
+            None => (None, None),
+        };
+        let edges = edge.as_ref().map(|_| {
+            let (fills, budget) = (Arc::clone(&parts.fills), Arc::clone(&parts.budget));
+            let (metrics, token) = (Arc::clone(&metrics), Arc::clone(&token));
+            let api = EdgeApi::new(cache.clone(), fills, budget, &config, metrics, token);
+            ArcSwap::from_pointee(Edges::new(api))
+        });
+        let live = Arc::new(Live { proxy, edges });
         Ok(Self {
             front,
             edge,
             admin,
-            config,
             cache,
-            fills,
-            budget,
             metrics,
             token,
+            reload: Reload::new(config.clone(), Arc::clone(&live), parts),
+            live,
+            config,
         })
     }
 
@@ -182,7 +224,7 @@ impl Server {
     /// Fails as the operating system does.
     pub fn address(&self) -> std::io::Result<Option<SocketAddr>> {
         let front = self.front.as_ref();
-        front.map(|front| front.listener.local_addr()).transpose()
+        front.map(TcpListener::local_addr).transpose()
     }
 
     /// Where operators connect, the port resolved.
@@ -199,35 +241,28 @@ impl Server {
         self.edge.as_ref().map(|socket| &*socket.path)
     }
 
+    /// Puts another configuration in place while the daemon runs.
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
+    }
+
     /// Answers requests until `stop` resolves, then lets running requests end.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(());
         let net = &self.config.net;
-        // Where a reload of the configuration goes.
-        let reload = None;
         let operators = Admin::new(
             self.cache.clone(),
             Arc::clone(&self.metrics),
             Arc::clone(&self.token),
-            &self.config,
-            reload,
+            self.reload.running(),
+            reload_of(self.reload),
         );
         let router = admin::router(operators, self.config.admin);
         let admin = serve_admin(self.admin, router, net, stopped.clone());
-        let clients = serve_clients(self.front, net, stopped.clone());
+        let live = Arc::clone(&self.live);
+        let clients = serve_clients(self.front, live, net, stopped.clone());
         let listener = self.edge.as_mut().and_then(|edge| edge.listener.take());
-        let edges = listener.map(|listener| {
-            let metrics = Arc::clone(&self.metrics);
-            let api = EdgeApi::new(
-                self.cache.clone(),
-                self.fills,
-                self.budget,
-                &self.config,
-                metrics,
-                self.token,
-            );
-            serve_edges(listener, api, net, stopped)
-        });
+        let edges = listener.map(|listener| serve_edges(listener, self.live, net, stopped));
         let edges = async {
             if let Some(edges) = edges {
                 edges.await;
@@ -243,13 +278,34 @@ impl Server {
     }
 }
 
-async fn serve_clients(front: Option<Front>, net: &NetLimits, stopped: watch::Receiver<()>) {
-    let Some(Front { listener, proxy }) = front else {
+/// A reload as the admin API calls it, on a thread that may wait.
+fn reload_of(reload: Reload) -> admin::Reload {
+    let runtime = Handle::current();
+    Arc::new(move || {
+        let applied = runtime.block_on(reload.apply());
+        let report = applied.map_err(|errors| config::lines(&errors))?;
+        serde_json::to_string(&report).map_err(|error| error.to_string())
+    })
+}
+
+async fn serve_clients(
+    front: Option<TcpListener>,
+    live: Arc<Live>,
+    net: &NetLimits,
+    stopped: watch::Receiver<()>,
+) {
+    let Some(listener) = front else {
         return;
     };
     let service = service_fn(move |request| {
-        let proxy = Arc::clone(&proxy);
-        async move { Ok::<_, Infallible>(proxy.answer(request).await) }
+        let proxy = live.proxy.as_ref().map(ArcSwap::load_full);
+        async move {
+            let Some(proxy) = proxy else {
+                // There is a proxy where clients connect.
+                return std::future::pending().await;
+            };
+            Ok::<_, Infallible>(proxy.answer(request).await)
+        }
     });
     let of = |_: &_| service.clone();
     listen::answer(listener, of, net, CLIENT_STREAMS, stopped).await;
@@ -257,35 +313,43 @@ async fn serve_clients(front: Option<Front>, net: &NetLimits, stopped: watch::Re
 
 async fn serve_edges(
     listener: UnixListener,
-    api: Arc<EdgeApi>,
+    live: Arc<Live>,
     net: &NetLimits,
     stopped: watch::Receiver<()>,
 ) {
-    let service = TowerToHyperService::new(api.router());
-    let of = |stream: &UnixStream| FromPeer {
-        service: service.clone(),
-        peer: Peer::of_unix(stream),
+    let Some(edges) = &live.edges else {
+        return;
+    };
+    let first = edges.load().router.clone();
+    let of = move |stream: &UnixStream| {
+        let (live, first) = (Arc::clone(&live), first.clone());
+        let service = service_fn(move |request| {
+            let edges = live.edges.as_ref().map(ArcSwap::load_full);
+            // There is an API where edges connect.
+            let router = edges.map_or_else(|| first.clone(), |edges| edges.router.clone());
+            TowerToHyperService::new(router).call(request)
+        });
+        FromPeer {
+            service,
+            peer: Peer::of_unix(stream),
+        }
     };
     listen::answer(listener, of, net, edge_api::STREAMS, stopped).await;
 }
 
+/// The proxy of this configuration. The requests that it is given belong to it to their end.
 fn proxy(
     config: &Config,
-    upstream: &Upstream,
-    cache: &Cache,
-    fills: &Arc<Fills>,
-    budget: &Arc<Budget>,
-    metrics: &Arc<Metrics>,
+    upstream: Arc<UpstreamClient>,
+    parts: &Parts,
 ) -> Result<Arc<Proxy>, String> {
-    let upstream = UpstreamClient::new(
-        upstream.clone(),
-        config.net.clone(),
-        config.request_bytes_max,
-        Arc::clone(budget),
-        Arc::clone(metrics),
-    );
-    let upstream = Arc::new(upstream.map_err(|error| format!("--upstream: {error}"))?);
-
+    let Parts {
+        cache,
+        fills,
+        budget,
+        metrics,
+        ..
+    } = parts;
     let anonymous = if config.share_anonymous {
         Anonymous::Share
     } else {
@@ -329,7 +393,14 @@ fn proxy(
 
     Ok(Arc::new(Proxy {
         #[cfg(feature = "middleware")]
-        guests: guests(config, &reflex, &policy, &upstream, metrics)?,
+        guests: guests(
+            config,
+            &parts.component,
+            &reflex,
+            &policy,
+            &upstream,
+            metrics,
+        )?,
         flow: NativeFlow::new(reflex, policy, Arc::clone(&upstream) as _),
         upstream,
         metrics: Arc::clone(metrics),
@@ -345,16 +416,10 @@ fn proxy(
     }))
 }
 
-/// The component that handles requests: the built-in one, or the operator's.
+/// Reads the component: the built-in one, or the operator's.
 #[cfg(feature = "middleware")]
-fn guests(
-    config: &Config,
-    reflex: &ReflexCtx,
-    policy: &Arc<HttpPolicy>,
-    upstream: &Arc<UpstreamClient>,
-    metrics: &Arc<Metrics>,
-) -> Result<Guests, String> {
-    let (name, component) = match &config.component {
+fn component(config: &Config) -> Result<Component, String> {
+    let (name, bytes) = match &config.component {
         None => ("the built-in component".to_owned(), MIDDLEWARE.to_vec()),
         Some(path) => {
             let name = format!("--component {}", path.display());
@@ -362,13 +427,27 @@ fn guests(
             (name, bytes)
         }
     };
+    Ok(Component { name, bytes })
+}
+
+/// The component in the way of requests, compiled for this configuration.
+#[cfg(feature = "middleware")]
+fn guests(
+    config: &Config,
+    component: &Component,
+    reflex: &ReflexCtx,
+    policy: &Arc<HttpPolicy>,
+    upstream: &Arc<UpstreamClient>,
+    metrics: &Arc<Metrics>,
+) -> Result<Guests, String> {
+    let Component { name, bytes } = component;
     let mut limits = config.guest.clone();
     if config.component.is_none() && config.on_component_failure == OnComponentFailure::Native {
         // The native flow gives the same answer at once.
         limits.instance_wait_max = Duration::ZERO;
     }
     let handler = Handler::with_policy(
-        &component,
+        bytes,
         reflex.clone(),
         Arc::clone(policy),
         Arc::clone(upstream) as _,

@@ -147,6 +147,27 @@ impl Rules {
         Ok(())
     }
 
+    /// Each list by itself, to find what is wrong in all of them.
+    pub fn each(&self) -> [Self; 7] {
+        let mut each: [Self; 7] = Default::default();
+        each[0].ignored_headers.clone_from(&self.ignored_headers);
+        each[1].ignored_cookies.clone_from(&self.ignored_cookies);
+        each[2].ignored_query.clone_from(&self.ignored_query);
+        each[3].ignored_fields.clone_from(&self.ignored_fields);
+        each[4].keyed_fields.clone_from(&self.keyed_fields);
+        each[5].bypass_fields.clone_from(&self.bypass_fields);
+        each[6].bypass_models.clone_from(&self.bypass_models);
+        each
+    }
+
+    /// The patterns that take something out of the key or put it in, with the names of their lists.
+    /// Two sets of rules with other such patterns make equal keys of requests that only one of them
+    /// holds for equal.
+    pub(crate) fn of_keys(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let lists = self.lists().into_iter().take(5);
+        lists.flat_map(|(list, patterns)| patterns.iter().map(move |it| (list, it.as_str())))
+    }
+
     pub(crate) fn bypasses_model(&self, model: &str) -> bool {
         let mut patterns = self.bypass_models.iter();
         patterns.any(|pattern| is_like_in_any_case(pattern, model))

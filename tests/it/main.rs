@@ -22,6 +22,7 @@ mod admin;
 mod backpressure;
 mod connections;
 
+mod config;
 mod daemon;
 mod guest;
 mod hostile;

@@ -85,6 +85,7 @@ pub struct Plan {
     sockets: Option<[TcpListener; 2]>,
     admin_token: Option<&'static str>,
     admin: &'static str,
+    is_provider_in_file: bool,
 }
 
 impl Plan {
@@ -111,6 +112,7 @@ impl Plan {
             sockets: None,
             admin_token: None,
             admin: "127.0.0.1:0",
+            is_provider_in_file: false,
         }
     }
 
@@ -149,6 +151,13 @@ impl Plan {
     /// With these lines in the configuration file.
     pub fn config(mut self, toml: &str) -> Self {
         self.config = toml.into();
+        self
+    }
+
+    /// With the provider's URL in the configuration file, in place of the flag.
+    pub fn provider_in_file(mut self, upstream: &str) -> Self {
+        self.config = format!("upstream = \"{upstream}\"\n{}", self.config);
+        self.is_provider_in_file = true;
         self
     }
 
@@ -281,6 +290,10 @@ impl Plan {
             let copy = |socket: &TcpListener| socket.try_clone().expect("a descriptor").into();
             let copies = sockets.iter().map(copy).collect();
             inherited::hand_over(command.as_std_mut(), copies);
+            command.args(["--listen", "127.0.0.1:0"]);
+            if !self.is_provider_in_file {
+                command.args(["--upstream", upstream]);
+            }
         }
         if self.edge_socket {
             let socket = self.socket.clone().unwrap_or_else(|| folder.join(SOCKET));
@@ -351,6 +364,41 @@ impl Edge {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         text(&self.log)
+    }
+
+    /// The configuration file, if the plan has one.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("config.toml")
+    }
+
+    /// Puts another text into the configuration file, has it read, and waits until that has this
+    /// outcome, `applied` or `refused`.
+    ///
+    /// # Panics
+    ///
+    /// If it has not.
+    pub async fn reload(&self, config: &str, outcome: &str) {
+        fs::write(self.config_file(), config).expect("a configuration file");
+        self.hang_up(outcome).await;
+    }
+
+    /// Has the configuration file read, and waits until that has this outcome.
+    ///
+    /// # Panics
+    ///
+    /// If it has not.
+    pub async fn hang_up(&self, outcome: &str) {
+        let count = |metrics: &Metrics, outcome: &[(&str, &str)]| {
+            metrics.sum("reflex_config_reloads_total", outcome) as u64
+        };
+        let before = self.metrics().await;
+        let labels = [("outcome", outcome)];
+        self.signal(Signal::HUP);
+        let all = count(&before, &[]) + 1;
+        self.until("a reload", |metrics| count(metrics, &[]) == all)
+            .await;
+        let after = count(&self.metrics().await, &labels);
+        assert_eq!(after, count(&before, &labels) + 1, "{}", self.log());
     }
 
     /// `/health`, as JSON.

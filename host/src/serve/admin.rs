@@ -26,6 +26,7 @@ use crate::cache::{Cache, Counted};
 use crate::clock::Clock;
 use crate::serve::config::Config;
 use crate::serve::metrics::Metrics;
+use arc_swap::ArcSwap;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -36,7 +37,7 @@ use names::Names;
 use peer::Peer;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use token::AdminToken;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -60,17 +61,13 @@ pub(crate) struct Admin {
     cache: Cache,
     metrics: Arc<Metrics>,
     token: Arc<AdminToken>,
-    names: Names,
-    namespace: String,
-    allow_length: bool,
-    disk_bytes_max: u64,
-    /// The longest pause of an import's body.
-    idle_max: Duration,
+    /// What the daemon runs with; a reload changes it.
+    running: Arc<ArcSwap<Config>>,
     clock: Clock,
     started: Instant,
     scans: Arc<Semaphore>,
     imports: Arc<Semaphore>,
-    reload: Option<Reload>,
+    reload: Reload,
 }
 
 impl Admin {
@@ -78,24 +75,28 @@ impl Admin {
         cache: Cache,
         metrics: Arc<Metrics>,
         token: Arc<AdminToken>,
-        config: &Config,
-        reload: Option<Reload>,
+        running: Arc<ArcSwap<Config>>,
+        reload: Reload,
     ) -> Arc<Self> {
         Arc::new(Self {
             cache,
             metrics,
             token,
-            names: Names::new(&config.group_names),
-            namespace: config.namespace.clone(),
-            allow_length: config.allow_length,
-            disk_bytes_max: config.cache.disk_bytes_max,
-            idle_max: config.net.idle_max,
+            running,
             clock: Clock::system(),
             started: Instant::now(),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             imports: Arc::new(Semaphore::new(IMPORTS_MAX)),
             reload,
         })
+    }
+
+    fn config(&self) -> Arc<Config> {
+        self.running.load_full()
+    }
+
+    fn names(&self) -> Names {
+        Names::new(&self.config().group_names)
     }
 
     /// A place for a scan of all entries.
@@ -210,10 +211,7 @@ async fn reload(
     State(admin): State<Arc<Admin>>,
     Extension(peer): Extension<Peer>,
 ) -> Result<Response, Refusal> {
-    let Some(reload) = admin.reload.clone() else {
-        let why = "this daemon reads its configuration only at its start";
-        return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "reload", why));
-    };
+    let reload = Arc::clone(&admin.reload);
     let done = tokio::task::spawn_blocking(move || reload()).await;
     let done = done.map_err(Refusal::failed)?;
     let outcome = if done.is_ok() { "done" } else { "refused" };

@@ -1,36 +1,49 @@
-//! The operator's configuration: a TOML file and flags in, a valid [`Config`] out.
+//! The operator's configuration: one TOML file, then the environment, then flags in; a valid [`Config`]
+//! out, or all mistakes at once.
+//!
+//! ```text
+//! file ─► draft.rs ─► Values ─► Config        table/rows.rs has a row for each setting, and
+//! environment, flags ─┘                        read.rs the types of their values
+//! ```
 //!
 //! Everything has a default, so an empty file is valid. Unknown keys are errors: a misspelt bound
 //! must not count as missing.
 
+mod difference;
+mod draft;
+mod error;
 mod net;
 mod prices;
+mod print;
+mod read;
+mod table;
 mod upstream;
+mod words;
 
+pub use difference::Change;
+pub use error::{ConfigError, lines};
 pub use net::NetLimits;
+pub use print::{default_file, markdown};
+pub use table::{Applies, SETTINGS, Setting, VARIABLE};
 pub use upstream::Upstream;
+pub use words::{Hits, OnComponentFailure};
 
-use crate::cache::{CacheOptions, Durability, L1_BYTES_MAX};
-use crate::exchange::policy::INFLIGHT_BYTES_MAX;
+use crate::cache::CacheOptions;
 use crate::exchange::reply::pace::Replay;
 use crate::grant::GuestLimits;
 use crate::serve::metrics::Price;
-use prices::PriceTable;
+use draft::Draft;
 use reflex_llm::{
-    ClientControl, Lifetimes, PathRule, ProviderControl, Rules, Tenant, check_tenant_header,
+    ClientControl, Groups, Lifetimes, PathRule, ProviderControl, Rules, Tenant, check_tenant_header,
 };
-use reflex_settings::{
-    AnonymousMode, ClientControlMode, GroupTable, PathTable, ProviderControlMode,
-    REQUEST_BYTES_MAX, SAMPLES_LIMIT, TTL_SECONDS, TTL_SECONDS_MAX, TtlTable,
-    check_temperature_max, groups, lives, path_rules,
-};
-use serde::Deserialize;
+use reflex_settings::{AnonymousMode, check_count, check_temperature_max, lives, path_rules};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use table::Values;
 
 /// A configuration that can be run with.
 #[derive(Debug, Clone)]
@@ -100,28 +113,19 @@ pub struct Config {
     pub guest: GuestLimits,
     /// Bounds on connections and waits.
     pub net: NetLimits,
+    /// What the operator should change: keys that have another name now.
+    pub warnings: Vec<ConfigError>,
+    /// All of it as it is written, to compare it with another one.
+    values: Arc<Values>,
+    /// Where it comes from, to read it again.
+    source: Source,
 }
 
-/// Who answers what the cache has.
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Hits {
-    /// The host, before any component: the default with the built-in component.
-    Native,
-    /// The component, for those with rules of their own: the default with `component`.
-    Component,
-}
-
-/// Who answers a request when the component is busy or fails before the provider has the request.
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum OnComponentFailure {
-    /// The provider, past the cache: the default with `component`.
-    Pass,
-    /// The host, as if there were no component: the default with the built-in one.
-    Native,
-    /// The client gets an error, for components that guard.
-    Refuse,
+/// Where a configuration comes from. The environment is the process's.
+#[derive(Debug, Clone, Default)]
+struct Source {
+    file: Option<PathBuf>,
+    flags: Flags,
 }
 
 /// The Unix socket of the edge API.
@@ -133,7 +137,7 @@ pub struct EdgeSocket {
     pub mode: u32,
 }
 
-/// The command line; it overrides the file.
+/// The command line; it overrides the file and the environment.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
     /// `--listen`
@@ -150,441 +154,324 @@ pub struct Flags {
     pub component: Option<PathBuf>,
 }
 
-/// The file as it is written. Each field is described in `Config` and in the README.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    listen: Option<SocketAddr>,
-    admin: Option<SocketAddr>,
-    admin_token_file: Option<PathBuf>,
-    upstream: Option<String>,
-    edge_socket: Option<PathBuf>,
-    edge_socket_mode: Option<String>,
-    data_dir: Option<PathBuf>,
-    component: Option<PathBuf>,
-    hits: Option<Hits>,
-    on_component_failure: Option<OnComponentFailure>,
-    namespace: Option<String>,
-    ttl_seconds: Option<NonZeroU64>,
-    ttl: Option<Vec<TtlTable>>,
-    ttl_seconds_max: Option<NonZeroU64>,
-    client_control: Option<ClientControlMode>,
-    provider_control: Option<ProviderControlMode>,
-    temperature_max: Option<f64>,
-    path: Option<Vec<PathTable>>,
-    ignored_headers: Option<Vec<String>>,
-    ignored_cookies: Option<Vec<String>>,
-    ignored_query: Option<Vec<String>>,
-    ignored_fields: Option<Vec<String>>,
-    keyed_fields: Option<Vec<String>>,
-    bypass_fields: Option<Vec<String>>,
-    bypass_models: Option<Vec<String>>,
-    group: Option<Vec<GroupTable>>,
-    price: Option<Vec<PriceTable>>,
-    fill_wait_seconds_max: Option<NonZeroU64>,
-    stale_if_error_seconds_max: Option<u64>,
-    samples: Option<NonZeroU64>,
-    replay: Option<ReplayMode>,
-    disk_bytes_max: Option<NonZeroU64>,
-    entries_max: Option<NonZeroU64>,
-    durability: Option<DurabilityMode>,
-    entry_bytes_max: Option<NonZeroU64>,
-    request_bytes_max: Option<NonZeroU64>,
-    inflight_bytes_max: Option<NonZeroU64>,
-    l1_bytes_max: Option<u64>,
-    anonymous: Option<AnonymousMode>,
-    tenant_header: Option<String>,
-    allow_length: Option<bool>,
-    instances_max: Option<NonZeroU64>,
-    guest_memory_bytes_max: Option<NonZeroU64>,
-    guest_milliseconds_max: Option<NonZeroU64>,
-    connections_max: Option<NonZeroU64>,
-    header_read_seconds_max: Option<NonZeroU64>,
-    keep_alive_seconds_max: Option<NonZeroU64>,
-    idle_seconds_max: Option<NonZeroU64>,
-    request_seconds_max: Option<NonZeroU64>,
-    connect_seconds_max: Option<NonZeroU64>,
-    response_seconds_max: Option<NonZeroU64>,
-    drain_seconds_max: Option<NonZeroU64>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-enum DurabilityMode {
-    Os,
-    Interval,
-    EveryInsert,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum ReplayMode {
-    Instant,
-    Paced,
-}
-
-/// A minute: an answer that is not streamed begins when it is whole, which a long one takes.
-const FILL_WAIT_MAX: Duration = Duration::from_secs(60);
-/// 30 days: a provider that fails for longer is gone.
-const STALE_SECONDS_LIMIT: u64 = 30 * 24 * 3600;
-/// The cache holds the answers of all tenants: only its owner's edges may read them.
-const EDGE_SOCKET_MODE: u32 = 0o600;
-/// The pool maps this much address space per guest memory at most; more than any 32-bit guest has.
-const GUEST_MEMORY_BYTES_MAX: u64 = 1 << 32;
-/// The pool is laid out for all instances at start, 4 GiB of address space each.
-const INSTANCES_MAX: u64 = 10_000;
-
 impl Config {
-    /// Reads the file, if given, and puts the flags on top.
+    /// Reads the file, if given, and puts the environment and then the flags on top.
     ///
     /// # Errors
     ///
-    /// One line that names the file or the flag, and what is wrong with it.
-    pub fn load(file: Option<&Path>, flags: Flags) -> Result<Self, String> {
-        let parsed = match file {
-            None => File::default(),
-            Some(path) => {
-                let named = |error: String| format!("--config {}: {error}", path.display());
-                let text =
-                    std::fs::read_to_string(path).map_err(|error| named(error.to_string()))?;
-                parse(&text).map_err(named)?
-            }
+    /// All mistakes, each with the file and its line, the variable or the flag, and what is wrong.
+    pub fn load(file: Option<&Path>, flags: Flags) -> Result<Self, Vec<ConfigError>> {
+        let source = Source {
+            file: file.map(Path::to_owned),
+            flags,
         };
-        Self::from_parts(parsed, flags)
+        Self::of(source.read(), source)
     }
 
-    fn from_parts(file: File, flags: Flags) -> Result<Self, String> {
-        let net = net::limits(&file)?;
-        let mode = match &file.edge_socket_mode {
-            Some(digits) => mode(digits)?,
-            None => EDGE_SOCKET_MODE,
-        };
-        let edge = flags.edge_socket.or(file.edge_socket);
-        let edge = edge.map(|path| EdgeSocket { path, mode });
-        let upstream = match flags.upstream.or(file.upstream) {
-            Some(url) => Some(
-                url.parse()
-                    .map_err(|error| format!("--upstream: {error}"))?,
-            ),
-            None if edge.is_some() => None,
-            None => {
-                return Err("--upstream: the provider's URL is missing, such as \
-                            https://api.openai.com; only with --edge-socket there may be none"
-                    .into());
-            }
-        };
+    /// Reads the same file again, and the environment and the flags of the start.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub(crate) fn read_again(&self) -> Result<Self, Vec<ConfigError>> {
+        let source = self.source.clone();
+        Self::of(source.read(), source)
+    }
 
-        let stale_seconds_max = bounded(
-            "stale_if_error_seconds_max",
-            file.stale_if_error_seconds_max.and_then(NonZeroU64::new),
-            0,
-            STALE_SECONDS_LIMIT,
-        )?;
+    /// This configuration, as far as it can apply in a process that runs with the other one.
+    ///
+    /// # Errors
+    ///
+    /// What is new goes together with this configuration, but not with what cannot change.
+    pub(crate) fn within(&self, running: &Self) -> Result<Self, Vec<ConfigError>> {
+        let mut values = Values::clone(&self.values).after_reload_of(&running.values);
+        // The listener of a reverse proxy is bound at start.
+        if values.upstream.is_some() != running.values.upstream.is_some() {
+            values.upstream.clone_from(&running.values.upstream);
+        }
+        let mut draft = Draft::default();
+        draft.values = values;
+        draft.warnings.clone_from(&self.warnings);
+        Self::of(draft, self.source.clone())
+    }
+
+    /// How another configuration differs from this one.
+    pub fn changes(&self, to: &Self) -> Vec<Change> {
+        difference::changes(&self.values, &to.values)
+    }
+
+    /// Checks a file by itself, without the environment and without flags. A provider may be missing:
+    /// a flag or a variable can name it.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes, in the order of their lines.
+    pub fn check(file: &Path) -> Result<Self, Vec<ConfigError>> {
+        let mut draft = Draft::default();
+        draft.read_file(file);
+        draft.values.upstream = draft.values.upstream.or_else(|| ANY_PROVIDER.parse().ok());
+        Self::of(draft, Source::default())
+    }
+
+    fn of(mut draft: Draft, source: Source) -> Result<Self, Vec<ConfigError>> {
+        let config = draft.finish(source);
+        match draft.errors.is_empty() {
+            true => Ok(config),
+            false => {
+                draft.errors.sort_by_key(|error| error.line);
+                Err(draft.errors)
+            }
+        }
+    }
+}
+
+/// Stands for the provider that a file leaves to a flag.
+const ANY_PROVIDER: &str = "http://provider.invalid";
+
+impl Source {
+    fn read(&self) -> Draft {
+        let mut draft = Draft::default();
+        if let Some(file) = &self.file {
+            draft.read_file(file);
+        }
+        draft.read_environment(std::env::vars_os());
+        draft.read_flags(&self.flags);
+        draft
+    }
+}
+
+impl Draft {
+    fn read_flags(&mut self, flags: &Flags) {
+        let flags = flags.clone();
+        if let Some(listen) = flags.listen {
+            self.values.listen = listen;
+            self.by_flag("listen", "--listen");
+        }
+        if let Some(admin) = flags.admin {
+            self.values.admin = admin;
+            self.by_flag("admin", "--admin");
+        }
+        if let Some(url) = flags.upstream {
+            self.by_flag("upstream", "--upstream");
+            match url.parse() {
+                Ok(upstream) => self.values.upstream = Some(upstream),
+                Err(error) => self.refuse("upstream", error),
+            }
+        }
+        if let Some(path) = flags.edge_socket {
+            self.values.edge_socket = Some(path);
+            self.by_flag("edge_socket", "--edge-socket");
+        }
+        if let Some(path) = flags.data_dir {
+            self.values.data_dir = path;
+            self.by_flag("data_dir", "--data-dir");
+        }
+        if let Some(path) = flags.component {
+            self.values.component = Some(path);
+            self.by_flag("component", "--component");
+        }
+    }
+
+    /// What the values mean. Where they mean nothing, the mistake is noted, and a default stands in.
+    fn finish(&mut self, source: Source) -> Config {
+        let values = Arc::new(self.values.clone());
+        if values.upstream.is_none() && values.edge_socket.is_none() && self.errors.is_empty() {
+            let message = "the provider's URL is missing, such as https://api.openai.com; only with \
+                           --edge-socket there may be none";
+            self.refuse("--upstream", message.into());
+        }
+        if cfg!(not(feature = "middleware")) && values.component.is_some() {
+            let message = "this build runs no components; build reflex-host with its feature \
+                           `middleware`";
+            self.refuse("component", message.into());
+        }
+        let has_component = values.component.is_some();
         let defaults = CacheOptions::default();
+        let stale_if_error_max = values.stale_if_error_max.0;
         let cache = CacheOptions {
-            data_dir: flags
-                .data_dir
-                .or(file.data_dir)
-                .unwrap_or_else(|| "reflex-data".into()),
-            disk_bytes_max: file
-                .disk_bytes_max
-                .map_or(defaults.disk_bytes_max, NonZeroU64::get),
-            entries_max: file.entries_max.map(NonZeroU64::get),
-            durability: match file.durability {
-                Some(DurabilityMode::Os) => Durability::Os,
-                Some(DurabilityMode::EveryInsert) => Durability::EveryInsert,
-                Some(DurabilityMode::Interval) | None => defaults.durability,
-            },
-            entry_bytes_max: file
-                .entry_bytes_max
-                .map_or(defaults.entry_bytes_max, NonZeroU64::get),
-            stale_seconds_max,
+            data_dir: values.data_dir.clone(),
+            disk_bytes_max: values.disk_max.0,
+            entries_max: values.entries_max.map(|most| most.0),
+            durability: values.durability.means.into(),
+            entry_bytes_max: values.entry_size_max.0,
+            stale_seconds_max: stale_if_error_max.as_secs(),
             ..defaults
         };
-
-        if let Some(name) = &file.tenant_header {
-            check_tenant_header(name)?;
+        let rules = self.rules();
+        if let Err(error) = check_temperature_max(values.temperature_max) {
+            self.refuse("temperature_max", error);
         }
-        let rules = Rules {
-            ignored_headers: file.ignored_headers.unwrap_or_default(),
-            ignored_cookies: file.ignored_cookies.unwrap_or_default(),
-            ignored_query: file.ignored_query.unwrap_or_default(),
-            ignored_fields: file.ignored_fields.unwrap_or_default(),
-            keyed_fields: file.keyed_fields.unwrap_or_default(),
-            bypass_fields: file.bypass_fields.unwrap_or_default(),
-            bypass_models: file.bypass_models.unwrap_or_default(),
-        };
-        rules.check(file.tenant_header.as_deref())?;
-        check_temperature_max(file.temperature_max)?;
-        // For each tenant of a group, the tenant under which its answers are kept.
-        let groups = groups(
-            &file.group.unwrap_or_default(),
-            file.tenant_header.as_deref(),
-        )?;
-        let ttl = Duration::from_secs(file.ttl_seconds.map_or(TTL_SECONDS, NonZeroU64::get));
-        let asked_max = file
-            .ttl_seconds_max
-            .map_or(TTL_SECONDS_MAX, NonZeroU64::get);
-        let lifetimes = Lifetimes {
-            rules: lives(file.ttl.unwrap_or_default())?,
-            usual: Some(ttl),
-            asked_max: Some(Duration::from_secs(asked_max)),
-        };
-        let seconds = |value: Option<NonZeroU64>, default: Duration| {
-            value.map_or(default, |value| Duration::from_secs(value.get()))
-        };
+        let groups = self.groups();
         let guest = GuestLimits::default();
-        let component = flags.component.or(file.component);
-        if cfg!(not(feature = "middleware")) && component.is_some() {
-            return Err(
-                "--component: this build runs no components; build reflex-host with its \
-                        feature `middleware`"
-                    .into(),
-            );
-        }
-        let hits = file.hits.unwrap_or(match component {
-            None => Hits::Native,
-            Some(_) => Hits::Component,
-        });
-        let on_component_failure = file.on_component_failure.unwrap_or(match component {
-            None => OnComponentFailure::Native,
-            Some(_) => OnComponentFailure::Pass,
-        });
-        Ok(Self {
-            listen: flags
-                .listen
-                .or(file.listen)
-                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
-            admin: flags
-                .admin
-                .or(file.admin)
-                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8081))),
-            upstream,
-            edge,
-            component,
-            hits,
-            on_component_failure,
+        Config {
+            listen: values.listen,
+            admin: values.admin,
+            upstream: values.upstream.clone(),
+            edge: values.edge_socket.clone().map(|path| EdgeSocket {
+                path,
+                mode: values.edge_socket_mode.0,
+            }),
+            component: values.component.clone(),
+            hits: values.hits.map_or(
+                match has_component {
+                    false => Hits::Native,
+                    true => Hits::Component,
+                },
+                |hits| hits.means,
+            ),
+            on_component_failure: values.on_component_failure.map_or(
+                match has_component {
+                    false => OnComponentFailure::Native,
+                    true => OnComponentFailure::Pass,
+                },
+                |failure| failure.means,
+            ),
             cache,
-            namespace: file.namespace.unwrap_or_else(|| "default".into()),
-            ttl,
-            lifetimes: Arc::new(lifetimes),
-            provider_control: file.provider_control.unwrap_or_default().into(),
-            client_control: file.client_control.unwrap_or_default().into(),
-            temperature_max: file.temperature_max,
-            paths: path_rules(&file.path.unwrap_or_default())?.into(),
+            namespace: values.namespace.clone(),
+            ttl: values.ttl_default.0,
+            lifetimes: Arc::new(self.lifetimes()),
+            provider_control: values.provider_control.means.into(),
+            client_control: values.client_control.means.into(),
+            temperature_max: values.temperature_max,
+            paths: self.paths().into(),
             rules: Arc::new(rules),
             group_names: groups.names().to_vec(),
-            admin_token_file: file.admin_token_file,
+            admin_token_file: values.admin_token_file.clone(),
             groups: Arc::new(groups.into_members().collect()),
-            replay: match file.replay {
-                None | Some(ReplayMode::Instant) => Replay::Instant,
-                Some(ReplayMode::Paced) => Replay::Paced,
-            },
-            // The file's number is never 0.
-            samples: NonZeroU32::new(bounded("samples", file.samples, 1, SAMPLES_LIMIT)?)
+            replay: values.replay.means.into(),
+            samples: u32::try_from(values.samples.0)
+                .ok()
+                .and_then(NonZeroU32::new)
                 .unwrap_or(NonZeroU32::MIN),
-            fill_wait_max: seconds(file.fill_wait_seconds_max, FILL_WAIT_MAX),
-            stale_if_error_max: Duration::from_secs(stale_seconds_max),
-            prices: prices::prices(file.price.unwrap_or_default())?,
-            request_bytes_max: bounded(
-                "request_bytes_max",
-                file.request_bytes_max,
-                REQUEST_BYTES_MAX,
-                64 << 20,
-            )?,
-            inflight_bytes_max: file
-                .inflight_bytes_max
-                .map_or(INFLIGHT_BYTES_MAX, NonZeroU64::get),
-            l1_bytes_max: file.l1_bytes_max.unwrap_or(L1_BYTES_MAX),
-            share_anonymous: file.anonymous == Some(AnonymousMode::Share),
-            tenant_header: file.tenant_header,
-            allow_length: file.allow_length.unwrap_or(false),
+            fill_wait_max: values.fill_wait_max.0,
+            stale_if_error_max,
+            prices: self.prices(),
+            request_bytes_max: values.request_size_max.0,
+            inflight_bytes_max: values.inflight_max.0,
+            l1_bytes_max: values.l1_max.0,
+            share_anonymous: values.anonymous.means == AnonymousMode::Share,
+            tenant_header: values.tenant_header.clone(),
+            allow_length: values.allow_length,
             guest: GuestLimits {
-                instances_max: bounded(
-                    "instances_max",
-                    file.instances_max,
-                    u64::from(guest.instances_max),
-                    INSTANCES_MAX,
-                )?,
-                memory_bytes_max: bounded(
-                    "guest_memory_bytes_max",
-                    file.guest_memory_bytes_max,
-                    guest.memory_bytes_max as u64,
-                    GUEST_MEMORY_BYTES_MAX,
-                )?,
-                guest_time_max: file
-                    .guest_milliseconds_max
-                    .map_or(guest.guest_time_max, |it| Duration::from_millis(it.get())),
+                instances_max: u32::try_from(values.instances_max.0).unwrap_or(u32::MAX),
+                memory_bytes_max: usize::try_from(values.guest_memory_max.0).unwrap_or(usize::MAX),
+                guest_time_max: values.guest_time_max.0,
                 ..guest
             },
-            net,
-        })
-    }
-}
-
-/// A file's mode, as `chmod` writes it: `0600`.
-fn mode(digits: &str) -> Result<u32, String> {
-    let mode = u32::from_str_radix(digits, 8).ok();
-    mode.filter(|mode| *mode <= 0o777)
-        .ok_or_else(|| format!("edge_socket_mode: `{digits}` is not a mode such as 0660"))
-}
-
-/// The value, or its default; an error if it is over its bound.
-fn bounded<T: TryFrom<u64>>(
-    name: &str,
-    value: Option<NonZeroU64>,
-    default: u64,
-    most: u64,
-) -> Result<T, String> {
-    let value = value.map_or(default, NonZeroU64::get);
-    let refused = || format!("{name}: {value} is over the limit of {most}");
-    if value > most {
-        return Err(refused());
-    }
-    T::try_from(value).map_err(|_| refused())
-}
-
-/// TOML's own errors show the place in several lines. Ours is one line, with the line's number and
-/// its key.
-fn parse(text: &str) -> Result<File, String> {
-    toml::from_str(text).map_err(|error| {
-        let message = error.message().trim().replace('\n', " ");
-        let before = error.span().and_then(|span| text.get(..span.start));
-        let Some(before) = before else { return message };
-        let number = before.matches('\n').count() + 1;
-        let line = text.lines().nth(number - 1).unwrap_or_default();
-        match line.split_once('=').map(|(key, _)| key.trim()) {
-            Some(key) if !message.contains(key) => format!("line {number}: {key}: {message}"),
-            _ => format!("line {number}: {message}"),
+            net: NetLimits {
+                connections_max: usize::try_from(values.connections_max.0).unwrap_or(usize::MAX),
+                header_read_max: values.header_read_max.0,
+                keep_alive_max: values.keep_alive_max.0,
+                idle_max: values.idle_max.0,
+                request_max: values.request_time_max.0,
+                connect_max: values.connect_max.0,
+                response_max: values.response_max.0,
+                drain_max: values.drain_max.0,
+            },
+            warnings: std::mem::take(&mut self.warnings),
+            values,
+            source,
         }
-    })
+    }
+
+    /// The lists of patterns. Each is checked by itself, so that each has its own line, and then
+    /// together, because two may contradict each other.
+    fn rules(&mut self) -> Rules {
+        let header = self.values.tenant_header.clone();
+        if let Some(Err(error)) = header.as_deref().map(check_tenant_header) {
+            self.refuse("tenant_header", error);
+        }
+        let values = &self.values;
+        let rules = Rules {
+            ignored_headers: values.ignored_headers.clone(),
+            ignored_cookies: values.ignored_cookies.clone(),
+            ignored_query: values.ignored_query.clone(),
+            ignored_fields: values.ignored_fields.clone(),
+            keyed_fields: values.keyed_fields.clone(),
+            bypass_fields: values.bypass_fields.clone(),
+            bypass_models: values.bypass_models.clone(),
+        };
+        let errors: Vec<String> = rules
+            .each()
+            .into_iter()
+            .filter_map(|list| list.check(header.as_deref()).err())
+            .collect();
+        let errors = match errors.is_empty() {
+            true => rules.check(header.as_deref()).err().into_iter().collect(),
+            false => errors,
+        };
+        for error in errors {
+            let list = error.split(':').next().unwrap_or_default().to_owned();
+            self.refuse(&list, error);
+        }
+        rules
+    }
+
+    fn lifetimes(&mut self) -> Lifetimes {
+        let tables = self.values.ttl.0.clone();
+        self.check_count("ttl", tables.len());
+        let mut rules = Vec::new();
+        for row in tables {
+            if row.table.is_old() {
+                let message = "`seconds` of `[[ttl]]` is now `life`, a duration such as \"10m\"";
+                self.warn_at(row.at, "ttl", message.into());
+            }
+            match lives(vec![row.table]) {
+                Ok(rule) => rules.extend(rule),
+                Err(error) => self.refuse_at(row.at, "ttl", error),
+            }
+        }
+        Lifetimes {
+            rules,
+            usual: Some(self.values.ttl_default.0),
+            asked_max: Some(self.values.ttl_max.0),
+        }
+    }
+
+    fn paths(&mut self) -> Vec<PathRule> {
+        let tables = self.values.path.0.clone();
+        self.check_count("path", tables.len());
+        let mut rules = Vec::new();
+        for row in tables {
+            match path_rules(&[row.table]) {
+                Ok(rule) => rules.extend(rule),
+                Err(error) => self.refuse_at(row.at, "path", error),
+            }
+        }
+        rules
+    }
+
+    /// For each tenant of a group, the tenant under which its answers are kept.
+    fn groups(&mut self) -> Groups {
+        let mut groups = Groups::default();
+        let header = self.values.tenant_header.clone();
+        for row in self.values.group.0.clone() {
+            if let Err(error) = row.table.add_to(&mut groups, header.as_deref()) {
+                self.refuse_at(row.at, "group", error);
+            }
+        }
+        groups
+    }
+
+    fn prices(&mut self) -> Vec<Price> {
+        let tables = self.values.price.0.clone();
+        self.check_count("price", tables.len());
+        let mut prices = Vec::new();
+        for row in tables {
+            match row.table.price() {
+                Ok(price) => prices.push(price),
+                Err(error) => self.refuse_at(row.at, "price", error),
+            }
+        }
+        prices
+    }
+
+    fn check_count(&mut self, list: &str, count: usize) {
+        if let Err(error) = check_count(list, count) {
+            self.refuse(list, error);
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(text: &str) -> Result<Config, String> {
-        let flags = Flags {
-            upstream: Some("http://127.0.0.1:1".into()),
-            ..Flags::default()
-        };
-        Config::from_parts(parse(text)?, flags)
-    }
-
-    #[test]
-    fn an_empty_file_is_valid() {
-        let config = load("").expect("defaults are valid");
-        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
-        assert_eq!(config.admin.to_string(), "127.0.0.1:8081");
-        assert_eq!(config.namespace, "default");
-        assert_eq!(config.l1_bytes_max, L1_BYTES_MAX);
-        assert!(!config.share_anonymous);
-        let without = load("l1_bytes_max = 0").expect("it may be off");
-        assert_eq!(without.l1_bytes_max, 0);
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        let check = |text: &str, part: &str| {
-            let error = load(text).expect_err(text);
-            assert!(error.contains(part), "{text}: {error}");
-            assert!(!error.contains('\n'), "{text}: {error}");
-        };
-        check("ttl_secons = 1", "unknown field `ttl_secons`");
-        check("listen = \"nowhere\"", "line 1");
-        check("\n\nttl_seconds = 0", "line 3");
-        check("tenant_header = \"X-Tenant\"", "tenant_header");
-        for name in ["host", "connection", "te", "expect", "content-length"] {
-            check(&format!("tenant_header = \"{name}\""), "names no tenant");
-        }
-        check("ignored_headers = [\"x-api-*\"]", "`x-api-key`");
-        let hidden = "tenant_header = \"x-team\"\nignored_headers = [\"x-t*\"]";
-        check(hidden, "`x-team`");
-        check("ignored_headers = \"x-id\"", "ignored_headers");
-        check("ignored_cookies = [\"*\"]", "ignored_cookies");
-        check("ignored_query = [\"api*\"]", "`api-key`");
-        check("ignored_fields = [\"model\"]", "ignored_fields");
-        check("bypass_models = [\"\"]", "bypass_models");
-        check("instances_max = 1000000", "instances_max");
-        check("anonymous = \"yes\"", "anonymous");
-        check("edge_socket_mode = \"0999\"", "edge_socket_mode");
-        check("edge_socket_mode = \"7777\"", "edge_socket_mode");
-        check("[[ttl]]\nmodel = \"a\"\nseconds = \"ever\"", "seconds");
-        check("[[ttl]]\nmodel = \"a\"", "seconds");
-        check("[[path]]\npath = \"v1\"\napi = \"none\"", "path: `v1`");
-        check("[[path]]\npath = \"/v1\"\napi = \"chat\"", "path: `/v1`");
-        check("[[path]]\npath = \"/v1\"", "`api`");
-        check("[[ttl]]\nroute = \"a\"\nseconds = 1", "route");
-        check("[[ttl]]\nseconds = 9999999999", "ttl: seconds");
-        check("[[ttl]]\npath = \"/a//b\"\nseconds = 1", "write `/a/b`");
-        check("samples = 0", "samples");
-        check("l1_bytes_max = -1", "l1_bytes_max");
-        check(
-            "idle_seconds_max = 18446744073709551615",
-            "idle_seconds_max",
-        );
-        check("request_seconds_max = 0", "request_seconds_max");
-        check("samples = 100000", "samples");
-        check("stale_if_error_seconds_max = 9999999", "stale_if_error");
-        check("client_control = \"yes\"", "client_control");
-        check("provider_control = \"yes\"", "provider_control");
-        check("temperature_max = -1.0", "temperature_max");
-        check("[[group]]\nname = \"\"", "group");
-        check(
-            "[[price]]\nmodel = \"a\"\ninput_per_million = 1",
-            "output_per_million",
-        );
-        let negative = "[[price]]\nmodel = \"a\"\ninput_per_million = -1\noutput_per_million = 1";
-        check(negative, "price");
-        check(
-            "[[group]]\nname = \"a\"\ntrusted = [\"b\"]",
-            "tenant_header",
-        );
-        let twice = "tenant_header = \"x-team\"\n[[group]]\nname = \"a\"\ntrusted = [\"b\", \"b\"]";
-        check(twice, "named twice");
-        let secret = load("[[group]]\nname = \"a\"\ntenants = [\"sk-secret\"]");
-        let error = secret.expect_err("a credential is no tenant");
-        assert!(error.contains("`reflex-edge tenant`"), "{error}");
-        assert!(!error.contains("secret"), "{error}");
-    }
-
-    #[test]
-    fn lists_are_read_as_they_are_written() {
-        let text = "ignored_headers = [\"x-id\"]\nignored_cookies = [\"lb_*\"]\n\
-                    ignored_query = [\"*_id\"]\n\
-                    ignored_fields = [\"user\"]\nkeyed_fields = [\"metadata\"]\n\
-                    bypass_fields = [\"deep_*\"]\nbypass_models = [\"*-live\"]";
-        let rules = load(text).expect("valid").rules;
-        assert_eq!(rules.ignored_headers, ["x-id"]);
-        assert_eq!(rules.ignored_cookies, ["lb_*"]);
-        assert_eq!(rules.ignored_query, ["*_id"]);
-        assert_eq!(rules.ignored_fields, ["user"]);
-        assert_eq!(rules.keyed_fields, ["metadata"]);
-        assert_eq!(rules.bypass_fields, ["deep_*"]);
-        assert_eq!(rules.bypass_models, ["*-live"]);
-        assert!(load("").expect("valid").rules.is_empty());
-    }
-
-    #[test]
-    fn flags_go_before_the_file() {
-        let flags = Flags {
-            upstream: Some("https://a.test".into()),
-            ..Flags::default()
-        };
-        let file = parse("upstream = \"https://b.test\"").expect("parses");
-        let config = Config::from_parts(file, flags).expect("valid");
-        let upstream = config.upstream.expect("given");
-        assert_eq!(upstream.authority.as_str(), "a.test");
-    }
-
-    #[test]
-    fn without_a_provider_there_must_be_edges() {
-        let none = Config::from_parts(File::default(), Flags::default());
-        assert!(none.expect_err("nothing to do").contains("--upstream"));
-        let file = parse("edge_socket = \"/run/edge\"\nedge_socket_mode = \"0660\"");
-        let config = Config::from_parts(file.expect("parses"), Flags::default()).expect("valid");
-        assert!(config.upstream.is_none());
-        assert_eq!(config.edge.expect("given").mode, 0o660);
-    }
-}
+mod tests;

@@ -118,6 +118,22 @@ impl EdgeApi {
         })
     }
 
+    /// The same with another configuration. Edges drop their copies if it has another namespace: those
+    /// are of the earlier one.
+    pub(crate) fn again(&self, config: &Config) -> Arc<Self> {
+        let cache = self.cache.clone();
+        let (fills, budget) = (Arc::clone(&self.fills), Arc::clone(&self.budget));
+        let (metrics, token) = (Arc::clone(&self.metrics), Arc::clone(&self.token));
+        let mut again = Self::new(cache, fills, budget, config, metrics, token);
+        // No other has it yet.
+        if let Some(again) = Arc::get_mut(&mut again)
+            && again.namespace == self.namespace
+        {
+            again.epoch.start = self.epoch.start;
+        }
+        again
+    }
+
     pub(crate) fn router(self: Arc<Self>) -> Router {
         Router::new()
             .fallback(answer)

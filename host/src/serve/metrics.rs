@@ -34,6 +34,7 @@ pub struct Metrics {
     edge_requests: Family<EdgeLabels, Counter>,
     bypasses: Family<ReasonLabel, Counter>,
     recordings: Family<OutcomeLabel, Counter>,
+    config_reloads: Family<OutcomeLabel, Counter>,
     not_kept: Family<ReasonLabel, Counter>,
     key_splits: Family<SplitLabels, Counter>,
     client_control: Family<ControlLabels, Counter>,
@@ -120,7 +121,7 @@ struct ControlLabels {
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OutcomeLabel {
-    /// `stored`, `rejected` or `dropped`.
+    /// Of a recording: `stored`, `rejected` or `dropped`. Of a reload: `applied` or `refused`.
     outcome: &'static str,
 }
 
@@ -252,6 +253,13 @@ impl Metrics {
             recordings.clone(),
         );
 
+        let config_reloads = Family::default();
+        registry.register(
+            "config_reloads",
+            "Reloads of the configuration; a refused one has changed nothing",
+            config_reloads.clone(),
+        );
+
         let batch_texts = Family::default();
         registry.register(
             "batch_texts",
@@ -380,6 +388,7 @@ impl Metrics {
             not_kept,
             key_splits,
             client_control,
+            config_reloads,
             batch_texts,
             saved_tokens,
             saved: OnceLock::new(),
@@ -395,6 +404,16 @@ impl Metrics {
 }
 
 impl Metrics {
+    pub(crate) fn reloaded(&self, is_applied: bool) {
+        let outcome = match is_applied {
+            true => "applied",
+            false => "refused",
+        };
+        self.config_reloads
+            .get_or_create(&OutcomeLabel { outcome })
+            .inc();
+    }
+
     pub(crate) fn hit(&self, took: Duration) {
         let labels = RequestLabels {
             status: "HIT_L1_EXACT",

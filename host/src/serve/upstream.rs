@@ -93,6 +93,28 @@ impl UpstreamClient {
         })))
     }
 
+    /// A client of another provider, or with other limits, in this process: a request that has come
+    /// through the earlier one is recognised.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub(crate) fn again(
+        &self,
+        upstream: Upstream,
+        limits: NetLimits,
+        held_bytes_max: u64,
+    ) -> Result<Self, String> {
+        let budget = Arc::clone(&self.0.budget);
+        let metrics = Arc::clone(&self.0.metrics);
+        let mut client = Self::new(upstream, limits, held_bytes_max, budget, metrics)?;
+        // No other has it yet.
+        if let Some(client) = Arc::get_mut(&mut client.0) {
+            client.via = self.0.via.clone();
+        }
+        Ok(client)
+    }
+
     /// Where a request for this path goes.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //!
 //! Settings of one of them alone are read there, and so are the files themselves.
 
+pub mod amount;
 mod tables;
 
 use reflex_llm::{Anonymous, ClientControl, ProviderControl};

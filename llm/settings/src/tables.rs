@@ -5,37 +5,75 @@ use std::time::Duration;
 use reflex_llm::{Groups, Life, LifeRule, PathRule, check_path_pattern};
 use serde::Deserialize;
 
-use crate::SECONDS_LIMIT;
+use crate::{SECONDS_LIMIT, amount};
 
 /// Upper bound of the tables of one list. Each request goes through all of them; more are a mistake,
 /// not written by hand.
 const TABLES_MAX: usize = 1000;
 
 /// One of `ttl` as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TtlTable {
     path: Option<String>,
     model: Option<String>,
-    seconds: Seconds,
+    life: Option<String>,
+    /// The older way to write it.
+    seconds: Option<Seconds>,
+}
+
+impl TtlTable {
+    /// Whether it has its life in `seconds`, which is written `life` now.
+    pub fn is_old(&self) -> bool {
+        self.seconds.is_some()
+    }
+
+    fn life(&self) -> Result<Life, String> {
+        let seconds = match (&self.life, &self.seconds) {
+            (Some(life), None) if life == "never" => return Ok(Life::Forever),
+            (Some(life), None) => {
+                let time = amount::duration(life)
+                    .map_err(|error| format!("ttl: life: {error}, or \"never\""))?;
+                if time.subsec_nanos() != 0 {
+                    return Err(format!("ttl: life: `{life}` is not in whole seconds"));
+                }
+                time.as_secs()
+            }
+            (None, Some(Seconds::Word(Never::Never))) => return Ok(Life::Forever),
+            (None, Some(Seconds::Number(seconds))) => *seconds,
+            (Some(_), Some(_)) => {
+                return Err("ttl: `seconds` is an older name of `life`: give one of both".into());
+            }
+            (None, None) => {
+                return Err("ttl: life is missing, such as \"30m\", or \"never\"".into());
+            }
+        };
+        match seconds {
+            0 => Ok(Life::NotKept),
+            1..=SECONDS_LIMIT => Ok(Life::For(Duration::from_secs(seconds))),
+            _ => Err(format!(
+                "ttl: seconds: {seconds} is not between 0 and {SECONDS_LIMIT}"
+            )),
+        }
+    }
 }
 
 /// A number, or the word `never`.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "seconds: a whole number, or \"never\"")]
 enum Seconds {
     Number(u64),
     Word(Never),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Never {
     Never,
 }
 
 /// One of `path` as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PathTable {
     path: String,
@@ -43,7 +81,7 @@ pub struct PathTable {
 }
 
 /// One of `group` as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupTable {
     name: String,
@@ -61,24 +99,15 @@ pub struct GroupTable {
 /// [`SECONDS_LIMIT`].
 pub fn lives(tables: Vec<TtlTable>) -> Result<Vec<LifeRule>, String> {
     check_count("ttl", tables.len())?;
-    let life = |seconds| match seconds {
-        Seconds::Number(0) => Ok(Life::NotKept),
-        Seconds::Number(seconds) if seconds <= SECONDS_LIMIT => {
-            Ok(Life::For(Duration::from_secs(seconds)))
-        }
-        Seconds::Number(seconds) => Err(format!(
-            "ttl: seconds: {seconds} is not between 0 and {SECONDS_LIMIT}"
-        )),
-        Seconds::Word(Never::Never) => Ok(Life::Forever),
-    };
     let rule = |table: TtlTable| {
         let path = table.path.as_deref();
         path.map_or(Ok(()), check_path_pattern)
             .map_err(|error| format!("ttl: {error}"))?;
+        let life = table.life()?;
         Ok(LifeRule {
             path: table.path,
             model: table.model,
-            life: life(table.seconds)?,
+            life,
         })
     };
     tables.into_iter().map(rule).collect()
@@ -103,9 +132,20 @@ pub fn path_rules(tables: &[PathTable]) -> Result<Vec<PathRule>, String> {
 pub fn groups(tables: &[GroupTable], tenant_header: Option<&str>) -> Result<Groups, String> {
     let mut groups = Groups::default();
     for table in tables {
-        groups.add(&table.name, &table.tenants, &table.trusted, tenant_header)?;
+        table.add_to(&mut groups, tenant_header)?;
     }
     Ok(groups)
+}
+
+impl GroupTable {
+    /// Adds the group to the others.
+    ///
+    /// # Errors
+    ///
+    /// As [`groups`].
+    pub fn add_to(&self, groups: &mut Groups, tenant_header: Option<&str>) -> Result<(), String> {
+        groups.add(&self.name, &self.tenants, &self.trusted, tenant_header)
+    }
 }
 
 /// Checks the length of the list `name`.
@@ -143,6 +183,25 @@ mod tests {
     }
 
     #[test]
+    fn a_life_is_a_duration_or_never() {
+        let check = |life: &str, expected: Life| {
+            let rules = ttl(&format!(r#"[{{"life": "{life}"}}]"#));
+            assert_eq!(rules.expect("valid")[0].life, expected, "{life}");
+        };
+        check("0s", Life::NotKept);
+        check("1h30m", Life::For(Duration::from_secs(5400)));
+        check("never", Life::Forever);
+        let refused = |json: &str, part: &str| {
+            let error = ttl(json).expect_err(json);
+            assert!(error.contains(part), "{json}: {error}");
+        };
+        refused(r#"[{"life": "soon"}]"#, "ttl: life: `soon`");
+        refused(r#"[{"life": "500ms"}]"#, "whole seconds");
+        refused(r#"[{"life": "1s", "seconds": 1}]"#, "one of both");
+        refused(r#"[{"life": "99999999999s"}]"#, "99999999999");
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let check = |json: &str, part: &str| {
             let error = ttl(json).expect_err(json);
@@ -153,7 +212,7 @@ mod tests {
         check(r#"[{"seconds": "soon"}]"#, "seconds");
         check(r#"[{"seconds": 1, "modle": "m"}]"#, "`modle`");
         check(r#"[{"seconds": 1, "path": "/a//b"}]"#, "write `/a/b`");
-        check(r#"[{"path": "/a"}]"#, "seconds");
+        check(r#"[{"path": "/a"}]"#, "life is missing");
         let group: GroupTable =
             serde_json::from_str(r#"{"name": "a", "trusted": ["x"]}"#).expect("a table");
         let error = groups(&[group], None).expect_err("no header names it");

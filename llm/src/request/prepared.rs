@@ -58,6 +58,13 @@ impl Prepared {
                 shape_at = fields.len();
             }
         });
+        // What was recorded while a rule held must not answer requests after the rule is gone: the
+        // part of the request that it ignored counts again. So each set of rules has keys of its own,
+        // through restarts, reloads and edges with other rules.
+        let rules = candidate.rules.as_deref();
+        for (list, pattern) in rules.into_iter().flat_map(Rules::of_keys) {
+            write_field(&mut fields, list, pattern.as_bytes());
+        }
         Self {
             api: candidate.api,
             representation: candidate.representation,

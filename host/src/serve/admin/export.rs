@@ -43,7 +43,7 @@ pub(super) async fn export(
         part: BytesMut::new(),
         counted: Counted::default(),
     };
-    let first = line::first(&admin.namespace);
+    let first = line::first(&admin.config().namespace);
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
         writing.write(&cache, &clock, &first, peer);

@@ -87,11 +87,12 @@ pub(super) async fn import(
     })?;
     let permit = admin.import_permit()?;
     let (sender, parts) = mpsc::channel(PARTS_MAX);
+    let config = admin.config();
     let mut import = Import {
         cache: admin.cache.clone(),
         clock: admin.clock.clone(),
-        namespace: admin.namespace.clone(),
-        allow_length: admin.allow_length,
+        namespace: config.namespace.clone(),
+        allow_length: config.allow_length,
         since: admin.cache.purges().now(),
         is_strict,
         number: 0,
@@ -119,7 +120,7 @@ pub(super) async fn import(
         (stopped, report)
     });
     loop {
-        let next = tokio::time::timeout(admin.idle_max, body.frame());
+        let next = tokio::time::timeout(admin.config().net.idle_max, body.frame());
         let next = tokio::select! {
             next = next => next,
             // It has stopped, and needs no more.

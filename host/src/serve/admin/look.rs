@@ -64,7 +64,7 @@ pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Response {
         entries: stats.entries,
         payload_bytes: stats.payload_bytes,
         disk_bytes: stats.disk_bytes,
-        disk_bytes_max: admin.disk_bytes_max,
+        disk_bytes_max: admin.config().cache.disk_bytes_max,
         dead_bytes: stats.dead_bytes,
         queued_bytes: stats.queued_bytes,
         segments: stats.segments,
@@ -141,6 +141,7 @@ pub(super) async fn top(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Res
         Tally::of(&cache, &stop)
     });
     let tally = looked.await.map_err(Refusal::failed)?;
+    let names = admin.names();
     let none = |model: Option<String>| model.unwrap_or_else(|| "none".into());
     Ok(json(&Top {
         entries: tally.all.entries,
@@ -151,7 +152,7 @@ pub(super) async fn top(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Res
             .shares(limit, sort, |route| route.name().into()),
         tenants: tally
             .tenants
-            .shares(limit, sort, |tenant| admin.names.of_tenant(&tenant)),
+            .shares(limit, sort, |tenant| names.of_tenant(&tenant)),
     }))
 }
 
@@ -326,7 +327,7 @@ pub(super) async fn entry(
     Ok(json(&Inspected {
         key: hex(key.as_bytes()),
         tenant: hex(&tenant),
-        tenant_name: admin.names.of_tenant(&tenant),
+        tenant_name: admin.names().of_tenant(&tenant),
         digest: stored.and_then(|stored| stored.digest).map(hex),
         model: stored.and_then(|stored| Some(stored.model?.to_owned())),
         route: Route::of(stored).name(),

@@ -136,12 +136,12 @@ impl Admin {
                 all: None,
                 ..
             } => {
-                let tenant = self.names.tenant(&tenant).ok_or_else(|| {
+                let tenant = self.names().tenant(&tenant).ok_or_else(|| {
                     let why = "a tenant is 64 digits, as `reflex-edge tenant` prints, or the name \
                                of a group";
                     Refusal::bad("tenant", why)
                 })?;
-                let named = format!("tenant {}", self.names.of_tenant(&tenant));
+                let named = format!("tenant {}", self.names().of_tenant(&tenant));
                 (Subject::Tenant(tenant), named)
             }
             Ask {
@@ -202,7 +202,7 @@ impl Admin {
                 bytes32(tenant)
                     .zip(bytes32(digest))
                     .map(|(tenant, digest)| {
-                        let key = CacheKey::new(&self.namespace, &tenant, &digest);
+                        let key = CacheKey::new(&self.config().namespace, &tenant, &digest);
                         (key, Some(digest))
                     })
             }

@@ -1,11 +1,6 @@
 //! Bounds on connections and waits.
 
-use crate::serve::config::{File, bounded};
-use std::num::NonZeroU64;
 use std::time::Duration;
-
-/// A year: a wait that is longer is a mistake, and one without end cannot be added to a time.
-const WAIT_SECONDS_LIMIT: u64 = 365 * 24 * 3600;
 
 /// Bounds on connections and waits.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,51 +45,4 @@ impl Default for NetLimits {
             drain_max: Duration::from_secs(30),
         }
     }
-}
-
-/// The limits of connections, from the file.
-pub(crate) fn limits(file: &File) -> Result<NetLimits, String> {
-    let defaults = NetLimits::default();
-    let wait = |name, value: Option<NonZeroU64>, default: Duration| {
-        bounded(name, value, default.as_secs(), WAIT_SECONDS_LIMIT).map(Duration::from_secs)
-    };
-    Ok(NetLimits {
-        connections_max: bounded(
-            "connections_max",
-            file.connections_max,
-            defaults.connections_max as u64,
-            tokio::sync::Semaphore::MAX_PERMITS as u64,
-        )?,
-        header_read_max: wait(
-            "header_read_seconds_max",
-            file.header_read_seconds_max,
-            defaults.header_read_max,
-        )?,
-        keep_alive_max: wait(
-            "keep_alive_seconds_max",
-            file.keep_alive_seconds_max,
-            defaults.keep_alive_max,
-        )?,
-        idle_max: wait("idle_seconds_max", file.idle_seconds_max, defaults.idle_max)?,
-        request_max: wait(
-            "request_seconds_max",
-            file.request_seconds_max,
-            defaults.request_max,
-        )?,
-        connect_max: wait(
-            "connect_seconds_max",
-            file.connect_seconds_max,
-            defaults.connect_max,
-        )?,
-        response_max: wait(
-            "response_seconds_max",
-            file.response_seconds_max,
-            defaults.response_max,
-        )?,
-        drain_max: wait(
-            "drain_seconds_max",
-            file.drain_seconds_max,
-            defaults.drain_max,
-        )?,
-    })
 }

@@ -1,11 +1,10 @@
 //! Prices of tokens by model: `[[price]]`.
 
 use crate::serve::metrics::Price;
-use reflex_settings::check_count;
 use serde::Deserialize;
 
 /// A `[[price]]` as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PriceTable {
     model: String,
@@ -13,23 +12,22 @@ pub(crate) struct PriceTable {
     output_per_million: f64,
 }
 
-pub(crate) fn prices(tables: Vec<PriceTable>) -> Result<Vec<Price>, String> {
-    check_count("price", tables.len())?;
-    let price = |table: PriceTable| {
-        let PriceTable {
-            model,
-            input_per_million,
-            output_per_million,
-        } = table;
+impl PriceTable {
+    /// What it means.
+    ///
+    /// # Errors
+    ///
+    /// A price is below zero, or no number.
+    pub(crate) fn price(&self) -> Result<Price, String> {
         let sound = |price: f64| price.is_finite() && price >= 0.0;
-        if !sound(input_per_million) || !sound(output_per_million) {
-            return Err(format!("price of `{model}`: there is one below zero"));
+        if !sound(self.input_per_million) || !sound(self.output_per_million) {
+            let model = &self.model;
+            return Err(format!("price of `{model}`: a price is a number from 0"));
         }
         Ok(Price {
-            model,
-            input_per_million,
-            output_per_million,
+            model: self.model.clone(),
+            input_per_million: self.input_per_million,
+            output_per_million: self.output_per_million,
         })
-    };
-    tables.into_iter().map(price).collect()
+    }
 }

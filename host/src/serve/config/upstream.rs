@@ -14,6 +14,12 @@ pub struct Upstream {
     pub prefix: String,
 }
 
+impl std::fmt::Display for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.prefix)
+    }
+}
+
 impl std::str::FromStr for Upstream {
     type Err = String;
 
