@@ -1,4 +1,5 @@
 //! The commands of `reflex-edge`.
 
 pub(crate) mod envoy;
+pub(crate) mod explain;
 pub(crate) mod store;

@@ -5,13 +5,12 @@ mod cli;
 use clap::{Args, Parser, Subcommand};
 use reflex_host::serve::Server;
 use reflex_host::serve::config::{Config, Flags};
-use reflex_host::serve::tenants;
-use std::io::{IsTerminal as _, Write as _};
+use reflex_host::serve::{logs, tenants};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// A cache for LLM answers at the edge.
 #[derive(Debug, Parser)]
@@ -27,6 +26,7 @@ enum Command {
     Serve(Serve),
     Store(cli::store::Store),
     Envoy(cli::envoy::Envoy),
+    Explain(cli::explain::Explain),
     /// Print whom a configuration's `[[group]]` knows a client as; reads its headers, such as
     /// `authorization: Bearer KEY`, from standard input, one a line
     Tenant(WhoIs),
@@ -74,16 +74,9 @@ fn main() -> ExitCode {
         Command::Serve(serve) => serve,
         Command::Store(store) => return store.run(),
         Command::Envoy(envoy) => return envoy.run(),
+        Command::Explain(explain) => return explain.run(),
         Command::Tenant(who) => return tenant(&who),
     };
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
-        )
-        .init();
-
     let flags = Flags {
         listen: serve.listen,
         admin: serve.admin,
@@ -96,6 +89,8 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
+    // Until the end of the process: the lines that wait are written then.
+    let _logs = logs::begin(config.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

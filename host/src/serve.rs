@@ -7,9 +7,12 @@
 //! ```
 
 pub mod config;
+pub mod explain;
+pub mod logs;
 pub mod metrics;
 pub mod tenants;
 
+mod access;
 mod connection;
 mod delivery;
 mod line;
@@ -25,6 +28,7 @@ mod hop;
 mod own_error;
 mod proxy;
 mod reasons;
+mod shadow;
 mod timed;
 mod tunnel;
 mod upstream;
@@ -44,7 +48,7 @@ use crate::exchange::policy::HttpPolicy;
 use crate::exchange::reply::samples::Samples;
 use crate::grant::Grant;
 use crate::grant::ctx::ReflexCtx;
-use crate::serve::config::{Config, EdgeSocket, NetLimits, Upstream};
+use crate::serve::config::{Config, EdgeSocket, Mode, NetLimits, Upstream};
 use crate::serve::metrics::Metrics;
 use edge_api::EdgeApi;
 use edge_api::socket::Socket;
@@ -55,7 +59,6 @@ use hyper_util::service::TowerToHyperService;
 use place::StreamLimits;
 use proxy::Proxy;
 use reasons::Reasons;
-use reflex_llm::Anonymous;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -253,25 +256,11 @@ fn proxy(
     );
     let upstream = Arc::new(upstream.map_err(|error| format!("--upstream: {error}"))?);
 
-    let anonymous = if config.share_anonymous {
-        Anonymous::Share
-    } else {
-        Anonymous::Bypass
-    };
     let reflex = ReflexCtx {
         cache: cache.clone(),
         grant: Grant {
-            namespace: config.namespace.clone(),
-            anonymous,
-            tenant_header: config.tenant_header.clone(),
-            request_bytes_max: config.request_bytes_max,
-            temperature_max: config.temperature_max,
-            paths: Arc::clone(&config.paths),
-            rules: Arc::clone(&config.rules),
-            groups: Arc::clone(&config.groups),
-            lifetimes: Arc::clone(&config.lifetimes),
             allowance: metrics.allowance(),
-            ..Grant::default()
+            ..explain::grant(config)
         },
         clock: Clock::system(),
     };
@@ -291,6 +280,8 @@ fn proxy(
         fills: Arc::clone(fills),
         budget: Arc::clone(budget),
         l1_bytes_max: config.l1_bytes_max,
+        is_shadow: config.mode == Mode::Shadow,
+        verify_fraction: config.verify_fraction,
         observer: Arc::clone(metrics) as _,
     });
 
@@ -301,6 +292,8 @@ fn proxy(
         upstream,
         metrics: Arc::clone(metrics),
         reasons,
+        access_log: config.access_log,
+        is_shadow: config.mode == Mode::Shadow,
         paths: Arc::clone(&config.paths),
         // The configuration takes only names of headers.
         tenant_header: config
@@ -340,6 +333,7 @@ fn guests(
         handler: handler.map_err(|error| format!("{name}: {error}"))?,
         is_built_in: config.component.is_none(),
         hits: config.hits,
+        is_shadow: config.mode == Mode::Shadow,
         on_failure: config.on_component_failure,
         held_bytes_max: config.request_bytes_max,
         budget: Arc::clone(&policy.budget),

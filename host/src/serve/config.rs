@@ -3,10 +3,12 @@
 //! Everything has a default, so an empty file is valid. Unknown keys are errors: a misspelt bound
 //! must not count as missing.
 
+mod modes;
 mod net;
 mod prices;
 mod upstream;
 
+pub use modes::{Hits, LogFormat, Mode, OnComponentFailure};
 pub use net::NetLimits;
 pub use upstream::Upstream;
 
@@ -45,6 +47,14 @@ pub struct Config {
     pub edge: Option<EdgeSocket>,
     /// A component to run in place of the built-in one.
     pub component: Option<PathBuf>,
+    /// Whether clients get answers from the cache.
+    pub mode: Mode,
+    /// The share of hits for which the provider is asked again, to compare: 0 to 1.
+    pub verify_fraction: f64,
+    /// How the log is written.
+    pub log_format: LogFormat,
+    /// Whether each request has a line in the log.
+    pub access_log: bool,
     /// Who answers what the cache has.
     pub hits: Hits,
     /// Who answers when the component does not.
@@ -98,28 +108,6 @@ pub struct Config {
     pub net: NetLimits,
 }
 
-/// Who answers what the cache has.
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Hits {
-    /// The host, before any component: the default with the built-in component.
-    Native,
-    /// The component, for those with rules of their own: the default with `component`.
-    Component,
-}
-
-/// Who answers a request when the component is busy or fails before the provider has the request.
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum OnComponentFailure {
-    /// The provider, past the cache: the default with `component`.
-    Pass,
-    /// The host, as if there were no component: the default with the built-in one.
-    Native,
-    /// The client gets an error, for components that guard.
-    Refuse,
-}
-
 /// The Unix socket of the edge API.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EdgeSocket {
@@ -157,6 +145,10 @@ struct File {
     edge_socket_mode: Option<String>,
     data_dir: Option<PathBuf>,
     component: Option<PathBuf>,
+    mode: Option<Mode>,
+    verify_fraction: Option<f64>,
+    log_format: Option<LogFormat>,
+    access_log: Option<bool>,
     hits: Option<Hits>,
     on_component_failure: Option<OnComponentFailure>,
     namespace: Option<String>,
@@ -337,6 +329,8 @@ impl Config {
                     .into(),
             );
         }
+        let mode = file.mode.unwrap_or_default();
+        modes::check_shadow(mode, edge.is_some(), component.is_some(), file.hits)?;
         let hits = file.hits.unwrap_or(match component {
             None => Hits::Native,
             Some(_) => Hits::Component,
@@ -357,6 +351,10 @@ impl Config {
             upstream,
             edge,
             component,
+            mode,
+            verify_fraction: modes::verify_fraction(file.verify_fraction)?,
+            log_format: file.log_format.unwrap_or_default(),
+            access_log: file.access_log.unwrap_or(false),
             hits,
             on_component_failure,
             cache,
@@ -512,6 +510,9 @@ mod tests {
         check("[[ttl]]\nseconds = 9999999999", "ttl: seconds");
         check("[[ttl]]\npath = \"/a//b\"\nseconds = 1", "write `/a/b`");
         check("samples = 0", "samples");
+        check("mode = \"shadow\"\nedge_socket = \"/e\"", "edge_socket");
+        check("mode = \"shadow\"\nhits = \"component\"", "hits");
+        check("verify_fraction = 1.5", "verify_fraction");
         check("l1_bytes_max = -1", "l1_bytes_max");
         check(
             "idle_seconds_max = 18446744073709551615",
