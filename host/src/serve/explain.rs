@@ -140,7 +140,7 @@ impl Explainer {
                 let (headers, fields) = (of(KeyedKind::Header), of(KeyedKind::Field));
                 let has_cookies = !of(KeyedKind::Cookie).is_empty();
                 let is_other =
-                    |name: &str| !headers.contains(&name) && !(has_cookies && name == "cookie");
+                    |name: &str| !(headers.contains(&name) || has_cookies && name == "cookie");
                 let names: BTreeSet<_> = parts.headers.keys().map(HeaderName::as_str).collect();
                 explained.other_headers = owned(names.into_iter().filter(|name| is_other(name)));
                 let names = field_names(&body);
