@@ -3,4 +3,5 @@
 pub(crate) mod admin;
 pub(crate) mod config;
 pub(crate) mod envoy;
+pub(crate) mod explain;
 pub(crate) mod store;

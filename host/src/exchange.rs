@@ -23,6 +23,8 @@ pub(crate) mod recording;
 pub(crate) mod reply;
 pub(crate) mod revealed;
 pub(crate) mod shared_body;
+#[cfg(feature = "serve")]
+pub(crate) mod verify;
 pub(crate) mod watch;
 
 pub use ask::{ResponseFuture, SendRequest};
@@ -51,11 +53,18 @@ use reflex_llm::{Bypass, Flow, Status};
 use shared_body::Follower;
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use watch::target;
 
 /// The path of an LLM request within one grant. A clone is the same.
 #[derive(Clone)]
-pub(crate) struct NativeFlow(Provider);
+pub(crate) struct NativeFlow(Provider, Verifying);
+
+/// Who verifies hits, if they are verified.
+#[cfg(feature = "serve")]
+type Verifying = Option<Arc<verify::Verifier>>;
+#[cfg(not(feature = "serve"))]
+type Verifying = ();
 
 /// What became of a question so far.
 pub(crate) enum Found {
@@ -74,7 +83,11 @@ impl NativeFlow {
     ) -> Self {
         let l1 = L1::of(&ctx.cache, policy.l1_bytes_max);
         let answers = Answers { ctx, policy, l1 };
-        Self(Provider { answers, sender })
+        #[cfg(feature = "serve")]
+        let verifying = verify::Verifier::of(&answers, &sender);
+        #[cfg(not(feature = "serve"))]
+        let verifying = ();
+        Self(Provider { answers, sender }, verifying)
     }
 
     /// The whole path of a request.
@@ -112,11 +125,19 @@ impl NativeFlow {
             lead: None,
             missing: None,
             since: self.now(),
+            would_be: None,
         };
         let flow = question.flow(&self.0.answers.ctx);
+        if self.0.answers.policy.is_shadow {
+            miss.would_be = Some(self.shadow(question, flow).await);
+            return Ok(Found::Miss(miss));
+        }
         for joins in flow.looks() {
             miss.missing = match self.0.answers.look_up(question).await {
-                Look::Answer(response) => return Ok(Found::Answer(response)),
+                Look::Answer(response) => {
+                    self.verify(question);
+                    return Ok(Found::Answer(response));
+                }
                 Look::AllBut(missing) => Some(missing),
                 Look::Nothing => None,
             };
@@ -137,6 +158,36 @@ impl NativeFlow {
         }
     }
 
+    /// The status that a request would have, and how long it took to tell. Nothing is joined:
+    /// followers would get the leader's answer.
+    async fn shadow(&self, question: &mut Question, flow: Flow) -> (Status, Duration) {
+        let began = Instant::now();
+        let look = match flow.looks_up() {
+            true => self.0.answers.look_up(question).await,
+            false => Look::Nothing,
+        };
+        let status = match look {
+            Look::Answer(_) => {
+                self.verify(question);
+                Status::Hit { ttl_seconds: None }
+            }
+            Look::AllBut(_) => Status::Partial,
+            Look::Nothing if !flow.asks() => Status::Absent,
+            Look::Nothing => flow.answered(),
+        };
+        (status, began.elapsed())
+    }
+
+    /// Compares a share of the hits with what the provider says now.
+    fn verify(&self, question: &Question) {
+        #[cfg(feature = "serve")]
+        if let Some(verifier) = &self.1 {
+            verifier.note_hit(question);
+        }
+        #[cfg(not(feature = "serve"))]
+        let _ = question;
+    }
+
     /// What a turn in a fill means for its request; none if it is to look again.
     pub(crate) async fn take_turn(
         &self,
@@ -150,6 +201,7 @@ impl NativeFlow {
             lead,
             missing,
             since,
+            would_be: None,
         };
         Ok(Some(match turn {
             Turn::Lead(lead) => Found::Miss(miss(Some(lead))),

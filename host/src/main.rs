@@ -7,13 +7,12 @@ use reflex_host::serve::Server;
 use reflex_host::serve::config::{self, Config, Flags};
 use reflex_host::serve::inherited::Inherited;
 use reflex_host::serve::reload::Reload;
-use reflex_host::serve::tenants;
-use std::io::{IsTerminal as _, Write as _};
+use reflex_host::serve::{logs, tenants};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// A cache for LLM answers at the edge.
 #[derive(Debug, Parser)]
@@ -30,6 +29,7 @@ enum Command {
     Store(cli::store::Store),
     Config(cli::config::Config),
     Envoy(cli::envoy::Envoy),
+    Explain(cli::explain::Explain),
     /// Print the hash by which a configuration's `[[group]]` names a client; reads its headers, such
     /// as `authorization: Bearer KEY`, from standard input, one a line
     Tenant(WhoIs),
@@ -85,6 +85,7 @@ fn main() -> ExitCode {
         Command::Store(store) => return store.run(),
         Command::Config(config) => return config.run(),
         Command::Envoy(envoy) => return envoy.run(),
+        Command::Explain(explain) => return explain.run(),
         Command::Tenant(who) => return tenant(&who),
         Command::Purge(purge) => return purge.run(),
         Command::Stats(stats) => return stats.run(),
@@ -93,14 +94,6 @@ fn main() -> ExitCode {
         Command::Export(export) => return export.run(),
         Command::Import(import) => return import.run(),
     };
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
-        )
-        .init();
-
     let flags = Flags {
         listen: serve.listen,
         admin: serve.admin,
@@ -116,6 +109,8 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(errors) => return refuse_all(&errors),
     };
+    // Until the end of the process: the lines that wait are written then.
+    let _logs = logs::begin(config.log_format);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

@@ -7,11 +7,14 @@
 //! ```
 
 pub mod config;
+pub mod explain;
 pub mod inherited;
+pub mod logs;
 pub mod metrics;
 pub mod reload;
 pub mod tenants;
 
+mod access;
 mod connection;
 mod delivery;
 mod line;
@@ -27,6 +30,7 @@ mod hop;
 mod own_error;
 mod proxy;
 mod reasons;
+mod shadow;
 mod timed;
 mod tunnel;
 mod upstream;
@@ -48,7 +52,7 @@ use crate::grant::Grant;
 use crate::grant::ctx::ReflexCtx;
 #[cfg(feature = "middleware")]
 use crate::serve::config::OnComponentFailure;
-use crate::serve::config::{Config, EdgeSocket, NetLimits};
+use crate::serve::config::{Config, EdgeSocket, Mode, NetLimits};
 use crate::serve::inherited::Inherited;
 use crate::serve::metrics::Metrics;
 use admin::Admin;
@@ -64,7 +68,6 @@ use hyper_util::service::TowerToHyperService;
 use place::StreamLimits;
 use proxy::Proxy;
 use reasons::Reasons;
-use reflex_llm::Anonymous;
 use reload::{Edges, Live, Reload};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -350,25 +353,11 @@ fn proxy(
         metrics,
         ..
     } = parts;
-    let anonymous = if config.share_anonymous {
-        Anonymous::Share
-    } else {
-        Anonymous::Bypass
-    };
     let reflex = ReflexCtx {
         cache: cache.clone(),
         grant: Grant {
-            namespace: config.namespace.clone(),
-            anonymous,
-            tenant_header: config.tenant_header.clone(),
-            request_bytes_max: config.request_bytes_max,
-            temperature_max: config.temperature_max,
-            paths: Arc::clone(&config.paths),
-            rules: Arc::clone(&config.rules),
-            groups: Arc::clone(&config.groups),
-            lifetimes: Arc::clone(&config.lifetimes),
             allowance: metrics.allowance(),
-            ..Grant::default()
+            ..explain::grant(config)
         },
         clock: Clock::system(),
     };
@@ -388,6 +377,8 @@ fn proxy(
         fills: Arc::clone(fills),
         budget: Arc::clone(budget),
         l1_bytes_max: config.l1_bytes_max,
+        is_shadow: config.mode == Mode::Shadow,
+        verify_fraction: config.verify_fraction,
         observer: Arc::clone(metrics) as _,
     });
 
@@ -405,6 +396,8 @@ fn proxy(
         upstream,
         metrics: Arc::clone(metrics),
         reasons,
+        access_log: config.access_log,
+        is_shadow: config.mode == Mode::Shadow,
         paths: Arc::clone(&config.paths),
         // The configuration takes only names of headers.
         tenant_header: config
@@ -457,6 +450,7 @@ fn guests(
         handler: handler.map_err(|error| format!("{name}: {error}"))?,
         is_built_in: config.component.is_none(),
         hits: config.hits,
+        is_shadow: config.mode == Mode::Shadow,
         on_failure: config.on_component_failure,
         held_bytes_max: config.request_bytes_max,
         budget: Arc::clone(&policy.budget),

@@ -56,6 +56,7 @@ pub use key::{Key, KeyHasher};
 pub use request::body::BODY_BYTES_MAX;
 pub use request::control::{ClientControl, Control, Directive, X_REFLEX_TTL};
 pub use request::head::Head;
+pub use request::keyed::{DIFFERENCES_MAX, Difference, Differences, Keyed, KeyedKind, KeyedPart};
 pub use request::model::MODEL_BYTES_MAX;
 pub use request::prepared::Prepared;
 pub use request::splits::{By, COMPARED_BYTES_MAX, Split, Splits, Traits};

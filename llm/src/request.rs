@@ -17,5 +17,6 @@ pub(crate) mod outside;
 pub(crate) mod tools;
 
 pub(crate) mod identity;
+pub(crate) mod keyed;
 pub(crate) mod prepared;
 pub(crate) mod splits;

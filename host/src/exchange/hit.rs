@@ -94,6 +94,9 @@ impl Answers {
         fwd_status: Option<StatusCode>,
     ) -> Option<Response<BoxBody>> {
         let fwd_status = fwd_status.map(|status| status.as_u16());
+        if self.policy.is_shadow {
+            return None;
+        }
         if !flow.serves_stale(fwd_status) {
             return None;
         }

@@ -15,6 +15,7 @@ use crate::exchange::watch::{Watch, fails, target, target_or_count};
 use http::{Request, Response};
 use reflex_llm::{Bypass, Flow, Status};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is left to do for a question without an answer in the cache.
 #[derive(Debug)]
@@ -25,7 +26,17 @@ pub(crate) struct Miss {
     pub(crate) missing: Option<Vec<u32>>,
     /// From before the cache was looked at: an answer that was purged since is not stored.
     pub(crate) since: Mark,
+    /// In shadow mode: the status that the request would have had, and the time that it took to tell.
+    pub(crate) would_be: Option<(Status, Duration)>,
 }
+
+/// How long the lookup of a response in shadow mode took: in the extensions of the response.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(feature = "serve"),
+    allow(dead_code, reason = "for the daemon's metrics")
+)]
+pub(crate) struct Looked(pub(crate) Duration);
 
 /// The way to the provider. A clone is the same.
 #[derive(Clone)]
@@ -54,6 +65,7 @@ impl Provider {
             lead,
             missing,
             since,
+            would_be,
         } = miss;
         let wanted = question.wanted();
         let flow = question.flow(ctx);
@@ -87,10 +99,15 @@ impl Provider {
 
         let (parts, body) = response.into_parts();
         let texts = question.batch().map(|batch| batch.texts.clone());
-        if let Some(texts) = &texts {
+        // What the cache has stays: it ages as it would, and its texts have been counted.
+        let is_kept = would_be.is_none_or(|(status, _)| !matches!(status, Status::Hit { .. }));
+        if let Some(texts) = texts.as_ref().filter(|_| is_kept) {
             policy.observer.batch(0, texts.count());
         }
-        let target = target_or_count(ctx, policy, since, &wanted);
+        let target = match is_kept {
+            true => target_or_count(ctx, policy, since, &wanted),
+            false => None,
+        };
         let target = target.map(|target| Target { texts, ..target });
         let watch = Watch::new(target, policy, (parts.status, &parts.headers), lead);
         let body = match watch {
@@ -100,7 +117,12 @@ impl Provider {
         // The followers get a failure as well, whatever this client gets.
         let fwd_status = Some(parts.status);
         let stale = self.answers.stale(question, flow, fwd_status).await;
-        Ok(stale.unwrap_or_else(|| told(Response::from_parts(parts, body), flow.answered())))
+        let status = would_be.map_or_else(|| flow.answered(), |(status, _)| status);
+        let mut response = stale.unwrap_or_else(|| told(Response::from_parts(parts, body), status));
+        if let Some((_, looked)) = would_be {
+            response.extensions_mut().insert(Looked(looked));
+        }
+        Ok(response)
     }
 
     /// Asks the provider for these elements of a batch only.

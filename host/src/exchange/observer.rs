@@ -25,6 +25,12 @@ pub trait RecordingObserver: Send + Sync + 'static {
         let _ = (known, asked);
     }
 
+    /// The provider was asked again for a hit: `identical`, `equal`, `different`, `failed` or
+    /// `skipped`. The route is the name of the API.
+    fn verified(&self, result: &'static str, model: Option<&str>, route: &'static str) {
+        let _ = (result, model, route);
+    }
+
     /// A guest failed after its response had begun: it trapped (`stream-trap`), streamed for too
     /// long (`stream-timeout`), or streamed an invalid body (`stream-body`).
     fn guest_failed(&self, reason: &'static str) {

@@ -36,6 +36,12 @@ pub struct HttpPolicy {
     /// Upper bound of the memory for requests that are known by their bytes; 0 is none. Each native
     /// flow has as much.
     pub l1_bytes_max: u64,
+    /// Clients get the provider's answers only: what would have been a hit is looked up and counted,
+    /// and asked of the provider all the same.
+    pub is_shadow: bool,
+    /// The share of hits for which the provider is asked again in the background, to compare: 0
+    /// to 1. Needs the feature `serve`.
+    pub verify_fraction: f64,
     /// Told how recordings end.
     pub observer: Arc<dyn RecordingObserver>,
 }
@@ -56,6 +62,8 @@ impl HttpPolicy {
             fills: Fills::new(cache),
             budget: Budget::new(INFLIGHT_BYTES_MAX),
             l1_bytes_max: L1_BYTES_MAX,
+            is_shadow: false,
+            verify_fraction: 0.0,
             observer: Arc::new(NoObserver),
         }
     }

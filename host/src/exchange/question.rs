@@ -162,6 +162,26 @@ impl Question {
         self.meaning.shape
     }
 
+    /// The model, if the request names one.
+    #[cfg(feature = "serve")]
+    pub(crate) fn model(&self) -> Option<Arc<str>> {
+        self.meaning.model.clone()
+    }
+
+    /// The same question once more, to be looked up by itself.
+    #[cfg(feature = "serve")]
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            parts: self.parts.clone(),
+            whole: self.whole.clone(),
+            meaning: self.meaning.clone(),
+            control: self.control,
+            key: self.key,
+            batch: self.batch.clone(),
+            probe: None,
+        }
+    }
+
     /// The texts of a batch of embeddings, and what the cache has for them.
     pub(crate) fn batch(&self) -> Option<&Batch> {
         self.batch.as_ref()

@@ -26,7 +26,7 @@ pub use net::NetLimits;
 pub use print::{default_file, markdown};
 pub use table::{Applies, SETTINGS, Setting, VARIABLE};
 pub use upstream::Upstream;
-pub use words::{Hits, OnComponentFailure};
+pub use words::{Hits, LogFormat, Mode, OnComponentFailure};
 
 use crate::cache::CacheOptions;
 use crate::exchange::reply::pace::Replay;
@@ -58,6 +58,14 @@ pub struct Config {
     pub edge: Option<EdgeSocket>,
     /// A component to run in place of the built-in one.
     pub component: Option<PathBuf>,
+    /// Whether clients get answers from the cache.
+    pub mode: Mode,
+    /// The share of hits for which the provider is asked again, to compare: 0 to 1.
+    pub verify_fraction: f64,
+    /// How the log is written.
+    pub log_format: LogFormat,
+    /// Whether each request has a line in the log.
+    pub access_log: bool,
     /// Who answers what the cache has.
     pub hits: Hits,
     /// Who answers when the component does not.
@@ -301,6 +309,7 @@ impl Draft {
         if let Err(error) = check_temperature_max(values.temperature_max) {
             self.refuse("temperature_max", error);
         }
+        self.check_shadow(&values);
         let groups = self.groups();
         let guest = GuestLimits::default();
         Config {
@@ -326,6 +335,10 @@ impl Draft {
                 },
                 |failure| failure.means,
             ),
+            mode: values.mode.means,
+            verify_fraction: values.verify_fraction,
+            log_format: values.log_format.means,
+            access_log: values.access_log,
             cache,
             namespace: values.namespace.clone(),
             ttl: values.ttl_default.0,
@@ -371,6 +384,35 @@ impl Draft {
             warnings: std::mem::take(&mut self.warnings),
             values,
             source,
+        }
+    }
+
+    /// In shadow mode, nothing else may answer from the cache.
+    fn check_shadow(&mut self, values: &Values) {
+        if !(0.0..=1.0).contains(&values.verify_fraction) {
+            let message = format!("{} is not from 0 to 1", values.verify_fraction);
+            self.refuse("verify_fraction", message);
+        }
+        if values.mode.means != Mode::Shadow {
+            return;
+        }
+        let hits = values.hits.map(|hits| hits.means);
+        let others = [
+            (
+                values.edge_socket.is_some(),
+                "edge_socket: edges answer from the cache",
+            ),
+            (
+                values.component.is_some(),
+                "component: it decides what it answers",
+            ),
+            (
+                hits == Some(Hits::Component),
+                "hits: the component would answer from the cache",
+            ),
+        ];
+        for (_, why) in others.into_iter().filter(|(is_set, _)| *is_set) {
+            self.refuse("mode", format!("`shadow` does not go with {why}"));
         }
     }
 

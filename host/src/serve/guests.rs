@@ -26,6 +26,8 @@ pub(crate) struct Guests {
     /// Whether the component decides as the native flow does.
     pub(crate) is_built_in: bool,
     pub(crate) hits: Hits,
+    /// Nothing is answered from the cache: the native flow alone has the requests.
+    pub(crate) is_shadow: bool,
     pub(crate) on_failure: OnComponentFailure,
     /// How much of a request is kept that the host has not read, so that it can go to the provider.
     pub(crate) held_bytes_max: u64,
@@ -59,6 +61,9 @@ impl Guests {
         flow: &NativeFlow,
         voice: &ErrorVoice,
     ) -> Outcome {
+        if self.is_shadow {
+            return Outcome::Native;
+        }
         let since = flow.now();
         let (turn, missing) = match self.hits {
             Hits::Native => match flow.find(question).await {

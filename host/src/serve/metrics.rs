@@ -1,6 +1,7 @@
 //! Every counter of the daemon, named once. `/metrics` prints them in Prometheus' text format.
 
 mod times;
+mod verified;
 
 use crate::cache::{Cache, Stats};
 use crate::exchange::body::budget::Budget;
@@ -18,6 +19,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use times::Times;
+use verified::Verified;
 
 /// Counters are updated where events happen; the cache's own counters are read for each report.
 pub struct Metrics {
@@ -50,6 +52,7 @@ pub struct Metrics {
     budget: Arc<Budget>,
     inflight_bytes: Gauge,
     cache: CacheGauges,
+    verified: Verified,
 }
 
 /// Prices of a model's tokens, in the operator's currency.
@@ -294,6 +297,8 @@ impl Metrics {
             inflight_bytes.clone(),
         );
 
+        let verified = Verified::default();
+        verified.register(&mut registry);
         let cache = CacheGauges::default();
         for (name, help, gauge) in [
             ("entries", "Entries in the cache", &cache.entries),
@@ -399,6 +404,7 @@ impl Metrics {
             budget,
             inflight_bytes,
             cache,
+            verified,
         }
     }
 }
@@ -561,6 +567,10 @@ impl RecordingObserver for Metrics {
                 .get_or_create(&FromLabel { from })
                 .inc_by(count as u64);
         }
+    }
+
+    fn verified(&self, result: &'static str, model: Option<&str>, route: &'static str) {
+        self.verified.count(result, model, route);
     }
 
     fn ended(&self, outcome: Outcome) {

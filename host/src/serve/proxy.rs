@@ -1,6 +1,7 @@
 //! One request through the daemon: a hit from the native flow, the rest by way of the component, and
 //! back with an answer.
 
+use super::access::{Asked, Trail};
 #[cfg(feature = "middleware")]
 use super::guests::{Guests, Outcome, Unhandled};
 use super::hop::strip_hop_by_hop;
@@ -9,7 +10,7 @@ use super::place::OpenConnection;
 use super::reasons::Reasons;
 use super::timed::Timed;
 use super::upstream::UpstreamClient;
-use super::{heads, tunnel};
+use super::{heads, shadow, tunnel};
 use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
 use crate::exchange::miss::{Miss, told};
@@ -38,6 +39,10 @@ pub(crate) struct Proxy {
     pub(crate) upstream: Arc<UpstreamClient>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reasons: Reasons,
+    /// Whether each request has a line in the log.
+    pub(crate) access_log: bool,
+    /// Nothing is answered from the cache.
+    pub(crate) is_shadow: bool,
     /// Which API answers at paths that name none, for the shape of an error.
     pub(crate) paths: Arc<[PathRule]>,
     /// Names the tenant. For the component only: the provider learns nothing of our tenants.
@@ -53,11 +58,23 @@ impl Proxy {
     /// us; its status headers show which.
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<BoxBody> {
         let began = Instant::now();
-        let response = match tunnel::wanted(&request) {
+        let trail = self.access_log.then(|| Trail::of(&request));
+        let mut response = match tunnel::wanted(&request) {
             Some(protocols) => self.tunnel(request, protocols).await,
             None => self.handle(request).await,
         };
-        self.count(&response, began.elapsed());
+        let took = match self.is_shadow {
+            true => shadow::took(&response, began.elapsed()),
+            false => began.elapsed(),
+        };
+        self.count(&response, took);
+        // Its line tells the operator what would have been.
+        if let Some(trail) = trail {
+            response = trail.follow(response, None);
+        }
+        if self.is_shadow {
+            shadow::hide(response.headers_mut());
+        }
         response
     }
 
@@ -67,7 +84,17 @@ impl Proxy {
             Err(refused) => return *refused,
         };
         match self.flow.read(request).await {
-            Ok(Read::Question(question)) => self.reply(question, &voice).await,
+            Ok(Read::Question(question)) => {
+                let asked = self.access_log.then(|| Asked {
+                    shape: question.shape(),
+                    model: question.model(),
+                });
+                let mut response = self.reply(question, &voice).await;
+                if let Some(asked) = asked {
+                    response.extensions_mut().insert(asked);
+                }
+                response
+            }
             Ok(Read::Passes(request, why)) => self.pass(request, why, &voice).await,
             Err(_) => voice.cut_off(),
         }
@@ -195,13 +222,7 @@ impl Proxy {
         *request.method_mut() = parts.method;
         *request.uri_mut() = uri;
         *request.headers_mut() = parts.headers;
-        let headers = request.headers_mut();
-        // A client must not remove the header that the operator's gateway has set.
-        strip_hop_by_hop(headers, self.tenant_header.as_slice());
-        // The client's connection is ours to answer, and the provider's host has its own name.
-        headers.remove(header::EXPECT);
-        headers.remove(header::HOST);
-        join_cookies(headers);
+        aim_headers(request.headers_mut(), self.tenant_header.as_ref());
         Ok((request, voice))
     }
 
@@ -316,6 +337,16 @@ fn last<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 
 /// The `Connection` of a request or response that changes the protocol.
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
+
+/// Takes out of a request's headers what must not go past this hop.
+pub(super) fn aim_headers(headers: &mut HeaderMap, tenant_header: Option<&HeaderName>) {
+    // A client must not remove the header that the operator's gateway has set.
+    strip_hop_by_hop(headers, tenant_header.map_or(&[], std::slice::from_ref));
+    // The client's connection is ours to answer, and the provider's host has its own name.
+    headers.remove(header::EXPECT);
+    headers.remove(header::HOST);
+    join_cookies(headers);
+}
 
 /// HTTP/2 lets a client send a cookie in parts, for compression. In all other protocols they are
 /// one header: RFC 9113, section 8.2.3.

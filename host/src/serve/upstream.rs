@@ -121,25 +121,7 @@ impl UpstreamClient {
     ///
     /// It is no path below the provider's prefix.
     pub(crate) fn target(&self, path: Option<&PathAndQuery>) -> Result<Uri, NoTarget> {
-        let Upstream {
-            scheme,
-            authority,
-            prefix,
-        } = &self.0.upstream;
-        let uri = Uri::builder()
-            .scheme(scheme.clone())
-            .authority(authority.clone());
-        let uri = match path {
-            Some(path) if prefix.is_empty() => uri.path_and_query(path.clone()),
-            path => {
-                if path.is_some_and(|path| !stays_below(path.path())) {
-                    return Err(NoTarget);
-                }
-                let path = path.map_or("/", PathAndQuery::as_str);
-                uri.path_and_query(format!("{prefix}{path}"))
-            }
-        };
-        uri.build().map_err(|_| NoTarget)
+        target(&self.0.upstream, path)
     }
 
     /// Whether a request has come through this process before: the provider's address leads back
@@ -164,6 +146,33 @@ impl UpstreamClient {
         let response = sent.unwrap_or(Err(Error::HttpResponseTimeout));
         response.inspect_err(|_| client.metrics.upstream_failed())
     }
+}
+
+/// Where a request for this path goes.
+///
+/// # Errors
+///
+/// It is no path below the provider's prefix.
+pub(crate) fn target(upstream: &Upstream, path: Option<&PathAndQuery>) -> Result<Uri, NoTarget> {
+    let Upstream {
+        scheme,
+        authority,
+        prefix,
+    } = upstream;
+    let uri = Uri::builder()
+        .scheme(scheme.clone())
+        .authority(authority.clone());
+    let uri = match path {
+        Some(path) if prefix.is_empty() => uri.path_and_query(path.clone()),
+        path => {
+            if path.is_some_and(|path| !stays_below(path.path())) {
+                return Err(NoTarget);
+            }
+            let path = path.map_or("/", PathAndQuery::as_str);
+            uri.path_and_query(format!("{prefix}{path}"))
+        }
+    };
+    uri.build().map_err(|_| NoTarget)
 }
 
 /// A request's path does not lead to the provider.

@@ -12,6 +12,8 @@ pub struct KeyHasher {
     hasher: blake3::Hasher,
     /// Holds less than [`BUFFER_BYTES`].
     buffer: Vec<u8>,
+    /// All bytes that were hashed, for explanations of a key; none for a key alone.
+    record: Option<Vec<u8>>,
 }
 
 /// The purpose of a hash, for BLAKE3's key derivation: no two kinds of hash are ever equal.
@@ -67,6 +69,20 @@ impl KeyHasher {
         Self::derive(&Context::KEY, bytes.min(BUFFER_BYTES))
     }
 
+    /// The same for a caller that asks what was hashed, with [`into_record`](Self::into_record).
+    pub(crate) fn recording(bytes: usize) -> Self {
+        Self {
+            record: Some(Vec::new()),
+            ..Self::expecting(bytes)
+        }
+    }
+
+    /// All bytes that were hashed, once the digest is made. Empty unless the hasher
+    /// [records](Self::recording).
+    pub(crate) fn into_record(self) -> Vec<u8> {
+        self.record.unwrap_or_default()
+    }
+
     /// For the hashes beside the key that are made the same way.
     pub(crate) fn for_few(context: &Context) -> Self {
         Self::derive(context, FEW_BYTES)
@@ -76,6 +92,7 @@ impl KeyHasher {
         Self {
             hasher: blake3::Hasher::new_from_context_key(&context.hash),
             buffer: Vec::with_capacity(room),
+            record: None,
         }
     }
 
@@ -94,7 +111,7 @@ impl KeyHasher {
     }
 
     fn close(&mut self) -> [u8; 32] {
-        self.hasher.update(&self.buffer);
+        self.flush();
         *self.hasher.finalize().as_bytes()
     }
 
@@ -139,11 +156,17 @@ impl KeyHasher {
         }
         let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % BUFFER_BYTES);
         self.hasher.update(whole);
+        if let Some(record) = &mut self.record {
+            record.extend_from_slice(whole);
+        }
         self.buffer.extend_from_slice(rest);
     }
 
     fn flush(&mut self) {
         self.hasher.update(&self.buffer);
+        if let Some(record) = &mut self.record {
+            record.extend_from_slice(&self.buffer);
+        }
         self.buffer.clear();
     }
 }

@@ -103,10 +103,22 @@ impl Prepared {
     /// Why the request bypasses.
     pub fn examine(&self, body: &[u8]) -> Result<Examined, Bypass> {
         let body = self.read(body)?;
-        Ok(Examined {
-            exchange: self.exchange(&body),
+        Ok(self.examined(&body, KeyHasher::expecting).0)
+    }
+
+    /// What a body means, and the hasher that has made its key; `hasher` gets about how many bytes
+    /// it will hash.
+    pub(crate) fn examined(
+        &self,
+        body: &Body<'_>,
+        hasher: impl FnOnce(usize) -> KeyHasher,
+    ) -> (Examined, KeyHasher) {
+        let (exchange, hasher) = self.hashed(body, hasher);
+        let examined = Examined {
+            exchange,
             model: model::named(self.model.as_deref(), body.root()),
-        })
+        };
+        (examined, hasher)
     }
 
     /// The first part of the head in which another request differs from this one, as far as keys
@@ -178,6 +190,15 @@ impl Prepared {
     }
 
     pub(crate) fn exchange(&self, body: &Body<'_>) -> Exchange {
+        self.hashed(body, KeyHasher::expecting).0
+    }
+
+    /// The only place where a request is hashed.
+    fn hashed(
+        &self,
+        body: &Body<'_>,
+        hasher: impl FnOnce(usize) -> KeyHasher,
+    ) -> (Exchange, KeyHasher) {
         let shape = Shape {
             api: self.api,
             representation: body.representation(),
@@ -185,7 +206,7 @@ impl Prepared {
         };
         let (before, after) = self.fields.split_at(self.shape_at);
         let expected = self.fields.len() + SHAPE_BYTES + body.expected_bytes();
-        let mut hasher = KeyHasher::expecting(expected);
+        let mut hasher = hasher(expected);
         hasher.write(before);
         hasher.field("shape", shape.name().as_bytes());
         // Some servers answer such a client with events because of its `accept`.
@@ -195,14 +216,15 @@ impl Prepared {
         hasher.write(after);
         let rules = self.rules.as_deref();
         let digest = hasher.finish_with("body", |out| body.write(self.origin, rules, out));
-        Exchange {
+        let exchange = Exchange {
             key: Key {
                 tenant: self.tenant,
                 digest,
             },
             shape,
             control: self.control,
-        }
+        };
+        (exchange, hasher)
     }
 }
 

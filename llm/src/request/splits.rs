@@ -142,6 +142,16 @@ impl By {
             Self::Field => "field",
         }
     }
+
+    /// The operator's list that takes such a part out of the key.
+    pub const fn list(self) -> &'static str {
+        match self {
+            Self::Header => "ignored_headers",
+            Self::Cookie => "ignored_cookies",
+            Self::Query => "ignored_query",
+            Self::Field => "ignored_fields",
+        }
+    }
 }
 
 /// A part by which keys have split.
@@ -158,17 +168,18 @@ pub struct Split {
 /// A line for the log: the part by name, and the setting that helps. Never a value.
 impl fmt::Display for Split {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (part, remedy) = match self.by {
-            By::Header => ("header", "add it to ignored_headers"),
-            By::Cookie => ("cookie", "add it to ignored_cookies"),
-            By::Query => ("query parameter", "add it to ignored_query"),
-            By::Field => ("field", "add it to ignored_fields"),
+        let part = match self.by {
+            By::Header => "header",
+            By::Cookie => "cookie",
+            By::Query => "query parameter",
+            By::Field => "field",
         };
         write!(
             formatter,
             "requests that are alike but for the {part} `{}` do not share answers; if it cannot \
-             change an answer, {remedy}",
-            self.name
+             change an answer, add it to {}",
+            self.name,
+            self.by.list()
         )
     }
 }

@@ -24,6 +24,7 @@ mod hasher;
 mod headers;
 mod identity;
 mod judging;
+mod keyed;
 mod keys;
 mod messages;
 mod order;

@@ -2,7 +2,7 @@
 
 use reflex_llm::embeddings::Batch;
 use reflex_llm::{
-    Anonymous, Bypass, Classified, Exchange, Head, Policy, Rules, candidate, classify,
+    Anonymous, Bypass, Classified, Exchange, Head, Keyed, Policy, Rules, candidate, classify,
 };
 use std::sync::Arc;
 
@@ -124,6 +124,17 @@ impl Request {
         }
     }
 
+    /// What its key covers.
+    #[track_caller]
+    pub(crate) fn keyed(&self) -> Keyed {
+        let keyed = self.with_head(|head, policy| {
+            let candidate = candidate(head, policy).unwrap();
+            candidate.prepare().keyed(&self.body).unwrap()
+        });
+        assert_eq!(keyed.examined.exchange, self.exchange());
+        keyed
+    }
+
     #[track_caller]
     pub(crate) fn bypass(&self) -> Bypass {
         match self.classify() {
@@ -149,12 +160,18 @@ pub(crate) fn ignored(request: &Request, fields: &str) {
 #[track_caller]
 pub(crate) fn differ(a: &Request, b: &Request) {
     assert_ne!(a.exchange().key.digest, b.exchange().key.digest);
+    let differences = a.keyed().differences(&b.keyed());
+    assert!(!differences.found.is_empty());
 }
 
 /// Both are cacheable, and one's answer serves the other.
 #[track_caller]
 pub(crate) fn same(a: &Request, b: &Request) {
     assert_eq!(a.exchange().key.digest, b.exchange().key.digest);
+    if a.exchange().key == b.exchange().key {
+        assert_eq!(a.keyed().differences(&b.keyed()).found, []);
+        assert_eq!(a.keyed().parts(), b.keyed().parts());
+    }
 }
 
 /// A body with more values than are listed has the key that it has otherwise, and bypasses for the

@@ -28,6 +28,28 @@ pub enum OnComponentFailure {
     Refuse,
 }
 
+/// Whether clients get answers from the cache.
+#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// They do.
+    #[default]
+    Serve,
+    /// They get the provider's; the metrics count what would have been a hit.
+    Shadow,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line of text for people.
+    #[default]
+    Text,
+    /// A line of JSON.
+    Json,
+}
+
 /// `durability` as it is written.
 #[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
@@ -76,6 +98,8 @@ macro_rules! words {
 words! {
     Hits: "native", "component";
     OnComponentFailure: "native", "pass", "refuse";
+    Mode: "serve", "shadow";
+    LogFormat: "text", "json";
     DurabilityMode: "interval", "every-insert", "os";
     ReplayMode: "instant", "paced";
     AnonymousMode: "bypass", "share";

@@ -11,7 +11,9 @@ use crate::serve::config::net::NetLimits;
 use crate::serve::config::prices::PriceTable;
 use crate::serve::config::read::{Fault, Mode, Read, Size, Span, Tables, Whole, Word};
 use crate::serve::config::upstream::Upstream;
-use crate::serve::config::words::{DurabilityMode, Hits, OnComponentFailure, ReplayMode};
+use crate::serve::config::words::{
+    DurabilityMode, Hits, LogFormat, Mode as Serving, OnComponentFailure, ReplayMode,
+};
 use reflex_settings::{
     AnonymousMode, ClientControlMode, GroupTable, PathTable, ProviderControlMode,
     REQUEST_BYTES_MAX, SAMPLES_LIMIT, TTL_SECONDS, TTL_SECONDS_MAX, TtlTable,
@@ -68,6 +70,18 @@ settings! {
     component: Option<PathBuf> = None, Restart,
         "A WebAssembly component in place of the built-in middleware.",
         "the built-in one is complete" (eg "\"middleware.wasm\"");
+    mode: Word<Serving> = Word::first(Serving::Serve), Reload,
+        "`\"shadow\"`: every client gets the provider's answer, and the metrics count what would have been a hit. Not with `edge_socket`, `component` or `hits = \"component\"`, which would answer from the cache.",
+        "a cache that was started is meant to answer";
+    verify_fraction: f64 = 0.0, Reload,
+        "The share of hits, from 0 to 1, for which the provider is asked again in the background, to compare its answer with the kept one.",
+        "each such hit costs what a miss costs";
+    log_format: Word<LogFormat> = Word::first(LogFormat::Text), Restart,
+        "How the log is written: lines for people, or `\"json\"`.",
+        "a terminal is read by people";
+    access_log: bool = false, Reload,
+        "Whether each request has a line in the log.",
+        "a line for each request costs more than a hit";
     hits: Option<Word<Hits>> = None, Reload,
         "Where hits are answered: by the host before it takes an instance of a component, or by the component. Default: `\"native\"`; with `component`, `\"component\"`.",
         "the built-in component has no rules of its own; another one may have" (eg "\"native\"");
