@@ -7,8 +7,12 @@
 //! ```
 
 pub mod config;
+mod recent;
+
 pub mod metrics;
 pub mod tenants;
+
+mod history;
 
 mod connection;
 mod delivery;
@@ -32,6 +36,7 @@ mod upstream;
 mod edge_api;
 
 mod admin;
+mod page;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -50,6 +55,7 @@ use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 #[cfg(feature = "middleware")]
 use guests::Guests;
+use history::History;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use place::StreamLimits;
@@ -134,6 +140,7 @@ impl Server {
         let budget = Budget::new(config.inflight_bytes_max);
         let metrics = Arc::new(Metrics::new(
             config.prices.clone(),
+            config.cache.disk_bytes_max,
             Arc::clone(&fills),
             Arc::clone(&budget),
             Arc::default(),
@@ -185,7 +192,15 @@ impl Server {
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(());
         let net = &self.config.net;
-        let router = admin::router(self.cache.clone(), Arc::clone(&self.metrics));
+        let history = History::new(
+            self.cache.clone(),
+            Arc::clone(&self.metrics),
+            Clock::system(),
+            self.config.group_names.clone(),
+            self.config.cache.disk_bytes_max,
+        );
+        let router = admin::router(self.cache.clone(), Arc::clone(&self.metrics))
+            .merge(page::router(Arc::clone(&history)));
         let admin = serve_admin(self.admin, router, net, stopped.clone());
         let clients = serve_clients(self.front, net, stopped.clone());
         let listener = self.edge.as_mut().and_then(|edge| edge.listener.take());
@@ -210,7 +225,11 @@ impl Server {
             tracing::info!("stopping: running requests come to their end");
             drop(stopping);
         };
-        tokio::join!(clients, edges, admin, stop);
+        let answered = async { tokio::join!(clients, edges, admin, stop) };
+        tokio::select! {
+            _ = answered => {}
+            () = history.keep() => {}
+        }
         sync_now(&self.cache).await;
     }
 }

@@ -69,6 +69,8 @@ pub struct Config {
     pub rules: Arc<Rules>,
     /// For each tenant of a group, the tenant under which its answers are kept.
     pub groups: Arc<HashMap<Tenant, Tenant>>,
+    /// The names of the groups, by that tenant.
+    pub group_names: HashMap<Tenant, String>,
     /// How streams are replayed.
     pub replay: Replay,
     /// How many different answers are kept for one request and served in turn.
@@ -312,10 +314,10 @@ impl Config {
         rules.check(file.tenant_header.as_deref())?;
         check_temperature_max(file.temperature_max)?;
         // For each tenant of a group, the tenant under which its answers are kept.
-        let groups = groups(
-            &file.group.unwrap_or_default(),
-            file.tenant_header.as_deref(),
-        )?;
+        let tables = file.group.unwrap_or_default();
+        let groups = groups(&tables, file.tenant_header.as_deref())?;
+        let named = |group: &GroupTable| (Tenant::of_group(group.name()), group.name().to_owned());
+        let group_names = tables.iter().map(named).collect();
         let ttl = Duration::from_secs(file.ttl_seconds.map_or(TTL_SECONDS, NonZeroU64::get));
         let asked_max = file
             .ttl_seconds_max
@@ -369,6 +371,7 @@ impl Config {
             paths: path_rules(&file.path.unwrap_or_default())?.into(),
             rules: Arc::new(rules),
             groups: Arc::new(groups.into_members().collect()),
+            group_names,
             replay: match file.replay {
                 None | Some(ReplayMode::Instant) => Replay::Instant,
                 Some(ReplayMode::Paced) => Replay::Paced,
