@@ -48,7 +48,10 @@ mod envoy_deploy;
 mod sdk;
 mod sdk_js;
 
+mod page;
+
 mod imports;
+mod metrics;
 mod reasons;
 mod same_keys;
 mod tidy;

@@ -17,6 +17,7 @@ pub mod forward;
 pub mod tls;
 pub mod unix;
 
+pub mod chromium;
 pub mod edge;
 pub mod envoy;
 pub mod metrics;
