@@ -15,7 +15,7 @@ const DESK: (u32, u32) = (1240, 1460);
 const PHONE: (u32, u32) = (360, 800);
 
 /// What a picture shows of the page: figures and charts.
-const PICTURE: (u32, u32) = (1000, 812);
+const PICTURE: (u32, u32) = (1000, 800);
 
 /// A model's name as a hostile client writes it.
 const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'`${1}";
