@@ -30,7 +30,7 @@ mod upkeep;
 mod writer;
 
 pub use crate::store::{OpenError, SegmentReport, StoreReport};
-pub use entry::Entry;
+pub use entry::{Entry, Tier};
 pub use key::CacheKey;
 pub use l1::{L1, L1_BYTES_MAX, L1Stats, Probe};
 pub use new_entry::{InsertError, METADATA_BYTES_MAX, NewEntry};

@@ -10,11 +10,16 @@ pub mod config;
 pub mod explain;
 pub mod inherited;
 pub mod logs;
+
+mod recent;
+
 pub mod metrics;
 pub mod reload;
 pub mod tenants;
 
 mod access;
+mod history;
+
 mod connection;
 mod delivery;
 mod line;
@@ -36,6 +41,7 @@ mod tunnel;
 mod upstream;
 
 mod admin;
+mod page;
 
 mod edge_api;
 
@@ -63,11 +69,13 @@ use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 #[cfg(feature = "middleware")]
 use guests::Guests;
+use history::History;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
 use place::StreamLimits;
 use proxy::Proxy;
 use reasons::Reasons;
+use reflex_llm::Tenant;
 use reload::{Edges, Live, Reload};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -171,6 +179,7 @@ impl Server {
         let budget = Budget::new(config.inflight_bytes_max);
         let metrics = Arc::new(Metrics::new(
             config.prices.clone(),
+            config.cache.disk_bytes_max,
             Arc::clone(&fills),
             Arc::clone(&budget),
             Arc::default(),
@@ -260,7 +269,20 @@ impl Server {
             self.reload.running(),
             reload_of(self.reload),
         );
-        let router = admin::router(operators, self.config.admin);
+        let group_name = |name: &String| (Tenant::of_group(name), name.clone());
+        let group_names = self.config.group_names.iter().map(group_name);
+        let history = History::new(
+            self.cache.clone(),
+            Arc::clone(&self.metrics),
+            Clock::system(),
+            group_names.collect(),
+            self.config.cache.disk_bytes_max,
+        );
+        let router = admin::router(
+            operators,
+            page::router(Arc::clone(&history)),
+            self.config.admin,
+        );
         let admin = serve_admin(self.admin, router, net, stopped.clone());
         let live = Arc::clone(&self.live);
         let clients = serve_clients(self.front, live, net, stopped.clone());
@@ -276,7 +298,11 @@ impl Server {
             tracing::info!("stopping: running requests come to their end");
             drop(stopping);
         };
-        tokio::join!(clients, edges, admin, stop);
+        let answered = async { tokio::join!(clients, edges, admin, stop) };
+        tokio::select! {
+            _ = answered => {}
+            () = history.keep() => {}
+        }
         sync_now(&self.cache).await;
     }
 }

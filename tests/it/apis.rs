@@ -87,7 +87,7 @@ async fn no_api_has_bad_answers_kept() {
             }
         }
     }
-    assert!(edge.metrics().await.sum("reflex_inserts", &[]) < 0.5);
+    assert!(edge.metrics().await.sum("reflex_inserts_total", &[]) < 0.5);
 }
 
 /// A stream, and the event that ends it.

@@ -1,9 +1,10 @@
 //! A page in a real browser: through the cache, the page may read what it could read of the
 //! provider.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Stdio;
 
+use reflex_tests::chromium;
 use reflex_tests::edge::Edge;
 use reflex_tests::upstream::Upstream;
 use reflex_tests::within;
@@ -11,23 +12,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
-const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
-
-/// Chromium, if the machine has it.
-fn browser() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<_> = std::env::split_paths(&path).collect();
-    let programs = folders
-        .iter()
-        .flat_map(|folder| NAMES.map(|name| folder.join(name)));
-    let found = programs.into_iter().find(|program| program.is_file());
-    if found.is_none() {
-        reflex_skip::skip("a page in a browser", "install Debian's `chromium`");
-    }
-    found
-}
-
-/// A page, and the messages that it sends by `POST /`.
+/// A page, and who sees what it tells by `POST /`.
 struct Page {
     listener: TcpListener,
     html: String,
@@ -85,18 +70,11 @@ async fn reply(stream: &mut TcpStream, html: &str) {
     let _ = stream.write_all((head + html).as_bytes()).await;
 }
 
-/// A browser without a window that shows a page and talks to this machine only.
-fn show(program: &PathBuf, url: &str, profile: &std::path::Path) -> Child {
-    Command::new(program)
-        .args(["--headless", "--no-sandbox", "--disable-gpu"])
-        .args(["--disable-dev-shm-usage", "--no-first-run"])
-        .args([
-            "--disable-background-networking",
-            "--disable-component-update",
-        ])
-        .args(["--disable-sync", "--no-pings", "--no-proxy-server"])
-        .arg("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
-        .arg(format!("--user-data-dir={}", profile.display()))
+/// A browser that shows a page.
+fn show(program: &Path, url: &str, profile: &Path) -> Child {
+    let words = chromium::command(program, profile);
+    Command::new(&words[0])
+        .args(&words[1..])
         .arg(url)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -142,7 +120,7 @@ await tell();
 /// dadi/web#498: cached answers lost `Access-Control-Allow-Origin`, so a page worked once.
 #[tokio::test]
 async fn a_page_reads_the_hit_as_it_has_read_the_miss() {
-    let Some(program) = browser() else {
+    let Some(program) = chromium::program("a page in a browser") else {
         return;
     };
     let upstream = Upstream::start().await;

@@ -205,10 +205,11 @@ async fn health_and_metrics_say_what_happened() {
         &[("status", "BYPASS"), ("detail", "path")],
         1.0,
     );
-    check("reflex_hit_seconds_count", &[], 2.0);
-    check("reflex_miss_seconds_count", &[], 1.0);
+    let took = "reflex_request_duration_seconds_count";
+    check(took, &[("outcome", "hit")], 2.0);
+    check(took, &[("outcome", "miss")], 1.0);
     check("reflex_entries", &[], 1.0);
-    check("reflex_store_errors", &[], 0.0);
+    check("reflex_store_errors_total", &[], 0.0);
 }
 
 /// BerriAI/litellm#29414: the whole prompt stood in keys and logs.

@@ -55,7 +55,10 @@ mod envoy_deploy;
 mod sdk;
 mod sdk_js;
 
+mod page;
+
 mod imports;
+mod metrics;
 mod proxy_wasm;
 mod reasons;
 mod same_keys;

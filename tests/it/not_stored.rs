@@ -27,7 +27,10 @@ async fn check(behaviour: &str, stream: bool, status: u16, reason: &str) {
         (rejected - 2.0).abs() < 0.5,
         "{behaviour} for another reason: {metrics:?}"
     );
-    assert!(metrics.sum("reflex_inserts", &[]) < 0.5, "{behaviour}");
+    assert!(
+        metrics.sum("reflex_inserts_total", &[]) < 0.5,
+        "{behaviour}"
+    );
 }
 
 #[tokio::test]
@@ -116,7 +119,7 @@ async fn an_answer_that_the_provider_cuts_is_cut_for_the_client_and_not_stored()
             edge.recorded(0, asked).await;
             assert_eq!(upstream.call_count(), asked as usize);
         }
-        assert!(edge.metrics().await.sum("reflex_inserts", &[]) < 0.5);
+        assert!(edge.metrics().await.sum("reflex_inserts_total", &[]) < 0.5);
     }
 }
 

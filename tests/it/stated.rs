@@ -28,7 +28,7 @@ fn saying(prompt: &str, message: serde_json::Value) -> Ask {
 /// Asked twice, the provider answers twice, and nothing is stored.
 async fn check_not_kept(edge: &Edge, upstream: &Upstream, ask: Ask, reason: &str) {
     let calls = upstream.call_count();
-    let inserts = edge.metrics().await.sum("reflex_inserts", &[]);
+    let inserts = edge.metrics().await.sum("reflex_inserts_total", &[]);
     for _ in 0..2 {
         assert_eq!(
             edge.client.fetch(ask.clone()).await.reflex(),
@@ -41,7 +41,7 @@ async fn check_not_kept(edge: &Edge, upstream: &Upstream, ask: Ask, reason: &str
     })
     .await;
     assert_eq!(upstream.call_count(), calls + 2, "{reason}");
-    assert!(edge.metrics().await.sum("reflex_inserts", &[]) - inserts < 0.5);
+    assert!(edge.metrics().await.sum("reflex_inserts_total", &[]) - inserts < 0.5);
 }
 
 #[tokio::test]

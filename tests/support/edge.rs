@@ -414,8 +414,13 @@ impl Edge {
 
     /// `/metrics`.
     pub async fn metrics(&self) -> Metrics {
+        Metrics::parse(&self.metrics_text().await)
+    }
+
+    /// `/metrics`, as it comes.
+    pub async fn metrics_text(&self) -> String {
         let answer = self.admin.fetch(Ask::get("/metrics")).await;
-        Metrics::parse(&String::from_utf8_lossy(&answer.body))
+        String::from_utf8_lossy(&answer.body).into_owned()
     }
 
     /// Waits until the metrics say what the test waits for.

@@ -18,6 +18,7 @@ pub mod inherited;
 pub mod tls;
 pub mod unix;
 
+pub mod chromium;
 pub mod edge;
 pub mod envoy;
 pub mod metrics;

@@ -13,11 +13,12 @@ use crate::workspace::say;
 pub(crate) const CXX: [&str; 3] = ["c++", "g++", "clang++"];
 
 /// Programs, any of which will do, with the Debian package that has one.
-const PROGRAMS: [(&[&str], &str); 5] = [
+const PROGRAMS: [(&[&str], &str); 6] = [
     (&CXX, "g++"),
     (&["mount"], "mount"),
     (&["mkfs.ext4"], "e2fsprogs"),
     (&["systemd-analyze"], "systemd"),
+    (&["promtool"], "prometheus"),
     (
         &["chromium", "chromium-browser", "google-chrome"],
         "chromium",

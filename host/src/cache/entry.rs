@@ -15,6 +15,26 @@ pub struct Entry {
     shape: Shape,
     stored_at_ms: u64,
     expires_at_ms: u64,
+    tier: Tier,
+}
+
+/// Where a lookup found an entry's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// In memory; the pages of a mapped segment that the system holds count as memory.
+    Memory,
+    /// On the disk, from which another thread had to read them.
+    Disk,
+}
+
+impl Tier {
+    /// Its name in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        }
+    }
 }
 
 impl Entry {
@@ -26,6 +46,7 @@ impl Entry {
             shape: place.shape(),
             stored_at_ms,
             expires_at_ms,
+            tier: Tier::Memory,
         }
     }
 
@@ -36,6 +57,7 @@ impl Entry {
             shape: record.shape(),
             stored_at_ms: record.stored_at_ms(),
             expires_at_ms: record.expires_at_ms(),
+            tier: Tier::Memory,
         }
     }
 
@@ -54,6 +76,20 @@ impl Entry {
             (self.stored_at_ms, self.expires_at_ms),
             body_checksum,
         )
+    }
+
+    /// The same entry, which had to be read from the disk first.
+    pub(super) fn read_from_disk(self) -> Self {
+        Self {
+            tier: Tier::Disk,
+            ..self
+        }
+    }
+
+    /// Where the lookup found it. Lookups that wait for the disk on their own thread do not tell, and
+    /// say [`Tier::Memory`].
+    pub fn tier(&self) -> Tier {
+        self.tier
     }
 
     /// The metadata stored beside the payload.

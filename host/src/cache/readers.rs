@@ -56,7 +56,8 @@ impl Cache {
         let (shared, key) = (Arc::clone(&self.shared), *key);
         let read = Box::new(move || shared.find(&key, counts_as, now_ms));
         let waiting = self.shared.readers.begin(read)?;
-        poll_fn(|context| waiting.poll(context.waker())).await
+        let found = poll_fn(|context| waiting.poll(context.waker())).await;
+        found.map(Entry::read_from_disk)
     }
 }
 

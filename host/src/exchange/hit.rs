@@ -1,7 +1,7 @@
 //! Answers from the cache: fresh ones, those put together of a batch's texts, and expired ones where
 //! the provider fails.
 
-use crate::cache::{Entry, L1};
+use crate::cache::{Entry, L1, Tier};
 use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::policy::HttpPolicy;
 use crate::exchange::question::{Meaning, Question};
@@ -35,21 +35,22 @@ impl Answers {
     /// The cached answer, if this client accepts it.
     pub(crate) async fn look_up(&self, question: &mut Question) -> Look {
         let control = *question.control();
-        if let Some(response) = self.entry(question.key(), &control).await {
-            question.was_hit(&self.l1);
+        if let Some((response, tier)) = self.entry(question.key(), &control).await {
+            question.was_hit(&self.l1, tier);
             return Look::Answer(response);
         }
         self.texts(question, &control).await
     }
 
-    async fn entry(&self, key: &Key, control: &Control) -> Option<Response<BoxBody>> {
+    async fn entry(&self, key: &Key, control: &Control) -> Option<(Response<BoxBody>, Tier)> {
         let now_ms = self.ctx.clock.now_ms();
         let entry = self.ctx.find_at(&self.ctx.key(key), now_ms).await?;
         let (age, ttl) = (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
         if !control.accepts(age, ttl) {
             return None;
         }
-        self.replay(&entry, age, Status::Hit { ttl_seconds: ttl })
+        let response = self.replay(&entry, age, Status::Hit { ttl_seconds: ttl })?;
+        Some((response, entry.tier()))
     }
 
     async fn texts(&self, question: &mut Question, control: &Control) -> Look {
@@ -57,9 +58,16 @@ impl Answers {
             return Look::Nothing;
         };
         let now_ms = self.ctx.clock.now_ms();
-        let life = |entry: &Entry| (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
+        let mut tier = Tier::Memory;
+        let mut life = |entry: &Entry| {
+            if entry.tier() == Tier::Disk {
+                tier = Tier::Disk;
+            }
+            (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms))
+        };
         let answers = batch.find(&self.ctx, &self.policy.budget).await;
-        let (age, ttl_seconds) = match Found::of(control, answers.map(|found| found.map(life))) {
+        let (age, ttl_seconds) = match Found::of(control, answers.map(|found| found.map(&mut life)))
+        {
             Found::All {
                 age_seconds,
                 ttl_seconds,
@@ -71,15 +79,18 @@ impl Answers {
             return Look::Nothing;
         };
         let set = status_headers(Status::Hit { ttl_seconds }, Some(age));
-        Look::Answer(response(made.replayed(&set, &self.policy)))
+        let made = response(made.replayed(&set, &self.policy));
+        question.was_made(tier);
+        Look::Answer(made)
     }
 
     /// For a client that accepts only a cached answer: any of the request's answers will do.
-    pub(crate) async fn any(&self, question: &Question, flow: Flow) -> Response<BoxBody> {
+    pub(crate) async fn any(&self, question: &mut Question, flow: Flow) -> Response<BoxBody> {
         let samples = &self.policy.samples;
         for _ in (1..samples.count()).filter(|_| flow.takes_any_sample()) {
             let key = samples.next(question.request_key());
-            if let Some(response) = self.entry(&key, question.control()).await {
+            if let Some((response, tier)) = self.entry(&key, question.control()).await {
+                question.was_made(tier);
                 return response;
             }
         }

@@ -1,6 +1,6 @@
 //! An LLM request that may be answered from the cache: its head, its whole body, and its key.
 
-use crate::cache::{L1, Probe};
+use crate::cache::{L1, Probe, Tier};
 use crate::exchange::body::ahead::read_ahead;
 use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::error::Error;
@@ -32,6 +32,8 @@ pub(crate) struct Question {
     batch: Option<Batch>,
     /// By which the request is recognised, unless it was.
     probe: Option<Probe>,
+    /// Where the answer was, once it has been found in the cache.
+    tier: Option<Tier>,
 }
 
 /// What examining a request gives, but for the client's instructions: those are not in the key.
@@ -107,16 +109,32 @@ impl Question {
             key,
             batch,
             probe,
+            tier: None,
         })))
     }
 
     /// The answer is in the cache: the request is recognised by its bytes from now on. Not a batch,
     /// which is more than one answer.
-    pub(crate) fn was_hit(&mut self, l1: &L1<Meaning>) {
+    pub(crate) fn was_hit(&mut self, l1: &L1<Meaning>, tier: Tier) {
+        self.tier = Some(tier);
         if let Some(probe) = self.probe.take().filter(|_| self.batch.is_none()) {
             let tenant = &self.meaning.key.tenant.0;
             l1.insert(&probe, &self.whole, tenant, self.meaning.clone());
         }
+    }
+
+    /// The answer was put together of entries, the slowest of which was found there.
+    pub(crate) fn was_made(&mut self, tier: Tier) {
+        self.tier = Some(tier);
+    }
+
+    /// Where the answer was; none if it has not been found in the cache, or by a component only.
+    #[cfg_attr(
+        not(feature = "serve"),
+        allow(dead_code, reason = "only the daemon counts by tier")
+    )]
+    pub(crate) fn tier(&self) -> Option<Tier> {
+        self.tier
     }
 
     /// The head, as the client sent it.
@@ -164,8 +182,8 @@ impl Question {
 
     /// The model, if the request names one.
     #[cfg(feature = "serve")]
-    pub(crate) fn model(&self) -> Option<Arc<str>> {
-        self.meaning.model.clone()
+    pub(crate) fn model(&self) -> Option<&Arc<str>> {
+        self.meaning.model.as_ref()
     }
 
     /// The same question once more, to be looked up by itself.
@@ -179,6 +197,7 @@ impl Question {
             key: self.key,
             batch: self.batch.clone(),
             probe: None,
+            tier: None,
         }
     }
 

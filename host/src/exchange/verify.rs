@@ -87,7 +87,7 @@ impl Verifier {
             return;
         }
         let route = question.shape().api.name();
-        let model = question.model();
+        let model = question.model().cloned();
         // A client that wants only a cached answer has the provider asked nothing.
         if !question.flow(&self.answers.ctx).asks() {
             return;

@@ -112,14 +112,14 @@ impl Admin {
 }
 
 /// Everything on the admin address, behind one guard.
-pub(crate) fn router(admin: Arc<Admin>, address: SocketAddr) -> Router {
+pub(crate) fn router(admin: Arc<Admin>, page: Router, address: SocketAddr) -> Router {
     let behind = Guard {
         token: Arc::clone(&admin.token),
         is_loopback: address.ip().is_loopback(),
     };
-    // What else belongs on the admin address is merged here, behind the guard.
     Router::new()
         .merge(api(admin))
+        .merge(page)
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(Arc::new(behind), guard))
 }

@@ -24,6 +24,7 @@ use crate::serve::admin::token::AdminToken;
 use crate::serve::admin::{self, By};
 use crate::serve::config::Config;
 use crate::serve::metrics::Metrics;
+use crate::serve::recent::Subject;
 use crate::serve::tenants::bytes32;
 use axum::Router;
 use axum::body::Body;
@@ -40,7 +41,7 @@ use http_body_util::BodyExt as _;
 use refusal::Refusal;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinError;
 
 /// Requests of one HTTP/2 connection at once. An Envoy worker has one connection, and requests
@@ -160,7 +161,7 @@ impl EdgeApi {
         let epoch = self.epoch.now();
         let now_ms = self.clock.now_ms();
         let found = self.cache.lookup_async(&name.key, now_ms).await.hit();
-        let found = found.and_then(|entry| self.replay(&entry, now_ms));
+        let found = found.and_then(|entry| self.replay(name, &entry, now_ms));
         let found = found.map(|mut response| {
             set(response.headers_mut(), ENTRY, digest);
             response
@@ -171,7 +172,7 @@ impl EdgeApi {
 
 impl EdgeApi {
     /// The answer as it was stored; none if a component has stored something else under that key.
-    fn replay(&self, entry: &Entry, now_ms: u64) -> Option<Response> {
+    fn replay(&self, name: &Name, entry: &Entry, now_ms: u64) -> Option<Response> {
         let head = StoredHead::read(entry.metadata())?;
         let mut response = Response::new(Body::from(entry.payload()));
         *response.status_mut() = head.status;
@@ -181,6 +182,10 @@ impl EdgeApi {
         if let Some(ttl) = entry.ttl_seconds(now_ms) {
             set(headers, TTL, &ttl.to_string());
         }
+        self.metrics.recent().hit(&Subject {
+            model: head.model,
+            ..name.subject()
+        });
         if let Some(usage) = &head.usage {
             self.metrics.saved(usage, head.model);
             set(headers, SAVED, &usage.total_tokens.to_string());
@@ -196,6 +201,20 @@ struct Name {
     tenant: [u8; 32],
     digest: [u8; 32],
 }
+
+impl Name {
+    /// An edge names neither route nor model when it looks up.
+    fn subject(&self) -> Subject<'_> {
+        Subject {
+            model: None,
+            route: Some(EDGES),
+            tenant: Some(&self.tenant),
+        }
+    }
+}
+
+/// The route of lookups of edges, in lists of routes.
+const EDGES: &str = "(edges)";
 
 /// Counts the beginnings and the ends of purges, and replacements. Edges that keep copies compare it,
 /// and drop what is gone since the epoch that they know, or everything if they are not told what
@@ -348,6 +367,7 @@ async fn look_up(
     digest: &str,
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
+    let began = Instant::now();
     let fill = fill_id(headers)?;
     let wait = number(headers, &WAIT)?.map(Duration::from_millis);
     let key = &name.key;
@@ -377,6 +397,10 @@ async fn look_up(
             // A fill may have ended well since the look. It is not begun again.
             (epoch, found) = api.find(name, digest).await;
         }
+    }
+    api.metrics.edge_lookup(found.is_some(), began.elapsed());
+    if found.is_none() {
+        api.metrics.recent().asked(&name.subject());
     }
     let mut response = match found {
         Some(response) => {

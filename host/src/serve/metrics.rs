@@ -1,24 +1,41 @@
-//! Every counter of the daemon, named once. `/metrics` prints them in Prometheus' text format.
+//! Every counter of the daemon, named once. `/metrics` prints them in OpenMetrics' text format;
+//! `docs/metrics.md` lists them.
+//!
+//! A hit updates atomics only: its counters are found at the start.
 
+mod cache_counts;
+mod durations;
+mod labels;
+mod price;
 mod times;
 mod verified;
 
-use crate::cache::{Cache, Stats};
+pub(crate) use durations::Answered;
+pub use price::Price;
+pub(crate) use times::Counts;
+
+use crate::cache::{Cache, Tier};
 use crate::exchange::body::budget::Budget;
 use crate::exchange::fills::Fills;
 use crate::exchange::observer::{Outcome, RecordingObserver};
 use crate::grant::{Allowance, Refusal};
-use prometheus_client::encoding::EncodeLabelSet;
+use crate::serve::recent::{Kind, Recent};
+use cache_counts::{CacheCounts, raise, set};
+use durations::Durations;
+use labels::{
+    ControlLabels, EdgeLabels, FromLabel, OutcomeLabel, ReasonLabel, RequestLabels, SplitLabels,
+    VersionLabel,
+};
+use price::Savings;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
-use reflex_llm::{Split, Usage, is_like};
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use reflex_llm::{Split, Usage};
+use std::sync::Arc;
 use std::time::Duration;
-use times::Times;
 use verified::Verified;
 
 /// Counters are updated where events happen; the cache's own counters are read for each report.
@@ -26,11 +43,10 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     /// Of those, the hits: found once, because finding one takes a lock and a hash.
-    hits: OnceLock<Counter>,
-    hit_seconds: Times,
-    miss_seconds: Times,
+    hits: Counter,
+    durations: Durations,
     guest_failures: Family<ReasonLabel, Counter>,
-    guest_refusals: Family<ReasonLabel, Gauge>,
+    guest_refusals: Family<ReasonLabel, Counter>,
     allowance: Arc<Allowance>,
     upstream_failures: Counter,
     edge_requests: Family<EdgeLabels, Counter>,
@@ -40,120 +56,18 @@ pub struct Metrics {
     not_kept: Family<ReasonLabel, Counter>,
     key_splits: Family<SplitLabels, Counter>,
     client_control: Family<ControlLabels, Counter>,
-    batch_texts: Family<FromLabel, Counter>,
-    saved_tokens: Family<KindLabel, Counter>,
-    /// Of input and of output.
-    saved: OnceLock<[Counter; 2]>,
-    saved_money: Family<ModelLabel, Counter<f64, AtomicU64>>,
-    prices: Vec<Price>,
+    /// Texts from the cache, and from the provider.
+    batch_texts: [Counter; 2],
+    savings: Savings,
+    purges: Counter,
     fills: Arc<Fills>,
     edge_waiting: Gauge,
     fill_waiters: Gauge,
     budget: Arc<Budget>,
     inflight_bytes: Gauge,
-    cache: CacheGauges,
     verified: Verified,
-}
-
-/// Prices of a model's tokens, in the operator's currency.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Price {
-    /// The model's name, in which `*` stands for any text.
-    pub model: String,
-    /// A million tokens of requests.
-    pub input_per_million: f64,
-    /// A million tokens of answers.
-    pub output_per_million: f64,
-}
-
-impl Price {
-    fn of(&self, usage: &Usage) -> f64 {
-        let cost = |tokens: u64, per_million: f64| tokens as f64 / 1e6 * per_million;
-        cost(usage.input_tokens, self.input_per_million)
-            + cost(usage.output_tokens, self.output_per_million)
-    }
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct KindLabel {
-    /// `input` or `output`.
-    kind: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct FromLabel {
-    /// `cache` or `provider`.
-    from: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ModelLabel {
-    /// As the operator's prices spell it: what clients send has no bound.
-    model: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct RequestLabels {
-    /// `HIT_L1_EXACT`, `MISS`, `BYPASS`, or `ERROR` where the provider gave no answer.
-    status: &'static str,
-    /// The reason of a bypass; `collapsed` for a follower; `partial` for a batch that was partly
-    /// cached.
-    detail: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct SplitLabels {
-    /// `header`, `cookie`, `query` or `field`.
-    by: &'static str,
-    /// Of those, the first few, then `other`.
-    name: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ControlLabels {
-    /// `no-cache` or `no-store`.
-    directive: &'static str,
-    /// Whether the answer is a stream: `true` or `false`.
-    stream: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OutcomeLabel {
-    /// Of a recording: `stored`, `rejected` or `dropped`. Of a reload: `applied` or `refused`.
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct EdgeLabels {
-    /// `GET`, `PUT`, `DELETE` or `other`.
-    method: &'static str,
-    /// Of the reply.
-    code: u16,
-}
-
-#[derive(Default)]
-struct CacheGauges {
-    entries: Gauge,
-    payload_bytes: Gauge,
-    disk_bytes: Gauge,
-    pinned_bytes: Gauge,
-    dead_bytes: Gauge,
-    queued_bytes: Gauge,
-    segments: Gauge,
-    segments_reclaimed: Gauge,
-    inserts: Gauge,
-    inserts_in_memory: Gauge,
-    inserts_refused: Gauge,
-    lookups_given_up: Gauge,
-    evictions: Gauge,
-    errors: Gauge,
-    corrupt: Gauge,
-    healthy: Gauge,
+    cache: CacheCounts,
+    recent: Arc<Recent>,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -162,39 +76,33 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
-/// From 10 µs, which a hit in this process takes, to 10 s.
-const HIT_BUCKETS: [f64; 10] = [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0];
-/// From 1 ms to 10 min: providers' times until their first byte.
-const MISS_BUCKETS: [f64; 10] = [1e-3, 1e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
-
 impl Metrics {
-    /// Counters at zero. Of several prices for a model, the first counts. The metrics include the
-    /// followers of fills, the budget in use, and the guest's refusals.
+    /// Counters at zero. Of several prices for a model, the first counts; `disk_bytes_max` is the
+    /// store's bound. The metrics include the followers of fills, the budget in use, and the guest's
+    /// refusals.
     pub fn new(
         prices: Vec<Price>,
+        disk_bytes_max: u64,
         fills: Arc<Fills>,
         budget: Arc<Budget>,
         allowance: Arc<Allowance>,
     ) -> Self {
         let mut registry = Registry::with_prefix("reflex");
-        let requests = Family::default();
+        let version = VersionLabel {
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        registry.register("build", "The daemon's version", Info::new(version));
+        let requests = Family::<RequestLabels, Counter>::default();
         registry.register(
             "requests",
             "Requests by how they were answered",
             requests.clone(),
         );
-        let hit_seconds = Times::new(&HIT_BUCKETS);
-        registry.register(
-            "hit_seconds",
-            "Time to the response's head, hits",
-            hit_seconds.clone(),
-        );
-        let miss_seconds = Times::new(&MISS_BUCKETS);
-        registry.register(
-            "miss_seconds",
-            "Time to the response's head, misses",
-            miss_seconds.clone(),
-        );
+        let hits = requests.get_or_create_owned(&RequestLabels {
+            status: "HIT_L1_EXACT",
+            detail: "",
+        });
+        let durations = Durations::new(&mut registry);
         let guest_failures = Family::default();
         registry.register(
             "guest_failures",
@@ -263,24 +171,20 @@ impl Metrics {
             config_reloads.clone(),
         );
 
-        let batch_texts = Family::default();
+        let batch_texts = Family::<FromLabel, Counter>::default();
         registry.register(
             "batch_texts",
             "Texts of batches of embeddings by where their vectors came from",
             batch_texts.clone(),
         );
 
-        let saved_tokens = Family::default();
+        let savings = Savings::new(prices, &mut registry);
+
+        let purges = Counter::default();
         registry.register(
-            "saved_tokens",
-            "Tokens of answers from the cache, as they were counted when new",
-            saved_tokens.clone(),
-        );
-        let saved_money = Family::default();
-        registry.register(
-            "saved_money",
-            "What these cost by the configuration's prices",
-            saved_money.clone(),
+            "purges",
+            "Purges and removals of single entries",
+            purges.clone(),
         );
 
         let fill_waiters = Gauge::default();
@@ -291,97 +195,31 @@ impl Metrics {
         );
 
         let inflight_bytes = Gauge::default();
-        registry.register(
-            "inflight_bytes",
+        registry.register_with_unit(
+            "inflight",
             "Bytes that the requests under way hold in memory",
+            Unit::Bytes,
             inflight_bytes.clone(),
+        );
+        let inflight_quota = Gauge::default();
+        set(&inflight_quota, budget.most());
+        registry.register_with_unit(
+            "inflight_quota",
+            "The most bytes that the requests under way may hold in memory",
+            Unit::Bytes,
+            inflight_quota,
         );
 
         let verified = Verified::default();
         verified.register(&mut registry);
-        let cache = CacheGauges::default();
-        for (name, help, gauge) in [
-            ("entries", "Entries in the cache", &cache.entries),
-            (
-                "payload_bytes",
-                "Bytes of their payloads",
-                &cache.payload_bytes,
-            ),
-            (
-                "disk_bytes",
-                "Bytes of the store's files",
-                &cache.disk_bytes,
-            ),
-            (
-                "pinned_bytes",
-                "Bytes of the store's files that are removed but still read",
-                &cache.pinned_bytes,
-            ),
-            (
-                "dead_bytes",
-                "Bytes of the store's files that no lookup finds any more",
-                &cache.dead_bytes,
-            ),
-            (
-                "queued_bytes",
-                "Bytes of memory taken by what waits to be written",
-                &cache.queued_bytes,
-            ),
-            ("segments", "Files of the store", &cache.segments),
-            (
-                "segments_reclaimed",
-                "Files of the store removed to make room, since the start",
-                &cache.segments_reclaimed,
-            ),
-            (
-                "inserts",
-                "Entries inserted since the start",
-                &cache.inserts,
-            ),
-            (
-                "inserts_in_memory",
-                "Entries that went to memory as the disk was in trouble, since the start",
-                &cache.inserts_in_memory,
-            ),
-            (
-                "inserts_refused",
-                "Entries not stored as the disk did not keep up, since the start",
-                &cache.inserts_refused,
-            ),
-            (
-                "lookups_given_up",
-                "Lookups that were misses as the disk was too slow to read, since the start",
-                &cache.lookups_given_up,
-            ),
-            (
-                "evictions",
-                "Entries evicted since the start",
-                &cache.evictions,
-            ),
-            (
-                "store_errors",
-                "Failed operations on the store's files since the start",
-                &cache.errors,
-            ),
-            (
-                "store_corrupt",
-                "Entries found damaged since the start",
-                &cache.corrupt,
-            ),
-            (
-                "store_healthy",
-                "1 while entries reach the disk",
-                &cache.healthy,
-            ),
-        ] {
-            registry.register(name, help, gauge.clone());
-        }
+        let cache = CacheCounts::new(disk_bytes_max, &mut registry);
+        let texts = |from| batch_texts.get_or_create_owned(&FromLabel { from });
+        let batch_texts = [texts("cache"), texts("provider")];
         Self {
             registry,
             requests,
-            hits: OnceLock::new(),
-            hit_seconds,
-            miss_seconds,
+            hits,
+            durations,
             guest_failures,
             guest_refusals,
             allowance,
@@ -395,16 +233,15 @@ impl Metrics {
             client_control,
             config_reloads,
             batch_texts,
-            saved_tokens,
-            saved: OnceLock::new(),
-            saved_money,
-            prices,
+            savings,
+            purges,
             fills,
             fill_waiters,
             budget,
             inflight_bytes,
             cache,
             verified,
+            recent: Arc::default(),
         }
     }
 }
@@ -420,42 +257,46 @@ impl Metrics {
             .inc();
     }
 
-    pub(crate) fn hit(&self, took: Duration) {
-        let labels = RequestLabels {
-            status: "HIT_L1_EXACT",
-            detail: "",
-        };
-        let hits = self
-            .hits
-            .get_or_init(|| self.requests.get_or_create(&labels).clone());
-        hits.inc();
-        self.hit_seconds.observe(took);
+    /// A hit, and where its bytes were; none if a component looked it up.
+    pub(crate) fn hit(&self, tier: Option<Tier>, took: Duration) {
+        self.hits.inc();
+        self.durations.observe(Answered::hit(tier), took);
     }
 
     /// A stale hit, because the provider failed. Its duration is the provider's.
-    pub(crate) fn stale(&self) {
+    pub(crate) fn stale(&self, took: Duration) {
         self.request("HIT_STALE", "stale");
+        self.durations.observe(Answered::Stale, took);
     }
 
-    /// `detail` is the kind of miss, empty for a plain one.
-    pub(crate) fn miss(&self, detail: &'static str, took: Duration) {
+    /// An answer of the provider: a [`Miss`](Answered::Miss), or a kind of it.
+    pub(crate) fn miss(&self, kind: Answered, took: Duration) {
+        let detail = match kind {
+            Answered::Collapsed => "collapsed",
+            Answered::Partial => "partial",
+            _ => "",
+        };
         self.request("MISS", detail);
-        self.miss_seconds.observe(took);
+        self.durations.observe(kind, took);
     }
 
     /// `reason` is a [`Bypass`](reflex_llm::Bypass)'s word, or `other`.
-    pub(crate) fn bypass(&self, reason: &'static str) {
+    pub(crate) fn bypass(&self, reason: &'static str, took: Duration) {
         self.request("BYPASS", reason);
         self.bypasses.get_or_create(&ReasonLabel { reason }).inc();
+        self.durations.observe(Answered::Bypass, took);
+        self.recent.reason(Kind::Bypass, reason);
     }
 
     /// An answer was not stored, for one of the reasons of `reflex-llm`.
     pub(crate) fn not_kept(&self, reason: &'static str) {
         self.not_kept.get_or_create(&ReasonLabel { reason }).inc();
+        self.recent.reason(Kind::NotKept, reason);
     }
 
     /// A miss whose key splits. The number of names is bounded by what found it.
     pub(crate) fn key_split(&self, split: Split) {
+        self.recent.split(split.by.name(), &split.name);
         let (by, name) = (split.by.name(), split.name);
         let labels = SplitLabels { by, name };
         self.key_splits.get_or_create(&labels).inc();
@@ -468,8 +309,23 @@ impl Metrics {
     }
 
     /// The client got an error of ours.
-    pub(crate) fn error(&self) {
+    pub(crate) fn error(&self, took: Duration) {
         self.request("ERROR", "");
+        self.durations.observe(Answered::Error, took);
+    }
+
+    /// A lookup of an edge.
+    pub(crate) fn edge_lookup(&self, is_hit: bool, took: Duration) {
+        let answered = match is_hit {
+            true => Answered::HitEdge,
+            false => Answered::MissEdge,
+        };
+        self.durations.observe(answered, took);
+    }
+
+    /// Entries were purged, or one was removed.
+    pub(crate) fn purged(&self) {
+        self.purges.inc();
     }
 
     pub(crate) fn upstream_failed(&self) {
@@ -486,6 +342,36 @@ impl Metrics {
         Arc::clone(&self.allowance)
     }
 
+    /// What happened lately.
+    pub(crate) fn recent(&self) -> &Arc<Recent> {
+        &self.recent
+    }
+
+    /// How long such requests took, since the start.
+    pub(crate) fn took(&self, answered: Answered) -> Counts {
+        self.durations.counts(answered)
+    }
+
+    /// Tokens that hits saved, since the start.
+    pub(crate) fn saved_tokens(&self) -> u64 {
+        self.savings.tokens()
+    }
+
+    /// Money that hits saved, since the start; none without prices.
+    pub(crate) fn saved_money(&self) -> Option<f64> {
+        self.savings.money()
+    }
+
+    /// Bytes that the requests under way hold, and the most that they may hold.
+    pub(crate) fn inflight_bytes(&self) -> (u64, u64) {
+        (self.budget.held(), self.budget.most())
+    }
+
+    /// Purges since the start.
+    pub(crate) fn purges(&self) -> u64 {
+        self.purges.get()
+    }
+
     fn request(&self, status: &'static str, detail: &'static str) {
         self.requests
             .get_or_create(&RequestLabels { status, detail })
@@ -497,43 +383,16 @@ impl Metrics {
         self.cache.set(&cache.stats());
         for refusal in Refusal::ALL {
             let reason = refusal.reason();
-            let refused = i64::try_from(self.allowance.refused(refusal)).unwrap_or(i64::MAX);
-            self.guest_refusals
-                .get_or_create(&ReasonLabel { reason })
-                .set(refused);
+            let refusals = self.guest_refusals.get_or_create(&ReasonLabel { reason });
+            raise(&refusals, self.allowance.refused(refusal));
         }
-        let waiting = i64::try_from(self.fills.waiting()).unwrap_or(i64::MAX);
-        self.fill_waiters.set(waiting);
-        let held = i64::try_from(self.budget.held()).unwrap_or(i64::MAX);
-        self.inflight_bytes.set(held);
-        let waiting = i64::try_from(self.fills.edges_waiting()).unwrap_or(i64::MAX);
-        self.edge_waiting.set(waiting);
+        set(&self.fill_waiters, self.fills.waiting() as u64);
+        set(&self.inflight_bytes, self.budget.held());
+        set(&self.edge_waiting, self.fills.edges_waiting() as u64);
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &self.registry);
         text
-    }
-}
-
-impl CacheGauges {
-    fn set(&self, stats: &Stats) {
-        let set = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        set(&self.entries, stats.entries);
-        set(&self.payload_bytes, stats.payload_bytes);
-        set(&self.disk_bytes, stats.disk_bytes);
-        set(&self.pinned_bytes, stats.pinned_bytes);
-        set(&self.dead_bytes, stats.dead_bytes);
-        set(&self.queued_bytes, stats.queued_bytes);
-        set(&self.segments, stats.segments);
-        set(&self.segments_reclaimed, stats.segments_reclaimed);
-        set(&self.inserts, stats.inserts);
-        set(&self.inserts_in_memory, stats.inserts_in_memory);
-        set(&self.inserts_refused, stats.inserts_refused);
-        set(&self.lookups_given_up, stats.lookups_given_up);
-        set(&self.evictions, stats.evictions);
-        set(&self.errors, stats.store_errors);
-        set(&self.corrupt, stats.corrupt);
-        set(&self.healthy, u64::from(stats.healthy));
     }
 }
 
@@ -542,30 +401,16 @@ impl RecordingObserver for Metrics {
         self.guest_failures
             .get_or_create(&ReasonLabel { reason })
             .inc();
+        self.recent.reason(Kind::GuestFault, reason);
     }
 
     fn saved(&self, usage: &Usage, model: Option<&str>) {
-        let counter = |kind| self.saved_tokens.get_or_create(&KindLabel { kind }).clone();
-        let saved = self.saved.get_or_init(|| ["input", "output"].map(counter));
-        for (saved, tokens) in saved.iter().zip([usage.input_tokens, usage.output_tokens]) {
-            saved.inc_by(tokens);
-        }
-        let priced = |price: &&Price| model.is_some_and(|model| is_like(&price.model, model));
-        if let Some(price) = self.prices.iter().find(priced) {
-            let label = ModelLabel {
-                model: price.model.clone(),
-            };
-            self.saved_money
-                .get_or_create(&label)
-                .inc_by(price.of(usage));
-        }
+        self.savings.add(usage, model);
     }
 
     fn batch(&self, known: usize, asked: usize) {
-        for (from, count) in [("cache", known), ("provider", asked)] {
-            self.batch_texts
-                .get_or_create(&FromLabel { from })
-                .inc_by(count as u64);
+        for (texts, count) in self.batch_texts.iter().zip([known, asked]) {
+            texts.inc_by(count as u64);
         }
     }
 

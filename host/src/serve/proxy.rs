@@ -11,12 +11,14 @@ use super::reasons::Reasons;
 use super::timed::Timed;
 use super::upstream::UpstreamClient;
 use super::{heads, shadow, tunnel};
+use crate::cache::Tier;
 use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
 use crate::exchange::miss::{Miss, told};
 use crate::exchange::question::{Question, Read};
 use crate::exchange::{Found, NativeFlow};
-use crate::serve::metrics::Metrics;
+use crate::serve::metrics::{Answered, Metrics};
+use crate::serve::recent::Subject;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -59,18 +61,19 @@ impl Proxy {
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<BoxBody> {
         let began = Instant::now();
         let trail = self.access_log.then(|| Trail::of(&request));
+        let mut tier = None;
         let mut response = match tunnel::wanted(&request) {
             Some(protocols) => self.tunnel(request, protocols).await,
-            None => self.handle(request).await,
+            None => self.handle(request, &mut tier).await,
         };
         let took = match self.is_shadow {
             true => shadow::took(&response, began.elapsed()),
             false => began.elapsed(),
         };
-        self.count(&response, took);
+        self.count(&response, tier, took);
         // Its line tells the operator what would have been.
         if let Some(trail) = trail {
-            response = trail.follow(response, None);
+            response = trail.follow(response, tier.map(Tier::name));
         }
         if self.is_shadow {
             shadow::hide(response.headers_mut());
@@ -78,7 +81,12 @@ impl Proxy {
         response
     }
 
-    async fn handle(&self, request: Request<Incoming>) -> Response<BoxBody> {
+    /// `tier` becomes that of an answer that is found in the cache.
+    async fn handle(
+        &self,
+        request: Request<Incoming>,
+        tier: &mut Option<Tier>,
+    ) -> Response<BoxBody> {
         let (request, voice) = match self.aim(request) {
             Ok(aimed) => aimed,
             Err(refused) => return *refused,
@@ -87,9 +95,9 @@ impl Proxy {
             Ok(Read::Question(question)) => {
                 let asked = self.access_log.then(|| Asked {
                     shape: question.shape(),
-                    model: question.model(),
+                    model: question.model().cloned(),
                 });
-                let mut response = self.reply(question, &voice).await;
+                let mut response = self.reply(question, &voice, tier).await;
                 if let Some(asked) = asked {
                     response.extensions_mut().insert(asked);
                 }
@@ -101,10 +109,17 @@ impl Proxy {
     }
 
     /// Answers an LLM request whose body is there.
-    async fn reply(&self, mut question: Box<Question>, voice: &ErrorVoice) -> Response<BoxBody> {
+    async fn reply(
+        &self,
+        mut question: Box<Question>,
+        voice: &ErrorVoice,
+        tier: &mut Option<Tier>,
+    ) -> Response<BoxBody> {
         #[cfg(feature = "middleware")]
         match self.guests.answer(&mut question, &self.flow, voice).await {
             Outcome::Answered(response) => {
+                *tier = question.tier();
+                self.note(&question, &response);
                 self.explain(Some((question.parts(), question.whole())), &response);
                 return response;
             }
@@ -118,7 +133,11 @@ impl Proxy {
             Outcome::Native => {}
         }
         match self.flow.find(&mut question).await {
-            Ok(Found::Answer(response)) => response,
+            Ok(Found::Answer(response)) => {
+                *tier = question.tier();
+                self.note(&question, &response);
+                response
+            }
             Ok(Found::Miss(miss)) => self.ask(question, miss, voice).await,
             Err(error) => voice.gateway_error(&error),
         }
@@ -134,6 +153,7 @@ impl Proxy {
         let question = Arc::from(question);
         match self.flow.ask(&question, miss).await {
             Ok(response) => {
+                self.note(&question, &response);
                 self.explain(Some((question.parts(), question.whole())), &response);
                 response
             }
@@ -302,23 +322,39 @@ impl Proxy {
         }
     }
 
-    fn count(&self, response: &Response<BoxBody>, took: Duration) {
+    /// Notes whose request was answered, for the lists of the most frequent ones.
+    fn note(&self, question: &Question, response: &Response<BoxBody>) {
+        let subject = Subject {
+            model: question.model().map(|model| &**model),
+            route: Some(question.parts().uri.path()),
+            tenant: Some(&question.request_key().tenant.0),
+        };
+        let recent = self.metrics.recent();
+        // A component does not tell the tier.
+        match question.tier().is_some() || last(response.headers(), X_REFLEX_STATUS) == Some(HIT) {
+            true => recent.hit(&subject),
+            false => recent.asked(&subject),
+        }
+    }
+
+    fn count(&self, response: &Response<BoxBody>, tier: Option<Tier>, took: Duration) {
         let headers = response.headers();
         match last(headers, X_REFLEX_STATUS) {
-            Some(HIT) => self.metrics.hit(took),
-            Some("HIT_STALE") => self.metrics.stale(),
+            Some(HIT) => self.metrics.hit(tier, took),
+            Some("HIT_STALE") => self.metrics.stale(took),
             Some("MISS") => {
-                let details = [
-                    (Status::Collapsed, "collapsed"),
-                    (Status::Partial, "partial"),
+                let kinds = [
+                    (Status::Collapsed, Answered::Collapsed),
+                    (Status::Partial, Answered::Partial),
                 ];
                 let cache_status = own_status(headers);
                 let told = |(status, _): &(Status, _)| cache_status == status.cache_status();
-                let detail = details.into_iter().find(told).map_or("", |found| found.1);
-                self.metrics.miss(detail, took);
+                let kind = kinds.into_iter().find(told);
+                self.metrics
+                    .miss(kind.map_or(Answered::Miss, |found| found.1), took);
             }
-            Some("BYPASS") => self.metrics.bypass(detail(own_status(headers))),
-            _ => self.metrics.error(),
+            Some("BYPASS") => self.metrics.bypass(detail(own_status(headers)), took),
+            _ => self.metrics.error(took),
         }
     }
 }

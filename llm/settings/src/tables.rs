@@ -91,6 +91,13 @@ pub struct GroupTable {
     trusted: Vec<String>,
 }
 
+impl GroupTable {
+    /// The group's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// What `ttl` means.
 ///
 /// # Errors

@@ -93,7 +93,7 @@ async fn a_guest_that_opens_a_million_entries_is_refused_most() {
     assert_eq!(answer.reflex(), "BYPASS");
     assert_eq!(answer.json()["object"], "chat.completion");
     edge.until("the refusal is counted", |metrics| {
-        metrics.sum("reflex_guest_refusals", &[("reason", "open")]) > 0.5
+        metrics.sum("reflex_guest_refusals_total", &[("reason", "open")]) > 0.5
     })
     .await;
     assert_eq!(served(&edge).await, "1");

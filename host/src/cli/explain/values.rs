@@ -84,7 +84,7 @@ fn is_secret_name(name: &str) -> bool {
     });
     words.any(|word| {
         let is = |secret: &&str| secret.as_bytes().eq_ignore_ascii_case(word);
-        SECRET_WORDS.iter().any(|secret| is(secret))
+        SECRET_WORDS.iter().any(is)
     })
 }
 

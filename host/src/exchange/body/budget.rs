@@ -45,6 +45,12 @@ impl Budget {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// The most bytes that may be held.
+    #[cfg(feature = "serve")]
+    pub(crate) fn most(&self) -> u64 {
+        self.bytes_max
+    }
+
     /// Whether `bytes` fit now; a moment later they may not.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
         self.held().saturating_add(bytes) <= self.bytes_max

@@ -7,6 +7,7 @@ use crate::cache::{CacheKey, InsertError, Mark, NewEntry};
 use crate::exchange::answer::{AnswerHead, Notes};
 use crate::exchange::body::Gathered;
 use crate::exchange::revealed;
+use crate::serve::recent::Subject;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
@@ -51,6 +52,11 @@ async fn try_insert(
     });
     let mut arrival = Arrival::announced(api, name, headers)?;
     arrival.answer.body = collect(body, api).await?;
+    // The miss before it has not named the model.
+    api.metrics.recent().asked(&Subject {
+        model: arrival.model.as_deref(),
+        ..Subject::default()
+    });
 
     let is_long = arrival.answer.body.len() > INLINE_BYTES_MAX;
     let store = move || {

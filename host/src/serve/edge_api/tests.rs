@@ -14,6 +14,7 @@ fn api(cache: &Cache) -> Arc<EdgeApi> {
     let budget = Budget::new(config.inflight_bytes_max);
     let metrics = Metrics::new(
         Vec::new(),
+        config.cache.disk_bytes_max,
         Arc::clone(&fills),
         Arc::clone(&budget),
         Arc::default(),

@@ -2,7 +2,7 @@
 //! each hit.
 
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::{MetricType, TypedMetric};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -48,6 +48,74 @@ impl Times {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         nanoseconds.fetch_add(took, Relaxed);
     }
+
+    /// The times so far.
+    pub(super) fn counts(&self) -> Counts {
+        let counts = self.0.counts.iter().map(|count| count.load(Relaxed));
+        Counts {
+            bounds: self.0.bounds,
+            counts: counts.collect(),
+        }
+    }
+}
+
+impl TypedMetric for Times {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+/// How many times were in each bucket, up to some moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Counts {
+    /// Upper bounds in seconds; the last bucket has none.
+    bounds: &'static [f64],
+    counts: Vec<u64>,
+}
+
+impl Counts {
+    /// All times.
+    pub(crate) fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Adds times of the same buckets.
+    pub(crate) fn add(&mut self, other: &Self) {
+        if self.counts.is_empty() {
+            *self = other.clone();
+            return;
+        }
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+    }
+
+    /// Those that were not among the earlier ones.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        let mut since = self.clone();
+        for (count, before) in since.counts.iter_mut().zip(&earlier.counts) {
+            *count = count.saturating_sub(*before);
+        }
+        since
+    }
+
+    /// The time in seconds that this share of all times did not exceed, 0 to 1, as far as buckets
+    /// tell; none without times. Within a bucket, times count as spread evenly.
+    pub(crate) fn quantile(&self, share: f64) -> Option<f64> {
+        let all = self.count();
+        if all == 0 {
+            return None;
+        }
+        let rank = share * all as f64;
+        let (mut below, mut lower) = (0, 0.0);
+        for (count, bound) in self.counts.iter().zip(self.bounds) {
+            let within = below + count;
+            if *count > 0 && within as f64 >= rank {
+                let part = (rank - below as f64) / *count as f64;
+                return Some(lower + (bound - lower) * part.clamp(0.0, 1.0));
+            }
+            (below, lower) = (within, *bound);
+        }
+        self.bounds.last().copied()
+    }
 }
 
 impl EncodeMetric for Times {
@@ -73,6 +141,30 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     const BOUNDS: [f64; 3] = [1e-3, 0.25, 1.0];
+
+    #[test]
+    fn quantiles_are_within_the_bucket_of_their_time() {
+        let times = Times::new(&BOUNDS);
+        assert_eq!(times.counts().quantile(0.5), None);
+        for milliseconds in [100, 100, 100, 500] {
+            times.observe(Duration::from_millis(milliseconds));
+        }
+        let check = |counts: &Counts, share, least: f64, most: f64| {
+            let seconds = counts.quantile(share).expect("there are times");
+            assert!(least <= seconds && seconds <= most, "{share}: {seconds}");
+        };
+        let before = times.counts();
+        check(&before, 0.5, 1e-3, 0.25);
+        check(&before, 0.99, 0.25, 1.0);
+        // Over all bounds: the largest that is known.
+        times.observe(Duration::from_secs(5));
+        let since = times.counts().since(&before);
+        assert_eq!(since.count(), 1);
+        check(&since, 0.5, 1.0, 1.0);
+        let mut both = before.clone();
+        both.add(&since);
+        assert_eq!(both, times.counts());
+    }
 
     #[test]
     fn it_prints_what_the_librarys_histogram_prints() {
