@@ -284,16 +284,15 @@ impl Plan {
         let admin = sockets.map_or(self.admin.to_owned(), |_| admin.to_string());
         command.args(["--admin", &admin]);
         if let Some(upstream) = &self.upstream {
-            command.args(["--listen", &clients.to_string(), "--upstream", upstream]);
+            command.args(["--listen", &clients.to_string()]);
+            if !self.is_provider_in_file {
+                command.args(["--upstream", upstream]);
+            }
         }
         if let Some(sockets) = sockets {
             let copy = |socket: &TcpListener| socket.try_clone().expect("a descriptor").into();
             let copies = sockets.iter().map(copy).collect();
             inherited::hand_over(command.as_std_mut(), copies);
-            command.args(["--listen", "127.0.0.1:0"]);
-            if !self.is_provider_in_file {
-                command.args(["--upstream", upstream]);
-            }
         }
         if self.edge_socket {
             let socket = self.socket.clone().unwrap_or_else(|| folder.join(SOCKET));
