@@ -169,11 +169,11 @@ impl Server {
         inherited.all_claimed()?;
         let cache = Cache::open_even_without_disk(&config.cache)
             .map_err(|error| format!("--data-dir: {error}"))?;
-        let token_file = config.admin_token_file.as_deref();
-        let token = AdminToken::prepare(token_file, &config.cache.data_dir)?;
         // Only now, so that a second daemon on the same folder does not touch the first one's
         // socket.
         let edge = config.edge.as_ref().map(bind_edge).transpose()?;
+        let token_file = config.admin_token_file.as_deref();
+        let token = AdminToken::prepare(token_file, &config.cache.data_dir)?;
 
         let fills = Fills::new(&cache);
         let budget = Budget::new(config.inflight_bytes_max);

@@ -51,7 +51,7 @@ fn ask(team: &str, model: &str, prompt: &str) -> Ask {
 
 /// A purge by an operator.
 async fn purge(edge: &Edge) {
-    let request = Ask::new(http::Method::DELETE, "/v1/entries", "");
+    let request = Ask::new(http::Method::DELETE, "/v1/entries", "").key(Some(&edge.token()));
     let answer = Unix::http1(&edge.socket()).fetch(request).await;
     assert!(answer.status.is_success());
 }

@@ -22,7 +22,7 @@ const CLIENTS: u64 = 6;
 /// Prompts that several clients repeat.
 const KNOWN_PROMPTS: u64 = 40;
 /// Their answers may have different credentials, and are never each other's.
-const TENANTS: [&str; 2] = ["Bearer soak-a", "Bearer soak-b"];
+const TENANTS: [&str; 2] = ["soak-a", "soak-b"];
 /// The cache evicts within seconds: misses alone write more than that.
 const DISK_BYTES_MAX: u64 = 64 << 20;
 /// What memory may grow after the first third: the allocator's waste, and the index of a full disk.
@@ -154,6 +154,7 @@ async fn operator(edge: &Edge, until: Instant) -> u64 {
         match count % 4 {
             0 => {
                 let purge = Ask::new(http::Method::DELETE, "/v1/entries", "");
+                let purge = purge.key(Some(&edge.token()));
                 assert_eq!(unix.fetch(purge).await.status, 204);
             }
             _ => edge.signal(Signal::HUP),

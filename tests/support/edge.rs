@@ -1,5 +1,7 @@
 //! The real `reflex-edge` as a child process, on ports and in a data folder of its own.
 
+mod process;
+
 use std::env;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -9,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -463,103 +465,6 @@ impl Edge {
         .await;
     }
 
-    /// Asks it to stop.
-    ///
-    /// # Panics
-    ///
-    /// If it has ended by itself.
-    pub fn terminate(&self) {
-        self.signal(Signal::TERM);
-    }
-
-    /// Sends it a signal.
-    ///
-    /// # Panics
-    ///
-    /// If it has ended by itself.
-    pub fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).expect("a process that takes signals");
-    }
-
-    /// Its memory, mapped files not counted, in bytes.
-    ///
-    /// # Panics
-    ///
-    /// If the system does not tell.
-    pub fn memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a process");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssAnon:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        kib.expect("RssAnon in kB") << 10
-    }
-
-    /// The numbers of its open files and sockets.
-    ///
-    /// # Panics
-    ///
-    /// If the system does not tell.
-    pub fn descriptors(&self) -> usize {
-        let folder = fs::read_dir(format!("/proc/{}/fd", self.id()));
-        folder.expect("a process").count()
-    }
-
-    /// From now on, it may have so many files and sockets.
-    ///
-    /// # Panics
-    ///
-    /// If the system refuses.
-    pub fn limit_descriptors(&self, count: u64) {
-        let limit = Rlimit {
-            current: Some(count),
-            maximum: Some(count),
-        };
-        prlimit(Some(self.pid()), Resource::Nofile, limit).expect("a limit that may be set");
-    }
-
-    /// Stops its clock: it accepts connections, as far as the system does so for it, and answers
-    /// nothing.
-    ///
-    /// # Panics
-    ///
-    /// If it has ended by itself.
-    pub fn pause(&self) {
-        kill_process(self.pid(), Signal::STOP).expect("a process that can be stopped");
-    }
-
-    /// Lets it go on after [`Edge::pause`].
-    ///
-    /// # Panics
-    ///
-    /// If it has ended by itself.
-    pub fn resume(&self) {
-        kill_process(self.pid(), Signal::CONT).expect("a process that can go on");
-    }
-
-    /// Kills it on the spot, as a power cut would, but for what the operating system keeps.
-    ///
-    /// # Panics
-    ///
-    /// If it cannot be killed.
-    pub async fn kill(&mut self) {
-        within("its death", self.child.kill())
-            .await
-            .expect("a process that can be killed");
-    }
-
-    /// Waits for its end, and returns its exit code; none if a signal ended it.
-    ///
-    /// # Panics
-    ///
-    /// If it does not end.
-    pub async fn ended(&mut self) -> Option<i32> {
-        within("the end of reflex-edge", self.child.wait())
-            .await
-            .expect("an exit status")
-            .code()
-    }
-
     /// Stops it in the orderly way and starts it again on the same data.
     ///
     /// # Panics
@@ -581,23 +486,20 @@ impl Edge {
     /// Starts it again on the same data, when it has ended.
     pub async fn start_again(mut self) -> Self {
         self.plan.folder = Some(self.folder);
-        self.plan.start().await
+        let edge = self.plan.start().await;
+        edge.ready().await;
+        edge
     }
 
-    /// The number of its process.
-    ///
-    /// # Panics
-    ///
-    /// If it has ended by itself.
-    pub fn id(&self) -> u32 {
-        self.pid().as_raw_nonzero().get().unsigned_abs()
-    }
-
-    fn pid(&self) -> Pid {
-        self.child
-            .id()
-            .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
-            .expect("a process that has not ended")
+    /// Waits until it has read its data folder: before that, its entries are misses.
+    pub async fn ready(&self) {
+        let ready = async {
+            let ask = || Ask::get("/ready").key(Some(&self.token()));
+            while self.admin.fetch(ask()).await.status != 200 {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        within("a daemon that is ready", ready).await;
     }
 }
 
