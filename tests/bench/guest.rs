@@ -114,6 +114,8 @@ fn handler(answer_bytes: usize) -> Handler {
         fills,
         budget: Budget::new(1 << 30),
         l1_bytes_max: 0,
+        is_shadow: false,
+        verify_fraction: 0.0,
         observer: Arc::new(NoObserver),
     };
     let limits = GuestLimits {
