@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use reflex_tests::client::{Ask, Client};
-use reflex_tests::edge::Plan;
+use reflex_tests::edge::{Plan, binary};
 use reflex_tests::within;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 #[tokio::test]
 async fn the_demo_provider_answers_and_ends_when_told() {
-    let mut demo = Command::new(env!("CARGO_BIN_EXE_demo-provider"))
+    let mut demo = Command::new(binary().with_file_name("demo-provider"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
