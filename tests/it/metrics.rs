@@ -181,7 +181,10 @@ async fn times_are_counted_by_outcome_and_tier() {
 /// The names of metrics in an expression: words that begin as ours do.
 fn names_in(expression: &str) -> BTreeSet<&str> {
     let words = expression.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
-    words.filter(|word| word.starts_with("reflex_")).collect()
+    let ours = words.filter(|word| word.starts_with("reflex_"));
+    // Names of crates, in the text around.
+    ours.filter(|word| !word.starts_with("reflex_llm"))
+        .collect()
 }
 
 /// Each metric, and each label of ours, exists.

@@ -185,6 +185,7 @@ async fn pictures_of_both_themes() {
         "gemini-3-flash",
         "llama-4-70b",
     ];
+    let mut pace = tokio::time::interval(std::time::Duration::from_millis(33));
     for turn in 0u32.. {
         if std::time::Instant::now() > until {
             break;
@@ -208,7 +209,7 @@ async fn pictures_of_both_themes() {
         if turn == 700 {
             purge(&edge).await;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(25 + u64::from(turn % 17))).await;
+        pace.tick().await;
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/pictures");
     std::fs::create_dir_all(&folder).expect("docs/pictures");

@@ -20,7 +20,7 @@ const PAUSE: i32 = 1;
 
 /// A request as the filter gets to see it.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// `POST`
     pub method: String,
     /// With query.
@@ -34,7 +34,7 @@ pub struct Seen {
 }
 
 /// The filter, running.
-pub struct FilterModule {
+pub(crate) struct FilterModule {
     store: Store<State>,
     instance: Instance,
     contexts: i32,
@@ -59,7 +59,7 @@ impl FilterModule {
     /// # Panics
     ///
     /// If it is no filter, or refuses the configuration.
-    pub fn start(module: &Path, configuration: &str) -> Self {
+    pub(crate) fn start(module: &Path, configuration: &str) -> Self {
         let engine = Engine::default();
         let module = Module::from_file(&engine, module).expect("a core module");
         let mut linker = Linker::new(&engine);
@@ -97,7 +97,7 @@ impl FilterModule {
     /// # Panics
     ///
     /// If the filter traps, or asks more than once.
-    pub fn looks_up(&mut self, request: &Seen) -> Option<String> {
+    pub(crate) fn looks_up(&mut self, request: &Seen) -> Option<String> {
         let state = self.store.data_mut();
         state.request = request.clone();
         state.looked_up.clear();

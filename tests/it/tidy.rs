@@ -263,43 +263,6 @@ fn nothing_speaks_of_the_machine_that_it_was_written_on() {
     });
 }
 
-#[test]
-fn the_pages_explain_every_setting() {
-    let files = files();
-    let config = files
-        .iter()
-        .find(|(path, _)| path == "host/src/serve/config.rs");
-    let config = &config.expect("host/src/serve/config.rs").1;
-    // The filter's page has rows of the same names, for settings of its own.
-    let pages: String = files
-        .iter()
-        .filter(|(path, _)| path.starts_with("docs/") && path.ends_with(".md"))
-        .filter(|(path, _)| path != "docs/envoy.md")
-        .flat_map(|(_, text)| text.lines())
-        .filter(|line| line.starts_with("| `"))
-        .flat_map(|line| [line, "\n"])
-        .collect();
-    let fields = config
-        .split("struct File {")
-        .nth(1)
-        .and_then(|rest| rest.split('}').next());
-    let fields = fields.expect("the struct that mirrors the file");
-    let mut count = 0;
-    for name in fields
-        .lines()
-        .filter_map(|line| line.trim().split_once(": Option<"))
-    {
-        let name = name.0;
-        // A list of tables is written with brackets.
-        assert!(
-            pages.contains(&format!("| `{name}`")) || pages.contains(&format!("| `[[{name}]]`")),
-            "no row of a table in docs/ explains `{name}`"
-        );
-        count += 1;
-    }
-    assert!(count > 10, "the settings have moved");
-}
-
 /// Each line of the list of cases has a test through the program, and names only existing tests;
 /// each test that is named as a case is in the list.
 #[test]

@@ -1,3 +1,5 @@
+//! Files, variables and flags: which are valid, what they mean, and what is said of the others.
+
 use super::*;
 use crate::cache::L1_BYTES_MAX;
 use std::ffi::OsString;
