@@ -104,7 +104,8 @@ fn exported(text: &str) -> Metrics {
 
 /// A daemon that has seen each kind of request.
 async fn busy(upstream: &Upstream) -> Edge {
-    let config = "[[price]]\nmodel = \"*\"\ninput_per_million = 1\noutput_per_million = 1";
+    // A component does not tell the tier of a hit.
+    let config = "hits = \"native\"\n[[price]]\nmodel = \"*\"\ninput_per_million = 1\noutput_per_million = 1";
     let plan = Plan::new(&upstream.url()).edge_socket(true);
     let edge = plan.config(config).start().await;
     for _ in 0..2 {

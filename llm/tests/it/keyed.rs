@@ -21,7 +21,7 @@ fn check(one: &Request, other: &Request, expected: &[(KeyedKind, &str)]) {
 }
 
 fn with(body: &str) -> Request {
-    chat().body(body.as_bytes().to_vec())
+    chat().body(body.as_bytes())
 }
 
 #[test]
