@@ -4,7 +4,7 @@
 //! file, environment, flags ─► wanted ─► within what cannot change ─► proxy, edge API ─► swapped
 //! ```
 //!
-//! Everything that a request reads of the configuration hangs on one [`Proxy`] or one [`EdgeApi`]. A
+//! Everything that a request reads of the configuration hangs on one `Proxy` or one `EdgeApi`. A
 //! request takes the current one when it begins and keeps it to its end. A reload makes new ones, and
 //! only when all of them are there puts them in place. What examining a request gave is known to the
 //! L1 of one proxy, so none of it outlives the rules it was made under. Keys cover the namespace, the

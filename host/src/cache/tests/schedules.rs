@@ -86,7 +86,7 @@ impl Place {
     /// Without its disk, but with its writer.
     fn start_without_disk(&self) -> Cache {
         let (options, store) = self.options();
-        let mut shared = Shared::new(&options, Arc::default(), Arc::default(), None);
+        let mut shared = Shared::new(&options, Arc::default(), None);
         shared.absence = Some(Absence::new(self.disk.handle(), store));
         let mut cache = Cache {
             writer: None,
