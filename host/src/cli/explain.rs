@@ -47,7 +47,7 @@ pub(crate) struct Explain {
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
     /// The daemon's provider [default: the configuration's, or the one that the request names, or
-    /// https://api.openai.com]
+    /// `https://api.openai.com`]
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
     /// The path of a bare body
