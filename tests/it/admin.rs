@@ -43,14 +43,6 @@ fn admin(edge: &Edge) -> Client {
     Client::new(&edge.admin_url)
 }
 
-/// Waits until the data folder is read: on a busy machine that may take more than a second, and until then
-/// its entries are misses, and a purge of them is not durable.
-async fn ready(edge: &Edge) {
-    while admin(edge).fetch(Ask::get("/ready")).await.status != 200 {
-        tokio::task::yield_now().await;
-    }
-}
-
 fn post(edge: &Edge, path: &str, body: impl Into<bytes::Bytes>) -> Ask {
     Ask::new(Method::POST, path, body).key(Some(&edge.token()))
 }

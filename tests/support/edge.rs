@@ -491,11 +491,11 @@ impl Edge {
         edge
     }
 
-    /// Waits until it has read its data folder: before that, its entries are misses.
+    /// Waits until it has read its data folder, which takes more than a second on a busy machine. Before
+    /// that, its entries are misses, and a purge of them is not durable.
     pub async fn ready(&self) {
         let ready = async {
-            let ask = || Ask::get("/ready").key(Some(&self.token()));
-            while self.admin.fetch(ask()).await.status != 200 {
+            while self.admin.fetch(Ask::get("/ready")).await.status != 200 {
                 tokio::time::sleep(LOOK).await;
             }
         };

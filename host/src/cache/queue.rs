@@ -255,8 +255,8 @@ impl Queue {
     }
 
     /// Removes a key, for all from now on; whether it had an entry. `take_out` takes its place
-    /// out of the index; it is called if nothing is pending. `None` if nothing is to be
-    /// removed.
+    /// out of the index; it is called if nothing is pending. `None` if the key has nothing to
+    /// remove.
     pub(super) fn remove(
         &self,
         key: &CacheKey,

@@ -33,7 +33,7 @@ pub(super) struct Asked {
     pub(super) model: Option<Arc<str>>,
 }
 
-/// A request whose line is to be written at its end.
+/// A request under way; its line is written when its response ends.
 #[derive(Debug)]
 pub(super) struct Trail {
     began: Instant,

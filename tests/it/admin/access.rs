@@ -52,7 +52,7 @@ async fn changes_and_contents_need_the_token() {
     }
     // A restart keeps the token, and another file is another token.
     let edge = edge.restart().await;
-    ready(&edge).await;
+    edge.ready().await;
     assert_eq!(edge.token(), token);
     let own = "operator-".repeat(8);
     fs::write(edge.data_dir().join("admin-token"), &own).expect("written");
@@ -122,7 +122,7 @@ async fn a_token_file_that_others_can_read_is_of_no_use() {
     check_refused(&admin(&edge).fetch(ask()).await, 503, "token-file");
     // It answers clients all the same, also after a restart.
     let edge = edge.restart().await;
-    ready(&edge).await;
+    edge.ready().await;
     assert_eq!(edge.client.fetch(Ask::chat("hi")).await.reflex(), "MISS");
     assert!(edge.log().contains("chmod 600"), "{}", edge.log());
     mode(0o600).expect("ours");

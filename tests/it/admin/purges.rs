@@ -112,7 +112,7 @@ async fn what_is_purged_by_model_is_gone_for_good_and_for_edges_too() {
     assert_eq!(unix.fetch(late).await.status, 409);
     edge.kill().await;
     let edge = edge.start_again().await;
-    ready(&edge).await;
+    edge.ready().await;
     for digest in 0..100 {
         let path = format!("/v1/entries/{}/{digest:064x}", "01".repeat(32));
         let found = unix.fetch(Ask::get(&path)).await.status == 200;

@@ -1,4 +1,4 @@
-//! A request that is to be explained, as it was written down.
+//! The request to explain, in the form that the user gave.
 
 use http::Request;
 use std::io::Read as _;

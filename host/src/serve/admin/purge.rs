@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// Upper bound of the wait for a purge that looks at no entry. It goes on, but a disk that hangs may take
-/// for ever.
+/// Upper bound of the wait for a purge that looks at no entry. Past it, the purge goes on, but the caller
+/// does not wait for a disk that hangs.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The body of a request. Exactly one field says what to purge.

@@ -181,7 +181,7 @@ impl Draft {
             let key = name.strip_prefix(VARIABLE)?.to_ascii_lowercase();
             (!text.is_empty()).then_some((name, key, text))
         };
-        // In the order of their names: that of the environment is nobody's.
+        // In the order of their names: the environment has no stable order.
         let sorted: BTreeMap<_, _> = all.filter_map(own).map(|it| (it.0.clone(), it)).collect();
         for (name, key, text) in sorted.into_values() {
             let setting = SETTINGS.iter().find(|setting| setting.key == key);

@@ -27,7 +27,7 @@ use toml::de::DeValue;
 /// A year: a longer wait is a mistake, and one without end cannot be added to a time.
 const YEAR_MS: u64 = 365 * DAY_MS;
 const DAY_MS: u64 = 24 * 3600 * 1000;
-/// The cache counts lives in milliseconds; a century and more is for ever.
+/// The cache counts lives in milliseconds; longer lives than a million days are refused.
 const LIFE_MS: u64 = 1_000_000 * DAY_MS;
 /// The pool maps this much address space per guest memory; no 32-bit guest has more.
 const GUEST_MEMORY_BYTES_MAX: u64 = 1 << 32;
