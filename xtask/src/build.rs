@@ -18,6 +18,10 @@ pub(crate) fn build() -> Result<()> {
     wasm::guests()
 }
 
+/// Profiles, and the folders that cargo names after them.
+const RELEASE: &str = "release";
+const EARLY: &str = "early";
+
 /// What `run` starts, compiled.
 pub(crate) struct Programs {
     pub(crate) daemon: PathBuf,
@@ -25,8 +29,8 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    fn below(target: &Path) -> Self {
-        let program = |name| target.join("release").join(name);
+    fn below(target: &Path, profile: &str) -> Self {
+        let program = |name| target.join(profile).join(name);
         Self {
             daemon: program("reflex-edge"),
             demo: program("demo-provider"),
@@ -41,12 +45,12 @@ impl Programs {
 /// Compiles the daemon and the demo provider.
 pub(crate) fn programs() -> Result<Programs> {
     step(cargo(&["build", "--release"]).args(PROGRAMS))?;
-    Ok(Programs::below(&reflex_guest_build::target_dir()))
+    Ok(Programs::below(&reflex_guest_build::target_dir(), RELEASE))
 }
 
 /// Whether they were compiled before, so that compiling them anew is quick.
 pub(crate) fn are_known() -> bool {
-    Programs::below(&reflex_guest_build::target_dir()).exist()
+    Programs::below(&reflex_guest_build::target_dir(), RELEASE).exist()
 }
 
 /// Compiles the daemon without its component runtime, and the demo provider: minutes less. They go
@@ -55,10 +59,10 @@ pub(crate) fn early_programs() -> Result<Programs> {
     let target = reflex_guest_build::target_dir().join("early");
     let packages = ["-p", "reflex-host", "-p", "reflex-tests", "--bins"];
     let features = ["--no-default-features", "--features", "reflex-host/serve"];
-    let mut build = cargo(&["build", "--release"]);
+    let mut build = cargo(&["build", "--profile", EARLY]);
     build.args(packages).args(features);
     step(build.arg("--target-dir").arg(&target))?;
-    Ok(Programs::below(&target))
+    Ok(Programs::below(&target, EARLY))
 }
 
 /// Runs the benchmark. `compare` is a program of its own, in a workspace of its own, and
