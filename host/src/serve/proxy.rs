@@ -16,6 +16,7 @@ use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
 use crate::exchange::miss::{Miss, told};
 use crate::exchange::question::{Question, Read};
+use crate::exchange::reply::head::{CACHE_STATUS_NAME, STATUS_NAME};
 use crate::exchange::{Found, NativeFlow};
 use crate::serve::metrics::{Answered, Metrics};
 use crate::serve::recent::Subject;
@@ -27,7 +28,7 @@ use hyper::body::Incoming;
 use hyper::upgrade;
 #[cfg(feature = "middleware")]
 use reflex_llm::COMPARED_BYTES_MAX;
-use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS, last_cache_status};
+use reflex_llm::status::last_cache_status;
 use reflex_llm::{Bypass, PathRule, Status, is_event_stream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,7 +64,7 @@ impl Proxy {
         let trail = self.access_log.then(|| Trail::of(&request));
         let mut tier = None;
         let mut response = match tunnel::wanted(&request) {
-            Some(protocols) => self.tunnel(request, protocols).await,
+            Some(protocols) => Box::pin(self.tunnel(request, protocols)).await,
             None => self.handle(request, &mut tier).await,
         };
         let took = match self.is_shadow {
@@ -103,7 +104,7 @@ impl Proxy {
                 }
                 response
             }
-            Ok(Read::Passes(request, why)) => self.pass(request, why, &voice).await,
+            Ok(Read::Passes(request, why)) => Box::pin(self.pass(request, why, &voice)).await,
             Err(_) => voice.cut_off(),
         }
     }
@@ -125,11 +126,10 @@ impl Proxy {
             }
             Outcome::Unanswered(error) => return voice.gateway_error(&error),
             Outcome::Pass => {
-                return self
-                    .send(question.request(), Bypass::Unavailable, voice)
-                    .await;
+                let passed = self.send(question.request(), Bypass::Unavailable, voice);
+                return Box::pin(passed).await;
             }
-            Outcome::Ask(miss) => return self.ask(question, miss, voice).await,
+            Outcome::Ask(miss) => return Box::pin(self.ask(question, miss, voice)).await,
             Outcome::Native => {}
         }
         match self.flow.find(&mut question).await {
@@ -138,7 +138,7 @@ impl Proxy {
                 self.note(&question, &response);
                 response
             }
-            Ok(Found::Miss(miss)) => self.ask(question, miss, voice).await,
+            Ok(Found::Miss(miss)) => Box::pin(self.ask(question, miss, voice)).await,
             Err(error) => voice.gateway_error(&error),
         }
     }
@@ -301,7 +301,7 @@ impl Proxy {
     /// Notes why a response is no hit.
     fn explain(&self, request: Option<(&Parts, &[u8])>, response: &Response<BoxBody>) {
         let headers = response.headers();
-        if last(headers, X_REFLEX_STATUS) == Some(HIT) {
+        if last(headers, &STATUS_NAME) == Some(HIT) {
             return;
         }
         let told = own_status(headers);
@@ -331,7 +331,7 @@ impl Proxy {
         };
         let recent = self.metrics.recent();
         // A component does not tell the tier.
-        match question.tier().is_some() || last(response.headers(), X_REFLEX_STATUS) == Some(HIT) {
+        match question.tier().is_some() || last(response.headers(), &STATUS_NAME) == Some(HIT) {
             true => recent.hit(&subject),
             false => recent.asked(&subject),
         }
@@ -339,7 +339,7 @@ impl Proxy {
 
     fn count(&self, response: &Response<BoxBody>, tier: Option<Tier>, took: Duration) {
         let headers = response.headers();
-        match last(headers, X_REFLEX_STATUS) {
+        match last(headers, &STATUS_NAME) {
             Some(HIT) => self.metrics.hit(tier, took),
             Some("HIT_STALE") => self.metrics.stale(took),
             Some("MISS") => {
@@ -364,10 +364,10 @@ const HIT: &str = Status::Hit { ttl_seconds: None }.x_reflex_status();
 
 /// Our own status of a response: the last member of the list.
 fn own_status(headers: &HeaderMap) -> &str {
-    last(headers, CACHE_STATUS).map_or("", last_cache_status)
+    last(headers, &CACHE_STATUS_NAME).map_or("", last_cache_status)
 }
 
-fn last<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+fn last<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     headers.get_all(name).iter().next_back()?.to_str().ok()
 }
 
