@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::workspace::{BINARIES, PROGRAMS, binary, cargo, cargo_optimised, step};
+use crate::workspace::{BINARIES, PROGRAMS, binary, binary_below, cargo, cargo_optimised, step};
 use crate::{envoy, instructions, peers, wasm};
 
 /// From the root of the workspace.
@@ -26,10 +26,9 @@ pub(crate) struct Programs {
 
 impl Programs {
     fn below(target: &Path) -> Self {
-        let program = |name| target.join("release").join(name);
         Self {
-            daemon: program("reflex-edge"),
-            demo: program("demo-provider"),
+            daemon: binary_below(target, "reflex-edge"),
+            demo: binary_below(target, "demo-provider"),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -62,7 +62,12 @@ pub(crate) fn cargo_optimised(arguments: &[&str]) -> Command {
 
 /// Where cargo leaves the release binary of that name.
 pub(crate) fn binary(name: &str) -> PathBuf {
-    reflex_guest_build::target_dir().join("release").join(name)
+    binary_below(&reflex_guest_build::target_dir(), name)
+}
+
+/// The same for a build with another target folder.
+pub(crate) fn binary_below(target: &Path, name: &str) -> PathBuf {
+    target.join("release").join(name)
 }
 
 /// The process of the step under way; 0 is none.
