@@ -75,7 +75,6 @@ use hyper_util::service::TowerToHyperService;
 use place::StreamLimits;
 use proxy::Proxy;
 use reasons::Reasons;
-use reflex_llm::Tenant;
 use reload::{Edges, Live, Reload};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -266,17 +265,15 @@ impl Server {
             self.cache.clone(),
             Arc::clone(&self.metrics),
             Arc::clone(&self.token),
-            self.reload.running(),
+            Arc::clone(&running),
             reload_of(self.reload),
         );
-        let group_name = |name: &String| (Tenant::of_group(name), name.clone());
-        let group_names = self.config.group_names.iter().map(group_name);
         let history = History::new(
             self.cache.clone(),
             Arc::clone(&self.metrics),
             Clock::system(),
-            group_names.collect(),
-            self.config.cache.disk_bytes_max,
+        let running = self.reload.running();
+            running,
         );
         let router = admin::router(
             operators,
