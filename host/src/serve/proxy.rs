@@ -119,6 +119,10 @@ impl Proxy {
         match self.guests.answer(&mut question, &self.flow, voice).await {
             Outcome::Answered(response) => {
                 *tier = question.tier();
+                // The flow has verified its own, and those have a tier.
+                if tier.is_none() && last(response.headers(), X_REFLEX_STATUS) == Some(HIT) {
+                    self.flow.verify(&question);
+                }
                 self.note(&question, &response);
                 self.explain(Some((question.parts(), question.whole())), &response);
                 return response;
