@@ -347,6 +347,11 @@ impl Metrics {
         &self.recent
     }
 
+    /// Counts what hits save by these prices from now on.
+    pub(crate) fn price(&self, prices: Vec<Price>) {
+        self.savings.price(prices);
+    }
+
     /// How long such requests took, since the start.
     pub(crate) fn took(&self, answered: Answered) -> Counts {
         self.durations.counts(answered)
