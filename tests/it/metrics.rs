@@ -105,7 +105,7 @@ fn exported(text: &str) -> Metrics {
 /// A daemon that has seen each kind of request.
 async fn busy(upstream: &Upstream) -> Edge {
     // A component does not tell the tier of a hit.
-    let config = "hits = \"native\"\n[[price]]\nmodel = \"*\"\ninput_per_million = 1\noutput_per_million = 1";
+    let config = "hits = \"native\"\nverify_fraction = 1.0\n[[price]]\nmodel = \"*\"\ninput_per_million = 1\noutput_per_million = 1";
     let plan = Plan::new(&upstream.url()).edge_socket(true);
     let edge = plan.config(config).start().await;
     for _ in 0..2 {
@@ -130,6 +130,11 @@ async fn busy(upstream: &Upstream) -> Edge {
     edge.recorded(2, 1).await;
     edge
 }
+    edge.hang_up("applied").await;
+    edge.until("a hit that was verified", |metrics| {
+        metrics.sum("reflex_verified_total", &[]) > 0.5
+    })
+    .await;
 
 #[tokio::test]
 async fn the_page_lists_each_metric_that_a_daemon_exports_and_no_other() {
