@@ -82,6 +82,9 @@ settings! {
     access_log: bool = false, Reload,
         "Whether each request has a line in the log.",
         "a line for each request costs more than a hit";
+    otlp_endpoint: String = String::new(), Restart,
+        "The URL of a receiver of OpenTelemetry's traces, such as `\"http://127.0.0.1:4318\"`: each request has a span, sent to `/v1/traces` below it by OTLP over HTTP; empty: none. Only in builds with the feature `otlp`.",
+        "only the operator knows a receiver";
     hits: Option<Word<Hits>> = None, Reload,
         "Where hits are answered: by the host before it takes an instance of a component, or by the component. Default: `\"native\"`; with `component`, `\"component\"`.",
         "the built-in component has no rules of its own; another one may have" (eg "\"native\"");
