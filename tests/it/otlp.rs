@@ -200,13 +200,17 @@ async fn each_request_is_a_span_with_what_the_access_log_has() {
             [
                 ("Parent ID", "1111111111111111"),
                 ("reflex.cache", "HIT_L1_EXACT"),
-                ("reflex.tier", "disk"),
+                ("reflex.whole", "true"),
                 ("http.response.body.size", &length),
             ],
         ),
     ] {
         is(span, &common);
         is(span, &own);
+        assert_eq!(
+            span.contains_key("reflex.tier"),
+            span["reflex.cache"] != "MISS"
+        );
         let time = |name: &str| span[name].parse::<f64>().expect("a number");
         assert!(time("reflex.first_byte_ms") >= time("reflex.head_ms"));
         assert!(time("End time") > time("Start time"));

@@ -199,7 +199,7 @@ impl Spans {
 impl Ended<'_> {
     /// By OpenTelemetry's semantic conventions, as far as they have a name.
     fn attributes(&self) -> Vec<KeyValue> {
-        let text = |name, value: &str| KeyValue::new(name, value.to_owned());
+        let text = |name: &'static str, value: &str| KeyValue::new(name, value.to_owned());
         let milliseconds = |time: Duration| time.as_micros() as f64 / 1000.0;
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let mut attributes = vec![

@@ -288,7 +288,7 @@ mod tests {
             &vector(&[0.123_456_7, f32::NAN]),
             Sameness::Different,
         );
-        // Integers of 8 bits; as floats, the first two components hardly differ.
+        // Integers of 8 bits: as floats, only the first component differs, and hardly.
         let integers = |last: u8| answer(&[0, 0, last, 0, 200, 100, 120, 127]);
         check(false, &integers(1), &integers(2), Sameness::Different);
         // Not base64, and not a vector.
