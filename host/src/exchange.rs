@@ -184,7 +184,7 @@ impl NativeFlow {
     }
 
     /// Compares a share of the hits with what the provider says now.
-    fn verify(&self, question: &Question) {
+    pub(crate) fn verify(&self, question: &Question) {
         #[cfg(feature = "serve")]
         if let Some(verifier) = &self.1 {
             verifier.note_hit(question);

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::workspace::{BINARIES, PROGRAMS, binary, cargo, cargo_optimised, step};
+use crate::workspace::{BINARIES, PROGRAMS, binary, cargo, cargo_optimised, release_dir, step};
 use crate::{envoy, instructions, peers, wasm};
 
 /// From the root of the workspace.
@@ -18,8 +18,7 @@ pub(crate) fn build() -> Result<()> {
     wasm::guests()
 }
 
-/// Profiles, and the folders that cargo names after them.
-const RELEASE: &str = "release";
+/// A profile, and the folder that cargo names after it.
 const EARLY: &str = "early";
 
 /// What `run` starts, compiled.
@@ -29,11 +28,11 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    fn below(target: &Path, profile: &str) -> Self {
-        let program = |name| target.join(profile).join(name);
+    /// In the folder where cargo leaves programs of a profile.
+    fn within(folder: &Path) -> Self {
         Self {
-            daemon: program("reflex-edge"),
-            demo: program("demo-provider"),
+            daemon: folder.join("reflex-edge"),
+            demo: folder.join("demo-provider"),
         }
     }
 
@@ -45,12 +44,12 @@ impl Programs {
 /// Compiles the daemon and the demo provider.
 pub(crate) fn programs() -> Result<Programs> {
     step(cargo(&["build", "--release"]).args(PROGRAMS))?;
-    Ok(Programs::below(&reflex_guest_build::target_dir(), RELEASE))
+    Ok(Programs::within(&release_dir()))
 }
 
 /// Whether they were compiled before, so that compiling them anew is quick.
 pub(crate) fn are_known() -> bool {
-    Programs::below(&reflex_guest_build::target_dir(), RELEASE).exist()
+    Programs::within(&release_dir()).exist()
 }
 
 /// Compiles the daemon without its component runtime, and the demo provider: minutes less. They go
@@ -62,7 +61,7 @@ pub(crate) fn early_programs() -> Result<Programs> {
     let mut build = cargo(&["build", "--profile", EARLY]);
     build.args(packages).args(features);
     step(build.arg("--target-dir").arg(&target))?;
-    Ok(Programs::below(&target, EARLY))
+    Ok(Programs::within(&target.join(EARLY)))
 }
 
 /// Runs the benchmark. `compare` is a program of its own, in a workspace of its own, and

@@ -1,7 +1,7 @@
 //! One request through the daemon: a hit from the native flow, the rest by way of the component, and
 //! back with an answer.
 
-use super::access::{Asked, Trail};
+use super::access::{Asked, Told, Trail};
 #[cfg(feature = "middleware")]
 use super::guests::{Guests, Outcome, Unhandled};
 use super::hop::strip_hop_by_hop;
@@ -42,8 +42,8 @@ pub(crate) struct Proxy {
     pub(crate) upstream: Arc<UpstreamClient>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reasons: Reasons,
-    /// Whether each request has a line in the log.
-    pub(crate) access_log: bool,
+    /// Where it is told how each request ended.
+    pub(super) told: Told,
     /// Nothing is answered from the cache.
     pub(crate) is_shadow: bool,
     /// Which API answers at paths that name none, for the shape of an error.
@@ -61,7 +61,7 @@ impl Proxy {
     /// us; its status headers show which.
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<BoxBody> {
         let began = Instant::now();
-        let trail = self.access_log.then(|| Trail::of(&request));
+        let trail = Trail::of(&request, &self.told);
         let mut tier = None;
         let mut response = match tunnel::wanted(&request) {
             Some(protocols) => Box::pin(self.tunnel(request, protocols)).await,
@@ -94,7 +94,7 @@ impl Proxy {
         };
         match self.flow.read(request).await {
             Ok(Read::Question(question)) => {
-                let asked = self.access_log.then(|| Asked {
+                let asked = self.told.is_anywhere().then(|| Asked {
                     shape: question.shape(),
                     model: question.model().cloned(),
                 });
@@ -120,6 +120,10 @@ impl Proxy {
         match self.guests.answer(&mut question, &self.flow, voice).await {
             Outcome::Answered(response) => {
                 *tier = question.tier();
+                // The flow has verified its own, and those have a tier.
+                if tier.is_none() && last(response.headers(), X_REFLEX_STATUS) == Some(HIT) {
+                    self.flow.verify(&question);
+                }
                 self.note(&question, &response);
                 self.explain(Some((question.parts(), question.whole())), &response);
                 return response;
