@@ -3,6 +3,8 @@
 use reflex_host::component::{ReflexCtxView, add_to_linker};
 use reflex_host::grant::{Grant, ReflexCtx, Refusal};
 use reflex_host::{Cache, Key, Tenant};
+use reflex_tests::PATIENCE;
+use std::time::Instant;
 use wasmtime::component::{Component, Linker, ResourceTable, bindgen};
 use wasmtime::{Config, Engine, Store, StoreLimits, StoreLimitsBuilder};
 
@@ -199,8 +201,13 @@ fn entries_that_are_held_while_the_cache_evicts_stay_and_disk_stays_bounded() {
     assert_eq!(rogue.act("read", 0, ALICE, [0; 32]), good(16));
     beside.is_unharmed();
     drop(rogue);
-    let stats = cache.stats();
-    assert_eq!(stats.pinned_bytes, 0, "{stats:?}");
+    // The cache itself still reads a segment that it makes room from.
+    let begun = Instant::now();
+    let is_free = || cache.stats().pinned_bytes == 0;
+    while !is_free() && begun.elapsed() < PATIENCE {
+        std::thread::yield_now();
+    }
+    assert!(is_free(), "{:?}", cache.stats());
 }
 
 #[test]
