@@ -81,7 +81,6 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-#[cfg(feature = "middleware")]
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::Handle;
@@ -258,9 +257,11 @@ impl Server {
         self.reload.clone()
     }
 
-    /// Answers requests until `stop` resolves, then lets running requests end.
+    /// Answers requests until `stop` resolves, then lets running requests end. Meanwhile the admin address
+    /// goes on: probes see that the daemon drains, and scrapers see its last requests.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(());
+        let (serving, served) = watch::channel(());
         let net = &self.config.net;
         let operators = Admin::new(
             self.cache.clone(),
@@ -268,6 +269,7 @@ impl Server {
             Arc::clone(&self.token),
             self.reload.running(),
             reload_of(self.reload),
+            stopped.clone(),
         );
         let group_name = |name: &String| (Tenant::of_group(name), name.clone());
         let group_names = self.config.group_names.iter().map(group_name);
@@ -283,7 +285,8 @@ impl Server {
             page::router(Arc::clone(&history)),
             self.config.admin,
         );
-        let admin = serve_admin(self.admin, router, net, stopped.clone());
+        let admin = serve_admin(self.admin, router, net, served);
+        let admin = until_drained(admin, stopped.clone(), net.drain_max);
         let live = Arc::clone(&self.live);
         let clients = serve_clients(self.front, live, net, stopped.clone());
         let listener = self.edge.as_mut().and_then(|edge| edge.listener.take());
@@ -298,7 +301,11 @@ impl Server {
             tracing::info!("stopping: running requests come to their end");
             drop(stopping);
         };
-        let answered = async { tokio::join!(clients, edges, admin, stop) };
+        let others = async {
+            tokio::join!(clients, edges, stop);
+            drop(serving);
+        };
+        let answered = async { tokio::join!(others, admin) };
         tokio::select! {
             _ = answered => {}
             () = history.keep() => {}
@@ -519,6 +526,23 @@ async fn serve_admin(
         peer: Peer::of_tcp(stream),
     };
     listen::answer(listener, of, &net, ADMIN_STREAMS, stopped).await;
+}
+
+/// Runs `admin` to its end, for at most so long after the stop as all requests have together.
+async fn until_drained(
+    admin: impl Future<Output = ()>,
+    mut stopped: watch::Receiver<()>,
+    drain_max: Duration,
+) {
+    let deadline = async {
+        // The sender says nothing but its end.
+        let _ = stopped.changed().await;
+        tokio::time::sleep(drain_max).await;
+    };
+    tokio::select! {
+        () = admin => {}
+        () = deadline => {}
+    }
 }
 
 async fn sync_now(cache: &Cache) {
