@@ -7,7 +7,8 @@ use reflex_skip::Skips;
 
 use crate::workspace::{binary, cargo, step};
 use crate::{
-    compose, envoy, fuzz, instructions, languages, machine, node, python, schedules, wasm,
+    collector, compose, envoy, fuzz, instructions, languages, machine, node, python, schedules,
+    wasm,
 };
 
 /// Sets up what the tests need, then formatting, lints, tests.
@@ -23,6 +24,7 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
     let python = python::set_up()?;
     let tools = python::set_up_tools(skips)?;
     let clients = node::set_up(skips)?;
+    let collector = collector::set_up(skips)?;
     let envoy = envoy::set_up()?;
     wasm::set_up()?;
     let filter = wasm::filter()?;
@@ -57,6 +59,9 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
         }
         if let Some(tools) = &tools {
             tests.env("REFLEX_TOOLS_PYTHON", tools);
+        }
+        if let Some(collector) = &collector {
+            tests.env("REFLEX_COLLECTOR", collector);
         }
         if let Ok(path) = &path {
             tests.env("PATH", path);
