@@ -4,4 +4,5 @@ pub(crate) mod admin;
 pub(crate) mod config;
 pub(crate) mod envoy;
 pub(crate) mod explain;
+pub(crate) mod pages;
 pub(crate) mod store;

@@ -2,7 +2,7 @@
 
 mod cli;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use reflex_host::serve::Server;
 use reflex_host::serve::config::{self, Config, Flags};
 use reflex_host::serve::inherited::Inherited;
@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A cache for LLM answers at the edge.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "reflex-edge", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -39,6 +39,9 @@ enum Command {
     Inspect(cli::admin::Inspect),
     Export(cli::admin::Export),
     Import(cli::admin::Import),
+    Probe(cli::admin::Probe),
+    Completions(cli::pages::Completions),
+    Man(cli::pages::Man),
 }
 
 #[derive(Debug, Args)]
@@ -93,6 +96,9 @@ fn main() -> ExitCode {
         Command::Inspect(inspect) => return inspect.run(),
         Command::Export(export) => return export.run(),
         Command::Import(import) => return import.run(),
+        Command::Probe(probe) => return probe.run(),
+        Command::Completions(completions) => return completions.run(Cli::command()),
+        Command::Man(man) => return man.run(Cli::command()),
     };
     let flags = Flags {
         listen: serve.listen,

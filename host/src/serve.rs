@@ -83,7 +83,6 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-#[cfg(feature = "middleware")]
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::Handle;
@@ -270,9 +269,11 @@ impl Server {
         self.reload.clone()
     }
 
-    /// Answers requests until `stop` resolves, then lets running requests end.
+    /// Answers requests until `stop` resolves, then lets running requests end. Meanwhile the admin address
+    /// goes on: probes see that the daemon drains, and scrapers see its last requests.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(());
+        let (serving, served) = watch::channel(());
         let net = &self.config.net;
         let running = self.reload.running();
         let operators = Admin::new(
@@ -281,6 +282,7 @@ impl Server {
             Arc::clone(&self.token),
             Arc::clone(&running),
             reload_of(self.reload),
+            stopped.clone(),
         );
         let history = History::new(
             self.cache.clone(),
@@ -293,7 +295,8 @@ impl Server {
             page::router(Arc::clone(&history)),
             self.config.admin,
         );
-        let admin = serve_admin(self.admin, router, net, stopped.clone());
+        let admin = serve_admin(self.admin, router, net, served);
+        let admin = until_drained(admin, stopped.clone(), net.drain_max);
         let live = Arc::clone(&self.live);
         let clients = serve_clients(self.front, live, net, stopped.clone());
         let listener = self.edge.as_mut().and_then(|edge| edge.listener.take());
@@ -308,7 +311,11 @@ impl Server {
             tracing::info!("stopping: running requests come to their end");
             drop(stopping);
         };
-        let answered = async { tokio::join!(clients, edges, admin, stop) };
+        let others = async {
+            tokio::join!(clients, edges, stop);
+            drop(serving);
+        };
+        let answered = async { tokio::join!(others, admin) };
         tokio::select! {
             _ = answered => {}
             () = history.keep() => {}
@@ -549,6 +556,23 @@ async fn serve_admin(
         peer: Peer::of_tcp(stream),
     };
     listen::answer(listener, of, &net, ADMIN_STREAMS, stopped).await;
+}
+
+/// Runs `admin` to its end, for at most so long after the stop as all requests have together.
+async fn until_drained(
+    admin: impl Future<Output = ()>,
+    mut stopped: watch::Receiver<()>,
+    drain_max: Duration,
+) {
+    let deadline = async {
+        // The sender says nothing but its end.
+        let _ = stopped.changed().await;
+        tokio::time::sleep(drain_max).await;
+    };
+    tokio::select! {
+        () = admin => {}
+        () = deadline => {}
+    }
 }
 
 async fn sync_now(cache: &Cache) {

@@ -2,6 +2,7 @@
 
 mod access;
 mod cli;
+mod fuzzed;
 mod looks;
 mod purges;
 mod transfer;

@@ -1,6 +1,6 @@
 //! The examples under `envoy/`: whether their programs accept them.
 //!
-//! Envoy itself checks its own, the filter's settings included, and systemd its unit. For the
+//! Envoy itself checks its own, the filter's settings included; `deploy/systemd.rs` has the unit. For the
 //! Kubernetes ones there is no cluster here: what Envoy gets of them is checked by Envoy, and their
 //! fields against tables of what their resources have. The tables hold what we use, and were read
 //! off the definitions of istio/api (b8f8791) and envoyproxy/gateway (d32f282), against which the
@@ -8,14 +8,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use reflex_tests::client::{Ask, Client};
 use reflex_tests::envoy::EnvoyPlan;
 use reflex_tests::upstream::Upstream;
-use reflex_tests::{edge, within};
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 const UPSTREAM: &str = "http://127.0.0.1:1";
 
@@ -479,40 +476,4 @@ async fn no_sample_has_envoy_refuse_a_long_body() {
         let again = envoy.client.fetch(ask().chunked(1_000_000)).await;
         assert_eq!(again.reflex(), "HIT_L1_EXACT", "{what}");
     }
-}
-
-#[tokio::test]
-async fn systemd_takes_the_unit_of_the_daemon() {
-    let analyze = |arguments: &[&str]| {
-        let mut command = Command::new("systemd-analyze");
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        command
-    };
-    if analyze(&["--version"]).output().await.is_err() {
-        let how = "install systemd (on Debian: `apt-get install systemd`)";
-        reflex_skip::skip("systemd's judgement of the unit", how);
-        return;
-    }
-    let unit = fs::read_to_string(folder().join("reflex-edge.service")).expect("the unit");
-    // The program that it starts is not installed here.
-    let installed = "/usr/local/bin/reflex-edge";
-    assert!(unit.contains(installed), "{unit}");
-    let unit = unit.replace(installed, &edge::binary().to_string_lossy());
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let file = folder.path().join("reflex-edge.service");
-    fs::write(&file, unit).expect("a unit");
-    let mut verify = analyze(&["verify", "--man=no", &file.to_string_lossy()]);
-    let output = within("systemd-analyze", verify.output())
-        .await
-        .expect("an end");
-    let said = String::from_utf8_lossy(&output.stderr);
-    // It reads other units of the machine too; its messages about those do not count.
-    let ours: Vec<&str> = said
-        .lines()
-        .filter(|line| line.contains("reflex-edge"))
-        .collect();
-    assert!(ours.is_empty(), "{}", ours.join("\n"));
 }

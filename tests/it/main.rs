@@ -51,12 +51,16 @@ mod wasi02;
 mod envoy;
 
 mod demo;
+mod deploy;
 mod envoy_check;
 mod envoy_deploy;
 mod sdk;
 mod sdk_js;
 
 mod page;
+
+mod smuggling;
+mod threats;
 
 mod imports;
 mod metrics;

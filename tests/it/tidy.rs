@@ -1,5 +1,6 @@
 //! Rules about the repository's own text, which a reviewer would otherwise repeat.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -298,4 +299,36 @@ fn every_case_has_its_tests_and_they_are_there() {
             "`{name}` is not listed"
         );
     }
+}
+
+/// Each threat of `docs/security.md` names existing tests, or says by a dash that nothing but the operator
+/// is against it.
+#[test]
+fn every_threat_has_its_tests_and_they_are_there() {
+    let files = files();
+    let page = files.iter().find(|(path, _)| path == "docs/security.md");
+    let page = &page.expect("docs/security.md").1;
+    let rust = files.iter().filter(|(path, _)| path.ends_with(".rs"));
+    let bodies = rust.flat_map(|(_, text)| text.split("test]\n").skip(1));
+    let tests: HashSet<&str> = bodies
+        .filter_map(|body| body.split_once("fn ")?.1.split('(').next())
+        .collect();
+    let mut threats = 0;
+    for table in page.split("| shown by |\n").skip(1) {
+        let rows = table.lines().take_while(|line| line.starts_with('|'));
+        for row in rows.skip(1) {
+            let cells: Vec<&str> = row.trim_end_matches('|').split(" | ").collect();
+            assert_eq!(cells.len(), 3, "{row}");
+            let named: Vec<&str> = cells[2].split('`').skip(1).step_by(2).collect();
+            assert!(
+                !named.is_empty() || cells[2].trim() == "–",
+                "no test: {row}"
+            );
+            for name in named {
+                assert!(tests.contains(name), "the test `{name}` is missing");
+            }
+            threats += 1;
+        }
+    }
+    assert!(threats > 30, "the page has moved");
 }

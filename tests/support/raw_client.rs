@@ -105,6 +105,15 @@ impl RawClient {
             .expect("a connection that is open");
     }
 
+    /// The same where the connection may be closed.
+    ///
+    /// # Errors
+    ///
+    /// It is.
+    pub async fn try_end(&mut self) -> io::Result<()> {
+        self.socket.shutdown().await
+    }
+
     /// Reads on until `text` has come, and returns everything up to its end.
     ///
     /// # Panics

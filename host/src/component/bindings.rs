@@ -4,7 +4,7 @@
 #[expect(missing_docs, reason = "generated code")]
 mod cache_world {
     wasmtime::component::bindgen!({
-        path: "../wit",
+        path: "wit",
         world: "reflex:cache/guest",
         with: { "reflex:cache/cache.entry": crate::cache::Entry },
         imports: { default: trappable },
@@ -14,7 +14,7 @@ mod cache_world {
 /// `reflex:cache/request`, and the exports of a policy component.
 mod policy_world {
     wasmtime::component::bindgen!({
-        path: "../wit",
+        path: "wit",
         world: "reflex:cache/policy",
         with: {
             "reflex:cache/cache": super::cache_world::reflex::cache::cache,
@@ -33,7 +33,7 @@ mod keyvalue_world {
                 import wasi:keyvalue/store@0.2.0-draft;
             }
         ",
-        path: "../wit",
+        path: "wit",
         world: "reflex:host/keyvalue",
         with: { "wasi:keyvalue/store.bucket": crate::component::wit::keyvalue::Bucket },
         imports: { default: trappable },
@@ -45,7 +45,7 @@ mod keyvalue_world {
 #[expect(missing_docs, reason = "generated code")]
 mod http_world {
     wasmtime::component::bindgen!({
-        path: "../wit",
+        path: "wit",
         world: "reflex:cache/middleware",
         with: {
             "reflex:cache/http.fill": crate::exchange::fills::Lead,

@@ -40,7 +40,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use token::AdminToken;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use top::Tallies;
 
 /// Scans of all entries at once, exports included. Each has a thread, and reads the disk.
@@ -71,6 +71,8 @@ pub(crate) struct Admin {
     imports: Arc<Semaphore>,
     tallies: Arc<Tallies>,
     reload: Reload,
+    /// Its sender is gone when the daemon drains.
+    stopped: watch::Receiver<()>,
 }
 
 impl Admin {
@@ -80,6 +82,7 @@ impl Admin {
         token: Arc<AdminToken>,
         running: Arc<ArcSwap<Config>>,
         reload: Reload,
+        stopped: watch::Receiver<()>,
     ) -> Arc<Self> {
         Arc::new(Self {
             cache,
@@ -92,7 +95,12 @@ impl Admin {
             imports: Arc::new(Semaphore::new(IMPORTS_MAX)),
             tallies: Arc::new(Tallies::new()),
             reload,
+            stopped,
         })
+    }
+
+    fn is_draining(&self) -> bool {
+        self.stopped.has_changed().is_err()
     }
 
     fn config(&self) -> Arc<Config> {
@@ -183,15 +191,16 @@ async fn health(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 }
 
 /// 503 while the data folder is read at the start, so that a rollout may wait for a warm cache. The daemon
-/// answers meanwhile, and a folder that cannot be used does not keep it from being ready.
+/// answers meanwhile, and a folder that cannot be used does not keep it from being ready. 503 as well while
+/// the daemon drains: it takes no new connections then.
 async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    match admin.cache.is_reading_folder() {
-        true => {
-            let body = r#"{"ready":false,"reason":"the data folder is being read"}"#;
-            json_text(StatusCode::SERVICE_UNAVAILABLE, body.into())
-        }
-        false => json_text(StatusCode::OK, r#"{"ready":true}"#.into()),
-    }
+    let reason = match (admin.is_draining(), admin.cache.is_reading_folder()) {
+        (true, _) => "the daemon is stopping",
+        (_, true) => "the data folder is being read",
+        _ => return json_text(StatusCode::OK, r#"{"ready":true}"#.into()),
+    };
+    let body = format!(r#"{{"ready":false,"reason":"{reason}"}}"#);
+    json_text(StatusCode::SERVICE_UNAVAILABLE, body)
 }
 
 async fn openapi() -> impl IntoResponse {

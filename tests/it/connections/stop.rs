@@ -1,6 +1,7 @@
 //! `drain_seconds_max`, and signals.
 
 use super::*;
+use reflex_tests::client::Client;
 use rustix::process::Signal;
 
 /// Half a request on the operators' address kept the daemon from ending.
@@ -27,6 +28,34 @@ async fn sigterm_ends_a_daemon_whatever_is_half_sent() {
         edge.terminate();
         assert_eq!(edge.ended().await, Some(0), "{cut}: {}", edge.log());
     }
+}
+
+/// The admin address closed at once, so that a probe could not tell a drain from a crash.
+#[tokio::test]
+async fn a_daemon_that_drains_is_alive_and_not_ready() {
+    let upstream = Upstream::start().await;
+    let mut edge = edge(&upstream, "").await;
+    edge.ready().await;
+    let mut stream = edge.client.send(Ask::stream("last").mock("gated")).await;
+    upstream.release(1);
+    stream.until("assistant").await;
+    edge.terminate();
+    let admin = Client::new(&edge.admin_url);
+    let drains = async {
+        loop {
+            let ready = admin.fetch(Ask::get("/ready")).await;
+            if ready.status == 503 {
+                return ready.json();
+            }
+        }
+    };
+    let ready = reflex_tests::within("a daemon that drains", drains).await;
+    assert_eq!(ready["ready"], false);
+    assert_eq!(ready["reason"], "the daemon is stopping");
+    assert_eq!(edge.health().await["status"], "green");
+    upstream.release_all();
+    stream.until("[DONE]").await;
+    assert_eq!(edge.ended().await, Some(0), "{}", edge.log());
 }
 
 #[tokio::test]

@@ -34,6 +34,9 @@ const TOKEN_BYTES_MAX: u64 = 4096;
 /// The daemon is on this machine, or near.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
+/// A daemon that answers probes later than this is not well. Less than what images and orchestrators wait.
+const PROBE_MAX: Duration = Duration::from_secs(4);
+
 type Body = BoxBody<Bytes, io::Error>;
 
 /// A command that failed.
@@ -82,14 +85,40 @@ impl Api {
                 });
             }
         };
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_MAX));
         Ok(Self {
-            admin,
-            client: Client::builder(TokioExecutor::new()).build(connector),
             token,
             token_file: path.to_owned(),
+            ..Self::open(admin)
         })
+    }
+
+    /// For what needs no token.
+    pub(super) fn open(admin: SocketAddr) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_MAX));
+        Self {
+            admin,
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            token: None,
+            token_file: PathBuf::new(),
+        }
+    }
+
+    /// Whether a path answers with success, and its answer.
+    pub(super) async fn probe(&self, path: &str) -> Result<(bool, Value), Failed> {
+        let empty = Full::default().map_err(|never| match never {}).boxed();
+        let probed = async {
+            let response = self.send(Method::GET, path, empty).await?;
+            let (status, answer) = read_json(response).await?;
+            Ok((status.is_success(), answer))
+        };
+        match tokio::time::timeout(PROBE_MAX, probed).await {
+            Ok(probed) => probed,
+            Err(_) => Err(Failed {
+                message: format!("{} does not answer", self.admin),
+                exit_code: EXIT_UNREACHABLE,
+            }),
+        }
     }
 
     /// Calls, and returns the answer as JSON.

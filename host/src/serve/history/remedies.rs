@@ -3,7 +3,7 @@
 use crate::serve::recent::Kind;
 use std::collections::BTreeMap;
 
-const REASONS: &str = include_str!("../../../../docs/reasons.md");
+const REASONS: &str = include_str!("../../../docs/reasons.md");
 
 /// Meaning and remedy of each reason.
 pub(super) struct Remedies(BTreeMap<(Kind, &'static str), (&'static str, &'static str)>);
