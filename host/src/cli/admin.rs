@@ -3,14 +3,15 @@
 //! Each is one call of the admin API, which `docs/admin-api.md` describes. The daemon does the work; this
 //! prints its results.
 
+mod address;
 mod call;
 mod show;
 
+use address::Address;
 use call::{Api, Failed};
 use clap::Args;
 use hyper::Method;
 use serde_json::{Value, json};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,9 +25,12 @@ const EXIT_TOKEN: u8 = 4;
 // What all these commands take. No doc comment: clap would print it in place of each command's own.
 #[derive(Debug, Args)]
 pub(crate) struct Daemon {
-    /// The daemon's admin address
+    /// The daemon's admin address; `https://HOST:PORT` where it has a certificate
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
-    admin: SocketAddr,
+    admin: Address,
+    /// A file of CAs in PEM that are trusted for its certificate, beside those of the system
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// The file of the admin token; needed for changes and contents [default: reflex-data/admin-token]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -224,7 +228,8 @@ impl Daemon {
             .build();
         let done = match runtime {
             Ok(runtime) => runtime.block_on(async {
-                let api = Api::new(self.admin, self.token_file.as_deref())?;
+                let token_file = self.token_file.as_deref();
+                let api = Api::new(&self.admin, self.ca.as_deref(), token_file)?;
                 command(api).await
             }),
             Err(error) => Err(Failed::told(format!("cannot start: {error}"))),

@@ -4,6 +4,7 @@
 //! A hit updates atomics only: its counters are found at the start.
 
 mod cache_counts;
+mod certificates;
 mod durations;
 mod labels;
 mod price;
@@ -21,6 +22,7 @@ use crate::exchange::observer::{Outcome, RecordingObserver};
 use crate::grant::{Allowance, Refusal};
 use crate::serve::recent::{Kind, Recent};
 use cache_counts::{CacheCounts, raise, set};
+use certificates::Certificates;
 use durations::Durations;
 use labels::{
     ControlLabels, EdgeLabels, FromLabel, OutcomeLabel, ReasonLabel, RequestLabels, SplitLabels,
@@ -66,6 +68,7 @@ pub struct Metrics {
     budget: Arc<Budget>,
     inflight_bytes: Gauge,
     verified: Verified,
+    certificates: Certificates,
     cache: CacheCounts,
     recent: Arc<Recent>,
 }
@@ -212,6 +215,8 @@ impl Metrics {
 
         let verified = Verified::default();
         verified.register(&mut registry);
+        let certificates = Certificates::default();
+        certificates.register(&mut registry);
         let cache = CacheCounts::new(disk_bytes_max, &mut registry);
         let texts = |from| batch_texts.get_or_create_owned(&FromLabel { from });
         let batch_texts = [texts("cache"), texts("provider")];
@@ -241,6 +246,7 @@ impl Metrics {
             inflight_bytes,
             cache,
             verified,
+            certificates,
             recent: Arc::default(),
         }
     }
@@ -255,6 +261,26 @@ impl Metrics {
         self.config_reloads
             .get_or_create(&OutcomeLabel { outcome })
             .inc();
+    }
+
+    /// A listener has TLS.
+    pub(crate) fn tls_begun(&self, side: &'static str) {
+        self.certificates.begin(side);
+    }
+
+    /// A handshake of a connection to the daemon has ended.
+    pub(crate) fn tls_handshake(&self, side: &'static str, outcome: &'static str) {
+        self.certificates.handshake(side, outcome);
+    }
+
+    /// Changed files of certificates were read.
+    pub(crate) fn tls_reloaded(&self, side: &'static str, is_applied: bool) {
+        self.certificates.reloaded(side, is_applied);
+    }
+
+    /// The end of the certificate in use, in seconds since 1970.
+    pub(crate) fn certificate_expires(&self, side: &'static str, expiry: Option<u64>) {
+        self.certificates.expires(side, expiry);
     }
 
     /// A hit, and where its bytes were; none if a component looked it up.
