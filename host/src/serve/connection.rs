@@ -15,9 +15,8 @@
 
 use super::delivery::{Delivery, Streams};
 use super::line::{Line, Lines, Overdue};
-use super::listen::Accepted;
 use super::place::{OpenConnection, Place, StreamLimits};
-use super::wire::Wire;
+use super::wire::{Accepted, Wire};
 use crate::serve::config::NetLimits;
 use bytes::Bytes;
 use http::{Method, Request, Response, Version, header};
@@ -90,16 +89,26 @@ impl Server {
         &self,
         accepted: A,
         line: &Line,
+        lines: &Lines,
         stopped: &mut watch::Receiver<()>,
     ) -> Option<A::Socket> {
         let opened = tokio::time::timeout(self.net.tls_handshake_max, accepted.open());
+        // The wish may be older than this connection's entry in the list, where it was looked for.
+        let wanted = std::future::poll_fn(|_| match lines.wants_room() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        });
+        let place = "another client needs the place";
         let error: Error = tokio::select! {
+            biased;
+            // At once where no TLS is.
             opened = opened => match opened {
                 Ok(Ok(socket)) => return Some(socket),
                 Ok(Err(error)) => error.into(),
                 Err(_) => timed_out("TLS was not agreed on"),
             },
-            () = line.evicted.notified() => "another client needs the place".into(),
+            () = line.evicted.notified() => place.into(),
+            () = wanted => place.into(),
             _ = stopped.changed() => "stopping".into(),
         };
         tracing::debug!(error, "connection ended");
@@ -123,7 +132,8 @@ impl Server {
     {
         let line = Line::new();
         let _listed = lines.add(&line);
-        let Some(socket) = self.open(accepted, &line, &mut stopped).await else {
+        let opened = self.open(accepted, &line, &lines, &mut stopped).await;
+        let Some(socket) = opened else {
             return;
         };
         line.opened();

@@ -6,7 +6,7 @@
 use super::connection::Server;
 use super::line::Lines;
 use super::place::{Place, StreamLimits};
-use super::wire::Socket;
+use super::wire::Accepted;
 use crate::serve::config::NetLimits;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -47,16 +47,6 @@ pub(crate) trait Listen {
     async fn next(&self) -> io::Result<Self::Io>;
 }
 
-/// A connection before its first byte.
-pub(crate) trait Accepted: Send + 'static {
-    /// What HTTP is spoken on.
-    type Socket: Socket;
-
-    /// Does what comes before HTTP: TLS, if there is any. The caller bounds its time; dropping it closes
-    /// the connection.
-    fn open(self) -> impl Future<Output = io::Result<Self::Socket>> + Send;
-}
-
 /// The settings of a TCP connection of clients or operators.
 pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
@@ -75,14 +65,6 @@ impl Listen for UnixListener {
 
     async fn next(&self) -> io::Result<UnixStream> {
         Ok(self.accept().await?.0)
-    }
-}
-
-impl Accepted for UnixStream {
-    type Socket = Self;
-
-    async fn open(self) -> io::Result<Self> {
-        Ok(self)
     }
 }
 

@@ -34,6 +34,16 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
 const LINGER_BYTES_MAX: usize = 64 << 20;
 const LINGER_MAX: Duration = Duration::from_secs(5);
 
+/// A connection before its first byte.
+pub(crate) trait Accepted: Send + 'static {
+    /// What HTTP is spoken on.
+    type Socket: Socket;
+
+    /// Does what comes before HTTP: TLS, if there is any. The caller bounds its time; dropping it closes
+    /// the connection.
+    fn open(self) -> impl Future<Output = io::Result<Self::Socket>> + Send;
+}
+
 /// A socket that can tell whether its peer is gone.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// An error that no read or write has reported yet, such as a reset.
@@ -43,6 +53,14 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 impl Socket for UnixStream {
     fn take_error(&self) -> io::Result<Option<io::Error>> {
         UnixStream::take_error(self)
+    }
+}
+
+impl Accepted for UnixStream {
+    type Socket = Self;
+
+    async fn open(self) -> io::Result<Self> {
+        Ok(self)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::name;
 use super::server::Tls;
-use crate::serve::listen::{Accepted, Listen, tune};
-use crate::serve::wire::Socket;
+use crate::serve::listen::{Listen, tune};
+use crate::serve::wire::{Accepted, Socket};
 use http::HeaderValue;
 use std::io;
 use std::pin::Pin;
