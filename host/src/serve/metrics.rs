@@ -8,11 +8,15 @@ mod certificates;
 mod durations;
 mod labels;
 mod price;
+#[cfg(feature = "otlp")]
+mod spans;
 mod times;
 mod verified;
 
 pub(crate) use durations::Answered;
 pub use price::Price;
+#[cfg(feature = "otlp")]
+pub(crate) use spans::SpanCounts;
 pub(crate) use times::Counts;
 
 use crate::cache::{Cache, Tier};
@@ -69,6 +73,8 @@ pub struct Metrics {
     inflight_bytes: Gauge,
     verified: Verified,
     certificates: Certificates,
+    #[cfg(feature = "otlp")]
+    spans: SpanCounts,
     cache: CacheCounts,
     recent: Arc<Recent>,
 }
@@ -217,6 +223,8 @@ impl Metrics {
         verified.register(&mut registry);
         let certificates = Certificates::default();
         certificates.register(&mut registry);
+        #[cfg(feature = "otlp")]
+        let spans = SpanCounts::new(&mut registry);
         let cache = CacheCounts::new(disk_bytes_max, &mut registry);
         let texts = |from| batch_texts.get_or_create_owned(&FromLabel { from });
         let batch_texts = [texts("cache"), texts("provider")];
@@ -247,6 +255,8 @@ impl Metrics {
             cache,
             verified,
             certificates,
+            #[cfg(feature = "otlp")]
+            spans,
             recent: Arc::default(),
         }
     }
@@ -361,6 +371,17 @@ impl Metrics {
     pub(crate) fn edge_request(&self, method: &'static str, code: u16) {
         let labels = EdgeLabels { method, code };
         self.edge_requests.get_or_create(&labels).inc();
+    }
+
+    /// Counts spans.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn spans(&self) -> SpanCounts {
+        self.spans.clone()
+    }
+
+    /// Counts what hits save by these prices from now on.
+    pub(crate) fn price(&self, prices: Vec<Price>) {
+        self.savings.price(prices);
     }
 
     /// Counts the refusals of the daemon's guest.
