@@ -183,9 +183,10 @@ async fn run(config: Config) -> ExitCode {
 fn announce(server: &Server) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     if let Some(address) = server.address()? {
-        writeln!(out, "listening on http://{address}")?;
+        writeln!(out, "listening on {}://{address}", server.scheme())?;
     }
-    writeln!(out, "admin on http://{}", server.admin_address()?)?;
+    let (scheme, address) = (server.admin_scheme(), server.admin_address()?);
+    writeln!(out, "admin on {scheme}://{address}")?;
     if let Some(path) = server.edge_socket() {
         writeln!(out, "edge on {}", path.display())?;
     }
@@ -237,7 +238,9 @@ fn refuse_all(errors: &[config::ConfigError]) -> ExitCode {
 }
 
 fn refuse(error: &str) -> ExitCode {
-    eprintln!("reflex-edge: {error}");
+    for line in error.lines() {
+        eprintln!("reflex-edge: {line}");
+    }
     ExitCode::from(EXIT_USAGE)
 }
 

@@ -27,6 +27,7 @@ mod connection;
 mod delivery;
 mod line;
 mod listen;
+mod listeners;
 mod place;
 mod wire;
 
@@ -40,6 +41,7 @@ mod proxy;
 mod reasons;
 mod shadow;
 mod timed;
+pub mod tls;
 mod tunnel;
 mod upstream;
 
@@ -61,11 +63,10 @@ use crate::grant::Grant;
 use crate::grant::ctx::ReflexCtx;
 #[cfg(feature = "middleware")]
 use crate::serve::config::OnComponentFailure;
-use crate::serve::config::{Config, EdgeSocket, Mode, NetLimits};
+use crate::serve::config::{Config, Mode};
 use crate::serve::inherited::Inherited;
 use crate::serve::metrics::Metrics;
 use admin::Admin;
-use admin::peer::{FromPeer, Peer};
 use admin::token::AdminToken;
 use arc_swap::ArcSwap;
 use edge_api::EdgeApi;
@@ -73,46 +74,30 @@ use edge_api::socket::Socket;
 #[cfg(feature = "middleware")]
 use guests::Guests;
 use history::History;
-use hyper::service::{Service as _, service_fn};
-use hyper_util::service::TowerToHyperService;
-use place::StreamLimits;
+use listeners::{bind, bind_edge, serve_admin, serve_clients, serve_edges, tcp};
 use proxy::Proxy;
 use reasons::Reasons;
 use reload::{Edges, Live, Reload};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tls::{Listeners, Tcp};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use upstream::UpstreamClient;
+use upstream::{ProviderTls, UpstreamClient};
 
 /// The middleware component that is built in.
 #[cfg(feature = "middleware")]
 pub const MIDDLEWARE: &[u8] = include_bytes!(env!("REFLEX_MIDDLEWARE_WASM"));
 
-/// For one client's connection. Any program may be a client, so resets are bounded, as hyper does.
-const CLIENT_STREAMS: StreamLimits = StreamLimits {
-    max: 256,
-    reset_max: 20,
-};
-
-/// Operators at once: probes and scrapers. Both have a connection or two.
-const ADMIN_CONNECTIONS_MAX: usize = 64;
-const ADMIN_STREAMS: StreamLimits = StreamLimits {
-    max: 16,
-    reset_max: 20,
-};
-
 /// A daemon that listens, but answers no request yet.
 #[derive(Debug)]
 pub struct Server {
     /// Where clients connect. A daemon that serves only edges has none.
-    front: Option<TcpListener>,
+    front: Option<Tcp>,
     edge: Option<Socket>,
-    admin: TcpListener,
+    admin: Tcp,
     config: Config,
     cache: Cache,
     metrics: Arc<Metrics>,
@@ -152,9 +137,16 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// One line that names the flag or the file, and what is wrong with it. Nothing has been
-    /// changed in a data folder that could not be opened.
+    /// A line that names the flag or the file, and what is wrong with it; of certificates, one for each
+    /// mistake. Nothing has been changed in a data folder that could not be opened.
     pub async fn prepare(config: Config, mut inherited: Inherited) -> Result<Self, String> {
+        let certificates = Listeners::read(&config);
+        let provider_tls = ProviderTls::read(&config.provider_tls);
+        let (certificates, provider_tls) = match (certificates, provider_tls) {
+            (Ok(certificates), Ok(provider_tls)) => (certificates, Arc::new(provider_tls)),
+            (Err(one), Err(other)) => return Err(format!("{one}\n{other}")),
+            (Err(error), _) | (_, Err(error)) => return Err(error),
+        };
         let listener = match &config.upstream {
             Some(upstream) => {
                 let listener = bind("--listen", config.listen, &mut inherited).await?;
@@ -164,7 +156,7 @@ impl Server {
         };
         if let Some((upstream, listener)) = &listener
             && let Ok(listens) = listener.local_addr()
-            && upstream::is_own(upstream, listens)
+            && upstream::is_own(upstream, listens, config.tls.is_some())
         {
             return Err(format!(
                 "--upstream: {listens} is where this daemon itself listens (--listen)"
@@ -189,6 +181,7 @@ impl Server {
             Arc::clone(&budget),
             Arc::default(),
         ));
+        let tls = Listeners::new(&config, certificates, &metrics);
         #[cfg(feature = "otlp")]
         let (spans, export) = spans(&config, &metrics)?;
         let listens = listener.as_ref().map(|(_, it)| it.local_addr());
@@ -207,6 +200,7 @@ impl Server {
             Some((upstream, listener)) => {
                 let client = UpstreamClient::new(
                     upstream.clone(),
+                    provider_tls,
                     config.net.clone(),
                     config.request_bytes_max,
                     Arc::clone(&parts.budget),
@@ -214,7 +208,8 @@ impl Server {
                 );
                 let client = client.map_err(|error| format!("--upstream: {error}"))?;
                 let proxy = proxy(&config, Arc::new(client), &parts)?;
-                (Some(listener), Some(ArcSwap::new(proxy)))
+                let front = tcp("--listen", listener, &tls.clients, "tls_cert");
+                (Some(front), Some(ArcSwap::new(proxy)))
             }
             None => (None, None),
         };
@@ -228,11 +223,11 @@ impl Server {
         Ok(Self {
             front,
             edge,
-            admin,
+            admin: tcp("--admin", admin, &tls.operators, "admin_tls_cert"),
             cache,
             metrics,
             token,
-            reload: Reload::new(config.clone(), Arc::clone(&live), parts),
+            reload: Reload::new(config.clone(), Arc::clone(&live), parts, tls),
             live,
             config,
             #[cfg(feature = "otlp")]
@@ -247,7 +242,12 @@ impl Server {
     /// Fails as the operating system does.
     pub fn address(&self) -> std::io::Result<Option<SocketAddr>> {
         let front = self.front.as_ref();
-        front.map(TcpListener::local_addr).transpose()
+        front.map(|front| front.listener.local_addr()).transpose()
+    }
+
+    /// The scheme of the URL of [`address`](Self::address).
+    pub fn scheme(&self) -> &'static str {
+        scheme(self.front.as_ref().is_some_and(|front| front.tls.is_some()))
     }
 
     /// Where operators connect, the port resolved.
@@ -256,7 +256,12 @@ impl Server {
     ///
     /// Fails as the operating system does.
     pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
-        self.admin.local_addr()
+        self.admin.listener.local_addr()
+    }
+
+    /// The scheme of the URL of [`admin_address`](Self::admin_address).
+    pub fn admin_scheme(&self) -> &'static str {
+        scheme(self.admin.tls.is_some())
     }
 
     /// Where edges connect, if they may.
@@ -275,6 +280,7 @@ impl Server {
         let (stopping, stopped) = watch::channel(());
         let (serving, served) = watch::channel(());
         let net = &self.config.net;
+        let certificates = self.reload.clone();
         let running = self.reload.running();
         let operators = Admin::new(
             self.cache.clone(),
@@ -298,7 +304,12 @@ impl Server {
         let admin = serve_admin(self.admin, router, net, served);
         let admin = until_drained(admin, stopped.clone(), net.drain_max);
         let live = Arc::clone(&self.live);
-        let clients = serve_clients(self.front, live, net, stopped.clone());
+        let names_tenants = self
+            .config
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.names_tenants);
+        let clients = serve_clients(self.front, names_tenants, live, net, stopped.clone());
         let listener = self.edge.as_mut().and_then(|edge| edge.listener.take());
         let edges = listener.map(|listener| serve_edges(listener, self.live, net, stopped));
         let edges = async {
@@ -319,6 +330,7 @@ impl Server {
         tokio::select! {
             _ = answered => {}
             () = history.keep() => {}
+            () = certificates.keep_certificates() => {}
         }
         #[cfg(feature = "otlp")]
         if let Some(export) = self.export {
@@ -348,55 +360,6 @@ fn reload_of(reload: Reload) -> admin::Reload {
         let report = applied.map_err(|errors| config::lines(&errors))?;
         serde_json::to_string(&report).map_err(|error| error.to_string())
     })
-}
-
-async fn serve_clients(
-    front: Option<TcpListener>,
-    live: Arc<Live>,
-    net: &NetLimits,
-    stopped: watch::Receiver<()>,
-) {
-    let Some(listener) = front else {
-        return;
-    };
-    let service = service_fn(move |request| {
-        let proxy = live.proxy.as_ref().map(ArcSwap::load_full);
-        async move {
-            let Some(proxy) = proxy else {
-                // There is a proxy where clients connect.
-                return std::future::pending().await;
-            };
-            Ok::<_, Infallible>(proxy.answer(request).await)
-        }
-    });
-    let of = |_: &_| service.clone();
-    listen::answer(listener, of, net, CLIENT_STREAMS, stopped).await;
-}
-
-async fn serve_edges(
-    listener: UnixListener,
-    live: Arc<Live>,
-    net: &NetLimits,
-    stopped: watch::Receiver<()>,
-) {
-    let Some(edges) = &live.edges else {
-        return;
-    };
-    let first = edges.load().router.clone();
-    let of = move |stream: &UnixStream| {
-        let (live, first) = (Arc::clone(&live), first.clone());
-        let service = service_fn(move |request| {
-            let edges = live.edges.as_ref().map(ArcSwap::load_full);
-            // There is an API where edges connect.
-            let router = edges.map_or_else(|| first.clone(), |edges| edges.router.clone());
-            TowerToHyperService::new(router).call(request)
-        });
-        FromPeer {
-            service,
-            peer: Peer::of_unix(stream),
-        }
-    };
-    listen::answer(listener, of, net, edge_api::STREAMS, stopped).await;
 }
 
 /// The proxy of this configuration. The requests that it is given belong to it to their end.
@@ -521,41 +484,11 @@ fn guests(
     })
 }
 
-async fn bind(
-    flag: &str,
-    address: SocketAddr,
-    inherited: &mut Inherited,
-) -> Result<TcpListener, String> {
-    let bound = match inherited.claim(address) {
-        Some(socket) => socket
-            .set_nonblocking(true)
-            .and_then(|()| TcpListener::from_std(socket)),
-        None => TcpListener::bind(address).await,
-    };
-    bound.map_err(|error| format!("{flag} {address}: {error}"))
-}
-
-fn bind_edge(edge: &EdgeSocket) -> Result<Socket, String> {
-    Socket::bind(&edge.path, edge.mode)
-        .map_err(|error| format!("--edge-socket {}: {error}", edge.path.display()))
-}
-
-async fn serve_admin(
-    listener: TcpListener,
-    router: axum::Router,
-    net: &NetLimits,
-    stopped: watch::Receiver<()>,
-) {
-    let net = NetLimits {
-        connections_max: ADMIN_CONNECTIONS_MAX,
-        ..net.clone()
-    };
-    let service = TowerToHyperService::new(router);
-    let of = |stream: &TcpStream| FromPeer {
-        service: service.clone(),
-        peer: Peer::of_tcp(stream),
-    };
-    listen::answer(listener, of, &net, ADMIN_STREAMS, stopped).await;
+fn scheme(has_tls: bool) -> &'static str {
+    match has_tls {
+        true => "https",
+        false => "http",
+    }
 }
 
 /// Runs `admin` to its end, for at most so long after the stop as all requests have together.

@@ -22,6 +22,7 @@ mod websocket;
 mod admin;
 mod backpressure;
 mod connections;
+mod tls;
 
 mod config;
 mod daemon;

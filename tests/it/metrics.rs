@@ -6,6 +6,7 @@ use std::process::Command;
 
 use reflex_tests::client::Ask;
 use reflex_tests::edge::{Edge, Plan};
+use reflex_tests::tls::{CA, Pair};
 use reflex_tests::unix::Unix;
 use reflex_tests::upstream::Upstream;
 use serde_json::{Value, json};
@@ -109,6 +110,7 @@ async fn busy(upstream: &Upstream) -> Edge {
     // A component does not tell the tier of a hit.
     let config = "hits = \"native\"\nverify_fraction = 1.0\n[[price]]\nmodel = \"*\"\ninput_per_million = 1\noutput_per_million = 1";
     let plan = Plan::new(&upstream.url()).edge_socket(true);
+    let plan = plan.tls(&Pair::of_provider(), Path::new(CA));
     let edge = plan.config(config).start().await;
     for _ in 0..2 {
         edge.client.fetch(Ask::chat("twice")).await;

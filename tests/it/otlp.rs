@@ -56,12 +56,13 @@ impl Collector {
             .expect("the collector can be started");
         let stdout = child.stdout.take().expect("its stdout");
         let pid = child.id().expect("a process");
+        let mut looks = tokio::time::interval(LOOK);
         let port = within("a collector that listens", async {
             loop {
+                looks.tick().await;
                 if let Some(port) = port_of(pid) {
                     return port;
                 }
-                tokio::time::sleep(LOOK).await;
             }
         });
         Some(Self {

@@ -11,6 +11,7 @@ use std::process::Stdio;
 use http::Method;
 use reflex_tests::client::{Ask, Client};
 use reflex_tests::edge::{Edge, Plan};
+use reflex_tests::tls::{CA, Pair};
 use reflex_tests::upstream::Upstream;
 use reflex_tests::within;
 use serde_json::{Value, json};
@@ -31,11 +32,22 @@ impl Script {
 
     /// With more arguments.
     pub(crate) fn start_with(name: &'static str, url: &str, arguments: &[&str]) -> Self {
+        Self::start_in(name, url, arguments, &[])
+    }
+
+    /// With more variables in its environment.
+    pub(crate) fn start_in(
+        name: &'static str,
+        url: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("python");
         let mut child = Command::new(python())
             .arg(folder.join(name))
             .arg(url)
             .args(arguments)
+            .envs(environment.iter().copied())
             // Neither a proxy of the machine's nor files in the checkout.
             .env("NO_PROXY", "127.0.0.1")
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -89,6 +101,22 @@ fn python() -> PathBuf {
         path.display()
     );
     path
+}
+
+/// As with any other server, the client gets the operator's CA from the environment.
+#[tokio::test]
+async fn the_same_completion_twice_over_tls_is_one_call() {
+    let upstream = Upstream::start().await;
+    let plan = Plan::new(&upstream.url()).tls(&Pair::of_provider(), Path::new(CA));
+    let edge = plan.start().await;
+    assert!(edge.url.starts_with("https://"), "{}", edge.url);
+    for script in ["same_completion_twice.py", "same_stream_twice.py"] {
+        let trusts = [("SSL_CERT_FILE", CA)];
+        Script::start_in(script, &edge.url, &[], &trusts)
+            .ends()
+            .await;
+    }
+    assert_eq!(upstream.call_count(), 3);
 }
 
 #[tokio::test]

@@ -18,8 +18,8 @@ use tokio::net::TcpStream;
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// "Hello" from a client, masked, and from a server.
-const MASKED: &[u8] = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
-const PLAIN: &[u8] = b"\x81\x05Hello";
+pub(crate) const MASKED: &[u8] = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
+pub(crate) const PLAIN: &[u8] = b"\x81\x05Hello";
 
 /// The heads that arrived.
 pub(crate) type Heads = Arc<Mutex<Vec<String>>>;
@@ -78,14 +78,19 @@ async fn open(edge: &Edge, more: &str) -> (String, TcpStream) {
 pub(crate) async fn open_at(url: &str, more: &str) -> (String, TcpStream) {
     let address = url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.expect("a server");
-    let ask = format!(
-        "GET /v1/realtime?model=mock HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
-         Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: {KEY}\r\n\
-         Sec-WebSocket-Version: 13\r\nAuthorization: Bearer test\r\n{more}\r\n"
-    );
+    let ask = websocket(address, more);
     stream.write_all(ask.as_bytes()).await.expect("a reader");
     let head = within("the answer to a handshake", read_head(&mut stream)).await;
     (head.expect("a head"), stream)
+}
+
+/// A request for a WebSocket.
+pub(crate) fn websocket(host: &str, more: &str) -> String {
+    format!(
+        "GET /v1/realtime?model=mock HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n\
+         Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: {KEY}\r\n\
+         Sec-WebSocket-Version: 13\r\nAuthorization: Bearer test\r\n{more}\r\n"
+    )
 }
 
 /// The next frame of the provider.

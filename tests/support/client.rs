@@ -7,9 +7,11 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 
 use std::collections::VecDeque;
@@ -17,7 +19,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::within;
+use crate::{tls, within};
 
 /// The path of chat completions.
 pub const CHAT: &str = "/v1/chat/completions";
@@ -196,15 +198,32 @@ fn chat_body(prompt: &str) -> Value {
 #[derive(Clone, Debug)]
 pub struct Client {
     base: String,
-    pool: Pool<HttpConnector, Sent>,
+    pool: Pool<HttpsConnector<HttpConnector>, Sent>,
 }
 
 impl Client {
     /// A client of the server at `base`, `http://ADDRESS`.
     pub fn new(base: &str) -> Self {
+        Self::tls(base, tls::trusting(None, None, &[]))
+    }
+
+    /// A client of the server at `base`, with these settings of TLS if that is `https://ADDRESS`. It speaks
+    /// HTTP/2 if they offer it and the server takes it.
+    pub fn tls(base: &str, config: ClientConfig) -> Self {
         Self {
             base: base.into(),
-            pool: Pool::builder(TokioExecutor::new()).build_http(),
+            pool: Pool::builder(TokioExecutor::new()).build(connector(config)),
+        }
+    }
+
+    /// The same with a connection for each request.
+    pub fn without_keep_alive(base: &str, config: ClientConfig) -> Self {
+        let pool = Pool::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(0)
+            .build(connector(config));
+        Self {
+            base: base.into(),
+            pool,
         }
     }
 
@@ -217,7 +236,7 @@ impl Client {
     pub fn http2(base: &str) -> Self {
         let pool = Pool::builder(TokioExecutor::new())
             .http2_only(true)
-            .build_http();
+            .build(connector(tls::trusting(None, None, &[])));
         Self {
             base: base.into(),
             pool,
@@ -257,6 +276,12 @@ impl Client {
     pub async fn fetch(&self, ask: Ask) -> Answer {
         self.send(ask).await.whole().await
     }
+}
+
+fn connector(config: ClientConfig) -> HttpsConnector<HttpConnector> {
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    (http, config).into()
 }
 
 /// An answer of which the head is there. Dropping it hangs up.

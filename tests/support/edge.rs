@@ -18,6 +18,7 @@ use tokio::process::{Child, Command};
 
 use crate::client::{Ask, Client};
 use crate::metrics::Metrics;
+use crate::tls::{self, Pair};
 use crate::upstream::Upstream;
 use crate::{PATIENCE, inherited, within};
 
@@ -88,6 +89,8 @@ pub struct Plan {
     admin_token: Option<&'static str>,
     admin: &'static str,
     is_provider_in_file: bool,
+    /// The certificate for clients, and the CA that signed it and that for operators.
+    tls: Option<(Pair, PathBuf)>,
 }
 
 impl Plan {
@@ -115,6 +118,7 @@ impl Plan {
             admin_token: None,
             admin: "127.0.0.1:0",
             is_provider_in_file: false,
+            tls: None,
         }
     }
 
@@ -156,6 +160,12 @@ impl Plan {
         self
     }
 
+    /// With this certificate for clients. [`Edge::client`] trusts this CA, for operators as well.
+    pub fn tls(mut self, pair: &Pair, ca: &Path) -> Self {
+        self.tls = Some((pair.clone(), ca.to_owned()));
+        self
+    }
+
     /// With the provider's URL in the configuration file, in place of the flag.
     pub fn provider_in_file(mut self, upstream: &str) -> Self {
         self.config = format!("upstream = \"{upstream}\"\n{}", self.config);
@@ -187,6 +197,9 @@ impl Plan {
     ///
     /// If it does not.
     pub async fn start(mut self) -> Edge {
+        if env::var_os(TLS).is_some() && self.tls.is_none() && self.upstream.is_some() {
+            self = self.tls(&Pair::of_provider(), Path::new(tls::CA));
+        }
         let folder = match self.folder.take() {
             Some(folder) => folder,
             None => tempfile::tempdir().expect("a temporary folder"),
@@ -228,9 +241,11 @@ impl Plan {
         }
         // Read on, so that it can never block on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let ca = self.tls.as_ref().map(|(_, ca)| &**ca);
+        let client = |url: &str| Client::tls(url, tls::trusting(ca, None, &[]));
         Edge {
-            client: Client::new(&url),
-            admin: Client::new(&admin),
+            client: client(&url),
+            admin: client(&admin),
             admin_url: admin,
             url,
             child,
@@ -256,11 +271,14 @@ impl Plan {
 
     /// The lines of the configuration file.
     fn lines(&self) -> String {
-        let config = &self.config;
+        let mut config = self.config.clone();
+        if let Some((Pair { cert, key }, _)) = &self.tls {
+            config = format!("tls_cert = {cert:?}\ntls_key = {key:?}\n{config}");
+        }
         match env::var(HITS) {
             // A key must come before the first table.
             Ok(hits) if !config.contains("hits =") => format!("hits = \"{hits}\"\n{config}"),
-            _ => config.clone(),
+            _ => config,
         }
     }
 
@@ -315,6 +333,8 @@ impl Plan {
 
 /// The tests run once for each: what answers hits, if a test does not say so itself.
 const HITS: &str = "REFLEX_TEST_HITS";
+/// Has all daemons speak TLS to clients, where a test does not say otherwise.
+const TLS: &str = "REFLEX_TEST_TLS";
 
 /// A running edge. It is killed when this is dropped.
 #[derive(Debug)]

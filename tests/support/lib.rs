@@ -13,6 +13,7 @@ pub mod behaviour;
 mod reply;
 pub mod upstream;
 
+pub mod authority;
 pub mod forward;
 pub mod inherited;
 pub mod tls;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::client::Ask;
-use crate::within;
+use crate::{tls, within};
 
 /// What an HTTP/2 client sends first, with settings that change nothing.
 pub const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -32,12 +32,17 @@ impl std::fmt::Debug for RawClient {
 }
 
 impl RawClient {
-    /// Connects to the server at `http://ADDRESS`.
+    /// Connects to the server at `http://ADDRESS`, or at `https://ADDRESS` with the certificate of
+    /// [`tls::Pair::of_provider`].
     ///
     /// # Panics
     ///
     /// If it cannot be reached.
     pub async fn connect(url: &str) -> Self {
+        if url.starts_with("https://") {
+            let config = tls::trusting(Some(Path::new(tls::CA)), None, &[]);
+            return Self::of(tls::connect(url, config).await.expect("a handshake"));
+        }
         let address = url.trim_start_matches("http://");
         let socket = within("a connection", TcpStream::connect(address)).await;
         Self::of(socket.expect("a connection"))
@@ -53,7 +58,8 @@ impl RawClient {
         Self::of(socket.expect("a connection"))
     }
 
-    fn of(socket: impl Socket + 'static) -> Self {
+    /// On a connection that is there, such as one with TLS.
+    pub fn of(socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         Self {
             socket: Box::new(socket),
             read: Vec::new(),
@@ -120,17 +126,24 @@ impl RawClient {
     ///
     /// If the connection ends first.
     pub async fn until(&mut self, text: &str) -> String {
+        let read = self.until_bytes(text.as_bytes()).await;
+        String::from_utf8_lossy(&read).into_owned()
+    }
+
+    /// The same with bytes that are no text.
+    ///
+    /// # Panics
+    ///
+    /// If the connection ends first.
+    pub async fn until_bytes(&mut self, bytes: &[u8]) -> Vec<u8> {
         loop {
-            let found = self
-                .read
-                .windows(text.len())
-                .position(|it| it == text.as_bytes());
+            let found = self.read.windows(bytes.len()).position(|it| it == bytes);
             if let Some(at) = found {
-                let rest = self.read.split_off(at + text.len());
-                let read = std::mem::replace(&mut self.read, rest);
-                return String::from_utf8_lossy(&read).into_owned();
+                let rest = self.read.split_off(at + bytes.len());
+                return std::mem::replace(&mut self.read, rest);
             }
-            let count = within(text, self.more()).await;
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            let count = within(&text, self.more()).await;
             assert!(
                 count.as_ref().is_ok_and(|count| *count > 0),
                 "the connection ended ({count:?}) without `{text}`: {}",

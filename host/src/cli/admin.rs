@@ -4,14 +4,15 @@
 //! Each is one call of the admin API, which `docs/admin-api.md` describes. The daemon does the work; this
 //! prints its results.
 
+mod address;
 mod call;
 mod show;
 
+use address::Address;
 use call::{Api, Failed};
 use clap::Args;
 use hyper::Method;
 use serde_json::{Value, json};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,9 +26,12 @@ const EXIT_TOKEN: u8 = 4;
 // What all these commands take. No doc comment: clap would print it in place of each command's own.
 #[derive(Debug, Args)]
 pub(crate) struct Daemon {
-    /// The daemon's admin address
+    /// The daemon's admin address; `https://HOST:PORT` where it has a certificate
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
-    admin: SocketAddr,
+    admin: Address,
+    /// A file of CAs in PEM that are trusted for its certificate, beside those of the system
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// The file of the admin token; needed for changes and contents [default: reflex-data/admin-token]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -127,9 +131,12 @@ pub(crate) struct Import {
 /// Tell whether a daemon is alive, or ready; for health checks where there is no curl
 #[derive(Debug, Args)]
 pub(crate) struct Probe {
-    /// The daemon's admin address
+    /// The daemon's admin address; `https://HOST:PORT` where it has a certificate
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
-    admin: SocketAddr,
+    admin: Address,
+    /// A file of CAs in PEM that are trusted for its certificate, beside those of the system
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Ask for /ready, which fails while the daemon reads its data folder and while it drains
     #[arg(long)]
     ready: bool,
@@ -233,7 +240,8 @@ impl Probe {
     pub(crate) fn run(self) -> ExitCode {
         exit_code_of(async {
             let path = if self.ready { "/ready" } else { "/health" };
-            let (is_good, answer) = Api::open(self.admin).probe(path).await?;
+            let api = Api::open(&self.admin, self.ca.as_deref())?;
+            let (is_good, answer) = api.probe(path).await?;
             show::print(format!("{answer}\n").as_bytes())?;
             match is_good {
                 true => Ok(()),
@@ -246,7 +254,8 @@ impl Probe {
 impl Daemon {
     fn run(&self, command: impl AsyncFnOnce(Api) -> Result<(), Failed>) -> ExitCode {
         exit_code_of(async {
-            let api = Api::new(self.admin, self.token_file.as_deref())?;
+            let token_file = self.token_file.as_deref();
+            let api = Api::new(&self.admin, self.ca.as_deref(), token_file)?;
             command(api).await
         })
     }

@@ -17,6 +17,7 @@ mod prices;
 mod print;
 mod read;
 mod table;
+mod tls;
 mod upstream;
 mod words;
 
@@ -25,6 +26,7 @@ pub use error::{ConfigError, lines};
 pub use net::NetLimits;
 pub use print::{default_file, markdown};
 pub use table::{Applies, SETTINGS, Setting, VARIABLE};
+pub use tls::{CLIENT_CERTIFICATE, ProviderTlsFiles, TlsFiles, TlsSettings};
 pub use upstream::Upstream;
 pub use words::{Hits, LogFormat, Mode, OnComponentFailure};
 
@@ -54,6 +56,12 @@ pub struct Config {
     pub admin: SocketAddr,
     /// The provider; none for a daemon that serves only edges.
     pub upstream: Option<Upstream>,
+    /// The certificate for `listen`, if clients connect with TLS.
+    pub tls: Option<TlsFiles>,
+    /// The certificate for `admin`, if operators connect with TLS.
+    pub admin_tls: Option<TlsFiles>,
+    /// Certificates towards the provider.
+    pub provider_tls: ProviderTlsFiles,
     /// Where edges connect, if they may.
     pub edge: Option<EdgeSocket>,
     /// A component to run in place of the built-in one.
@@ -115,7 +123,8 @@ pub struct Config {
     pub l1_bytes_max: u64,
     /// Whether requests without a credential share their answers.
     pub share_anonymous: bool,
-    /// A header that names the tenant, set by a gateway that clients cannot bypass.
+    /// A header that names the tenant, set by a gateway that clients cannot bypass, or by the daemon
+    /// itself: [`CLIENT_CERTIFICATE`].
     pub tenant_header: Option<String>,
     /// Whether answers that ran into the client's token limit may be stored.
     pub allow_length: bool,
@@ -312,12 +321,16 @@ impl Draft {
             self.refuse("temperature_max", error);
         }
         self.check_shadow(&values);
+        self.check_tls();
         let groups = self.groups();
         let guest = GuestLimits::default();
         Config {
             listen: values.listen,
             admin: values.admin,
             upstream: values.upstream.clone(),
+            tls: values.tls(),
+            admin_tls: values.admin_tls(),
+            provider_tls: values.provider_tls(),
             edge: values.edge_socket.clone().map(|path| EdgeSocket {
                 path,
                 mode: values.edge_socket_mode.0,
@@ -366,7 +379,7 @@ impl Draft {
             inflight_bytes_max: values.inflight_max.0,
             l1_bytes_max: values.l1_max.0,
             share_anonymous: values.anonymous.means == AnonymousMode::Share,
-            tenant_header: values.tenant_header.clone(),
+            tenant_header: values.tenant_header(),
             allow_length: values.allow_length,
             guest: GuestLimits {
                 instances_max: u32::try_from(values.instances_max.0).unwrap_or(u32::MAX),
@@ -376,6 +389,7 @@ impl Draft {
             },
             net: NetLimits {
                 connections_max: usize::try_from(values.connections_max.0).unwrap_or(usize::MAX),
+                tls_handshake_max: values.tls_handshake_max.0,
                 header_read_max: values.header_read_max.0,
                 keep_alive_max: values.keep_alive_max.0,
                 idle_max: values.idle_max.0,
@@ -442,10 +456,11 @@ impl Draft {
     /// The lists of patterns. Each is checked by itself, so that each has its own line, and then
     /// together, because two may contradict each other.
     fn rules(&mut self) -> Rules {
-        let header = self.values.tenant_header.clone();
-        if let Some(Err(error)) = header.as_deref().map(check_tenant_header) {
+        let named = self.values.tenant_header.clone();
+        if let Some(Err(error)) = named.as_deref().map(check_tenant_header) {
             self.refuse("tenant_header", error);
         }
+        let header = self.values.tenant_header();
         let values = &self.values;
         let rules = Rules {
             ignored_headers: values.ignored_headers.clone(),
@@ -509,7 +524,7 @@ impl Draft {
     /// For each tenant of a group, the tenant under which its answers are kept.
     fn groups(&mut self) -> Groups {
         let mut groups = Groups::default();
-        let header = self.values.tenant_header.clone();
+        let header = self.values.tenant_header();
         for row in self.values.group.0.clone() {
             if let Err(error) = row.table.add_to(&mut groups, header.as_deref()) {
                 self.refuse_at(row.at, "group", error);

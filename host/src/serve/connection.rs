@@ -3,6 +3,7 @@
 //!
 //! | state | bound |
 //! |---|---|
+//! | TLS is not agreed on | `tls_handshake_max`, less if another client needs the place |
 //! | nothing has come, or no whole head | `header_read_max` |
 //! | a request's body pauses | `idle_max`, by the service |
 //! | a request's body takes long as a whole | `request_max`, by the service |
@@ -14,8 +15,8 @@
 
 use super::delivery::{Delivery, Streams};
 use super::line::{Line, Lines, Overdue};
-use super::place::{OpenConnection, StreamLimits};
-use super::wire::{Socket, Wire};
+use super::place::{OpenConnection, Place, StreamLimits};
+use super::wire::{Accepted, Wire};
 use crate::serve::config::NetLimits;
 use bytes::Bytes;
 use http::{Method, Request, Response, Version, header};
@@ -83,22 +84,61 @@ impl Server {
         }
     }
 
+    /// What comes before HTTP. None if the connection closes instead.
+    async fn open<A: Accepted>(
+        &self,
+        accepted: A,
+        line: &Line,
+        lines: &Lines,
+        stopped: &mut watch::Receiver<()>,
+    ) -> Option<A::Socket> {
+        let opened = tokio::time::timeout(self.net.tls_handshake_max, accepted.open());
+        // The wish may be older than this connection's entry in the list, where it was looked for.
+        let wanted = std::future::poll_fn(|_| match lines.wants_room() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        });
+        let place = "another client needs the place";
+        let error: Error = tokio::select! {
+            biased;
+            // At once where no TLS is.
+            opened = opened => match opened {
+                Ok(Ok(socket)) => return Some(socket),
+                Ok(Err(error)) => error.into(),
+                Err(_) => timed_out("TLS was not agreed on"),
+            },
+            () = line.evicted.notified() => place.into(),
+            () = wanted => place.into(),
+            _ = stopped.changed() => "stopping".into(),
+        };
+        tracing::debug!(error, "connection ended");
+        None
+    }
+
     /// Serves one connection to its end, or until it is handed on by an upgrade.
-    pub(super) async fn serve<S, T, B>(
+    pub(super) async fn serve<A, S, B>(
         self: Arc<Self>,
-        service: S,
-        wire: Wire<T>,
-        line: Arc<Line>,
+        service_of: Arc<impl Fn(&A::Socket) -> S>,
+        accepted: A,
+        place: Place,
         lines: Arc<Lines>,
         mut stopped: watch::Receiver<()>,
     ) where
-        T: Socket,
+        A: Accepted,
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
         S::Future: Send + 'static,
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Error>,
     {
+        let line = Line::new();
         let _listed = lines.add(&line);
+        let opened = self.open(accepted, &line, &lines, &mut stopped).await;
+        let Some(socket) = opened else {
+            return;
+        };
+        line.opened();
+        let service = service_of(&socket);
+        let wire = Wire::new(socket, place, Arc::clone(&line), self.net.idle_max);
         let attended = Attended {
             service,
             line: Arc::clone(&line),

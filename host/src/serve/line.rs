@@ -1,8 +1,8 @@
 //! The state of a client's connection, for its timers and its place.
 //!
 //! ```text
-//! connected ─► head under way ─► request ─► idle ─► head under way ─► …
-//!     └──────────────┴── may be closed for another client ──┘
+//! (TLS) ─► connected ─► head under way ─► request ─► idle ─► head under way ─► …
+//!   └─────────┴──────────────┴── may be closed for another client ──┘
 //! ```
 
 use crate::serve::config::NetLimits;
@@ -88,6 +88,11 @@ impl Line {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// HTTP may begin.
+    pub(super) fn opened(&self) {
+        self.state().idle_since = Instant::now();
+    }
+
     /// A request's head is there.
     pub(super) fn begin(self: &Arc<Self>, version: Version) -> Request {
         let mut state = self.state();
@@ -121,6 +126,15 @@ impl Line {
             state.idle_since = Instant::now();
         } else if state.response == Response::Chunked {
             state.response = Response::BetweenChunks;
+        }
+    }
+
+    /// The client has taken what was written earlier and waited below, in TLS.
+    pub(super) fn took(&self) {
+        let mut state = self.state();
+        state.stalled = false;
+        if state.requests == 0 {
+            state.idle_since = Instant::now();
         }
     }
 
@@ -295,6 +309,9 @@ mod tests {
         assert_eq!(left(&line), None, "the client takes nothing");
         line.wrote();
         assert_eq!(left(&line), Some((600, Overdue::Silence)), "idle again");
+        line.stalled();
+        line.took();
+        assert_eq!(left(&line), Some((600, Overdue::Silence)), "taken");
         line.heard(b"GET");
         assert_eq!(left(&line), Some((60, Overdue::Head)), "the next head");
     }

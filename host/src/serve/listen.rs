@@ -4,9 +4,9 @@
 //! client. So clients that hold connections without requests do not keep others out.
 
 use super::connection::Server;
-use super::line::{Line, Lines};
+use super::line::Lines;
 use super::place::{Place, StreamLimits};
-use super::wire::{Socket, Wire};
+use super::wire::Accepted;
 use crate::serve::config::NetLimits;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -17,7 +17,7 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -41,25 +41,14 @@ const TROUBLE_OVER: Duration = Duration::from_secs(10);
 /// Something that connections come from.
 pub(crate) trait Listen {
     /// A connection.
-    type Io: Socket;
+    type Io: Accepted;
 
     /// The next connection.
     async fn next(&self) -> io::Result<Self::Io>;
 }
 
-impl Listen for TcpListener {
-    type Io = TcpStream;
-
-    async fn next(&self) -> io::Result<TcpStream> {
-        let (stream, _) = self.accept().await?;
-        if let Err(error) = tune(&stream) {
-            tracing::debug!(%error, "a connection with the system's own settings");
-        }
-        Ok(stream)
-    }
-}
-
-fn tune(stream: &TcpStream) -> io::Result<()> {
+/// The settings of a TCP connection of clients or operators.
+pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()
@@ -84,7 +73,7 @@ impl Listen for UnixListener {
 /// each connection.
 pub(crate) async fn answer<L, S, B>(
     listener: L,
-    service_of: impl Fn(&L::Io) -> S,
+    service_of: impl Fn(&<L::Io as Accepted>::Socket) -> S + Send + Sync + 'static,
     net: &NetLimits,
     streams: StreamLimits,
     mut stopped: watch::Receiver<()>,
@@ -99,6 +88,7 @@ pub(crate) async fn answer<L, S, B>(
     let (running, cut) = watch::channel(());
     let server = Arc::new(Server::new(net, streams, cut));
     let lines = Arc::new(Lines::default());
+    let service_of = Arc::new(service_of);
     let (open, mut all_closed) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
     let mut trouble = Trouble::default();
@@ -107,18 +97,15 @@ pub(crate) async fn answer<L, S, B>(
     loop {
         while tasks.try_join_next().is_some() {}
         let next = next(&listener, &places, &lines, &mut trouble);
-        let (permit, socket) = tokio::select! {
+        let (permit, accepted) = tokio::select! {
             next = next => next,
             _ = stopped.changed() => break,
         };
-        let service = service_of(&socket);
         let place = Place::new(permit, open.clone());
-        let line = Line::new();
-        let wire = Wire::new(socket, place, Arc::clone(&line), net.idle_max);
         tasks.spawn(Arc::clone(&server).serve(
-            service,
-            wire,
-            line,
+            Arc::clone(&service_of),
+            accepted,
+            place,
             Arc::clone(&lines),
             closing.clone(),
         ));

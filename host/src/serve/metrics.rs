@@ -4,6 +4,7 @@
 //! A hit updates atomics only: its counters are found at the start.
 
 mod cache_counts;
+mod certificates;
 mod durations;
 mod labels;
 mod price;
@@ -25,6 +26,7 @@ use crate::exchange::observer::{Outcome, RecordingObserver};
 use crate::grant::{Allowance, Refusal};
 use crate::serve::recent::{Kind, Recent};
 use cache_counts::{CacheCounts, raise, set};
+use certificates::Certificates;
 use durations::Durations;
 use labels::{
     ControlLabels, EdgeLabels, FromLabel, OutcomeLabel, ReasonLabel, RequestLabels, SplitLabels,
@@ -70,6 +72,7 @@ pub struct Metrics {
     budget: Arc<Budget>,
     inflight_bytes: Gauge,
     verified: Verified,
+    certificates: Certificates,
     #[cfg(feature = "otlp")]
     spans: SpanCounts,
     cache: CacheCounts,
@@ -218,6 +221,8 @@ impl Metrics {
 
         let verified = Verified::default();
         verified.register(&mut registry);
+        let certificates = Certificates::default();
+        certificates.register(&mut registry);
         #[cfg(feature = "otlp")]
         let spans = SpanCounts::new(&mut registry);
         let cache = CacheCounts::new(disk_bytes_max, &mut registry);
@@ -249,6 +254,7 @@ impl Metrics {
             inflight_bytes,
             cache,
             verified,
+            certificates,
             #[cfg(feature = "otlp")]
             spans,
             recent: Arc::default(),
@@ -265,6 +271,26 @@ impl Metrics {
         self.config_reloads
             .get_or_create(&OutcomeLabel { outcome })
             .inc();
+    }
+
+    /// A listener has TLS.
+    pub(crate) fn tls_begun(&self, side: &'static str) {
+        self.certificates.begin(side);
+    }
+
+    /// A handshake of a connection to the daemon has ended.
+    pub(crate) fn tls_handshake(&self, side: &'static str, outcome: &'static str) {
+        self.certificates.handshake(side, outcome);
+    }
+
+    /// Changed files of certificates were read.
+    pub(crate) fn tls_reloaded(&self, side: &'static str, is_applied: bool) {
+        self.certificates.reloaded(side, is_applied);
+    }
+
+    /// The end of the certificate in use, in seconds since 1970.
+    pub(crate) fn certificate_expires(&self, side: &'static str, expiry: Option<u64>) {
+        self.certificates.expires(side, expiry);
     }
 
     /// A hit, and where its bytes were; none if a component looked it up.

@@ -14,12 +14,15 @@
 use super::config::{Change, Config, ConfigError};
 use super::edge_api::EdgeApi;
 use super::proxy::Proxy;
-use super::{Parts, proxy, upstream};
+use super::tls::watch::{LOOK_EVERY, Watch};
+use super::tls::{Digest, Listeners, Loaded, Side, Tls};
+use super::upstream::{self, ProviderTls};
+use super::{Parts, proxy};
 use arc_swap::ArcSwap;
 use axum::Router;
 use serde::Serialize;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 /// Puts another configuration in place. A clone is the same.
@@ -31,6 +34,9 @@ struct Shared {
     running: Arc<ArcSwap<Config>>,
     live: Arc<Live>,
     parts: Parts,
+    tls: Listeners,
+    /// What is known of the files of each side.
+    watches: Mutex<[Watch; 3]>,
     /// One reload at a time; the others wait.
     one: Arc<Semaphore>,
 }
@@ -87,11 +93,13 @@ impl fmt::Display for Report {
 }
 
 impl Reload {
-    pub(crate) fn new(running: Config, live: Arc<Live>, parts: Parts) -> Self {
+    pub(crate) fn new(running: Config, live: Arc<Live>, parts: Parts, tls: Listeners) -> Self {
         Self(Arc::new(Shared {
             running: Arc::new(ArcSwap::from_pointee(running)),
             live,
             parts,
+            tls,
+            watches: Mutex::default(),
             one: Arc::new(Semaphore::new(1)),
         }))
     }
@@ -124,6 +132,30 @@ impl Reload {
         let failed = |error| Err(vec![no_line(format!("the reload failed: {error}"))]);
         applied.await.unwrap_or_else(failed)
     }
+
+    /// Looks at the files of certificates again and again, and uses those that have changed. Never
+    /// resolves.
+    pub(crate) async fn keep_certificates(&self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let shared = Arc::clone(&self.0);
+            let permit = Arc::clone(&shared.one).acquire_owned().await.ok();
+            // A folder on a network may take its time: there is one look at a time.
+            let looked = tokio::task::spawn_blocking(move || {
+                shared.renew_certificates();
+                drop(permit);
+            });
+            if let Err(error) = looked.await {
+                tracing::warn!(%error, "the files of certificates were not looked at");
+            }
+        }
+    }
+}
+
+/// The certificates of a configuration, read and not yet in use.
+struct Certificates {
+    listeners: Vec<(Arc<Tls>, Loaded)>,
+    provider: Option<Arc<ProviderTls>>,
 }
 
 impl Shared {
@@ -135,19 +167,22 @@ impl Shared {
             .changes(&wanted)
             .into_iter()
             .partition(|change| change.needs_restart);
+        let certificates = self.read_certificates(&next)?;
         let report = Report {
             needs_restart,
             changed,
             warnings: wanted.warnings,
         };
         if report.changed.is_empty() {
+            self.put_certificates(certificates);
             return Ok(report);
         }
         let refused = |error| vec![no_line(error)];
         let Live { proxy, edges } = &*self.live;
         let next_proxy = proxy.as_ref().map(|old| {
             let old = old.load_full();
-            self.proxy(&old, &running, &next).map_err(refused)
+            let tls = certificates.provider.clone();
+            self.proxy(&old, &running, &next, tls).map_err(refused)
         });
         let next_proxy = next_proxy.transpose()?;
         // Nothing fails from here on.
@@ -164,29 +199,148 @@ impl Shared {
             self.parts.metrics.price(next.prices.clone());
         }
         self.running.store(Arc::new(next));
+        self.put_certificates(certificates);
         Ok(report)
     }
 
     /// The proxy of another configuration. Its connections to the provider stay, unless the
     /// configuration is about them.
-    fn proxy(&self, old: &Proxy, running: &Config, next: &Config) -> Result<Arc<Proxy>, String> {
+    fn proxy(
+        &self,
+        old: &Proxy,
+        running: &Config,
+        next: &Config,
+        tls: Option<Arc<ProviderTls>>,
+    ) -> Result<Arc<Proxy>, String> {
         let is_same = running.upstream == next.upstream
+            && running.provider_tls == next.provider_tls
             && running.net == next.net
             && running.request_bytes_max == next.request_bytes_max;
-        let client = match &next.upstream {
-            Some(provider) if !is_same => {
+        let client = match next.upstream.as_ref().zip(tls) {
+            Some((provider, tls)) if !is_same => {
                 if let Some(listens) = self.parts.listens
-                    && upstream::is_own(provider, listens)
+                    && upstream::is_own(provider, listens, self.tls.clients.is_some())
                 {
                     return Err(format!("upstream: {listens} is where this daemon listens"));
                 }
                 let (net, held) = (next.net.clone(), next.request_bytes_max);
-                let client = old.upstream.again(provider.clone(), net, held);
+                let client = old.upstream.again(provider.clone(), tls, net, held);
                 Arc::new(client.map_err(|error| format!("upstream: {error}"))?)
             }
             _ => Arc::clone(&old.upstream),
         };
         proxy(next, client, &self.parts)
+    }
+
+    /// Reads all files of certificates.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes.
+    fn read_certificates(&self, next: &Config) -> Result<Certificates, Vec<ConfigError>> {
+        let mut errors = Vec::new();
+        let mut failed = |side: Side, error| {
+            self.parts.metrics.tls_reloaded(side.name(), false);
+            errors.push(no_line(error));
+        };
+        let mut listeners = Vec::new();
+        for tls in self.tls.each() {
+            match tls.read_again() {
+                Ok(loaded) => listeners.push((Arc::clone(tls), loaded)),
+                Err(error) => failed(tls.side(), error),
+            }
+        }
+        let mut provider = None;
+        if self.live.proxy.is_some() {
+            match ProviderTls::read(&next.provider_tls) {
+                Ok(tls) => provider = Some(Arc::new(tls)),
+                Err(error) => failed(Side::Provider, error),
+            }
+        }
+        match errors.is_empty() {
+            true => Ok(Certificates {
+                listeners,
+                provider,
+            }),
+            false => Err(errors),
+        }
+    }
+
+    /// Uses certificates for connections from now on, if they are other ones.
+    fn put_certificates(&self, certificates: Certificates) {
+        for (tls, loaded) in certificates.listeners {
+            if tls.put(loaded) {
+                self.parts.metrics.tls_reloaded(tls.side().name(), true);
+            }
+        }
+        let provider = self.live.proxy.as_ref().zip(certificates.provider);
+        if let Some((proxy, tls)) = provider
+            && proxy.load().upstream.tls_digest() != tls.digest()
+        {
+            let renewed = proxy.load().upstream.renew(tls);
+            let side = Side::Provider.name();
+            self.parts.metrics.tls_reloaded(side, renewed.is_ok());
+            if let Err(error) = renewed {
+                tracing::error!(side, error, "the changed certificate is not used");
+            }
+        }
+    }
+
+    /// Looks at all files of certificates, and uses those that have changed.
+    fn renew_certificates(&self) {
+        for tls in self.tls.each() {
+            self.look(tls.side(), tls.digest(), tls.digest_now(), || {
+                tls.put(tls.read_again()?);
+                Ok(())
+            });
+        }
+        if let Some(proxy) = &self.live.proxy {
+            let (proxy, running) = (proxy.load_full(), self.running.load_full());
+            let files = &running.provider_tls;
+            let in_use = proxy.upstream.tls_digest();
+            self.look(
+                Side::Provider,
+                in_use,
+                ProviderTls::digest_now(files),
+                || proxy.upstream.renew(Arc::new(ProviderTls::read(files)?)),
+            );
+        }
+    }
+
+    /// Has files renewed whose state is another one than that in use.
+    fn look(
+        &self,
+        side: Side,
+        in_use: Digest,
+        now: Digest,
+        renew: impl FnOnce() -> Result<(), String>,
+    ) {
+        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        let watch = &mut watches[side as usize];
+        if now == in_use {
+            return watch.is_good();
+        }
+        if !watch.wants(now) {
+            return;
+        }
+        let (metrics, side) = (&self.parts.metrics, side.name());
+        match renew() {
+            Ok(()) => {
+                watch.is_good();
+                metrics.tls_reloaded(side, true);
+                tracing::info!(side, "the certificate has changed and was read again");
+            }
+            Err(error) if watch.is_broken(now) => {
+                metrics.tls_reloaded(side, false);
+                tracing::error!(
+                    side,
+                    error,
+                    "the changed certificate is not used, the earlier one stays"
+                );
+            }
+            // It may be half written.
+            Err(_) => {}
+        }
     }
 
     fn tell(&self, applied: &Result<Report, Vec<ConfigError>>) {

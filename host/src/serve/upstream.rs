@@ -7,6 +7,7 @@ mod meter;
 mod open;
 mod path;
 mod pool;
+mod tls;
 
 use super::held::hold;
 use super::hop::strip_hop_by_hop;
@@ -17,6 +18,10 @@ use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
 use crate::serve::config::{NetLimits, Upstream};
 use crate::serve::metrics::Metrics;
+use crate::serve::tls::{Digest, Side, told_expiry};
+pub(crate) use tls::ProviderTls;
+
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use connect::{BoxError, Connector, NameError};
 use http::header::{self, HeaderMap, HeaderValue};
@@ -47,7 +52,8 @@ const MEETING_TIME_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct UpstreamClient(Arc<Client>);
 
 struct Client {
-    pool: Arc<Pool>,
+    /// With the certificates that new connections use.
+    way: ArcSwap<Way>,
     upstream: Upstream,
     /// The value of `Host`.
     host: HeaderValue,
@@ -60,29 +66,45 @@ struct Client {
     metrics: Arc<Metrics>,
 }
 
+/// How connections are made, and those that are there.
+struct Way {
+    pool: Arc<Pool>,
+    tls: Arc<ProviderTls>,
+}
+
+impl Way {
+    fn new(upstream: &Upstream, tls: Arc<ProviderTls>, limits: &NetLimits) -> Result<Self, String> {
+        let proxy = environment::proxy(upstream, |name| std::env::var(name).ok())?;
+        if let Some(proxy) = &proxy {
+            tracing::info!(?proxy, "the provider is reached through a proxy");
+        }
+        let connector = Connector::new(upstream, proxy, &tls, limits.connect_max)?;
+        let pool = Pool::new(connector, Pings::within(limits));
+        Ok(Self { pool, tls })
+    }
+}
+
 impl UpstreamClient {
     /// A client of this provider. Of a request's body, at most `held_bytes_max` are kept to send it
     /// again.
     ///
     /// # Errors
     ///
-    /// TLS cannot be set up, or the environment names a proxy that is none.
+    /// The environment names a proxy that is none.
     pub(crate) fn new(
         upstream: Upstream,
+        tls: Arc<ProviderTls>,
         limits: NetLimits,
         held_bytes_max: u64,
         budget: Arc<Budget>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
-        let proxy = environment::proxy(&upstream, |name| std::env::var(name).ok())?;
-        if let Some(proxy) = &proxy {
-            tracing::info!(?proxy, "the provider is reached through a proxy");
-        }
-        let connector = Connector::new(&upstream, proxy, limits.connect_max)?;
+        told_expiry(Side::Provider, tls.expiry, &metrics);
+        let way = Way::new(&upstream, tls, &limits)?;
         let id = RandomState::new().hash_one(std::process::id());
         let text = |text: &str| HeaderValue::try_from(text).map_err(|error| error.to_string());
         Ok(Self(Arc::new(Client {
-            pool: Pool::new(connector, Pings::within(&limits)),
+            way: ArcSwap::from_pointee(way),
             host: text(host(&upstream))?,
             via: text(&format!("1.1 reflex-edge-{id:016x}"))?,
             upstream,
@@ -102,17 +124,37 @@ impl UpstreamClient {
     pub(crate) fn again(
         &self,
         upstream: Upstream,
+        tls: Arc<ProviderTls>,
         limits: NetLimits,
         held_bytes_max: u64,
     ) -> Result<Self, String> {
         let budget = Arc::clone(&self.0.budget);
         let metrics = Arc::clone(&self.0.metrics);
-        let mut client = Self::new(upstream, limits, held_bytes_max, budget, metrics)?;
+        let mut client = Self::new(upstream, tls, limits, held_bytes_max, budget, metrics)?;
         // No other has it yet.
         if let Some(client) = Arc::get_mut(&mut client.0) {
             client.via = self.0.via.clone();
         }
         Ok(client)
+    }
+
+    /// The state of the certificate files that new connections use.
+    pub(crate) fn tls_digest(&self) -> Digest {
+        self.0.way.load().tls.digest()
+    }
+
+    /// Makes connections with these certificates from now on. Requests that run keep theirs.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub(crate) fn renew(&self, tls: Arc<ProviderTls>) -> Result<(), String> {
+        let client = &self.0;
+        let expiry = tls.expiry;
+        let way = Way::new(&client.upstream, tls, &client.limits)?;
+        told_expiry(Side::Provider, expiry, &client.metrics);
+        client.way.store(Arc::new(way));
+        Ok(())
     }
 
     /// Where a request for this path goes.
@@ -187,8 +229,9 @@ impl std::fmt::Debug for UpstreamClient {
     }
 }
 
-/// Whether this process itself listens on the provider's address, as far as its text shows.
-pub(crate) fn is_own(upstream: &Upstream, listens: SocketAddr) -> bool {
+/// Whether this process itself listens on the provider's address, with TLS or without, as far as its text
+/// shows.
+pub(crate) fn is_own(upstream: &Upstream, listens: SocketAddr, has_tls: bool) -> bool {
     let authority = &upstream.authority;
     let host = authority.host();
     let ip = host.trim_start_matches('[').trim_end_matches(']');
@@ -199,8 +242,12 @@ pub(crate) fn is_own(upstream: &Upstream, listens: SocketAddr) -> bool {
             host.eq_ignore_ascii_case("localhost") && (ip.is_loopback() || ip.is_unspecified())
         }
     };
-    let port = authority.port_u16().unwrap_or(80);
-    upstream.scheme == Scheme::HTTP && port == listens.port() && is_here
+    let (scheme, port) = match has_tls {
+        true => (Scheme::HTTPS, 443),
+        false => (Scheme::HTTP, 80),
+    };
+    let port = authority.port_u16().unwrap_or(port);
+    upstream.scheme == scheme && port == listens.port() && is_here
 }
 
 impl SendRequest for UpstreamClient {
@@ -279,7 +326,8 @@ impl Client {
 
     /// A connection within `connect_max`, however many steps it takes to have one.
     async fn lease(&self, wish: Wish) -> Result<Lease, Error> {
-        self.connected(self.pool.lease(wish)).await
+        let pool = Arc::clone(&self.way.load().pool);
+        self.connected(pool.lease(wish)).await
     }
 
     async fn connected<T>(
@@ -299,7 +347,10 @@ impl Client {
     async fn send_on(&self, lease: Lease, mut request: Request<BoxBody>) -> Result<Sent, Unsent> {
         match lease.is_http2() {
             true => *request.version_mut() = Version::HTTP_2,
-            false => self.write_for_http1(&mut request, &self.pool.connector().forwarded),
+            false => {
+                let way = self.way.load_full();
+                self.write_for_http1(&mut request, &way.pool.connector().forwarded);
+            }
         }
         let (response, stream) = lease.send(request).await.map_err(|failed| Unsent {
             error: send_failure(&failed.error),
@@ -317,7 +368,8 @@ impl Client {
 
     async fn upgrade(&self, mut request: Request<BoxBody>) -> Result<Response<Incoming>, Error> {
         self.pass_on(&mut request);
-        let io = self.connected(self.pool.connector().connect_for_upgrade());
+        let pool = Arc::clone(&self.way.load().pool);
+        let io = self.connected(pool.connector().connect_for_upgrade());
         let io = io.await?;
         self.write_for_http1(&mut request, &None);
         let response = open::upgrade(io, request).await;
@@ -464,7 +516,9 @@ mod tests {
         let check = |url: &str, listens: &str, expected: bool| {
             let upstream = url.parse().expect("a URL");
             let listens = listens.parse().expect("an address");
-            assert_eq!(is_own(&upstream, listens), expected, "{url} {listens}");
+            let has_tls = url.starts_with("https:");
+            assert_eq!(is_own(&upstream, listens, has_tls), expected, "{url}");
+            assert!(!is_own(&upstream, listens, !has_tls), "{url} {listens}");
         };
         check("http://127.0.0.1:8080", "127.0.0.1:8080", true);
         check("http://127.0.0.1:8080/v1", "0.0.0.0:8080", true);
@@ -474,7 +528,8 @@ mod tests {
         check("http://127.0.0.1", "127.0.0.1:80", true);
         check("http://127.0.0.1:8081", "127.0.0.1:8080", false);
         check("http://127.0.0.2:8080", "127.0.0.1:8080", false);
-        check("https://127.0.0.1:8080", "127.0.0.1:8080", false);
+        check("https://127.0.0.1:8080", "127.0.0.1:8080", true);
+        check("https://127.0.0.1", "0.0.0.0:443", true);
         check("http://models.test:8080", "0.0.0.0:8080", false);
         check("http://localhost:8080", "192.0.2.1:8080", false);
     }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// Bytes read from a client while hyper does not read, to notice its end behind them: an extra line
@@ -34,21 +34,33 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
 const LINGER_BYTES_MAX: usize = 64 << 20;
 const LINGER_MAX: Duration = Duration::from_secs(5);
 
-/// A socket that can tell whether its peer is gone.
-pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// An error that no read or write has reported yet, such as a reset.
-    fn take_error(&self) -> io::Result<Option<io::Error>>;
+/// A connection before its first byte.
+pub(crate) trait Accepted: Send + 'static {
+    /// What HTTP is spoken on.
+    type Socket: Socket;
+
+    /// Does what comes before HTTP: TLS, if there is any. The caller bounds its time; dropping it closes
+    /// the connection.
+    fn open(self) -> impl Future<Output = io::Result<Self::Socket>> + Send;
 }
 
-impl Socket for TcpStream {
-    fn take_error(&self) -> io::Result<Option<io::Error>> {
-        TcpStream::take_error(self)
-    }
+/// A socket that can tell whether its peer is gone.
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// An error that no read or write has reported yet, such as a reset.
+    fn take_error(&self) -> io::Result<Option<io::Error>>;
 }
 
 impl Socket for UnixStream {
     fn take_error(&self) -> io::Result<Option<io::Error>> {
         UnixStream::take_error(self)
+    }
+}
+
+impl Accepted for UnixStream {
+    type Socket = Self;
+
+    async fn open(self) -> io::Result<Self> {
+        Ok(self)
     }
 }
 
@@ -235,6 +247,26 @@ impl<S: Socket> Inner<S> {
             self.line.wrote();
             return written;
         }
+        self.poll_stall(cx).map(Err)
+    }
+
+    /// Bounds the time of bytes that wait in TLS, which takes some before the socket does.
+    fn timed_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        flushed: Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        if flushed.is_ready() {
+            if std::mem::take(&mut self.is_stalled) {
+                self.line.took();
+            }
+            return flushed;
+        }
+        self.poll_stall(cx).map(Err)
+    }
+
+    /// Resolves when the client has taken nothing for too long.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let idle_max = self.idle_max;
         let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(idle_max)));
         if !self.is_stalled {
@@ -244,7 +276,7 @@ impl<S: Socket> Inner<S> {
         }
         ready!(stall.as_mut().poll(cx));
         let why = "the client has taken nothing for too long";
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
+        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, why))
     }
 
     /// Reads what a client still sends until it sees our end.
@@ -342,13 +374,16 @@ impl<S: Socket> AsyncWrite for Wire<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner().socket).poll_flush(cx)
+        let mut inner = self.inner();
+        let flushed = Pin::new(&mut inner.socket).poll_flush(cx);
+        inner.timed_flush(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.inner();
         if !inner.shut {
-            ready!(Pin::new(&mut inner.socket).poll_shutdown(cx))?;
+            let shut = Pin::new(&mut inner.socket).poll_shutdown(cx);
+            ready!(inner.timed_flush(cx, shut))?;
             inner.shut = true;
         }
         match inner.is_hypers {

@@ -1,5 +1,6 @@
 //! Calls of the admin API, and what may become of them.
 
+use super::address::Address;
 use super::{EXIT_FAILED, EXIT_TOKEN, EXIT_UNREACHABLE};
 use bytes::Bytes;
 use http_body::Frame;
@@ -7,13 +8,14 @@ use http_body_util::{BodyExt as _, Full, Limited, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper::header::AUTHORIZATION;
 use hyper::{Method, Request, Response, StatusCode};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use reflex_host::serve::tls::trusting;
 use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -64,15 +66,43 @@ impl Failed {
 
 /// The admin API of one daemon.
 pub(super) struct Api {
-    admin: SocketAddr,
-    client: Client<HttpConnector, Body>,
+    admin: Address,
+    connections: Connections,
     token: Option<String>,
     /// Where the token would be.
     token_file: PathBuf,
 }
 
+/// The way to the daemon.
+enum Connections {
+    Plain(Client<HttpConnector, Body>),
+    Tls(Client<HttpsConnector<HttpConnector>, Body>),
+}
+
+impl Connections {
+    fn new(admin: &Address, ca: Option<&Path>) -> Result<Self, Failed> {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_MAX));
+        let client = Client::builder(TokioExecutor::new());
+        if !admin.has_tls() {
+            return match ca {
+                None => Ok(Self::Plain(client.build(connector))),
+                Some(_) => Err(Failed::usage("--ca needs --admin https://HOST:PORT")),
+            };
+        }
+        connector.enforce_http(false);
+        let tls = trusting(ca).map_err(Failed::usage)?;
+        Ok(Self::Tls(client.build((connector, tls).into())))
+    }
+}
+
 impl Api {
-    pub(super) fn new(admin: SocketAddr, token_file: Option<&Path>) -> Result<Self, Failed> {
+    /// The daemon at `admin`, whose certificate the system's CAs or those of `ca` have signed.
+    pub(super) fn new(
+        admin: &Address,
+        ca: Option<&Path>,
+        token_file: Option<&Path>,
+    ) -> Result<Self, Failed> {
         let path = token_file.unwrap_or(Path::new(TOKEN_FILE));
         let token = match (read_token(path), token_file) {
             (Ok(token), _) => Some(token),
@@ -88,20 +118,18 @@ impl Api {
         Ok(Self {
             token,
             token_file: path.to_owned(),
-            ..Self::open(admin)
+            ..Self::open(admin, ca)?
         })
     }
 
     /// For what needs no token.
-    pub(super) fn open(admin: SocketAddr) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_MAX));
-        Self {
-            admin,
-            client: Client::builder(TokioExecutor::new()).build(connector),
+    pub(super) fn open(admin: &Address, ca: Option<&Path>) -> Result<Self, Failed> {
+        Ok(Self {
+            admin: admin.clone(),
+            connections: Connections::new(admin, ca)?,
             token: None,
             token_file: PathBuf::new(),
-        }
+        })
     }
 
     /// Whether a path answers with success, and its answer.
@@ -208,14 +236,16 @@ impl Api {
         path: &str,
         body: Body,
     ) -> Result<Response<Incoming>, Failed> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("http://{}{path}", self.admin));
+        let mut request = Request::builder().method(method).uri(self.admin.at(path));
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(body).map_err(Failed::usage)?;
-        self.client.request(request).await.map_err(|error| {
+        let sent = match &self.connections {
+            Connections::Plain(client) => client.request(request),
+            Connections::Tls(client) => client.request(request),
+        };
+        sent.await.map_err(|error| {
             let message = match error.is_connect() {
                 true => format!(
                     "no daemon answers at {}: is it running? --admin says where ({})",

@@ -7,8 +7,10 @@ use std::time::Duration;
 pub struct NetLimits {
     /// Client connections at once; further ones wait in the listen queue.
     pub connections_max: usize,
+    /// How long a client may take to agree on TLS, counted from connecting.
+    pub tls_handshake_max: Duration,
     /// How long a client may take for a request's head: for the first request counted from
-    /// connecting, then from the first byte of each. Also how long an HTTP/2 client may take to
+    /// connecting, or from when TLS is agreed on, then from the first byte of each. Also how long an HTTP/2 client may take to
     /// answer a ping.
     pub header_read_max: Duration,
     /// How long a client's connection is kept without a request. Less when all `connections_max`
@@ -31,6 +33,8 @@ impl Default for NetLimits {
     fn default() -> Self {
         Self {
             connections_max: 4096,
+            // Two round trips, and one lost packet in each direction.
+            tls_handshake_max: Duration::from_secs(10),
             header_read_max: Duration::from_secs(60),
             // Load balancers use a connection again until their own limit: 60 s (AWS, application),
             // 240 s (Azure), 350 s (AWS, network), 600 s (Google, which asks for 620 s). If ours

@@ -147,6 +147,20 @@ fn mistakes_are_named() {
     check("provider_control = \"yes\"", "provider_control");
     check("temperature_max = -1.0", "temperature_max");
     check("temperature_max = inf", "temperature_max");
+    check("tls_cert = \"a\"", "tls_cert needs tls_key");
+    check("tls_key = \"a\"", "tls_key needs tls_cert");
+    check("admin_tls_key = \"a\"", "admin_tls_key needs");
+    check("upstream_cert = \"a\"", "upstream_cert needs");
+    check("tls_client_ca = \"a\"", "tls_client_ca needs tls_cert");
+    let from = "tenant_from = \"client-certificate\"\n";
+    check(from, "needs tls_client_ca");
+    let has_ca = format!("{from}tls_cert = \"a\"\ntls_key = \"b\"\ntls_client_ca = \"c\"\n");
+    check(
+        &format!("{has_ca}tenant_header = \"x-a\""),
+        "line 5: tenant_header",
+    );
+    let ignored = format!("{has_ca}ignored_headers = [\"x-reflex-*\"]");
+    check(&ignored, "would ignore `x-reflex-client-certificate`");
     check("[[group]]\nname = \"\"", "group");
     check(
         "[[price]]\nmodel = \"a\"\ninput_per_million = 1",
@@ -185,6 +199,20 @@ fn all_mistakes_are_told_at_once_in_the_order_of_their_lines() {
     let text = "samples = 0\nreplay = \"slow\"\nidle_maxx = \"1s\"\n[[ttl]]\nlife = \"ever\"";
     let error = load(text).expect_err("mistakes");
     assert_eq!(error.lines().count(), 4, "{error}");
+}
+
+#[test]
+fn mistakes_with_certificates_are_told_together() {
+    let text = "tls_cert = \"a\"\nadmin_tls_cert = \"a\"\nupstream_key = \"a\"\n\
+                tenant_from = \"client-certificate\"\nsamples = 0";
+    let error = load(text).expect_err("mistakes");
+    assert_eq!(error.lines().count(), 5, "{error}");
+    let valid = "tls_cert = \"a\"\ntls_key = \"b\"\ntls_client_ca = \"c\"\n\
+                 tenant_from = \"client-certificate\"\n\
+                 [[group]]\nname = \"all\"\ntrusted = [\"cn:a\", \"uri:spiffe://a/b\"]";
+    let config = load(valid).expect("valid");
+    assert_eq!(config.tenant_header.as_deref(), Some(CLIENT_CERTIFICATE));
+    assert!(config.tls.is_some_and(|tls| tls.names_tenants) && config.groups.len() == 2);
 }
 
 #[test]

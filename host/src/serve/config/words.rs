@@ -39,6 +39,16 @@ pub enum Mode {
     Shadow,
 }
 
+/// What names the tenant of a request.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TenantFrom {
+    /// Its credential, or the header of a gateway.
+    Credential,
+    /// The certificate of its client.
+    ClientCertificate,
+}
+
 /// How the log is written.
 #[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -100,6 +110,7 @@ words! {
     OnComponentFailure: "native", "pass", "refuse";
     Mode: "serve", "shadow";
     LogFormat: "text", "json";
+    TenantFrom: "credential", "client-certificate";
     DurabilityMode: "interval", "every-insert", "os";
     ReplayMode: "instant", "paced";
     AnonymousMode: "bypass", "share";

@@ -77,3 +77,17 @@ pub(super) struct DurationLabels {
     /// Where the answer came from.
     pub(super) tier: &'static str,
 }
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct SideLabel {
+    /// `clients`, `operators` or `provider`.
+    pub(super) side: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct SideOutcomeLabels {
+    /// `clients`, `operators` or `provider`.
+    pub(super) side: &'static str,
+    /// What has become of it.
+    pub(super) outcome: &'static str,
+}

@@ -1,12 +1,13 @@
 //! New connections to the provider: its name, TCP, a proxy where the environment names one, TLS.
 
 use super::environment::{Kind, Proxy, with_port};
+use super::tls::ProviderTls;
 use crate::serve::config::Upstream;
 use http::header::HeaderValue;
 use http::uri::{PathAndQuery, Scheme};
 use http::{Uri, uri};
 use hyper::rt::{Read, Write};
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
 use hyper_util::client::legacy::connect::proxy::{SocksV4, SocksV5, Tunnel};
 use hyper_util::client::legacy::connect::{Connection, HttpConnector};
@@ -50,13 +51,13 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// Fails if TLS cannot be set up.
+    /// The provider's URL has no host or an impossible port.
     pub(super) fn new(
         upstream: &Upstream,
         proxy: Option<Proxy>,
+        tls: &ProviderTls,
         connect_max: Duration,
     ) -> Result<Self, String> {
-        let tls = Tls::new()?;
         let tcp = tcp(connect_max);
         let target = target(upstream).ok_or("not a host and a port")?;
         let direct = |tls: &Arc<ClientConfig>| HttpsConnector::from((tcp.clone(), Arc::clone(tls)));
@@ -69,7 +70,7 @@ impl Connector {
             },
             Some(Proxy { kind, uri, .. }) => match kind {
                 Kind::Http(auth) => {
-                    let mut tunnel = Tunnel::new(uri.clone(), direct(&tls.http1));
+                    let mut tunnel = Tunnel::new(uri.clone(), direct(&tls.proxy));
                     if let Some(auth) = &auth {
                         tunnel = tunnel.with_auth(auth.clone());
                     }
@@ -78,18 +79,18 @@ impl Connector {
                         // Proxies forward plain HTTP and tunnel the rest; many tunnel to no
                         // other port than 443.
                         usual: match secure {
-                            true => tls.over(tunnel.clone(), &tls.any, &target),
-                            false => dial(direct(&tls.http1), uri),
+                            true => over(tunnel.clone(), &tls.any, &target),
+                            false => dial(direct(&tls.proxy), uri),
                         },
-                        for_upgrades: tls.over(tunnel, &tls.http1, &target),
+                        for_upgrades: over(tunnel, &tls.http1, &target),
                         forwarded: (!secure).then_some(auth),
                     }
                 }
                 Kind::Socks4 => {
                     let socks = SocksV4::new(uri, tcp);
                     Self {
-                        usual: tls.over(socks.clone(), &tls.any, &target),
-                        for_upgrades: tls.over(socks, &tls.http1, &target),
+                        usual: over(socks.clone(), &tls.any, &target),
+                        for_upgrades: over(socks, &tls.http1, &target),
                         forwarded: None,
                     }
                 }
@@ -99,8 +100,8 @@ impl Connector {
                         socks = socks.with_auth(user, password);
                     }
                     Self {
-                        usual: tls.over(socks.clone(), &tls.any, &target),
-                        for_upgrades: tls.over(socks, &tls.http1, &target),
+                        usual: over(socks.clone(), &tls.any, &target),
+                        for_upgrades: over(socks, &tls.http1, &target),
                         forwarded: None,
                     }
                 }
@@ -120,50 +121,16 @@ impl Connector {
     }
 }
 
-/// Settings of TLS, by the protocols offered to the peer.
-struct Tls {
-    any: Arc<ClientConfig>,
-    http1: Arc<ClientConfig>,
-}
-
-impl Tls {
-    fn new() -> Result<Self, String> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = || {
-            ClientConfig::builder_with_provider(Arc::clone(&provider))
-                .with_safe_default_protocol_versions()
-                .map_err(|error| error.to_string())
-        };
-        // The system's trust store lets operators add a CA of their own; a machine without one
-        // still reaches public providers.
-        let builder = match builder()?.with_native_roots() {
-            Ok(builder) => builder,
-            Err(error) => {
-                tracing::info!(%error, "no system trust store: using the built-in one");
-                builder()?.with_webpki_roots()
-            }
-        };
-        let mut any = builder.with_no_client_auth();
-        let mut http1 = any.clone();
-        any.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self {
-            any: any.into(),
-            http1: http1.into(),
-        })
-    }
-
-    /// TLS to the provider over what `inner` connects, where the provider has TLS.
-    fn over<S>(&self, inner: S, config: &Arc<ClientConfig>, target: &Uri) -> Dial
-    where
-        S: Service<Uri> + Clone + Send + Sync + 'static,
-        S::Response: Io + 'static,
-        S::Future: Send + 'static,
-        S::Error: Into<BoxError> + 'static,
-    {
-        let connector = HttpsConnector::from((inner, Arc::clone(config)));
-        dial(connector, target.clone())
-    }
+/// TLS to the provider over what `inner` connects, where the provider has TLS.
+fn over<S>(inner: S, config: &Arc<ClientConfig>, target: &Uri) -> Dial
+where
+    S: Service<Uri> + Clone + Send + Sync + 'static,
+    S::Response: Io + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError> + 'static,
+{
+    let connector = HttpsConnector::from((inner, Arc::clone(config)));
+    dial(connector, target.clone())
 }
 
 fn dial<S>(service: S, target: Uri) -> Dial

@@ -12,7 +12,7 @@ use crate::serve::config::prices::PriceTable;
 use crate::serve::config::read::{Fault, Mode, Read, Size, Span, Tables, Whole, Word};
 use crate::serve::config::upstream::Upstream;
 use crate::serve::config::words::{
-    DurabilityMode, Hits, LogFormat, Mode as Serving, OnComponentFailure, ReplayMode,
+    DurabilityMode, Hits, LogFormat, Mode as Serving, OnComponentFailure, ReplayMode, TenantFrom,
 };
 use reflex_settings::{
     AnonymousMode, ClientControlMode, GroupTable, PathTable, ProviderControlMode,
@@ -55,6 +55,30 @@ settings! {
     admin: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8081)), Restart,
         "Where `/health`, `/metrics` and the admin API are; for operators only.",
         "loopback, and an address that clients do not use";
+    tls_cert: Option<PathBuf> = None, Restart,
+        "The file of the certificate for `listen` in PEM, followed by those between it and its CA. With it, clients connect with TLS, HTTP/2 or HTTP/1.1. The file is read again when it changes, without a reload.",
+        "needs a certificate, which only the operator has" (eg "\"/etc/reflex-edge/tls.crt\"");
+    tls_key: Option<PathBuf> = None, Restart,
+        "The file of its private key in PEM, not encrypted.",
+        "belongs to `tls_cert`" (eg "\"/etc/reflex-edge/tls.key\"");
+    tls_client_ca: Option<PathBuf> = None, Restart,
+        "The file of the CAs of clients' certificates in PEM. With it, only clients with a valid certificate of one of these CAs can connect.",
+        "clients show a credential of the provider" (eg "\"/etc/reflex-edge/clients.crt\"");
+    admin_tls_cert: Option<PathBuf> = None, Restart,
+        "The file of the certificate for `admin`, as `tls_cert`.",
+        "on loopback, nobody listens on the way" (eg "\"/etc/reflex-edge/admin.crt\"");
+    admin_tls_key: Option<PathBuf> = None, Restart,
+        "The file of its private key, as `tls_key`.",
+        "belongs to `admin_tls_cert`" (eg "\"/etc/reflex-edge/admin.key\"");
+    upstream_ca: Option<PathBuf> = None, Reload,
+        "A file of CAs in PEM that are trusted for the provider beside those of the system.",
+        "public providers have a certificate of a CA that systems know" (eg "\"/etc/reflex-edge/provider-ca.crt\"");
+    upstream_cert: Option<PathBuf> = None, Reload,
+        "The file of the daemon's own certificate in PEM, for a provider that asks for one. A change of the files applies without a reload.",
+        "public providers ask for none" (eg "\"/etc/reflex-edge/provider.crt\"");
+    upstream_key: Option<PathBuf> = None, Reload,
+        "The file of its private key in PEM, not encrypted.",
+        "belongs to `upstream_cert`" (eg "\"/etc/reflex-edge/provider.key\"");
     admin_token_file: Option<PathBuf> = None, Restart,
         "The file with the token that changes by operators need; it is made at first start, readable by its owner only. Default: `admin-token` in `data_dir`.",
         "needs no set-up, and lies where only the daemon's user reads" (eg "\"/run/reflex-edge/admin-token\"");
@@ -181,6 +205,9 @@ settings! {
     tenant_header: Option<String> = None, Reload,
         "A header, in lower case, that names the tenant. Set it only behind a gateway that clients cannot go around. Headers that HTTP removes or rewrites on the way, such as `host`, `connection` or `te`, are refused.",
         "clients can send any header" (eg "\"x-team\"");
+    tenant_from: Word<TenantFrom> = Word::first(TenantFrom::Credential), Restart,
+        "What names the tenant: the credential (or `tenant_header`), or `\"client-certificate\"`, the name in the client's certificate. That is its first URI, written `uri:spiffe://cluster/team`, else its first DNS name, `dns:team.internal`, else its common name, `cn:team`. A client whose certificate has none of them cannot connect. Needs `tls_client_ca`.",
+        "each client of a provider has a credential" (eg "\"client-certificate\"");
     allow_length: bool = false, Reload,
         "Keep answers that ran into the client's token limit.",
         "a truncated answer is rarely the one that is wanted again";
@@ -196,6 +223,9 @@ settings! {
     connections_max: Connections = Whole(NetLimits::default().connections_max as u64), Restart,
         "Connections of clients at once. When all are taken, the connection without a request for longest closes for the next client; if all have requests, further clients wait.",
         "more than most systems let a process open without a change of limits";
+    tls_handshake_max: Wait = Span(NetLimits::default().tls_handshake_max), Restart,
+        "How long a client may take to agree on TLS, counted from connecting.",
+        "two round trips of slow networks, a lost packet included";
     header_read_max (was "header_read_seconds_max"): Wait = Span(NetLimits::default().header_read_max), Restart,
         "How long a client may take for a request's head: for the first request counted from connecting, then from the first byte of each. An HTTP/2 client has as long to answer a ping.",
         "slow networks need seconds, attackers want hours";
