@@ -105,7 +105,12 @@ impl Place {
     }
 
     pub(crate) fn is_at(&self, segment: &Arc<Segment>, offset: u64) -> bool {
-        self.is_in(segment) && self.offset() == offset
+        self.is_seen_at(&segment.views, offset)
+    }
+
+    /// Whether it is this place of a segment, which may be gone.
+    pub(super) fn is_seen_at(&self, views: &Arc<Views>, offset: u64) -> bool {
+        Arc::ptr_eq(&self.views, views) && self.offset() == offset
     }
 
     pub(crate) fn is_in(&self, segment: &Arc<Segment>) -> bool {
