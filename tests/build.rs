@@ -1,10 +1,10 @@
-//! Builds the guests of the tests: those that misbehave on request, one that only classifies, one
-//! that asks the cache, a service to be composed with, a service and a caller of WASI 0.2, and those of
+//! Builds the guests of the tests. Some misbehave on request, one only classifies, one uses the cache.
+//! One is a service to compose with. A service and a caller are of WASI 0.2. The others are those of
 //! the examples of `reflex-host`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    // Some are the middleware with something around it, so a change there is a change of them.
+    // Some are built around the middleware, so a change there changes them.
     println!("cargo::rerun-if-changed=../guest/middleware/src");
     reflex_guest_build::embed("reflex-test-guest", "REFLEX_TEST_GUEST_WASM")?;
     reflex_guest_build::embed("reflex-test-classify", "REFLEX_TEST_CLASSIFY_WASM")?;

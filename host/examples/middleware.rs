@@ -1,5 +1,5 @@
-//! A middleware of one's own, run by the host's pool of instances, in front of whatever the host
-//! sends requests to.
+//! A middleware of your own, run by the host's pool of instances, in front of the target to which
+//! the host sends requests.
 //!
 //! ```sh
 //! cargo run --release -p reflex-host --example middleware -- COMPONENT PATH...

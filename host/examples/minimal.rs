@@ -41,7 +41,7 @@ fn main() -> Result<()> {
     })?;
 
     let cache = Cache::builder(dir).open()?;
-    let grant = Grant::new("app").for_tenant(Tenant::of_group("everybody"));
+    let grant = Grant::new("app").for_tenant(Tenant::of_group("all"));
     let host = Host {
         reflex: cache.granted(grant),
         table: ResourceTable::new(),

@@ -15,7 +15,7 @@ fn main() -> Result<()> {
         .next()
         .ok_or_else(|| Error::msg("policy COMPONENT PROMPT..."))?;
     let component = std::fs::read(component)?;
-    let tenant = Tenant::of_group("everybody");
+    let tenant = Tenant::of_group("all");
     let cache = Cache::builder("").in_memory();
     let ctx = cache.granted(Grant::new("policy").for_tenant(tenant));
     let policy = PolicyGuest::new(&component, ctx, GuestLimits::default())?;

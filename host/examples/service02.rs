@@ -14,10 +14,10 @@ use reflex_host::grant::Grant;
 use std::sync::Arc;
 use wasmtime::{Error, Result};
 
-/// Whom the service may call: here, nobody.
-struct Nobody;
+/// Where calls of the service go: here, every call is refused.
+struct Refused;
 
-impl SendRequest for Nobody {
+impl SendRequest for Refused {
     fn send(&self, _: http::Request<BoxBody>) -> ResponseFuture {
         let denied = reflex_host::exchange::Error::HttpRequestDenied;
         Box::pin(std::future::ready(Err(denied)))
@@ -44,7 +44,7 @@ async fn main() -> Result<()> {
         instances_max: 8,
         ..GuestLimits::default()
     };
-    let service = Service02::new(&std::fs::read(service)?, Arc::new(Nobody), limits.clone())?;
+    let service = Service02::new(&std::fs::read(service)?, Arc::new(Refused), limits.clone())?;
     let cache = Cache::builder("").in_memory();
     let reflex = cache.granted(Grant::new("service02"));
     let policy = HttpPolicy::new(&reflex.cache);

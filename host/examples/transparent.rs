@@ -1,5 +1,5 @@
 //! Transparent mode: a component that just makes HTTP calls has its LLM calls answered from the
-//! cache, and knows nothing of it.
+//! cache, without knowing of it.
 //!
 //! ```sh
 //! cargo run --release -p reflex-host --example transparent -- COMPONENT AUTHORITY PROMPT...
@@ -59,7 +59,7 @@ impl WasiHttpView for Host {
     }
 }
 
-/// The host's own client. Whom guests may call is decided here.
+/// The host's own client. It decides which targets guests may call.
 struct Sender {
     client: Client<HttpConnector, BoxBody>,
     calls: AtomicUsize,

@@ -124,12 +124,12 @@ struct Shared {
     index: Arc<Index>,
     /// Entries in memory.
     memory: Memory,
-    /// Empty: in memory only, for good or for now. Held while the disk is waited for;
+    /// Empty: in memory only, permanently or until the disk can be used. Held during disk waits;
     /// [`Self::writer`] takes it.
     writer: OnceLock<Mutex<Writer>>,
     /// For a disk that could not be used at first.
     absence: Option<Absence>,
-    /// How many wait for it.
+    /// Threads that wait for it.
     wanted: AtomicUsize,
     /// Whether a writer thread empties the queue; otherwise the inserting thread does.
     has_thread: AtomicBool,
@@ -431,7 +431,7 @@ impl Shared {
     }
 
     fn find(&self, key: &CacheKey, counts_as: Use, now_ms: u64) -> Option<Entry> {
-        // That is never cold.
+        // An entry in the queue is in memory.
         let found = self.find_by(Place::read, key, counts_as, now_ms);
         found.ok().flatten()
     }

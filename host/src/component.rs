@@ -55,10 +55,10 @@ mod transparent;
 pub use crate::grant::GuestLimits;
 /// `reflex:cache/cache` as `bindgen!` makes it of the WIT, which is where these docs come from.
 pub use bindings::cache as cache_bindings;
-/// `reflex:cache/embeddings`, likewise.
+/// `reflex:cache/embeddings`, from the same source.
 #[cfg(feature = "http")]
 pub use bindings::embeddings as embeddings_bindings;
-/// `reflex:cache/http`, likewise.
+/// `reflex:cache/http`, from the same source.
 #[cfg(feature = "http")]
 pub use bindings::http as http_bindings;
 #[cfg(feature = "http")]

@@ -356,7 +356,7 @@ impl Cache {
         lead.map_or_else(|| self.mark(), Lead::since)
     }
 
-    /// Removes the answer for a key, for good; whether it existed. A fetch that is under way is not
+    /// Removes the answer for a key permanently; whether it existed. A fetch under way is not
     /// stored.
     pub fn remove(&self, key: &Key) -> bool {
         self.core.remove_named(&self.key(key), &key.digest)

@@ -53,7 +53,7 @@ use std::fmt;
 use std::sync::Arc;
 use watch::target;
 
-/// The way of an LLM request within one grant. A clone is the same.
+/// The path of an LLM request within one grant. A clone is the same.
 #[derive(Clone)]
 pub(crate) struct NativeFlow(Provider);
 
@@ -77,7 +77,7 @@ impl NativeFlow {
         Self(Provider { answers, sender })
     }
 
-    /// The whole way of a request.
+    /// The whole path of a request.
     ///
     /// # Errors
     ///

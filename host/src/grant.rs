@@ -62,7 +62,7 @@ pub struct Grant {
     /// Which API answers at paths whose end names none, or a wrong one: the first rule that applies
     /// counts.
     pub paths: Arc<[PathRule]>,
-    /// Which parts of a request are out of the key, in it, or a reason to pass by.
+    /// Which parts of a request are out of the key, in it, or a reason to bypass.
     pub rules: Arc<Rules>,
     /// For each tenant of a group, the tenant under which its answers are kept.
     pub groups: Arc<HashMap<Tenant, Tenant>>,

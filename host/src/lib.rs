@@ -69,7 +69,7 @@
 //!
 //! `serve` and `middleware` are the default.
 //!
-//! # The way of a request
+//! # The path of a request
 //!
 //! The modules stand in the order in which a request of the daemon reaches them:
 //!

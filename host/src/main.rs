@@ -5,6 +5,7 @@ mod cli;
 use clap::{Args, Parser, Subcommand};
 use reflex_host::serve::Server;
 use reflex_host::serve::config::{Config, Flags};
+use reflex_host::serve::inherited::Inherited;
 use reflex_host::serve::tenants;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -27,8 +28,8 @@ enum Command {
     Serve(Serve),
     Store(cli::store::Store),
     Envoy(cli::envoy::Envoy),
-    /// Print whom a configuration's `[[group]]` knows a client as; reads its headers, such as
-    /// `authorization: Bearer KEY`, from standard input, one a line
+    /// Print the hash by which a configuration's `[[group]]` names a client; reads its headers, such
+    /// as `authorization: Bearer KEY`, from standard input, one a line
     Tenant(WhoIs),
 }
 
@@ -135,7 +136,11 @@ async fn run(config: Config) -> ExitCode {
         Ok(stop) => stop,
         Err(error) => return fail(&format!("cannot listen for signals: {error}")),
     };
-    let server = match Server::prepare(config).await {
+    let inherited = match Inherited::of_environment() {
+        Ok(inherited) => inherited,
+        Err(error) => return refuse(&error),
+    };
+    let server = match Server::prepare(config, inherited).await {
         Ok(server) => server,
         Err(error) => return refuse(&error),
     };

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod config;
+pub mod inherited;
 pub mod metrics;
 pub mod tenants;
 
@@ -44,7 +45,10 @@ use crate::exchange::policy::HttpPolicy;
 use crate::exchange::reply::samples::Samples;
 use crate::grant::Grant;
 use crate::grant::ctx::ReflexCtx;
+#[cfg(feature = "middleware")]
+use crate::serve::config::OnComponentFailure;
 use crate::serve::config::{Config, EdgeSocket, NetLimits, Upstream};
+use crate::serve::inherited::Inherited;
 use crate::serve::metrics::Metrics;
 use edge_api::EdgeApi;
 use edge_api::socket::Socket;
@@ -60,6 +64,8 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+#[cfg(feature = "middleware")]
+use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use upstream::UpstreamClient;
@@ -104,15 +110,19 @@ struct Front {
 }
 
 impl Server {
-    /// Opens the store, compiles the component, and binds all addresses.
+    /// Opens the store, compiles the component, and binds all addresses but those that `inherited`
+    /// sockets listen at.
     ///
     /// # Errors
     ///
     /// One line that names the flag or the file, and what is wrong with it. Nothing has been
     /// changed in a data folder that could not be opened.
-    pub async fn prepare(config: Config) -> Result<Self, String> {
+    pub async fn prepare(config: Config, mut inherited: Inherited) -> Result<Self, String> {
         let listener = match &config.upstream {
-            Some(upstream) => Some((upstream, bind("--listen", config.listen).await?)),
+            Some(upstream) => {
+                let listener = bind("--listen", config.listen, &mut inherited).await?;
+                Some((upstream, listener))
+            }
             None => None,
         };
         if let Some((upstream, listener)) = &listener
@@ -123,7 +133,8 @@ impl Server {
                 "--upstream: {listens} is where this daemon itself listens (--listen)"
             ));
         }
-        let admin = bind("--admin", config.admin).await?;
+        let admin = bind("--admin", config.admin, &mut inherited).await?;
+        inherited.all_claimed()?;
         let cache = Cache::open_even_without_disk(&config.cache)
             .map_err(|error| format!("--data-dir: {error}"))?;
         // Only now, so that a second daemon on the same folder does not touch the first one's
@@ -312,7 +323,7 @@ fn proxy(
     }))
 }
 
-/// The component in the way of requests: the built-in one, or the operator's.
+/// The component that handles requests: the built-in one, or the operator's.
 #[cfg(feature = "middleware")]
 fn guests(
     config: &Config,
@@ -329,12 +340,17 @@ fn guests(
             (name, bytes)
         }
     };
+    let mut limits = config.guest.clone();
+    if config.component.is_none() && config.on_component_failure == OnComponentFailure::Native {
+        // The native flow gives the same answer at once.
+        limits.instance_wait_max = Duration::ZERO;
+    }
     let handler = Handler::with_policy(
         &component,
         reflex.clone(),
         Arc::clone(policy),
         Arc::clone(upstream) as _,
-        config.guest.clone(),
+        limits,
     );
     Ok(Guests {
         handler: handler.map_err(|error| format!("{name}: {error}"))?,
@@ -347,10 +363,18 @@ fn guests(
     })
 }
 
-async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| format!("{flag} {address}: {error}"))
+async fn bind(
+    flag: &str,
+    address: SocketAddr,
+    inherited: &mut Inherited,
+) -> Result<TcpListener, String> {
+    let bound = match inherited.claim(address) {
+        Some(socket) => socket
+            .set_nonblocking(true)
+            .and_then(|()| TcpListener::from_std(socket)),
+        None => TcpListener::bind(address).await,
+    };
+    bound.map_err(|error| format!("{flag} {address}: {error}"))
 }
 
 fn bind_edge(edge: &EdgeSocket) -> Result<Socket, String> {

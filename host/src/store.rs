@@ -87,7 +87,7 @@ use unsynced::ContentsFile;
 /// its contents, a few megabytes at most, in memory. Past it, sealing syncs a segment itself.
 const UNSYNCED_MAX: usize = 8;
 
-/// A segment is at most this part of the whole, so that reclaiming one is no great loss.
+/// A segment is at most this part of the whole, so that reclaiming one loses little.
 pub(crate) const SEGMENTS_MIN: u64 = 8;
 
 /// No segment has more records: listing them, before it is reclaimed, is one step under the lock. With
@@ -188,6 +188,7 @@ impl Store {
         let folder = Folder::claim(&*disk, &options.dir, random_id)?;
         let disk_use = Arc::default();
         let marks = folder.read_purge_marks(&*disk)?;
+        let has_epochs = folder.has_epochs();
         // The purge marks are lost, so all records count as purged.
         let is_lost = marks.is_none();
         let mut marks = marks.unwrap_or(MarksFile {
@@ -247,7 +248,7 @@ impl Store {
             last,
             ends,
             policy: Policy::default(),
-            purge_marks: PurgeMarks::new(marks, is_lost || hidden > 0),
+            purge_marks: PurgeMarks::new(marks, is_lost || hidden > 0 || has_epochs),
             unsynced: Vec::new(),
             unsynced_bytes: 0,
             now_ms,
@@ -262,20 +263,19 @@ impl Store {
             moved_bytes: 0,
             evicted: 0,
         };
-        if hidden > 0 {
-            // Before anything is written: the next process may not be able to read that either,
-            // and has to know how far the sequence has come.
+        if hidden > 0 || has_epochs {
+            // Before anything is written. The next process may not be able to read what is hidden
+            // either, and has to know how far the sequence has come.
             let settled = store.settle_purge_marks();
             settled.map_err(StoreError::into_open_error)?;
         }
         if store.index.len() > store.entries_max || store.disk_use.bytes() > store.quota {
-            // What tells of a lost record may go with its segment.
+            // The record that shows a lost one may go with its segment.
             let settled = store.settle_tombstones();
             settled.map_err(StoreError::into_open_error)?;
         }
         if is_lost {
-            // Nothing is found of what is there, and with the marks went the sequence above which the
-            // records lie that cannot be read.
+            // No record is found, and the sequence of the unreadable records is lost with the marks.
             store
                 .settle_purge_marks()
                 .map_err(StoreError::into_open_error)?;
@@ -342,7 +342,7 @@ impl Store {
             self.now_ms = record.stored_at_ms();
         }
         if self.is_making_room() || self.disk_use.bytes() > before {
-            // Behind the record, which had room, so that the moved records come after it.
+            // After the record, which had room, so that the moved records come after it.
             self.make_room_ahead(record.shape().record_bytes());
         }
         Ok(place)
@@ -389,7 +389,7 @@ impl Store {
         let Some(active) = &mut self.actives[log as usize] else {
             return Err(StoreError::Pinned(0));
         };
-        // Whatever a failed write leaves has a sequence of its own.
+        // A record left by a failed write has a sequence of its own.
         self.last += 1;
         let id = active.segment.id;
         let written = active.write(record, self.last, previous);

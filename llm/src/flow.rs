@@ -1,4 +1,4 @@
-//! The way of one request through the cache: which steps it takes, and what each outcome means.
+//! The path of one request through the cache: which steps it takes, and what each outcome means.
 //!
 //! ```text
 //! looks: look up ─► a hit that the client accepts
@@ -18,7 +18,7 @@ use crate::{Control, Status, X_REFLEX_TTL};
 /// the fill tells it to look again. After the last it asks the provider alone.
 pub const LOOKS_MAX: usize = 4;
 
-/// What a request may do on its way, by its client's instructions and by what may be kept.
+/// The steps that a request may take, by its client's instructions and by what may be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     control: Control,

@@ -12,7 +12,7 @@
 //!
 //! The rule behind every line here: two requests share a key only if their answers are
 //! interchangeable. Unknown parts stay in the key (a split key costs a miss). In doubt, the request
-//! passes by (a merged key would serve a wrong answer).
+//! bypasses (a merged key would serve a wrong answer).
 //!
 //! This crate knows no namespaces. The host that grants them mixes them into [`Key::digest`].
 
@@ -90,7 +90,7 @@ pub struct Policy<'a> {
     /// Which API answers at paths whose end names none, or a wrong one. The first rule that applies
     /// counts.
     pub paths: &'a [PathRule],
-    /// Which parts of a request are out of the key, in it, or a reason to pass by. Shared, because
+    /// Which parts of a request are out of the key, in it, or a reason to bypass. Shared, because
     /// requests that wait for their body hold it. None is the same as empty lists.
     pub rules: Option<&'a Arc<Rules>>,
 }
@@ -151,7 +151,7 @@ pub struct Candidate<'a> {
     named_by: Option<&'a str>,
 }
 
-/// Classifies a request whose body is at hand.
+/// Classifies a request with its body.
 pub fn classify(head: &Head<'_>, policy: &Policy<'_>, body: &[u8]) -> Classified {
     match candidate(head, policy) {
         Ok(candidate) => candidate.classify(body),
@@ -163,7 +163,7 @@ pub fn classify(head: &Head<'_>, policy: &Policy<'_>, body: &[u8]) -> Classified
 ///
 /// # Errors
 ///
-/// Why the request passes by. Its body need not be buffered.
+/// Why the request bypasses. Its body need not be buffered.
 pub fn candidate<'a>(head: &Head<'a>, policy: &Policy<'_>) -> Result<Candidate<'a>, Bypass> {
     let api = path::api_at(head.path, policy.paths)?;
     if head.method != "POST" {
@@ -235,7 +235,7 @@ impl<'a> Candidate<'a> {
     ///
     /// # Errors
     ///
-    /// Why the request passes by.
+    /// Why the request bypasses.
     pub fn examine(&self, body: &[u8]) -> Result<Examined, Bypass> {
         self.prepare().examine(body)
     }

@@ -29,9 +29,9 @@ pub struct Rules {
     /// Top-level fields of a body that are in the key, although the provider is known to ignore
     /// them, such as `user`.
     pub keyed_fields: Vec<String>,
-    /// Top-level fields of a body that make a request pass by, unless they are null or false.
+    /// Top-level fields of a body that make a request bypass, unless they are null or false.
     pub bypass_fields: Vec<String>,
-    /// Models whose requests pass by. Letters match in either case.
+    /// Models whose requests bypass. Letters match in either case.
     pub bypass_models: Vec<String>,
 }
 
@@ -102,7 +102,7 @@ impl Rules {
             if let Some(name) = kept.find(|name| is_like(pattern, name)) {
                 let instead = match name {
                     "cookie" => "ignored_cookies is for single cookies",
-                    _ => "it says who asks, and answers are never shared without it",
+                    _ => "it identifies the caller, and answers are never shared without it",
                 };
                 return Err(format!(
                     "ignored_headers: `{pattern}` would ignore `{name}`: {instead}"

@@ -70,13 +70,13 @@ impl Tenant {
     /// team may rotate its keys. A request without it belongs to its credential.
     pub(crate) fn of(head: &Head<'_>, policy: &Policy<'_>, api: Api) -> Option<Self> {
         if let Some(trusted) = policy.tenant_header
-            && head.values(trusted).any(names_somebody)
+            && head.values(trusted).any(names_a_tenant)
         {
             return Some(Self::made_of("trusted", head, &[trusted], None));
         }
         let mut headers = CREDENTIALS.iter().flat_map(|name| head.values(name));
         let mut parameters = query::credentials(api, head.path);
-        if headers.any(names_somebody) || parameters.any(|(_, value)| names_somebody(value)) {
+        if headers.any(names_a_tenant) || parameters.any(|(_, value)| names_a_tenant(value)) {
             let api = Some(api);
             return Some(Self::made_of("credential", head, CREDENTIALS, api));
         }
@@ -96,13 +96,13 @@ impl Tenant {
         hasher.field("kind", kind.as_bytes());
         let scopes = if kind == "credential" { SCOPES } else { &[] };
         for name in names.iter().chain(scopes) {
-            for value in head.values(name).filter(|value| names_somebody(value)) {
+            for value in head.values(name).filter(|value| names_a_tenant(value)) {
                 hasher.field(name, value);
             }
         }
         let parameters = api.map(|api| query::credentials(api, head.path));
         for (name, value) in parameters.into_iter().flatten() {
-            if names_somebody(value) {
+            if names_a_tenant(value) {
                 hasher.field(name, value);
             }
         }
@@ -112,12 +112,12 @@ impl Tenant {
 
 /// An empty credential is none, and so is the word `Bearer` alone: a client with an empty API key
 /// sends that.
-fn names_somebody(value: &[u8]) -> bool {
+fn names_a_tenant(value: &[u8]) -> bool {
     let value = value.trim_ascii();
     !value.is_empty() && !value.eq_ignore_ascii_case(b"bearer")
 }
 
-/// Says nothing, as keys do.
+/// Shows nothing, like keys.
 impl fmt::Debug for Tenant {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Tenant(..)")

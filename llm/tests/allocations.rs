@@ -12,7 +12,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const SMALL_BYTES: usize = 16 << 10;
 const LARGE_BYTES: usize = 256 << 10;
 
-/// From 16 to 256 KiB a buffer doubles four times, and there are a few buffers.
+/// From 16 to 256 KiB a buffer doubles four times, and classifying uses a few buffers.
 const GROWTHS_MAX: usize = 16;
 
 /// How often the allocator is asked for one request; the least of a few, for the test's own
@@ -114,7 +114,7 @@ fn check_tiny(what: &str, body: &str) {
     assert!(per_byte < 4.0, "{what}: {per_byte}");
 }
 
-/// One test, so that nobody else is counted.
+/// One test, so that no other test's allocations are counted.
 #[test]
 fn tokens_are_not_allocated_for() {
     tiny_values_take_few_bytes_each();

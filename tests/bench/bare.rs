@@ -1,6 +1,6 @@
-//! A bare hyper server: the least that a server does for a request of this API. It reads the request
-//! whole and returns bytes that it holds in memory. What others are compared with, and the provider
-//! behind them.
+//! A bare hyper server: the minimum of work for a request of this API. It reads the request
+//! whole and returns bytes that it holds in memory. Other servers are compared with it, and it is
+//! the provider behind them.
 
 use crate::work::{Answer, Drip, SLOW_ANSWER_TIME, Work};
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::net::TcpListener;
 
-/// Where it says how many requests it has had, those to this path left out.
+/// The path of the count of its requests, those to this path excluded.
 pub(crate) const COUNT_PATH: &str = "/count";
 
 /// Serves until it is killed.
@@ -44,7 +44,7 @@ pub(crate) fn serve() -> ExitCode {
             });
             tokio::spawn(async move {
                 let connection = auto::Builder::new(TokioExecutor::new());
-                // A client that goes away in the middle is no failure of this server.
+                // A client that leaves in the middle is no failure of this server.
                 let _ = connection
                     .serve_connection(TokioIo::new(stream), service)
                     .await;
@@ -73,7 +73,7 @@ async fn answer(
     // The first is for clients that do not say.
     let work = work.unwrap_or(&works[0]);
     let response = response.header(CONTENT_TYPE, work.content_type());
-    // An aborted request has no answer to be wrong about.
+    // An aborted request has no answer to check.
     let _ = request.into_body().collect().await;
     let body = match &work.answer {
         Answer::Bytes(bytes) => Either::Left(Full::new(bytes.clone())),
@@ -86,16 +86,16 @@ async fn answer(
     response.body(body).expect("valid")
 }
 
-/// A child that serves, ended by its own id when dropped.
+/// A child process that serves, killed by its own id when dropped.
 pub(crate) struct Server {
     pub(crate) child: Child,
-    /// Open for as long as it runs: it may have more to say.
+    /// Open as long as it runs: it may print more.
     _out: BufReader<ChildStdout>,
     pub(crate) address: String,
 }
 
 impl Server {
-    /// Starts a program that says its address in its first line.
+    /// Starts a program whose first line is its address.
     pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("starts");
         let mut line = String::new();
@@ -123,7 +123,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Either fails only if the child has ended already.
+        // Either fails only if the child has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

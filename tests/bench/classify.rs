@@ -1,4 +1,4 @@
-//! What a key costs: reading, canonicalising and hashing a request, natively and in wasm.
+//! The cost of a key: reading, canonicalising and hashing a request, natively and in wasm.
 //!
 //! In wasm it is the same code in a component, built as all our guests and the filter are, and run
 //! by wasmtime. The guest repeats it, so that the way into it does not count.
@@ -59,7 +59,7 @@ fn body(bytes: usize) -> Vec<u8> {
     let end = r#""}]}"#;
     let mut text = LINE.repeat(bytes / LINE.len());
     text.truncate(bytes - start.len() - end.len());
-    // No escape is to be cut in two.
+    // An escape must not be cut in two.
     let text = text.trim_end_matches('\\');
     let fill = bytes - start.len() - end.len() - text.len();
     format!("{start}{text}{}{end}", "x".repeat(fill)).into()

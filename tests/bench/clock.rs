@@ -1,4 +1,4 @@
-//! CPU time: what a figure per core is made of, whatever else the machine does meanwhile.
+//! CPU time: the base of figures per core, independent of other load on the machine.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     (ticks(11) + ticks(12)) / TICKS_PER_SECOND
 }
 
-/// The processor's time that this thread has had.
+/// The CPU time of this thread.
 pub(crate) fn thread_nanoseconds() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
     let first = text.split(' ').next().expect("a number");

@@ -1,8 +1,8 @@
 //! Envoy with the filter beside Envoy without it: CPU for each request, one worker, side by side.
 //!
-//! `direct_response` is the least that Envoy can do for a request: it answers from its own
+//! `direct_response` is the minimum of work of Envoy for a request: it answers from its own
 //! configuration. It stands behind the buffer filter, because it drops the connection when a body
-//! comes that nobody reads.
+//! comes that no filter reads.
 
 use crate::bare::Server;
 use crate::clock::cpu_seconds;
@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 
-/// One Envoy, and what it has been measured at.
+/// One Envoy, and its figures.
 struct Case {
     name: &'static str,
     envoy: Envoy,

@@ -1,4 +1,4 @@
-//! What the guest costs: one hit through the middleware component, without any network.
+//! The cost of the guest: one hit through the middleware component, without any network.
 
 use crate::clock::thread_nanoseconds;
 use crate::{ROUNDS, median, report};

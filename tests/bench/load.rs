@@ -11,10 +11,10 @@ use tokio::net::TcpStream;
 /// A head must fit; a body is read through it.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// A request without an answer for so long has failed.
+/// A request without an answer after this time has failed.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// What is asked for.
+/// The requests of a load.
 #[derive(Clone)]
 pub(crate) enum Requests {
     /// These bytes, again and again.
@@ -41,7 +41,7 @@ impl Requests {
     }
 }
 
-/// A load that is to be put on a server.
+/// A load for a server.
 #[derive(Clone)]
 pub(crate) struct Load {
     pub(crate) connections: usize,
@@ -49,7 +49,7 @@ pub(crate) struct Load {
     pub(crate) requests: Requests,
 }
 
-/// What came of it.
+/// The result of a load.
 #[derive(Default)]
 pub(crate) struct Outcome {
     /// From the request to the last byte of its answer, in microseconds, one for each answer.
@@ -59,7 +59,7 @@ pub(crate) struct Outcome {
 }
 
 impl Load {
-    /// Puts it on the server at this address.
+    /// Runs the load against the server at this address.
     pub(crate) async fn run(&self, address: &str) -> Outcome {
         let until = Instant::now() + self.time;
         let clients: Vec<_> = (0..self.connections)
@@ -134,7 +134,7 @@ pub(crate) struct Connection {
     end: usize,
 }
 
-/// How the length of a body is told.
+/// How the length of a body is given.
 enum Length {
     Bytes(usize),
     Chunked,
@@ -173,7 +173,7 @@ impl Connection {
             Length::Chunked => loop {
                 let line = self.line().await?;
                 let size = std::str::from_utf8(&line).unwrap_or_default();
-                // Nothing after a semicolon is of interest.
+                // Extensions after a semicolon do not matter.
                 let size = size.split(';').next().unwrap_or_default().trim();
                 match usize::from_str_radix(size, 16).map_err(|_| wrong("a chunk"))? {
                     0 => {
@@ -283,7 +283,7 @@ mod tests {
         let mut connection = Connection::open(&address).await?;
         let answer = connection.ask(b"ask", |piece| body.extend_from_slice(piece));
         in_time(answer).await?;
-        // Nothing that belongs to a next answer was taken.
+        // No byte of the next answer was taken.
         assert_eq!(connection.start, connection.end);
         Ok(String::from_utf8_lossy(&body).into_owned())
     }

@@ -1,8 +1,8 @@
-//! Figures, side by side: ours and what it is measured against, in one run on one machine.
+//! Figures, side by side: ours and those of others, in one run on one machine.
 //!
 //! `cargo xtask bench` builds and runs this; with `store`, `classify`, `guest`, `policy`, `serve` or
-//! `envoy` behind it, only that part. `peers` is measured only when it is named. Ratios are what
-//! counts; absolute times belong to the machine.
+//! `envoy` behind it, only that part. `peers` runs only when it is named. Compare the ratios:
+//! absolute times depend on the machine.
 //! The load stays on loopback and is bounded in connections and time.
 
 mod bare;
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         .collect();
     if wanted.is_empty() {
         let names = PARTS.map(|(name, _)| name).join(", ");
-        eprintln!("bench: no such part; there are {names}, peers");
+        eprintln!("bench: no such part; the parts are {names}, peers");
         return ExitCode::from(2);
     }
     println!(
@@ -57,8 +57,8 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failed))
 }
 
-/// Rounds of each measurement. Ours and theirs take turns, so that what disturbs one round of one
-/// is no lasting difference.
+/// Rounds of each measurement. Ours and theirs take turns, so that a disturbance of one round
+/// makes no lasting difference.
 const ROUNDS: usize = 5;
 
 fn cores() -> usize {

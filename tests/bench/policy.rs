@@ -1,4 +1,4 @@
-//! What a policy component costs: the decision about a prompt against the same lookup natively.
+//! The cost of a policy component: the decision about a prompt against the same lookup natively.
 
 use crate::{ROUNDS, median, report};
 use reflex_host::component::{Decision, GuestLimits, PolicyGuest, Question};

@@ -1,4 +1,4 @@
-//! What is asked for and answered: requests with a prompt of 1 KiB, and answers of several kinds.
+//! The work: requests with a prompt of 1 KiB, and answers of several kinds.
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
@@ -142,7 +142,7 @@ pub(crate) struct Drip {
 /// Stands before the time in an event of [`Drip`].
 const SENT_AT: &str = "sent at ";
 
-/// Nanoseconds since 1970, for what is sent here and arrives in another process of this machine.
+/// Nanoseconds since 1970, for events that arrive in another process of this machine.
 pub(crate) fn now_ns() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| now.as_nanos() as u64)

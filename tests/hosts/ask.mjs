@@ -11,6 +11,6 @@ const text = "You said: Grüße, 世界";
 for (const [tenant, cached] of [[one, false], [one, true], [other, false], [other, true]]) {
   assert.deepEqual({ ...guest.ask(tenant, "Grüße, 世界") }, { text, cached });
 }
-// What the cache refuses is not the asker's trouble.
+// A refusal of the cache does not fail the guest.
 assert.equal(guest.ask(new Uint8Array(5), "Hi").cached, false);
 assert.equal(guest.ask(new Uint8Array(5), "Hi").cached, false);

@@ -57,7 +57,7 @@ export class Response extends Message {
   }
 }
 
-/** The duty to ask the provider, for all who want the same meanwhile. */
+/** The duty to ask the provider, for all requests for the same answer. */
 class Fill {
   #end;
 
@@ -74,7 +74,7 @@ class Fill {
     this.#end(turn);
   }
 
-  /** The guest has dropped it: whoever waits looks again. */
+  /** The guest has dropped it: the followers look again. */
   [Symbol.dispose ?? Symbol.for("dispose")]() {
     this.#end({ tag: "again" });
   }
@@ -152,7 +152,7 @@ const http = {
       cache.insert({ tag: "key", val: key }, type, response.body, { ttlSeconds });
     }
     const followed = copy(response);
-    // What this cache has said to the leader is not for those who follow.
+    // The cache status of the leader is not for the followers.
     followed.edit(["cache-status"], []);
     fill?.end(isGood ? { tag: "follow", val: followed } : { tag: "again" });
     return response;

@@ -43,7 +43,7 @@ assert.equal(asked.length, 3);
 const absent = await send('{"model":"m","messages":[1]}', { "cache-control": "only-if-cached" });
 assert.equal(absent.status, 504);
 
-// Two who want the same at once, and a third who wants something else, while the provider takes
+// Two requests for the same answer at once, and a third for another one, while the provider takes
 // its time.
 const begun = Promise.withResolvers();
 const answered = Promise.withResolvers();
@@ -62,7 +62,7 @@ assert.equal(led.header("cache-status"), "reflex; fwd=miss");
 assert.equal(followed.header("cache-status"), "reflex; fwd=miss; collapsed");
 assert.equal(asked.length, 5);
 
-// A provider that fails is the client's to hear of, and is asked again.
+// The client gets the failure of a provider, which is asked again next time.
 meanwhile = async () => {
   throw { tag: "connection-refused" };
 };

@@ -35,7 +35,7 @@ for (const [number, tenant] of tenants.entries()) {
   assert.deepEqual(answer(name, () => text), { text });
   assert.deepEqual(answer(name, assert.fail), { cached: text });
 }
-// What the cache refuses is not the asker's trouble, and what it has no key for is said.
+// A refusal of the cache does not fail the guest; a request without a key has a reason.
 const short = { tag: "prompt", val: { tenant: new Uint8Array(5), text: "Hi" } };
 assert.deepEqual(answer(short, () => "Hi"), { passed: "unavailable", text: "Hi" });
 const request = { tag: "request", val: {} };

@@ -102,8 +102,8 @@ fn streams(prompt: &str) -> [(&'static str, Ask); 2] {
     ]
 }
 
-/// Gateways put `[DONE]` behind streams that have an end of their own. It was taken for a sign
-/// that the stream was not what it seemed, and the entry was removed: such answers never hit.
+/// Gateways add `[DONE]` to streams that have an end of their own. The recorder took it for a
+/// second end and removed the entry: such answers never hit.
 #[tokio::test]
 async fn done_behind_the_end_of_a_stream_is_part_of_it() {
     let upstream = Upstream::start().await;
@@ -122,7 +122,7 @@ async fn done_behind_the_end_of_a_stream_is_part_of_it() {
         assert_eq!(again.reflex(), "HIT_L1_EXACT", "{end}");
         assert_eq!(again.body, first.body, "{end}");
         assert_eq!(upstream.call_count(), index + 1);
-        // What was left over must not let the next one's frames go before their time.
+        // Permits left over must not release frames of the next stream early.
         upstream.forget_permits();
     }
 }

@@ -1,5 +1,5 @@
-//! A client that does not read costs no memory to speak of, and what it sends ahead holds nothing
-//! back.
+//! A client that does not read costs little memory, and the requests that it sends ahead delay
+//! no answer.
 
 use http::Method;
 use http_body_util::{BodyExt as _, Full};
@@ -11,10 +11,10 @@ use reflex_tests::raw_client::{RawClient, http1};
 use reflex_tests::unix::Unix;
 use reflex_tests::upstream::Upstream;
 
-/// What the daemon may grow by in these tests, above its bounds for each connection: buffers that
+/// Bound of the daemon's growth in these tests, above its bounds for each connection: buffers that
 /// the allocator keeps, and instances of the guest.
 const SLACK: u64 = 48 << 20;
-/// What one connection's response may hold beyond the entry that all share.
+/// Bound of what one connection's response holds beyond the entry that all share.
 const CONNECTION_BYTES: u64 = 1 << 20;
 
 /// Runs `work` and returns by how much the daemon's memory has grown at its end.

@@ -1,5 +1,5 @@
 //! Batches of embeddings: each text is cached for itself, and a batch of which part is known asks
-//! the provider only for the rest. Whatever is odd about an answer, the client gets the right one.
+//! the provider only for the rest. If an answer is odd in any way, the client gets the right one.
 
 use http::Method;
 use reflex_tests::behaviour::{Behaviour, Oddity};
@@ -22,7 +22,7 @@ async fn fetch(edge: &Edge, input: impl Into<Value>) -> Answer {
     edge.client.fetch(ask(input)).await
 }
 
-/// What the provider was asked for by each call.
+/// The texts that each call of the provider asked for.
 pub(crate) fn inputs(upstream: &Upstream) -> Vec<Value> {
     let calls = upstream.calls();
     let input = |body: &[u8]| serde_json::from_slice::<Value>(body).expect("JSON")["input"].clone();
@@ -89,7 +89,7 @@ async fn only_what_is_not_known_is_asked_for_and_the_rest_of_the_request_is_as_i
     assert_eq!(call.header("authorization"), "Bearer test");
     assert_eq!(call.header("accept-encoding"), "identity");
     assert_eq!(call.path, "/v1/embeddings");
-    // The head of the answer is that of the provider's.
+    // The answer has the head of the provider's answer.
     assert_eq!(partial.header("x-request-id"), "req_3");
     assert_eq!(partial.header("content-type"), "application/json");
 }
@@ -136,7 +136,7 @@ async fn a_batch_that_is_known_is_a_hit_with_the_usage_that_the_provider_told() 
     let total = first.json()["usage"]["total_tokens"].to_string();
     assert_eq!(hit.header("x-reflex-saved-tokens"), total);
 
-    // Of a part, what it cost, as far as that is known, beside what the rest costs now.
+    // The known part counts with its cost when it was new, as far as stated, the rest with its own.
     let partial = fetch(&edge, json!(["two of them", "four words are new"])).await;
     let saved: u64 = partial
         .header("x-reflex-saved-tokens")
@@ -157,7 +157,7 @@ async fn a_batch_that_is_known_is_a_hit_with_the_usage_that_the_provider_told() 
     assert!((partial - 1.0).abs() < 0.5, "{metrics:#?}");
 }
 
-/// What the provider says to the rest does not fit what is known: it is asked for the whole.
+/// If the provider's answer to the rest does not fit the known part, the whole batch is asked for.
 #[tokio::test]
 async fn an_odd_answer_to_the_rest_has_the_whole_batch_asked_for() {
     for oddity in [
@@ -177,7 +177,7 @@ async fn an_odd_answer_to_the_rest_has_the_whole_batch_asked_for() {
         assert_eq!(answer.header("cache-status"), MISS, "{oddity:?}");
         let calls = [json!(["a", "b"]), json!(["n", "m"]), whole.clone()];
         assert_eq!(inputs(&upstream), calls, "{oddity:?}");
-        // As the provider has said it, whatever that is.
+        // The provider's answer, unchanged.
         let direct = Client::new(&upstream.url()).fetch(ask(whole.clone())).await;
         let without_call = |answer: &Answer| {
             let mut body = answer.json();
@@ -188,7 +188,7 @@ async fn an_odd_answer_to_the_rest_has_the_whole_batch_asked_for() {
             body
         };
         assert_eq!(without_call(&answer), without_call(&direct), "{oddity:?}");
-        // Nothing odd is taken for the answer to a text.
+        // No part of an odd answer is stored for a text.
         upstream.behave(Behaviour::Answer);
         for (texts, input) in [(&["n"][..], json!("n")), (&["m", "a"], json!(["m", "a"]))] {
             check(&fetch(&edge, input).await, texts);
@@ -196,7 +196,7 @@ async fn an_odd_answer_to_the_rest_has_the_whole_batch_asked_for() {
     }
 }
 
-/// Where a whole answer has a field that nobody knows, it is one entry, as it came.
+/// If a whole answer has an unknown field, it is one entry, as it came.
 #[tokio::test]
 async fn an_answer_of_an_unknown_shape_is_one_entry() {
     let upstream = Upstream::start_with(Behaviour::Odd(Oddity::Field)).await;
@@ -233,7 +233,7 @@ async fn errors_of_the_provider_about_the_rest_reach_the_client() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
     fetch(&edge, json!(["a", "b"])).await;
-    // It fails: that is not made worse.
+    // The provider fails: the cached part does not change that.
     for status in [500, 429, 503] {
         upstream.behave(Behaviour::Status(status));
         let calls = upstream.call_count();
@@ -243,7 +243,7 @@ async fn errors_of_the_provider_about_the_rest_reach_the_client() {
         let direct = Client::new(&upstream.url()).fetch(ask("x")).await;
         assert_eq!(answer.body, direct.body);
     }
-    // It refuses: perhaps in words about places of an input that the client has not sent.
+    // The provider refuses, perhaps with places of an input that the client has not sent.
     let calls = upstream.call_count();
     upstream.behave(Behaviour::Status(400));
     let answer = fetch(&edge, json!(["new", "a"])).await;
@@ -319,7 +319,7 @@ async fn what_a_client_wants_of_the_cache_goes_for_each_text() {
     assert_eq!(anew.header("cache-status"), "reflex; fwd=request");
     assert_eq!(upstream.call_count(), 3);
     assert_eq!(vectors(&fetch(&edge, "a").await)[0][2], 3);
-    // Nothing stays for so long.
+    // No entry lives that long.
     let fresh = with(json!(["a", "b"]), control, "min-fresh=999999").await;
     assert_eq!(fresh.header("cache-status"), MISS);
     assert_eq!(upstream.call_count(), 4);
@@ -435,8 +435,8 @@ async fn the_longest_batch_is_taken_apart_in_time() {
     assert_eq!(inputs(&upstream).last(), Some(&json!(["new"])));
 }
 
-/// What `serve` has stored for a text is the answer to a request for that text, through Envoy too;
-/// there a batch is one entry.
+/// An answer that `serve` has stored for a text is the answer to a request for that text, through
+/// Envoy too; there a batch is one entry.
 #[tokio::test]
 async fn envoy_finds_the_texts_of_a_batch() {
     let upstream = Upstream::start().await;
@@ -477,7 +477,7 @@ async fn a_full_batch_is_stored_though_it_is_larger_than_an_entry_may_be() {
     let spelled: Vec<&str> = others.iter().map(String::as_str).collect();
     check(&partial, &spelled);
     assert_eq!(inputs(&upstream), [json!(texts), json!(["a new one"])]);
-    // But for one, nothing is known of these: the rest is as long as a whole.
+    // All of these but one are unknown: the rest is as long as a whole.
     let more: Vec<String> = (0..2047).map(|number| format!("more {number}")).collect();
     let mixed = [&more[..], &texts[..1]].concat();
     let partial = edge.client.fetch(full(&mixed)).await;

@@ -1,4 +1,4 @@
-//! A page in a real browser: whatever the cache does, the page may read what it could read of the
+//! A page in a real browser: through the cache, the page may read what it could read of the
 //! provider.
 
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ fn browser() -> Option<PathBuf> {
     found
 }
 
-/// A page, and who sees what it tells by `POST /`.
+/// A page, and the messages that it sends by `POST /`.
 struct Page {
     listener: TcpListener,
     html: String,
@@ -46,7 +46,7 @@ impl Page {
         }
     }
 
-    /// Shows the page to whoever wants it, until it tells something. The one that told it waits for
+    /// Shows the page to each browser, until it sends a message. The browser that sent it waits for
     /// an answer until the result is dropped.
     async fn told(&self) -> (String, TcpStream) {
         loop {
@@ -160,7 +160,7 @@ async fn a_page_reads_the_hit_as_it_has_read_the_miss() {
     let profile = tempfile::tempdir().expect("a temporary folder");
     let mut shown = show(&program, &page.url, profile.path());
     let (told, mut stream) = within("what the page has seen", page.told()).await;
-    // The header itself is of the exchange; that the page may look for it is of the answer.
+    // The header itself belongs to the exchange; the permission to read it belongs to the answer.
     let expected = "miss false: 200 true once
 hit false: 200 true null
 miss true: 200 true once

@@ -1,6 +1,6 @@
-//! What went wrong in other caches and gateways, as their users reported it in public: here it
-//! cannot happen. Each test says what, and where it was reported; `docs/cases.md` lists them all,
-//! with those that stand beside the tests of their subject.
+//! Failures of other caches and gateways, as their users reported them in public: here they
+//! cannot happen. Each test names its case and its report; `docs/cases.md` lists them all,
+//! with those whose tests are beside the tests of their subject.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::apis::asks;
 use crate::sdk::Script;
 
-/// The same request of every API with another credential, and who shows none.
+/// The same request of every API with another credential, or with none.
 fn credential(ask: Ask, name: &str, value: &str) -> Ask {
     ask.key(None).header(name, value)
 }
@@ -80,7 +80,7 @@ async fn no_team_receives_another_teams_answer_and_no_header_shows_the_key() {
     }
 }
 
-/// vllm-project/semantic-router#1448, diegosouzapw/OmniRoute#3740: who asks was not in the key.
+/// vllm-project/semantic-router#1448, diegosouzapw/OmniRoute#3740: the caller was not in the key.
 #[tokio::test]
 async fn whichever_way_a_caller_shows_its_key_it_is_in_the_cache_key() {
     let upstream = Upstream::start().await;
@@ -116,7 +116,7 @@ async fn logit_bias_max_tokens_stop_and_n_are_in_the_key() {
     check_differences("sampling").await;
 }
 
-/// BerriAI/litellm#42400: what only some providers know was dropped in silence.
+/// BerriAI/litellm#42400: parameters of single providers were dropped silently.
 #[tokio::test]
 async fn parameters_of_single_providers_are_in_the_key_and_reach_them() {
     let bodies = check_differences("of_providers").await;
@@ -127,7 +127,7 @@ async fn parameters_of_single_providers_are_in_the_key_and_reach_them() {
 }
 
 /// lunargate-ai/gateway#2: `response_format`, `seed` and `reasoning_effort` were not in the key,
-/// nor was `previous_response_id`: what builds on it is not cached at all.
+/// nor was `previous_response_id`: a request that builds on it is not cached at all.
 #[tokio::test]
 async fn response_format_seed_reasoning_effort_and_previous_response_id_are_not_missed() {
     check_differences("format").await;
@@ -154,7 +154,7 @@ async fn tools_are_in_the_key_and_messages_keep_their_tool_call_id() {
     assert_eq!(ids, HashSet::from(["call_1", "call_2"]));
 }
 
-/// diegosouzapw/OmniRoute#12734, microsoft/autogen#7968: who asked for no calls was replayed some.
+/// diegosouzapw/OmniRoute#12734, microsoft/autogen#7968: a request for no calls got a replayed call.
 #[tokio::test]
 async fn tool_choice_none_never_replays_a_call() {
     check_differences("tool_choice").await;
@@ -182,8 +182,8 @@ async fn the_effective_upstream_is_in_the_key() {
     assert_eq!((one.call_count(), other.call_count()), (1, 1));
 }
 
-/// apache/apisix#13654, mastra-ai/mastra#20655: pictures were not in the key, and a question about
-/// one got the answer of the same words without.
+/// apache/apisix#13654, mastra-ai/mastra#20655: images were not in the key, and a question about
+/// an image got the answer to its text alone.
 #[tokio::test]
 async fn a_prompt_with_an_image_never_gets_the_answer_of_its_text_alone() {
     check_differences("pictures").await;
@@ -207,7 +207,7 @@ async fn paths_and_queries_never_collide() {
     for status in ["MISS", "HIT_L1_EXACT"] {
         for path in paths {
             bodies.insert(fetch(&edge, Ask::to(path, &body), status).await.body);
-            // Of images nothing is known here, so nothing is cached; the mock has none at all.
+            // No image API is known here, so nothing is cached; the mock has none at all.
             let images = Ask::to("/v1/images/generations", &body);
             let images = edge.client.fetch(images).await;
             assert_eq!((images.status.as_u16(), images.reflex()), (404, "BYPASS"));
@@ -217,7 +217,7 @@ async fn paths_and_queries_never_collide() {
 }
 
 /// zilliztech/GPTCache#8, radicalbit/radicalbit-ai-gateway#29: only the last message was in the
-/// key, so an agent called the same tool for ever.
+/// key, so an agent called the same tool forever.
 #[tokio::test]
 async fn all_messages_are_in_the_key_and_an_agent_gets_on() {
     check_differences("conversation").await;
@@ -236,7 +236,7 @@ async fn prompts_that_collide_in_a_short_hash_are_two_answers() {
 }
 
 /// vllm-project/semantic-router#2030: while a request was running, its placeholder stood before
-/// the entry, and nobody had a hit.
+/// the entry, and no request was a hit.
 #[tokio::test]
 async fn a_running_request_does_not_shadow_the_entry() {
     let upstream = Upstream::start().await;
@@ -268,10 +268,10 @@ async fn reasoning_content_and_usage_details_are_there_on_a_hit() {
     assert_eq!(upstream.call_count(), 2);
 }
 
-/// vllm-project/semantic-router#913 and #378, gumieri/nenya#18: streams that were none, JSON for
-/// who had asked for a stream, and the reverse.
+/// vllm-project/semantic-router#913 and #378, gumieri/nenya#18: streams that were none, JSON for a
+/// client that asked for a stream, and the reverse.
 #[tokio::test]
-async fn who_asks_for_json_gets_json_and_who_asks_for_a_stream_gets_valid_events() {
+async fn a_request_for_json_gets_json_and_one_for_a_stream_gets_valid_events() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
     let mut kinds = HashSet::new();
@@ -377,7 +377,7 @@ async fn what_is_kept_stays_within_its_bound() {
             stored += 1;
         }
         edge.recorded(stored, 0).await;
-        // What still waits is counted, too, and is no less than what may be kept.
+        // Waiting bytes are counted too, and may reach the same bound.
         edge.written().await;
         let on_disk: u64 = std::fs::read_dir(edge.data_dir().join("segments"))
             .expect("a folder of segments")
@@ -392,8 +392,8 @@ async fn what_is_kept_stays_within_its_bound() {
     assert!(entries < Some(u64::from(stored) / 2), "{entries:?}");
 }
 
-/// andreimerfu/pllm#17: a hit went past what checks the caller. Here a hit needs the credential
-/// that the provider answered, and what it refuses is refused to whoever shows it.
+/// andreimerfu/pllm#17: a hit skipped the checks of the caller. Here a hit needs the credential
+/// that the provider answered, and a credential that the provider refuses is refused.
 #[tokio::test]
 async fn a_credential_that_the_provider_refuses_gets_no_hit() {
     let upstream = Upstream::start().await;

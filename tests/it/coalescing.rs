@@ -1,5 +1,5 @@
-//! Many requests for one new answer are one call of the provider: who comes while it is under way
-//! reads it from its first byte.
+//! Many requests for one new answer are one call of the provider: a follower reads it from its
+//! first byte.
 
 use reflex_tests::client::{Answer, Ask, Client};
 use reflex_tests::edge::{Edge, Plan};
@@ -43,7 +43,7 @@ async fn a_herd_on_one_cold_key_is_one_call() {
             assert_eq!((answer.status.as_u16(), answer.reflex()), (200, "MISS"));
             if answer.header("cache-status") == COLLAPSED {
                 collapsed += 1;
-                // What belongs to the first exchange stays with it.
+                // Headers of the first exchange stay with it.
                 assert_eq!(answer.header("x-request-id"), "");
                 assert_eq!(answer.header("set-cookie"), "");
                 assert_eq!(answer.header("openai-version"), "2020-10-01");
@@ -62,7 +62,7 @@ async fn a_herd_on_one_cold_key_is_one_call() {
 }
 
 #[tokio::test]
-async fn who_comes_in_the_middle_of_a_stream_gets_it_from_its_first_byte() {
+async fn a_request_in_the_middle_of_a_stream_gets_it_from_its_first_byte() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
     let one = Ask::stream("in the middle").mock("gated");
@@ -84,10 +84,10 @@ async fn who_comes_in_the_middle_of_a_stream_gets_it_from_its_first_byte() {
 }
 
 #[tokio::test]
-async fn whoever_reads_slowly_holds_up_nobody() {
+async fn a_slow_reader_holds_up_no_other() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
-    // More than what lies between two programs: the reply repeats the prompt, for each choice.
+    // More than the buffers between two programs: the reply repeats the prompt, for each choice.
     let prompt = "x".repeat(900_000);
     let messages = json!([{"role": "user", "content": prompt}]);
     let body = json!({"model": "mock", "stream": true, "n": 12, "messages": messages});
@@ -133,7 +133,7 @@ async fn the_first_client_may_leave_before_the_answer_begins() {
     waiting(&edge, 1).await;
     first.abort();
     assert!(first.await.is_err());
-    // A third sees that there is still somebody to wait for.
+    // A third request shows that the second one still waits.
     let third = ask(&edge.client, &one);
     waiting(&edge, 2).await;
     upstream.release(1);
@@ -162,7 +162,7 @@ async fn when_all_have_left_the_provider_is_let_go() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_provider_is_everyones_once() {
+async fn an_error_of_the_provider_goes_to_each_follower_once() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
     for status in ["500", "429"] {
@@ -187,7 +187,7 @@ async fn an_error_of_the_provider_is_everyones_once() {
 }
 
 #[tokio::test]
-async fn a_provider_that_goes_down_is_everyones_error_once() {
+async fn a_provider_that_goes_down_is_an_error_for_each_follower_once() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
     let one = Ask::chat("gone").header("x-hold", "1");
@@ -244,7 +244,7 @@ async fn what_may_not_be_shared_is_asked_for_by_each() {
 }
 
 #[tokio::test]
-async fn nobody_waits_longer_than_the_operator_lets_him() {
+async fn no_follower_waits_longer_than_the_operator_allows() {
     let upstream = Upstream::start().await;
     let edge = Plan::new(&upstream.url())
         .config("fill_wait_seconds_max = 1")
@@ -263,7 +263,7 @@ async fn nobody_waits_longer_than_the_operator_lets_him() {
 }
 
 #[tokio::test]
-async fn who_wants_a_new_answer_does_not_join() {
+async fn a_request_for_a_new_answer_does_not_join() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
     let one = Ask::chat("a new one").header("x-hold", "1");
@@ -274,7 +274,7 @@ async fn who_wants_a_new_answer_does_not_join() {
         let own = ask(&edge.client, &one.clone().header("cache-control", control));
         upstream.called(calls + 1).await;
         upstream.release(1);
-        // Either of them may have been let go.
+        // Either of them may have gone on.
         drop(own);
     }
     let absent = one.header("cache-control", "only-if-cached");
@@ -284,7 +284,7 @@ async fn who_wants_a_new_answer_does_not_join() {
     assert_eq!(first.await.expect("an answer").status, 200);
 }
 
-/// Two who may not see each other's answers do not share one under way either.
+/// Two tenants do not share an answer under way either.
 #[tokio::test]
 async fn another_tenant_does_not_join() {
     let upstream = Upstream::start().await;

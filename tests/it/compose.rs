@@ -1,5 +1,5 @@
-//! The middleware as a component among components: composed with a service that somebody else
-//! wrote, as `wac plug` does it, or before one of WASI 0.2; and our guests in other languages and on
+//! The middleware as a component among components: composed with a service of another author,
+//! as `wac plug` does it, or before one of WASI 0.2; and our guests in other languages and on
 //! other hosts.
 
 mod hosts;

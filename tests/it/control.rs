@@ -1,4 +1,4 @@
-//! What clients may ask of the cache, and what the operator says to it: controls, lives, groups.
+//! The instructions of clients to the cache, and the operator's rules: controls, lives, groups.
 
 use std::process::Stdio;
 
@@ -32,7 +32,7 @@ async fn the_operator_may_forbid_refreshes() {
     let edge = edge_with(&upstream, "client_control = \"no-refresh\"").await;
     let ask = |control: &str| Ask::chat("again?").header("cache-control", control);
     let client = &edge.client;
-    check(client, ask("no-cache"), "MISS", "there is nothing yet").await;
+    check(client, ask("no-cache"), "MISS", "nothing is stored yet").await;
     for control in ["no-cache", "max-age=0", "min-fresh=99999"] {
         check(client, ask(control), "HIT_L1_EXACT", control).await;
     }
@@ -174,7 +174,7 @@ async fn rules_tell_which_api_answers_at_a_path() {
         assert_eq!(status, r#"reflex; fwd=bypass; detail="path""#);
     }
 
-    // Without the rules it is the other way round.
+    // Without the rules the results are the reverse.
     let edge = edge_with(&upstream, "").await;
     check(&edge.client, ask(talk), "BYPASS", talk).await;
     let path = "/private/v1/chat/completions";
@@ -214,11 +214,11 @@ async fn only_the_members_of_a_group_share() {
     check(&edge.client, ask("alice"), "MISS", "alice").await;
     check(&edge.client, ask("bob"), "HIT_L1_EXACT", "bob").await;
     check(&edge.client, ask("carol"), "MISS", "carol").await;
-    // One credential more is another tenant, and none is none.
+    // A further credential makes another tenant; without a credential there is no tenant.
     let more = ask("alice").header("x-api-key", "other");
     check(&edge.client, more, "MISS", "two credentials").await;
     let none = Ask::chat("ours").key(None);
-    check(&edge.client, none, "BYPASS", "nobody").await;
+    check(&edge.client, none, "BYPASS", "no credential").await;
 }
 
 #[tokio::test]

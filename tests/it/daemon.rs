@@ -1,4 +1,4 @@
-//! The daemon's life: what outlives it, how it stops, and what it does without its provider.
+//! The daemon's life: what survives it, how it stops, and what it does without its provider.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -141,7 +141,7 @@ async fn sigterm_lets_a_running_stream_end() {
 async fn sigterm_ends_an_idle_daemon() {
     let upstream = Upstream::start().await;
     let mut edge = Edge::before(&upstream).await;
-    // A connection that is kept open for another request is no reason to wait.
+    // A connection kept open for another request does not delay the end.
     edge.client
         .fetch(Ask::chat("and keep the connection"))
         .await;
@@ -232,7 +232,7 @@ async fn neither_prompts_nor_credentials_are_logged() {
 
 const HEALTHY: &str = "reflex_store_healthy";
 
-/// Its own answers are served, and everybody can see how it is.
+/// Its own answers are served, and its health shows.
 async fn check_serves(edge: &Edge, health: &str, prompt: &str) {
     assert_eq!(edge.health().await["status"], health, "{}", edge.log());
     let healthy = edge.metrics().await.sum(HEALTHY, &[]);

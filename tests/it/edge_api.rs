@@ -1,4 +1,4 @@
-//! The edge API as a program meets it that knows only `docs/edge-api.md` and the socket.
+//! The edge API for a program that knows only `docs/edge-api.md` and the socket.
 
 mod entries;
 mod fills;

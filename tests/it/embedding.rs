@@ -1,5 +1,5 @@
-//! Embedding: the examples of `reflex-host` do what they say, with real guests, and so do the
-//! interfaces that they do not show.
+//! Embedding: the examples of `reflex-host` work with real guests, and so do the
+//! interfaces without an example.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -299,7 +299,7 @@ fn a_guest_of_wasi_keyvalue_has_buckets_of_its_own() {
     assert_eq!(allowance.refused(Refusal::ReadOnly), 2);
 }
 
-/// A prompt that a native program stored is what a component finds, and the other way round.
+/// A component finds a prompt that a native program stored, and the reverse.
 #[test]
 fn native_and_guest_share_keys() {
     let cache = Cache::builder("").namespace("shared").in_memory();

@@ -48,7 +48,7 @@ pub(crate) fn patient(upstream: &Upstream, daemon: &Edge) -> EnvoyPlan {
         })
 }
 
-/// The same without a hot tier: whatever is a hit comes from the daemon.
+/// The same without a hot tier: every hit comes from the daemon.
 async fn cold_line() -> (Upstream, Edge, Envoy) {
     let upstream = Upstream::start().await;
     let daemon = Plan::daemon().start().await;
@@ -75,7 +75,7 @@ async fn stored(daemon: &Edge, answers: u32) {
         .await;
 }
 
-/// A request over a connection of its own, for Envoy's workers share out connections.
+/// A request over a connection of its own, because Envoy's workers share out connections.
 async fn apart(envoy: &Envoy, ask: Ask) -> Answer {
     Client::new(&envoy.url).fetch(ask).await
 }

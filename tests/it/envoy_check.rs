@@ -1,5 +1,5 @@
-//! `reflex-edge envoy check`: what an operator is told of a configuration before Envoy has it. What
-//! is found is tested beside the checks; here is the program.
+//! `reflex-edge envoy check`: what it reports about a configuration before Envoy gets it. The
+//! findings are tested beside the checks; this tests the program.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The examples under `envoy/`: does what they are for take them?
+//! The examples under `envoy/`: whether their programs accept them.
 //!
 //! Envoy itself checks its own, the filter's settings included, and systemd its unit. For the
 //! Kubernetes ones there is no cluster here: what Envoy gets of them is checked by Envoy, and their
@@ -19,7 +19,7 @@ use tokio::process::Command;
 
 const UPSTREAM: &str = "http://127.0.0.1:1";
 
-/// What a field of a resource may be.
+/// The kind of a resource's field.
 enum Kind {
     Text,
     Number,
@@ -285,7 +285,7 @@ fn as_envoy_gateway_sorts(present: &[&str], order: &[Value]) -> Vec<String> {
     sorted
 }
 
-/// Whichever of the others a Gateway has.
+/// The other filters that a Gateway has.
 #[test]
 fn envoy_gateway_puts_the_filter_behind_what_a_hit_must_not_skip() {
     let proxy = resource("envoy-gateway.yaml", "EnvoyProxy");
@@ -328,7 +328,7 @@ async fn accepted(what: &str, plan: EnvoyPlan) {
 #[tokio::test]
 async fn envoy_takes_its_own_example() {
     let socket = Path::new("/tmp/reflex-edge.sock");
-    // With TLS, as it stands; whether the certificates are at that place is this machine's affair.
+    // With TLS, as in the sample; this machine may lack the certificates at that place.
     let plan = EnvoyPlan::new("https://api.openai.com")
         .daemon(socket)
         .edit(|config| {
@@ -451,7 +451,7 @@ fn as_envoy_gateway(upstream: &str) -> EnvoyPlan {
     })
 }
 
-/// Envoy answers a body that it cannot hold with 413. The filter lets go of it in time, if the
+/// Envoy answers a body that it cannot hold with 413. The filter stops buffering in time, if the
 /// limits are those that the samples set.
 #[tokio::test]
 async fn no_sample_has_envoy_refuse_a_long_body() {
@@ -509,7 +509,7 @@ async fn systemd_takes_the_unit_of_the_daemon() {
         .await
         .expect("an end");
     let said = String::from_utf8_lossy(&output.stderr);
-    // It reads other units of the machine too, and what it says of those is not ours.
+    // It reads other units of the machine too; its messages about those do not count.
     let ours: Vec<&str> = said
         .lines()
         .filter(|line| line.contains("reflex-edge"))

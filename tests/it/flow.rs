@@ -1,5 +1,5 @@
 //! The main line: a repeated request is answered from the cache, byte for byte, and only for
-//! who asked it.
+//! its tenant.
 
 use reflex_tests::client::{Answer, Ask, Client};
 use reflex_tests::completion::Prompt;
@@ -7,8 +7,8 @@ use reflex_tests::edge::{Edge, Plan};
 use reflex_tests::upstream::Upstream;
 use serde_json::json;
 
-/// Everything that a hit may tell: what is needed to read it, and what we say about it. Request
-/// ids, rate limits and cookies belong to the first exchange, and the key itself to nobody.
+/// All headers of a hit: those needed to read it, and our own. Request
+/// ids, rate limits and cookies belong to the first exchange, and the key itself is never shown.
 const HIT_HEADERS: [&str; 9] = [
     "age",
     "cache-control",
@@ -234,7 +234,7 @@ async fn another_credential_gets_an_answer_of_its_own() {
 }
 
 #[tokio::test]
-async fn who_shows_no_credential_is_not_cached() {
+async fn a_request_without_a_credential_is_not_cached() {
     let upstream = Upstream::start().await;
     let edge = Edge::before(&upstream).await;
     for _ in 0..2 {

@@ -1,8 +1,8 @@
-//! A component that misbehaves costs nobody an answer: the request goes to the provider, and
-//! the next one is served as if nothing had been.
+//! A component that misbehaves costs no client its answer: the request goes to the provider, and
+//! the next one is served as usual.
 //!
 //! The guest under test is the middleware with a switch: the header `x-test-guest` makes it
-//! misbehave, without it it behaves.
+//! misbehave, without it the guest behaves.
 
 use std::path::Path;
 
@@ -150,8 +150,8 @@ async fn an_upload_reaches_the_provider_once() {
     }
 }
 
-/// What a guest does on its own account is its own. The host adds no call to that, and takes no
-/// answer to something else for the client's.
+/// Requests of a guest's own are its own. The host adds no call to them, and takes no
+/// answer to another request for the client's.
 #[tokio::test]
 async fn a_guest_that_fails_after_calls_of_its_own_costs_no_further_one() {
     let upstream = Upstream::start().await;
@@ -179,7 +179,7 @@ async fn a_guest_that_drops_a_handle_twice_costs_no_answer() {
 }
 
 #[tokio::test]
-async fn a_guest_that_spins_holds_up_nobody_else() {
+async fn a_guest_that_spins_holds_up_no_other_request() {
     let upstream = Upstream::start().await;
     let edge = edge_with_test_guest(&upstream, CONFIG).await;
     let known = edge.client.fetch(Ask::chat("known")).await;

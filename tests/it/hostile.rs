@@ -1,5 +1,5 @@
-//! Components that do what no component should: whoever is beside them gets right answers all the
-//! while, and each deed has its reason in a count.
+//! Components that misbehave: other components beside them get right answers all the
+//! while, and each misdeed has its reason in a count.
 
 mod plain;
 mod policy;

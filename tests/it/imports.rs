@@ -27,7 +27,7 @@ type Module = Vec<String>;
 #[derive(Default)]
 struct House {
     modules: BTreeSet<Module>,
-    /// Names that a module hands on, and where they come from.
+    /// Names that a module re-exports, and where they come from.
     handed_on: BTreeMap<Module, Module>,
     /// From, to, and one of the names.
     imports: BTreeMap<(Module, Module), String>,
@@ -90,7 +90,7 @@ impl House {
                         };
                         match import.vis {
                             Visibility::Inherited => taken.push((module.clone(), path)),
-                            // What is handed on is imported by whoever takes it.
+                            // A re-export is imported by the module that takes it.
                             _ => {
                                 let mut handed = place.clone();
                                 handed.push(name);
@@ -111,7 +111,7 @@ impl House {
         }
     }
 
-    /// The path from the crate's root; none for what is another crate's.
+    /// The path from the crate's root; none for a path of another crate.
     fn absolute(&self, place: &Module, path: &[String]) -> Option<Module> {
         let (first, rest) = path.split_first()?;
         match first.as_str() {
@@ -270,7 +270,7 @@ fn imports_run_one_way() {
     }
 }
 
-/// The reader finds what it is there to find.
+/// The reader finds upward imports and circles.
 #[test]
 fn a_circle_and_an_upward_import_are_seen() {
     let module = |path: &str| path.split("::").map(str::to_owned).collect::<Module>();

@@ -1,5 +1,5 @@
-//! What a request means, through the real binary: the operator's lists reach the component, and no
-//! spelling of a path evades a rule.
+//! The meaning of a request, through the real binary: the operator's lists reach the component, and
+//! no spelling of a path evades a rule.
 
 use reflex_tests::client::{Ask, Client};
 use reflex_tests::edge::{Edge, Plan};

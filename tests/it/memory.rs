@@ -1,4 +1,4 @@
-//! What the daemon holds of requests and answers under way: as much as they are long, within one
+//! The daemon's memory for requests and answers under way: as much as their length, within one
 //! bound for all of them, and never at the cost of a client.
 
 use reflex_tests::client::{Answer, Ask, Client, Streaming};
@@ -67,8 +67,8 @@ async fn a_request_in_parts_of_one_byte_costs_what_it_is_long() {
     assert_eq!(held(&edge).await, 0);
 }
 
-/// A megabyte of tiny numbers took 18 while the provider thought, and for as long as the instance
-/// lived. Of it remain the body, once with the host and once with the guest, and what reading takes.
+/// A megabyte of tiny numbers took 18 MiB while the provider worked, and as long as the instance
+/// lived. Now the body remains, once with the host and once with the guest, and what reading takes.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn requests_of_tiny_values_take_little_memory_and_leave_none() {
@@ -140,7 +140,7 @@ async fn the_event_of_a_stream_that_has_not_come_to_its_end_counts() {
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
         let part = format!("{head}data: {{\"id\":\"{}", "x".repeat(PART));
         stream.write_all(part.as_bytes()).await.expect("it is read");
-        // The rest comes when the edge has hung up, which is never.
+        // The rest would come when the edge hangs up, which never happens here.
         let _ = stream.read_u8().await;
     })
     .await;
@@ -159,7 +159,7 @@ async fn the_event_of_a_stream_that_has_not_come_to_its_end_counts() {
     .await;
 }
 
-/// The bound is the operator's. What finds no room passes through, whole.
+/// The bound is the operator's. A request without room passes through, whole.
 #[tokio::test]
 async fn what_all_requests_hold_has_one_bound_that_no_client_notices() {
     let upstream = Upstream::start().await;
@@ -177,7 +177,7 @@ async fn what_all_requests_hold_has_one_bound_that_no_client_notices() {
         .collect();
     assert!(statuses.contains(&"MISS"), "{statuses:?}");
     let readers: Vec<_> = streams.into_iter().map(read).collect();
-    // All are under way: what they hold stays within the bound, but for a frame.
+    // All are under way: together they stay within the bound, except for a frame.
     for _ in 0..readers.len() {
         upstream.release(2);
         assert!(held(&edge).await <= 9 * MIB);
@@ -196,7 +196,7 @@ async fn what_all_requests_hold_has_one_bound_that_no_client_notices() {
     .await;
 }
 
-/// With no room at all, the daemon is a proxy.
+/// Without any room, the daemon is a proxy.
 #[tokio::test]
 async fn without_room_every_request_reaches_the_provider_untouched() {
     let upstream = Upstream::start().await;
@@ -217,9 +217,9 @@ async fn without_room_every_request_reaches_the_provider_untouched() {
     assert_eq!(held(&edge).await, 0);
 }
 
-/// It held up all others for good once the answer was longer than what is kept of one.
+/// It held up all others permanently once the answer was longer than the kept part.
 #[tokio::test]
-async fn a_leader_that_reads_nothing_of_a_long_answer_holds_up_nobody() {
+async fn a_leader_that_reads_nothing_of_a_long_answer_holds_up_no_follower() {
     let upstream = Upstream::start().await;
     let edge = Plan::new(&upstream.url())
         .config("entry_bytes_max = 1048576")
@@ -237,7 +237,7 @@ async fn a_leader_that_reads_nothing_of_a_long_answer_holds_up_nobody() {
     let (first, second) = (read(first), read(second));
     let first = whole(first, 10_000_000).await.body;
     assert!(whole(second, 10_000_000).await.body == first);
-    // Nor has it lost anything.
+    // It has lost nothing either.
     assert!(whole(read(leader), 10_000_000).await.body == first);
     assert_eq!(upstream.call_count(), 1);
     edge.recorded(0, 1).await;
@@ -276,7 +276,7 @@ async fn a_guest_reads_no_longer_request_than_the_operator_allows() {
     }
 }
 
-/// Guests had so much time, whether the machine ran them or not.
+/// Guests had a bound of wall-clock time, whether the machine ran them or not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_machine_turns_no_hit_into_a_call() {
     let upstream = Upstream::start().await;

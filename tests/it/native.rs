@@ -8,7 +8,7 @@ use reflex_tests::edge::{Edge, Plan};
 use reflex_tests::raw_client::RawClient;
 use reflex_tests::upstream::Upstream;
 
-/// Who answers hits. Whoever it is, nothing else differs.
+/// What answers hits. In both modes nothing else differs.
 const MODES: [&str; 2] = ["hits = \"native\"\n", "hits = \"component\"\n"];
 
 async fn edge(upstream: &Upstream, mode: &str, config: &str) -> Edge {
@@ -27,7 +27,7 @@ async fn busy(edge: &Edge) -> f64 {
     metrics.sum("reflex_guest_failures_total", &[("reason", "busy")])
 }
 
-/// A hundred of them made every hit a request to the provider.
+/// A hundred of them made every hit a call of the provider.
 #[tokio::test]
 async fn clients_that_send_half_a_body_hold_no_instance() {
     for mode in MODES {
@@ -47,7 +47,7 @@ async fn clients_that_send_half_a_body_hold_no_instance() {
                 clients.push(client);
             }
         }
-        // They have been taken in: what comes later is behind them.
+        // They have been accepted: later requests are behind them.
         fetch(&edge, "known", "HIT_L1_EXACT").await;
         fetch(&edge, "unknown", "MISS").await;
         fetch(&edge, "unknown", "HIT_L1_EXACT").await;
@@ -56,7 +56,7 @@ async fn clients_that_send_half_a_body_hold_no_instance() {
     }
 }
 
-/// The provider's time is no reason to leave the cache.
+/// A slow provider does not turn hits into calls.
 #[tokio::test]
 async fn without_a_free_instance_the_native_flow_answers_and_records() {
     for mode in MODES {
@@ -73,7 +73,7 @@ async fn without_a_free_instance_the_native_flow_answers_and_records() {
         assert_eq!(stream().await.reflex(), "MISS");
         assert_eq!(stream().await.reflex(), "HIT_L1_EXACT");
         assert!(busy(&edge).await > 0.5, "{mode}");
-        // Those who ask without an instance share their call, too.
+        // Requests without an instance share their call, too.
         let calls = upstream.call_count();
         let held = Ask::chat("together").header("x-hold", "2");
         let herd: Vec<_> = (0..10).map(|_| ask(&edge.client, &held)).collect();
@@ -135,7 +135,7 @@ async fn what_is_done_for_a_guest_that_fails_is_not_left_undone() {
 }
 
 #[tokio::test]
-async fn the_operator_decides_who_answers_for_a_component_that_fails() {
+async fn the_operator_decides_what_answers_for_a_component_that_fails() {
     let upstream = Upstream::start().await;
     for (setting, status, told) in [
         ("", 200, ["BYPASS", "BYPASS"]),
@@ -157,17 +157,17 @@ async fn the_operator_decides_who_answers_for_a_component_that_fails() {
         }
         let asked = upstream.call_count() - calls;
         assert_eq!(asked > 0, status == 200, "{setting}");
-        // A path that is not an LLM's goes the same way.
+        // A path of no LLM API is treated the same way.
         let other = Ask::get("/v1/models").header("x-test-guest", "trap");
         let answer = edge.client.fetch(other).await;
         assert_eq!(answer.status, status, "{setting}");
-        // And where nothing fails, nothing changes.
+        // Without a failure, nothing changes.
         fetch(&edge, "without a failure", "MISS").await;
         fetch(&edge, "without a failure", "HIT_L1_EXACT").await;
     }
 }
 
-/// A guard that reads answers must not be gone around once it has sent the request.
+/// A component that guards answers must not be bypassed once it has sent the request.
 #[tokio::test]
 async fn a_component_that_guards_is_not_gone_around_with_the_providers_answer() {
     let upstream = Upstream::start().await;
@@ -181,12 +181,12 @@ async fn a_component_that_guards_is_not_gone_around_with_the_providers_answer() 
         assert_eq!(kind, "gateway_error", "{behaviour}");
         assert_eq!(upstream.call_count(), calls, "{behaviour}");
     }
-    // The provider has this call under way, or not yet: it is given up.
+    // The provider has this call under way, or not yet: it is cancelled.
     let failing = Ask::chat("given up").header("x-test-guest", "trap-after-sending");
     assert_eq!(edge.client.fetch(failing).await.status, 503);
 }
 
-/// With `hits = "native"`, a component of the operator's own sees what the cache does not have.
+/// With `hits = "native"`, a component of the operator's own sees all misses.
 #[tokio::test]
 async fn a_component_of_ones_own_sees_hits_only_if_asked_to() {
     let upstream = Upstream::start().await;
@@ -197,7 +197,7 @@ async fn a_component_of_ones_own_sees_hits_only_if_asked_to() {
         let counted = Ask::chat("known").header("x-test-guest", "count");
         let answer = edge.client.fetch(counted).await;
         assert_eq!(answer.status, 200);
-        // The component counts what it sees, in place of an answer.
+        // The component counts its requests, and answers with the count.
         let is_hit = answer.header("x-reflex-status") == "HIT_L1_EXACT";
         assert_eq!(is_hit, !setting.is_empty(), "{setting}");
     }

@@ -129,7 +129,7 @@ async fn an_answer_that_the_client_leaves_is_not_stored() {
     upstream.release(1);
     stream.until("assistant").await;
     drop(stream);
-    // The provider is let go as well: nobody pays for an answer that nobody reads.
+    // The call of the provider ends as well: an answer without a reader is not paid for.
     upstream.abandoned(1).await;
     edge.recorded(0, 1).await;
 

@@ -1,5 +1,5 @@
-//! The reverse proxy and the edge API on one cache: what one of them fetches the other waits for,
-//! and what is purged through one is purged for both.
+//! The reverse proxy and the edge API on one cache: each waits for answers that the other fetches,
+//! and a purge through one of them holds for both.
 
 use reflex_llm::{Classified, Head, Policy, classify};
 use reflex_tests::client::{Answer, Ask, CHAT};
@@ -121,7 +121,7 @@ fn put(path: &str, body: &'static str) -> Ask {
     Ask::new(Method::PUT, path, body).header("content-type", "application/json")
 }
 
-/// Whoever asked after a purge joined the answer that was under way since before it, and that was
+/// A request after a purge joined the answer that was under way since before it, and that was
 /// stored in the end.
 #[tokio::test]
 async fn nothing_from_before_a_purge_is_served_or_stored_after_it() {
@@ -143,7 +143,7 @@ async fn nothing_from_before_a_purge_is_served_or_stored_after_it() {
             let before = both.ask(&ask);
             both.upstream.called(calls + 1).await;
             if !is_held {
-                // Its head has to be here, or there is nothing to join.
+                // Without its head, it cannot be joined.
                 let joins = both.edge.client.send(ask.clone()).await;
                 assert!(
                     joins.headers["cache-status"]
@@ -164,7 +164,7 @@ async fn nothing_from_before_a_purge_is_served_or_stored_after_it() {
             assert_eq!((hit.reflex(), &hit.body), ("HIT_L1_EXACT", &after.body));
             calls += 2;
 
-            // Also if nobody asks meanwhile.
+            // Also if no request comes meanwhile.
             both.purge(path).await;
             let before = both.ask(&ask);
             calls += 1;
@@ -182,7 +182,7 @@ async fn nothing_from_before_a_purge_is_served_or_stored_after_it() {
     assert!((purged - 12.0).abs() < 0.5, "{metrics:#?}");
 }
 
-/// A purge of something else leaves an answer under way alone.
+/// A purge of another entry leaves an answer under way alone.
 #[tokio::test]
 async fn a_purge_of_another_tenant_leaves_what_is_under_way() {
     let both = Both::start().await;
@@ -221,7 +221,7 @@ async fn an_edge_waits_for_what_the_proxy_fetches() {
         let is_long = control.0 == "x-mock" && control.1.starts_with("large");
         let fetches = both.ask(&ask);
         if is_long {
-            // Over before anybody could wait: but then it is there.
+            // It ended before a request could wait, and the answer is stored.
             let fetched = fetches.await.expect("an answer");
             let found = both.wait(&names.entry).await.expect("an answer");
             assert_eq!((found.status.as_u16(), found.body), (200, fetched.body));
@@ -265,7 +265,7 @@ async fn an_edge_does_not_wait_for_what_the_proxy_may_not_keep() {
     }
 }
 
-/// The reverse proxy called the provider for what an edge was fetching.
+/// The reverse proxy called the provider for an answer that an edge was fetching.
 #[tokio::test]
 async fn the_proxy_waits_for_what_an_edge_fetches() {
     let both = Both::start().await;
@@ -287,7 +287,7 @@ async fn the_proxy_waits_for_what_an_edge_fetches() {
     }
     assert_eq!(both.upstream.call_count(), 0);
 
-    // Nothing comes of it: then one of them asks, for all.
+    // No answer comes: then one of them asks, for all.
     both.purge(&names.entry).await;
     both.unix.fetch(lead(&names.entry, "b")).await;
     let crowd: Vec<_> = (0..5).map(|_| both.ask(&ask)).collect();
@@ -313,7 +313,7 @@ async fn the_proxy_waits_for_an_edge_no_longer_than_the_operator_lets_it() {
     both.unix.fetch(lead(&names.entry, "a")).await;
     let waits = both.ask(&ask.header(HELD.0, HELD.1));
     both.upstream.called(1).await;
-    // What the proxy fetches by itself ends the edge's fill.
+    // An answer that the proxy fetches ends the edge's fill.
     let edge = both.wait(&names.entry);
     both.waiting(EDGES, 1).await;
     both.upstream.release(1);
@@ -325,8 +325,8 @@ async fn the_proxy_waits_for_an_edge_no_longer_than_the_operator_lets_it() {
     assert_eq!(leads.status, 200);
 }
 
-/// An edge takes its lookup back, and gives back the fill, as it may have led. When that came
-/// first, the lookup became a leader that nobody heard of again.
+/// An edge cancels its lookup, and gives back the fill, as it may have led. When that came
+/// first, the lookup became a leader that never came back.
 #[tokio::test]
 async fn a_fill_that_is_given_back_before_it_is_asked_for_is_never_led() {
     let both = Both::start().await;
@@ -340,14 +340,14 @@ async fn a_fill_that_is_given_back_before_it_is_asked_for_is_never_led() {
         (late.status.as_u16(), late.header("x-reflex-fill")),
         (404, "")
     );
-    // So that nobody waits for it.
+    // So no request waits for it.
     let next = both
         .unix
         .fetch(lead(&names.entry, "b").header("x-reflex-wait", WAIT));
     assert_eq!(next.await.header("x-reflex-fill"), "leader");
 }
 
-/// theopenco/llmgateway#2518: what came through an edge saved nothing that was known.
+/// theopenco/llmgateway#2518: the savings of answers through an edge were unknown.
 #[tokio::test]
 async fn what_an_edge_stores_tells_what_it_saves() {
     let prices = r#"

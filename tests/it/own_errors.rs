@@ -1,4 +1,4 @@
-//! Errors of ours: in the words of the API that was asked, and readable by the page that asked.
+//! Our own errors: in the words of the requested API, and readable by the page that asked.
 
 use http::Method;
 use reflex_tests::client::{Answer, Ask, Client};
@@ -26,7 +26,7 @@ fn ask(method: Method, path: &str, header: (&str, &str)) -> Ask {
     Ask::new(method, path, "{}").header(header.0, header.1)
 }
 
-/// That an error has the shape of an API, and can be read by a page.
+/// Checks that an error has the shape of an API, and that a page can read it.
 #[track_caller]
 fn check(error: &Answer, status: u16, path: &str, shape: &str) {
     assert_eq!(error.status, status, "{path}");
@@ -84,7 +84,7 @@ async fn a_provider_that_is_down_is_an_error_that_each_sdk_and_each_page_reads()
             let error = client.fetch(origin(ask)).await;
             check(&error, 502, &path, shape);
         }
-        // The head alone says the same.
+        // The head alone shows the same.
         let head = client
             .fetch(origin(Ask::new(Method::HEAD, MESSAGES, "")))
             .await;

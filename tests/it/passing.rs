@@ -1,4 +1,4 @@
-//! What is not for the cache goes to the provider and back as if the cache were not there.
+//! Requests that the cache may not answer go to the provider and back as without the cache.
 
 use reflex_tests::client::{Ask, CHAT};
 use reflex_tests::edge::{Edge, Plan};
@@ -53,7 +53,7 @@ async fn a_body_over_the_limit_streams_through() {
     check(body, "body-too-large").await;
 }
 
-/// They were told to be too large.
+/// They were refused as too large.
 #[tokio::test]
 async fn a_body_with_trailers_passes_with_them() {
     let upstream = Upstream::start().await;

@@ -1,5 +1,5 @@
-//! Connections to the provider: when they are made, kept, given up and tried again, and what a
-//! client hears when there is none.
+//! Connections to the provider: when they are made, kept, given up and tried again, and the
+//! error that a client gets without one.
 
 mod connect;
 mod paths;
@@ -37,8 +37,8 @@ impl End {
     }
 }
 
-/// A provider whose first connection answers so many requests and ends with the next one in hand;
-/// all others answer whatever comes.
+/// A provider whose first connection answers so many requests and ends during the next one;
+/// all others answer every request.
 async fn ends_after(answers: usize, end: End) -> (Raw, Arrived) {
     let arrived = Arrived::default();
     let notes = Arc::clone(&arrived);
@@ -106,7 +106,7 @@ async fn a_request_without_a_body_is_sent_again_too() {
     assert_eq!(numbers(&arrived), [1, 1, 2]);
 }
 
-/// What cannot be sent again does not go out on a connection that may be ending.
+/// A request that cannot be sent again does not go out on a connection that may be ending.
 #[tokio::test]
 async fn an_upload_that_is_too_long_to_keep_gets_a_connection_of_its_own() {
     let (provider, arrived) = ends_after(1, End::Closed).await;
@@ -117,8 +117,8 @@ async fn an_upload_that_is_too_long_to_keep_gets_a_connection_of_its_own() {
     assert_eq!(numbers(&arrived), [1, 2]);
 }
 
-/// What may have been worked on is not sent again: on a connection that was new, and after the
-/// first byte of a response.
+/// A request that may have been worked on is not sent again: on a new connection, and after
+/// the first byte of a response.
 #[tokio::test]
 async fn what_the_provider_may_have_worked_on_is_not_sent_again() {
     let check = async |answers: usize, end: End, bytes: usize| {
@@ -139,7 +139,7 @@ async fn what_the_provider_may_have_worked_on_is_not_sent_again() {
     check(0, End::Closed, 3 << 20).await;
 }
 
-/// Ours is closed before the provider's is: by what the provider says, or after a few seconds.
+/// The daemon closes its end before the provider does: by `Keep-Alive`, or after a few seconds.
 #[tokio::test]
 async fn a_quiet_connection_is_closed_before_the_provider_does() {
     for keep_alive in ["", "keep-alive: timeout=3\r\n", "keep-alive: timeout=1\r\n"] {
@@ -178,7 +178,7 @@ async fn requests_one_after_the_other_share_a_connection() {
     assert!(provider.connections() < 10, "{}", provider.connections());
 }
 
-/// A client that leaves takes its request along: the provider need not go on.
+/// When a client leaves, its request is cancelled at the provider.
 #[tokio::test]
 async fn a_client_that_leaves_lets_the_provider_go() {
     let (gone, mut seen) = watch::channel(false);

@@ -1,5 +1,5 @@
-//! What cannot be run with is refused at the start: exit code 2, one line that names the file
-//! or the flag, and nothing overwritten.
+//! Settings that the daemon cannot run with are refused at the start: exit code 2, one line that
+//! names the file or the flag, and nothing overwritten.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -131,7 +131,7 @@ const IMPORTS_SOMETHING_FOREIGN: &[u8] =
     b"\0asm\x0d\0\x01\0\x07\x05\x01\x40\x00\x01\x00\x0a\x12\x01\x00\x0dunknown-thing\x01\x00";
 
 #[tokio::test]
-async fn a_data_dir_of_somebody_else() {
+async fn a_data_dir_of_another_program() {
     let folder = folder();
     let notes = file(&folder, "notes.txt", b"mine");
     let path = folder.path().to_str().expect("a path of letters");

@@ -1,6 +1,6 @@
-//! A hit looks like its miss: of the headers that providers, gateways and CDNs send, which reach the
-//! client of a hit, who follows another request, and whose batch is known in part. Each row of the
-//! table has its reason; what a test sees has to be the row, no more and no less.
+//! A hit looks like its miss: which headers of providers, gateways and CDNs reach the
+//! client of a hit, a follower, and the client of a batch that is known in part. Each row of the
+//! table has its reason; a test must see exactly the row.
 
 use reflex_tests::client::{Answer, Ask};
 use reflex_tests::edge::{Edge, Plan};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use crate::batches;
 use crate::transparent::Out;
 
-/// Who sees a header beside the client whose request the provider has answered.
+/// The clients that see a header, beside the client whose request the provider has answered.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Sees {
     /// Of a stored answer, or of one that is under way for another request.
@@ -30,15 +30,15 @@ const fn sees(hit: bool, failed: bool, partial: bool) -> Sees {
     }
 }
 
-/// How the answer may be read and handled: everyone's.
+/// How the answer may be read and handled: for all clients.
 const ANSWER: Sees = sees(true, true, true);
 /// About these very bytes.
 const BYTES: Sees = sees(true, true, false);
 /// About the exchange: a failure is shared, an answer is not.
 const EXCHANGE: Sees = sees(false, true, true);
-/// What this call did and cost: wrong for a body that is more than its answer.
+/// The work and cost of this call: wrong for a body with parts of other answers.
 const CALL: Sees = sees(false, true, false);
-/// The client's own.
+/// The client's own headers.
 const CLIENT: Sees = sees(false, false, true);
 
 const TABLE: &[(&str, &str, Sees)] = &[
@@ -61,7 +61,7 @@ const TABLE: &[(&str, &str, Sees)] = &[
     // Twice: both lines stay.
     ("vary", "origin", ANSWER),
     ("vary", "accept-encoding", ANSWER),
-    // What a browser may make of the bytes.
+    // How a browser may use the bytes.
     ("x-content-type-options", "nosniff", ANSWER),
     ("content-security-policy", "default-src 'none'", ANSWER),
     ("x-frame-options", "DENY", ANSWER),
@@ -69,7 +69,7 @@ const TABLE: &[(&str, &str, Sees)] = &[
     ("permissions-policy", "geolocation=()", ANSWER),
     ("strict-transport-security", "max-age=9", ANSWER),
     ("x-robots-tag", "none", ANSWER),
-    // What proxies and caches on the way to the client may do with it.
+    // How proxies and caches on the way to the client may handle it.
     ("x-accel-buffering", "no", ANSWER),
     ("cache-control", "private", ANSWER),
     ("pragma", "no-cache", ANSWER),
@@ -92,7 +92,7 @@ const TABLE: &[(&str, &str, Sees)] = &[
     ("last-modified", "Sun, 30 Jun 2024 23:59:59 GMT", BYTES),
     ("x-goog-hash", "crc32c=AAAA", BYTES),
     ("x-amz-checksum-sha256", "AAAA", BYTES),
-    // Ids, times and limits are those of one exchange. Who shares its failure needs to know when to
+    // Ids, times and limits are those of one exchange. A follower of its failure has to know when to
     // try again.
     ("retry-after", "7", EXCHANGE),
     ("retry-after-ms", "7000", EXCHANGE),
@@ -115,14 +115,14 @@ const TABLE: &[(&str, &str, Sees)] = &[
     ("x-compute-tokens", "9", CALL),
     ("num_tokens", "9", CALL),
     ("signature", "sig=:AAAA:", CALL),
-    // A session or an account of one client is never another's.
+    // A session or an account of one client never reaches another.
     ("set-cookie", "session=secret", CLIENT),
     ("openai-organization", "org-of-the-leader", CLIENT),
     ("mcp-session-id", "s-1", CLIENT),
     ("x-csrf-token", "t", CLIENT),
 ];
 
-/// What the provider of the tests sends anyway, or we say ourselves.
+/// Headers that the provider of the tests sends anyway, or that we set.
 const OWN: [&str; 12] = [
     "age",
     "cache-status",
@@ -165,12 +165,12 @@ pub(crate) fn expected(is_there: impl Fn(Sees) -> bool) -> Heads {
 }
 
 #[track_caller]
-fn check(answer: &Answer, who: &str, is_there: impl Fn(Sees) -> bool) {
+fn check(answer: &Answer, client: &str, is_there: impl Fn(Sees) -> bool) {
     let (found, expected) = (heads(answer), expected(is_there));
     for name in expected.keys() {
-        assert_eq!(found.get(name), expected.get(name), "{who}: {name}");
+        assert_eq!(found.get(name), expected.get(name), "{client}: {name}");
     }
-    assert_eq!(found, expected, "{who}");
+    assert_eq!(found, expected, "{client}");
     assert_eq!(answer.headers.get_all("cache-status").iter().count(), 1);
 }
 
@@ -212,8 +212,8 @@ impl Front {
         }
     }
 
-    /// The answers to two who ask the same: of the one whom the provider has answered, and of the
-    /// one who waited for it.
+    /// The answers to two equal requests: to the leader, and to the
+    /// follower.
     async fn two(&self, upstream: &Upstream, ask: &Ask) -> [Answer; 2] {
         let mut both = match self {
             Self::Serve(edge) => {
@@ -273,7 +273,7 @@ async fn a_hit_and_a_follower_have_the_head_of_the_miss_but_for_what_belongs_to_
 }
 
 #[tokio::test]
-async fn who_follows_a_failure_hears_when_to_try_again_and_gets_no_cookie() {
+async fn a_follower_of_a_failure_learns_when_to_try_again_and_gets_no_cookie() {
     let upstream = upstream().await;
     for front in Front::both(&upstream).await {
         for status in ["429", "500", "503", "529"] {
@@ -311,7 +311,7 @@ async fn a_batch_put_together_has_no_header_about_the_bytes_of_a_part() {
             assert_eq!(hit.reflex(), "HIT_L1_EXACT");
             check(&hit, "texts of batches", whole);
         }
-        // Alone it was the provider's answer to the byte, and in a batch it is not.
+        // For a single text it was the provider's answer byte for byte; in a batch it is not.
         embed(json!("alone")).await;
         let hit = embed(json!("alone")).await;
         assert_eq!(hit.reflex(), "HIT_L1_EXACT");
@@ -322,7 +322,7 @@ async fn a_batch_put_together_has_no_header_about_the_bytes_of_a_part() {
     }
 }
 
-/// What is stored is read back from disk the same.
+/// A stored answer has the same headers after it was read back from disk.
 #[tokio::test]
 async fn the_head_of_a_hit_outlives_a_restart_and_is_replayed_at_a_pace() {
     let upstream = upstream().await;
@@ -374,7 +374,7 @@ async fn the_providers_cache_status_stays_in_front_of_ours() {
         };
         let ask = || Ask::chat(name);
         assert_eq!(said(ask()).await, format!("{theirs}reflex; fwd=miss"));
-        // Whence the answer came at first is nothing that is true of the hit.
+        // The source of the first answer says nothing about the hit.
         assert!(said(ask()).await.starts_with("reflex; hit"));
         let anew = said(ask().header("cache-control", "no-cache")).await;
         assert_eq!(anew, format!("{theirs}reflex; fwd=request"));
@@ -388,7 +388,7 @@ async fn the_providers_cache_status_stays_in_front_of_ours() {
         assert_eq!(partial, format!("{theirs}{}", batches::PARTIAL));
 
         if let Front::Serve(edge) = &front {
-            // Our own part is what is counted.
+            // Only our own part counts.
             for (detail, count) in [("path", 1.0), ("partial", 1.0)] {
                 let metrics = edge.metrics().await;
                 let counted = metrics.sum("reflex_requests_total", &[("detail", detail)]);
@@ -396,7 +396,7 @@ async fn the_providers_cache_status_stays_in_front_of_ours() {
             }
         }
     }
-    // Nobody would find ours behind this.
+    // A reader could not find our part behind this.
     upstream.also_send(&[("cache-status", "cdn; detail=\"open")]);
     for front in Front::both(&upstream).await {
         let answer = front.fetch(Ask::get("/v1/models")).await;

@@ -1,22 +1,22 @@
-//! One request has one key, wherever it is seen: natively, in a component, and in the filter as
+//! One request has one key everywhere: natively, in a component, and in the filter as
 //! Envoy loads it.
 
 #[allow(dead_code, reason = "the properties of keys need the rest")]
 #[path = "../../llm/tests/it/random.rs"]
 mod random;
 
+use crate::proxy_wasm::{FilterModule, Seen};
 use crate::vectors::{FILES, Guest, Vector, hex, vector};
 use random::{Json, Random};
 use reflex_llm::{Classified, Head, Policy, classify};
 use reflex_tests::envoy;
-use reflex_tests::proxy_wasm::{FilterModule, Seen};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 const REQUESTS: usize = 10_000;
 
-/// What clients ask of a cache would keep the filter from asking the daemon, or the answer from
-/// being there.
+/// These headers would keep the filter from asking the daemon, or the answer from
+/// being stored.
 const CONTROLS: [&str; 3] = ["cache-control", "pragma", "x-reflex-ttl"];
 
 /// The requests of the vectors that need no policy.
@@ -36,7 +36,7 @@ fn cases() -> Vec<Vector> {
     cases
 }
 
-/// Another request like this one: with other members, in another spelling, by somebody else.
+/// Another request like this one: with other members, in another spelling, or of another tenant.
 fn vary(case: &Vector, random: &mut Random) -> Vector {
     let mut case = case.clone();
     if let Ok(body) = serde_json::from_slice::<Value>(&case.body)

@@ -11,7 +11,7 @@ async fn edge(upstream: &Upstream) -> Edge {
 
 /// UKGovernmentBEIS/inspect_ai#2580: 30 samples were wanted, and one answer came 30 times.
 #[tokio::test]
-async fn who_wants_many_samples_gets_that_many_answers_in_turn() {
+async fn a_request_for_many_samples_gets_that_many_answers_in_turn() {
     let upstream = Upstream::start().await;
     let edge = edge(&upstream).await;
     let mut rounds = Vec::new();
@@ -39,7 +39,7 @@ async fn who_wants_many_samples_gets_that_many_answers_in_turn() {
 }
 
 #[tokio::test]
-async fn who_wants_only_what_is_cached_gets_any_of_them() {
+async fn only_if_cached_gets_any_of_them() {
     let upstream = Upstream::start().await;
     let edge = edge(&upstream).await;
     let only = || Ask::chat("any").header("cache-control", "only-if-cached");

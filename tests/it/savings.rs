@@ -1,4 +1,4 @@
-//! What a hit saved: tokens in a header, tokens and money in the metrics.
+//! The savings of a hit: tokens in a header, tokens and money in the metrics.
 
 use reflex_tests::client::Ask;
 use reflex_tests::edge::{Edge, Plan};
@@ -15,8 +15,8 @@ fn check(metrics: &Metrics, name: &str, labels: &[(&str, &str)], expected: f64) 
     );
 }
 
-/// theopenco/llmgateway#2518, tensorzero/tensorzero#5267: hits showed a cost, and what they saved
-/// could not be known.
+/// theopenco/llmgateway#2518, tensorzero/tensorzero#5267: hits showed a cost, and their savings
+/// were unknown.
 #[tokio::test]
 async fn a_hit_tells_its_tokens_and_the_metrics_the_sum_in_money_too() {
     let upstream = Upstream::start().await;

@@ -1,5 +1,5 @@
 //! The official clients for Python, of OpenAI, Anthropic and Google, in front of the real binary:
-//! what users run.
+//! as users run them.
 //!
 //! The scripts stand in `tests/python`; each checks what its client sees, and the test checks
 //! what the provider saw.
@@ -62,7 +62,7 @@ impl Script {
             .expect("text")
     }
 
-    /// Waits for the end of the script, which must be a good one.
+    /// Waits for the end of the script, which must be a success.
     pub(crate) async fn ends(mut self) {
         let status = within(self.name, self.child.wait())
             .await

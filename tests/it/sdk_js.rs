@@ -10,7 +10,7 @@ use reflex_tests::upstream::Upstream;
 use reflex_tests::within;
 use tokio::process::Command;
 
-/// The folder with the clients' packages; none where there is no Node.js, which has been said.
+/// The folder with the clients' packages; none without Node.js, which was reported then.
 fn packages() -> Option<PathBuf> {
     let folder = env::var_os("REFLEX_JS").map_or_else(
         || {
@@ -27,7 +27,7 @@ fn packages() -> Option<PathBuf> {
     there.then_some(folder)
 }
 
-/// Runs a script to its end, which must be a good one; none without Node.js.
+/// Runs a script to its end, which must be a success; none without Node.js.
 async fn run(name: &str, url: &str) -> Option<Output> {
     let packages = packages()?;
     // Packages are looked for beside the script: it runs as a copy beside them.

@@ -1,5 +1,5 @@
-//! An answer that has expired, in place of the failure of the provider: only if the operator wants
-//! it, only for so long, and never to whoever wants a fresh one.
+//! An expired answer in place of the provider's failure: only if the operator allows
+//! it, only for so long, and never to a client that wants a fresh one.
 
 use http::Method;
 use reflex_llm::{Classified, Head, Policy, classify};
@@ -41,7 +41,7 @@ async fn until_expired(edge: &Edge, ask: &Ask) {
     }
 }
 
-/// That an answer is the expired one, and for how many seconds it says that it has.
+/// Checks that an answer is the expired one, and for how many seconds it says so.
 #[track_caller]
 fn check_stale(stale: &Answer, fresh: &Answer, said: &str) -> u64 {
     assert_eq!((stale.status.as_u16(), stale.reflex()), (200, "HIT_STALE"));
@@ -58,7 +58,7 @@ fn check_stale(stale: &Answer, fresh: &Answer, said: &str) -> u64 {
     ttl.unsigned_abs()
 }
 
-/// That the client gets what the provider says.
+/// Checks that the client gets the provider's answer.
 async fn check_reaches(upstream: &Upstream, edge: &Edge, ask: &Ask, status: u16) {
     upstream.behave(Behaviour::Status(status));
     let answer = edge.client.fetch(ask.clone()).await;
@@ -78,7 +78,7 @@ async fn a_failing_provider_is_answered_by_a_stale_entry_within_the_limit() {
             check_stale(&stale, &fresh, &format!("; fwd-status={status}"));
             assert_eq!(upstream.call_count(), calls + 1);
         }
-        // A provider that is back has the say.
+        // A provider that works again is asked.
         upstream.behave(Behaviour::Answer);
         let again = edge.client.fetch(ask).await;
         assert_eq!(again.reflex(), "MISS");
@@ -93,7 +93,7 @@ async fn a_failing_provider_is_answered_by_a_stale_entry_within_the_limit() {
 async fn a_provider_that_is_down_is_answered_by_a_stale_entry_also_after_a_restart() {
     let upstream = Upstream::start().await;
     let edge = edge_with(&upstream, ON).await;
-    let ask = Ask::chat("is anybody there?");
+    let ask = Ask::chat("are you there?");
     let fresh = expired(&edge, &ask).await;
     upstream.stop().await;
     let stale = edge.client.fetch(ask.clone()).await;
@@ -101,13 +101,13 @@ async fn a_provider_that_is_down_is_answered_by_a_stale_entry_also_after_a_resta
     let edge = edge.restart().await;
     let stale = edge.client.fetch(ask).await;
     check_stale(&stale, &fresh, "");
-    // What never was there is the error that it was.
+    // A request without a stored answer gets the error.
     let other = edge.client.fetch(Ask::chat("never asked")).await;
     assert_eq!(other.status, 502);
 }
 
 #[tokio::test]
-async fn those_who_wait_for_a_failing_provider_get_the_stale_entry_as_well() {
+async fn followers_of_a_failing_provider_get_the_stale_entry_as_well() {
     let upstream = Upstream::start().await;
     let edge = edge_with(&upstream, ON).await;
     let ask = Ask::chat("all of us").header("x-hold", "1");
@@ -158,7 +158,7 @@ async fn a_failing_provider_is_not_answered_by_a_stale_entry_after_the_limit() {
             break;
         }
         assert!(check_stale(&answer, &fresh, "; fwd-status=503") <= 1);
-        assert!(began.elapsed() < PATIENCE, "there is no limit");
+        assert!(began.elapsed() < PATIENCE, "the wait has no limit");
     }
     assert_eq!(edge.client.fetch(ask).await.status, 503);
 }
@@ -194,7 +194,7 @@ async fn another_tenant_is_not_given_a_stale_entry() {
     let edge = edge_with(&upstream, ON).await;
     let ask = Ask::chat("mine");
     let fresh = expired(&edge, &ask).await;
-    let theirs = ask.clone().key(Some("somebody else"));
+    let theirs = ask.clone().key(Some("another"));
     check_reaches(&upstream, &edge, &theirs, 503).await;
     let stale = edge.client.fetch(ask).await;
     check_stale(&stale, &fresh, "; fwd-status=503");
@@ -258,7 +258,7 @@ fn now() -> u64 {
     since.expect("a clock after 1970").as_secs()
 }
 
-/// What the provider says aloud, under an id that it forgets at this time.
+/// The provider's spoken answer, under an id that it forgets at this time.
 pub(crate) fn spoken(expires_at: u64) -> String {
     let audio = json!({"id": "a", "data": "AAAA", "transcript": "x", "expires_at": expires_at});
     let message = json!({"role": "assistant", "content": null, "audio": audio});
@@ -339,7 +339,7 @@ async fn a_failing_provider_is_not_answered_by_what_an_edge_says_has_ended() {
     }
 }
 
-/// `must-revalidate` was out of the rules, and `s-maxage` has its meaning for shared caches.
+/// The rules ignored `must-revalidate`, and `s-maxage` has its meaning for shared caches.
 #[tokio::test]
 async fn a_failing_provider_is_not_answered_against_its_own_word() {
     let upstream = Upstream::start().await;
@@ -392,13 +392,13 @@ async fn a_batch_is_filled_with_stale_texts_when_the_provider_fails() {
             assert_ne!(stale.header("x-reflex-saved-tokens"), "");
             assert_eq!(upstream.call_count(), calls + 1);
         }
-        // Not where a text has nothing at all, nor for a client that wants it fresh.
+        // Not if a text has no entry at all, nor for a client that wants it fresh.
         for texts in [&["a", "new"][..], &["c", "new"]] {
             check_reaches(&upstream, &edge, &ask(json!(texts)), status).await;
         }
         let strict = ask(json!(["a", "b"])).header("cache-control", "no-cache");
         assert_eq!(edge.client.fetch(strict).await.status, status);
-        let other = ask(json!(["a", "b"])).key(Some("somebody else"));
+        let other = ask(json!(["a", "b"])).key(Some("another"));
         check_reaches(&upstream, &edge, &other, status).await;
     }
     upstream.stop().await;
@@ -410,7 +410,7 @@ async fn a_batch_is_filled_with_stale_texts_when_the_provider_fails() {
 }
 
 #[tokio::test]
-async fn those_who_wait_with_a_batch_for_a_failing_provider_get_the_stale_texts() {
+async fn followers_with_a_batch_for_a_failing_provider_get_the_stale_texts() {
     let upstream = Upstream::start().await;
     let edge = edge_with(&upstream, ON).await;
     let ask = batches::ask(json!(["a", "b"])).header("x-hold", "1");

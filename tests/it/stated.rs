@@ -1,5 +1,5 @@
-//! How long answers live that state it themselves, that come from another cache, or whose provider
-//! says something to caches; and answers that show what their requests did not say.
+//! Lives of answers that state one, that come from another cache, or whose provider
+//! has headers for caches; and answers that reveal what their requests did not say.
 
 use reflex_tests::client::Ask;
 use reflex_tests::edge::{Edge, Plan};
@@ -18,7 +18,7 @@ fn ttl(cache_status: &str) -> u64 {
     ttl.unwrap_or_else(|| panic!("no ttl in `{cache_status}`"))
 }
 
-/// A chat to which the provider says just this.
+/// A chat to which the provider gives this answer.
 fn saying(prompt: &str, message: serde_json::Value) -> Ask {
     let choice = json!({"index": 0, "message": message, "finish_reason": "stop"});
     let body = json!({"object": "chat.completion", "choices": [choice]});
@@ -68,7 +68,7 @@ async fn a_spoken_answer_is_gone_when_its_id_expires() {
     check_not_kept(&edge, &upstream, audio(now() - 1), "expired").await;
 }
 
-/// The second edge's provider is the first edge: what it gets is as old as that says.
+/// The second edge's provider is the first edge: an answer is as old as the first edge says.
 #[tokio::test]
 async fn two_edges_in_a_row_do_not_add_up() {
     let upstream = Upstream::start().await;
@@ -152,7 +152,7 @@ async fn an_answer_that_shows_a_search_is_not_stored() {
     });
     let ask = Ask::chat("what is new?").header("x-mock-body", &found.to_string());
     check_not_kept(&edge, &upstream, ask, "provider-work").await;
-    // Said once, with the way out.
+    // Logged once, with the remedy.
     assert_eq!(edge.log().matches("searched or ran something").count(), 1);
     let empty = saying("anything?", json!({"role": "assistant", "content": ""}));
     check_not_kept(&edge, &upstream, empty, "empty").await;

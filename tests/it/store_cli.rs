@@ -1,4 +1,4 @@
-//! `reflex-edge store`: what an operator does to the data folder of a daemon that has ended.
+//! `reflex-edge store`: an operator's work on the data folder of a daemon that has ended.
 
 use reflex_tests::client::Ask;
 use reflex_tests::edge::{Edge, Plan, run};
@@ -34,7 +34,7 @@ async fn end(mut edge: Edge) {
     assert_eq!(edge.ended().await, Some(0));
 }
 
-/// The exit code, and what was said.
+/// The exit code, and the output.
 async fn store(command: &str, dir: &Path, more: &[&str]) -> (Option<i32>, String) {
     let dir = dir.to_str().expect("text");
     let output = run(&[&["store", command, dir], more].concat()).await;
@@ -68,7 +68,7 @@ async fn a_folder_is_checked_counted_and_compacted() {
 
     let edge = start(&upstream, dir).await;
     assert_eq!(hits(&edge).await, 3);
-    // Nobody works on it meanwhile.
+    // No process uses it meanwhile.
     for command in ["check", "stats", "compact"] {
         let (code, said) = store(command, dir, &[]).await;
         assert_eq!(code, Some(2), "{said}");

@@ -1,4 +1,4 @@
-//! What a reviewer would say twice: rules about the repository's own text.
+//! Rules about the repository's own text, which a reviewer would otherwise repeat.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ const SKIPPED: [&str; 6] = [
 
 /// The one hand-written module with unsafe code: it maps files.
 const UNSAFE_ALLOWED: &str = "host/src/store/mmap.rs";
-/// And what guests of the tests do to a host: in a sandbox, to see it noticed.
+/// And misdeeds of the tests' guests against a host, in a sandbox.
 const UNSAFE_IN_GUESTS: &str = "tests/guests/hostile/src/excess.rs";
 
-/// What must stand as the reason wherever else the ban on unsafe code is lifted.
+/// The required reason at any other place that lifts the ban on unsafe code.
 const GENERATED: &str = "reason = \"generated code\"";
 
 fn workspace() -> PathBuf {
@@ -147,7 +147,7 @@ fn the_cache_knows_neither_http_nor_wasm() {
     });
 }
 
-/// Who embeds the cache pays for what they use only.
+/// A program that embeds the cache compiles only what it uses.
 #[test]
 fn features_keep_the_dependency_tree_small() {
     let packages = |features: &str| {
@@ -240,7 +240,7 @@ fn tests_wait_for_events_and_not_for_time() {
     });
 }
 
-/// A part that is skipped with a message of its own is skipped where nothing may be.
+/// A part that is skipped with a message of its own is skipped where no skip is allowed.
 #[test]
 fn every_skip_fails_where_nothing_may_be_skipped() {
     let word = concat!("skip", "ped:");
@@ -258,19 +258,27 @@ fn nothing_speaks_of_the_machine_that_it_was_written_on() {
         concat!("/ro", "ot/"),
         concat!("/ho", "me/"),
     ];
-    check(&files(), "a path of somebody's machine", |_, line| {
+    check(&files(), "a path of one machine", |_, line| {
         folders.iter().any(|folder| line.contains(folder))
     });
 }
 
 #[test]
-fn the_readme_knows_every_setting() {
-    let file = |wanted: &str| {
-        let found = files().into_iter().find(|(path, _)| path == wanted);
-        found.unwrap_or_else(|| panic!("{wanted} is missing")).1
-    };
-    let readme = file("README.md");
-    let config = file("host/src/serve/config.rs");
+fn the_pages_explain_every_setting() {
+    let files = files();
+    let config = files
+        .iter()
+        .find(|(path, _)| path == "host/src/serve/config.rs");
+    let config = &config.expect("host/src/serve/config.rs").1;
+    // The filter's page has rows of the same names, for settings of its own.
+    let pages: String = files
+        .iter()
+        .filter(|(path, _)| path.starts_with("docs/") && path.ends_with(".md"))
+        .filter(|(path, _)| path != "docs/envoy.md")
+        .flat_map(|(_, text)| text.lines())
+        .filter(|line| line.starts_with("| `"))
+        .flat_map(|line| [line, "\n"])
+        .collect();
     let fields = config
         .split("struct File {")
         .nth(1)
@@ -284,16 +292,16 @@ fn the_readme_knows_every_setting() {
         let name = name.0;
         // A list of tables is written with brackets.
         assert!(
-            readme.contains(&format!("`{name}`")) || readme.contains(&format!("`[[{name}]]`")),
-            "README.md does not explain `{name}`"
+            pages.contains(&format!("| `{name}`")) || pages.contains(&format!("| `[[{name}]]`")),
+            "no row of a table in docs/ explains `{name}`"
         );
         count += 1;
     }
     assert!(count > 10, "the settings have moved");
 }
 
-/// Each line of the list of cases has a test through the program, and none that is not there; each
-/// test that is named as a case is in the list.
+/// Each line of the list of cases has a test through the program, and names only existing tests;
+/// each test that is named as a case is in the list.
 #[test]
 fn every_case_has_its_tests_and_they_are_there() {
     let files = files();
@@ -315,7 +323,7 @@ fn every_case_has_its_tests_and_they_are_there() {
             let named: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
             assert!(named.len() >= least, "no test: {line}");
             for name in named {
-                assert!(tests.contains(&name), "there is no test `{name}`");
+                assert!(tests.contains(&name), "the test `{name}` is missing");
             }
         }
         cases += 1;

@@ -1,5 +1,5 @@
-//! Transparent mode: a host's outgoing HTTP that answers from the cache what guests ask an LLM. Here
-//! the requests are handed to it as a guest's would be; guests are in `embedding` and `wasi02`.
+//! Transparent mode: a host's outgoing HTTP that answers guests' LLM calls from the cache. Here
+//! the tests hand it requests as a guest would; guests are in `embedding` and `wasi02`.
 
 use crate::batches::{self, check, inputs, vectors};
 use http::StatusCode;
@@ -44,7 +44,7 @@ impl SendRequest for Sender {
     }
 }
 
-/// A host's way out, to one provider.
+/// A host's outgoing HTTP, to one provider.
 #[derive(Clone)]
 pub(crate) struct Out {
     way: Transparent,
@@ -58,7 +58,7 @@ impl Out {
         Self::with(upstream, |policy| policy)
     }
 
-    /// One that serves what has expired, for so long, where the provider fails.
+    /// One that serves stale hits, for so long, when the provider fails.
     fn stale(upstream: &Upstream, seconds: u64) -> Self {
         Self::with(upstream, |policy| HttpPolicy {
             stale_if_error_max: Duration::from_secs(seconds),
@@ -111,7 +111,7 @@ impl Out {
         self.fetch(batches::ask(input)).await
     }
 
-    /// Has an answer stored that lives for a second, and lets two pass.
+    /// Has an answer stored that lives for a second, and lets two seconds pass.
     async fn expired(&self, ask: &Ask) -> Answer {
         let stored = ask.clone().header("x-reflex-ttl", "1");
         let answer = self.fetch(stored).await;
@@ -124,7 +124,7 @@ impl Out {
         self.now_ms.fetch_add(seconds * 1000, Ordering::Relaxed);
     }
 
-    /// So many who ask the same, of whom all but one wait for the answer of the provider.
+    /// This many equal requests, of which all but one follow.
     pub(crate) async fn herd(
         &self,
         upstream: &Upstream,
@@ -172,7 +172,7 @@ async fn of_a_batch_only_what_is_not_known_is_asked_for() {
     );
     assert_eq!(call.header("authorization"), "Bearer test");
     assert_eq!(call.header("accept-encoding"), "identity");
-    // The head of the answer is that of the provider's.
+    // The answer has the head of the provider's answer.
     assert_eq!(partial.header("x-request-id"), "req_2");
 
     out.pass(10);
@@ -204,7 +204,7 @@ async fn an_odd_answer_to_the_rest_has_the_whole_batch_asked_for() {
         assert_eq!(answer.header("cache-status"), batches::MISS);
         let calls = [json!(["a", "b"]), json!(["n", "m"]), whole];
         assert_eq!(inputs(&upstream), calls, "{behaviour:?}");
-        // Nothing odd is taken for the answer to a text.
+        // No part of an odd answer is stored for a text.
         upstream.behave(Behaviour::Answer);
         check(&out.embed(json!(["m", "a"])).await, &["m", "a"]);
     }
@@ -282,7 +282,7 @@ async fn samples_are_of_the_whole_batch() {
     assert_eq!(out.embed(json!(["b"])).await.reflex(), "MISS");
 }
 
-/// That an answer is the expired one.
+/// Checks that an answer is the expired one.
 #[track_caller]
 fn check_stale(answer: &Answer, fresh: &Answer, said: &str, age: &str) {
     assert_eq!(
@@ -309,7 +309,7 @@ async fn a_provider_that_fails_is_answered_by_a_stale_entry_within_the_limit() {
             check_stale(&stale, &fresh, &said, "2");
             assert_eq!(upstream.call_count(), calls + 1);
         }
-        // What the provider says that is no failure, and what a guest wants fresh, is not replaced.
+        // A hit replaces neither an answer that is no failure, nor one that a guest needs fresh.
         let fresh_one = ask.clone().header("cache-control", "no-cache");
         assert_eq!(out.fetch(fresh_one).await.status, 429);
         upstream.behave(Behaviour::Status(401));
@@ -340,10 +340,10 @@ async fn a_provider_that_fails_is_not_answered_by_what_has_ended() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_gone_is_answered_by_a_stale_entry_for_all_who_wait() {
+async fn a_provider_that_is_gone_gives_a_stale_entry_to_all_followers() {
     let upstream = Upstream::start().await;
     let out = Out::stale(&upstream, 60);
-    let ask = Ask::chat("is anybody there?").header("x-hold", "1");
+    let ask = Ask::chat("are you there?").header("x-hold", "1");
     upstream.release(1);
     let fresh = out.expired(&ask).await;
     upstream.behave(Behaviour::Status(500));
@@ -363,7 +363,7 @@ async fn a_provider_that_is_gone_is_answered_by_a_stale_entry_for_all_who_wait()
         check_stale(&answer, &fresh, gone, "2");
     }
     check_stale(&out.fetch(ask.clone()).await, &fresh, gone, "2");
-    // Where nothing is stale, nor is there an answer.
+    // Without a stale entry, the request has no answer.
     let lost = out.try_fetch(Ask::chat("never asked")).await;
     assert!(lost.is_none(), "{lost:?}");
     out.pass(60);

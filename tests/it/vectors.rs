@@ -1,5 +1,5 @@
-//! The key vectors, inside a component: what wasm hashes is what the host and everybody else
-//! hashes. Natively they are checked beside `reflex-llm` itself.
+//! The key vectors, inside a component: wasm hashes what the host and all other parts
+//! hash. Natively they are checked beside `reflex-llm` itself.
 
 use serde_json::{Value, json};
 use wasmtime::component::{Component, Linker, bindgen};

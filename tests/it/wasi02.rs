@@ -1,4 +1,4 @@
-//! A program of WASI 0.2 in a host of ours: what it asks an LLM by `wasi:http/outgoing-handler` is
+//! A program of WASI 0.2 in a host of ours: its LLM calls by `wasi:http/outgoing-handler` are
 //! answered in transparent mode, and it may import the cache itself.
 
 use crate::transparent::Sender;
@@ -123,7 +123,7 @@ impl Program {
         }
     }
 
-    /// A whole answer: its status, what we say of it, and its body.
+    /// A whole answer: its status, our status header, and its body.
     async fn fetch(&mut self, body: &str) -> (u16, String, String) {
         let head = self.ask(body).await.expect("an answer");
         let said = head.said();
@@ -167,7 +167,7 @@ async fn a_stream_reaches_a_program_of_wasi_02_as_it_is_made_and_is_replayed() {
     let ask = chat("count to three", true);
     let head = program.ask(&ask).await.expect("an answer");
     assert_eq!(head.said(), "MISS");
-    // The provider waits to be told to go on, and the first part is here all the same.
+    // The provider waits for a permit to go on, and the first part has arrived.
     upstream.release(1);
     let first = program.part().await.expect("a part");
     assert!(first.starts_with("data: {"), "{first}");
@@ -188,13 +188,13 @@ async fn errors_reach_a_program_of_wasi_02_as_they_are() {
         assert_eq!((status, &*said), (500, "MISS"));
         assert!(body.contains("as the test wants it"), "{body}");
     }
-    // A body that the provider cuts is cut.
+    // A body that the provider cuts breaks off.
     upstream.behave(Behaviour::Cut);
     let ask = chat("hello", true);
     assert_eq!(program.ask(&ask).await.expect("a head").said(), "MISS");
     assert!(program.rest().await.is_err());
     upstream.stop().await;
-    let refused = program.ask(&ask).await.expect_err("nobody is there");
+    let refused = program.ask(&ask).await.expect_err("no provider is there");
     assert!(refused.contains("ConnectionRefused"), "{refused}");
 }
 

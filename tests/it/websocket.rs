@@ -1,8 +1,8 @@
-//! WebSockets and whatever else a connection may become pass through: the realtime API is nothing
-//! without.
+//! WebSockets and other upgrades of a connection pass through: the realtime API needs
+//! them.
 //!
-//! The handshake and the frames here are those of RFC 6455, sections 1.3 and 5.7: what passes must
-//! not be changed, so a library would hide what is to be seen.
+//! The handshake and the frames here are those of RFC 6455, sections 1.3 and 5.7. They must pass
+//! unchanged; a library would hide a change.
 
 use reflex_tests::client::{Ask, Client};
 use reflex_tests::edge::{Edge, Plan};
@@ -156,7 +156,7 @@ async fn a_websocket_passes_untouched() {
     assert_eq!(header(&head, "host"), Some(&*host));
 }
 
-/// A provider that speaks HTTP/2 has WebSockets over HTTP/1.1 all the same.
+/// A provider that speaks HTTP/2 still has WebSockets over HTTP/1.1.
 #[tokio::test]
 async fn a_websocket_passes_with_tls_and_through_a_proxy() {
     let (provider, _) = echo().await;
@@ -221,7 +221,7 @@ async fn a_provider_that_is_down_is_an_error_in_words() {
     assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
 }
 
-/// Java's client offers HTTP/2 with each first request. That is no reason to miss the cache.
+/// Java's client offers HTTP/2 with each first request. Such a request can still be a hit.
 #[tokio::test]
 async fn an_offer_of_http2_is_no_tunnel() {
     let (provider, heads) = echo().await;
@@ -237,7 +237,7 @@ async fn an_offer_of_http2_is_no_tunnel() {
     }
 }
 
-/// Either side may end it, and the other one hears of it.
+/// Either side may end it, and the other side sees the end.
 #[tokio::test]
 async fn the_end_of_one_side_is_the_end_of_both() {
     let (provider, _) = echo().await;
@@ -247,7 +247,7 @@ async fn the_end_of_one_side_is_the_end_of_both() {
         .await;
     let (_, mut stream) = open(&edge, "").await;
     hears(&mut stream).await;
-    // A tunnel counts as a connection: there is room for no other.
+    // A tunnel counts as a connection: no other one has room.
     let waiting = tokio::spawn({
         let client = Client::new(&edge.url);
         async move { client.fetch(Ask::get("/v1/models")).await }
@@ -285,7 +285,7 @@ async fn a_silent_tunnel_ends() {
     ends(&mut stream).await;
 }
 
-/// Told to stop, the daemon lets a tunnel go on for as long as a request, and no longer.
+/// After SIGTERM, the daemon lets a tunnel go on as long as a request, and no longer.
 #[tokio::test]
 async fn a_tunnel_ends_with_the_daemon() {
     let (provider, _) = echo().await;
@@ -321,7 +321,7 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, u8, Vec<u8>)> {
 }
 
 /// RFC 8441: a client may ask for a WebSocket over HTTP/2 only where the server's settings offer it.
-/// Ours do not, so that clients choose HTTP/1.1; and one that asks all the same is refused at once.
+/// Ours do not, so clients choose HTTP/1.1; a client that asks anyway is refused at once.
 #[tokio::test]
 async fn a_websocket_over_http2_is_not_offered_and_refused_at_once() {
     const HEADERS: u8 = 1;

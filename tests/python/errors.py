@@ -27,4 +27,4 @@ for attempt in range(1000):
         client().chat.completions.create(model="mock", messages=messages(f"{attempt}: there?"))
     except openai.InternalServerError:
         break
-expect(openai.InternalServerError, 502, "anybody there?")
+expect(openai.InternalServerError, 502, "are you there?")

@@ -53,7 +53,7 @@ pub enum Oddity {
     Shuffled,
     /// The last two indexes are the same.
     Twice,
-    /// A field that nobody knows.
+    /// A field that is not known.
     Field,
     /// Another model than before.
     Model,
@@ -104,7 +104,7 @@ impl FromStr for Behaviour {
                 "field" => Oddity::Field,
                 "model" => Oddity::Model,
                 "length" => Oddity::Length,
-                _ => return Err(format!("`{text}`: there is no such oddity")),
+                _ => return Err(format!("`{text}`: no such oddity")),
             }),
             _ => {
                 return Err(format!(

@@ -228,7 +228,7 @@ impl Client {
     ///
     /// # Panics
     ///
-    /// If there is no response.
+    /// If the server sends no response.
     pub async fn send(&self, ask: Ask) -> Streaming {
         self.try_send(ask)
             .await

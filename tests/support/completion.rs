@@ -259,7 +259,7 @@ pub(crate) fn reply(prompt: &str) -> String {
     ];
     const MIDDLES: [&str; 4] = [
         "Seen from afar it looks simple – from nearby, less so.",
-        "What matters most is how often it happens, and to whom.",
+        "What matters most is how often it happens, and how long.",
         "Most of it follows from a few facts that are easy to check.",
         "The naïve view is nearly right, which makes it hard to shake.",
     ];

@@ -1,4 +1,4 @@
-//! A stand-in for a provider, for people who try reflex-edge out: plausible answers to chat
+//! A stand-in for a provider, to try reflex-edge out: plausible answers to chat
 //! completions, at a plausible pace, for no account.
 //!
 //! Its first line on stdout is `listening on http://127.0.0.1:PORT`. SIGTERM or Ctrl-C ends it.

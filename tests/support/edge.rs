@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio::process::{Child, Command};
 use crate::client::{Ask, Client};
 use crate::metrics::Metrics;
 use crate::upstream::Upstream;
-use crate::{PATIENCE, within};
+use crate::{PATIENCE, inherited, within};
 
 /// How often metrics are read while a test waits for one. They are the only way to learn that
 /// something was *not* stored, and cannot be waited on.
@@ -31,7 +32,7 @@ const SOCKET: &str = "edge.sock";
 pub fn binary() -> PathBuf {
     let path = env::var_os("REFLEX_EDGE_BIN").map_or_else(
         || {
-            let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+            let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
             let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
             let profile = if cfg!(debug_assertions) {
                 "debug"
@@ -78,6 +79,8 @@ pub struct Plan {
     component: Option<PathBuf>,
     config: String,
     environment: Vec<(&'static str, String)>,
+    /// For clients and for operators, if it does not make its own.
+    sockets: Option<[TcpListener; 2]>,
 }
 
 impl Plan {
@@ -101,6 +104,7 @@ impl Plan {
             component: None,
             config: String::new(),
             environment: Vec::new(),
+            sockets: None,
         }
     }
 
@@ -133,6 +137,12 @@ impl Plan {
     /// With this variable in its environment.
     pub fn environment(mut self, name: &'static str, value: &str) -> Self {
         self.environment.push((name, value.into()));
+        self
+    }
+
+    /// At sockets that outlive it: its address stays the same when it starts again.
+    pub fn inherits_sockets(mut self) -> Self {
+        self.sockets = Some([inherited::socket(), inherited::socket()]);
         self
     }
 
@@ -219,11 +229,22 @@ impl Plan {
         }
         command
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .args(["serve", "--admin", "127.0.0.1:0"])
+            .arg("serve")
             .arg("--data-dir")
             .arg(data_dir);
+        let sockets = self.sockets.as_ref();
+        let [clients, admin] = match sockets {
+            Some(sockets) => sockets.each_ref().map(inherited::address),
+            None => [SocketAddr::from(([127, 0, 0, 1], 0)); 2],
+        };
+        command.args(["--admin", &admin.to_string()]);
         if let Some(upstream) = &self.upstream {
-            command.args(["--listen", "127.0.0.1:0", "--upstream", upstream]);
+            command.args(["--listen", &clients.to_string(), "--upstream", upstream]);
+        }
+        if let Some(sockets) = sockets {
+            let copy = |socket: &TcpListener| socket.try_clone().expect("a descriptor").into();
+            let copies = sockets.iter().map(copy).collect();
+            inherited::hand_over(command.as_std_mut(), copies);
         }
         if self.edge_socket {
             let socket = self.socket.clone().unwrap_or_else(|| folder.join(SOCKET));
@@ -242,7 +263,7 @@ impl Plan {
     }
 }
 
-/// The tests run once for each: who answers what the cache has, if a test does not say so itself.
+/// The tests run once for each: what answers hits, if a test does not say so itself.
 const HITS: &str = "REFLEX_TEST_HITS";
 
 /// A running edge. It is killed when this is dropped.

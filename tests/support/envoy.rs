@@ -1,5 +1,5 @@
 //! The real Envoy as a child process, on ports of its own, with `envoy/envoy.yaml` as its
-//! configuration but for what a test wants to be different.
+//! configuration, with the changes of a test.
 
 use std::env;
 use std::fs::{self, File};
@@ -20,11 +20,11 @@ use crate::upstream::Upstream;
 use crate::{PATIENCE, within};
 
 /// How often Envoy is asked whether it is ready, and for its figures while a test waits for
-/// one. It tells nobody by itself.
+/// one. Envoy announces neither.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What the filter says is of interest; of Envoy itself, only trouble. It lists all that is
-/// compiled into it otherwise.
+/// Log levels: all of the filter, only trouble of Envoy itself, which otherwise lists all that is
+/// compiled into it.
 const LOG_LEVELS: [&str; 4] = [
     "--log-level",
     "warning",
@@ -79,7 +79,7 @@ fn built(variable: &str, otherwise: impl FnOnce() -> Option<PathBuf>) -> PathBuf
 }
 
 fn target() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     // Envoy is given these paths, and finds them from wherever it is run.
     let path = workspace.join(target);
@@ -146,7 +146,7 @@ impl EnvoyPlan {
         self
     }
 
-    /// With this field in the filter's configuration, whatever it is.
+    /// With this field in the filter's configuration, valid or not.
     pub fn plugin(mut self, field: &str, value: impl Into<Value>) -> Self {
         self.plugin.insert(field.into(), value.into());
         self

@@ -39,7 +39,7 @@ impl Forward {
         .await
     }
 
-    /// An HTTP proxy that refuses everybody.
+    /// An HTTP proxy that refuses every client.
     pub async fn refusing() -> Self {
         Self::start(move |mut client, note| async move {
             note(&read_head(&mut client).await?);
@@ -56,8 +56,8 @@ impl Forward {
 
     /// The same with this user and password, and for no other.
     pub async fn socks_for(target: SocketAddr, user: &'static str, password: &'static str) -> Self {
-        let who = Some((user, password));
-        Self::start(move |client, note| socks5(client, note, target, who)).await
+        let login = Some((user, password));
+        Self::start(move |client, note| socks5(client, note, target, login)).await
     }
 
     /// A SOCKS 4a proxy, which takes names. It notes the host.
@@ -117,12 +117,12 @@ impl Forward {
 
 type Note = Box<dyn Fn(&str) + Send + Sync>;
 
-/// RFC 1928, and RFC 1929 where `who` is to be told.
+/// RFC 1928, and RFC 1929 where the proxy demands a `login`.
 async fn socks5(
     mut client: TcpStream,
     note: Note,
     target: SocketAddr,
-    who: Option<(&str, &str)>,
+    login: Option<(&str, &str)>,
 ) -> Option<()> {
     // Version, and the ways to authenticate.
     let [5, count] = [client.read_u8().await.ok()?, client.read_u8().await.ok()?] else {
@@ -130,14 +130,14 @@ async fn socks5(
     };
     let mut ways = vec![0; count.into()];
     client.read_exact(&mut ways).await.ok()?;
-    let way = if who.is_some() { 2 } else { 0 };
+    let way = if login.is_some() { 2 } else { 0 };
     if !ways.contains(&way) {
         note("no way to authenticate");
         client.write_all(&[5, 0xff]).await.ok()?;
         return None;
     }
     client.write_all(&[5, way]).await.ok()?;
-    if let Some((user, password)) = who {
+    if let Some((user, password)) = login {
         let 1 = client.read_u8().await.ok()? else {
             return None;
         };

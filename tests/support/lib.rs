@@ -1,7 +1,7 @@
-//! What the integration tests are played with: a provider that does what a test wants, the real
+//! The parts that the integration tests work with: a provider that a test controls, the real
 //! `reflex-edge` and the real Envoy as child processes, and a client that sees every byte.
 //!
-//! Nothing in here knows how these work inside; they are reached as users reach them.
+//! Nothing here depends on how these work inside; the tests reach them as users do.
 
 pub mod client;
 pub mod completion;
@@ -14,13 +14,13 @@ mod reply;
 pub mod upstream;
 
 pub mod forward;
+pub mod inherited;
 pub mod tls;
 pub mod unix;
 
 pub mod edge;
 pub mod envoy;
 pub mod metrics;
-pub mod proxy_wasm;
 
 use std::future::Future;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Peers that a test scripts byte by byte, for what no HTTP server does of its own accord.
+//! Peers that a test scripts byte by byte, for behaviour that HTTP servers do not have.
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -64,12 +64,12 @@ impl Raw {
         format!("http://{}", self.address)
     }
 
-    /// How many connections there were so far.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         *self.connections.borrow()
     }
 
-    /// Waits until there were so many connections in all.
+    /// Waits until it has had so many connections.
     pub async fn connected(&self, count: usize) {
         let mut connections = self.connections.subscribe();
         let enough = connections.wait_for(|connections| *connections >= count);

@@ -72,7 +72,7 @@ pub(crate) fn models() -> Bytes {
     )
 }
 
-/// Lets a page send what it wants to send.
+/// Lets a page send any request.
 pub(crate) fn preflight(call: &Call) -> Response<Reply> {
     let mut response = Response::new(Reply::Whole(None));
     *response.status_mut() = StatusCode::NO_CONTENT;

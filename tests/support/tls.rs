@@ -1,5 +1,5 @@
 //! TLS in front of a provider. Its certificate, for `provider.test`, `localhost` and 127.0.0.1, is
-//! signed by a CA of the tests alone: [`CA`] goes into `SSL_CERT_FILE` of who is to trust it.
+//! signed by a CA of the tests alone: a program that is to trust it gets [`CA`] as `SSL_CERT_FILE`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use crate::raw::Raw;
 
 /// The file of the CA's certificate.
-pub const CA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/tls/ca.pem");
+pub const CA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tls/ca.pem");
 
 /// Takes TLS off connections, and offers these protocols, such as `h2`.
 ///

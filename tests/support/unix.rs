@@ -123,7 +123,7 @@ impl Unix {
 pub struct Feed(mpsc::Sender<io::Result<Bytes>>);
 
 impl Feed {
-    /// Sends a part. Returns whether there is still somebody who wants it.
+    /// Sends a part. Returns whether it has a receiver.
     pub async fn send(&self, part: impl Into<Bytes>) -> bool {
         let sent = self.0.send(Ok(part.into()));
         within("a part of a body to be taken", sent).await.is_ok()

@@ -313,7 +313,7 @@ async fn answer(
     Ok(response)
 }
 
-/// A request whose client may leave before there is an answer.
+/// A request whose client may leave before the answer.
 struct Unanswered<'a>(Option<&'a Shared>);
 
 impl Drop for Unanswered<'_> {
@@ -431,7 +431,7 @@ fn stream_of(shared: Arc<Shared>, frames: Vec<Bytes>, behaviour: Behaviour) -> R
         for (index, frame) in frames.into_iter().enumerate() {
             match behaviour {
                 Behaviour::Gated | Behaviour::Done | Behaviour::More => tokio::select! {
-                    // The permit is used up; a closed gate is one that stands open for good.
+                    // The permit is used up; a closed semaphore stands for a gate that stays open.
                     permit = shared.gate.acquire() => if let Ok(permit) = permit { permit.forget() },
                     () = sender.closed() => {}
                 },
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_gated_answer_waits_and_notices_when_nobody_does() {
+    async fn a_gated_answer_waits_and_notices_when_its_client_leaves() {
         let upstream = Upstream::start().await;
         let client = Client::new(&upstream.url());
         let mut left = client.send(Ask::stream("one").mock("gated")).await;

@@ -1,10 +1,11 @@
 //! Builds the programs and components, and the benchmark, which is built the same way.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::workspace::{BINARIES, binary, cargo, cargo_optimised, step};
+use crate::workspace::{BINARIES, PROGRAMS, binary, cargo, cargo_optimised, step};
 use crate::{envoy, instructions, peers, wasm};
 
 /// From the root of the workspace.
@@ -13,14 +14,51 @@ const COMPARE: &str = "tests/compare/Cargo.toml";
 /// The release binary, the component and the filter; their paths go to stdout, one a line.
 pub(crate) fn build() -> Result<()> {
     wasm::set_up()?;
-    binaries()?;
-    println!("{}", binary("reflex-edge").display());
+    println!("{}", programs()?.daemon.display());
     wasm::guests()
 }
 
+/// What `run` starts, compiled.
+pub(crate) struct Programs {
+    pub(crate) daemon: PathBuf,
+    pub(crate) demo: PathBuf,
+}
+
+impl Programs {
+    fn below(target: &Path) -> Self {
+        let program = |name| target.join("release").join(name);
+        Self {
+            daemon: program("reflex-edge"),
+            demo: program("demo-provider"),
+        }
+    }
+
+    fn exist(&self) -> bool {
+        self.daemon.exists() && self.demo.exists()
+    }
+}
+
 /// Compiles the daemon and the demo provider.
-pub(crate) fn binaries() -> Result<()> {
-    step(cargo(&["build", "--release"]).args(BINARIES))
+pub(crate) fn programs() -> Result<Programs> {
+    step(cargo(&["build", "--release"]).args(PROGRAMS))?;
+    Ok(Programs::below(&reflex_guest_build::target_dir()))
+}
+
+/// Whether they were compiled before, so that compiling them anew is quick.
+pub(crate) fn are_known() -> bool {
+    Programs::below(&reflex_guest_build::target_dir()).exist()
+}
+
+/// Compiles the daemon without its component runtime, and the demo provider: minutes less. They go
+/// to a folder of their own, where [`are_known`] does not take them for the others.
+pub(crate) fn early_programs() -> Result<Programs> {
+    let target = reflex_guest_build::target_dir().join("early");
+    let packages = ["-p", "reflex-host", "-p", "reflex-tests", "--bins"];
+    let features = ["--no-default-features", "--features", "reflex-host/serve"];
+    let mut build = cargo(&["build", "--release"]);
+    build.args(packages).args(features);
+    step(build.arg("--target-dir").arg(&target))?;
+    Ok(Programs::below(&target))
 }
 
 /// Runs the benchmark. `compare` is a program of its own, in a workspace of its own, and

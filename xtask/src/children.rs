@@ -85,7 +85,7 @@ impl Running {
     /// says that the user has asked a second time.
     pub(crate) fn stop(mut self, hurry: impl Fn() -> bool) -> Result<()> {
         if let Ok(None) = self.child.try_wait() {
-            // It may just have ended by itself; ignore that.
+            // The program may have ended by itself; ignore that.
             let _ = kill_process(self.pid()?, Signal::TERM);
         }
         let deadline = Instant::now() + STOP_TIME_MAX;

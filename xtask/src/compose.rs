@@ -1,4 +1,4 @@
-//! `tests/compose`, the tool with which the tests plug components into each other.
+//! `tests/compose`, the tool by which the tests compose components.
 //!
 //! It is a workspace of its own: within ours, it would make cargo choose other features of
 //! wasmtime's dependencies, and compile wasmtime once more.

@@ -77,7 +77,7 @@ fn run(target: Option<&str>, seconds: u64) -> Result<()> {
         None => TARGETS.to_vec(),
     };
     if targets.is_empty() {
-        bail!("there is no such target; there are {}", TARGETS.join(", "));
+        bail!("no such target; the targets are {}", TARGETS.join(", "));
     }
     let folder = build()?;
     seed()?;

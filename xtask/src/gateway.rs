@@ -53,7 +53,7 @@ impl Plan {
             folder: tempfile::Builder::new()
                 .prefix("reflex-edge-")
                 .tempdir()
-                .context("there is no place for a temporary folder")?,
+                .context("a temporary folder cannot be made")?,
         })
     }
 
@@ -83,7 +83,7 @@ impl Plan {
         command
             .arg("--config-path")
             .arg(&file)
-            // It lists everything that is compiled into it otherwise.
+            // Otherwise Envoy lists all that is compiled into it.
             .args(["--log-level", "warning"])
             .args(["--disable-hot-restart", "--use-dynamic-base-id"])
             // A terminal's Ctrl-C would end it on the spot, and every stream with it.

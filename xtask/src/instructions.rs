@@ -1,8 +1,8 @@
 //! The instructions that hot paths take, counted by valgrind and compared with those on record.
 //!
-//! A count does not depend on how busy the machine is. It does depend on the compiler, on the C
-//! library (`memcpy`) and on the processor's features that code chooses by, so the record says which
-//! these were, and where they differ the margin is wider. Hash tables are seeded anew in each run, and
+//! A count does not depend on how busy the machine is. It does depend on the compiler, the C library
+//! (`memcpy`) and the features of the processor. The record names these, and where they differ the
+//! margin is wider. Hash tables are seeded anew in each run, and
 //! moka works by the clock: counts of gets differ by some percent, so a count that is too high is taken
 //! again.
 
@@ -22,14 +22,14 @@ use crate::workspace::{cargo, say, step};
 /// The record, from the root of the workspace.
 const RECORD: &str = "docs/bench/instructions.json";
 
-/// A count may grow by so much. Keys and recordings are the same in each run, to the instruction.
+/// Margin by which a count may grow. Keys and recordings take the same count in each run.
 const MARGIN_PERCENT: u64 = 5;
 
 /// The same where compiler, C library or processor are not those of the record.
 const MARGIN_ELSEWHERE_PERCENT: u64 = 25;
 
-/// A count that is above the margin is taken so often, and the least one counts; for the record, the
-/// median does.
+/// A count above the margin is repeated this often, and the least count is compared; the record has
+/// the median.
 const RUNS: usize = 5;
 
 /// How to accept counts as they are now.
@@ -40,7 +40,7 @@ const RENEW: &str = "cargo xtask bench instructions --renew";
 const PACKAGE: &str = "reflex-instructions";
 const PROFILE: &str = "counted";
 
-/// What decides on a count beside the code.
+/// What changes a count beside the code.
 type Setting = BTreeMap<String, String>;
 
 /// A count of one says nothing about another: a name in [`Setting`].
@@ -201,7 +201,7 @@ impl Valgrind {
     ///
     /// # Errors
     ///
-    /// Neither is at hand; the text says how to get one.
+    /// Neither can be found; the text says how to get one.
     fn find() -> Result<Self> {
         let folder = reflex_guest_build::target_dir().join("valgrind");
         let unpacked = if any_in_path(&["valgrind"]) {

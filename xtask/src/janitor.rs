@@ -22,7 +22,7 @@ const ROOT: &str = "reflex-edge-build";
 pub(crate) fn tidy() {
     let Some(ours) = build_dir() else { return };
     let Some(root) = ours.ancestors().nth(2).filter(|root| root.ends_with(ROOT)) else {
-        // The user has chosen another place, of which we know nothing.
+        // The user has chosen another place, which is not ours to clean.
         return;
     };
     let checkout = reflex_guest_build::workspace();

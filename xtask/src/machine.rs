@@ -1,5 +1,5 @@
-//! Programs that the tests run and that only the machine can bring. `cargo xtask test` does without,
-//! part by part; with `--no-skips` it gets Debian's packages where it can, before anything is built.
+//! Programs that the tests need from the machine. Without one, `cargo xtask test` skips its tests;
+//! with `--no-skips` it installs Debian's packages where it can, before the build.
 
 use std::env;
 

@@ -27,6 +27,7 @@ mod admin;
 mod children;
 mod gateway;
 mod run;
+mod sockets;
 
 use std::process::ExitCode;
 
@@ -73,7 +74,7 @@ enum Command {
     Wasm,
     /// Make what the tests compose: their tool, and a guest in several languages
     Guests,
-    /// Get an Envoy, unless there is one, and say where it is
+    /// Get an Envoy, unless one is installed, and say where it is
     Envoy,
 }
 

@@ -1,6 +1,6 @@
 //! `cargo xtask run`: from a fresh clone to a cache that answers, in one command.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::build::Programs;
 use crate::children::{LOOK, Running};
 use crate::gateway::{Gateway, Plan};
-use crate::workspace::{binary, say};
-use crate::{admin, build, wasm};
+use crate::sockets::Sockets;
+use crate::workspace::{say, stop_step};
+use crate::{admin, build, sockets, wasm};
 
 /// Opening a full cache and compiling the component take seconds; a minute means trouble.
 const START_TIME_MAX: Duration = Duration::from_secs(60);
@@ -49,85 +51,188 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     // Before the build, which may take a quarter of an hour.
-    free("--listen", args.listen)?;
-    free("--admin", args.admin)?;
-    wasm::set_up()?;
-    let plan = if args.no_envoy {
+    let sockets = Sockets::listen(args.listen, args.admin)?;
+    let gateway = if args.no_envoy {
         None
     } else {
-        // Port 0 is resolved here, because Envoy does not say which port it took.
-        let listen = free("--envoy-listen", args.envoy_listen)?;
-        Some(Plan::set_up(
-            listen,
+        Some((
+            free("--envoy-listen", args.envoy_listen)?,
             free("--envoy-admin", args.envoy_admin)?,
-        )?)
+        ))
     };
-    build::binaries()?;
-
     let stop = StopSignals::listen()?;
-    let demo = match args.upstream {
-        Some(_) => None,
-        None => match start_demo(&stop)? {
-            None => return Ok(()),
-            Some(demo) => Some(demo),
-        },
-    };
-    let upstream = match (&args.upstream, &demo) {
-        (Some(url), _) => url.clone(),
-        (None, Some((_, url))) => url.clone(),
-        (None, None) => return Ok(()),
-    };
-    let mut serve = serve(args, &upstream, plan.as_ref());
     let mut system = System {
-        demo: demo.map(|(running, _)| running),
-        edge: Running::start("reflex-edge", &mut serve)?,
+        args,
+        sockets,
+        upstream: args.upstream.clone(),
+        demo: None,
+        edge: None,
         envoy: None,
     };
-    let outcome = system.watch(plan.as_ref(), &upstream, &stop, args.upstream.is_none());
-    say("stopping: running requests come to their end; Ctrl-C again cuts them");
+    let outcome = system.run(gateway, &stop);
+    if system.edge.is_some() {
+        say("stopping: running requests come to their end; Ctrl-C again cuts them");
+    }
     let asked = stop.count();
     outcome.and(system.stop(|| stop.count() > asked))
 }
 
 /// All that runs.
-struct System {
+struct System<'a> {
+    args: &'a Args,
+    sockets: Sockets,
+    /// Where requests go that the cache cannot answer, once that is known.
+    upstream: Option<String>,
     demo: Option<Running>,
-    edge: Running,
+    edge: Option<Running>,
     envoy: Option<Gateway>,
 }
 
-impl System {
+/// Where a daemon says that it is.
+struct Addresses {
+    clients: String,
+    admin: String,
+}
+
+impl System<'_> {
     /// Until a signal, which is the proper end, or until one of the programs dies.
-    fn watch(
-        &mut self,
-        plan: Option<&Plan>,
-        upstream: &str,
-        stop: &StopSignals,
-        is_demo: bool,
-    ) -> Result<()> {
-        let mut said = |prefix| self.edge.said(prefix, START_TIME_MAX, || stop.asked());
-        let Some(address) = said("listening on http://")? else {
-            return Ok(());
-        };
-        let Some(admin) = said("admin on http://")? else {
-            return Ok(());
-        };
-        if plan.is_some() && said("edge on ")?.is_none() {
-            return Ok(());
+    fn run(&mut self, gateway: Option<(SocketAddr, SocketAddr)>, stop: &StopSignals) -> Result<()> {
+        let begun = Instant::now();
+        // Further flags may name a component, which the early daemon cannot run.
+        if !build::are_known() && self.args.further.is_empty() {
+            say("a daemon without the component runtime comes first: it compiles in minutes");
+            let programs = build::early_programs()?;
+            let Some(addresses) = self.start(&programs, None, stop)? else {
+                return Ok(());
+            };
+            self.greet(&addresses);
+            let seconds = begun.elapsed().as_secs();
+            say(&format!(
+                "it answers after {seconds} s; the component runtime and Envoy's filter follow"
+            ));
         }
-        let health: SocketAddr = admin.parse().context("the daemon's admin address")?;
-        self.until("the daemon's /health", stop, |_| {
-            admin::ask(health, "GET", "/health").is_some()
-        })?;
-        if let Some(plan) = plan {
+        let Some((programs, plan)) = self.set_up(gateway, stop)? else {
+            return Ok(());
+        };
+        if let Some(early) = self.edge.take() {
+            say(
+                "handing over: running requests come to their end, new ones wait for the next daemon",
+            );
+            let asked = stop.count();
+            early.stop(|| stop.count() > asked + 1)?;
+        }
+        let Some(addresses) = self.start(&programs, plan.as_ref(), stop)? else {
+            return Ok(());
+        };
+        if let (Some(plan), Some(upstream)) = (&plan, &self.upstream) {
             self.envoy = Some(plan.start(upstream)?);
             self.until("Envoy's /ready", stop, |system| {
                 system.envoy.as_ref().is_some_and(Gateway::ready)
             })?;
         }
         if !stop.asked() {
-            greet(&address, &admin, self.envoy.as_ref(), is_demo);
+            self.greet(&addresses);
+            let seconds = begun.elapsed().as_secs();
+            say(&format!("everything runs after {seconds} s"));
         }
+        self.wait(stop)
+    }
+
+    /// Compiles the rest, which takes minutes at first, and watches what runs meanwhile. `None` if
+    /// the user wants to stop.
+    fn set_up(
+        &mut self,
+        gateway: Option<(SocketAddr, SocketAddr)>,
+        stop: &StopSignals,
+    ) -> Result<Option<(Programs, Option<Plan>)>> {
+        let rest = thread::spawn(move || {
+            wasm::set_up()?;
+            let plan = gateway.map(|(listen, admin)| Plan::set_up(listen, admin));
+            let plan = plan.transpose()?;
+            Ok((build::programs()?, plan))
+        });
+        while !rest.is_finished() {
+            if let Err(error) = self.check() {
+                stop_step();
+                return Err(error);
+            }
+            if stop.asked() {
+                stop_step();
+                return Ok(None);
+            }
+            thread::sleep(LOOK);
+        }
+        let rest = rest.join().map_err(|_| anyhow!("the build panicked"))?;
+        match rest {
+            // A terminal's Ctrl-C stops the build as well.
+            Err(_) if stop.asked() => Ok(None),
+            Err(error) if self.edge.is_some() => {
+                say(&format!("{error:#}"));
+                say("the daemon that runs goes on, without component runtime and Envoy");
+                self.wait(stop)?;
+                Err(error)
+            }
+            rest => rest.map(Some),
+        }
+    }
+
+    /// Starts the provider, unless there is one, and the daemon. `None` if the user wants to stop.
+    fn start(
+        &mut self,
+        programs: &Programs,
+        plan: Option<&Plan>,
+        stop: &StopSignals,
+    ) -> Result<Option<Addresses>> {
+        let Some(upstream) = self.provider(programs, stop)? else {
+            return Ok(None);
+        };
+        let mut serve = Command::new(&programs.daemon);
+        serve.arg("serve").args(["--upstream", &upstream]);
+        serve.arg("--data-dir").arg(&self.args.data_dir);
+        if let Some(plan) = plan {
+            serve.arg("--edge-socket").arg(plan.socket());
+        }
+        self.sockets.lend(&mut serve)?;
+        serve.args(&self.args.further);
+        let edge = self.edge.insert(Running::start("reflex-edge", &mut serve)?);
+        let mut said = |prefix| edge.said(prefix, START_TIME_MAX, || stop.asked());
+        let Some(clients) = said("listening on http://")? else {
+            return Ok(None);
+        };
+        let Some(admin) = said("admin on http://")? else {
+            return Ok(None);
+        };
+        if plan.is_some() && said("edge on ")?.is_none() {
+            return Ok(None);
+        }
+        let health: SocketAddr = admin.parse().context("the daemon's admin address")?;
+        self.until("the daemon's /health", stop, |_| {
+            admin::ask(health, "GET", "/health").is_some()
+        })?;
+        Ok((!stop.asked()).then_some(Addresses { clients, admin }))
+    }
+
+    /// The provider's URL; without one, that of the demo provider, which is started once.
+    fn provider(&mut self, programs: &Programs, stop: &StopSignals) -> Result<Option<String>> {
+        if self.upstream.is_none() {
+            let demo = Running::start("demo-provider", &mut Command::new(&programs.demo))?;
+            let demo = self.demo.insert(demo);
+            self.upstream = demo.said("listening on ", START_TIME_MAX, || stop.asked())?;
+        }
+        Ok(self.upstream.clone())
+    }
+
+    fn greet(&self, addresses: &Addresses) {
+        let is_demo = self.demo.is_some();
+        greet(
+            &addresses.clients,
+            &addresses.admin,
+            self.envoy.as_ref(),
+            is_demo,
+        );
+    }
+
+    fn wait(&mut self, stop: &StopSignals) -> Result<()> {
         while !stop.asked() {
             self.check()?;
             thread::sleep(LOOK);
@@ -150,48 +255,26 @@ impl System {
 
     /// An error if one of them has ended by itself.
     fn check(&mut self) -> Result<()> {
-        self.edge.check()?;
-        self.demo.as_mut().map_or(Ok(()), Running::check)?;
+        let running = [&mut self.edge, &mut self.demo].into_iter().flatten();
+        for running in running {
+            running.check()?;
+        }
         self.envoy.as_mut().map_or(Ok(()), Gateway::check)
     }
 
     /// Envoy first and the provider last: the requests that one lets end need the next.
     fn stop(self, hurry: impl Fn() -> bool) -> Result<()> {
         let envoy = self.envoy.map_or(Ok(()), |envoy| envoy.stop(&hurry));
-        let edge = self.edge.stop(&hurry);
+        let edge = self.edge.map_or(Ok(()), |edge| edge.stop(&hurry));
         let demo = self.demo.map_or(Ok(()), |demo| demo.stop(&hurry));
         envoy.and(edge).and(demo)
     }
 }
 
-fn start_demo(stop: &StopSignals) -> Result<Option<(Running, String)>> {
-    let mut demo = Running::start("demo-provider", &mut Command::new(binary("demo-provider")))?;
-    let url = demo.said("listening on ", START_TIME_MAX, || stop.asked())?;
-    Ok(url.map(|url| (demo, url)))
-}
-
-fn serve(args: &Args, upstream: &str, plan: Option<&Plan>) -> Command {
-    let mut serve = Command::new(binary("reflex-edge"));
-    serve.arg("serve");
-    serve.args(["--listen", &args.listen.to_string()]);
-    serve.args(["--admin", &args.admin.to_string()]);
-    serve.args(["--upstream", upstream]);
-    if let Some(plan) = plan {
-        serve.arg("--edge-socket").arg(plan.socket());
-    }
-    serve
-        .arg("--data-dir")
-        .arg(&args.data_dir)
-        .args(&args.further);
-    serve
-}
-
-/// The address, its port resolved. Another program may still take it until ours does, which then
-/// says so itself.
+/// The address, its port resolved: Envoy does not say which port it took. Another program may still
+/// take it until Envoy does, which then says so itself.
 fn free(flag: &str, address: SocketAddr) -> Result<SocketAddr> {
-    TcpListener::bind(address)
-        .and_then(|listener| listener.local_addr())
-        .with_context(|| format!("{address} cannot be listened on; pass {flag} with another one"))
+    Ok(sockets::listen(flag, address)?.local_addr()?)
 }
 
 fn greet(address: &str, admin: &str, envoy: Option<&Gateway>, is_demo: bool) {

@@ -71,7 +71,7 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
         tests
     };
     step(&mut tests(&[]))?;
-    // Whoever answers hits, a client sees the same.
+    // A client sees the same in both modes.
     let mut again = tests(&["--test", "it", "--"]);
     for part in WITHOUT_A_PROXY {
         again.args(["--skip", part]);

@@ -1,8 +1,8 @@
 //! Envoy's configuration for one run: `envoy/envoy.yaml` with this run's addresses, paths and
 //! providers in it.
 //!
-//! The documented example is what `cargo xtask run` and the tests start Envoy with, so it cannot
-//! come to say something else than what was tried. Only what differs between runs is set in here.
+//! `cargo xtask run` and the tests start Envoy with the documented example, so the example is always
+//! tested. This crate sets only what differs between runs.
 
 mod provider;
 
@@ -135,7 +135,7 @@ const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/t
 /// Below that, the routes.
 const ROUTES: &str = "/route_config/virtual_hosts/0/routes";
 
-/// And the headers that the provider does not get.
+/// Below that, the headers that the provider does not get.
 const REMOVED: &str = "/route_config/virtual_hosts/0/request_headers_to_remove";
 
 /// Where a cluster has the address of its one endpoint.

@@ -54,7 +54,7 @@ impl Provider {
         *at(&mut cluster, &format!("{ENDPOINT}/socket_address"))? =
             json!({"address": parts.host, "port_value": parts.port});
         if parts.host.parse::<IpAddr>().is_ok() {
-            // There is no name to be resolved.
+            // An address needs no resolving.
             *at(&mut cluster, "/type")? = "STATIC".into();
             remove(&mut cluster, "", "dns_lookup_family")?;
         }

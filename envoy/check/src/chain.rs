@@ -12,45 +12,45 @@ pub(crate) fn check(
     report: &mut Report,
 ) {
     for filter in after {
-        let who = named(filter);
+        let title = named(filter);
         match behind(filter.kind) {
             Behind::Harmless => {}
             Behind::Access => report.error(
                 place,
                 format!(
-                    "{who} stands behind the filter, so hits skip it and clients get answers \
+                    "{title} stands behind the filter, so hits skip it and clients get answers \
                      that it would deny; put it before the filter"
                 ),
             ),
             Behind::Limit => report.error(
                 place,
                 format!(
-                    "{who} stands behind the filter, so hits skip it and are neither counted nor \
+                    "{title} stands behind the filter, so hits skip it and are neither counted nor \
                      limited; put it before the filter"
                 ),
             ),
             Behind::Transform => report.error(
                 place,
                 format!(
-                    "{who} stands behind the filter: the key does not cover what it changes in a \
+                    "{title} stands behind the filter: the key does not cover what it changes in a \
                      request, and a hit passes its response part a second time; put it before the \
                      filter, or into the cluster's upstream `http_filters`"
                 ),
             ),
             Behind::Less(why) => {
-                report.warning(place, format!("{who} stands behind the filter: {why}"))
+                report.warning(place, format!("{title} stands behind the filter: {why}"))
             }
             Behind::Unknown => report.warning(
                 place,
                 format!(
-                    "{who} stands behind the filter and is not known here: hits skip its request \
+                    "{title} stands behind the filter and is not known here: hits skip its request \
                      part and pass its response part a second time"
                 ),
             ),
         }
     }
     for (at, filter) in before.iter().enumerate() {
-        let who = named(filter);
+        let title = named(filter);
         // It asks Envoy for the route, which Envoy then chooses anew.
         let mut later = before[at + 1..].iter();
         let is_asked = later.any(|filter| short(filter.kind) == "header_mutation");
@@ -58,7 +58,7 @@ pub(crate) fn check(
             report.warning(
                 place,
                 format!(
-                    "{who} stands before the filter and may have Envoy choose the route anew, of \
+                    "{title} stands before the filter and may have Envoy choose the route anew, of \
                      which the filter sees the choice from before; put \
                      `envoy.filters.http.header_mutation` between them, without any mutation: it \
                      has Envoy choose first"
@@ -69,7 +69,7 @@ pub(crate) fn check(
             report.warning(
                 place,
                 format!(
-                    "{who} stands before the filter: each request has another signature, so none \
+                    "{title} stands before the filter: each request has another signature, so none \
                      hits; put it behind the filter"
                 ),
             );
@@ -78,7 +78,7 @@ pub(crate) fn check(
             report.error(
                 place,
                 format!(
-                    "{who} stands before the filter, so all clients have one credential and share \
+                    "{title} stands before the filter, so all clients have one credential and share \
                      their answers; put it behind the filter"
                 ),
             );

@@ -59,18 +59,18 @@ pub(crate) fn upstream<'v>(
     report: &mut Report,
 ) {
     for filter in filters.flat_map(|element| HttpFilter::all(element, document)) {
-        let who = chain::named(&filter);
+        let title = chain::named(&filter);
         match behind(filter.kind) {
             Behind::Access => report.error(
                 place,
                 format!(
-                    "the upstream filter {who} is behind the router, so hits skip it and clients \
+                    "the upstream filter {title} is behind the router, so hits skip it and clients \
                      get answers that it would deny; put it before the filter"
                 ),
             ),
             Behind::Limit => report.warning(
                 place,
-                format!("the upstream filter {who} is behind the router and limits misses only"),
+                format!("the upstream filter {title} is behind the router and limits misses only"),
             ),
             _ => {}
         }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::tree::{at, field, flag, list, objects, text, typed};
 
-/// What a filter behind ours is to a hit.
+/// What a filter behind ours means for a hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Behind {
     /// A hit may do without it.
@@ -188,7 +188,7 @@ impl<'v> HttpFilter<'v> {
     }
 }
 
-/// The plugin's own configuration as JSON; empty if there is none.
+/// The plugin's own configuration as JSON; empty without one.
 pub(crate) fn settings(plugin: &Value) -> String {
     let (kind, configuration) = typed(field(plugin, "configuration"));
     let value = match kind {

@@ -1,4 +1,4 @@
-//! What of an Envoy configuration does not go together with the filter: `reflex-edge envoy check`.
+//! The parts of an Envoy configuration that conflict with the filter: `reflex-edge envoy check`.
 //!
 //! A hit is answered where the filter stands. Filters behind it never see the request, and the
 //! response passes all of them. So the order of the chain decides what a cache is allowed to do,
@@ -32,7 +32,7 @@ pub enum Severity {
     Warning,
 }
 
-/// One thing that does not go together with the filter.
+/// One part of a configuration that conflicts with the filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// How bad it is.
@@ -53,7 +53,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What was looked at, and what was found.
+/// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// In the order of the text.

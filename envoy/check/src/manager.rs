@@ -127,7 +127,7 @@ fn walk<'v>(
                 names.push(name);
             }
             for (name, field) in fields {
-                // Of a dump: what Envoy has refused, and what it is letting go of.
+                // In a dump: listeners that Envoy has refused, and those that are draining.
                 if ![
                     "error_state",
                     "draining_state",

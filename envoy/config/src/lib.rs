@@ -1,7 +1,7 @@
-//! What the operator wants: the plugin's JSON in, a valid [`Config`] out.
+//! The operator's settings: the plugin's JSON in, a valid [`Config`] out.
 //!
-//! Everything but `upstreams` has a default. Unknown fields are errors: a misspelt bound must not
-//! be a missing one.
+//! Every field except `upstreams` has a default. Unknown fields are errors: a misspelt bound must
+//! not count as missing.
 
 mod upstream;
 
@@ -37,14 +37,14 @@ pub struct Config {
     pub insert_timeout_ms: u64,
     /// How long a request waits for the same one that is under way already.
     pub fill_wait_ms: u64,
-    /// How often the daemon is asked whether there was a purge.
+    /// How often the daemon is asked for purges.
     pub epoch_poll_ms: u64,
-    /// What the hot tier may take, in each worker.
+    /// Memory of the hot tier in each worker, in bytes.
     pub hot_bytes_max: usize,
-    /// The longest body that is kept there.
+    /// The longest body in the hot tier, in bytes.
     pub hot_entry_bytes_max: usize,
-    /// How long an answer stays there. A purge that does not reach the filter takes effect only
-    /// after that time.
+    /// How long an answer stays in the hot tier. A purge that does not reach the filter takes effect
+    /// only after that time.
     pub hot_ttl_ms: u64,
     /// Lives of answers: `ttl_seconds`, the rules, and what clients may ask for.
     pub lifetimes: Lifetimes,
@@ -52,23 +52,23 @@ pub struct Config {
     pub samples: u32,
     /// The longest request body that is looked at.
     pub request_bytes_max: usize,
-    /// What may be stored.
+    /// Which answers may be stored.
     pub limits: Limits,
     /// A header, in lower case, by which a trusted gateway names the tenant.
     pub tenant_header: Option<String>,
-    /// What becomes of requests without a credential.
+    /// How requests without a credential are treated.
     pub anonymous: Anonymous,
     /// Tenants that share their answers.
     pub groups: Groups,
-    /// How much of what clients ask of the cache is obeyed.
+    /// Which of the clients' instructions to the cache are obeyed.
     pub client_control: ClientControl,
-    /// Requests that ask for a greater temperature pass by; none is no limit.
+    /// Requests that ask for a higher temperature bypass; none is no limit.
     pub temperature_max: Option<f64>,
     /// Beginnings of the paths that are looked at; empty is all.
     pub paths: Vec<String>,
-    /// Which API answers at paths whose end does not tell, or tells wrongly.
+    /// Which API answers at paths whose end names none, or a wrong one.
     pub path_rules: Vec<PathRule>,
-    /// What of a request does not count, what does, and what passes by.
+    /// Which parts of a request are out of the key, in it, or a reason to bypass.
     pub rules: Arc<Rules>,
     /// Routes that are part of the key, whatever they do to requests.
     pub keyed_routes: Vec<String>,
@@ -123,7 +123,7 @@ struct File {
     bypass_models: Option<Vec<String>>,
     keyed_routes: Option<Vec<String>>,
     prove_routes: Option<ProofMode>,
-    /// Not read: another one is another configuration to Envoy, and so to what is known of routes.
+    /// Not read: another text makes another configuration, which knows no routes yet.
     #[serde(rename = "revision")]
     _revision: Option<String>,
 }
@@ -141,7 +141,7 @@ const DAEMON_CLUSTER: &str = "reflex_edge";
 const LOOKUP_TIMEOUT_MS: u64 = 100;
 /// An insert delays no client, but its body takes memory until it is done.
 const INSERT_TIMEOUT_MS: u64 = 2000;
-/// Most answers are there by then; a client that waits longer had better ask for itself.
+/// Most answers are complete by then; a client that waits longer should ask for itself.
 const FILL_WAIT_MS: u64 = 5000;
 /// A purge is to empty the hot tier within a second.
 const EPOCH_POLL_MS: u64 = 500;
@@ -151,7 +151,7 @@ const HOT_BYTES_MAX: u64 = 64 << 20;
 const HOT_ENTRY_BYTES_MAX: u64 = 1 << 20;
 /// Long enough for a burst of the same question.
 const HOT_TTL_SECONDS: u64 = 300;
-/// As the daemon's.
+/// The same as the daemon's default.
 const ENTRY_BYTES_MAX: u64 = 16 << 20;
 
 /// Envoy gives a module 1 GiB, which it never gives back; recordings need room beside the tier.

@@ -6,7 +6,7 @@ const FAILURES_MAX: u32 = 5;
 /// The pause. After it one request tries again, and the next only after another pause.
 const PAUSE_MS: u64 = 1000;
 
-/// Counts what became of calls to the daemon.
+/// Counts failed calls to the daemon.
 #[derive(Debug, Default)]
 pub struct Breaker {
     failures: u32,
@@ -29,12 +29,12 @@ impl Breaker {
         }
     }
 
-    /// The daemon has answered, whatever it said.
+    /// The daemon has answered, also with a refusal.
     pub fn answered(&mut self) {
         *self = Self::default();
     }
 
-    /// The daemon has not answered, or nonsense.
+    /// The daemon has not answered, or its reply is invalid.
     pub fn failed(&mut self, now_ms: u64) {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= FAILURES_MAX {

@@ -32,20 +32,20 @@ pub struct Insert<'a> {
     pub shape: Shape,
     /// The model that was asked for, at most [`reflex_llm::MODEL_BYTES_MAX`].
     pub model: Option<&'a str>,
-    /// How long it lives; none is for ever.
+    /// How long it lives; `None`: it never expires.
     pub ttl_seconds: Option<u64>,
     /// In how many seconds it may not be served stale either; none is as the daemon's operator
     /// says.
     pub end_seconds: Option<u64>,
     /// How old it is already: another cache on the way had it.
     pub age_seconds: u64,
-    /// It is refused if there was a purge since.
+    /// A purge since then refuses it.
     pub epoch: Option<&'a Epoch>,
     /// The fill that ends with it.
     pub fill: Option<&'a str>,
 }
 
-/// What the daemon has said to a lookup.
+/// The daemon's reply to a lookup.
 #[derive(Debug)]
 pub enum Reply {
     /// It has the answer.
@@ -56,7 +56,7 @@ pub enum Reply {
     Busy,
     /// It does not.
     Absent,
-    /// It did not answer, or nonsense.
+    /// It did not answer, or its reply is invalid.
     Failed,
 }
 
@@ -173,7 +173,7 @@ impl Request {
         Self::new("DELETE", entry(key) + "/fill", headers, NOTE_TIMEOUT_MS)
     }
 
-    /// Asks whether there was a purge.
+    /// Asks for purges.
     pub fn epoch(known: Option<&Epoch>, timeout_ms: u64) -> Self {
         let headers = epoch_header(known).into_iter().collect();
         Self::new("GET", "/v1/epoch".into(), headers, timeout_ms)
@@ -238,7 +238,7 @@ pub fn reply(
     }
 }
 
-/// What a reply of the daemon tells of purges; none if it is not one of the daemon.
+/// The purges that a reply of the daemon lists; none if the reply is not the daemon's.
 pub fn told(headers: &Headers) -> Option<Told> {
     let epoch = |name| {
         let epoch = value(headers, name)?;
@@ -282,7 +282,7 @@ fn bytes32(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// Whether a reply to anything but a lookup says that it was done.
+/// Whether a reply to an insert, a purge or the like reports success.
 pub fn is_done(headers: &Headers) -> bool {
     value(headers, ":status").is_some_and(|status| status.starts_with('2'))
 }
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn a_miss_says_who_is_to_fill_it() {
+    fn a_miss_says_which_request_fills_it() {
         let miss = |fill| {
             let mut all = vec![(":status", "404"), ("x-reflex-epoch", "1.0")];
             all.extend(fill);

@@ -60,11 +60,11 @@ pub enum Event<'e> {
     Body(&'e [u8]),
     /// The number of requests that have had their turn.
     Turn(u32),
-    /// Its body cannot be looked at, for this reason.
+    /// Its body cannot be read, for this reason.
     NoBody(Bypass),
-    /// What the daemon said, and whether an answer that it brought may be hot.
+    /// The daemon's reply, and whether an answer in it may enter the hot tier.
     Reply(Reply, bool),
-    /// What became of the request that this one follows.
+    /// The outcome of the request that this one follows.
     Landed(Landing),
     /// The request that this one followed leads no longer; this one takes its place.
     Lead(Lead),
@@ -119,7 +119,7 @@ pub struct Served {
     pub answer: Option<Rc<Answer>>,
     /// For the status headers.
     pub status: Status,
-    /// For the header `age`; a miss has none.
+    /// For the header `age`; a miss has no age.
     pub age_seconds: Option<u64>,
     /// For the shape of an error.
     pub shape: Shape,
@@ -148,7 +148,7 @@ pub enum Landing {
     /// An answer that was stored already, and where it was. Followers that do not accept it,
     /// because it is too old for them, go on following.
     Offer(Rc<Answer>, Source),
-    /// There is no answer for them: each asks for itself.
+    /// The leader has no answer for them: each asks for itself.
     LetGo,
 }
 
@@ -173,7 +173,7 @@ pub enum Lead {
 }
 
 impl Lead {
-    /// The name of the fill to give back if there is no next leader.
+    /// The name of the fill to give back without a next leader.
     pub fn fill(self) -> Option<String> {
         match self {
             Self::Ask(fill) | Self::Fetch(fill) => fill,
@@ -216,7 +216,7 @@ struct Reading {
 }
 
 impl Exchange {
-    /// Looks at a request's head. `ends` says that there is no body.
+    /// Looks at a request's head. `ends`: it has no body.
     pub fn begin(shared: &mut Shared, request: Request, ends: bool) -> Self {
         match inspect(shared, request) {
             Ok(reading) if !ends => Self(Stage::Reading(Box::new(reading))),

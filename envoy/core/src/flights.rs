@@ -33,7 +33,7 @@ pub enum Role {
     Lead(Name),
     /// Wait for the leader.
     Follow(Name),
-    /// Fetch the answer for itself: there is no room to wait in.
+    /// Fetch the answer for itself: no flight has room for a follower.
     Alone,
 }
 
@@ -259,14 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn after_a_purge_nobody_joins_those_from_before_it() {
+    fn after_a_purge_no_request_joins_a_flight_from_before_it() {
         let mut flights = Flights::default();
         let before = leads(&mut flights, &A, 1);
         assert_eq!(flights.join(&A, 0, 2), Role::Follow(before));
         flights.close(&Purged::All);
         let after = leads(&mut flights, &A, 3);
         assert_eq!(flights.join(&A, 0, 4), Role::Follow(after));
-        // The provider is asked only now, but there is a newer one to join.
+        // The provider is asked only now, but a newer flight exists.
         flights.open(&before);
         assert_eq!(flights.join(&A, 0, 5), Role::Follow(after));
         assert_eq!(flights.land(&before, 1), [2]);
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_purge_of_others_keeps_nobody_from_joining() {
+    fn a_purge_of_others_lets_requests_join() {
         let mut flights = Flights::default();
         let (a, b) = (leads(&mut flights, &A, 1), leads(&mut flights, &B, 2));
         flights.close(&Purged::Digest([9; 32]));

@@ -50,7 +50,7 @@ impl Module {
         Budget::new(&self.recording)
     }
 
-    /// A configuration's share in the room for what is on its way to the daemon.
+    /// A configuration's share in the room for answers that are being sent to the daemon.
     pub fn sending(&self) -> Budget {
         Budget::new(&self.sending)
     }
@@ -137,7 +137,7 @@ impl Budget {
         self.pool.left.get()
     }
 
-    /// Takes so many bytes, if there are as many left.
+    /// Takes this many bytes, if as many are left.
     pub fn take(&mut self, bytes: usize) -> bool {
         match self.pool.left.get().checked_sub(bytes) {
             Some(left) => {

@@ -12,7 +12,7 @@ const COUNT_BYTES: usize = 8;
 /// What one worker knows of them.
 #[derive(Debug, Default)]
 pub struct Refreshed {
-    /// The number of refreshes that it knows of; none before its first look.
+    /// The number of refreshes that it has read; none before its first look.
     known: Option<u64>,
 }
 
@@ -50,7 +50,7 @@ impl Refreshed {
         bytes
     }
 
-    /// Its own word is in the shared bytes, behind what it has just heard there.
+    /// Its own refresh is in the shared bytes, behind those that it has just read.
     pub fn has_said(&mut self) {
         self.known = self.known.map(|known| known.wrapping_add(1));
     }
@@ -84,12 +84,12 @@ mod tests {
         let three = [1, 2, 3].map(|number| [number; 32]).to_vec();
         assert_eq!(other.hears(&shared), Gone::These(three));
         assert_eq!(other.hears(&shared), nothing());
-        // One that begins now has nothing to let go of.
+        // A worker that begins now has nothing to drop.
         assert_eq!(Refreshed::default().hears(&shared), nothing());
     }
 
     #[test]
-    fn who_has_missed_more_than_is_told_lets_go_of_everything() {
+    fn a_worker_that_has_missed_more_than_is_told_drops_everything() {
         let mut late = Refreshed::default();
         let mut shared = Vec::new();
         late.hears(&shared);

@@ -4,9 +4,9 @@
 //! filter beforehand. What the provider really got is only seen with its answer. So each route has
 //! a [`Standing`] in each worker: it is refused once it was seen to change a request. A route that
 //! is the only one to its upstream is trusted until then, because the operator's `upstreams` says
-//! what that upstream gets. As soon as a second one leads there (another route, another listener,
-//! or the same one after a change of the filter's configuration), each has to be proven by an
-//! answer first.
+//! what that upstream gets. As soon as a second one leads there, each has to be proven by an answer
+//! first. A second one may be another route, another listener, or the same route after a change of
+//! the filter's configuration.
 //!
 //! All workers of an Envoy note the routes that they have met in one place of Envoy's shared data
 //! per upstream. `filter` carries the notes there and back.
@@ -16,7 +16,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use crate::config::Proof;
 
-/// Upper bound of the routes that one worker knows. Requests by further routes pass by.
+/// Upper bound of the routes that one worker knows. Requests by further routes bypass.
 const ROUTES_MAX: usize = 4096;
 
 /// Notes in one place. Past it the place only says that the routes are many.
@@ -51,7 +51,7 @@ pub enum Standing {
 #[derive(Debug)]
 pub struct Routes {
     proof: Proof,
-    /// Which of the configurations that this module has had it is.
+    /// The number of this configuration among those that this module has had.
     generation: u64,
     known: HashMap<Route, Known>,
     /// What is noted of each upstream, as last seen.
@@ -69,7 +69,7 @@ struct Known {
     has_told: [bool; TELL_KINDS],
 }
 
-/// What is told of a route without refusing it, each once.
+/// Warnings about a route that is not refused; each is logged once.
 #[derive(Clone, Copy, Debug)]
 pub enum Tell {
     /// The header of the tenant reached the provider.
@@ -101,7 +101,7 @@ impl Route {
 }
 
 impl Routes {
-    /// Without knowledge of any. `generation` counts the configurations that this module has had.
+    /// Knows no route yet. `generation` counts the configurations that this module has had.
     pub fn new(proof: Proof, generation: u64) -> Self {
         Self {
             proof,
@@ -143,8 +143,8 @@ impl Routes {
         !self.known.get(route).is_some_and(|known| known.is_proven)
     }
 
-    /// Takes in what all workers have noted of an upstream, adds this route and what this worker
-    /// knows of it, and returns what is to be noted in place of that if it is more.
+    /// Takes in the notes of all workers about an upstream, and adds this route and what this worker
+    /// knows of it. Returns the new notes if that adds something.
     pub fn meet(&mut self, upstream: &str, route: &Route, noted: &[u8]) -> Option<Vec<u8>> {
         if route.name.is_empty() {
             self.refuse(
@@ -195,7 +195,7 @@ impl Routes {
             self.news.push((upstream.to_owned(), route.clone()));
             let route = route.describe();
             self.lines.push(format!(
-                "{route}: {why}; its requests pass by the cache from now on (docs/envoy.md)"
+                "{route}: {why}; its requests bypass the cache from now on (docs/envoy.md)"
             ));
         }
     }
@@ -205,7 +205,7 @@ impl Routes {
         std::mem::take(&mut self.news)
     }
 
-    /// Says something of a route, once.
+    /// Logs a warning about a route, once.
     pub fn tell(&mut self, route: &Route, kind: Tell, what: &str) {
         let Some(known) = self.knows(route) else {
             return;
@@ -221,9 +221,9 @@ impl Routes {
         std::mem::take(&mut self.lines)
     }
 
-    /// By which a route is told from others in this Envoy, whichever worker asks.
+    /// Identifies a route in this Envoy, the same for all workers.
     pub fn hash(&self, route: &Route) -> u64 {
-        // Without a seed: all workers must come to the same.
+        // Without a seed: all workers must compute the same.
         let mut hasher = DefaultHasher::new();
         self.generation.hash(&mut hasher);
         route.hash(&mut hasher);
@@ -422,7 +422,7 @@ mod tests {
         assert_eq!(routes.known.len(), ROUTES_MAX);
         assert_eq!(routes.standing(UP, &route("4095")), Standing::Open);
         assert_eq!(routes.standing(UP, &route("4096")), Standing::Refused);
-        // A route without a note counts as one of several all the same.
+        // A route without a note still counts as one of several.
         let mut other = Routes::new(Proof::InDoubt, 1);
         assert_eq!(other.meet(UP, &route("4095"), &noted), None);
         assert_eq!(other.standing(UP, &route("4095")), Standing::Unproven);

@@ -25,14 +25,14 @@ const PURGES_MAX: usize = 1024;
 /// A reply with at least this many purges may be cut short: the worker asks for more without delay.
 const TOLD_MANY: usize = 32;
 
-/// A moment among the purges that a worker has heard of.
+/// A moment among the purges that a worker knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark(u64);
 
-/// The state of one worker, but for its exchanges.
+/// The state of one worker, without its exchanges.
 #[derive(Debug)]
 pub struct Shared {
-    /// What the operator wants.
+    /// The operator's settings.
     pub config: Rc<Config>,
     /// Answers in memory.
     pub hot: Hot,
@@ -101,7 +101,7 @@ impl Shared {
         }
     }
 
-    /// What remembers misses.
+    /// The memory of recent misses.
     pub fn splits(&mut self) -> &mut KeySplits {
         &mut self.splits
     }
@@ -150,7 +150,7 @@ impl Shared {
         format!("{:x}-{:x}", self.seed, self.fills)
     }
 
-    /// Which purges are known of.
+    /// The known purges, for a request to the daemon.
     pub fn epoch(&self) -> Option<&Epoch> {
         self.epoch.as_ref()
     }
@@ -178,7 +178,7 @@ impl Shared {
                 .any(|it| it.covers(key))
     }
 
-    /// Drops answers of which other workers have newer ones; without a daemon, no epoch tells that.
+    /// Drops answers that other workers have replaced; without a daemon, no epoch shows that.
     pub fn let_go(&mut self, gone: &Gone) {
         match gone {
             Gone::These(digests) if digests.is_empty() => return,
@@ -201,17 +201,16 @@ impl Shared {
         }
     }
 
-    /// The daemon has told its epoch in reply to the call of that number. If it is another, there
-    /// was a purge, or an answer was replaced, and what that covers goes: what the daemon says it
-    /// was, if it says so of all since the known epoch, or else everything.
+    /// Takes in the epoch of the reply to the call of that number. A new epoch means a purge or a
+    /// replaced answer. What that covers leaves the hot tier: the answers that the daemon lists, if
+    /// its list begins at the known epoch, otherwise all.
     ///
-    /// Returns whether an answer under that key, which came with it, may be kept. A purge that has
-    /// just begun may not have come to it yet. So it may with the epoch that was known, or where
-    /// the daemon tells all that has begun since, and that is about others.
+    /// Returns whether an answer under that key, which came with the reply, may be kept. A purge
+    /// that has just begun may still have to reach the answer. So it may be kept if the epoch is the
+    /// known one, or if the daemon lists all purges since then and none covers the key.
     ///
-    /// Epochs have no order of their own. A call that was made after the known epoch came cannot
-    /// bring an older one. Any other call may: its epoch changes nothing, and the daemon is asked
-    /// once more.
+    /// Epochs have no order. A call that was made after the known epoch arrived cannot bring an
+    /// older one. The epoch of an earlier call changes nothing, and the daemon is asked once more.
     pub fn see_epoch(&mut self, told: &Told, call: u64, key: Option<&Key>) -> bool {
         let epoch = &told.epoch;
         if self.epoch.as_ref() == Some(epoch) {

@@ -31,7 +31,7 @@ impl BuildHasher for Seed {
 }
 
 impl KeySplits {
-    /// Without memory of anything.
+    /// Remembers no miss yet.
     pub fn new(seed: u64) -> Self {
         Self {
             seed: Seed(seed),
@@ -40,7 +40,7 @@ impl KeySplits {
         }
     }
 
-    /// What a miss with this body would be compared by.
+    /// The traits by which a miss with this body is compared.
     pub fn traits(&self, prepared: &Prepared, body: &[u8]) -> Option<Traits> {
         prepared.traits(body, &self.seed)
     }

@@ -40,7 +40,7 @@ struct Handed {
 }
 
 impl Handed {
-    /// Whether even a slow client has read it. A clock that was set back tells nothing.
+    /// Whether even a slow client has read it. After a clock was set back this is unknown: false.
     fn is_read(&self, now_ms: u64) -> bool {
         let takes_ms = (self.bytes / BYTES_PER_MS) as u64;
         now_ms
@@ -79,8 +79,8 @@ impl Unread {
         }
     }
 
-    /// The client of this connection has begun another request, so it has read what it had asked
-    /// for.
+    /// The client of this connection has begun another request, so it has read the answer to its
+    /// last one.
     pub fn heard_from(&mut self, connection: u64) {
         self.forget(|handed| handed.connection == Some(connection));
     }
@@ -90,7 +90,7 @@ impl Unread {
         self.answers.is_empty()
     }
 
-    /// What the answers take that count.
+    /// The bytes of the answers that count.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -101,7 +101,7 @@ impl Unread {
     }
 }
 
-/// The unread answers take all the room that there is for them.
+/// The unread answers have used up their room.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
 

@@ -42,7 +42,7 @@ struct Call {
     /// Its place in the order in which calls were made.
     number: u64,
     began_us: u64,
-    /// From when it began, by whichever way the clock is set.
+    /// Counted from its begin, also if the clock is set back.
     forgotten_after_ms: u64,
 }
 
@@ -59,12 +59,12 @@ impl Worker {
         }
     }
 
-    /// What the operator wants.
+    /// The operator's settings.
     pub fn config(&self) -> &Rc<Config> {
         &self.shared.config
     }
 
-    /// What all exchanges share, for statistics.
+    /// The state that all exchanges share, for statistics.
     pub fn shared(&mut self) -> &mut Shared {
         &mut self.shared
     }
@@ -149,7 +149,7 @@ impl Worker {
         self.calls.insert(token, call);
     }
 
-    /// A call could not be made, or had no reply in time.
+    /// A call could not be made, or got no reply in time.
     pub fn not_called(&mut self, id: Option<Id>, purpose: Purpose, now_ms: u64) -> Work {
         self.shared.breaker.failed(now_ms);
         match purpose {

@@ -67,7 +67,7 @@ pub struct Root {
 struct Plugin {
     root: u32,
     worker: RefCell<Worker>,
-    /// What the other workers have told, where no daemon does; none with one.
+    /// What other workers have told, if no daemon is configured; none with a daemon.
     refreshed: Option<RefCell<Refreshed>>,
     /// Effects that wait for a callback of the plugin's own.
     later: RefCell<Work>,
@@ -148,7 +148,7 @@ impl RootContext for Root {
         let refreshed = config.daemon_cluster.is_none().then(|| {
             refreshes::prepare();
             let mut refreshed = Refreshed::default();
-            // Nothing is hot yet: what was told before is no news.
+            // The hot tier is empty: earlier refreshes do not matter.
             refreshes::hear(&mut refreshed);
             RefCell::new(refreshed)
         });
@@ -163,7 +163,7 @@ impl RootContext for Root {
     }
 
     fn on_queue_ready(&mut self, queue: u32) {
-        // The content of the queue means nothing.
+        // The content of the queue has no meaning.
         while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(queue) {}
         if let Some(plugin) = &self.plugin {
             plugin.carry_out_later();
@@ -268,9 +268,9 @@ impl Http {
         plugin.is_some_and(|plugin| question(&plugin.worker.borrow(), self.id))
     }
 
-    /// What the provider has got, after all filters and the route: Envoy's map of the request is
-    /// that by now. It shows none with the answer's head where the request has waited for the
-    /// daemon, but at the end it always does.
+    /// The request that the provider got, after all filters and the route: by now Envoy's map of
+    /// the request holds that. If the request has waited for the daemon, the map is missing at the
+    /// answer's head, but present at its end.
     fn sent(&self) {
         let sent = request();
         if sent.method.is_empty() {
@@ -399,8 +399,8 @@ impl HttpContext for Http {
     }
 }
 
-/// A body of so many bytes, whole; none if that is not what is to be had. A part of a request has
-/// another key, and a part of an answer is none.
+/// A whole body of this many bytes; none if Envoy has less. A part of a request has another key,
+/// and a part of an answer is no answer.
 fn read(buffer: BufferType, bytes: usize) -> Option<Vec<u8>> {
     let read = match bytes {
         0 => Vec::new(),
@@ -442,7 +442,7 @@ fn is_of_request(purpose: Purpose) -> bool {
 
 impl Plugin {
     fn replied(&self, current: u32, token: u32, headers: usize, body: usize) {
-        // Without headers there is no reply, and asking for them would panic.
+        // A reply without headers is none, and asking for them would panic.
         let map = match headers {
             0 => Vec::new(),
             _ => hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).unwrap_or_default(),
@@ -460,7 +460,7 @@ impl Plugin {
         self.carry_out(Place::own(self.root), work);
     }
 
-    /// Does what is to be done now, and puts off what concerns others.
+    /// Carries out effects on this request, and postpones effects on others.
     fn carry_out(&self, place: Place, mut work: Work) {
         let mut effective = place.current;
         while !work.is_empty() {
@@ -479,7 +479,7 @@ impl Plugin {
                 }
                 if wanted != effective {
                     if hostcalls::set_effective_context(wanted).is_err() {
-                        // The request is gone, and has said so or is about to.
+                        // The request is gone, and its end is known or about to be.
                         continue;
                     }
                     effective = wanted;
@@ -529,7 +529,7 @@ impl Plugin {
         if let Some(queue) = self.wake
             && is_first
         {
-            // If it does not work, the next tick does.
+            // If this fails, the next tick carries them out.
             let _ = hostcalls::enqueue_shared_queue(queue, Some(b"1"));
         }
     }

@@ -22,7 +22,7 @@ pub fn install(packages: &[&str], say: &dyn Fn(&str)) -> Result<(), String> {
     let names = packages.join(" ");
     let apt = Path::new("/usr/bin/apt-get");
     if !apt.exists() {
-        return Err(format!("there is no {}", apt.display()));
+        return Err(format!("{} is missing", apt.display()));
     }
     if !fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
         return Err(format!(
@@ -33,7 +33,7 @@ pub fn install(packages: &[&str], say: &dyn Fn(&str)) -> Result<(), String> {
         "installing Debian's {names}, for at most {} s",
         TIME_MAX.as_secs()
     ));
-    // The lists may be missing or old; where updating them fails, they may still do.
+    // The lists may be missing or old; if the update fails, the old ones may suffice.
     if let Err(why) = run_bounded(apt_get().arg("update"), TIME_MAX) {
         say(&format!(
             "going on with the package lists as they are: {why}"
@@ -46,6 +46,8 @@ pub fn install(packages: &[&str], say: &dyn Fn(&str)) -> Result<(), String> {
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command.arg("-qq").env("DEBIAN_FRONTEND", "noninteractive");
+    // Another apt-get may be at work, such as that of unattended upgrades.
+    command.args(["-o", "DPkg::Lock::Timeout=300"]);
     // Its output is useful only if it fails, and stdout may belong to our caller.
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command

@@ -23,7 +23,7 @@ struct Keyvalue;
 /// Names of buckets that hosts offer, in the order in which they are tried.
 const BUCKETS: [&str; 3] = ["reflex", "default", ""];
 
-/// How long an entry lives that does not say so, in seconds.
+/// The life of an entry without one of its own, in seconds.
 const TTL_SECONDS: u64 = 3600;
 
 /// The same bounds as our own host's by default, in bytes.

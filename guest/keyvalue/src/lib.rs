@@ -1,5 +1,5 @@
 //! `reflex:cache/cache` over `wasi:keyvalue/store`: composed with it, a component that imports the
-//! cache runs on hosts that do not know us.
+//! cache runs on hosts that do not offer `reflex:cache`.
 //!
 //! Names become keys by the same rules as everywhere (`reflex-llm`). Without an operator's policy,
 //! requests without a credential are refused, and entries live for an hour unless they say

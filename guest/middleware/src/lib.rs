@@ -1,8 +1,8 @@
 //! The middleware component: a `wasi:http` handler in front of another one.
 //!
-//! It reads as the flow does: classify, look up, then replay or forward and record. `reflex-llm`
+//! The code follows the flow: classify, look up, then replay, or forward and record. `reflex-llm`
 //! interprets requests. Bodies stay with the host, except the body of a request that may be
-//! answered from the cache, which has to be read for its key.
+//! answered from the cache: the guest reads it for the key.
 
 mod batch;
 pub mod bindings;
@@ -256,7 +256,7 @@ fn header(name: &str, value: &str) -> http::Header {
     (name.into(), value.as_bytes().to_vec())
 }
 
-/// `only-if-cached` and nothing cached: 504, as RFC 9111 wants it, in the API's error shape.
+/// `only-if-cached` and nothing cached: 504 by RFC 9111, in the API's error shape.
 fn not_cached(shape: Shape) -> Response {
     let mut headers = headers(Status::Absent, None);
     headers.extend(ERROR_HEADERS.map(|(name, value)| header(name, value)));

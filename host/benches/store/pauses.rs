@@ -32,7 +32,7 @@ struct Pauses;
 
 /// Listens from now on.
 pub(crate) fn install() {
-    // Fails only where there is a subscriber already.
+    // Fails only if a subscriber is set already.
     let _ = tracing::subscriber::set_global_default(Pauses);
 }
 

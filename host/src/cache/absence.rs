@@ -20,8 +20,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 use std::{fmt, io};
 
-/// Upper bound of the wait for a folder to open. A million entries take about that; of more, the first
-/// requests would find no daemon.
+/// Upper bound of the wait for a folder to open. A million entries take about this long; with more,
+/// the first requests would find no daemon.
 const OPEN_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Bound of the keys, and of the tenants, that are remembered one by one: some 4 MiB. Further keys are
@@ -29,8 +29,8 @@ const OPEN_WAIT_MAX: Duration = Duration::from_secs(1);
 /// entry may come back.
 const MISSED_MAX: usize = 1 << 16;
 
-/// Bits of a [`Sieve`]: 4 MiB. Of what a disk holds, one entry in 6,000 is lost beyond need after a
-/// million missed keys, one in 25 after five million.
+/// Bits of a [`Sieve`]: 4 MiB. After a million missed keys, one entry in 6,000 on the disk is lost
+/// needlessly; after five million, one in 25.
 const SIEVE_BITS: usize = 1 << 25;
 
 impl Cache {
@@ -103,7 +103,7 @@ impl Cache {
     }
 }
 
-/// The disk that is not there.
+/// The disk that cannot be used yet.
 #[derive(Debug)]
 pub(super) struct Absence {
     disk: Arc<dyn Disk>,
@@ -149,23 +149,23 @@ impl Opening {
 struct Missed {
     /// Stored or removed.
     keys: HashSet<CacheKey>,
-    /// More of them.
+    /// Further keys that were stored or removed.
     sieve: Option<Sieve>,
     /// Purged.
     tenants: HashSet<[u8; 32]>,
-    everybody: bool,
+    everything: bool,
 }
 
 impl Missed {
-    fn note_everybody(&mut self) {
+    fn note_everything(&mut self) {
         *self = Self {
-            everybody: true,
+            everything: true,
             ..Self::default()
         };
     }
 
     fn note_key(&mut self, key: &CacheKey) {
-        if self.everybody {
+        if self.everything {
             return;
         }
         match &mut self.sieve {
@@ -183,18 +183,18 @@ impl Missed {
     }
 
     fn note_tenant(&mut self, tenant: &[u8; 32]) {
-        if self.everybody {
+        if self.everything {
             return;
         }
         self.tenants.insert(*tenant);
         if self.tenants.len() > MISSED_MAX {
-            self.note_everybody();
+            self.note_everything();
         }
     }
 
     /// Supersedes and purges in a store without readers yet. Doing it twice does no harm.
     fn make_up(&self, writer: &mut Writer) {
-        if self.everybody {
+        if self.everything {
             writer.give_up_all();
         }
         for tenant in &self.tenants {
@@ -221,8 +221,8 @@ impl Missed {
     }
 }
 
-/// Keys that cannot be told one by one any more: a Bloom filter. Says of each marked key that it may
-/// be there, and of few others. Keys are hashes, so that parts of them are as good as hashes of them.
+/// Keys past the bound of single keys: a Bloom filter. It reports each marked key as perhaps present,
+/// and few others. Keys are hashes, so parts of them serve as the filter's hashes.
 #[derive(Clone)]
 struct Sieve(Vec<u64>);
 
@@ -277,7 +277,7 @@ impl WithoutDisk<'_> {
             return Ok(());
         };
         match whose {
-            Whose::Everybody => missed.note_everybody(),
+            Whose::All => missed.note_everything(),
             Whose::Tenant(tenant) => missed.note_tenant(tenant),
         }
         Err(io::Error::other("the data folder cannot be used yet"))
@@ -294,7 +294,7 @@ impl Absence {
         }
     }
 
-    /// A store, as soon as there is one.
+    /// A store, as soon as it is open.
     fn open(&self) -> Result<Option<Opened>, OpenError> {
         let mut opening = lock(&self.opening);
         let Some(first) = &*opening else {
@@ -339,7 +339,7 @@ impl Shared {
             && self.writer.get().is_none()
             && let Err(error) = self.take_in_use(absence)
         {
-            // As a rule it was said when it began.
+            // The start of the trouble was logged, as a rule.
             match error.is_of_the_disk() {
                 true => tracing::debug!(%error, "the data folder still cannot be used"),
                 false => self.note_trouble(error.to_string(), None),

@@ -5,8 +5,8 @@
 //!                                └ not yet ─► noted, with its ticket ─► the thread wakes it
 //! ```
 //!
-//! What is synced is so in the order in which it was stored, so that one thread is enough. It is
-//! started when it is wanted, and ends when nobody waits.
+//! Operations become durable in the order in which they were stored, so one thread is enough. It
+//! starts with the first wait, and ends when no wait is left.
 
 use super::queue::Ticket;
 use super::{Cache, Shared, lock};
@@ -16,16 +16,16 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-/// So many may wait at the same time. Further ones do not, as where the disk hangs.
+/// Callers that may wait at the same time. Further callers do not wait, as when the disk hangs.
 const WAITS_MAX: usize = 16_384;
 
-/// Who waits.
+/// The waiting callers.
 #[derive(Debug, Default)]
 pub(super) struct DurableWaits(Mutex<Waits>);
 
 #[derive(Debug, Default)]
 struct Waits {
-    /// In the order of their tickets, but for some that came at the same time.
+    /// In the order of their tickets, except for some that came at the same time.
     waiting: VecDeque<(Ticket, Arc<Wait>)>,
     has_thread: bool,
 }
@@ -76,7 +76,7 @@ impl Cache {
 }
 
 impl Shared {
-    /// `None` where there is nothing to wait for, or no thread to be had.
+    /// `None` if no wait is needed, or no thread can be started.
     fn begin_wait(self: &Arc<Self>, ticket: Ticket) -> Option<Arc<Wait>> {
         if self.queue.is_synced(ticket) {
             return None;
@@ -110,7 +110,7 @@ impl Shared {
                 }
             };
             let (ticket, wait) = first;
-            // Until it is synced, or for as long as anybody waits: then it goes on all the same.
+            // Until it is synced or the wait times out; the caller goes on in both cases.
             self.wait_for_ticket(ticket);
             wait.end();
         }

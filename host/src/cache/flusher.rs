@@ -54,13 +54,13 @@ impl Bell {
         let call = lock(&self.call);
         let mut call = match at_most {
             Some(at_most) => {
-                let nobody = |call: &mut Call| *call == Call::None;
-                let waited = self.called.wait_timeout_while(call, at_most, nobody);
+                let no_call = |call: &mut Call| *call == Call::None;
+                let waited = self.called.wait_timeout_while(call, at_most, no_call);
                 waited.unwrap_or_else(PoisonError::into_inner).0
             }
             None => {
-                let nobody = |call: &mut Call| *call == Call::None;
-                let waited = self.called.wait_while(call, nobody);
+                let no_call = |call: &mut Call| *call == Call::None;
+                let waited = self.called.wait_while(call, no_call);
                 waited.unwrap_or_else(PoisonError::into_inner)
             }
         };
@@ -92,7 +92,7 @@ impl Flusher {
             while !shared.bell.wait(until_next()) {
                 shared.try_disk();
                 // Noted as trouble, and returned to the next sync.
-                let _ = shared.flush(None, Told::Nobody);
+                let _ = shared.flush(None, Told::NextSync);
             }
         };
         let thread = thread::Builder::new().name("reflex-flusher".into());
@@ -113,16 +113,16 @@ impl Drop for Flusher {
     }
 }
 
-/// Whether the caller learns of a failed sync.
+/// Which caller learns of a failed sync.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
     Caller,
-    Nobody,
+    NextSync,
 }
 
 impl Shared {
     /// Makes all earlier inserts durable, or at least those up to an operation. With
-    /// [`Told::Nobody`], the next sync returns a failure.
+    /// [`Told::NextSync`], the next sync returns a failure of this one.
     pub(super) fn flush(&self, until: Option<Ticket>, told: Told) -> io::Result<()> {
         // One sync at a time: a second caller must not return before the first one's is done.
         let _no_other = lock(&self.syncing);
@@ -161,7 +161,7 @@ impl Shared {
         }
         self.with_store(|store| {
             store.all_synced();
-            if result.is_err() && told == Told::Nobody {
+            if result.is_err() && told == Told::NextSync {
                 store.note_lost();
             }
         });
@@ -191,7 +191,7 @@ impl Shared {
     pub(super) fn wait_for_ticket(&self, last: Ticket) {
         if !self.has_thread.load(Relaxed) {
             // The failure is noted as trouble; stored entries can still be served.
-            let _ = self.flush(Some(last), Told::Nobody);
+            let _ = self.flush(Some(last), Told::NextSync);
         } else if !self.queue.wait_synced(last) {
             self.counters.store_errors.fetch_add(1, Relaxed);
         }

@@ -16,7 +16,7 @@
 //!
 //! It holds requests as they were sent, prompts included, as long as their answers are asked for: in
 //! memory only, never on disk, never in `Debug`. Its caller keeps credentials out of what it hands
-//! over. A purge of a tenant drops the tenant's requests.
+//! over. A purge of a tenant drops the tenant's requests; the removal of one entry drops none.
 
 use super::Cache;
 use super::purges::{PurgeListener, Purged};
@@ -34,7 +34,7 @@ use std::sync::{Arc, LazyLock};
 /// 64 MiB: some 30,000 requests of a kilobyte or two.
 pub const L1_BYTES_MAX: u64 = 64 << 20;
 
-/// A request longer than this share of the bound is not taken in: one is not worth sixteen others.
+/// A request longer than this share of the bound is not taken in: it would evict sixteen others.
 const SHARE: u64 = 16;
 
 /// Memory that each request takes on top of its bytes and [`Request`], in bytes: in both maps, in
@@ -48,7 +48,7 @@ const UNFREED_BYTES_MAX: u64 = 64 << 10;
 /// Most heads fit.
 const HEAD_BYTES: usize = 512;
 
-/// A head that was longer gives its memory back.
+/// The buffer of a longer head is freed.
 const HEAD_BYTES_KEPT_MAX: usize = 4096;
 
 /// Requests that were hits, and a `V` about each, within a bound of bytes plus the newest request.
@@ -296,7 +296,8 @@ impl<V: Clone + Send + Sync + 'static> PurgeListener for L1<V> {
         match what {
             Purged::All => self.clear(),
             Purged::Tenant(tenant) => self.drop_tenant(tenant),
-            // Its request leads to nothing any more.
+            // Its requests lead to nothing any more, until they have an answer again. See
+            // `Cache::remove` for why they stay.
             Purged::Entry(_) => {}
         }
     }

@@ -20,7 +20,7 @@ pub struct NewEntry<'a> {
     /// When the answer was made, in milliseconds since 1970: now, or earlier if it comes from
     /// another cache.
     pub now_ms: u64,
-    /// How long it lives from then on; `None` is for ever.
+    /// How long it lives from then on; `None`: it never expires.
     pub ttl_ms: Option<u64>,
 }
 

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 /// stay below this number; beyond half a terabyte it is exceeded, and the limit has to be raised.
 const SEGMENTS_MAX: u64 = 512;
 
-/// As many bytes of the quota have one entry, by default. Answers are longer as a rule; of shorter ones
-/// memory would hold more than a twentieth of what the disk does.
+/// Bytes of the quota for each entry, by default. Most answers are longer; with shorter ones the index
+/// would take more than a twentieth of the disk's size in memory.
 const BYTES_PER_ENTRY: u64 = 2048;
 
 /// The least that [`CacheOptions::entries_max`] is by default: 100 MB of memory.
@@ -84,7 +84,7 @@ impl Default for CacheOptions {
             memory_bytes_max: 256 << 20,
             // Longer than any text that a model writes; generated images fit too.
             entry_bytes_max: 16 << 20,
-            // Few enough mappings, and reclaiming one holds the writer up for little.
+            // Few enough mappings, and reclaiming one segment delays the writer only briefly.
             segment_bytes: 16 << 20,
             entries_max: None,
             stale_seconds_max: 0,

@@ -77,7 +77,7 @@ impl Mark {
     }
 }
 
-/// What is no answer any more, for edges, which know entries by tenant and digest.
+/// An entry that edges have to drop; they know entries by tenant and digest.
 #[cfg(any(feature = "serve", test))]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gone {
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_keep_copies_are_told_what_had_not_ended_and_nothing_else() {
+    fn edges_are_told_what_had_not_ended_and_nothing_else() {
         const DIGEST: [u8; 32] = [5; 32];
         let purges = Purges::default();
         let told = |mark| {

@@ -5,8 +5,8 @@
 //!       └► operations, in turn, bounded in bytes ─► writer ─► index, and gone from pending
 //! ```
 //!
-//! Nothing here waits for the disk, so that a disk that hangs holds up nobody. Who finds the
-//! queue full is told so.
+//! Nothing here waits for the disk, so a disk that hangs holds up no caller. A full queue is an
+//! error for the caller.
 
 use super::entry::Entry;
 use super::{CacheKey, lock};
@@ -17,8 +17,8 @@ use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-/// What may wait to be written, in bytes of memory. A disk that is worth its name writes so much
-/// in less than a second, and a daemon can spare it. An entry that is longer waits alone.
+/// Bounds the memory of operations that wait to be written. A disk below 32 MiB/s makes inserts
+/// wait. An entry that is longer waits alone.
 pub(super) const QUEUE_BYTES_MAX: u64 = 32 << 20;
 
 /// An insert that may wait does so while more than one part in this many of the queue is full: 4 MiB. A
@@ -33,20 +33,19 @@ const ROOM_SHARE: u64 = 16;
 /// What an operation takes beside its record: some for the queue and some for the map.
 const OPERATION_BYTES: u64 = 256;
 
-/// A removal that may wait does so while so many others wait to be written. One that may not is
-/// taken all the same, however full the queue is: no caller can be told that what was removed is
-/// still there. The place that it takes out of the index has used more memory than it needs, so
-/// that entries bound removals, too.
+/// Past this many unwritten removals, a removal that may wait does so. A removal that may not wait
+/// is always queued: a caller must not learn that a removed entry is still there. A removal needs
+/// less memory than the place that it takes out of the index, so entries bound removals, too.
 const REMOVALS_MAX: usize = 1 << 16;
 
-/// So many operations the writer takes at once.
+/// Operations that the writer takes at once.
 const BATCH_OPERATIONS: usize = 64;
 
-/// So long does anybody wait who may wait: for room in the queue, or for an entry to be durable.
-/// When it takes longer, the disk hangs, and nobody waits until it goes on.
+/// Upper bound of a wait for room in the queue, or until an entry is durable. Past it the disk
+/// counts as hanging, and no caller waits until it goes on.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// So many may wait at the same time, each with a thread.
+/// Threads that may wait at the same time.
 const WAITERS_MAX: usize = 1024;
 
 /// Whether an insert or a removal may wait for room.
@@ -56,11 +55,11 @@ pub(super) enum Wait {
     No,
 }
 
-/// Whether a record of a key was in the index, out of which it is by now.
+/// Whether a record of a key was taken out of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TakenOut {
     Yes,
-    /// Not, but the disk may hold one that could not be read.
+    /// No record was in the index, but the disk may hold one that could not be read.
     Perhaps,
     No,
 }
@@ -150,14 +149,14 @@ struct State {
     bytes: u64,
     removals: usize,
     last: Ticket,
-    /// Up to here, all that was written was synced, or failed to be.
+    /// Every operation up to this one was synced, or its sync failed.
     synced: Ticket,
     /// How often the writer went on.
     steps: u64,
     waiters: usize,
-    /// Somebody waited in vain since the writer last went on.
+    /// A wait timed out since the writer last went on.
     is_stalled: bool,
-    /// Somebody was sent away since there last was room.
+    /// An operation was refused since the queue last had room.
     is_refusing: bool,
     is_asleep: bool,
     is_stopped: bool,
@@ -178,8 +177,8 @@ impl Queue {
 
     /// What is not written yet, or nothing.
     pub(super) fn find(&self, key: &[u8; 32]) -> Found {
-        // With the writer's Release: whoever sees here that a key is written, sees it in the
-        // index.
+        // Pairs with the writer's Release: a thread that sees here that a key is written finds it
+        // in the index.
         if self.active.load(Ordering::Acquire) == 0 {
             return Found::Nothing;
         }
@@ -215,7 +214,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for room for an entry of this length, within bounds; whether there was some then.
+    /// Waits for room for an entry of this length, within bounds; whether it found room.
     pub(super) fn wait_for_room(&self, record_bytes: u64) -> bool {
         let bytes = OPERATION_BYTES.saturating_add(record_bytes);
         self.room_for(bytes, Wait::ForRoom).is_ok()
@@ -257,7 +256,7 @@ impl Queue {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 if state.steps == steps {
-                    tracing::warn!("the disk hangs; nobody waits for it until it goes on");
+                    tracing::warn!("the disk hangs; no caller waits for it until it goes on");
                     state.is_stalled = true;
                     self.went_on.notify_all();
                 }
@@ -270,8 +269,8 @@ impl Queue {
         state
     }
 
-    /// Removes a key, for all from now on; whether there was an entry. `take_out` takes its place
-    /// out of the index, and is asked where nothing is pending. `None` when there is nothing to be
+    /// Removes a key, for all from now on; whether it had an entry. `take_out` takes its place
+    /// out of the index; it is called if nothing is pending. `None` if nothing is to be
     /// removed.
     pub(super) fn remove(
         &self,
@@ -361,7 +360,7 @@ impl Queue {
         self.is_forgotten.load(Ordering::Relaxed)
     }
 
-    /// The writer has done what was to be done about it.
+    /// The writer has given everything up.
     pub(super) fn has_forgotten(&self) {
         let _state = lock(&self.state);
         self.is_forgotten.store(false, Ordering::Relaxed);
@@ -383,13 +382,14 @@ impl Queue {
         newest.is_some_and(|newest| newest.ticket == operation.ticket)
     }
 
-    /// What the operations were about can be found elsewhere, as far as it can be found.
+    /// The results of these operations can be found in the index or in memory.
     pub(super) fn done(&self, operations: &[Operation]) {
         fence(Ordering::Release);
         for operation in operations {
             self.settles(operation);
         }
         let mut state = lock(&self.state);
+        // Woken only when some room is free: otherwise waiters and the writer would alternate.
         let enough = self.waiting_bytes() - self.waiting_bytes() / ROOM_SHARE;
         let is_full = |state: &State| state.bytes > enough || state.removals > REMOVALS_MAX / 2;
         let was_full = is_full(&state);
@@ -475,7 +475,7 @@ impl Queue {
         self.wait_while(state, |state| state.synced < ticket).synced >= ticket
     }
 
-    /// For the writer: waits for an operation; false when there are none and never will be.
+    /// For the writer: waits for an operation; false when none is left and none will come.
     pub(super) fn wait(&self) -> bool {
         let mut state = lock(&self.state);
         while state.operations.is_empty() {

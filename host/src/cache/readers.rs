@@ -257,7 +257,7 @@ impl Room {
                         desk.hanging += 1;
                         waker
                     }
-                    // It came back in the last moment.
+                    // The read returned just before its deadline.
                     settled => {
                         *state = settled;
                         continue;

@@ -1,4 +1,4 @@
-//! What goes for good: one entry, those of a tenant, or everything. Nothing that was begun before is
+//! Removals and purges: one entry, those of a tenant, or everything. No fill from before a purge is
 //! stored after it (`purges.rs`).
 
 use super::queue::{TakenOut, Wait};
@@ -8,11 +8,17 @@ use std::io;
 
 impl Cache {
     /// Removes the entry for a key, for good: it does not come back with a restart, unless the
-    /// disk is in trouble from now until then. Returns whether there was one to be found.
+    /// disk is in trouble from now until then. Returns whether the key had an entry.
+    ///
+    /// An [`L1`](super::L1) keeps the requests that led to the entry, prompts included, until they are
+    /// evicted or their tenant is purged. They lead to a miss, and spare their reading when the answer is
+    /// there again. The L1 knows no request by its key: several may share one. To find them, each removal
+    /// would look at all requests, or each request would take memory for a second map.
+    /// [`purge_tenant`](Self::purge_tenant) drops prompts, too.
     ///
     /// When more comes than the disk takes, this waits for it, up to a second. With
     /// [`Durability::EveryInsert`](super::Durability::EveryInsert) it also waits until the removal is
-    /// durable, no longer either.
+    /// durable, again up to a second.
     pub fn remove(&self, key: &CacheKey) -> bool {
         let was_there = self.take_away(key, None, Wait::ForRoom);
         self.wait_until_durable();
@@ -20,7 +26,7 @@ impl Cache {
     }
 
     /// As [`remove`](Self::remove), of a key that was [made of](CacheKey::new) this digest. Edges
-    /// that keep copies by digest let go of that one, and not of all that they have.
+    /// that keep copies by digest drop only their copy of this entry.
     pub fn remove_named(&self, key: &CacheKey, digest: &[u8; 32]) -> bool {
         let was_there = self.take_away(key, Some(*digest), Wait::ForRoom);
         self.wait_until_durable();
@@ -77,14 +83,14 @@ impl Cache {
         self.shared.purges.note(Purged::Tenant(*tenant), purge)
     }
 
-    /// As [`purge_tenant`](Self::purge_tenant) for everything of everybody. The segments are
-    /// removed as well; those that someone still reads are, when the last reader is done.
+    /// As [`purge_tenant`](Self::purge_tenant) for all tenants. The segments are removed as well; a
+    /// segment with readers is removed when its last reader is done.
     ///
     /// # Errors
     ///
     /// As of [`purge_tenant`](Self::purge_tenant). No segment was removed then.
     pub fn purge_all(&self) -> io::Result<()> {
-        let purge = || self.shared.purge(Whose::Everybody);
+        let purge = || self.shared.purge(Whose::All);
         self.shared.purges.note(Purged::All, purge)
     }
 }
@@ -92,7 +98,7 @@ impl Cache {
 impl Shared {
     fn purge(&self, whose: Whose<'_>) -> io::Result<()> {
         let is_meant = |entry: &Entry| match whose {
-            Whose::Everybody => true,
+            Whose::All => true,
             Whose::Tenant(tenant) => entry.tenant() == *tenant,
         };
         if let Some(mut without_disk) = self.without_disk() {
@@ -102,16 +108,16 @@ impl Shared {
         let Some(mut writer) = self.writer() else {
             return Ok(());
         };
-        // Nothing is written meanwhile. What waits to be was stored before.
+        // Nothing is written meanwhile. The entries in the queue were stored before.
         writer.store.purge(whose);
-        self.queue.remove_where(is_meant, whose == Whose::Everybody);
+        self.queue.remove_where(is_meant, whose == Whose::All);
         self.memory.remove_where(is_meant);
-        if whose == Whose::Everybody {
+        if whose == Whose::All {
             self.index.remove_where(|_| true);
         }
         match writer.store.settle_purge_marks() {
-            Ok(()) if whose == Whose::Everybody => {
-                // What was purged need not be buried one by one.
+            Ok(()) if whose == Whose::All => {
+                // Purged entries need no tombstones.
                 writer.owes_nothing();
                 writer.store.discard();
             }

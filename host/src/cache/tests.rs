@@ -168,7 +168,7 @@ impl Durable {
             let patience = Duration::from_secs(60);
             tokio::time::timeout(patience, both).await
         });
-        let output = output.expect("it waits for the disk for ever");
+        let output = output.expect("it waits for the disk forever");
         self.faults.waits.open();
         self.cache.sync().unwrap();
         output

@@ -54,7 +54,7 @@ impl Shared {
         let segments = writer.store.seal_all()?;
         drop(writer);
         for id in segments {
-            // A flush that goes on just now is waited for: all has to be durable.
+            // Waits for a flush under way, because all entries have to be durable.
             let _no_flush = lock(&self.syncing);
             let Some(mut writer) = self.writer() else {
                 break;

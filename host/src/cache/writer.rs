@@ -18,7 +18,8 @@ use std::sync::Arc;
 /// disk is given up: none of it may come back.
 const OWED_IN_DOUBT_MAX: usize = 1 << 16;
 
-/// After this many removals the disk is tried again: it may be well, which removals alone do not show.
+/// After this many removals the disk is tried again: it may have recovered, which removals alone do
+/// not show.
 const OWED_BEFORE_TRIAL: usize = 1 << 16;
 
 /// After this many operations, the writer gives the store to a waiting thread.
@@ -55,7 +56,7 @@ impl Writer {
     /// Gives up everything on disk: none of it is found again.
     pub(super) fn give_up_all(&mut self) {
         self.owes_nothing();
-        self.store.purge(Whose::Everybody);
+        self.store.purge(Whose::All);
         self.store.index().remove_where(|_| true);
     }
 
@@ -93,7 +94,7 @@ impl WriterThread {
                 writing.write_some(TURN_OPERATIONS);
                 if writing.durability == Durability::EveryInsert {
                     // The failure is noted as trouble; stored entries can still be served.
-                    let _ = writing.flush(None, Told::Nobody);
+                    let _ = writing.flush(None, Told::NextSync);
                 }
                 writing.step_aside();
                 while writing.queue.len() == 0 && writing.make_some_room() {

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 /// Something in the configuration must be changed.
 const EXIT_FINDINGS: u8 = 1;
-/// There is no configuration to look at: the same code that clap uses.
+/// The configuration cannot be read: the same code that clap uses.
 const EXIT_USAGE: u8 = 2;
 
 /// Look at a configuration of Envoy that has the filter

@@ -108,7 +108,7 @@ impl Errand {
 #[derive(Debug)]
 pub struct Rest(Arc<Errand>);
 
-/// Why there is no answer to a request that a guest had sent before it failed.
+/// Why a request that a guest had sent before it failed has no answer.
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Lost {
@@ -300,7 +300,7 @@ impl Sent {
 
     /// A body that is watched on its way to the provider.
     fn watch(&self, inner: BoxBody) -> BoxBody {
-        // Most GETs: there is nothing to watch.
+        // Most GETs have no body to watch.
         if inner.is_end_stream() {
             lock(&self.seen).ended = true;
             return inner;
@@ -427,7 +427,7 @@ mod tests {
         assert_eq!(got.await, answer(), "with a copy of the body sent");
     }
 
-    /// Nothing of it is kept, and nothing of it need be.
+    /// Its body is not kept, and need not be.
     #[tokio::test]
     async fn a_long_body_that_passes_through_is_known_by_where_it_came_from() {
         let budget = Budget::new(HELD_MAX);

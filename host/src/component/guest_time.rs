@@ -4,7 +4,7 @@
 //!
 //! - The CPU time of its thread counts. On a busy machine, a guest that is ready and not run uses
 //!   nothing up.
-//! - Its own sleeps count as well, or it could sleep for good.
+//! - Its own sleeps count as well; otherwise a guest could sleep forever.
 //! - Waiting for the host, which waits for the client, the provider or the disk, does not count
 //!   ([`Progress::wait`]). Neither does the host's work for it, such as reading a request of a
 //!   million frames ([`Progress::host`]).

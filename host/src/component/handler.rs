@@ -306,7 +306,7 @@ impl Handler {
             });
             let rest = tokio::time::timeout(stream_time_max, rest).await;
             let is_done = matches!(rest, Ok(Ok(())));
-            // Before the instance is dropped, for then the body ends.
+            // Before the instance is dropped, because the body ends then.
             breaks.store(!is_done, Ordering::Release);
             match rest {
                 Ok(Ok(())) => {}
@@ -389,7 +389,7 @@ impl Instance {
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
     let mut linker = Linker::new(engine);
     // Time, randomness, an empty environment and closed standard streams. Files and sockets are
-    // not there even as empty shells: a guest that wants them is refused when it is loaded.
+    // not there even as empty shells: a guest that imports them is refused when it is loaded.
     wasmtime_wasi::p3::clocks::add_to_linker(&mut linker)?;
     wasmtime_wasi::p3::random::add_to_linker(&mut linker)?;
     wasmtime_wasi::p3::cli::add_to_linker(&mut linker)?;

@@ -32,7 +32,7 @@ use wasmtime::{Config, Engine, Result, Store, Trap, UpdateDeadline};
 #[derive(Clone)]
 pub struct Question {
     what: Arc<What>,
-    /// On whose behalf, if it was said.
+    /// The tenant, if the caller named one.
     tenant: Option<Tenant>,
 }
 

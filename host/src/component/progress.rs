@@ -91,7 +91,7 @@ impl Progress {
         Some(taken.1)
     }
 
-    /// Whether the host has looked for that answer in vain, and joined its fill, which the guest has
+    /// Whether the host has not found that answer, and has joined its fill, which the guest has
     /// not asked for yet.
     pub(crate) fn has_turn(&self, key: &CacheKey) -> bool {
         let done = lock(&self.done);

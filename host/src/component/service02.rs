@@ -168,7 +168,7 @@ impl Service02 {
                 ("stream-timeout", Error::HttpResponseTimeout)
             }
         };
-        // Before the store is dropped, for then the body ends.
+        // Before the store is dropped, because the body ends then.
         fate.broken.store(true, Ordering::Release);
         if fate.begun.load(Ordering::Relaxed) {
             self.observer.guest_failed(reason);

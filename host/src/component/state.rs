@@ -151,7 +151,7 @@ type Transmission = Box<dyn Future<Output = Result<(), Error>> + Send>;
 /// The result of wasmtime-wasi-http's hooks: a response, and the transmission of its request.
 pub(crate) type Sent = (http::Response<WasiBody>, Transmission);
 
-/// A response on its way, as those hooks want it.
+/// A response under way, as those hooks return it.
 pub(crate) fn sent(
     response: ResponseFuture,
 ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {

@@ -1,5 +1,5 @@
-//! Transparent mode: the host's outgoing HTTP answers a guest's own LLM calls from the cache. The
-//! guest need not know.
+//! Transparent mode: the host's outgoing HTTP answers a guest's own LLM calls from the cache,
+//! without a change in the guest.
 //!
 //! ```text
 //! guest ─► wasi:http client ─► Transparent ─► exchange::NativeFlow ─► hit ─► guest

@@ -1,5 +1,5 @@
-//! Our WIT interfaces as guests see them, one file for each. What they do is `exchange`'s, `grant`'s
-//! and `cache`'s business.
+//! Our WIT interfaces as guests see them, one file for each. `exchange`, `grant` and `cache` do the
+//! work.
 
 pub(crate) mod cache;
 #[cfg(feature = "http")]

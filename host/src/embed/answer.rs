@@ -8,7 +8,7 @@ use std::time::Duration;
 /// How an answer is stored.
 #[derive(Clone, Default)]
 pub struct InsertOptions {
-    /// `None`: as the cache says. `Some(None)`: for ever.
+    /// `None`: the life that the cache gives. `Some(None)`: no expiry.
     pub(crate) ttl: Option<Option<Duration>>,
     pub(crate) metadata: Vec<u8>,
     pub(crate) since: Option<Mark>,
@@ -20,7 +20,7 @@ impl InsertOptions {
         Self::default()
     }
 
-    /// How long it is an answer.
+    /// The life of the answer.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(Some(ttl));
@@ -90,7 +90,7 @@ impl Fetched {
         }
     }
 
-    /// An answer to be stored so.
+    /// The same answer, stored with these options.
     #[must_use]
     pub fn with(mut self, options: InsertOptions) -> Self {
         self.options = options;

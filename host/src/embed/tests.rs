@@ -79,10 +79,10 @@ fn lives_are_the_entrys_own_or_the_caches() {
     };
     with("usual", InsertOptions::new());
     with("short", InsertOptions::new().ttl(Duration::from_secs(10)));
-    with("for ever", InsertOptions::new().forever());
+    with("forever", InsertOptions::new().forever());
     let check = |after_ms: u64, found: [bool; 3]| {
         now.store(1_000_000 + after_ms, Ordering::Relaxed);
-        let there = ["usual", "short", "for ever"].map(|prompt| cache.contains(&key(prompt)));
+        let there = ["usual", "short", "forever"].map(|prompt| cache.contains(&key(prompt)));
         assert_eq!(there, found, "after {after_ms} ms");
     };
     check(9_999, [true, true, true]);
@@ -173,7 +173,7 @@ const A: Key = Key {
 };
 
 #[test]
-fn an_error_goes_to_each_who_waited_once_and_the_next_fetches_anew() {
+fn an_error_goes_to_each_follower_once_and_the_next_fetches_anew() {
     let cache = cache();
     leader_and_waiter!(
         cache,
@@ -192,7 +192,7 @@ fn an_error_goes_to_each_who_waited_once_and_the_next_fetches_anew() {
 }
 
 #[test]
-fn who_waits_takes_over_from_a_leader_that_is_dropped() {
+fn a_follower_takes_over_from_a_leader_that_is_dropped() {
     let cache = cache();
     leader_and_waiter!(cache, _release, leader, waiter, Ok::<_, String>("never"));
     drop(leader);
@@ -205,7 +205,7 @@ fn who_waits_takes_over_from_a_leader_that_is_dropped() {
 }
 
 #[test]
-fn what_is_not_kept_is_for_the_one_who_fetched_it() {
+fn what_is_not_kept_is_for_the_leader_only() {
     let cache = cache();
     let refusal = Ok::<_, String>(Fetched::new("refusal").not_kept());
     leader_and_waiter!(cache, release, leader, waiter, refusal);
@@ -249,7 +249,7 @@ fn what_is_purged_while_it_is_fetched_is_not_stored() {
 }
 
 #[test]
-fn nobody_waits_where_too_many_do_or_for_too_long() {
+fn no_call_waits_where_too_many_do_or_for_too_long() {
     let cache = Cache::builder("")
         .waiters_max(1)
         .fetch_wait_max(Duration::from_millis(1))
@@ -401,7 +401,7 @@ fn nothing_that_was_begun_before_a_purge_is_stored_after_it_whichever_way_either
 
 /// After a purge that the library did not make, later calls joined a fetch from before it.
 #[test]
-fn nobody_joins_a_fetch_from_before_a_purge_whichever_way_that_came() {
+fn no_call_joins_a_fetch_from_before_a_purge_of_any_kind() {
     for (number, (purge, is_meant)) in PURGES.into_iter().enumerate() {
         let cache = cache();
         leader_and_waiter!(cache, release, leader, waiter, Ok::<_, String>("old"));

@@ -1,4 +1,4 @@
-//! How requests leave for the provider.
+//! How requests go to the provider.
 
 use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;

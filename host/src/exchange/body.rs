@@ -24,7 +24,7 @@ pub(crate) struct Gathered {
     /// The only frame so far, or what was shared. Most requests are one frame, which is then not
     /// copied.
     only: Bytes,
-    /// All frames, once there are several.
+    /// All frames of a body with several.
     all: Buffer,
     reserved: Reservation,
     /// What counts elsewhere, for as long as a clone of it is there.

@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_gets_the_leaders_error_once_and_the_next_leads_anew() {
+    async fn a_follower_gets_the_leaders_error_once_and_the_next_request_leads() {
         let fills = fills();
         let first = lead(&fills).await;
         let waiting = waiter(&fills, LONG).await;
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_waits_longer_than_he_is_told() {
+    async fn no_follower_waits_longer_than_it_may() {
         let fills = fills();
         let first = lead(&fills).await;
         let waiting = waiter(&fills, Duration::from_millis(1)).await;
@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_joins_what_was_begun_before_a_purge() {
+    async fn no_request_joins_a_fill_from_before_a_purge() {
         let cache = cache();
         let fills = Fills::new(&cache);
         type Purge = fn(&Cache) -> bool;

@@ -74,7 +74,7 @@ impl Answers {
         Look::Answer(response(made.replayed(&set, &self.policy)))
     }
 
-    /// For a client that wants nothing but a cached answer: any of the request's answers will do.
+    /// For a client that accepts only a cached answer: any of the request's answers will do.
     pub(crate) async fn any(&self, question: &Question, flow: Flow) -> Response<BoxBody> {
         let samples = &self.policy.samples;
         for _ in (1..samples.count()).filter(|_| flow.takes_any_sample()) {

@@ -56,7 +56,7 @@ impl Meaning {
 #[expect(clippy::large_enum_variant, reason = "one at a time, and not kept")]
 pub(crate) enum Read {
     Question(Box<Question>),
-    /// It is none that the cache may answer. Its body begins with what was read of it.
+    /// The cache may not answer it. Its body begins with what was read of it.
     Passes(Request<BoxBody>, Bypass),
 }
 
@@ -141,7 +141,7 @@ impl Question {
         &self.key
     }
 
-    /// What the client wants of the cache.
+    /// The client's instructions to the cache.
     pub(crate) fn control(&self) -> &Control {
         &self.control
     }
@@ -241,7 +241,7 @@ pub(crate) fn hide_tenant(headers: &mut http::HeaderMap, grant: &Grant) {
 ///
 /// # Errors
 ///
-/// Why it passes by.
+/// Why the request bypasses.
 pub(crate) fn candidate<'h>(
     head: &Head<'h>,
     grant: &'h Grant,

@@ -1,7 +1,7 @@
 //! One body of the provider, read by the leader and its followers, each at its own pace, and judged
 //! for the cache on its way.
 //!
-//! Every reader pulls for itself: a reader that has read all bytes here draws the next frame from
+//! Every reader polls for itself: a reader that has read all bytes here takes the next frame from
 //! the provider, and all readers find it here. The leader may leave, or stop reading, and the
 //! others go on. When the last reader leaves, the provider's response is dropped.
 //!
@@ -62,7 +62,7 @@ pub(crate) trait Record: Send {
     /// What has come is no good. Whether it is only too long.
     fn reject(self: Box<Self>) -> bool;
 
-    /// There is no memory for the body.
+    /// The budget has no memory for the body.
     fn abandon(self: Box<Self>);
 
     /// The body has ended before its time.

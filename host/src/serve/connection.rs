@@ -9,7 +9,7 @@
 //! | the response is awaited | the provider's bounds, by the service |
 //! | the client does not take the response | `idle_max`, per stream over HTTP/2 |
 //! | no request | `keep_alive_max`, less if another client needs the place |
-//! | HTTP/2, the client is gone without a word | a ping after `PING_AFTER`, `header_read_max` for its answer |
+//! | HTTP/2, the client is gone without notice | a ping after `PING_AFTER`, `header_read_max` for its answer |
 //! | told to close | `LEAVE_MAX`; after SIGTERM `drain_max` |
 
 use super::delivery::{Delivery, Streams};

@@ -61,7 +61,7 @@ const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
 /// Upper bound of a lookup's wait for another request's fill.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Upper bound of the wait for a purge. The purge goes on, but a disk that hangs may take for ever.
+/// Upper bound of the wait for a purge. The purge goes on, but a disk that hangs may never answer.
 const PURGE_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Bound of the purges and replacements that a reply tells one by one. An edge that has missed more
@@ -303,7 +303,7 @@ async fn route(api: Arc<EdgeApi>, head: &Parts, body: &mut Body) -> Result<Respo
             release(&api, &name, method, &head.headers)
         }
         _ => {
-            let why = "there is no such path; this is version 1: /v1/entries/TENANT/DIGEST";
+            let why = "no such path; this is version 1: /v1/entries/TENANT/DIGEST";
             Err(Refusal::new(StatusCode::NOT_FOUND, "path", why))
         }
     }
@@ -348,7 +348,7 @@ async fn look_up(
         said = match api.fills.claim(key, &name.tenant, fill) {
             Claim::Yours => Some("leader"),
             Claim::Taken => Some("busy"),
-            Claim::Nobody => None,
+            Claim::NotLed => None,
         };
         if said == Some("leader") {
             // A fill may have ended well since the look. It is not begun again.
@@ -437,7 +437,7 @@ fn release(
     match api.fills.give_back(&name.key, fill) {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => {
-            let why = "there is no such fill";
+            let why = "no such fill";
             Err(Refusal::new(StatusCode::NOT_FOUND, "fill", why))
         }
     }

@@ -19,7 +19,7 @@ use http_body::Body as _;
 use reflex_llm::{Bypass, Status};
 use std::sync::Arc;
 
-/// A component in the way of the requests that the native flow does not answer by itself.
+/// A component for the requests that the native flow does not answer by itself.
 #[derive(Debug)]
 pub(crate) struct Guests {
     pub(crate) handler: Handler,
@@ -34,10 +34,10 @@ pub(crate) struct Guests {
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// Who answers a question.
+/// What answers a question.
 pub(crate) enum Outcome {
     Answered(Response<BoxBody>),
-    /// The provider failed, and there is no expired answer.
+    /// The provider failed, and no expired answer is stored.
     Unanswered(Error),
     /// The native flow answers.
     Native,
@@ -102,7 +102,7 @@ impl Guests {
     ///
     /// # Errors
     ///
-    /// Who answers in its place, and the request, if it is still there.
+    /// What answers in its place, and the request, if it is still there.
     pub(crate) async fn stream(
         &self,
         request: Request<BoxBody>,

@@ -2,7 +2,7 @@
 
 use http::header::{self, HeaderMap, HeaderName};
 
-/// Headers that speak of one connection, RFC 9110 section 7.6.1.
+/// Headers about one connection, RFC 9110 section 7.6.1.
 const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),

@@ -234,7 +234,7 @@ impl Lines {
         }
     }
 
-    /// Nothing more is wanted.
+    /// A place came free: no connection has to close.
     pub(super) fn has_room(&self) {
         self.wanted.store(false, Ordering::SeqCst);
     }

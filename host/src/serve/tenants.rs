@@ -21,7 +21,7 @@ pub fn of_lines(text: &str, tenant_header: Option<&str>) -> Result<Tenant, Strin
         .map(|(name, value)| (name.as_str(), value.as_bytes()))
         .collect();
     Tenant::named_by(&headers, tenant_header)
-        .ok_or_else(|| "none of the headers names anybody".into())
+        .ok_or_else(|| "none of the headers names a tenant".into())
 }
 
 /// 64 digits, 0 to 9 and a to f.
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_tenant_is_written_and_read() {
-        let tenant = of_lines("Authorization: Bearer k\n\n", None).expect("somebody");
+        let tenant = of_lines("Authorization: Bearer k\n\n", None).expect("a tenant");
         assert_eq!(Tenant::parse(&text(&tenant)), Some(tenant));
         let named = Tenant::named_by(&[("authorization", b"Bearer k")], None);
         assert_eq!(named, Some(tenant));

@@ -1,4 +1,4 @@
-//! A body that may pause, but not for ever, and that may take its time, but not for ever either.
+//! A body with a bound on each pause, and a bound on the time for the whole.
 
 use crate::exchange::error::Error;
 use bytes::Bytes;
@@ -24,7 +24,7 @@ pub(crate) struct Timed {
 }
 
 impl Timed {
-    /// A response's body: a model may speak for as long as it likes.
+    /// A response's body: a model may write for any time.
     pub(crate) fn response(inner: Incoming, idle_max: Duration) -> Self {
         Self {
             inner,

@@ -298,7 +298,7 @@ impl Client {
         request.headers_mut().append(header::VIA, self.via.clone());
     }
 
-    /// HTTP/1.1 names the host in a header, and a proxy that forwards wants the whole URL.
+    /// HTTP/1.1 names the host in a header, and a proxy that forwards needs the whole URL.
     fn write_for_http1(
         &self,
         request: &mut Request<BoxBody>,

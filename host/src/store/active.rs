@@ -9,10 +9,10 @@ use super::segment::Segment;
 use std::io;
 use std::sync::Arc;
 
-/// A segment gets its space in at least so many steps, so that little space is held unused.
+/// A segment gets its space in at least this many steps, so that little space is unused.
 const STEPS: u64 = 16;
 
-/// The longest step: one call is enough for very many records.
+/// The longest step: one call serves many records.
 const STEP_BYTES_MAX: u64 = 1 << 20;
 
 /// How much space a segment of `bytes` has when it is written up to `end`.

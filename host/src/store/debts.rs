@@ -1,4 +1,4 @@
-//! What the store owes the disk: purge marks, and tombstones.
+//! Purge marks and tombstones that the disk does not have yet.
 
 use super::purge_marks::Whose;
 use super::record::NewRecord;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
-/// As much is looked at in one call, to see what is in memory.
+/// Bytes that one call checks for being in memory.
 const PROBE_BYTES: usize = 64 << 10;
 
 thread_local! {

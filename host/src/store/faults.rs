@@ -12,8 +12,8 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
 /// Held exclusively while a test starts another process. Between its fork and its exec that
-/// process has a copy of every lock of this one, also of locks released meanwhile, so that no test
-/// may take a lock then.
+/// process has a copy of every lock of this one, also of locks released meanwhile. So no test may
+/// take a lock then.
 pub(crate) static SPAWNING: RwLock<()> = RwLock::new(());
 
 /// A gate: while it is closed, threads wait at it.
@@ -37,8 +37,8 @@ impl Gate {
     /// Waits until a thread waits at the gate.
     pub(crate) fn wait_for_one(&self) {
         let state = self.state.lock().unwrap();
-        let nobody = |state: &mut (bool, usize)| state.1 == 0;
-        drop(self.changed.wait_while(state, nobody).unwrap());
+        let no_waiter = |state: &mut (bool, usize)| state.1 == 0;
+        drop(self.changed.wait_while(state, no_waiter).unwrap());
     }
 
     fn pass(&self) {

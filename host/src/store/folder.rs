@@ -1,12 +1,12 @@
 //! The data folder and its owner: `manifest` makes it ours, `lock` makes it this process's,
-//! `segments/` holds the records, and `epochs` holds the purge marks.
+//! `segments/` holds the records, and `purge_marks` says what was purged.
 //!
 //! A folder of another program is left exactly as it was, and so is a folder that is damaged or of
 //! a later release.
 
 use super::disk::{DirLock, Disk};
 use super::format::{
-    BLOCK_BYTES, FORMAT_VERSION, Manifest, MarksFile, PURGE_MARKS_BYTES_MAX, Part,
+    BLOCK_BYTES, FORMAT_VERSION, Manifest, MarksFile, MarksName, PURGE_MARKS_BYTES_MAX, Part,
     RECENT_BYTES_MAX, Reject, StoreId,
 };
 use std::fs::TryLockError;
@@ -15,10 +15,13 @@ use std::{error, fmt, io};
 
 const MANIFEST: &str = "manifest";
 const MANIFEST_UNFINISHED: &str = "manifest.tmp";
-const PURGE_MARKS: &str = "epochs";
-const PURGE_MARKS_UNFINISHED: &str = "epochs.tmp";
-const RECENT_MARKS: &str = "epochs.recent";
-const RECENT_MARKS_UNFINISHED: &str = "epochs.recent.tmp";
+const PURGE_MARKS: &str = "purge_marks";
+const PURGE_MARKS_UNFINISHED: &str = "purge_marks.tmp";
+const RECENT_MARKS: &str = "purge_marks.recent";
+const RECENT_MARKS_UNFINISHED: &str = "purge_marks.recent.tmp";
+/// The names that earlier releases gave these files.
+const EPOCHS: &str = "epochs";
+const RECENT_EPOCHS: &str = "epochs.recent";
 const LOCK: &str = "lock";
 const SEGMENTS: &str = "segments";
 /// A fresh ext4 file system has this in its topmost folder.
@@ -152,15 +155,15 @@ impl error::Error for OpenError {
 pub(crate) struct Folder {
     root: PathBuf,
     pub(crate) store: StoreId,
-    /// The manifest on disk promises a file of purge marks.
-    has_purge_marks: bool,
+    /// The file of purge marks that the manifest on disk promises.
+    purge_marks: MarksName,
     /// `None` when a folder that was never opened is only inspected.
     _lock: Option<DirLock>,
 }
 
 /// The owner of a folder, by its files.
 enum Owner {
-    Nobody,
+    Unclaimed,
     Us(Manifest),
 }
 
@@ -179,10 +182,10 @@ impl Folder {
         // And again after it: another process may have changed it in between.
         let manifest = match owner(disk, root)? {
             Owner::Us(manifest) => manifest,
-            Owner::Nobody => {
+            Owner::Unclaimed => {
                 let manifest = Manifest {
                     store: new_id(),
-                    has_purge_marks: false,
+                    purge_marks: MarksName::None,
                 };
                 disk.create_dir(&root.join(SEGMENTS))
                     .and_then(|()| write_manifest(disk, root, &manifest))
@@ -194,12 +197,14 @@ impl Folder {
                 manifest
             }
         };
-        Ok(Self {
+        let folder = Self {
             root: root.to_owned(),
             store: manifest.store,
-            has_purge_marks: manifest.has_purge_marks,
+            purge_marks: manifest.purge_marks,
             _lock: Some(lock),
-        })
+        };
+        folder.remove_epochs(disk);
+        Ok(folder)
     }
 
     /// A folder that is ours already, to be looked at. Nothing is made in it.
@@ -213,10 +218,10 @@ impl Folder {
             Owner::Us(manifest) => Ok(Self {
                 root: root.to_owned(),
                 store: manifest.store,
-                has_purge_marks: manifest.has_purge_marks,
+                purge_marks: manifest.purge_marks,
                 _lock: lock,
             }),
-            Owner::Nobody => {
+            Owner::Unclaimed => {
                 let why = "it has no manifest";
                 Err(OpenError::Foreign(root.to_owned(), why))
             }
@@ -238,18 +243,21 @@ impl Folder {
     }
 
     fn read_marks(&self, disk: &dyn Disk, part: Part) -> Result<Option<MarksFile>, OpenError> {
-        let (name, bytes_max) = match part {
-            Part::All => (PURGE_MARKS, PURGE_MARKS_BYTES_MAX),
-            Part::Recent => (RECENT_MARKS, RECENT_BYTES_MAX),
+        let (name, bytes_max) = match (part, self.has_epochs()) {
+            (Part::All, false) => (PURGE_MARKS, PURGE_MARKS_BYTES_MAX),
+            (Part::All, true) => (EPOCHS, PURGE_MARKS_BYTES_MAX),
+            (Part::Recent, false) => (RECENT_MARKS, RECENT_BYTES_MAX),
+            (Part::Recent, true) => (RECENT_EPOCHS, RECENT_BYTES_MAX),
         };
+        let is_promised = self.purge_marks != MarksName::None;
         let path = self.root.join(name);
         let bytes = match disk.read(&path, bytes_max as u64) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.has_purge_marks => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_promised => {
                 return Ok(Some(MarksFile::default()));
             }
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "cannot read who was purged");
+                tracing::warn!(path = %path.display(), %error, "cannot read the purge marks");
                 return Ok(None);
             }
         };
@@ -257,7 +265,7 @@ impl Folder {
             Ok(file) => Ok(Some(file)),
             Err(Reject::Newer(version)) => Err(OpenError::Newer(path, version)),
             Err(reject) => {
-                tracing::warn!(path = %path.display(), ?reject, "cannot tell who was purged");
+                tracing::warn!(path = %path.display(), ?reject, "cannot decode the purge marks");
                 Ok(None)
             }
         }
@@ -282,15 +290,32 @@ impl Folder {
         if had_recent {
             self.write_recent_marks(disk, &none)?;
         }
-        if !self.has_purge_marks {
+        if self.purge_marks != MarksName::PurgeMarks {
             let manifest = Manifest {
                 store: self.store,
-                has_purge_marks: true,
+                purge_marks: MarksName::PurgeMarks,
             };
             write_manifest(disk, &self.root, &manifest)?;
-            self.has_purge_marks = true;
+            self.purge_marks = MarksName::PurgeMarks;
+            self.remove_epochs(disk);
         }
         Ok(())
+    }
+
+    /// Whether an earlier release wrote the purge marks, under their former name. Then they are to be
+    /// written again: only that gives them the new name.
+    pub(crate) fn has_epochs(&self) -> bool {
+        self.purge_marks == MarksName::Epochs
+    }
+
+    /// Removes the files with the former names once they count for nothing. They may stay: no release
+    /// that reads the manifest reads them, and the next start tries again.
+    fn remove_epochs(&self, disk: &dyn Disk) {
+        if !self.has_epochs() {
+            for name in [EPOCHS, RECENT_EPOCHS] {
+                let _ = disk.unlink(&self.root.join(name));
+            }
+        }
     }
 
     /// Makes the marks of a few tenants durable, once the file of all promises this one.
@@ -393,7 +418,7 @@ fn owner(disk: &dyn Disk, root: &Path) -> Result<Owner, OpenError> {
     let bytes = match disk.read(&path, BLOCK_BYTES as u64) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return nobody(disk, root).map(|()| Owner::Nobody);
+            return unclaimed(disk, root).map(|()| Owner::Unclaimed);
         }
         Err(error) => return Err(OpenError::io("read", &path)(error)),
     };
@@ -401,7 +426,7 @@ fn owner(disk: &dyn Disk, root: &Path) -> Result<Owner, OpenError> {
         Ok(manifest) => Ok(Owner::Us(manifest)),
         Err(Reject::NotOurs) => Err(OpenError::Foreign(
             root.to_owned(),
-            "its manifest is somebody else's",
+            "its manifest is another program's",
         )),
         Err(Reject::Newer(version)) => Err(OpenError::Newer(path, version)),
         Err(Reject::Older(version)) => Err(OpenError::Older(path, version)),
@@ -412,7 +437,7 @@ fn owner(disk: &dyn Disk, root: &Path) -> Result<Owner, OpenError> {
 
 /// A folder without a manifest is free for us if it holds only what we make before the manifest, or
 /// nothing.
-fn nobody(disk: &dyn Disk, root: &Path) -> Result<(), OpenError> {
+fn unclaimed(disk: &dyn Disk, root: &Path) -> Result<(), OpenError> {
     let list = |dir: &Path| disk.list(dir).map_err(OpenError::io("read", dir));
     for name in list(root)? {
         let is_ours = match name.to_str() {

@@ -56,8 +56,12 @@ const RECORD_MAGIC: [u8; 4] = *b"RFXR";
 const RECORD_VERSION: u8 = 2;
 const FLAG_TOMBSTONE: u8 = 1;
 
-/// Feature of a manifest: some tenants were purged, as the file `epochs` says.
-const FEATURE_PURGE_MARKS: u32 = 1;
+/// Feature of a manifest: some tenants were purged, as the file `epochs` says. Earlier releases called
+/// the purge marks so.
+const FEATURE_EPOCHS: u32 = 1;
+
+/// Feature of a manifest: some tenants were purged, as the file `purge_marks` says.
+const FEATURE_PURGE_MARKS: u32 = 2;
 
 /// Where each field of the manifest and the superblock lies. Magic, version and the checksum
 /// at the end keep their places in all versions to come, so that every version recognises
@@ -133,30 +137,54 @@ pub(crate) struct StoreId(pub(crate) [u8; 16]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) store: StoreId,
-    /// The file `epochs` must exist. A release that does not know it must not open the folder: it
-    /// would serve purged entries.
-    pub(crate) has_purge_marks: bool,
+    /// A release that does not know the name must not open the folder: it would serve purged entries.
+    pub(crate) purge_marks: MarksName,
+}
+
+/// The file of purge marks that must exist.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum MarksName {
+    #[default]
+    None,
+    /// `epochs`, of an earlier release.
+    Epochs,
+    /// `purge_marks`.
+    PurgeMarks,
+}
+
+impl MarksName {
+    fn features(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Epochs => FEATURE_EPOCHS,
+            Self::PurgeMarks => FEATURE_PURGE_MARKS,
+        }
+    }
+
+    fn of(features: u32) -> Self {
+        match features {
+            0 => Self::None,
+            FEATURE_EPOCHS => Self::Epochs,
+            // This name is the newer one, if a manifest should say both.
+            _ => Self::PurgeMarks,
+        }
+    }
 }
 
 impl Manifest {
     pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
         let mut bytes = [0; BLOCK_BYTES];
         put(&mut bytes, block::STORE_ID, &self.store.0);
-        let features = if self.has_purge_marks {
-            FEATURE_PURGE_MARKS
-        } else {
-            0
-        };
-        close(&mut bytes, MANIFEST_MAGIC, features);
+        close(&mut bytes, MANIFEST_MAGIC, self.purge_marks.features());
         bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Reject> {
         let bytes: &[u8; BLOCK_BYTES] = bytes.first_chunk().ok_or(Reject::Torn)?;
-        let features = open(bytes, MANIFEST_MAGIC, FEATURE_PURGE_MARKS)?;
+        let features = open(bytes, MANIFEST_MAGIC, FEATURE_EPOCHS | FEATURE_PURGE_MARKS)?;
         Ok(Self {
             store: StoreId(take(bytes, block::STORE_ID)),
-            has_purge_marks: features & FEATURE_PURGE_MARKS != 0,
+            purge_marks: MarksName::of(features),
         })
     }
 }
@@ -416,7 +444,7 @@ pub(crate) fn expiry(at_ms: u64) -> u64 {
     if at_ms >= TIME_MAX { NEVER } else { at_ms }
 }
 
-/// When a record was stored, likewise.
+/// When a record was stored, in as many bytes as the header has for it.
 pub(crate) fn time(at_ms: u64) -> u64 {
     at_ms.min(TIME_MAX)
 }

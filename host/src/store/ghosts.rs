@@ -1,7 +1,7 @@
 //! The keys that were evicted lately, in 8 bytes each.
 //!
 //! A ghost is a part of a key, the log that it left, and roughly when. Two keys that share a ghost,
-//! or a ghost that is lost, cost nothing but a decision that is a little worse.
+//! or a lost ghost, only make a decision slightly worse.
 
 use super::log::Log;
 

@@ -63,7 +63,7 @@ pub(crate) fn inspect(disk: &dyn Disk, root: &Path) -> Result<StoreReport, OpenE
     let folder = Folder::inspect(disk, root)?;
     let mut report = StoreReport::default();
     let purged = folder.read_purge_marks(disk)?.unwrap_or_else(|| {
-        let lost = "epochs: lost or damaged; everything counts as purged";
+        let lost = "purge_marks: lost or damaged; everything counts as purged";
         report.findings.push(lost.into());
         MarksFile {
             all: u64::MAX,

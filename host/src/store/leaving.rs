@@ -61,7 +61,7 @@ pub(super) enum Outcome {
     Reclaimed,
     /// It cannot be reclaimed now.
     Refused,
-    /// There is no room for what has to be written again.
+    /// Records that have to be written again find no room.
     NoRoom,
 }
 
@@ -253,7 +253,7 @@ impl Store {
             self.sync_all()?;
         }
         if victim.has_hidden() {
-            // What could be read is elsewhere now. The rest goes with all that is as old.
+            // All readable records are elsewhere now. The rest is purged with all that is as old.
             return Ok(Progress::Stays(Outcome::Refused));
         }
         self.unlink(&victim)?;
@@ -320,7 +320,7 @@ impl Store {
         (offset, header, _): &Listed,
         is_in_doubt: bool,
     ) -> bool {
-        // As a rule an entry that is there supersedes nothing, and is all there is of its key.
+        // As a rule a stored entry supersedes nothing: it is the only record of its key.
         let alone = |place: &Place| place.is_at(victim, *offset) && !place.covers();
         if !is_in_doubt && self.index.find(&header.key, alone) == Some(true) {
             return false;

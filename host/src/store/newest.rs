@@ -1,5 +1,5 @@
-//! The newest record of each key, while the segments are read again: the index itself, and beside it only
-//! what the index cannot tell.
+//! The newest record of each key, while the segments are read again: the index itself, and the data
+//! that the index lacks.
 //!
 //! The index knows where a record lies, and not its sequence. Sequences are kept once for each record, in
 //! 4 bytes, because most are one higher than the one before in their segment.

@@ -22,8 +22,8 @@ const COVERS: u8 = 8;
 
 const _: () = assert!(HITS_MAX <= HITS);
 
-/// A record that was read is trusted to stay in the page cache for one to two of these: 4 to 8 seconds. A
-/// system that takes pages away sooner is short of memory beyond help.
+/// A record that was read is assumed to stay in the page cache for one to two of these: 4 to 8 seconds.
+/// Only a system without memory evicts pages sooner.
 const TICK_MS: u64 = 4096;
 
 /// Where a record lies, and what a lookup needs to know before it touches the record. The index
@@ -213,7 +213,7 @@ impl Place {
         Some(match file.is_cached(self.part()) {
             Cached::Yes => false,
             Cached::No => true,
-            // Then so it is with those of earlier processes that were not read yet.
+            // Unread records of earlier processes may have to be read, too.
             Cached::Unknown => self.views.is_old && !self.is_verified(),
         })
     }

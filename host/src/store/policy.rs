@@ -56,7 +56,7 @@ impl Policy {
             return Log::Small;
         };
         let share = self.small_share(bytes_max);
-        // The scarcer the ghosts of that log, the more a return through one of them says.
+        // The fewer ghosts that log has, the more weight a return through one of them has.
         let share = match left {
             Log::Small => share.saturating_add(bytes.saturating_mul((main / small).max(1))),
             Log::Main => share.saturating_sub(bytes.saturating_mul((small / main).max(1))),

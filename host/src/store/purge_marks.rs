@@ -1,7 +1,7 @@
 //! The purge marks: the records of a tenant, or of all tenants, are purged up to a sequence.
 //!
 //! A record is older than a purge exactly if its sequence is not higher than the purge's. So keys
-//! and records need no field for it: the sequence serves. Only the writer and recovery ask here;
+//! and records need no field for it: the sequence suffices. Only the writer and recovery use this;
 //! readers learn of a purge from the segments.
 
 use super::disk::Disk;
@@ -12,14 +12,14 @@ use std::io;
 /// Whose records are purged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whose<'a> {
-    Everybody,
+    All,
     Tenant(&'a [u8; 32]),
 }
 
 /// The purges so far, and what of them the disk does not have yet.
 ///
-/// Where there are many, the file of all marks is written only for each [`RECENT_TENANTS_MAX`] purges,
-/// and a small file beside it for each purge. So a purge takes the same however many there were.
+/// With many tenants, the file of all marks is written only every [`RECENT_TENANTS_MAX`] purges, and a
+/// small file beside it for each purge. So the cost of a purge does not grow with earlier ones.
 #[derive(Debug, Default)]
 pub(crate) struct PurgeMarks {
     all: MarksFile,
@@ -28,7 +28,7 @@ pub(crate) struct PurgeMarks {
     owed: Owed,
 }
 
-/// What is to be written.
+/// The file to write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Owed {
     #[default]
@@ -75,7 +75,7 @@ impl PurgeMarks {
     /// on disk, cover nothing any more and may be forgotten.
     pub(super) fn purge(&mut self, whose: Whose<'_>, sequence: u64, oldest: u64) {
         let is_recent = match whose {
-            Whose::Everybody => {
+            Whose::All => {
                 self.all.all = sequence;
                 self.all.tenants.clear();
                 false
@@ -182,7 +182,7 @@ mod tests {
         assert!(!covers(&marks, 1, 1));
         marks.forget(25);
         assert!(covers(&marks, 2, 25) && !covers(&marks, 1, 1));
-        marks.purge(Whose::Everybody, 30, 1);
+        marks.purge(Whose::All, 30, 1);
         assert!(covers(&marks, 1, 30) && covers(&marks, 2, 30) && !covers(&marks, 2, 31));
         assert_eq!(marks.all.newest(), 30);
         assert!(marks.all.tenants.is_empty());

@@ -24,7 +24,7 @@ use super::{Store, StoreError};
 use std::sync::Arc;
 
 /// Up to one part in this many of the quota may be held by readers of segments that are
-/// reclaimed already. Beyond that no further segment is reclaimed for the sake of a new one:
+/// reclaimed already. Beyond that no further segment is reclaimed to make room for a new one:
 /// slow readers would otherwise empty the cache.
 const PINNED_SHARE: u64 = 4;
 
@@ -324,7 +324,7 @@ impl Store {
         Ok(outcome != Outcome::NoRoom || by_all_means)
     }
 
-    /// Reclaims the segment that is best reclaimed, in one go; false if there is none.
+    /// Reclaims the segment that is best reclaimed, in one go; false without one.
     fn reclaim(&mut self, moving: &mut Moving) -> Result<bool, StoreError> {
         self.clear_gone();
         if let Some(mut leaving) = self.take_leaving() {
@@ -359,7 +359,7 @@ impl Store {
         let small_bytes = small.map(|it| it.disk_bytes()).sum();
         let first = self.policy.makes_room(small_bytes, self.quota);
         let mut in_turn: Vec<_> = self.segments.iter().filter(readable).cloned().collect();
-        // Least of all is older than these, so that they rarely have to wait for anything.
+        // Few segments are older than these, so they rarely have to wait for another.
         let mut oldest = in_turn.clone();
         in_turn.sort_by_key(|it| it.log != first);
         oldest.sort_by_key(|it| it.first_sequence());
@@ -409,7 +409,7 @@ impl Store {
         let hidden: Vec<_> = hidden().cloned().collect();
         self.purge_marks.purge_up_to(last);
         for segment in &hidden {
-            segment.purge(Whose::Everybody);
+            segment.purge(Whose::All);
         }
         self.settle_purge_marks()?;
         for segment in &hidden {

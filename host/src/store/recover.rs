@@ -132,7 +132,7 @@ pub(crate) fn recover(
         let salt = Salt::of_segment(&folder.store, found.id);
         let file = Arc::clone(&found.file);
         let log = found.log();
-        // Nothing is written where it is not known, and so either will do.
+        // A segment of an unknown log is never written to, so either log will do.
         let known_log = log.unwrap_or(Log::Main);
         let segment = Segment::new(
             (found.id, known_log),
@@ -172,6 +172,14 @@ pub(crate) fn recover(
             },
             Scan::of,
         );
+        if is_intact && scan.records.is_empty() && found.before() > replay.last_of(log) {
+            // The last record before this segment is lost. The first one here would name the last
+            // that was found in its place, and the next start would give that up.
+            let removed = folder.remove_segment(&**disk, found.id);
+            removed.map_err(OpenError::io("remove", &path))?;
+            spare += found.disk_bytes();
+            continue;
+        }
         let mut keys = NewKeys::default();
         let mut end = BLOCK_BYTES as u64;
         // Above these are the sequences of the records that cannot be read.

@@ -118,14 +118,15 @@ impl<'a> Replay<'a> {
         let end = log.map_or(&mut unknown, |log| &mut self.logs[log as usize]);
         // A missing record is a damaged header. It may have been a tombstone or a newer answer. A
         // segment before this one that is missing was reclaimed.
-        let is_behind_lost = match before {
-            Before::Record => false,
-            Before::Gap => true,
-            Before::Nothing(last) => end.sequence != 0 && end.sequence < last,
+        let lost = match before {
+            Before::Record => None,
+            Before::Gap => Some(sequence.saturating_sub(1)),
+            // Not up to this record: the other log may have newer ones of the key.
+            Before::Nothing(last) => Some(last).filter(|_| (1..last).contains(&end.sequence)),
         };
-        if is_behind_lost {
+        if let Some(sequence) = lost {
             let lost = self.lost.entry(header.previous).or_default();
-            *lost = sequence.saturating_sub(1).max(*lost);
+            *lost = sequence.max(*lost);
         }
         end.key = start_of(&header.key);
         if sequence > end.sequence {
@@ -176,9 +177,33 @@ mod tests {
     use super::super::format::{ALIGN, NEVER, Salt};
     use super::super::segment::Segment;
     use super::*;
-    use std::sync::Arc;
+    use tempfile::TempDir;
 
     const SIZE: u64 = 4096;
+
+    fn segment(dir: &TempDir, id: (u64, Log)) -> Arc<Segment> {
+        let file = RealDisk.create(&dir.path().join("a")).unwrap();
+        file.set_len(SIZE).unwrap();
+        let mapping = file.map(SIZE).unwrap();
+        let disk_use = Arc::default();
+        let opened = (file, mapping);
+        Segment::new(id, Salt::NONE, opened, (0, &disk_use), true)
+    }
+
+    fn header(kind: Kind, sequence: u64, key: u8, previous: [u8; KEY_START_BYTES]) -> Header {
+        Header {
+            kind,
+            metadata_bytes: 0,
+            payload_bytes: 0,
+            sequence,
+            stored_at_ms: sequence,
+            expires_at_ms: NEVER,
+            body_checksum: 0,
+            previous,
+            key: [key; 32],
+            tenant: [0; 32],
+        }
+    }
 
     /// Adds records as `(sequence, key, kind)`, each with the key of the record before it in
     /// `sequence`, as the store writes them. Then checks which sequences can be served. A kind of
@@ -186,32 +211,14 @@ mod tests {
     #[track_caller]
     fn check(written: &[(u64, u8, Option<Kind>)], served: &[u64]) {
         let dir = tempfile::tempdir().unwrap();
-        let file = RealDisk.create(&dir.path().join("a")).unwrap();
-        file.set_len(SIZE).unwrap();
-        let segment = {
-            let mapping = file.map(SIZE).unwrap();
-            let disk_use = Arc::default();
-            let opened = (file, mapping);
-            Segment::new((1, Log::Small), Salt::NONE, opened, (0, &disk_use), true)
-        };
-
+        let segment = segment(&dir, (1, Log::Small));
         let purged = MarksFile::default();
         let mut replay = Replay::new(&purged, written.len());
         let mut previous = [0; KEY_START_BYTES];
         let mut before = Before::Nothing(0);
         for (offset, (sequence, key, kind)) in (0..).step_by(ALIGN as usize).zip(written) {
-            let header = Header {
-                kind: kind.unwrap_or(Kind::Entry),
-                metadata_bytes: 0,
-                payload_bytes: 0,
-                sequence: *sequence,
-                stored_at_ms: *sequence,
-                expires_at_ms: NEVER,
-                body_checksum: 0,
-                previous,
-                key: [*key; 32],
-                tenant: [0; 32],
-            };
+            let kind_or_entry = kind.unwrap_or(Kind::Entry);
+            let header = header(kind_or_entry, *sequence, *key, previous);
             previous = [*key; KEY_START_BYTES];
             if let Some(kind) = kind {
                 let place = Place::new(&segment, offset, &header);
@@ -255,5 +262,40 @@ mod tests {
         );
         // A lost last record leaves no gap, as if it had never been written.
         check(&[(1, 1, ENTRY), (2, 1, None)], &[1]);
+    }
+
+    /// The last record of a log's first segment is lost: it had key 7 and sequence 3. The next segment
+    /// of that log says so, and was begun when the other log had got more records. Checks whether one
+    /// there, of key 7 with this sequence, is served.
+    #[track_caller]
+    fn check_lost_end(sequence: u64, is_served: bool) {
+        let dir = tempfile::tempdir().unwrap();
+        let [first, main, next] =
+            [(1, Log::Small), (2, Log::Main), (3, Log::Small)].map(|id| segment(&dir, id));
+        let purged = MarksFile::default();
+        let mut replay = Replay::new(&purged, 4);
+        for (segment, before, sequence, key, previous) in [
+            (&first, Before::Nothing(0), 1, 8, [0; 4]),
+            (&main, Before::Nothing(0), sequence, 7, [0; 4]),
+            (&next, Before::Nothing(3), 6, 9, [7; 4]),
+        ] {
+            let header = header(Kind::Entry, sequence, key, previous);
+            let place = Place::new(segment, 0, &header);
+            let at = (Some(segment.log), before);
+            replay.add(at, (segment, 0), &header, Some(place));
+        }
+        let Replayed {
+            index, unburied, ..
+        } = replay.finish();
+        assert_eq!(index.find(&[7; 32], |_| ()).is_some(), is_served);
+        assert_eq!(unburied.contains(&[7; 32]), !is_served);
+        assert_eq!(index.len(), 2 + u64::from(is_served));
+    }
+
+    #[test]
+    fn a_lost_end_of_a_log_costs_what_is_older_in_either_log_and_nothing_newer() {
+        check_lost_end(2, false);
+        check_lost_end(4, true);
+        check_lost_end(5, true);
     }
 }

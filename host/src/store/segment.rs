@@ -35,7 +35,7 @@ pub(crate) struct Segment {
     has_hidden: AtomicBool,
     /// The size of the file of its contents on disk.
     contents_bytes: AtomicU64,
-    /// Set when it is sealed and all of it is known.
+    /// Set when it is sealed and all its records are known.
     keys: OnceLock<Keys>,
     disk_use: Arc<DiskUse>,
 }
@@ -127,7 +127,7 @@ impl Segment {
     /// no record.
     pub(crate) fn purge(&self, whose: Whose<'_>) {
         self.views.purge(match whose {
-            Whose::Everybody => None,
+            Whose::All => None,
             Whose::Tenant(tenant) => Some(tenant),
         });
     }

@@ -1,4 +1,4 @@
-//! Making what was appended durable, and what becomes of a segment whose sync failed.
+//! Making appended records durable, and handling a segment whose sync failed.
 //!
 //! The flusher takes the files, waits for the medium without the store, and reports.
 

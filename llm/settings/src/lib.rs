@@ -32,7 +32,7 @@ pub const REQUEST_BYTES_MAX: u64 = 1 << 20;
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum AnonymousMode {
-    /// Requests without a credential pass by.
+    /// Requests without a credential bypass.
     #[default]
     Bypass,
     /// They share their answers.
@@ -55,7 +55,7 @@ pub enum ClientControlMode {
     /// All instructions of clients are obeyed.
     #[default]
     Obey,
-    /// None that make the provider answer again.
+    /// All except those that make the provider answer again.
     NoRefresh,
     /// None.
     Ignore,
@@ -75,10 +75,10 @@ impl From<ClientControlMode> for ClientControl {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum ProviderControlMode {
-    /// The head of an answer does not say whether it is kept.
+    /// The head of an answer does not decide whether it is kept.
     #[default]
     Ignore,
-    /// It does.
+    /// The head decides.
     Obey,
 }
 

@@ -1,9 +1,9 @@
 //! Dates, as far as providers write any into answers and their heads, in seconds since 1970.
 //!
-//! UTC only, or an offset in hours and minutes. Fractions of seconds are dropped. Text without such
-//! a form, or a date before 1970, is none.
+//! UTC only, or an offset in hours and minutes. Fractions of seconds are dropped. `None` for text
+//! in another form, and for a date before 1970.
 
-/// As RFC 3339 has it: `2026-01-01T00:00:00Z`.
+/// In the form of RFC 3339: `2026-01-01T00:00:00Z`.
 pub(crate) fn internet(text: &[u8]) -> Option<u64> {
     let (date, rest) = text.split_at_checked(19)?;
     let &[
@@ -63,7 +63,7 @@ pub(crate) fn internet(text: &[u8]) -> Option<u64> {
 
 /// The same inside a query, where colons may be written as `%3A`.
 pub(crate) fn internet_in_query(text: &[u8]) -> Option<u64> {
-    // Longer ones are none.
+    // A longer text is no date.
     let mut plain = [0; 32];
     let mut length = 0;
     let mut rest = text;
@@ -76,7 +76,7 @@ pub(crate) fn internet_in_query(text: &[u8]) -> Option<u64> {
     internet(&plain[..length])
 }
 
-/// As signatures of links have it: `20260101T000000Z`.
+/// In the form of signed links: `20260101T000000Z`.
 pub(crate) fn compact(text: &[u8]) -> Option<u64> {
     let &[
         y0,
@@ -109,7 +109,7 @@ pub(crate) fn compact(text: &[u8]) -> Option<u64> {
     )
 }
 
-/// As HTTP has it, in the form that is in use (RFC 9110): `Thu, 01 Jan 2026 00:00:00 GMT`.
+/// In the preferred form of HTTP (RFC 9110): `Thu, 01 Jan 2026 00:00:00 GMT`.
 pub(crate) fn http(text: &[u8]) -> Option<u64> {
     let &[
         _,

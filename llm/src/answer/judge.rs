@@ -45,7 +45,7 @@ struct Rules {
     parts: Option<u32>,
 }
 
-/// The ways an API has to end an answer, without regard to case. Any other is not known to be good.
+/// The reasons by which an API ends an answer, in any case. Any other is not known to be good.
 struct Endings {
     finished: &'static [&'static str],
     /// By a length limit.
@@ -75,7 +75,7 @@ const ENDINGS: Endings = Endings {
         "end_of_text",
         // Baidu.
         "normal",
-        // Servers of one's own.
+        // Private servers.
         "completed",
         "finished",
     ],

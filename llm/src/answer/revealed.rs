@@ -1,6 +1,6 @@
 //! What an answer reveals of requests like its own: that the provider did more than generate,
-//! although no request said so. Each such request costs the provider's price, and no entry comes of
-//! it, so that the operator may want them to pass by from the start.
+//! although no request said so. Each such request is paid for and gives no entry, so the operator
+//! may prefer that such requests bypass.
 
 use core::fmt;
 

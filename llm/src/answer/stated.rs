@@ -53,7 +53,7 @@ pub struct Term {
 }
 
 impl Term {
-    /// How long it lives from when it was new, in milliseconds. None is for ever.
+    /// How long it lives from when it was new, in milliseconds. `None`: it never expires.
     pub fn ttl_ms(self) -> Option<u64> {
         let end = self.expires_at_ms?;
         Some(end.saturating_sub(self.stored_at_ms))

@@ -1,7 +1,7 @@
 //! The usage that an answer states: the tokens that a hit saves.
 //!
-//! Nothing is counted here. An answer without a usage, such as a stream whose client did not ask
-//! for it, has none.
+//! This module counts no tokens itself. An answer without a usage, such as a stream whose client did
+//! not ask for it, gives none.
 
 use crate::answer::sse::{Frames, Next};
 use crate::json::{self, Kind, Value};
@@ -54,7 +54,7 @@ pub(crate) struct Names {
 /// How many kinds of tokens an API tells apart on either side, at most.
 const KINDS: usize = 3;
 
-/// Stands where an API has fewer kinds.
+/// A placeholder for an API with fewer kinds.
 const NONE: &str = "";
 
 pub(crate) const COMPLETIONS: Names = Names {

@@ -30,7 +30,7 @@ pub(crate) struct Row {
     pub(crate) answer: Answer,
     /// The names of token counts in its answers.
     pub(crate) usage: &'static usage::Names,
-    /// How it says that something went wrong.
+    /// The shape of its errors.
     pub(crate) error: ErrorShape,
 }
 
@@ -45,7 +45,7 @@ pub(super) enum Place {
 /// The meaning of a request's query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Query {
-    /// Something that counts, whatever it is.
+    /// Part of the key as a whole.
     Counts,
     /// Google's: credentials and the form of the answer, which may be a stream or not. The rest
     /// counts.
@@ -95,7 +95,7 @@ pub(crate) enum Content {
     Text,
 }
 
-/// How an API says that something went wrong.
+/// The shape of an API's errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorShape {
     OpenAi,

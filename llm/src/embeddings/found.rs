@@ -16,7 +16,7 @@ pub enum Found {
     },
     /// All but these elements, by number.
     AllBut(Vec<u32>),
-    /// Nothing that this client wants.
+    /// Nothing that this client accepts.
     Nothing,
 }
 

@@ -32,8 +32,8 @@ pub(crate) struct Document<'t> {
 }
 
 /// A form, and a span: of the text, or, for an object, of the members. An array has the node after
-/// all that it contains in place of the end. Eight bytes, for the shortest values have two in the
-/// text.
+/// all that it contains in place of the end. Eight bytes, because the shortest values have two in
+/// the text.
 #[derive(Clone, Copy)]
 pub(super) struct Node {
     form_and_start: u32,

@@ -51,7 +51,7 @@ pub(super) fn read_once(
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     Invalid(Invalid),
-    /// There are more than [`NODES_MAX`] nodes.
+    /// The text has more than [`NODES_MAX`] nodes.
     TooMany,
 }
 
@@ -77,7 +77,7 @@ struct Reader<'t> {
 struct Open {
     is_object: bool,
     node: u32,
-    /// How many keys there are of the objects around it.
+    /// The number of keys of the objects around it.
     keys_before: u32,
 }
 

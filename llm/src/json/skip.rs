@@ -1,6 +1,6 @@
 //! Where values end in a text that was read already.
 //!
-//! Of other texts this makes something or nothing, but it does not panic.
+//! For other texts the results are arbitrary, but it does not panic.
 
 use super::string::run;
 

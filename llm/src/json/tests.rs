@@ -1,4 +1,4 @@
-//! A document without a list of its values tells the same as one that has it.
+//! A document without a list of its values gives the same values as a document with a list.
 
 use alloc::format;
 use alloc::string::{String, ToString};

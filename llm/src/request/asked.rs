@@ -33,7 +33,7 @@ pub(crate) fn parts(api: Api, body: Value<'_>) -> Option<u32> {
     }
 }
 
-/// How many texts these are: one, as a string or as an array of its tokens, or an array of such.
+/// The number of texts: one, as a string or as an array of its tokens; or those of an array.
 fn texts(texts: Value<'_>) -> Option<u32> {
     let is_text = |value: &Value<'_>| {
         let mut elements = value.elements();

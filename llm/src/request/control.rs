@@ -103,8 +103,8 @@ impl Control {
         control
     }
 
-    /// Whether this client accepts an answer of this age that stays fresh for `fresh_seconds` (for
-    /// ever, if none).
+    /// Whether this client accepts an answer of this age that stays fresh for `fresh_seconds`
+    /// (`None`: it never expires).
     pub fn accepts(&self, age_seconds: u64, fresh_seconds: Option<u64>) -> bool {
         let young = self.max_age.is_none_or(|max| age_seconds <= max);
         let fresh = match (self.min_fresh, fresh_seconds) {

@@ -144,7 +144,7 @@ fn is_ignored(name: &str) -> bool {
     }
 }
 
-/// Whether a coding agent asks.
+/// Whether the client is a coding agent.
 fn is_agents(headers: &[(&str, &[u8])]) -> bool {
     headers.iter().any(|(name, value)| {
         let begins = |agent: &&str| {

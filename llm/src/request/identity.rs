@@ -16,7 +16,7 @@ use crate::request::fields::Field;
 use crate::request::headers;
 use crate::{Candidate, KeyHasher, Representation, Shape};
 
-/// Headers whose values say nothing about who asks.
+/// Headers whose values do not identify the caller.
 const TOLD_HEADERS: [&str; 7] = [
     "accept",
     "accept-language",
@@ -27,7 +27,7 @@ const TOLD_HEADERS: [&str; 7] = [
     "openai-beta",
 ];
 
-/// Parameters of a query, likewise.
+/// Parameters of a query whose values do not identify the caller.
 const TOLD_PARAMETERS: [&str; 3] = ["api-version", "api_version", "beta"];
 
 impl Candidate<'_> {
@@ -45,7 +45,7 @@ impl Candidate<'_> {
         let mut is_told = true;
         self.fields(|field, value| {
             is_told = match field {
-                Field::Query => tells_nobody(value),
+                Field::Query => names_no_caller(value),
                 Field::Header => is_told_header(value),
                 Field::Value => is_told,
                 Field::Tenant | Field::Upstream | Field::Method | Field::Path => true,
@@ -77,8 +77,8 @@ fn is_told_header(name: &[u8]) -> bool {
     TOLD_HEADERS.iter().any(|told| told.as_bytes() == name)
 }
 
-/// Whether a query has only parameters that say nothing about who asks.
-fn tells_nobody(query: &[u8]) -> bool {
+/// Whether a query has only parameters that do not identify the caller.
+fn names_no_caller(query: &[u8]) -> bool {
     let mut parameters = query.split(|&byte| byte == b'&');
     parameters.all(|parameter| {
         let name = parameter.split(|&byte| byte == b'=').next();

@@ -1,4 +1,4 @@
-//! Items of a request's input that make the request pass by: they can name state at the provider,
+//! Items of a request's input that make the request bypass: they can name state at the provider,
 //! and bring tools.
 
 use crate::Bypass;

@@ -3,7 +3,7 @@
 //!
 //! Gateways and providers add such fields, models and paths all the time. So names are judged by
 //! their words, and lists hold only names without such a word. A wrong judgement makes requests
-//! pass by without need, which costs a call and not an answer. An operator can correct it
+//! bypass without need, which costs a call and not an answer. An operator can correct it
 //! (`keyed_fields`, `[[path]]`), and can add names that it misses (`bypass_fields`,
 //! `bypass_models`).
 
@@ -123,7 +123,7 @@ const HOLD_FIELDS: &[&str] = &[
 /// How deep such fields are looked into: `extra_body.google.cached_content` is the third.
 const FIELDS_DEPTH_MAX: usize = 4;
 
-/// The reason to pass by for an otherwise unknown field with this value.
+/// The reason for a bypass by an otherwise unknown field with this value.
 pub(crate) fn field(name: &[u8], value: Value<'_>) -> Option<Bypass> {
     field_at(name, value, 1)
 }
@@ -221,7 +221,7 @@ static KEPT_MODELS: NameSet<9> = NameSet::new([
     b"workflow",
 ]);
 
-/// Why a request for a model of this name passes by.
+/// Why a request for a model of this name bypasses.
 pub(crate) fn model(name: &[u8]) -> Option<Bypass> {
     // The rest of the name of a fine-tuned model is the user's own.
     let name = match name.strip_prefix(b"ft:") {

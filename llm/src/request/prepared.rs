@@ -93,7 +93,7 @@ impl Prepared {
     ///
     /// # Errors
     ///
-    /// Why the request passes by.
+    /// Why the request bypasses.
     pub fn examine(&self, body: &[u8]) -> Result<Examined, Bypass> {
         let body = self.read(body)?;
         Ok(Examined {
@@ -129,7 +129,7 @@ impl Prepared {
         self.api.field(name.as_bytes())
     }
 
-    /// Whether a top-level field of the body is out of the key, whatever it says.
+    /// Whether a top-level field of the body is out of the key, with any value.
     pub(crate) fn ignores_field(&self, name: &str) -> bool {
         let outline = Outline::of(self.api, self.origin, self.rules.as_deref());
         outline.omits_name(name.as_bytes())

@@ -2,7 +2,7 @@
 //! that the operator names.
 //!
 //! Google's APIs take credentials and the representation there, beside parameters that count.
-//! Nothing is decoded: a request with a parameter in an unusual spelling passes by, because the
+//! Nothing is decoded: a request with a parameter in an unusual spelling bypasses, because the
 //! parameter might be one of these.
 
 use alloc::borrow::Cow;
@@ -18,9 +18,9 @@ const CREDENTIALS: [&str; 3] = ["?access_token", "?key", "?oauth_token"];
 /// Says how the answer is written.
 const REPRESENTATION: [&str; 2] = ["alt", "$alt"];
 
-/// Names by which gateways, signed links and other APIs say in a query who asks. Google's are in
-/// [`CREDENTIALS`].
-const WHO_ASKS: [&str; 13] = [
+/// Parameters of a query that identify the caller at gateways, in signed links and in other APIs.
+/// Google's are in [`CREDENTIALS`].
+const NAMES_OF_CALLERS: [&str; 13] = [
     "api-key",
     "api_key",
     "apikey",
@@ -120,15 +120,16 @@ pub(crate) fn counting<'p>(api: Api, path: &'p str, ignored: &[String]) -> Optio
 /// A parameter that may not be named in `ignored_query` although a pattern matches it, and why.
 pub(crate) fn kept_by_all(pattern: &str) -> Option<(&'static str, &'static str)> {
     let credentials = CREDENTIALS.iter().filter_map(|it| it.strip_prefix('?'));
-    let who = credentials.chain(WHO_ASKS);
-    let who = who.map(|name| {
+    let callers = credentials.chain(NAMES_OF_CALLERS);
+    let callers = callers.map(|name| {
         (
             name,
-            "it says who asks, and answers are never shared without it",
+            "it identifies the caller, and answers are never shared without it",
         )
     });
     let form = REPRESENTATION.map(|name| (name, "it says in which form the answer comes"));
-    who.chain(form)
+    callers
+        .chain(form)
         .find(|(name, _)| is_like_in_any_case(pattern, name))
 }
 

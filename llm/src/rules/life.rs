@@ -12,7 +12,7 @@ use crate::rules::pattern::is_like_in_any_case;
 pub struct Lifetimes {
     /// The first that applies counts.
     pub rules: Vec<LifeRule>,
-    /// Where no rule applies. `None`: for ever.
+    /// Where no rule applies. `None`: no expiry.
     pub usual: Option<Duration>,
     /// The longest life that a client or a component may ask for. `None`: any. The operator's own
     /// may be longer.
@@ -38,7 +38,7 @@ pub enum Life {
     NotKept,
     /// It lives this long.
     For(Duration),
-    /// Until it has to make room.
+    /// It lives until the store needs its room.
     Forever,
 }
 

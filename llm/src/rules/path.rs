@@ -4,7 +4,7 @@
 //! One resource has many spellings: `//private`, `/./private` and `/%70rivate` are `/private` to
 //! most servers. Rules see the normal form, so that no spelling evades them. The provider and the
 //! key get the path as sent. A path that servers read in different ways (`..`, `;`, a backslash, a
-//! broken escape) passes by.
+//! broken escape) bypasses.
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -22,7 +22,7 @@ pub struct PathRule {
     /// The path that it is for, in [normal form](normal_path); `*` stands for any text. Letters
     /// match in either case.
     pub path: String,
-    /// Which API answers there. `None`: requests pass by.
+    /// Which API answers there. `None`: requests bypass.
     pub api: Option<Api>,
 }
 
@@ -81,7 +81,7 @@ pub fn check_path_pattern(path: &str) -> Result<(), String> {
             "path: `{path}`: rules see paths in normal form; write `{normal}`"
         )),
         None => Err(format!(
-            "path: `{path}`: requests pass by where a path has `..`, `;`, a backslash or a broken \
+            "path: `{path}`: requests bypass where a path has `..`, `;`, a backslash or a broken \
              escape, whatever the rules say"
         )),
     }
@@ -166,7 +166,7 @@ impl<'p> Readings<'p> {
 /// provider keeps answers there, unless a rule matches the path.
 pub(crate) fn api_at(path: &str, rules: &[PathRule]) -> Result<Api, Bypass> {
     let readings = Readings::of(path).ok_or(Bypass::Path)?;
-    // Anything that is no path passes by.
+    // Anything that is no path bypasses.
     if !readings.normal.starts_with('/') {
         return Err(Bypass::Path);
     }

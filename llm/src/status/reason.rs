@@ -1,4 +1,4 @@
-//! Why a request passes by, and why an answer is not kept: each reason with the token that
+//! Why a request bypasses, and why an answer is not kept: each reason with the token that
 //! `Cache-Status` details, metrics and the WIT contract know it by. `docs/reasons.md` explains each,
 //! and a test keeps it complete.
 
@@ -100,7 +100,7 @@ reasons! {
         WebSearch = "web-search",
         /// The provider runs a tool of its own on the way to the answer.
         HostedTool = "hosted-tool",
-        /// The operator has this model, or a request with this field, pass by.
+        /// The operator has this model, or a request with this field, bypass.
         Rule = "rule",
         /// The cache is in trouble or switched off; the client still gets its answer.
         Unavailable = "unavailable",

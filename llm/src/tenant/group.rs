@@ -57,7 +57,7 @@ impl Groups {
                 .ok_or_else(|| format!("group `{name}`: trusted needs a tenant_header"))?;
             let tenant = Tenant::named_by(&[(header, value.as_bytes())], Some(header));
             members.push(
-                tenant.ok_or_else(|| format!("group `{name}`: trusted: `{value}` is nobody"))?,
+                tenant.ok_or_else(|| format!("group `{name}`: trusted: `{value}` is no tenant"))?,
             );
         }
         for tenant in members {

@@ -1,4 +1,4 @@
-//! Which headers of an answer go along with it, and which stay with the exchange that fetched it.
+//! Which headers are kept with an answer, and which stay with the exchange that fetched it.
 
 use reflex_llm::{Api, KEPT_BYTES_MAX, Limits, Part, Recorder, Rejected, Representation, Shape};
 
@@ -93,7 +93,7 @@ fn each_header_belongs_where_it_is_true() {
         assert_eq!(Part::of(name), part, "{name}");
         assert_eq!(reflex_llm::is_kept(name), part.is_kept(), "{name}");
     }
-    // A cookie, an account and a session reach one client, whatever becomes of the answer.
+    // A cookie, an account and a session reach one client only.
     assert!(!Part::Client.is_kept() && !Part::Client.is_followed());
     assert!(!Part::Bytes.survives_other_bytes() && !Part::Call.survives_other_bytes());
 }

@@ -297,7 +297,7 @@ fn a_stream_ends_with_its_terminal_event() {
             vec![stop, &open.replace(":1,", ":0,"), done],
             Err(Rejected::AfterEnd),
         ),
-        // Joined by more than nothing, the lines of this frame are not JSON.
+        // Joined by a line feed, the lines of this frame are not JSON.
         (
             vec![stop, "data: {\"choices\":[],\"x\":1\ndata: 2}\n\n", done],
             Err(Rejected::NotJson),

@@ -1,5 +1,5 @@
-//! Batches of embeddings: which are taken apart, and that what is put together again is what the
-//! provider would have said.
+//! Batches of embeddings: which are taken apart, and that a joined answer is the one that the
+//! provider would have given.
 
 use reflex_llm::embeddings::{ELEMENTS_MAX, Found, Frame, Tokens, Vectors, shares};
 use reflex_llm::{Api, Control, Key};
@@ -16,7 +16,7 @@ fn request(input: &str, fields: &str) -> Request {
     chat().path("/v1/embeddings").body(body)
 }
 
-/// What a batch is made of: its keys, and which of them stands where.
+/// The parts of a batch: its keys, and their places.
 fn split(request: &Request) -> Option<(Vec<Key>, Vec<u32>)> {
     request.batch(|batch| {
         let keys = batch.elements().iter().map(|element| element.key);
@@ -77,7 +77,7 @@ fn what_is_not_for_certain_a_batch_of_texts_is_one_entry() {
     ] {
         assert_eq!(split(&request(r#"["a","b"]"#, field)), None, "{field}");
     }
-    // The name in another spelling says the same, but is not worth looking for.
+    // The name in another spelling means the same, but is not searched for.
     let spelled = chat()
         .path("/v1/embeddings")
         .body(r#"{"model":"m","inp\u0075t":["a"]}"#);
@@ -166,7 +166,7 @@ impl Provider {
     }
 }
 
-/// Puts items together; the first answer's words stand around them.
+/// Joins items; the frame is the first answer's.
 fn assemble(parts: &[(&str, usize)], counts: &[usize], tokens: Tokens) -> String {
     let read = |part: usize| Vectors::read(parts[part].0.as_bytes(), counts[part]).unwrap();
     let Frame {
@@ -190,7 +190,7 @@ fn assemble(parts: &[(&str, usize)], counts: &[usize], tokens: Tokens) -> String
     String::from_utf8(out).unwrap()
 }
 
-/// Any batch, any part of it known, from whatever batches: what is put together is the answer that
+/// Any batch, any part of it known, from any batches: the joined answer is the one that
 /// the provider would have given to all, number by number as it spells them.
 #[test]
 fn what_is_taken_apart_and_put_together_is_what_the_provider_says() {
@@ -445,7 +445,7 @@ fn only_vectors_of_one_model_and_kind_stand_together() {
     assert!(!fits(&answer("m", "[1,2]", "")));
 }
 
-/// Whatever bytes there are: no panic, and what is read lies inside.
+/// For any bytes: no panic, and all places lie inside.
 #[test]
 fn damaged_answers_are_no_panic() {
     let whole = format!(

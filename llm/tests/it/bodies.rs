@@ -1,4 +1,4 @@
-//! Which bodies are read, how strictly, and what passes by.
+//! Which bodies are read, how strictly, and what bypasses.
 
 use reflex_llm::{Anonymous, Bypass, Classified};
 
@@ -334,9 +334,9 @@ fn the_head_alone_can_pass_a_request_by() {
     }
     same(&chat(), &chat().header("content-encoding", "Identity"));
     assert_eq!(chat().without_headers().bypass(), Bypass::NoCredential);
-    let nobody = Request {
+    let anonymous = Request {
         anonymous: Anonymous::Share,
         ..chat().without_headers()
     };
-    assert!(matches!(nobody.classify(), Classified::Cacheable(_)));
+    assert!(matches!(anonymous.classify(), Classified::Cacheable(_)));
 }

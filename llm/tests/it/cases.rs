@@ -12,7 +12,7 @@ use crate::samples::ALL;
 #[test]
 fn case_replay_is_one_aggregated_chunk() {
     for sample in &ALL {
-        // What is kept is compared with what was sent, byte for byte, in `judge`.
+        // `judge` compares the kept bytes with the sent ones.
         let bytes = sample.body.as_bytes();
         for size in [1, 7, 64, bytes.len()] {
             assert_eq!(sample.judge(bytes.chunks(size)), Ok(()), "{}", sample.shape);
@@ -110,7 +110,7 @@ fn case_finish_reason_length_cached_by_any_api() {
         assert_ne!(body, sample.body);
         let verdict = sample.judge([body.as_bytes()]);
         assert_eq!(verdict, Err(Rejected::Length), "{}", sample.shape);
-        // And what nobody has heard of.
+        // And a reason that no list has.
         let body = sample.body.replace(good, r#""something_new""#);
         assert!(sample.judge([body.as_bytes()]).is_err(), "{}", sample.shape);
     }
@@ -141,7 +141,7 @@ fn case_an_error_text_cached_past_the_outage_by_any_api() {
             }
             let frame = format!("data: {error}\n\n");
             assert!(sample.judge([frame.as_bytes()]).is_err(), "{frame}");
-            // In the middle of a stream that goes on as if nothing had been.
+            // In the middle of a stream that goes on as usual.
             if error.contains("\"error\"") {
                 for (at, _) in sample.body.match_indices("\n\n") {
                     let (head, tail) = sample.body.split_at(at + 2);
@@ -153,8 +153,8 @@ fn case_an_error_text_cached_past_the_outage_by_any_api() {
     }
 }
 
-/// An answer of thirty choices is one answer; thirty requests for one each are told apart by what
-/// they ask for, and by nothing else: whoever wants variety says so, in the request or to us.
+/// An answer of thirty choices is one answer. Thirty requests for one choice each differ only in
+/// what they ask for: a client that needs variety says so, in the request or by `samples`.
 #[test]
 fn case_thirty_samples_wanted_one_answer_thirty_times() {
     differ(&chat().fields(r#""n":30"#), &chat().fields(r#""n":1"#));

@@ -1,4 +1,4 @@
-//! Completions: where they answer, what counts of a request, which answers are kept.
+//! Completions: their paths, which parts of a request count, which answers are kept.
 
 use reflex_llm::{Api, Bypass, Rejected, Representation};
 

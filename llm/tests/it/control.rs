@@ -1,4 +1,4 @@
-//! What the client asks of the cache.
+//! The client's instructions to the cache.
 
 use reflex_llm::{Bypass, Classified, ClientControl, Control, Head, Policy, classify};
 
@@ -100,7 +100,7 @@ fn what_is_unknown_is_skipped() {
 }
 
 #[test]
-fn whoever_says_how_fresh_an_answer_has_to_be_wants_no_stale_one() {
+fn a_request_that_says_how_fresh_an_answer_has_to_be_gets_no_stale_one() {
     for value in ["no-cache", "max-age=99999", "min-fresh=0", "max-age=soon"] {
         assert!(!read(value).accepts_stale(), "{value}");
     }
@@ -185,7 +185,7 @@ fn case_array_input_gets_a_ttl_of_minus_one_or_ttl_cannot_be_disabled() {
         (&["99999999999999999999999"], Some(1 << 31)),
         (&["60", "30"], Some(30)),
         (&["30", "60"], Some(30)),
-        // What is no time keeps nothing, rather than for a time that nobody asked for.
+        // A value that is no time keeps nothing: any other time would be a guess.
         (&["-1"], Some(0)),
         (&["1.5"], Some(0)),
         (&["60s"], Some(0)),
@@ -196,13 +196,13 @@ fn case_array_input_gets_a_ttl_of_minus_one_or_ttl_cannot_be_disabled() {
         let control = of(values);
         assert_eq!(control.ttl_seconds, seconds, "{values:?}");
         assert_eq!(control.keeps(), seconds != Some(0), "{values:?}");
-        // It is about keeping and not about what is kept already.
+        // It is about keeping new answers, not about stored ones.
         assert!(control.accepts(0, None) && !control.no_store && !control.no_cache);
     }
     assert!(!read("no-store").keeps());
 }
 
-/// What counts of these headers where the operator obeys so much.
+/// The obeyed part of these headers, by the operator's setting.
 fn obeyed(client_control: ClientControl, header: (&str, &str)) -> Classified {
     let headers: [(&str, &[u8]); 2] = [
         ("authorization", b"Bearer k"),

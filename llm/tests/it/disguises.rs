@@ -1,4 +1,4 @@
-//! Errors in the clothing of success, answers of another API, parts that are missing or too many.
+//! Errors disguised as success, answers of another API, parts that are missing or too many.
 
 use reflex_llm::{Api, Rejected, Representation, Shape};
 
@@ -54,7 +54,7 @@ fn an_error_in_the_clothing_of_success_is_not_kept() {
             r#""base_resp":{"status_code":1004,"status_msg":"x"}"#,
             Err(Rejected::Error),
         ),
-        // How some say that all is well.
+        // Codes of success of some servers.
         (r#""base_resp":{"status_code":0,"status_msg":""}"#, Ok(())),
         (r#""code":0,"message":"""#, Ok(())),
         (r#""code":"200","success":true"#, Ok(())),
@@ -85,7 +85,7 @@ fn an_error_in_the_clothing_of_success_is_not_kept() {
     }
 }
 
-/// Azure answers 200 when its filter did not run, and says so beside the text.
+/// Azure answers 200 when its filter did not run, and reports that beside the text.
 #[test]
 fn case_the_content_filter_did_not_run() {
     let error =
@@ -179,7 +179,7 @@ fn a_choice_that_goes_on_after_its_end_is_not_kept() {
     };
     let stop = piece(r#"{"content":"x"}"#, r#""stop""#);
     for (after, expected) in [
-        // Usage and filters come so.
+        // Chunks of usage and of filters look like this.
         (piece("{}", "null"), Ok(())),
         (piece("null", "null"), Ok(())),
         (

@@ -1,4 +1,4 @@
-//! Embeddings: where they answer, what counts of a request, which answers are kept.
+//! Embeddings: their paths, which parts of a request count, which answers are kept.
 
 use reflex_llm::{Api, Bypass, Rejected, Representation};
 
@@ -52,7 +52,7 @@ fn only_the_user_is_out_of_the_key_of_an_embedding() {
     assert_eq!(shape.representation, Representation::Json);
 }
 
-/// The key of a batch is that of the whole, for where it is one entry; `batches` has the rest.
+/// The key of a whole batch, for batches that are one entry; `batches` has the rest.
 #[test]
 fn case_a_batch_of_which_part_is_cached_gets_wrong_vectors_or_indexes() {
     differ(&input(r#""a""#), &input(r#"["a"]"#));

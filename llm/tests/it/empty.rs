@@ -57,7 +57,7 @@ fn case_an_empty_answer_with_finish_reason_stop() {
     ] {
         check(something, Ok(()));
     }
-    // Thought for so long that nothing was left for an answer.
+    // The model thought until its token limit, and no answer was left.
     let short =
         r#"{"choices":[{"message":{"content":"","reasoning":"hm"},"finish_reason":"length"}]}"#;
     assert_eq!(
@@ -66,7 +66,7 @@ fn case_an_empty_answer_with_finish_reason_stop() {
     );
 }
 
-/// A client that wants three answers wants none of them empty.
+/// A client that asks for three answers gets none of them empty from the cache.
 #[test]
 fn no_choice_may_be_empty() {
     let chat = Judged(Api::ChatCompletions, LIMITS);

@@ -1,4 +1,4 @@
-//! Words for a natural end, and chunks that servers send beside the usual ones: all of it is kept.
+//! Words for a natural end, and further chunks of some servers: all such answers are kept.
 
 use reflex_llm::{Api, Rejected};
 

@@ -1,4 +1,4 @@
-//! What we say in place of an answer, in each API's words.
+//! Our own errors, in each API's words.
 
 use reflex_llm::{Api, ERROR_HEADERS, Head, PathRule, Representation, Shape};
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ fn each_api_has_its_error() {
     ] {
         assert_eq!(body(name, 504, "not here"), google);
     }
-    // Whoever expects an array gets one.
+    // A client that expects an array gets one.
     assert_eq!(
         body("gemini-stream-generate-content", 504, "not here"),
         json!([google])
@@ -105,7 +105,7 @@ fn an_error_about_any_request_has_the_shape_that_its_client_reads() {
     check("/v1beta/models", &[google], "gemini-generate-content");
     check("/v1/models", &[], "chat-completions");
     check("", &[], "chat-completions");
-    // The path has the say.
+    // The path decides.
     check("/v1/chat/completions", &[anthropic], "chat-completions");
     assert!(ERROR_HEADERS.contains(&("content-type", "application/json")));
 }

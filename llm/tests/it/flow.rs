@@ -1,4 +1,4 @@
-//! What a request does on its way through the cache.
+//! The steps of a request through the cache.
 
 use reflex_llm::flow::{Flow, LOOKS_MAX, is_failure};
 use reflex_llm::{Control, Status, status};
@@ -16,7 +16,7 @@ fn controlled(value: &str) -> Flow {
     flow(&[("cache-control", value)])
 }
 
-/// As `x-reflex-ttl: 0` has it.
+/// As with `x-reflex-ttl: 0`.
 fn unkept() -> Flow {
     flow(&[("x-reflex-ttl", "0")])
 }
@@ -30,7 +30,7 @@ fn a_clients_control_decides_what_its_request_may_do() {
     }
     check(controlled(""), [true, true, true, true]);
     check(controlled("max-age=60"), [true, true, true, true]);
-    // It refreshes what others find.
+    // It refreshes the entry for others.
     check(controlled("no-cache"), [false, false, true, true]);
     check(controlled("max-age=soon"), [false, false, true, true]);
     check(controlled("only-if-cached"), [true, false, false, true]);
@@ -40,7 +40,7 @@ fn a_clients_control_decides_what_its_request_may_do() {
     let forbidden = controlled("").kept_if(false);
     check(forbidden, [true, false, true, false]);
     check(controlled("").kept_if(true), [true, true, true, true]);
-    // No operator has an answer kept that the client does not want kept.
+    // The operator's rule does not keep an answer that its client excludes.
     check(unkept().kept_if(true), [true, false, true, false]);
 }
 
@@ -78,7 +78,7 @@ fn the_provider_never_hears_of_our_header_and_compresses_only_what_is_not_kept()
     check(controlled(""), false, identity);
     check(controlled("no-cache"), false, identity);
     check(controlled(""), true, identity);
-    // The client alone reads it, and said what it can read.
+    // Only this client reads it, and it has stated its encodings.
     check(unkept(), false, &[]);
     check(controlled("").kept_if(false), false, &[]);
     // Its vectors are joined with cached ones.

@@ -1,4 +1,4 @@
-//! Gemini's requests: where they go, what their query says, what counts of them.
+//! Gemini's requests: their paths, the meaning of their query, which parts count.
 
 use reflex_llm::{Anonymous, Bypass, Head, Policy, Representation, candidate};
 
@@ -18,7 +18,7 @@ pub(crate) fn generate() -> Request {
         .body(r#"{"contents":[{"role":"user","parts":[{"text":"hi"}]}]}"#)
 }
 
-fn nobody() -> Request {
+fn anonymous() -> Request {
     generate().without_headers()
 }
 
@@ -99,9 +99,9 @@ fn model_version_and_method_are_in_the_key() {
 }
 
 #[test]
-fn a_key_in_the_query_is_who_asks_and_not_what_is_asked() {
-    let with = |query: &str| at(&nobody(), &format!("{GENERATE}?{query}"));
-    assert_eq!(nobody().bypass(), Bypass::NoCredential);
+fn a_key_in_the_query_is_the_tenant_and_not_the_question() {
+    let with = |query: &str| at(&anonymous(), &format!("{GENERATE}?{query}"));
+    assert_eq!(anonymous().bypass(), Bypass::NoCredential);
     for name in ["key", "access_token", "oauth_token"] {
         let one = with(&format!("{name}=one"));
         let two = with(&format!("{name}=two"));
@@ -110,11 +110,11 @@ fn a_key_in_the_query_is_who_asks_and_not_what_is_asked() {
         assert_eq!(with(&format!("{name}=")).bypass(), Bypass::NoCredential);
         assert_eq!(with(name).bypass(), Bypass::NoCredential);
         // The same secret by another way is another caller, as with headers.
-        let header = nobody().header("x-goog-api-key", "one");
+        let header = anonymous().header("x-goog-api-key", "one");
         assert_ne!(one.exchange().key.tenant, header.exchange().key.tenant);
     }
     differ(&with("key=one"), &with("access_token=one"));
-    // Where it stands says nothing, and it is not asked for.
+    // Its place has no meaning, and is not part of the question.
     same(&with("key=one&x=1"), &with("x=1&key=one"));
     same(&with("key=one"), &with("&key=one&"));
     same(&with("key=one"), &with("key=one&key="));
@@ -124,7 +124,7 @@ fn a_key_in_the_query_is_who_asks_and_not_what_is_asked() {
         &with("key=one"),
         &with("key=one").header("x-goog-api-key", "k"),
     );
-    // Who is trusted stands for it, and anonymous callers have none.
+    // A trusted name stands for it, and anonymous callers have none.
     let trusted = |query: &str| Request {
         tenant_header: Some("x-team".into()),
         ..with(query).header("x-team", "a")
@@ -147,12 +147,12 @@ fn a_key_in_the_query_is_a_credential_of_google_only() {
         chat("key=one").exchange().key.tenant,
         chat("key=two").exchange().key.tenant
     );
-    let nobody = chat("key=one").without_headers();
-    assert_eq!(nobody.bypass(), Bypass::NoCredential);
+    let anonymous = chat("key=one").without_headers();
+    assert_eq!(anonymous.bypass(), Bypass::NoCredential);
 }
 
 #[test]
-fn a_key_in_the_query_is_shown_to_nobody() {
+fn a_key_in_the_query_is_never_shown() {
     let path = format!("{GENERATE}?key=secret");
     let head = Head {
         method: "POST",
@@ -195,7 +195,7 @@ fn alt_is_the_representation() {
     ] {
         assert_eq!(request.bypass(), Bypass::Query, "{}", request.path);
     }
-    // The body has no say in it.
+    // The body does not matter here.
     counts(&generate(""), r#""stream":true"#);
 }
 

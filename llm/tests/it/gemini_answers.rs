@@ -44,7 +44,7 @@ fn every_candidate_must_have_stopped() {
         let array = format!("[{},{answer}]", piece("b"));
         assert_eq!(STREAM.json(&array), expected, "{reason}");
         let expected = match expected {
-            // Nobody can tell whether more was to come.
+            // A cut and an end look the same.
             Err(Rejected::Unfinished) => Err(Rejected::Cut),
             other => other,
         };
@@ -106,7 +106,7 @@ fn what_is_no_answer_is_not_kept() {
             with_part(r#"{"inlineData":{"mimeType":"image/png","data":"AAAA"}}"#),
             Ok(()),
         ),
-        // What Google looked up or ran, though the request asked for nothing of the kind.
+        // Google looked something up or ran something, though the request did not ask for it.
         (
             with_part(r#"{"executableCode":{"code":"1"}}"#),
             Err(Rejected::ProviderWork),
@@ -168,7 +168,7 @@ fn a_stream_without_terminal_event_is_whole_when_it_ends_cleanly() {
         (vec![&*stop], Ok(())),
         (vec![&stop, usage], Ok(())),
         (vec![&stop, &stop], Ok(())),
-        // A reason to stop that came too early says nothing of what follows.
+        // An early reason to stop does not cover later pieces.
         (vec![&stop, &piece("c")], Err(Rejected::Cut)),
         (vec![&stop, &piece("c"), &stop], Ok(())),
         (vec![early, &piece("c")], Err(Rejected::Cut)),
@@ -188,7 +188,7 @@ fn a_stream_without_terminal_event_is_whole_when_it_ends_cleanly() {
     }
 }
 
-/// A client that hangs up after a reason to stop may not have heard all.
+/// A client that hangs up after a reason to stop may have missed a part.
 #[test]
 fn a_stream_without_terminal_event_is_never_complete_before_its_end() {
     let shape = Shape::new(Api::GeminiStreamGenerateContent, Representation::Sse);

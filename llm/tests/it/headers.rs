@@ -7,7 +7,7 @@ use crate::gemini::generate;
 use crate::messages::message;
 use crate::request::{Request, chat, differ, same};
 
-/// A server of which nothing is known.
+/// A server whose treatment of requests is not known.
 fn gateway() -> Request {
     chat().upstream("https://gateway.internal:4000")
 }
@@ -139,7 +139,7 @@ fn headers_that_vary_with_each_request_are_not_in_the_key() {
     }
 }
 
-/// Codex names its session in words that servers with a memory use for what they remember.
+/// Codex names its session in headers that servers with a memory may use.
 #[test]
 fn a_session_counts_unless_the_provider_or_the_agent_is_known() {
     for name in ["session_id", "session-id", "conversation_id", "thread-id"] {
@@ -287,7 +287,7 @@ fn operators_name_what_else_does_not_count() {
         &request,
         &request.clone().header("cookie", "mine_1=a; yours=b"),
     );
-    // Without the lists, they count; with them, the rest has the key that it had.
+    // Without the lists, they count; with them, the key is that of a request without them.
     differ(&gateway(), &gateway().header("x-my-id", "a"));
     same(&gateway(), &request);
 }
@@ -328,7 +328,7 @@ fn operators_name_parameters_of_the_query_that_do_not_count() {
         ] {
             differ(&request, &at(query));
         }
-        // Without the list it counts; with it, what it does not name has the key that it had.
+        // Without the list it counts; with it, the unnamed ones have the key that they had.
         let plain = |request: Request| request.rules(Rules::default());
         differ(&plain(request.clone()), &plain(at("request_id=1")));
         same(&plain(one.clone()), &one);
@@ -342,7 +342,7 @@ fn operators_name_parameters_of_the_query_that_do_not_count() {
 }
 
 #[test]
-fn patterns_that_would_hide_who_asks_in_a_query_are_refused() {
+fn patterns_that_would_hide_the_caller_in_a_query_are_refused() {
     for (pattern, name) in [
         ("*", "`access_token`"),
         ("key", "`key`"),
@@ -370,7 +370,7 @@ fn patterns_that_would_hide_who_asks_in_a_query_are_refused() {
 }
 
 #[test]
-fn patterns_that_would_hide_who_asks_are_refused() {
+fn patterns_that_would_hide_the_caller_are_refused() {
     let headers = |pattern: &str| {
         let rules = Rules {
             ignored_headers: vec![pattern.to_owned()],

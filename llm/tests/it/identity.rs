@@ -1,4 +1,4 @@
-//! What is the same request to a memo is the same request to the cache.
+//! Requests that are equal to a memo are equal to the cache.
 
 use reflex_llm::{Anonymous, Bypass, Candidate, Examined, Rules, Tenant, candidate};
 
@@ -9,7 +9,7 @@ use crate::valid::ALL;
 /// Pairs of heads for each API.
 const PAIRS: usize = 2000;
 
-/// What begins with this must never be found in an identity.
+/// A text with this beginning must never be in an identity.
 const SECRET: &str = "sk-secret";
 
 /// Headers with a part in classifying a request, others that count, and others that do not.
@@ -128,7 +128,7 @@ fn shuffled(request: &Request, random: &mut Random) -> Request {
     request
 }
 
-/// The same in one or two parts different: most of these say nothing, or only sometimes.
+/// The same with one or two parts different: most of these parts do not count, or only sometimes.
 fn changed(request: &Request, random: &mut Random) -> Request {
     let mut request = request.clone();
     for _ in 0..=random.below(2) {
@@ -154,7 +154,7 @@ fn elsewhere(path: &str, random: &mut Random) -> String {
     format!("{prefix}{end}{}", random.pick(QUERIES))
 }
 
-/// What of an examined request does not depend on the client's instructions.
+/// The parts of an examined request that do not depend on the client's instructions.
 type Made = Result<(reflex_llm::Key, reflex_llm::Shape, Option<String>), Bypass>;
 
 fn made(examined: Result<Examined, Bypass>) -> Made {
@@ -163,7 +163,7 @@ fn made(examined: Result<Examined, Bypass>) -> Made {
     Ok((exchange.key, exchange.shape, examined.model))
 }
 
-/// The identity, and what becomes of each body; none if the request passes by already.
+/// The identity, and what becomes of each body; none if the request bypasses already.
 fn judged(
     request: &Request,
     group: Option<Tenant>,

@@ -4,14 +4,14 @@ use reflex_llm::{
     Api, Limits, ProviderControl, Recorder, Rejected, Representation, Shape, Storable,
 };
 
-/// What the tests allow, unless they are about just that.
+/// The rules of the tests, unless they are about other rules.
 pub(crate) const LIMITS: Limits = Limits {
     body_bytes_max: 1 << 20,
     allow_length: false,
     provider_control: ProviderControl::Ignore,
 };
 
-/// Answers that ran into a length limit are welcome, too.
+/// Answers that ran into a length limit are kept, too.
 pub(crate) const LENGTH_ALLOWED: Limits = Limits {
     allow_length: true,
     ..LIMITS

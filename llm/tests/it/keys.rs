@@ -1,5 +1,5 @@
-//! Who may share an answer. The tests that begin with `case_` are named after failures of other
-//! caches that their users reported.
+//! Which requests share an answer. The tests that begin with `case_` are named after failures of
+//! other caches that their users reported.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! What the crate promises, seen from outside.
+//! The promises of the crate, seen from outside.
 
 #![expect(
     clippy::unwrap_used,

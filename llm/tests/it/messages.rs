@@ -1,4 +1,4 @@
-//! Anthropic's messages: what counts of a request, which markers don't, which answers are kept.
+//! Anthropic's messages: which parts of a request count, which markers do not, which answers stay.
 
 use reflex_llm::{Api, Bypass, Rejected, Representation};
 
@@ -90,7 +90,7 @@ fn markers_for_the_prompt_cache_are_out_of_the_key_wherever_they_may_stand() {
             &filled(r#","cache_control":{"type":"ephemeral","ttl":"1h"}"#),
         );
         same(&plain, &filled(r#","cache_c\u006fntrol":null"#));
-        // What is no marker counts.
+        // An unknown marker counts.
         differ(&plain, &filled(r#","cache_control":"x""#));
         differ(&plain, &filled(r#","cache_controls":{}"#));
     };

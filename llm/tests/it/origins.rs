@@ -1,4 +1,4 @@
-//! Fields that name who asks: out of the key only where the provider is known to make nothing of them.
+//! Fields that name the user: out of the key only where the provider is known to ignore them.
 //! LiteLLM routes by `metadata.tags`, and agents choose a memory by `user`.
 
 use reflex_llm::Rules;
@@ -92,7 +92,7 @@ fn operators_say_what_counts_and_what_does_not() {
     counts(&request, r#""metadata":{"a":"b"}"#);
     counts(&request, r#""prompt_cache_retention":"24h""#);
     ignored(&request, r#""safety_identifier":"s""#);
-    // What decides how a request is treated goes on doing so.
+    // Fields that decide how a request is treated still do so.
     ignored(&request, r#""store":false"#);
 }
 
@@ -122,7 +122,7 @@ fn the_question_itself_cannot_be_ignored() {
     assert!(both.check(None).expect_err("both").contains("keyed_fields"));
 }
 
-/// They say how long and where a prompt is cached, and name nobody.
+/// They say how long and where a prompt is cached, and name no user.
 #[test]
 fn options_of_the_prompt_cache_do_not_count_but_prewarming_passes_by() {
     for upstream in [KNOWN[0], UNKNOWN[0]] {
@@ -167,7 +167,7 @@ fn options_of_the_prompt_cache_do_not_count_but_prewarming_passes_by() {
         response().body(format!(r#"{{"store":false,"input":{input}}}"#))
     };
     crate::request::same(&response_with(""), &response_with(hint));
-    // An argument of that name is none.
+    // An argument of that name is not such a field.
     let call = |value: &str| {
         chat().body(format!(
             r#"{{"messages":[{{"tool_calls":[{{"function":{{"arguments":{{"prompt_cache_breakpoint":{value}}}}}}}]}}]}}"#

@@ -1,5 +1,5 @@
-//! Requests whose answers depend on more than the request: searches, tools that the provider runs, and
-//! what the provider keeps under a name.
+//! Requests whose answers depend on more than the request: searches, tools of the provider, and
+//! state that the provider keeps under a name.
 
 use reflex_llm::{Bypass, PathRule, Rules};
 
@@ -43,7 +43,7 @@ fn case_a_search_switched_on_by_a_field_that_no_list_knows() {
             r#""extra_body":{"google":{"grounding":{}}}"#,
             r#""features":{"web_search":true}"#,
         ] {
-            // Of two reasons the first is told.
+            // Of two reasons the first is reported.
             if fields.contains("web_search_options") && request.path.contains("models") {
                 continue;
             }
@@ -135,7 +135,7 @@ fn what_is_switched_off_is_no_reason() {
     );
 }
 
-/// A word inside the user's own text, schema or arguments is none of a field.
+/// A word inside the user's own text, schema or arguments does not mark a field.
 #[test]
 fn the_same_words_elsewhere_are_no_reason() {
     for fields in [
@@ -246,11 +246,11 @@ fn case_applications_that_answer_at_a_path_of_their_own() {
     ] {
         completion().path(path).exchange();
     }
-    // What is no API passes by as such.
+    // A path of no API bypasses for that reason.
     assert_eq!(chat().path("/v1/prompts/mine").bypass(), Bypass::Path);
 }
 
-/// An operator knows better: a rule for the path goes before what its words say.
+/// An operator's rule for a path takes precedence over the path's words.
 #[test]
 fn a_rule_for_a_path_goes_before_its_words() {
     let rules = [PathRule::parse("/apps/*/chat/completions", "chat-completions").expect("valid")];
@@ -309,11 +309,11 @@ fn operators_name_what_passes_by_and_what_does_not() {
     let gemini = gemini.path("/v1beta/models/live-4:generateContent");
     assert_eq!(gemini.bypass(), Bypass::Rule);
 
-    // What has a word of the lists and is harmless here.
+    // Fields with a word of the lists that are harmless here.
     counts(&request, r#""session_id":"s""#);
     counts(&request, r#""plugins":[{"id":"mine"}]"#);
     same(&request, &request.clone().fields(r#""thread_id":"t""#));
-    // But not what decides how a request is treated.
+    // But not fields that decide how a request is treated.
     let keyed = Rules {
         keyed_fields: list(&["store", "tools", "model"]),
         ..Rules::default()

@@ -1,4 +1,4 @@
-//! Which API answers at a path, as the operator says.
+//! Which API answers at a path, by the operator's rules.
 
 use crate::request::{CHAT, chat};
 use reflex_llm::{Api, Bypass, Head, PathRule, Policy, candidate, classify};
@@ -18,7 +18,7 @@ fn at(path: &str, rules: &[PathRule], body: &str) -> Result<Exchange, Bypass> {
     match classify(&head, &policy, body.as_bytes()) {
         Classified::Cacheable(exchange) => Ok(exchange),
         Classified::Bypass(bypass) => {
-            // What the path decides is decided before the body is read.
+            // The path's part is decided before the body is read.
             let early = candidate(&head, &policy).err();
             assert_eq!(early == Some(Bypass::Path), bypass == Bypass::Path);
             Err(bypass)
@@ -50,7 +50,7 @@ fn the_first_rule_that_applies_tells_the_api() {
     // A query cannot make a rule apply, nor keep it from applying.
     assert_eq!(api("/x?/llm/v2/chat", CHAT), Err(Bypass::Path));
     assert_eq!(api("/private/a?/llm/v2/chat", CHAT), Err(Bypass::Path));
-    // Where no rule applies, all is as without rules.
+    // If no rule applies, the result is that without rules.
     assert_eq!(api("/v1/chat/completions", CHAT), Ok(Api::ChatCompletions));
     assert_eq!(api("/v2/chat", CHAT), Err(Bypass::Path));
     let usual = at("/v1/chat/completions", &rules, CHAT).map(|it| it.key);
@@ -95,7 +95,7 @@ fn no_spelling_of_a_path_evades_a_rule() {
     ] {
         assert_eq!(api(path), Err(Bypass::Path), "{path}");
     }
-    // A rule for an API is not evaded either, nor is what the path itself tells.
+    // Neither a rule for an API nor the path's own words can be evaded.
     for path in [
         "//llm/v2/chat",
         "/llm/./v2/chat",
@@ -110,7 +110,7 @@ fn no_spelling_of_a_path_evades_a_rule() {
     }
 }
 
-/// Readers of an escaped slash differ: where the path's readings do not agree, it passes by.
+/// Readers of an escaped slash differ: where the path's readings do not agree, it bypasses.
 #[test]
 fn an_allowed_path_cannot_be_stretched() {
     let rules = rules(&[("/public/*", "chat-completions"), ("*", "none")]);

@@ -1,4 +1,4 @@
-//! What operators decide by looking at a request: how much variety, and which model.
+//! The operator's limits on requests: temperature, and models.
 
 use reflex_llm::{Bypass, Examined, Head, MODEL_BYTES_MAX, Policy, candidate};
 
@@ -31,10 +31,10 @@ fn a_temperature_over_the_operators_limit_passes_by() {
         assert_eq!(up_to(1.0, asked).bypass(), Bypass::FieldType);
         for temperature in ["1", "1.0", "0", "-1", "null"] {
             let asked = asks(&request, temperature);
-            // The limit decides whether, and not under which key.
+            // The limit decides whether a request is cached, and not its key.
             same(&up_to(1.0, asked.clone()), &asked);
         }
-        // Only what is said counts, whatever the provider's default is.
+        // Only a stated temperature counts, not the provider's default.
         up_to(0.0, request.clone()).exchange();
         up_to(0.0, request.fields(r#""x":{"temperature":2}"#)).exchange();
     }
@@ -77,12 +77,12 @@ fn the_model_is_told_for_operators_rules() {
         &generate().path("/v1/models/m:streamGenerateContent?alt=sse&x=/a:b"),
         Some("m"),
     );
-    // At Azure the deployment decides, whatever the body says.
+    // At Azure the deployment decides, not the body.
     check(
         &chat().path("/openai/deployments/mine/chat/completions?api-version=1"),
         Some("mine"),
     );
-    // In whatever spelling.
+    // In any spelling.
     for path in [
         "/openai//deployments/./mine/chat/completions",
         "/openai/%64eployments/m%69ne/chat/completions",

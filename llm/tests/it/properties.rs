@@ -1,4 +1,4 @@
-//! What holds for any request: what may change an answer changes its key, and nothing else does.
+//! Properties of any request: a part that may change an answer changes the key, no other part does.
 
 use reflex_llm::{Bypass, Classified, Key};
 
@@ -6,7 +6,7 @@ use crate::random::{Json, Random};
 use crate::request::{Request, differ, many_values_change_nothing, same};
 use crate::valid::{ALL, Valid};
 
-/// So many requests of each API.
+/// Requests of each API.
 const REQUESTS: usize = 1_500;
 
 fn key(request: &Request) -> Option<Key> {
@@ -45,7 +45,7 @@ fn a_request_of_more_values_than_are_listed_is_judged_as_any_other() {
     });
 }
 
-/// Some mutations make a request that passes by, which is always right; most must not.
+/// Some mutations make a request that bypasses, which is always right; most must not.
 #[test]
 fn a_mutation_changes_the_key_unless_it_is_on_the_short_list() {
     let (mut changed, mut kept) = ([0; ALL.len()], [0; ALL.len()]);

@@ -1,4 +1,4 @@
-//! Random JSON, from a seed, so that a failure comes again.
+//! Random JSON from a seed, so that a failure can be repeated.
 
 /// SplitMix64: small, and good enough to make test input.
 pub(crate) struct Random(pub(crate) u64);
@@ -28,7 +28,7 @@ impl Random {
     }
 }
 
-/// A JSON value. Numbers are their spelling, because that is what counts.
+/// A JSON value. Numbers are their spelling, because the spelling counts.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Json {
     Word(&'static str),
@@ -52,7 +52,7 @@ impl Json {
         }
     }
 
-    /// The same value as another library has it.
+    /// The same value in another library's type.
     pub(crate) fn of(value: &serde_json::Value) -> Self {
         use serde_json::Value;
         match value {
@@ -123,7 +123,7 @@ impl Json {
         space(random, out);
     }
 
-    /// How many values there are in it, itself included.
+    /// The number of values in it, itself included.
     pub(crate) fn count(&self) -> usize {
         1 + match self {
             Self::Array(elements) => elements.iter().map(Self::count).sum(),

@@ -86,7 +86,7 @@ impl Request {
         self.with_head(|head, policy| classify(head, policy, &self.body))
     }
 
-    /// What a test wants to know of the batch that this is; none if it is none.
+    /// The parts of the batch that this request is; none if it is no batch.
     pub(crate) fn batch<T>(&self, know: impl FnOnce(Batch<'_>) -> T) -> Option<T> {
         self.with_head(|head, policy| {
             let candidate = candidate(head, policy).ok()?;
@@ -157,7 +157,7 @@ pub(crate) fn same(a: &Request, b: &Request) {
     assert_eq!(a.exchange().key.digest, b.exchange().key.digest);
 }
 
-/// A body with more values than are listed has the key that it has otherwise, and passes by for the
+/// A body with more values than are listed has the key that it has otherwise, and bypasses for the
 /// same reason: told by a field that does not count.
 pub(crate) fn many_values_change_nothing(request: &Request) {
     let Some(members) = request.body.trim_ascii_start().strip_prefix(b"{") else {

@@ -1,4 +1,4 @@
-//! Random bodies: what may be respelled, what may not be changed, and what is JSON at all.
+//! Random bodies: which spellings are equal, which changes count, and what is JSON at all.
 
 use reflex_llm::{Bypass, Classified};
 
@@ -60,7 +60,7 @@ fn json_is_what_serde_json_takes_for_json() {
         if let Err(error) = &serde
             && error.to_string().starts_with("number out of range")
         {
-            // It wants to make a number of it; we don't.
+            // It makes a number of it; our reader keeps the spelling.
             continue;
         }
         match chat().body(&body).classify() {

@@ -1,4 +1,4 @@
-//! Responses: what the provider must see, what counts of a request, which answers are kept.
+//! Responses: which requests bypass, which parts of a request count, which answers are kept.
 
 use reflex_llm::{Api, Bypass, Recorder, Rejected, Representation};
 
@@ -280,7 +280,7 @@ fn a_streamed_response_ends_with_the_event_that_completes_it() {
     assert_eq!(RESPONSES.sse(&half), Err(Rejected::Cut));
     let other = event(&end) + "data: x\n\n";
     assert_eq!(RESPONSES.sse(&other), Err(Rejected::AfterEnd));
-    // The name of the event decides, too, when it says error.
+    // The name of the event decides, too, if it is an error.
     let named = "event: error\ndata: {\"message\":\"x\"}\n\n".to_owned() + &event(&end);
     assert_eq!(RESPONSES.sse(&named), Err(Rejected::Error));
 }

@@ -5,7 +5,7 @@ use reflex_llm::{Rejected, Shape};
 
 use crate::judging::{Judged, LIMITS};
 
-/// An answer and what of it makes it bad.
+/// An answer, and the part of it that makes it bad.
 pub(crate) struct Sample {
     pub(crate) shape: &'static str,
     pub(crate) body: &'static str,

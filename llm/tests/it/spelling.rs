@@ -1,5 +1,5 @@
-//! What an answer may be spelled like: JSON by its grammar. A replay has the same bytes, so that it
-//! is to a client whatever the miss was.
+//! The spellings that an answer may have: JSON by its grammar. A replay has the same bytes, so a
+//! client reads it like the miss.
 
 use reflex_llm::{Api, Rejected, Representation, Shape};
 
@@ -43,7 +43,7 @@ fn an_emoji_split_between_two_events_is_kept() {
         let verdict = CHAT.json(&answer(text));
         assert_eq!(verdict, Err(Rejected::NotJson), "{text}");
     }
-    // What such an answer cost is read all the same.
+    // The cost of such an answer is still read.
     let body = answer(r"\ud83d").replacen('{', r#"{"usage":{"total_tokens":3},"#, 1);
     let shape = Shape::new(Api::ChatCompletions, Representation::Json);
     let usage = shape.usage(body.as_bytes()).expect("it tells");
@@ -60,7 +60,7 @@ fn half_a_pair_in_a_key_is_a_key_of_its_own() {
     assert_eq!(CHAT.json(&twice), Err(Rejected::NotJson));
 }
 
-/// Readers differ in which of two counts, so that nobody can say what the answer says.
+/// Readers differ in which of two counts, so the meaning of the body is uncertain.
 #[test]
 fn a_key_twice_is_not_kept() {
     let twice = answer("x").replace(r#""stop""#, r#""stop","finish_reason":"length""#);

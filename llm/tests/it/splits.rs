@@ -1,4 +1,4 @@
-//! By what the keys of requests split that ask the same.
+//! The part in which keys of requests with the same question differ.
 
 use std::hash::RandomState;
 
@@ -96,7 +96,7 @@ fn what_is_asked_is_no_split() {
     }
     let other_path = chat().path("/other/v1/chat/completions");
     check(&chat(), &other_path, &[]);
-    // Together with another question, a header says nothing.
+    // With another question, a header shows nothing.
     check(&asks("hi"), &asks("there").header("x-acme-call", "1"), &[]);
 }
 

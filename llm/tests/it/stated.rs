@@ -1,5 +1,5 @@
-//! How old an answer is when it comes, and until when it may be served: what it states itself, and
-//! what its provider says, where that is obeyed.
+//! How old an answer is when it comes, and until when it may be served: by its own statement, and
+//! by its provider's headers, if they are obeyed.
 
 use core::time::Duration;
 use reflex_llm::{
@@ -103,7 +103,7 @@ fn no_rule_makes_an_answer_outlive_what_it_states() {
     };
     check(life(1000), None, Ok((400, Some(600))));
     check(life(400), None, Err(Rejected::Expired));
-    // Numbers that run over are the end of time.
+    // Numbers that overflow are the end of time.
     check(
         until(u64::MAX),
         None,
@@ -136,7 +136,7 @@ fn an_answer_that_comes_from_a_cache_is_as_old_as_that_says() {
     assert_eq!(age(&["17", "23"]), Ok(23));
     assert_eq!(age(&["23, 17"]), Ok(23));
     assert_eq!(age(&["99999999999999999999"]), Ok(1 << 31));
-    // An age that cannot be read may be any.
+    // An unreadable age may be any age.
     for garbage in ["", "-1", "1.5", "soon", "17,", "1 7"] {
         assert_eq!(age(&[garbage]), Err(Rejected::Expired), "{garbage:?}");
     }
@@ -234,7 +234,7 @@ fn an_answer_that_has_ended_is_not_served_stale() {
     let hard = [until, ("cache-control", b"must-revalidate")];
     let hard = head(ProviderControl::Obey, &hard).expect("kept");
     check(hard, Some(60), Some(60));
-    // Without obedience only the answer's own word counts.
+    // Without obedience only the answer's own statement counts.
     let ignored = head(
         ProviderControl::Ignore,
         &[("cache-control", b"s-maxage=60")],

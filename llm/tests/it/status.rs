@@ -1,4 +1,4 @@
-//! What the client is told, and the names that cross borders.
+//! The status for the client, and the names that cross borders.
 
 use reflex_llm::status::{cache_status_after, last_cache_status};
 use reflex_llm::{Api, Bypass, Rejected, Representation, Shape, Status};
@@ -104,7 +104,7 @@ fn what_others_say_of_their_caches_stays_and_ours_stands_last() {
         &[b"reflex; hit; ttl=9"],
         "reflex; hit; ttl=9, reflex; fwd=miss",
     );
-    // Behind these no reader would find ours.
+    // No reader would find our part behind these.
     for broken in [
         &b"a; detail=\"x"[..],
         b"a; detail=\"x\\\"",

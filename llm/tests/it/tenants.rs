@@ -1,4 +1,4 @@
-//! Who is who.
+//! The tenant of a request: by its credential, a trusted name or a group.
 
 use reflex_llm::{Anonymous, Bypass, Groups, Head, Policy, Tenant, candidate};
 
@@ -30,12 +30,12 @@ fn every_credential_counts() {
     differ(&chat(), &both);
     differ(&both, &chat().header("x-api-key", "l"));
     differ(&chat(), &chat().header("authorization", "Bearer sk-two"));
-    // The same secret by another name is another caller.
+    // The same secret under another name is another tenant.
     differ(
         &chat().without_headers().header("x-api-key", "k"),
         &chat().without_headers().header("api-key", "k"),
     );
-    // The order of different headers says nothing.
+    // The order of different headers does not count.
     same(
         &both,
         &chat()
@@ -62,8 +62,8 @@ fn an_empty_credential_is_none() {
             anonymous: Anonymous::Share,
             ..request
         };
-        let nobody = anonymous.clone().without_headers();
-        same(&anonymous, &nobody);
+        let without = anonymous.clone().without_headers();
+        same(&anonymous, &without);
     }
 }
 
@@ -102,7 +102,7 @@ fn a_trusted_header_stands_for_the_caller() {
     assert_eq!(tenant(chat()), chat().exchange().key.tenant);
     assert_eq!(tenant(team("")), chat().exchange().key.tenant);
     assert_ne!(tenant(team("Bearer sk-one")), tenant(chat()));
-    // Not configured, it makes nobody anybody.
+    // Without the setting, the header changes no tenant.
     assert_eq!(
         chat().without_headers().header("x-team", "a").bypass(),
         Bypass::NoCredential
@@ -170,7 +170,7 @@ fn texts<const N: usize>(texts: [&str; N]) -> [String; N] {
 }
 
 #[test]
-fn groups_hold_whom_they_name_and_nobody_twice() {
+fn groups_hold_the_tenants_that_they_name_and_none_twice() {
     let (red, digits) = (texts(["red"]), texts([&"ab".repeat(32)]));
     let mut groups = Groups::default();
     assert!(groups.is_empty());
@@ -179,7 +179,7 @@ fn groups_hold_whom_they_name_and_nobody_twice() {
         .expect("a group");
     let team = |name: &str| {
         let headers: [(&str, &[u8]); 1] = [("x-team", name.as_bytes())];
-        Tenant::named_by(&headers, Some("x-team")).expect("somebody")
+        Tenant::named_by(&headers, Some("x-team")).expect("a tenant")
     };
     assert!(groups.of(team("red")) == Tenant::of_group("us"));
     assert!(groups.of(Tenant([0xab; 32])) == Tenant::of_group("us"));
@@ -196,7 +196,10 @@ fn groups_hold_whom_they_name_and_nobody_twice() {
     check(refused("us", &[], &[], None), "two groups");
     check(refused("them", &digits, &[], None), "named twice");
     check(refused("them", &[], &red, None), "tenant_header");
-    check(refused("them", &[], &texts([""]), Some("x-team")), "nobody");
+    check(
+        refused("them", &[], &texts([""]), Some("x-team")),
+        "no tenant",
+    );
     let secret = refused("them", &texts(["sk-secret"]), &[], None);
     check(secret.clone(), "64 digits");
     assert!(!secret.contains("sk-secret"));

@@ -1,5 +1,5 @@
 //! Answers that show that the provider looked something up or ran something, though their requests
-//! did not say so: another search tomorrow finds something else. None is kept.
+//! did not ask for it: another search tomorrow finds something else. None is kept.
 //!
 //! The shapes are those that providers and gateways send.
 
@@ -92,7 +92,7 @@ fn case_an_answer_that_lists_what_it_found_on_the_web() {
     }
 }
 
-/// A count of 0 and an empty list are what providers send when nothing of the kind happened.
+/// Providers send a count of 0 or an empty list when they did no such work.
 #[test]
 fn members_without_anything_in_them_are_no_trace() {
     for root in [
@@ -110,7 +110,7 @@ fn members_without_anything_in_them_are_no_trace() {
     for message in [
         r#""annotations":[]"#,
         r#""annotations":null"#,
-        // A file of the request's, as OpenRouter has read it.
+        // A file of the request, as OpenRouter has read it.
         r#""annotations":[{"type":"file","file":{"hash":"h","name":"a.pdf"}}]"#,
         // A picture that the model has drawn.
         r#""images":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]"#,
@@ -129,7 +129,7 @@ fn members_without_anything_in_them_are_no_trace() {
     }
 }
 
-/// The client's own tools may be called anything, and so may what they are called with.
+/// The client's own tools may have any name, and any arguments.
 #[test]
 fn names_of_the_clients_are_no_trace() {
     let call = r#""tool_calls":[{"id":"1","type":"function","function":{"name":"web_search","arguments":"{\"search_results\":[1]}"}}]"#;
@@ -220,7 +220,7 @@ fn tools_that_the_provider_ran_are_traces_in_messages() {
     for kind in ["web_search_result_location", "something_new"] {
         assert_eq!(MESSAGES.json(&with("", &cited(kind), "")), work, "{kind}");
     }
-    // Places in documents that the request has brought along.
+    // Places in documents that came with the request.
     for kind in [
         "char_location",
         "page_location",
@@ -285,7 +285,7 @@ fn tools_that_google_ran_are_traces() {
     }
     let searched = r#","toolUsePromptTokenCount":52"#;
     assert_eq!(GEMINI.json(&with("", "", searched)), work);
-    // What a model has learnt by heart it says without looking.
+    // A model may cite from memory, without a search.
     let recited = r#","citationMetadata":{"citationSources":[{"startIndex":0,"endIndex":9}]}"#;
     for (candidate, usage) in [
         (r#","groundingMetadata":{}"#, ""),

@@ -1,4 +1,4 @@
-//! The tokens that a hit saves, as the stored answer tells them.
+//! The tokens that a hit saves, as the stored answer states them.
 
 use reflex_llm::{Api, Representation, Shape, Usage};
 
@@ -66,7 +66,7 @@ fn a_stream_tells_its_usage_in_its_frames() {
         ]),
         Some((3, 5, 8)),
     );
-    // The second counts on from the first, and says nothing of the input.
+    // The second counts on from the first, and does not state the input.
     check(
         "anthropic-messages+sse",
         &frames(&[
@@ -104,7 +104,7 @@ fn what_is_not_told_is_not_made_up() {
             }
         }
     }
-    // What is told counts, and does not run over.
+    // The stated number counts, and does not overflow.
     check(
         "chat-completions",
         r#"{"usage":{"total_tokens":8}}"#,

@@ -1,5 +1,5 @@
-//! Valid requests of every API, from a seed, and what the design says of their keys: an oracle
-//! that knows nothing of how the crate works.
+//! Valid requests of every API, from a seed, and the keys that the design gives them: an oracle
+//! that does not depend on the crate's code.
 
 use crate::gemini::generate;
 use crate::messages::message;
@@ -263,8 +263,8 @@ impl Valid {
         (self.request)().path(self.path).body(spelled)
     }
 
-    /// What of a body may change the answer: two bodies are one request if and only if this is
-    /// the same of both.
+    /// The parts of a body that may change the answer: two bodies are one request if and only if
+    /// these parts are equal.
     pub(crate) fn counting(&self, body: &Json) -> (bool, Json) {
         let mut body = body.clone();
         let sort = &mut |members: &mut Vec<(String, Json)>| members.sort_by(|a, b| a.0.cmp(&b.0));
@@ -305,7 +305,7 @@ impl Valid {
         }
     }
 
-    /// Takes the hints out.
+    /// Removes the hints.
     fn unhint(&self, json: &mut Json, at: &str) {
         match json {
             Json::Array(elements) => elements.iter_mut().for_each(|it| self.unhint(it, at)),

@@ -31,7 +31,7 @@ fn vectors_of_embeddings() {
     requests("embeddings.json", 10);
 }
 
-/// What the texts of a batch are kept under.
+/// The keys of the texts of a batch.
 #[test]
 fn vectors_of_batches_of_embeddings() {
     let cases = check("embedding-batches.json", |case| {
@@ -59,7 +59,7 @@ fn vectors_of_gemini() {
     requests("gemini.json", 25);
 }
 
-/// Checks a file of requests, of which there are at least so many.
+/// Checks a file with at least this many requests.
 fn requests(file: &str, least: usize) {
     let cases = check(file, |case| {
         many_values_change_nothing(&request(case));

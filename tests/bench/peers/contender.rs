@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-/// Ours, by what is in the configuration file: the name of the row, and the lines.
+/// Our configurations: the name of the row, and the lines of the file.
 const OURS: [(&str, &str); 2] = [
     ("reflex-edge, native hits", ""),
     ("reflex-edge, component in the path", "hits = \"component\""),
 ];
 
-/// What becomes of a request.
+/// How a contender treats requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Role {
     /// It is answered without a provider.
@@ -42,7 +42,7 @@ pub(crate) struct Contender {
     _running: Box<dyn Any>,
 }
 
-/// The first is what all are compared with.
+/// All others are compared with the first.
 pub(crate) async fn all(cores: &Cores, provider: &str) -> Result<Vec<Contender>, String> {
     let url = format!("http://{provider}");
     let bare = cores.on_server(async { Server::bare() }).await;
@@ -91,7 +91,7 @@ fn of_envoy(name: &'static str, role: Role, envoy: Envoy) -> Contender {
 
 /// An Envoy that answers each kind of work by itself.
 ///
-/// `direct_response` is the least that Envoy can do for a request. It stands behind the buffer filter,
+/// `direct_response` is the minimum of work of Envoy. It stands behind the buffer filter,
 /// because Envoy closes the connection when a body arrives that no filter has read.
 async fn direct(provider: &str) -> Envoy {
     const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";

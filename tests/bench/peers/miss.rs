@@ -1,5 +1,5 @@
-//! What stands between a client and the provider costs when nothing is known: time to the first byte,
-//! how late the events of a stream are, and the server's processor.
+//! The cost of a miss behind each contender: time to the first byte,
+//! the delay of a stream's events, and the server's CPU.
 
 use crate::load::{Connection, Load, in_time};
 use crate::median;
@@ -9,10 +9,10 @@ use crate::peers::rounds::{Provider, at_share, distinct, round};
 use crate::work::{DRIPS, Work, now_ns, sent_at_ns};
 use std::time::Instant;
 
-/// Connections that bring misses when the processor's time is measured.
+/// Connections that bring misses when CPU is measured.
 const CONNECTIONS: usize = 16;
 
-/// What a miss costs behind one contender.
+/// The cost of a miss behind one contender.
 pub(crate) struct Miss {
     pub(crate) name: &'static str,
     /// From the request to the first byte of the answer, in microseconds: the median.
@@ -95,7 +95,7 @@ async fn streams(
         if number > 0 && Instant::now() > until {
             break;
         }
-        // Another number in each round, and in each run of a contender: none is asked twice.
+        // Another number in each round, and in each run of a contender: no prompt repeats.
         let request = work.request((round as u64) << 32 | number);
         let mut delays = Vec::new();
         let began = Instant::now();

@@ -1,4 +1,4 @@
-//! Servers that are not ours, as children; and the processor's time of a server, over all of its
+//! Servers of other projects, as children; and the CPU time of a server, over all of its
 //! processes and threads.
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,13 +10,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
-/// How often a server that starts or ends is looked at.
+/// How often a server that starts or ends is polled.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// A server starts, and ends, within this time: Varnish has its configuration compiled.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An address of this machine's that was free a moment ago, for servers that cannot choose one.
+/// An address of this machine that was free a moment ago, for servers that cannot choose one.
 pub(crate) fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("bound").to_string()
@@ -87,7 +87,7 @@ impl Drop for Program {
     }
 }
 
-/// The processor's time of each thread so far, in nanoseconds.
+/// The CPU time of each thread so far, in nanoseconds.
 pub(crate) struct Cpu(HashMap<String, u64>);
 
 impl Cpu {
@@ -110,7 +110,7 @@ impl Cpu {
         Self(threads)
     }
 
-    /// What was used since `before`, in microseconds. A thread that has ended since is not in it:
+    /// The CPU time since `before`, in microseconds. A thread that has ended since is not in it:
     /// the servers here keep theirs.
     pub(crate) fn since(&self, before: &Self) -> f64 {
         let used = self.0.iter().map(|(task, now)| {

@@ -1,4 +1,4 @@
-//! The tables, as Markdown, with what they were measured on.
+//! The tables, as Markdown, with the machine and the versions.
 
 use crate::peers::Settings;
 use crate::peers::contender::{Contender, program};
@@ -151,7 +151,7 @@ fn setting() -> String {
         let (name, value) = line.split_once(':')?;
         (name.trim() == "model name").then(|| value.trim().to_owned())
     });
-    // Those of the load, for this thread is pinned to them, and the server's.
+    // The cores of the load, because this thread is pinned to them, and the server's.
     let cores = std::thread::available_parallelism().map_or(1, usize::from) + 1;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let said = |mut command: Command, flag: &str| first_line(command.arg(flag));
@@ -209,7 +209,7 @@ fn commit() -> String {
     format!("commit {}", first_line(git.arg("--dirty")))
 }
 
-/// What stands behind `mark`, if it is there.
+/// The text behind `mark`, if it occurs.
 fn after(text: String, mark: &str) -> String {
     match text.split_once(mark) {
         Some((_, rest)) => rest.trim().to_owned(),
@@ -217,7 +217,7 @@ fn after(text: String, mark: &str) -> String {
     }
 }
 
-/// What a program says first, be it on stdout or on stderr.
+/// The first line of a program, on stdout or on stderr.
 fn first_line(command: &mut Command) -> String {
     let output = command.output();
     let said = output.map(|output| [output.stdout, output.stderr].concat());

@@ -36,7 +36,7 @@ impl Cell {
     }
 }
 
-/// What a contender was measured at.
+/// The figures of a contender.
 #[derive(Clone, Debug)]
 pub(crate) struct Figures {
     /// Of the server, for each request, in microseconds.

@@ -1,5 +1,5 @@
-//! Whether hits go on while many clients are slow and many answers are: clients that have sent half a
-//! body, and clients whose answers the provider keeps back.
+//! Hits while many clients are slow and many answers are late: clients that have sent half a
+//! body, and clients whose answers the provider holds back.
 
 use crate::load::{Connection, Load, Requests};
 use crate::peers::Settings;
@@ -9,16 +9,16 @@ use crate::work::Work;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
-/// Connections that ask for what is cached.
+/// Connections that ask for cached answers.
 const CONNECTIONS: usize = 16;
 
-/// Requests whose answers are kept back reach the provider within this time, as far as they do.
+/// Requests whose answers are held back reach the provider within this time, if at all.
 const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How often the provider is asked whether they have.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What became of hits.
+/// The results of hits.
 pub(crate) struct Strain {
     pub(crate) name: &'static str,
     /// Of hits without any strain, in microseconds.

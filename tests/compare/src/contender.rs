@@ -1,4 +1,4 @@
-//! What is compared: each keeps payloads by key, as its users would have it do that.
+//! The contenders: each keeps payloads by key, in the way of its usual users.
 
 mod files;
 mod foyer;
@@ -13,12 +13,12 @@ use std::path::Path;
 /// Ours, because it is made from other things; the rest take its bytes.
 pub(crate) use reflex_host::cache::CacheKey as Key;
 
-/// Whatever can be measured. Failures are panics: a contender that fails has no figures.
+/// A store that can be measured. Failures are panics: a contender that fails has no figures.
 pub(crate) trait Contender {
     /// Stores a payload. It need not be durable.
     fn insert(&mut self, key: &Key, payload: &[u8]);
 
-    /// Stores all, and returns when they are durable together. False: there is no such thing.
+    /// Stores all, and returns when they are durable together. False: the store cannot do that.
     fn insert_durably(&mut self, _keys: &[Key], _payload: &[u8]) -> bool {
         false
     }
@@ -26,7 +26,7 @@ pub(crate) trait Contender {
     /// The length of a payload, whose first and last byte were looked at.
     fn get(&mut self, key: &Key) -> Option<usize>;
 
-    /// Ends, with all on disk that is to be there.
+    /// Ends, with all durable data on disk.
     fn close(self: Box<Self>);
 
     /// The server, where it is another process.
@@ -35,12 +35,12 @@ pub(crate) trait Contender {
     }
 }
 
-/// How to have one, and what is known of it.
+/// How to open a contender, and its properties.
 pub(crate) struct Entrant {
     pub(crate) name: &'static str,
     /// Opens what is in a folder, or begins there.
     pub(crate) open: fn(&Path) -> Box<dyn Contender>,
-    /// Payloads are in its own memory, and no matter of the memory that an entry takes.
+    /// Payloads are in its own memory, and do not count as memory of an entry.
     pub(crate) holds_payloads: bool,
     /// All is gone at the end.
     pub(crate) is_volatile: bool,
@@ -58,7 +58,7 @@ const USUAL: Entrant = Entrant {
     is_there: || Ok(()),
 };
 
-/// Everybody, in the order of the table.
+/// All contenders, in the order of the table.
 pub(crate) const ENTRANTS: [Entrant; 7] = [
     Entrant {
         name: "ours",
@@ -103,7 +103,7 @@ pub(crate) const ENTRANTS: [Entrant; 7] = [
     },
 ];
 
-/// Looks at a payload as far as everybody has to.
+/// Reads as much of a payload as every contender has to.
 fn look(payload: &[u8]) -> usize {
     std::hint::black_box((payload.first().copied(), payload.last().copied()));
     payload.len()

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
-/// So few that all that is looked up is in the processor's caches as far as it fits.
+/// So few that the looked-up entries fit into the processor's caches.
 const HOT: usize = 1000;
 const GETS: usize = 500_000;
 
@@ -20,7 +20,7 @@ const GROUPS: usize = 50;
 /// Cold, each a different one.
 const COLD_GETS: usize = 1000;
 
-/// What was found. Absent: there is no such thing.
+/// The results. Absent: the store cannot do that.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     pub(crate) entries: usize,
@@ -57,7 +57,7 @@ pub(crate) fn measure(entrant: &Entrant, entries: usize, payload_bytes: usize) -
     let entries = entries.min(entrant.entries_max);
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path();
-    // Not of one byte only: nobody is to gain by that.
+    // Random bytes: a repeated byte would favour stores that compress.
     let mut random = Random(7);
     let payload: Vec<u8> = (0..payload_bytes).map(|_| random.next() as u8).collect();
     let keys_of_all = keys(entries, "compare");
@@ -111,7 +111,7 @@ fn get(figures: &mut Figures, contender: &mut dyn Contender, keys: &[Key]) {
         let key = |_| among[random.below(among.len() as u64) as usize];
         (0..GETS).map(key).collect()
     };
-    // Some of what is asked for may have been dropped; what is there counts.
+    // Some of these entries may have been dropped; the remaining ones count.
     let hot_order = order(hot);
     let clock = Clock::start(contender);
     for key in &hot_order {
@@ -195,10 +195,10 @@ fn cpu_seconds(server: Option<u32>) -> f64 {
 
 /// Bytes of memory that are no file's: what is mapped or in the page cache can be had back.
 fn memory(contender: &dyn Contender) -> u64 {
-    let who = contender
+    let process = contender
         .server()
         .map_or("self".into(), |pid| pid.to_string());
-    let status = fs::read_to_string(format!("/proc/{who}/status")).expect("it runs");
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("RssAnon:"));
@@ -226,7 +226,7 @@ fn disk_bytes(dir: &Path) -> u64 {
     bytes
 }
 
-/// As after a start of the machine, as far as a process can have that.
+/// As after a start of the machine, as far as a process can do that.
 fn drop_page_cache(dir: &Path) {
     files(dir, &mut |path| {
         let file = File::open(path).expect("readable");

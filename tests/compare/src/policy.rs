@@ -1,4 +1,4 @@
-//! Who stays when there is no room for all: ours, and what it is compared with. All are given
+//! Which entries stay when there is no room for all: ours, and other policies. All are given
 //! the same number of bytes, and all entries are of one size.
 
 use crate::trace::Random;
@@ -6,20 +6,19 @@ use reflex_host::cache::{Cache, CacheKey, CacheOptions, Durability, Lookup, NewE
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-/// What each may take, in 64 segments: the defaults come to 256 of 16 MiB in 4 GiB.
-const QUOTA: u64 = 32 << 20;
-const SEGMENT_BYTES: u64 = 512 << 10;
+/// Segments of the quota: the defaults come to 256 of 16 MiB in 4 GiB.
+const SEGMENTS: u64 = 64;
 
-/// An answer of 4 KiB, with the header of its record. In segments this short a smaller one would
+/// An answer of 4 KiB, with the header of its record. In segments of 512 KiB a smaller one would
 /// measure the blocks that each segment has beside its records: with 1 KiB in 128 KiB they take 9 %.
 const RECORD_BYTES: u64 = 4096;
 const PAYLOAD_BYTES: usize = RECORD_BYTES as usize - 112;
 
-/// After so many entries all are written, so that none is found that only waits to be.
+/// After this many entries all are written, so that no found entry is only in the queue.
 const WRITTEN_EACH: u64 = 16;
 
-/// As many entries as fit into the quota of those that need no room beside them.
-pub(crate) const ENTRIES: u64 = QUOTA / RECORD_BYTES;
+/// Room of the made-up requests, in entries: 32 MiB, for a policy that needs no room beside them.
+pub(crate) const ENTRIES: u64 = (32 << 20) / RECORD_BYTES;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 
@@ -37,14 +36,15 @@ fn ratio(keys: &[u64], mut find_or_insert: impl FnMut(usize, u64) -> bool) -> f6
 
 /// The cache itself, on disk, in a folder of its own below `dir`. With the ratio, the bytes that it
 /// writes for each byte that is stored.
-pub(crate) fn ours(keys: &[u64], dir: &Path) -> (f64, f64) {
+pub(crate) fn ours(keys: &[u64], entries: u64, dir: &Path) -> (f64, f64) {
     let folder = tempfile::tempdir_in(dir).expect("a folder");
+    let quota = entries * RECORD_BYTES;
     let options = CacheOptions {
         data_dir: folder.path().join("data"),
-        disk_bytes_max: QUOTA,
+        disk_bytes_max: quota,
         memory_bytes_max: 1 << 20,
         entry_bytes_max: RECORD_BYTES,
-        segment_bytes: SEGMENT_BYTES,
+        segment_bytes: quota / SEGMENTS,
         durability: Durability::Os,
         ..CacheOptions::default()
     };
@@ -79,9 +79,9 @@ pub(crate) fn ours(keys: &[u64], dir: &Path) -> (f64, f64) {
     (found, 1.0 + moved)
 }
 
-/// moka as it is: an estimate of how often a key is asked for decides who comes in.
-pub(crate) fn tiny_lfu(keys: &[u64]) -> f64 {
-    let cache = moka::sync::Cache::new(ENTRIES);
+/// moka as it is: an estimate of how often a key is asked for decides which entries come in.
+pub(crate) fn tiny_lfu(keys: &[u64], entries: u64) -> f64 {
+    let cache = moka::sync::Cache::new(entries);
     ratio(keys, |_, key| {
         let is_hit = cache.get(&key).is_some();
         if !is_hit {
@@ -91,8 +91,8 @@ pub(crate) fn tiny_lfu(keys: &[u64]) -> f64 {
     })
 }
 
-/// Who was asked for longest ago goes.
-pub(crate) fn lru(keys: &[u64]) -> f64 {
+/// Evicts the entry that was asked for longest ago.
+pub(crate) fn lru(keys: &[u64], entries: u64) -> f64 {
     let mut used_at: HashMap<u64, usize> = HashMap::new();
     let mut by_use: BTreeMap<usize, u64> = BTreeMap::new();
     ratio(keys, |at, key| {
@@ -100,7 +100,7 @@ pub(crate) fn lru(keys: &[u64]) -> f64 {
         by_use.insert(at, key);
         if let Some(before) = before {
             by_use.remove(&before);
-        } else if by_use.len() as u64 > ENTRIES
+        } else if by_use.len() as u64 > entries
             && let Some((_, oldest)) = by_use.pop_first()
         {
             used_at.remove(&oldest);
@@ -109,15 +109,15 @@ pub(crate) fn lru(keys: &[u64]) -> f64 {
     })
 }
 
-/// Who came first goes first.
-pub(crate) fn fifo(keys: &[u64]) -> f64 {
+/// Evicts the oldest entry.
+pub(crate) fn fifo(keys: &[u64], entries: u64) -> f64 {
     let mut there: HashMap<u64, ()> = HashMap::new();
     let mut queue = std::collections::VecDeque::new();
     ratio(keys, |_, key| {
         let is_hit = there.insert(key, ()).is_some();
         if !is_hit {
             queue.push_back(key);
-            if queue.len() as u64 > ENTRIES
+            if queue.len() as u64 > entries
                 && let Some(first) = queue.pop_front()
             {
                 there.remove(&first);
@@ -127,9 +127,9 @@ pub(crate) fn fifo(keys: &[u64]) -> f64 {
     })
 }
 
-/// Who is asked for again last goes, or does not come in: nobody can do better, who does not
-/// know the future.
-pub(crate) fn optimum(keys: &[u64]) -> f64 {
+/// Evicts, or does not admit, the entry that is asked for again last. No policy without knowledge
+/// of the future can do better.
+pub(crate) fn optimum(keys: &[u64], entries: u64) -> f64 {
     let mut next_use = vec![usize::MAX; keys.len()];
     let mut seen: HashMap<u64, usize> = HashMap::new();
     for (at, key) in keys.iter().enumerate().rev() {
@@ -143,7 +143,7 @@ pub(crate) fn optimum(keys: &[u64]) -> f64 {
             by_next_use.remove(&(before, key));
         }
         by_next_use.insert((next_use[at], key));
-        if by_next_use.len() as u64 > ENTRIES
+        if by_next_use.len() as u64 > entries
             && let Some((_, last)) = by_next_use.pop_last()
         {
             until.remove(&last);
@@ -152,8 +152,8 @@ pub(crate) fn optimum(keys: &[u64]) -> f64 {
     })
 }
 
-/// Anybody goes.
-pub(crate) fn at_random(keys: &[u64]) -> f64 {
+/// Evicts any entry.
+pub(crate) fn at_random(keys: &[u64], entries: u64) -> f64 {
     let mut random = Random(9);
     let mut there: HashMap<u64, usize> = HashMap::new();
     let mut slots: Vec<u64> = Vec::new();
@@ -162,8 +162,8 @@ pub(crate) fn at_random(keys: &[u64]) -> f64 {
             return true;
         }
         let slot = match slots.len() as u64 {
-            ENTRIES => random.below(ENTRIES) as usize,
-            free => free as usize,
+            free if free < entries => free as usize,
+            _ => random.below(entries) as usize,
         };
         match slots.get_mut(slot) {
             Some(old) => {

@@ -1,4 +1,4 @@
-//! Everybody at every size, and the table of it.
+//! All contenders at every size, and the table of the results.
 
 use crate::contender::{ENTRANTS, Entrant};
 use crate::measure::{Figures, measure, measure_durable};
@@ -56,7 +56,7 @@ pub(crate) fn run() {
     }
 }
 
-/// What a process of its own does: prints the line of one contender.
+/// The task of a child process: prints the line of one contender.
 pub(crate) fn one(name: &str, payload_bytes: usize, entries: usize) {
     let entrant = ENTRANTS.iter().find(|entrant| entrant.name == name);
     let entrant: &Entrant = entrant.expect("a contender");

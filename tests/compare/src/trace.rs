@@ -1,4 +1,4 @@
-//! Requests as a cache sees them, made up from a seed: the same ones everywhere and each time.
+//! Requests as a cache sees them: made up from a seed, the same ones everywhere and each time.
 
 /// Requests of a trace.
 pub(crate) const REQUESTS: usize = 1_000_000;
@@ -6,16 +6,16 @@ pub(crate) const REQUESTS: usize = 1_000_000;
 /// Different keys that are asked for again and again.
 const KEYS: u64 = 100_000;
 
-/// A scan asks for so many keys that nobody asks for again.
+/// A scan asks for this many keys, each only once.
 const SCAN_KEYS: u64 = 10_000;
 
 /// Between two scans.
 const SCAN_EVERY: usize = 30_000;
 
-/// So often what is popular changes.
+/// How often popularity changes.
 const SHIFT_EVERY: usize = 100_000;
 
-/// By so many ranks: what was in front is behind the middle of what is asked for then.
+/// By this many ranks: the first keys then stand behind the middle.
 const SHIFT_BY: u64 = 5_000;
 
 /// SplitMix64.
@@ -61,7 +61,7 @@ impl Zipf {
     }
 }
 
-/// What is asked for, one key after the other.
+/// The requests, one key after the other.
 pub(crate) struct Trace {
     pub(crate) name: String,
     pub(crate) keys: Vec<u64>,
@@ -117,7 +117,7 @@ impl Trace {
         }
     }
 
-    /// What prompts often are: three of four come once, the rest again and again for a while.
+    /// A pattern of real prompts: three of four come once, the rest again and again for a while.
     pub(crate) fn once_or_soon_again() -> Self {
         const LATELY: u64 = 20_000;
         let mut random = Random(4);

@@ -1,5 +1,5 @@
-//! What the tests do with components and WIT packages, by the libraries that the usual tools
-//! (`wac`, `wkg`, `wit-bindgen`, `wasm-tools`) are made of.
+//! The tests' work with components and WIT packages, by the libraries of the usual tools
+//! (`wac`, `wkg`, `wit-bindgen`, `wasm-tools`).
 
 use std::env;
 use std::fs;
@@ -58,7 +58,7 @@ fn package(folder: &Path) -> Result<Vec<u8>> {
     let mut resolve = wit_parser::Resolve::default();
     let (package, _) = resolve.push_dir(folder)?;
     let bytes = wit_component::encode(&resolve, package)?;
-    // What cannot be read back is no package.
+    // A package that cannot be read back is invalid.
     wit_component::decode(&bytes)?;
     Ok(bytes)
 }
@@ -74,7 +74,8 @@ fn bindings(folder: &Path, world: &str, out: &Path) -> Result<()> {
     fs::create_dir_all(out)?;
     for (name, contents) in files.iter() {
         let file: PathBuf = out.join(name);
-        fs::write(&file, contents).with_context(|| format!("{} cannot be written", file.display()))?;
+        fs::write(&file, contents)
+            .with_context(|| format!("{} cannot be written", file.display()))?;
     }
     Ok(())
 }

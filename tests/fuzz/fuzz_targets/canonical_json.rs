@@ -1,5 +1,5 @@
-//! Any text as the value of a field that counts: it is taken if it is JSON and refused if it is
-//! not, and the key is what `tests/vectors/README.md` says, worked out here in the plainest way.
+//! Any text as the value of a field that counts: it is accepted if it is JSON and refused if it is
+//! not, and the key is that of `tests/vectors/README.md`, computed here in the simplest way.
 
 #![no_main]
 
@@ -61,7 +61,7 @@ fuzz_target!(|input: &[u8]| {
         unreachable!("it begins with a brace");
     };
     if members.len() > 1 {
-        // It got out of the field, perhaps into one with a meaning.
+        // It ended the field, and may have begun one with a meaning.
         return;
     }
     let Classified::Cacheable(exchange) = classified else {

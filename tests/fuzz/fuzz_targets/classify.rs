@@ -1,5 +1,5 @@
-//! Any request at all: nothing panics, the two stages say what the one says, and what is cacheable
-//! has a key that depends on what is said and on nothing else.
+//! Any request: nothing panics, the two stages agree with the one, and a cacheable request
+//! has a key that depends on its meaning only.
 //!
 //! Input: `FLAGS METHOD PATH`, headers a line each, a blank line, the body.
 

@@ -1,5 +1,5 @@
-//! Bytes as an `.idx`: with a checksum that fits they may say anything, and are taken only if they
-//! make sense; those of a sealed segment that were altered or cut are refused.
+//! Bytes as an `.idx`: with a checksum that fits, they are accepted only if they are
+//! consistent; altered or cut contents of a sealed segment are refused.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Bytes as a record of a segment: what is taken is spelled as it would be written, and a record
+//! Bytes as a record of a segment: an accepted record encodes to the same bytes, and a record
 //! that was altered, cut or moved is refused.
 
 #![no_main]
@@ -10,10 +10,10 @@ use reflex_host::fuzzing::{Record, read_record, write_record};
 /// The header's own checksum, as docs/format.md has it.
 const CHECKSUM: std::ops::Range<usize> = 32..36;
 
-/// So many bits has a sequence, which no store gets to the end of.
+/// Bits of a sequence, which no store uses up.
 const SEQUENCE_BITS: u32 = 56;
 
-/// So many has a time; as an expiry, all of them set is never.
+/// Bits of a time; as an expiry, all of them set is never.
 const TIME_BITS: u32 = 48;
 
 fn time(number: u64) -> u64 {

@@ -1,5 +1,5 @@
-//! Any bytes as the answer of an API: the verdict does not depend on how they are cut, what is kept
-//! is what was sent, and no part of a stream is kept that lacks its end.
+//! Any bytes as the answer of an API: the verdict does not depend on how they are cut, kept bytes
+//! are the sent ones, and no part of a stream is kept without its end.
 //!
 //! Input: the shape's token, a line feed, the body.
 
@@ -33,7 +33,7 @@ fn begin(shape: Shape, limits: Limits, length: Option<usize>) -> Recorder {
     recorder
 }
 
-/// What it states of its own end. Where the recorder says that it is complete, it is.
+/// The end that it states. Where the recorder says that it is complete, it is.
 fn verdict(shape: Shape, limits: Limits, chunks: &[&[u8]]) -> Result<Stated, Rejected> {
     let mut recorder = begin(shape, limits, None);
     let mut fed = Vec::new();
@@ -52,7 +52,7 @@ fn verdict(shape: Shape, limits: Limits, chunks: &[&[u8]]) -> Result<Stated, Rej
     let kept = recorder.finish()?;
     assert!(kept.body == fed && kept.status == 200);
     assert!(fed.len() <= limits.body_bytes_max);
-    // Who judges for itself is told the same end.
+    // A caller that judges by itself is told the same end.
     assert_eq!(shape.stated(&fed), Ok(kept.stated));
     Ok(kept.stated)
 }
@@ -72,7 +72,7 @@ fn without_surrogates(body: &[u8]) -> Vec<u8> {
     body
 }
 
-/// What must be in whatever is kept.
+// Required of every kept answer.
 fn has_its_end(shape: Shape, body: &[u8]) -> bool {
     let body = &*without_surrogates(body);
     if shape.representation == Representation::Json {
@@ -82,7 +82,11 @@ fn has_its_end(shape: Shape, body: &[u8]) -> bool {
     let (events, _) = events::read(body);
     let data: Vec<Vec<u8>> = events.into_iter().filter_map(|(_, data)| data).collect();
     let is = |data: &[u8], wanted: &[&str]| match json::read(data) {
-        Some(Json::Object(members)) => match members.iter().find(|(key, _)| key == "type").map(|(_, kind)| kind) {
+        Some(Json::Object(members)) => match members
+            .iter()
+            .find(|(key, _)| key == "type")
+            .map(|(_, kind)| kind)
+        {
             Some(Json::Text(found)) => wanted.contains(&found.as_str()),
             _ => false,
         },

@@ -1,5 +1,5 @@
-//! A data folder that was damaged in any way opens, or is refused and left alone; and whatever it
-//! answers with is what was once stored for that key and tenant, unaltered.
+//! A folder damaged in any way opens, or is refused and left alone; and each of its
+//! answers was once stored for that key and tenant, unaltered.
 //!
 //! Input: edits of the files of a good folder, one behind the other.
 
@@ -21,7 +21,7 @@ const KEYS: u64 = 12;
 const EDITS_MAX: usize = 8;
 const BLOCK_BYTES: usize = 4096;
 
-/// Who was purged; the last of the tenants.
+/// The purged tenant; the last of the tenants.
 const PURGED: u64 = 2;
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -34,7 +34,7 @@ fn key(number: u64) -> CacheKey {
     CacheKey::new("fuzz", &tenant(number), &[number as u8; 32])
 }
 
-/// Tells all through which key and which version this is.
+/// Shows everywhere which key and which version this is.
 fn text(number: u64, version: u64, length: usize) -> Vec<u8> {
     let text = format!("{number}/{version} of {}; ", tenant(number)[0]);
     let mut text = text.into_bytes().repeat(length / 8 + 1);
@@ -42,7 +42,7 @@ fn text(number: u64, version: u64, length: usize) -> Vec<u8> {
     text
 }
 
-/// Long enough that a segment has few: there are to be several.
+/// Long enough that a segment has few records, so that the folder has several segments.
 fn metadata(number: u64, version: u64) -> Vec<u8> {
     text(number, version, 12_000 + 100 * number as usize)
 }
@@ -75,7 +75,7 @@ fn put(cache: &Cache, number: u64, version: u64) {
     cache.insert(new).expect("an entry within the limits");
 }
 
-/// Which version of a key there is. Whatever there is must be one.
+/// The found version of a key, which must be a valid one.
 fn version(cache: &Cache, number: u64) -> Option<u64> {
     let Lookup::Hit(entry) = cache.lookup(&key(number), NOW) else {
         return None;
@@ -109,7 +109,7 @@ fn files_of(root: &Path) -> Files {
     files
 }
 
-/// Where files are made and forgotten the fastest.
+/// The fastest place for files.
 fn folder() -> tempfile::TempDir {
     let memory = PathBuf::from("/dev/shm");
     let folder = match memory.is_dir() {
@@ -157,8 +157,8 @@ fn good() -> &'static Files {
     })
 }
 
-/// Applies the edits; returns whether a checksum was put right after one, which is what nobody but
-/// an author of such files does.
+/// Applies the edits; returns whether a checksum was put right after one, which only an author of
+/// such files does.
 fn edit(files: &mut Files, mut input: Bytes<'_>) -> bool {
     let mut is_forged = false;
     for _ in 0..EDITS_MAX {
@@ -246,7 +246,10 @@ fuzz_target!(|input: &[u8]| {
         Ok(cache) => cache,
         Err(error) => {
             assert!(
-                !matches!(error, OpenError::Locked(_) | OpenError::Sizes(_) | OpenError::Quota(_)),
+                !matches!(
+                    error,
+                    OpenError::Locked(_) | OpenError::Sizes(_) | OpenError::Quota(_)
+                ),
                 "{error}"
             );
             let mut after = files_of(&dir);
@@ -258,11 +261,11 @@ fuzz_target!(|input: &[u8]| {
             return;
         }
     };
-    // Where all is lost, a new store begins; there was none to be looked at.
+    // If all is lost, a new store begins, and the inspection found none.
     let is_ours = files.contains_key("manifest");
     assert_eq!(report.is_ok(), is_ours, "opened, and looked at: {report:?}");
     let found = versions(&cache, is_forged);
-    // Life goes on.
+    // The cache goes on.
     put(&cache, 1, 2);
     assert_eq!(version(&cache, 1), Some(2), "just stored");
     drop(cache);
@@ -270,7 +273,7 @@ fuzz_target!(|input: &[u8]| {
     let again = versions(&cache, is_forged);
     assert_eq!(again[1], Some(2), "stored before it was opened again");
     for (number, (first, again)) in found.into_iter().zip(again).enumerate() {
-        // Nothing comes back; what was there may have had to make room.
+        // No purged entry comes back; others may have had to make room.
         if number != 1 && again.is_some() {
             assert_eq!(again, first, "key {number}");
         }

@@ -1,5 +1,5 @@
-//! Any bytes as a stream of events: however they are cut, the frames are those that the standard
-//! says.
+//! Any bytes as a stream of events: however they are cut, the frames are those of the
+//! standard.
 
 #![no_main]
 
@@ -16,7 +16,7 @@ fuzz_target!(|input: &[u8]| {
     for chunks in [vec![input], bytes, { cuts }.cut(input)] {
         let (found, is_between) = frames(chunks).expect("no frame is too long");
         assert_eq!(found, expected);
-        // Behind a carriage return it may wait for the line feed, if there were some before.
+        // Behind a carriage return it may wait for a line feed, if the stream has used pairs.
         if !input.ends_with(b"\r") {
             assert_eq!(is_between, between);
         }

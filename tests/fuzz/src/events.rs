@@ -1,7 +1,7 @@
 //! Event streams after the WHATWG standard (HTML, section 9.2.6), from the whole text at once.
 
 /// An event's name and its data; none if it had no line of data. Such a one counts if it has a
-/// name: a client does not see it, and whoever judges a stream does.
+/// name: a client does not see it, and a judge of the stream does.
 pub type Event = (Vec<u8>, Option<Vec<u8>>);
 
 /// The events of a stream, and whether it ends between two of them.

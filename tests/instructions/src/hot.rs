@@ -67,7 +67,7 @@ impl Hot {
         hot
     }
 
-    /// By a probe at hand.
+    /// By a probe that was made before.
     fn get(&self, at: usize) {
         let at = at % REQUESTS;
         let known = self.l1.get(&self.probes[at], black_box(&self.bodies[at]));

@@ -68,7 +68,7 @@ fn in_node(node: impl AsRef<Path>, component: &Path, name: &str) {
 }
 
 /// A Node.js in which WebAssembly can wait for promises: the one that `cargo xtask guests` got, or
-/// the one in the search path, beside which none is needed.
+/// the one in the search path; then none is installed beside it.
 fn suspending_node() -> Option<PathBuf> {
     let got = tool::target().join("hosts/node_modules/.bin/node");
     let node = if got.exists() { got } else { "node".into() };

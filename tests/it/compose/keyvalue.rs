@@ -1,5 +1,5 @@
-//! Our guest on a host that offers a key-value store and a clock, and nothing of ours: the cache
-//! comes along as a component (`guest/keyvalue`).
+//! Our guest on a host that offers only a key-value store and a clock: the cache
+//! is composed with it as a component (`guest/keyvalue`).
 
 use super::languages::{self, Answer, answer};
 use super::tool;

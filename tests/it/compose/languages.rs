@@ -41,7 +41,7 @@ struct Asked {
 impl Asked {
     fn new(component: &Path, reflex: ReflexCtx) -> Self {
         let mut config = Config::new();
-        // A language's whole runtime is compiled here, for a handful of calls.
+        // This compiles a language's whole runtime, for a few calls.
         config.cranelift_opt_level(OptLevel::None);
         let engine = Engine::new(&config).expect("an engine");
         let component = Component::from_file(&engine, component).expect("a component");
@@ -99,7 +99,7 @@ fn check(component: &Path) {
     let other = Tenant::of_group("other").0;
     assert_eq!(guest.ask(&other, "Grüße, 世界"), answer(text, false));
 
-    // What one of them has stored, the others find: names are the host's business.
+    // All of them find an entry that one of them has stored: the host maps the names.
     let grant = Grant::new("guests");
     let mut in_rust = Asked::new(Path::new(RUST), cache.granted(grant));
     assert_eq!(in_rust.ask(&tenant, "Grüße, 世界"), answer(text, true));
@@ -111,7 +111,7 @@ fn check(component: &Path) {
         assert_eq!((said.text.len(), said.cached), (10 + prompt.len(), cached));
     }
 
-    // The cache's refusals are not the asker's trouble.
+    // A refusal of the cache does not fail the guest.
     assert_eq!(guest.ask(b"short", "Hi"), answer("You said: Hi", false));
     let read_only = cache.granted(Grant::new("others").read_only());
     let mut guest = Asked::new(component, read_only);

@@ -1,4 +1,4 @@
-//! The WIT package, as those get it who build against it.
+//! The WIT package, as other projects build against it.
 
 use super::tool;
 use std::path::Path;

@@ -1,9 +1,9 @@
 //! Our middleware in front of a service: of WASI 0.3, as one component with it, and of WASI 0.2, run
-//! by the host. Misses and what is not ours to answer go to the service, hits come from the cache, and
+//! by the host. Misses and bypasses go to the service, hits come from the cache, and
 //! bodies stream both ways.
 //!
 //! The services (`tests/guests/origin` and `origin02`) make their bodies themselves, and ask before
-//! each part of a stream whether to go on; the tests are who they ask.
+//! each part of a stream whether to go on; the tests answer that.
 
 use super::tool;
 use bytes::Bytes;
@@ -72,7 +72,7 @@ fn limits() -> GuestLimits {
     }
 }
 
-/// The service of WASI 0.2, and who sets its pace.
+/// The service of WASI 0.2, and its pace.
 pub(super) fn origin02(limits: GuestLimits) -> (Service02, Arc<Pace>) {
     let pace = Arc::new(Pace(Semaphore::new(0)));
     let sender = Arc::new(Sender(Arc::clone(&pace)));
@@ -143,7 +143,7 @@ impl Host {
     }
 }
 
-/// Whom the service asks whether to go on: yes, as often as the test has said so.
+/// Answers the service's question whether to go on: yes, as often as the test has released it.
 pub(super) struct Pace(pub(super) Semaphore);
 
 /// The only place that the component reaches.
@@ -258,7 +258,7 @@ async fn a_stream_reaches_the_client_as_it_is_made_and_is_replayed() {
     for host in hosts() {
         let mut miss = host.send(CHAT, chat("Tell me", true)).await;
         assert_eq!(miss.origin(), ("MISS", true));
-        // The service waits to be told to go on, and the first part is here all the same.
+        // The service waits for permission to go on, and the first part has arrived.
         let mut body = miss.part().await;
         assert!(body.contains("On"), "{body}");
         for _ in 0..3 {
@@ -275,7 +275,7 @@ async fn a_stream_reaches_the_client_as_it_is_made_and_is_replayed() {
 }
 
 #[tokio::test]
-async fn who_asks_the_same_meanwhile_reads_along_also_when_the_first_has_left() {
+async fn equal_requests_meanwhile_read_along_also_when_the_first_has_left() {
     for host in hosts() {
         let mut first = host.send(CHAT, chat("Together", true)).await;
         let begin = first.part().await;
@@ -326,7 +326,7 @@ impl RecordingObserver for Told {
     fn ended(&self, _: Outcome) {}
 }
 
-/// A body of no length known beforehand, in parts that a test sends when it likes.
+/// A body of unknown length, in parts that a test sends.
 pub(super) struct Parts(pub(super) mpsc::Receiver<Bytes>);
 
 impl http_body::Body for Parts {
@@ -392,7 +392,7 @@ async fn an_error_of_the_service_is_the_clients_and_is_not_stored() {
     }
 }
 
-/// Its client waits for the body, and it for somebody who never answers.
+/// Its client waits for the body, and the service for an answer that never comes.
 #[tokio::test]
 async fn a_service_that_streams_for_too_long_is_stopped_and_counted() {
     let limits = GuestLimits {

@@ -1,4 +1,4 @@
-//! A service of WASI 0.2 that misbehaves: whoever sent it a request is told, a body that is cut does
+//! A service of WASI 0.2 that misbehaves: its caller gets an error, a body that is cut does
 //! not look whole, and the next request is answered.
 
 use super::service::{Answer, Parts, Told, boxed, chat, full, origin02};
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// Room for one, for which everybody waits.
+/// Room for one instance, for which all requests wait.
 fn one() -> GuestLimits {
     GuestLimits {
         instances_max: 1,
@@ -25,15 +25,15 @@ fn one() -> GuestLimits {
     }
 }
 
-/// For services that call nobody.
-fn nobody() -> Arc<dyn SendRequest> {
-    struct Nobody;
-    impl SendRequest for Nobody {
+/// For services that make no calls.
+fn no_calls() -> Arc<dyn SendRequest> {
+    struct Refused;
+    impl SendRequest for Refused {
         fn send(&self, _: Request<BoxBody>) -> ResponseFuture {
             Box::pin(std::future::ready(Err(Error::HttpRequestDenied)))
         }
     }
-    Arc::new(Nobody)
+    Arc::new(Refused)
 }
 
 fn request(told: Option<&str>, path: &str, body: BoxBody) -> Request<BoxBody> {
@@ -56,7 +56,7 @@ async fn others_are_answered(service: &Service02) {
     assert!(answer.contains("chat.completion"), "{answer}");
 }
 
-/// That who is told so gives no response, and why.
+/// A service that is told to fail in this way gives no response, for this reason.
 async fn check_fails(limits: GuestLimits, told: &str, expected: &str) {
     let (service, _pace) = origin02(limits);
     for _ in 0..2 {
@@ -85,7 +85,7 @@ async fn a_service_that_computes_for_too_long_is_stopped() {
     check_fails(limits, "spin", "HttpResponseTimeout").await;
 }
 
-/// That a body which is cut so breaks off, and what is counted.
+/// A body that is cut in this way breaks off, and the failure is counted.
 async fn check_breaks(limits: GuestLimits, told: &str, reason: &str) {
     let (service, _pace) = origin02(limits);
     let (observer, mut reasons) = Told::new();
@@ -126,7 +126,7 @@ fn what_is_no_service_of_wasi_02_is_refused_when_it_is_loaded() {
         ),
         (b"(component)", "NotAComponent"),
     ] {
-        let refused = Service02::new(component, nobody(), one()).expect_err(reason);
+        let refused = Service02::new(component, no_calls(), one()).expect_err(reason);
         assert!(format!("{refused:?}").starts_with(reason), "{refused:?}");
     }
 }
@@ -158,7 +158,7 @@ async fn more_requests_than_there_may_be_instances_are_refused() {
 }
 
 #[tokio::test]
-async fn an_instance_goes_with_the_request_that_nobody_waits_for_any_more() {
+async fn an_instance_ends_with_a_request_that_has_no_client_any_more() {
     let limits = GuestLimits {
         instance_wait_max: Duration::ZERO,
         ..one()

@@ -1,4 +1,4 @@
-//! `tests/compose`, which plugs components into each other.
+//! `tests/compose`, which composes components.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub(super) fn plug(folder: &Path, socket: &Path, plug: &Path) -> PathBuf {
     out
 }
 
-/// Runs the tool to its end, which must be a good one.
+/// Runs the tool to its end, which must be a success.
 pub(super) fn run(arguments: &[&std::ffi::OsStr]) {
     let output = Command::new(binary())
         .args(arguments)

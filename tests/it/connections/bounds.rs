@@ -12,9 +12,9 @@ const SHORT_HEADS: &str = "header_read_seconds_max = 1";
 /// clients' one said.
 async fn check_closed(edge: &Edge, sent: &[u8]) -> String {
     let mut said = Vec::new();
-    for (who, mut raw) in each(edge).await {
+    for (client, mut raw) in each(edge).await {
         raw.send(sent).await;
-        said.push((who, raw));
+        said.push((client, raw));
     }
     let mut first = None;
     for (_, mut raw) in said {
@@ -24,7 +24,7 @@ async fn check_closed(edge: &Edge, sent: &[u8]) -> String {
     first.unwrap_or_default()
 }
 
-/// hyper-util's detection of the protocol has no timer: silent sockets held every place for ever.
+/// hyper-util's detection of the protocol has no timer: silent sockets held every place forever.
 #[tokio::test]
 async fn a_client_that_sends_no_whole_head_is_cut() {
     let upstream = Upstream::start().await;
@@ -72,7 +72,7 @@ async fn a_client_that_sends_no_whole_head_is_cut() {
     }
 }
 
-/// A client that sends a byte at a time has so long for all of them.
+/// A client that sends a byte at a time has one bound for all of them.
 #[tokio::test]
 async fn a_head_that_drips_is_cut() {
     let upstream = Upstream::start().await;
@@ -115,11 +115,11 @@ async fn an_idle_connection_closes_in_the_end() {
     let upstream = Upstream::start().await;
     let config = "keep_alive_seconds_max = 1";
     let edge = edge(&upstream, config).await;
-    for (who, mut raw) in each(&edge).await {
+    for (client, mut raw) in each(&edge).await {
         raw.send("GET /health HTTP/1.1\r\nhost: a\r\n\r\n").await;
         let (head, _) = raw.answer().await;
-        assert!(head.starts_with("HTTP/1.1 "), "{who}");
-        assert_eq!(raw.rest_text().await, "", "{who}");
+        assert!(head.starts_with("HTTP/1.1 "), "{client}");
+        assert_eq!(raw.rest_text().await, "", "{client}");
     }
     let mut http2_client = RawClient::connect(&edge.url).await;
     let ask = Ask::get("/v1/models").key(Some("k"));
@@ -155,7 +155,7 @@ async fn a_request_that_waits_for_the_provider_is_not_cut() {
     assert_eq!(other.await.expect("an answer").status, 200);
 }
 
-/// A client over HTTP/2 that is gone without a word, while the provider still thinks.
+/// A client over HTTP/2 that is gone without notice, while the provider still works.
 #[tokio::test]
 async fn an_http2_client_that_answers_no_ping_lets_the_provider_go() {
     let upstream = Upstream::start().await;
@@ -195,7 +195,7 @@ async fn a_body_that_pauses_for_too_long_is_cut() {
     assert_eq!(upstream.call_count(), 0);
 }
 
-/// A client that sent a byte each idle period was cut by nothing.
+/// A client that sent a byte each idle period was never cut.
 #[tokio::test]
 async fn a_request_that_drips_is_cut() {
     let upstream = Upstream::start().await;
@@ -211,7 +211,7 @@ async fn a_request_that_drips_is_cut() {
         "PUT /v1/entries/{0}/{0} HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n",
         "a".repeat(64)
     );
-    // One that is read ahead, one too long for that, one that is no business of ours, and an edge's.
+    // One that is read ahead, one too long for that, one for another API, and an edge's.
     let chat = "/v1/chat/completions";
     let heads = [
         post(chat, 1000),
@@ -241,7 +241,7 @@ async fn a_request_that_drips_is_cut() {
         assert!(!said.starts_with("HTTP/1.1 2"), "{head}{said}");
     }
     assert_eq!(upstream.call_count(), 0);
-    // Nor may one that never pauses take its time.
+    // A client that never pauses has the same bound for the whole.
     let mut raw = RawClient::connect(&edge.url).await;
     raw.send(&post("/v1/files", u32::MAX)).await;
     let stream = async {
@@ -250,14 +250,14 @@ async fn a_request_that_drips_is_cut() {
         }
     };
     within("the end of a long body", stream).await;
-    // A request within its time is none of that.
+    // A request within its time is not cut.
     assert_eq!(edge.client.fetch(Ask::chat("whole")).await.status, 200);
 }
 
-/// Larger than what lies between two programs.
+/// Larger than the buffers between two programs.
 const LARGE: &str = "large=12000000";
 
-/// An answer that is in the cache, and larger than what lies between two programs.
+/// A cached answer, larger than the buffers between two programs.
 async fn large(edge: &Edge) -> Ask {
     let ask = Ask::chat("large").mock(LARGE);
     let first = edge.client.fetch(ask.clone()).await;

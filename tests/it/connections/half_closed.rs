@@ -1,5 +1,5 @@
-//! Clients that end their side after their request, and clients that are gone. TCP says the same of
-//! both.
+//! Clients that end their side after their request, and clients that are gone. TCP shows the same
+//! for both.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! How large a request's head may be, and what a client is told whose is larger.
+//! The bounds of a request's head, and the answer to a larger one.
 
 use super::*;
 use http::StatusCode;
@@ -27,7 +27,7 @@ fn check_refused(answer: &Answer) {
     assert!(answer.json()["error"]["message"].is_string());
 }
 
-/// More than 100 headers closed the connection without a word, and a credential of 20 KiB was
+/// More than 100 headers closed the connection without an answer, and a credential of 20 KiB was
 /// refused over HTTP/2.
 #[tokio::test]
 async fn large_heads_pass_and_larger_ones_are_refused_in_the_apis_words() {
@@ -45,7 +45,7 @@ async fn large_heads_pass_and_larger_ones_are_refused_in_the_apis_words() {
             with_bytes(200 << 10),
         ] {
             check_refused(&client.fetch(ask).await);
-            // The connection is as good as before.
+            // The connection can still be used.
             assert_eq!(
                 client
                     .fetch(Ask::get("/v1/models").key(Some("k")))
@@ -71,7 +71,7 @@ async fn the_number_of_headers_is_the_providers_to_judge() {
     }
 }
 
-/// Beyond what is read of a head, there is still an answer.
+/// A head beyond the bound of reading still gets an answer.
 #[tokio::test]
 async fn heads_without_a_bound_are_refused_and_not_read() {
     let upstream = Upstream::start().await;

@@ -1,4 +1,4 @@
-//! `connections_max`, and who gets a place when all are taken.
+//! `connections_max`, and which client gets a place when all are taken.
 
 use super::*;
 use reflex_tests::within;
@@ -17,7 +17,7 @@ async fn check_served(edge: &Edge) {
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
 }
 
-/// Whatever connections without a request send: another client gets a place at once.
+/// Another client gets a place at once, while connections without a request send anything.
 #[tokio::test]
 async fn connections_without_a_request_keep_no_client_out() {
     let upstream = Upstream::start().await;
@@ -47,7 +47,7 @@ async fn connections_without_a_request_keep_no_client_out() {
     }
 }
 
-/// The place of a client is free again once it has gone, whatever it was doing.
+/// The place of a client is free again once it has gone, in any state.
 #[tokio::test]
 async fn a_place_is_given_back() {
     let upstream = Upstream::start().await;
@@ -94,7 +94,7 @@ async fn without_descriptors_the_log_says_so_once_and_clients_are_served() {
     let upstream = Upstream::start().await;
     let edge = edge(&upstream, PATIENT).await;
     check_served(&edge).await;
-    // So that there is a connection for these questions.
+    // So that these questions have a connection.
     edge.health().await;
     edge.limit_descriptors(edge.descriptors() as u64 + 8);
     let mut others = Vec::new();

@@ -3,7 +3,7 @@
 use super::*;
 use rustix::process::Signal;
 
-/// Half a request kept the daemon from ending, on the operators' address for ever.
+/// Half a request on the operators' address kept the daemon from ending.
 #[tokio::test]
 async fn sigterm_ends_a_daemon_whatever_is_half_sent() {
     let upstream = Upstream::start().await;

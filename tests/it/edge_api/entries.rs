@@ -1,4 +1,4 @@
-//! What is put comes back, to whomever it belongs, for as long as it was said.
+//! A stored entry comes back to its tenant, for as long as its life.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::{
     get, hex, path, put,
 };
 
-/// What a reply may carry beside what was stored.
+/// The headers of a reply beside the stored ones.
 const OURS: [&str; 6] = [
     "age",
     "content-length",
@@ -107,7 +107,7 @@ async fn an_entry_lives_as_long_as_it_says_or_else_as_the_operator_does() {
             .await
             .is_some_and(|ttl| (900..=1000).contains(&ttl))
     );
-    // More than time has: it has no end.
+    // More than a time can hold: the entry does not expire.
     let ask = put(&path(3), "{}").header("x-reflex-ttl", &u64::MAX.to_string());
     check_stored(&unix.fetch(ask).await);
     check_found(&unix.fetch(get(&path(3))).await, b"{}");
@@ -122,8 +122,8 @@ async fn an_entry_lives_as_long_as_it_says_or_else_as_the_operator_does() {
     within("the end of a second", gone).await;
 }
 
-/// An answer of another cache's is as old as its edge says, and one that states its own end lives no
-/// longer, whatever its edge asks for.
+/// An answer of another cache is as old as its edge says. An answer that states its end lives no
+/// longer, also if its edge asks for more.
 #[tokio::test]
 async fn an_entry_is_as_old_as_its_edge_says_and_ends_when_it_states() {
     let daemon = Plan::daemon().config("ttl_seconds = 1000").start().await;
@@ -210,7 +210,7 @@ async fn clients_and_edges_share_their_answers() {
         assert_eq!((hit.reflex(), &hit.body), ("HIT_L1_EXACT", &body));
         assert_eq!(hit.header("content-type"), "application/json");
         assert_eq!(upstream.call_count(), calls + 2);
-        // Deleted here is gone there.
+        // An entry deleted on one side is gone on the other.
         assert_eq!(unix.fetch(delete(&path)).await.status, 204);
         let ask = Ask::chat(&format!("put before {index}"));
         assert_eq!(edge.client.fetch(ask).await.reflex(), "MISS");

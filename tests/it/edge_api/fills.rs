@@ -1,4 +1,4 @@
-//! Who fetches an answer, who waits for it, and that nobody waits for nothing.
+//! Which edge fetches an answer, which ones wait for it, and that no edge waits in vain.
 
 use std::time::{Duration, Instant};
 
@@ -55,10 +55,10 @@ async fn crowd(daemon: &Edge, unix: &Unix, path: &str) -> JoinSet<Answer> {
     crowd
 }
 
-/// What all of them were told.
+/// The answers to all of them.
 async fn told(mut crowd: JoinSet<Answer>) -> Vec<Answer> {
     let mut answers = Vec::new();
-    while let Some(answer) = within("an answer to all who wait", crowd.join_next()).await {
+    while let Some(answer) = within("an answer to each follower", crowd.join_next()).await {
         answers.push(answer.expect("an answer"));
     }
     answers
@@ -69,13 +69,13 @@ async fn the_first_leads_and_others_are_told_so() {
     let daemon = daemon().await;
     for (unix, digest) in both(&daemon.socket()).await.into_iter().zip(1..) {
         let path = path(digest);
-        // Who does not ask to lead does not, and is told of nobody.
+        // A lookup that does not ask to lead does not lead, and learns of no leader.
         check_fill(&unix.fetch(get(&path)).await, "");
         check_fill(&unix.fetch(wait(&path)).await, "");
         check_fill(&unix.fetch(lead(&path, "a")).await, "leader");
         check_fill(&unix.fetch(lead(&path, "b")).await, "busy");
         check_fill(&unix.fetch(get(&path)).await, "");
-        // Who asks again has not forgotten.
+        // A leader that asks again still leads.
         check_fill(&unix.fetch(lead(&path, "a")).await, "leader");
         // Another's fill cannot be given back.
         check_refused(&unix.fetch(release(&path, "b")).await, 404, "fill");
@@ -96,7 +96,7 @@ async fn the_first_leads_and_others_are_told_so() {
 }
 
 #[tokio::test]
-async fn all_who_wait_get_what_the_leader_puts() {
+async fn all_followers_get_what_the_leader_puts() {
     let daemon = daemon().await;
     for (unix, digest) in both(&daemon.socket()).await.into_iter().zip(1..) {
         let path = path(digest);
@@ -113,7 +113,7 @@ async fn all_who_wait_get_what_the_leader_puts() {
 }
 
 #[tokio::test]
-async fn all_who_wait_are_let_go_when_there_will_be_no_answer() {
+async fn all_followers_go_on_when_there_will_be_no_answer() {
     let daemon = daemon().await;
     let refused = completion("hello").json().slice(1..);
     for (unix, digest) in both(&daemon.socket()).await.into_iter().zip(1..) {
@@ -135,7 +135,7 @@ async fn all_who_wait_are_let_go_when_there_will_be_no_answer() {
         for answer in told(disappointed).await {
             check_fill(&answer, "");
         }
-        // Of those who would lead then, one does.
+        // Of the lookups that ask to lead then, one leads.
         check_fill(&unix.fetch(lead(&path, "c")).await, "leader");
         let mut next = JoinSet::new();
         for number in 0..CROWD {
@@ -167,7 +167,7 @@ async fn a_wait_is_as_long_as_it_was_asked_for() {
 }
 
 #[tokio::test]
-async fn who_stops_waiting_costs_nothing() {
+async fn a_follower_that_stops_waiting_costs_nothing() {
     let daemon = daemon().await;
     for (unix, digest) in both(&daemon.socket()).await.into_iter().zip(1..) {
         let path = path(digest);
@@ -184,8 +184,8 @@ async fn who_stops_waiting_costs_nothing() {
     }
 }
 
-/// A daemon that was stopped for a while found requests that had been taken back meanwhile, and
-/// closed the connection for it, as if the edge had attacked it.
+/// A paused daemon found many cancelled requests when it went on, and
+/// closed the connection for them, as for an attack.
 #[tokio::test]
 async fn requests_that_were_taken_back_while_it_slept_cost_no_connection() {
     let daemon = daemon().await;
@@ -209,14 +209,14 @@ async fn requests_that_were_taken_back_while_it_slept_cost_no_connection() {
     check_found(&unix.fetch(get(&path(1))).await, b"{}");
 }
 
-/// Whoever was willing to wait did so for somebody's fill, though the answer was there already.
+/// A lookup that could wait did so for a fill, though the answer was stored already.
 #[tokio::test]
 async fn what_is_there_is_not_waited_for() {
     let daemon = daemon().await;
     for (unix, digest) in both(&daemon.socket()).await.into_iter().zip(1..) {
         let path = path(digest);
         check_fill(&unix.fetch(lead(&path, "a")).await, "leader");
-        // Somebody who would not wait has fetched it.
+        // An edge that does not wait has fetched it.
         check_stored(&unix.fetch(put(&path, "{}")).await);
         let began = Instant::now();
         let found = unix.fetch(wait(&path)).await;
@@ -227,9 +227,9 @@ async fn what_is_there_is_not_waited_for() {
     }
 }
 
-/// Those who waited for a leader went on doing so when somebody else had stored the answer.
+/// Followers went on waiting for a leader when another edge had stored the answer.
 #[tokio::test]
-async fn an_answer_ends_the_wait_whoever_puts_it() {
+async fn an_answer_of_any_edge_ends_the_wait() {
     let daemon = daemon().await;
     for (unix, digest) in both(&daemon.socket()).await.into_iter().zip(1..) {
         let path = path(digest);
@@ -240,7 +240,7 @@ async fn an_answer_ends_the_wait_whoever_puts_it() {
             check_found(&answer, b"{}");
             assert_eq!(fill(&answer), "collapsed");
         }
-        // The leader comes late, and is welcome.
+        // The leader comes late, and its answer is stored.
         let stored = put(&path, "late").header("x-reflex-fill-id", "a");
         check_stored(&unix.fetch(stored).await);
         check_found(&unix.fetch(get(&path)).await, b"late");
@@ -264,7 +264,7 @@ async fn a_leader_that_hangs_up_while_it_puts_lets_all_go() {
                 "cuts" => feed.cut().await,
                 "hangs up" => {
                     drop(sent);
-                    // Until nobody wants it any more: the body's end would be a proper one.
+                    // Until it has no receiver: the body's end would be a proper one.
                     while feed.send(vec![b'x'; 64 << 10]).await {}
                 }
                 _ => {
@@ -283,8 +283,8 @@ async fn a_leader_that_hangs_up_while_it_puts_lets_all_go() {
     }
 }
 
-/// A leader that hung up while its answer was being stored left its fill behind: all who waited
-/// did so to the end, and nobody else could lead for two minutes.
+/// A leader that hung up while its answer was being stored left its fill behind: all followers
+/// waited to the end, and no other request could lead for two minutes.
 #[tokio::test]
 async fn a_leader_that_hangs_up_while_its_answer_is_stored_lets_all_go() {
     let daemon = daemon().await;
@@ -308,8 +308,8 @@ async fn a_leader_that_hangs_up_while_its_answer_is_stored_lets_all_go() {
     }
 }
 
-/// A lookup found nothing, then the fill ended with an answer, and then the lookup became the
-/// leader of a second fill of what was there.
+/// A lookup found nothing, then the fill ended with an answer. The lookup then became the
+/// leader of a second fill of a stored answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fill_that_ends_well_is_not_begun_again() {
     let daemon = daemon().await;

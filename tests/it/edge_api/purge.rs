@@ -1,4 +1,4 @@
-//! What is purged is gone for good, and those who keep copies can tell.
+//! A purged entry is gone for good, and edges with copies learn of it.
 
 use reflex_tests::client::{Answer, Ask};
 use reflex_tests::edge::Plan;
@@ -29,9 +29,9 @@ async fn a_purge_of_a_tenant_leaves_the_others() {
             let found = unix.fetch(get(&path_of(2, digest))).await;
             check_found(&found, format!("2 {digest}").as_bytes());
         }
-        // Of a tenant that nobody knows as well: somebody else may keep its answers.
+        // Of an unknown tenant as well: another edge may have its answers.
         assert_eq!(unix.fetch(delete(&tenant(3))).await.status, 204);
-        // What comes afterwards is kept.
+        // Later entries are kept.
         check_stored(&unix.fetch(put(&path_of(1, 9), "new")).await);
     }
     let unix = Unix::http1(&daemon.socket());
@@ -101,7 +101,7 @@ async fn the_epoch_changes_with_each_purge_and_each_start_and_else_not() {
     assert_eq!(epoch(&same), epoch(&first));
 
     next(&unix.fetch(delete(&path(1))).await, "an entry").await;
-    // The daemon did not have it, but others may.
+    // The daemon did not have it, but other edges may.
     next(&unix.fetch(delete(&path(1))).await, "no entry").await;
     next(&unix.fetch(delete(&tenant(1))).await, "a tenant").await;
     next(&unix.fetch(delete("/v1/entries")).await, "everything").await;
@@ -170,10 +170,10 @@ async fn an_answer_that_a_purge_overtakes_is_refused() {
     }
 }
 
-/// Whoever became the leader after it had waited was told the epoch from before its wait: when
-/// there had been a purge meanwhile, what it fetched afterwards was refused.
+/// A lookup that led after a wait was told the epoch from before its wait: when
+/// there had been a purge meanwhile, its answer was refused.
 #[tokio::test]
-async fn who_leads_after_a_wait_knows_of_the_purge_meanwhile() {
+async fn a_leader_after_a_wait_knows_of_the_purge_meanwhile() {
     let daemon = daemon().await;
     for (unix, digest) in both(&daemon.socket()).await.into_iter().zip(1..) {
         let path = path(digest);
@@ -191,11 +191,11 @@ async fn who_leads_after_a_wait_knows_of_the_purge_meanwhile() {
                 metrics.sum("reflex_edge_waiting", &[]) > 0.5
             })
             .await;
-        // Of others it ends nothing.
+        // A purge of another tenant ends nothing.
         assert_eq!(unix.fetch(delete(&tenant(5))).await.status, 204);
         assert!(!waiting.is_finished());
         assert_eq!(unix.fetch(delete(&tenant(1))).await.status, 204);
-        // What the first leader brings would be refused, so its fill is at its end.
+        // The answer of the first leader would be refused, so its fill has ended.
         let release = delete(&format!("{path}/fill")).header("x-reflex-fill-id", "a");
         assert_eq!(unix.fetch(release).await.status, 404);
         let leads = waiting.await.expect("an answer");
@@ -205,8 +205,8 @@ async fn who_leads_after_a_wait_knows_of_the_purge_meanwhile() {
     }
 }
 
-/// The epoch went up when a purge began. A reply with an answer that was about to be purged then
-/// told the epoch after the purge, and whoever kept a copy never learnt that it was out of date.
+/// The epoch went up when a purge began. A reply with an answer that was about to be purged then had
+/// the epoch after the purge. An edge with a copy never learnt that it was out of date.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_from_before_a_purge_has_the_epoch_after_it() {
     const TENANTS: u8 = 8;
@@ -249,10 +249,10 @@ async fn no_answer_from_before_a_purge_has_the_epoch_after_it() {
     }
 }
 
-/// Those who keep copies let go of what was purged and of nothing else: a removal used to cost each
+/// An edge drops only its copies of purged entries: a removal used to cost each
 /// worker all that it had.
 #[tokio::test]
-async fn whoever_tells_what_epoch_it_knows_is_told_what_was_purged_since() {
+async fn an_edge_that_tells_its_epoch_is_told_what_was_purged_since() {
     let mut daemon = daemon().await;
     for unix in both(&daemon.socket()).await {
         let told = async |known: &str| {
@@ -267,7 +267,7 @@ async fn whoever_tells_what_epoch_it_knows_is_told_what_was_purged_since() {
         };
         let start = unix.fetch(get("/v1/epoch")).await;
         let start = epoch(&start).to_owned();
-        assert_eq!(told(&start).await, None, "there is nothing to tell");
+        assert_eq!(told(&start).await, None, "nothing was purged");
         // One that is not there, twice.
         for _ in 0..2 {
             unix.fetch(delete(&path(7))).await;
@@ -310,16 +310,16 @@ async fn whoever_tells_what_epoch_it_knows_is_told_what_was_purged_since() {
     drop(daemon);
 }
 
-/// Whoever had a copy of an answer that was asked for anew went on serving it.
+/// An edge with a copy of an answer that was asked for anew went on serving it.
 #[tokio::test]
-async fn what_was_replaced_is_told_to_those_who_keep_copies_and_is_refused_to_nobody() {
+async fn what_was_replaced_is_told_to_edges_and_refuses_no_insert() {
     const MANY: u32 = 150;
     let daemon = daemon().await;
     for unix in both(&daemon.socket()).await {
         unix.fetch(delete("/v1/entries")).await;
         let start = unix.fetch(get("/v1/epoch")).await;
         let start = epoch(&start).to_owned();
-        // What is new replaces nothing.
+        // A new entry replaces nothing.
         for number in 0..MANY {
             check_stored(&unix.fetch(put(&path(number), "old")).await);
         }
@@ -328,10 +328,10 @@ async fn what_was_replaced_is_told_to_those_who_keep_copies_and_is_refused_to_no
             let known = put(&path(number), "new").header(EPOCH, &start);
             check_stored(&unix.fetch(known).await);
         }
-        // What was asked for before that may still be stored: it was no purge.
+        // An answer asked for before that may still be stored: it was no purge.
         let late = put(&path(0), "late").header(EPOCH, &start);
         check_stored(&unix.fetch(late).await);
-        // More than one reply tells of; none of them says that everything is gone.
+        // More than one reply lists; none of the replies reports a purge of everything.
         let mut known = start.clone();
         let mut told = Vec::new();
         loop {
@@ -362,7 +362,7 @@ async fn what_was_replaced_is_told_to_those_who_keep_copies_and_is_refused_to_no
 
 /// A client of the reverse proxy may ask anew, too.
 #[tokio::test]
-async fn a_refresh_through_the_reverse_proxy_is_told_to_those_who_keep_copies() {
+async fn a_refresh_through_the_reverse_proxy_is_told_to_edges() {
     let upstream = Upstream::start().await;
     let edge = Plan::new(&upstream.url()).edge_socket(true).start().await;
     let unix = Unix::http1(&edge.socket());

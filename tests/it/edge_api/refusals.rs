@@ -1,4 +1,4 @@
-//! What is refused, with which status, and that it is always said in the same form.
+//! Refusals: the status of each, and that all have the same form.
 
 use http::Method;
 use reflex_tests::client::Ask;
@@ -13,7 +13,7 @@ use super::{
 const SHAPE: &str = "x-reflex-shape";
 
 #[tokio::test]
-async fn whoever_asks_wrongly_is_told_why() {
+async fn a_malformed_request_is_told_why() {
     let daemon = daemon().await;
     let good = hex(&[0xab; 32]);
     let entry = |tenant: &str, digest: &str| format!("/v1/entries/{tenant}/{digest}");
@@ -87,7 +87,7 @@ async fn whoever_asks_wrongly_is_told_why() {
             check(get(&path(1)).header(name, value), 400, reason).await;
         }
         check(delete(&format!("{}/fill", path(1))), 400, "fill").await;
-        let unknown = delete(&format!("{}/fill", path(1))).header("x-reflex-fill-id", "who?");
+        let unknown = delete(&format!("{}/fill", path(1))).header("x-reflex-fill-id", "unknown");
         check(unknown, 404, "fill").await;
         // None of it was stored.
         check_miss(&unix.fetch(get(&path(1))).await);
@@ -165,7 +165,7 @@ async fn a_body_of_the_greatest_length_is_kept_and_a_longer_one_is_not() {
             let message = refused.json()["message"].to_string();
             assert!(message.contains(&MOST.to_string()), "{message}");
 
-            // Without a content-length nobody knows before it is too late.
+            // Without a content-length, the length is known too late.
             let (feed, sent) = unix.begin(put(&path, ""));
             let parts = vec![b'c'; length];
             for part in parts.chunks(64 << 10) {
@@ -184,7 +184,7 @@ async fn a_body_of_the_greatest_length_is_kept_and_a_longer_one_is_not() {
 /// Over HTTP/1.1 the daemon closed the connection with a part of the body unread. Linux then
 /// throws away what the other side has not read yet, which was the refusal.
 #[tokio::test]
-async fn who_still_sends_gets_to_read_why_it_is_refused() {
+async fn a_client_that_still_sends_gets_to_read_why_it_is_refused() {
     let daemon = Plan::daemon()
         .config("entry_bytes_max = 100000")
         .start()
@@ -257,7 +257,7 @@ async fn an_answer_of_a_shape_must_be_one_that_may_be_kept() {
         check("chat-completions", json, b"").await;
         check("chat-completions", sse, &whole).await;
         check("embeddings", json, &whole).await;
-        // What nobody has said the shape of is not judged.
+        // An answer without a shape is not judged.
         check_stored(&unix.fetch(put(&path(2), error.clone())).await);
 
         for (shape, content_type, body) in [
@@ -281,7 +281,7 @@ async fn the_operator_may_allow_answers_that_ran_into_their_limit() {
     check_stored(&unix.fetch(ask).await);
 }
 
-/// The body was stored as it came and its `content-encoding` was not: whoever got it back could
+/// The body was stored as it came and its `content-encoding` was not: the next client could
 /// not read it.
 #[tokio::test]
 async fn a_compressed_body_is_refused() {
@@ -295,7 +295,7 @@ async fn a_compressed_body_is_refused() {
     }
 }
 
-/// The daemon counts what its edges bring in vain by the words of its own answers.
+/// The daemon counts refused `PUT`s of its edges by the same words as its own answers.
 #[tokio::test]
 async fn what_is_not_kept_is_counted_by_the_same_words_as_answers_of_the_proxy() {
     let config = "entry_bytes_max = 1000";

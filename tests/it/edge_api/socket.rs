@@ -1,4 +1,4 @@
-//! The socket itself: whose it is, what becomes of one that was left behind, and how it ends.
+//! The socket itself: its owner, a socket left behind by a killed daemon, and its end.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -165,14 +165,14 @@ async fn sigterm_ends_a_daemon_with_idle_connections() {
     let [one, two] = both(&daemon.socket()).await;
     check_miss(&one.fetch(get(&path(1))).await);
     check_miss(&two.fetch(get(&path(1))).await);
-    // One that has said nothing yet.
+    // A connection that has sent nothing yet.
     let silent = UnixStream::connect(daemon.socket()).await;
     daemon.terminate();
     assert_eq!(daemon.ended().await, Some(0), "{}", daemon.log());
     drop(silent);
 }
 
-/// A daemon that came to its end removed the socket of the one that had taken its place.
+/// A daemon that ended removed the socket of its successor.
 #[tokio::test]
 async fn the_next_ones_socket_is_left_alone() {
     let mut old = daemon().await;

@@ -1,5 +1,5 @@
-//! Other filters of the chain. A hit is answered where the filter stands: what comes before it sees
-//! each request, and what comes behind sees none.
+//! Other filters of the chain. A hit is answered where the filter stands: filters before it see
+//! each request, and filters behind it see no hit.
 
 use super::{check_hit, check_miss, patient};
 use reflex_tests::client::Ask;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 
-/// An Envoy whose manager is changed so.
+/// An Envoy with this change of its connection manager.
 async fn started(
     change: impl FnOnce(&mut Value) + Send + 'static,
     more: impl FnOnce(EnvoyPlan) -> EnvoyPlan,
@@ -99,7 +99,7 @@ fn marker() -> Value {
     }})
 }
 
-/// Checks that an answer has one mark, be it a miss or a hit.
+/// Checks that an answer, miss or hit, has one mark.
 async fn marked_once(envoy: &Envoy, upstream: &Upstream) {
     let first = envoy.client.fetch(Ask::chat("marked?")).await;
     check_miss(&first);
@@ -119,7 +119,7 @@ async fn a_filter_before_ours_changes_each_answer_once() {
     marked_once(&envoy, &upstream).await;
 }
 
-/// A hit passes no filter of the cluster, and what is recorded has passed them.
+/// A hit passes no filter of the cluster; a recorded answer has passed them.
 #[tokio::test]
 async fn a_filter_of_the_cluster_changes_each_answer_once() {
     let in_cluster = |plan: EnvoyPlan| {
@@ -164,7 +164,7 @@ async fn mappers_of_local_replies_can_leave_hits_as_they_are() {
         check_miss(&first);
         check_hit(&envoy.client.fetch(ask()).await, &first);
     }
-    // Others are what the operator wants of them.
+    // Other local replies keep the operator's format.
     let denied = envoy.client.fetch(role("stranger")).await;
     assert_eq!(denied.status, 403);
     assert_eq!(denied.json()["error"]["code"], 403);

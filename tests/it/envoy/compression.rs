@@ -54,7 +54,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-/// RFC 1952's format with the bytes as they are, which each reader takes.
+/// RFC 1952's format with uncompressed bytes, which every reader accepts.
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let length = u16::try_from(bytes.len()).expect("a short body");
     let mut gzip = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255, 1];
@@ -66,7 +66,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     gzip
 }
 
-/// Checks that a compressed body is of these bytes, by what stands at its end.
+/// Checks that a compressed body is of these bytes, by its trailer.
 fn is_gzip_of(answer: &Answer, bytes: &[u8]) {
     assert_eq!(answer.header("content-encoding"), "gzip");
     assert_eq!(answer.body[..2], [0x1f, 0x8b]);
@@ -90,7 +90,7 @@ async fn a_body_that_envoy_has_decompressed_is_read() {
     }
     assert_eq!(upstream.call_count(), 1);
 
-    // A miss reaches the provider as the client meant it.
+    // A miss reaches the provider decompressed.
     let other = Ask::chat("another, compressed");
     let ask = other.clone().header("content-encoding", "gzip");
     let miss = envoy.client.fetch(ask.bytes(gzip(other.sent()))).await;
@@ -103,7 +103,7 @@ async fn a_body_that_envoy_has_decompressed_is_read() {
     super::check_hit(&envoy.client.fetch(other).await, &miss);
 }
 
-/// One read becomes megabytes, on top of what the filter holds. Envoy answered with 413.
+/// One read becomes megabytes, beside the bytes that the filter holds. Envoy answered with 413.
 #[tokio::test]
 async fn a_long_body_that_envoy_has_decompressed_passes() {
     // Envoy's compressor makes the body: an answer that repeats a prompt.
@@ -145,7 +145,7 @@ async fn a_long_body_that_envoy_has_decompressed_passes() {
         .await;
     client.send(rest).await;
     let (head, _) = client.answer().await;
-    // It is no request that the provider understands, and that is what the provider says.
+    // The provider does not understand the request, and its error reaches the client.
     assert!(!head.starts_with("HTTP/1.1 413 "), "{head}");
     assert!(head.contains("detail=\"body-too-large\""), "{head}");
     let passed = upstream.calls().pop().expect("a call").body;
@@ -209,7 +209,7 @@ async fn a_compressor_before_the_filter_compresses_misses_and_hits() {
     assert_eq!(upstream.call_count(), 1);
 }
 
-/// What it compresses would be recorded, and not every client could read it.
+/// An answer that it compresses would be recorded, and not every client could read it.
 #[tokio::test]
 async fn a_compressor_behind_the_filter_makes_no_hit_unreadable() {
     let (_upstream, _daemon, envoy) = started(compressor(), 1).await;
@@ -224,7 +224,7 @@ async fn a_compressor_behind_the_filter_makes_no_hit_unreadable() {
     assert!(plain.json()["choices"].is_array());
     let hit = envoy.client.fetch(ask()).await;
     super::check_hit(&hit, &plain);
-    // A client that would read either gets the same.
+    // A client that accepts both gets the same.
     let hit = envoy.client.fetch(gzipped()).await;
     super::check_hit(&hit, &plain);
     assert_eq!(hit.header("content-encoding"), "");

@@ -8,7 +8,7 @@ use reflex_tests::raw_client::{HTTP2_PREFACE, RawClient, frame, http1, http2};
 use reflex_tests::upstream::Upstream;
 use serde_json::Value;
 
-/// Leaves it to the provider to ask for the body.
+/// Leaves the request for the body to the provider.
 fn left_to_provider(plan: EnvoyPlan) -> EnvoyPlan {
     plan.edit(|config| {
         let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
@@ -21,7 +21,7 @@ fn ask() -> Ask {
     Ask::chat("Shall I?").header("expect", "100-continue")
 }
 
-/// A head, then the body once there was a 100, over HTTP/1.1.
+/// A head, then, after a 100, the body, over HTTP/1.1.
 async fn continued(envoy: &Envoy) -> String {
     let mut client = RawClient::connect(&envoy.url).await;
     let bytes = http1(&ask());
@@ -45,7 +45,7 @@ async fn envoy_asks_for_the_body_and_the_answer_is_cached() {
     assert_eq!(upstream.call_count(), 1);
 }
 
-/// The filter held the head back for a body that the client held back for the provider.
+/// The filter held the head back for a body that the client sent only after the provider's 100.
 #[tokio::test]
 async fn a_body_that_the_provider_is_to_ask_for_does_not_wait() {
     let upstream = Upstream::start().await;

@@ -52,7 +52,7 @@ async fn the_same_words_stand_in_envoys_statistics() {
     assert!(!log.contains("private"), "{log}");
 }
 
-/// The daemon's log said so, and Envoy's did not.
+/// The daemon's log named the cause, and Envoy's log did not.
 #[tokio::test]
 async fn what_an_answer_reveals_stands_in_envoys_log_once() {
     let (_upstream, _daemon, envoy) = line().await;

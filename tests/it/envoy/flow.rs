@@ -1,5 +1,5 @@
 //! The main line through Envoy: a repeat is answered from the hot tier or the daemon, byte for
-//! byte, and the provider hears nothing of it.
+//! byte, and the provider is not called.
 
 use super::{check_hit, check_miss, cold_line, count, hits, line, patient, stored};
 use crate::sdk::Script;
@@ -36,7 +36,7 @@ async fn a_hit_makes_no_connection_to_the_provider() {
     let (upstream, daemon, envoy) = cold_line().await;
     let first = envoy.client.fetch(Ask::stream("only once")).await;
     stored(&daemon, 1).await;
-    // Were the provider asked now, it could not answer.
+    // A call of the provider would fail now.
     let connections = envoy.connections_to("provider").await;
     upstream.stop().await;
     for _ in 0..5 {
@@ -57,9 +57,9 @@ async fn what_serve_has_cached_is_a_hit_through_envoy_and_the_reverse() {
     let edge = Plan::new(&upstream.url()).edge_socket(true).start().await;
     let envoy = patient(&upstream, &edge).start().await;
     for (prompt, stream) in [("one", false), ("two", true)] {
-        let ask = |who: &str| match stream {
-            true => Ask::stream(&format!("{prompt} {who}")),
-            false => Ask::chat(&format!("{prompt} {who}")),
+        let ask = |name: &str| match stream {
+            true => Ask::stream(&format!("{prompt} {name}")),
+            false => Ask::chat(&format!("{prompt} {name}")),
         };
         let first = edge.client.fetch(ask("through serve")).await;
         check_miss(&first);
@@ -102,12 +102,12 @@ async fn another_credential_gets_an_answer_of_its_own() {
     check_hit(&envoy.client.fetch(ask("alice")).await, &first);
     check_hit(&envoy.client.fetch(ask("bob")).await, &other);
     assert_eq!(upstream.call_count(), 2);
-    let nobody = envoy
+    let anonymous = envoy
         .client
         .fetch(Ask::chat("whose is it?").key(None))
         .await;
     let why = r#"reflex; fwd=bypass; detail="no-credential""#;
-    assert_eq!(nobody.header("cache-status"), why);
+    assert_eq!(anonymous.header("cache-status"), why);
     envoy
         .until("a bypass with its reason", |metrics| {
             metrics.sum("reflex_bypasses_total", &[("reason", "no-credential")]) == 1.0

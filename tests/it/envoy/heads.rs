@@ -1,4 +1,4 @@
-//! A hit through Envoy looks like its miss, as far as headers go: the table is `same_head`'s.
+//! A hit through Envoy has the headers of its miss: the table is `same_head`'s.
 
 use super::{cold_line, line, patient, stored};
 use crate::same_head::{self, Heads};

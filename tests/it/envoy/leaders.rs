@@ -1,4 +1,4 @@
-//! Requests that wait for another one's answer, when that one's provider or client is in trouble.
+//! Followers of a leader whose provider or client is in trouble.
 
 use super::count;
 use reflex_tests::client::{Ask, Client};
@@ -13,10 +13,10 @@ use tokio::sync::{Semaphore, watch};
 /// Past [`reflex_tests::PATIENCE`], so a test that waits for it fails.
 const FOREVER_MS: u64 = 600_000;
 
-/// The provider broke off its answers in the middle. Those who waited asked one after the other, each
+/// The provider broke off its answers in the middle. The followers asked one after the other, each
 /// when the one before had failed.
 #[tokio::test]
-async fn when_the_provider_breaks_off_all_who_wait_ask_at_once() {
+async fn when_the_provider_breaks_off_all_followers_ask_at_once() {
     for rest in [
         "content-length: 1000\r\n\r\n{",
         "transfer-encoding: chunked\r\n\r\n1\r\n{\r\n",
@@ -53,7 +53,7 @@ async fn breaks_off(rest: &'static str) {
         .plugin("fill_wait_ms", FOREVER_MS)
         .start()
         .await;
-    // They stay until the end, whatever they get.
+    // They stay until the end, with any answer.
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         let mut client = RawClient::connect(&envoy.url).await;
@@ -83,9 +83,9 @@ async fn breaks_off(rest: &'static str) {
     }
 }
 
-/// A client that did not read its answer held all who wanted the same for as long as they may wait.
+/// A client that did not read its answer held all followers for as long as they may wait.
 #[tokio::test]
-async fn a_leader_that_does_not_read_holds_nobody() {
+async fn a_leader_that_does_not_read_holds_no_follower() {
     let upstream = Upstream::start().await;
     let envoy = EnvoyPlan::new(&upstream.url())
         .plugin("fill_wait_ms", FOREVER_MS)

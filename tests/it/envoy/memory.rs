@@ -1,4 +1,4 @@
-//! Answers that clients do not read cost Envoy no memory to speak of.
+//! Answers that clients do not read cost Envoy little memory.
 
 use super::{count, hits};
 use reflex_tests::behaviour::Behaviour;
@@ -31,7 +31,7 @@ async fn clients_that_do_not_read_their_hits_cost_no_more_than_the_bound() {
         .await;
     let ask = Ask::chat("long");
     assert_eq!(envoy.client.fetch(ask.clone()).await.reflex(), "MISS");
-    // It takes long to make long answers, and these are not what the test is about.
+    // Long answers take time to make, and this test is not about that.
     upstream.behave(Behaviour::Answer);
     let before = envoy.memory_bytes();
     let mut clients = Vec::new();
@@ -52,7 +52,7 @@ async fn clients_that_do_not_read_their_hits_cost_no_more_than_the_bound() {
     let grown = envoy.memory_bytes().saturating_sub(before);
     assert!(grown < (UNREAD_BYTES_MAX + SLACK) as u64, "{grown} more");
     const { assert!(UNREAD_BYTES_MAX + SLACK < CLIENTS * LONG / 2) };
-    // Each still gets its answer, from whomever.
+    // Each still gets its answer, from the cache or the provider.
     for mut client in clients {
         client.until("HTTP/1.1 200").await;
     }

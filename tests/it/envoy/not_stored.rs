@@ -1,9 +1,9 @@
-//! What Envoy's clients get once, and nobody again: answers that are cut, refused or wrong.
+//! Answers that Envoy's clients get once and never again: cut, refused or wrong ones.
 
 use super::{cold_line, count, line};
 use reflex_tests::client::Ask;
 
-/// The provider does this, and the next request for the same is asked of it again.
+/// After this behaviour of the provider, the next equal request goes to the provider again.
 #[tokio::test]
 async fn what_is_not_good_is_not_stored() {
     let (upstream, _daemon, envoy) = line().await;

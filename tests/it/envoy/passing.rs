@@ -1,4 +1,4 @@
-//! What passes through Envoy as if we were not there.
+//! Requests that pass through Envoy as without the filter.
 
 use super::{check_hit, check_miss, cold_line, count, line, stored};
 use reflex_tests::client::Ask;
@@ -25,7 +25,7 @@ async fn the_client_sees_the_first_chunk_before_the_last_was_sent() {
     assert!(rest.ends_with("data: [DONE]\n\n"));
 }
 
-/// Envoy answers a body that it cannot buffer with 413; the filter lets go of it before.
+/// Envoy answers a body that it cannot buffer with 413; the filter stops buffering before.
 #[tokio::test]
 async fn a_long_request_goes_to_the_provider_untouched() {
     let (upstream, _daemon, envoy) = line().await;
@@ -118,11 +118,11 @@ async fn a_reply_of_the_daemon_that_is_too_long_is_a_miss() {
     check_miss(&answer);
     assert!(answer.body.len() > 40 << 20);
     assert_eq!(upstream.call_count(), 2);
-    // And Envoy lives on.
+    // And Envoy still runs.
     check_miss(&envoy.client.fetch(Ask::chat("something small")).await);
 }
 
-/// What is recorded is not compressed, so that each client can read the replay.
+/// A recorded answer is not compressed, so that each client can read the replay.
 #[tokio::test]
 async fn answers_stay_readable_by_every_client() {
     let (upstream, daemon, envoy) = cold_line().await;
@@ -138,7 +138,7 @@ async fn answers_stay_readable_by_every_client() {
     stored(&daemon, 1).await;
     check_hit(&envoy.client.fetch(ask()).await, &first);
 
-    // A provider that compresses all the same is not stored, and comes through as it is.
+    // The answer of a provider that compresses anyway is not stored, and passes unchanged.
     let stubborn = || Ask::chat("stubborn").mock("gzip");
     for calls in 2..=3 {
         let answer = envoy.client.fetch(stubborn()).await;

@@ -65,7 +65,7 @@ async fn updates_of_the_configuration_under_load_fail_no_request() {
             },
         )
         .await;
-    // It is not the newest configuration's answers that had to go.
+    // The answers of the newest configuration are the ones that stay.
     let ask = Ask::chat(&format!("{}: 60", UPDATES - 1)).mock(&format!("large={LONG}"));
     let before = hits(&envoy.metrics().await, "hot");
     assert_eq!(apart(&envoy, ask).await.reflex(), "HIT_L1_EXACT");
@@ -74,8 +74,8 @@ async fn updates_of_the_configuration_under_load_fail_no_request() {
         .await;
 }
 
-/// `reflex_breaker_open` stayed at the number of all configurations that there ever were, the main
-/// thread's too, and `reflex_hot_bytes` at what they had held together.
+/// `reflex_breaker_open` stayed at the number of all configurations so far, those of the main
+/// thread included, and `reflex_hot_bytes` at their sum.
 #[tokio::test]
 async fn the_figures_come_down_when_the_old_configurations_have_drained() {
     const WORKERS: u32 = 2;
@@ -97,7 +97,7 @@ async fn the_figures_come_down_when_the_old_configurations_have_drained() {
             })
             .await;
     }
-    // The last one keeps nothing and asks nobody.
+    // The last configuration keeps nothing and has no daemon.
     let last = json!({ "hot_bytes_max": 0, "daemon_cluster": "" });
     envoy.update(&last).await;
     assert_eq!(apart(&envoy, Ask::chat("last")).await.status, 200);
@@ -127,8 +127,8 @@ async fn a_configuration_that_comes_back_works_as_before() {
     assert_eq!(upstream.call_count(), 2);
 }
 
-/// Two listeners whose filters differ share a module, and so its memory. Neither serves what the other
-/// has, which may have been kept by other rules.
+/// Two listeners whose filters differ share a module, and so its memory. Neither serves the other's
+/// answers, which may have been kept by other rules.
 #[tokio::test]
 async fn two_listeners_with_one_vm_id_keep_to_their_own_answers() {
     let upstream = Upstream::start().await;

@@ -1,6 +1,6 @@
-//! Routes as operators write them: the provider that is keyed is the one that answers, with the
-//! request that it really gets. Where the filter cannot know that, nothing is kept and nothing
-//! served.
+//! Routes as operators write them: the provider in the key is the one that answers, and it gets the
+//! request in the key. Where the filter cannot know that, it keeps nothing and serves
+//! nothing.
 
 mod changed;
 mod held;
@@ -43,7 +43,7 @@ impl Two {
             })
     }
 
-    /// A route to a cluster, and what more it says.
+    /// A route to a cluster, with these additions.
     fn route(&self, cluster: &str, more: Value) -> Value {
         let upstream = match cluster {
             "other" => &self.other,
@@ -64,7 +64,7 @@ impl Two {
     }
 }
 
-/// What `more` says goes before what is there; null takes out.
+/// Merges `more` over the existing fields; null removes a field.
 fn merge(value: &mut Value, more: Value) {
     match (value, more) {
         (Value::Object(value), Value::Object(more)) => {
@@ -107,7 +107,7 @@ fn filter(kind: &str, more: Value) -> Value {
     json!({"name": kind, "typed_config": config})
 }
 
-/// It changes nothing, and has Envoy choose the route that a filter before it has cleared.
+/// It changes nothing, but makes Envoy choose the route again after a filter before it cleared it.
 fn fresh_route() -> Value {
     filter("header_mutation.v3.HeaderMutation", json!({}))
 }
@@ -120,7 +120,7 @@ fn add_header(name: &str, value: &str) -> Value {
     json!([{"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}])
 }
 
-/// An answer was not kept for that reason, and the log tells of the route.
+/// An answer was not kept for that reason, and the log names the route.
 async fn not_kept(envoy: &Envoy, reason: &str, said: &str) {
     envoy
         .until(reason, |metrics| {
@@ -138,7 +138,7 @@ fn check_bypass(answer: &Answer, reason: &str) {
 
 /// The filter used to set `:authority` on a miss, after which Envoy chose the virtual host anew.
 #[tokio::test]
-async fn of_two_virtual_hosts_the_one_that_is_asked_answers_whoever_asks() {
+async fn of_two_virtual_hosts_each_answers_its_own_requests() {
     let two = Two::start().await;
     let own = two.route("provider", json!({}));
     let any = two.route("other", json!({}));
@@ -172,7 +172,7 @@ async fn of_two_virtual_hosts_the_one_that_is_asked_answers_whoever_asks() {
     );
 }
 
-/// The filter used to take out the tenant's header, after which Envoy routed by what was left.
+/// The filter used to remove the tenant's header, after which Envoy routed by the other headers.
 #[tokio::test]
 async fn a_route_by_the_tenants_header_leads_where_it_leads_without_the_filter() {
     let two = Two::start().await;
@@ -218,7 +218,7 @@ async fn what_is_not_recorded_may_be_compressed() {
     assert_eq!(two.provider.calls()[0].header("accept-encoding"), "gzip");
 }
 
-/// Envoy makes an error of gRPC, with no body, of whatever a filter answers to such a request.
+/// Envoy turns every answer of a filter to such a request into a gRPC error without a body.
 #[tokio::test]
 async fn a_request_of_grpc_passes_by() {
     let two = Two::start().await;

@@ -45,7 +45,7 @@ async fn only_the_members_of_a_group_share() {
     }
 }
 
-/// What one surface calls a group, the other does: they share the group's answers.
+/// A group of one surface is a group of the other: they share the group's answers.
 #[tokio::test]
 async fn a_group_is_the_same_here_and_in_serve() {
     let upstream = Upstream::start().await;

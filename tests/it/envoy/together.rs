@@ -35,13 +35,13 @@ async fn at_once(envoy: &Envoy, ask: &Ask) -> JoinSet<Answer> {
 /// envoyproxy/envoy#34595: a thundering herd on one cold key.
 #[tokio::test]
 async fn identical_misses_at_once_cause_one_call() {
-    for ask in [Ask::chat("everybody"), Ask::stream("everybody")] {
+    for ask in [Ask::chat("all"), Ask::stream("all")] {
         let upstream = Upstream::start().await;
         let daemon = Plan::daemon().start().await;
         let envoy = two_workers(&upstream, &daemon).await;
         let ask = ask.mock("gated");
         let mut all = at_once(&envoy, &ask).await;
-        // All have come in before the first is answered: whoever is not held asks the provider.
+        // All have come in before the first is answered: a request not held asks the provider.
         envoy
             .until("98 requests more in Envoy", |metrics| {
                 let name = "envoy_http_downstream_rq_active";
@@ -73,7 +73,7 @@ async fn without_a_daemon_there_is_one_call_per_worker_at_most() {
         .plugin("fill_wait_ms", 30_000)
         .start()
         .await;
-    let mut all = at_once(&envoy, &Ask::chat("everybody").mock("gated")).await;
+    let mut all = at_once(&envoy, &Ask::chat("all").mock("gated")).await;
     envoy
         .until("98 requests in Envoy", |metrics| {
             let name = "envoy_http_downstream_rq_active";
@@ -87,9 +87,9 @@ async fn without_a_daemon_there_is_one_call_per_worker_at_most() {
     assert!(upstream.call_count() <= WORKERS as usize);
 }
 
-/// When the answer is not one to keep, those who waited ask for themselves.
+/// When the answer is not kept, the followers ask for themselves.
 #[tokio::test]
-async fn who_waited_for_an_answer_that_is_not_kept_asks_again() {
+async fn a_follower_of_an_answer_that_is_not_kept_asks_again() {
     let upstream = Upstream::start().await;
     let daemon = Plan::daemon().start().await;
     let envoy = two_workers(&upstream, &daemon).await;

@@ -1,5 +1,5 @@
-//! The daemon is down, stopped, restarted, or talks nonsense; the filter panics. No client notices
-//! but for an answer of the provider.
+//! The daemon is down, stopped, restarted, or sends invalid replies; the filter panics. Clients
+//! only notice that the provider answers.
 
 use super::{apart, check_hit, check_miss, count, hits, line, stored};
 use reflex_tests::client::{Ask, Client};
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-/// Clients that ask on and on, half of it the same, and never get anything but an answer.
+/// Clients that ask continuously, half of the requests equal, and get nothing but answers.
 pub(super) struct Load {
     clients: JoinSet<()>,
     answered: Arc<AtomicUsize>,
@@ -77,7 +77,7 @@ impl Load {
     }
 }
 
-/// With the times that users have by default, and no hot tier.
+/// With the default times, and no hot tier.
 async fn hasty_line() -> (Upstream, Edge, Envoy) {
     let upstream = Upstream::start().await;
     let daemon = Plan::daemon().start().await;
@@ -180,8 +180,8 @@ async fn a_panic_of_the_filter_costs_that_request_alone() {
     let first = envoy.client.fetch(Ask::chat("before")).await;
     check_miss(&first);
     stored(&daemon, 1).await;
-    // Not within a reply of the daemon: a request that is held when the module ends stays so until
-    // Envoy's own limit on silence, which `docs/envoy.md` says and nothing in here can change.
+    // Not during a reply of the daemon: a request that is held when the module ends stays so until
+    // Envoy's own limit on silence, which `docs/envoy.md` states and no setting here changes.
     for stage in ["headers", "body", "response"] {
         let panics = Ask::chat(stage).header("x-test-panic", stage);
         let failed = envoy.client.try_send(panics).await;

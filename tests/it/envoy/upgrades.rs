@@ -1,4 +1,4 @@
-//! Clients that want something else than HTTP/1.1 of our example: a WebSocket, or HTTP/1.0.
+//! Clients of another protocol than the example's HTTP/1.1: WebSockets, and HTTP/1.0.
 
 use super::line;
 use crate::websocket::{echo, echoes, hears, open_at};

@@ -1,4 +1,4 @@
-//! A component with plain functions in a host of somebody's own, beside one that behaves.
+//! A component with plain functions in another program's host, beside one that behaves.
 
 use reflex_host::component::{ReflexCtxView, add_to_linker};
 use reflex_host::grant::{Grant, ReflexCtx, Refusal};
@@ -89,7 +89,7 @@ fn error(text: &str) -> Done {
     Ok(Err(text.into()))
 }
 
-/// One that behaves, and finds what it has stored.
+/// A component that behaves, and finds its entries.
 struct Beside(Guest);
 
 impl Beside {
@@ -115,11 +115,11 @@ fn whatever_traps_a_guest_is_an_error_of_that_call_only() {
         assert_eq!(rogue.act("insert", 9, ALICE, [5; 32]), good(9));
         let done = rogue.act(deed, 0, ALICE, [5; 32]);
         assert!(done.is_err(), "{deed}: {done:?}");
-        // Wasmtime lets nobody enter it any more.
+        // Wasmtime does not enter it again.
         let again = rogue.act("find", 0, ALICE, [5; 32]);
         assert!(again.is_err(), "{deed}: {again:?}");
         beside.is_unharmed();
-        // What it stored before is as it was.
+        // Its earlier entry is unchanged.
         let mut next = Guest::new(&cache, &grant);
         assert_eq!(next.act("find", 0, ALICE, [5; 32]), good(1), "{deed}");
     }
@@ -134,7 +134,7 @@ fn a_guest_that_spins_is_stopped_and_others_go_on() {
     std::thread::scope(|scope| {
         let spinning = scope.spawn(move || rogue.act("spin", 0, ALICE, [5; 32]));
         beside.is_unharmed();
-        // Until it has begun, there is nothing to stop.
+        // Before it begins, it cannot be stopped.
         while !spinning.is_finished() {
             engine.increment_epoch();
             std::thread::yield_now();
@@ -159,12 +159,12 @@ fn a_guest_that_opens_a_million_entries_is_refused_most() {
     assert_eq!(rogue.refused(Refusal::Open), 1);
     assert_eq!(rogue.act("read", 0, ALICE, [5; 32]), good(OPEN_MAX as u64));
     beside.is_unharmed();
-    // The rest of the cache is still its to use.
+    // The rest of the cache is still usable.
     assert_eq!(rogue.act("find", 0, ALICE, [5; 32]), good(1));
 }
 
-/// Disk stays within its bound, entries that are held are read as they were, and in the end
-/// nothing of them is left.
+/// Disk stays within its bound, entries that are held stay readable, and in the end
+/// all their space is free.
 #[test]
 fn entries_that_are_held_while_the_cache_evicts_stay_and_disk_stays_bounded() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -44,7 +44,7 @@ impl Beside {
         }
     }
 
-    /// What is known is served.
+    /// A cached answer is served.
     fn others_are_unharmed(&self) {
         let key = Key::for_prompt(&self.tenant, "known");
         self.cache.insert(&key, "answer").expect("room");
@@ -110,7 +110,7 @@ fn a_policy_that_names_another_tenant_is_refused() {
     beside.others_are_unharmed();
 }
 
-/// What the host knows of a question, it knows of it on behalf of one tenant.
+/// The host keeps what it has computed of a question for one tenant only.
 #[test]
 fn a_policy_that_acts_for_two_tenants_has_what_is_the_second_ones() {
     let mut beside = Beside::new();
@@ -136,6 +136,6 @@ fn a_policy_that_opens_a_million_entries_is_refused_most() {
     beside.cache.insert(&key, "anything").expect("room");
     assert_eq!(beside.passed("open"), "1000");
     assert_eq!(beside.grant.allowance.refused(Refusal::Open), 1);
-    // Nothing is left for this instance to open; a question that finds nothing is no trouble.
+    // This instance cannot open an entry any more; a question without an entry is no failure.
     assert_eq!(beside.asked(), 2);
 }

@@ -1,4 +1,4 @@
-//! The middleware that misbehaves when its response has begun, or keeps what it should not.
+//! The middleware that misbehaves when its response has begun, or keeps handles too long.
 
 use reflex_tests::client::{Answer, Ask};
 use reflex_tests::edge::Edge;
@@ -38,7 +38,7 @@ async fn an_instance_that_trapped_is_never_used_again() {
     }
 }
 
-/// Has it stream a body that is none, and expects the client to notice.
+/// Has it stream an invalid body, and expects the client to notice.
 async fn check_stream(behaviour: &str, reason: &str) {
     let upstream = Upstream::start().await;
     let edge = edge_with_test_guest(&upstream, "").await;
@@ -84,7 +84,7 @@ async fn a_stream_that_ends_in_an_error_passes_for_no_whole_body() {
 }
 
 /// It holds as many entries as it may have handles, and is refused the rest of a million. Then it
-/// has no handle left for a response, and the provider's is as good.
+/// has no handle left for a response, and the client gets the provider's.
 #[tokio::test]
 async fn a_guest_that_opens_a_million_entries_is_refused_most() {
     let upstream = Upstream::start().await;

@@ -1,4 +1,4 @@
-//! Bounds on connecting and waiting, HTTP/2 with few streams, and errors that say what is wrong.
+//! Bounds on connecting and waiting, HTTP/2 with few streams, and errors that name the cause.
 
 use reflex_tests::behaviour::Behaviour;
 use reflex_tests::client::{Answer, Ask};
@@ -57,7 +57,7 @@ async fn response_seconds_max_bounds_the_wait_for_a_response() {
     let plan = Plan::new(&upstream.url()).config("response_seconds_max = 1");
     let edge = plan.start().await;
     for _ in 0..2 {
-        let answer = edge.client.fetch(Ask::chat("for ever")).await;
+        let answer = edge.client.fetch(Ask::chat("forever")).await;
         says(&answer, 504, "its response took too long");
     }
     // Each was asked once.
@@ -98,7 +98,7 @@ async fn a_provider_that_allows_few_streams_gets_more_connections() {
     let upstream = Upstream::start_allowing(Behaviour::Gated, Some(2)).await;
     let front = tls::in_front_of(upstream.address(), &["h2"]).await;
     let edge = secure(front.address().port()).start().await;
-    // All at once on a daemon that knows nothing of the provider yet, and then on one that does.
+    // All at once, first without a connection to the provider, and then with connections.
     for round in 1..=2 {
         let mut asking = JoinSet::new();
         for number in 0..REQUESTS {
@@ -117,7 +117,7 @@ async fn a_provider_that_allows_few_streams_gets_more_connections() {
     assert!((5..=REQUESTS + 5).contains(&connections), "{connections}");
 }
 
-/// A stream that is over, or that its client has left, makes room for the next.
+/// A stream that has ended, or that its client has left, makes room for the next.
 #[tokio::test]
 async fn a_stream_that_is_over_makes_room_for_the_next() {
     let upstream = Upstream::start_allowing(Behaviour::Answer, Some(1)).await;
@@ -241,7 +241,7 @@ async fn mute() -> Raw {
     .await
 }
 
-/// Its machine may have vanished. Until `response_seconds_max`, ten minutes, no client heard of it.
+/// Its machine may have vanished. No client learned of it until `response_seconds_max`, 10 minutes.
 #[tokio::test]
 async fn a_provider_that_answers_no_ping_is_found_out() {
     let config = "idle_seconds_max = 2\nconnect_seconds_max = 2";

@@ -1,5 +1,5 @@
-//! What of a request decides where it goes and whose it is: its path, its cookies, the header that
-//! names its tenant, and whether it has come through here before.
+//! The parts of a request that decide its target and its tenant: its path, its cookies, the header
+//! that names its tenant, and whether it has come through here before.
 
 use reflex_tests::client::{Ask, CHAT, Client};
 use reflex_tests::edge::{self, Edge, Plan};
@@ -30,13 +30,13 @@ async fn no_path_leaves_the_prefix_of_the_upstream() {
         );
     }
     assert_eq!(upstream.call_count(), 0);
-    // What stays below passes as it was sent.
+    // A path below the prefix passes as it was sent.
     for path in ["/v1/../v2/models?a=/../..", "/v1//models", "/a%2fb"] {
         edge.client.fetch(Ask::get(path)).await;
         let last = upstream.calls().pop().expect("a call");
         assert_eq!(last.path, format!("/base{path}"));
     }
-    // Where there is no prefix, there is nothing to leave.
+    // Without a prefix, no path can leave it.
     let edge = Edge::before(&upstream).await;
     edge.client.fetch(Ask::get("/../v1/models")).await;
     let last = upstream.calls().pop().expect("a call");
@@ -61,8 +61,8 @@ async fn cookies_in_parts_are_joined() {
     }
 }
 
-/// The header that names the tenant is set by a gateway. A client that names it in `Connection`
-/// does not get rid of it, nor of its own credentials.
+/// A gateway sets the header that names the tenant. A client that names it in `Connection`
+/// removes neither it nor its own credentials.
 #[tokio::test]
 async fn connection_takes_no_tenant_away() {
     let upstream = Upstream::start().await;

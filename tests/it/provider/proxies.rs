@@ -168,8 +168,8 @@ async fn a_socks_proxy_that_wants_another_password_is_a_clear_error() {
     assert_eq!(upstream.call_count(), 0);
 }
 
-/// TLS in front of a proxy that offers HTTP/2, and is spoken to in HTTP/1.1 all the same: one that is
-/// not ends the connection.
+/// TLS to a proxy that offers HTTP/2 but must be spoken to in HTTP/1.1: a proxy that gets HTTP/2
+/// here ends the connection.
 async fn without_http2(proxy: SocketAddr) -> Raw {
     let acceptor = tls::acceptor(&["h2", "http/1.1"]);
     Raw::start(move |_, stream| {
@@ -237,7 +237,7 @@ async fn a_provider_is_reached_through_a_proxy_with_tls() {
         assert_eq!(proxy.connections(), 1, "{url}");
         assert!(!edge.log().contains("secret"), "{}", edge.log());
     }
-    // One whose certificate nobody has signed that is known here is not spoken to.
+    // A proxy whose certificate no known CA has signed is not used.
     let inner = Forward::http(upstream.address()).await;
     let proxy = tls::in_front_of(inner.address(), &["http/1.1"]).await;
     let edge = Plan::new("http://provider.test")

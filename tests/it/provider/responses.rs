@@ -1,4 +1,4 @@
-//! Responses that are odd but whole reach the client, and what is none becomes a clear error.
+//! Responses that are odd but whole reach the client, and invalid ones become a clear error.
 
 use reflex_tests::client::{Answer, Ask, CHAT};
 use reflex_tests::edge::Plan;
@@ -21,7 +21,7 @@ async fn sends(response: impl Into<Vec<u8>>) -> Raw {
     .await
 }
 
-/// The answer to a request when the provider does that.
+/// The answer to a request when the provider sends this.
 async fn answer_to(ask: Ask, response: impl Into<Vec<u8>>) -> Answer {
     let provider = sends(response).await;
     let edge = Plan::new(&provider.url()).start().await;
@@ -62,7 +62,7 @@ async fn a_length_beside_chunks_is_not_believed() {
     }
 }
 
-/// The clients of these tests take a hundred headers, as most do; this one takes what comes.
+/// The clients of these tests accept a hundred headers, as most do; this client accepts any.
 #[tokio::test]
 async fn many_and_long_headers_arrive() {
     let many: String = (0..500)
@@ -158,7 +158,7 @@ async fn an_answer_before_the_end_of_the_request_arrives() {
             answered.expect("a reader");
             let mut read = vec![0; 1 << 16];
             while then_reads && stream.read(&mut read).await.is_ok_and(|bytes| bytes > 0) {}
-            // What was not read makes the system reset the connection.
+            // Unread bytes make the system reset the connection.
             let mut some = [0; 1000];
             let _ = stream.read(&mut some).await;
         })

@@ -1,4 +1,4 @@
-//! What the key says that the provider gets, and whether it got that.
+//! The request that the key stands for, and whether the provider got it.
 
 use reflex_llm::{Bypass, Head, Prepared};
 

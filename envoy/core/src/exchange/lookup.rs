@@ -59,7 +59,7 @@ fn missed(shared: &mut Shared, pending: Pending) -> Step {
     }
 }
 
-/// The answer that is hot, if there is one that the client accepts.
+/// The hot answer, if the client accepts one.
 pub(super) fn hot(shared: &mut Shared, pending: &Pending, now_ms: u64) -> Option<Rc<Answer>> {
     if !pending.is_open(shared) {
         return None;

@@ -38,7 +38,7 @@ pub(super) struct Pending {
     pub(super) fill: Option<String>,
 }
 
-/// Which of the answers a request is about.
+/// Which of several answers to a request is looked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
     pub(super) request: Key,
@@ -106,7 +106,7 @@ impl Pending {
         std::iter::once(self.asked.key).chain(others.map(move |number| request.sample(number)))
     }
 
-    /// Goes on to the next answer that the daemon may have; false after the last.
+    /// Moves to the next answer that the daemon may have; false after the last.
     pub(super) fn turns_to_next(&mut self, samples: u32) -> bool {
         match &mut self.turn {
             Some(turn) if turn.next < samples.min(OTHERS_MAX) => {

@@ -17,7 +17,7 @@ use crate::routes::Tell;
 use crate::shared::{Mark, Shared};
 
 /// A leader whose answer stands still for this long is replaced by its first follower, which asks
-/// again. Models rarely pause for longer; if one does, that costs one call.
+/// again. Models rarely pause for longer; such a pause costs one call.
 const STALL_MS: u64 = 1000;
 
 /// A shorter part of an answer stands still only because the model does: Envoy's smallest buffers
@@ -41,7 +41,7 @@ pub(super) struct Recording {
     pub(super) is_providers: bool,
     /// Whether the provider was seen to have got the request that is keyed.
     is_keyed: bool,
-    /// The answer is whole, and only what the provider was sent is not known yet.
+    /// The answer is whole; only the request that the provider got is not known yet.
     has_ended: bool,
     /// When the last part of it came.
     came_at_ms: u64,
@@ -329,7 +329,7 @@ impl Recording {
         self.pending.flight.is_some() && self.bytes >= STALL_BYTES_MIN && still_ms >= STALL_MS
     }
 
-    /// The first follower leads from now on. The leader's answer may still be stored.
+    /// The first follower leads from now on. The answer of the old leader may still be stored.
     pub(super) fn steps_back(&mut self) -> Vec<Effect> {
         let lead = Lead::Fetch(self.pending.fill.take());
         let flight = self.pending.flight.take().into_iter();

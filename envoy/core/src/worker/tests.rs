@@ -1,6 +1,6 @@
-//! A play of one worker: requests of clients, a daemon and a provider, and a clock that only the
-//! play moves. What Envoy's filter does with effects, [`Play`] does here, and it looks on: a
-//! client is answered once, and never when it has gone.
+//! A simulation of one worker: requests of clients, a daemon and a provider, and a clock that only
+//! the test moves. [`Play`] carries out effects as Envoy's filter does, and checks that each client
+//! is answered once, and never after it has gone.
 
 mod answers;
 mod bypasses;
@@ -35,7 +35,7 @@ const CONFIG: &str = r#"{"upstreams": {
     "gateway": "http://10.0.0.1:8000/openai/"
 }}"#;
 
-/// A worker and everyone around it.
+/// A worker, its clients, its daemon and its provider.
 struct Play {
     worker: Worker,
     daemon: Daemon,
@@ -44,11 +44,11 @@ struct Play {
     clients: BTreeMap<Id, Client>,
     counts: BTreeMap<String, u64>,
     numbers: u32,
-    /// What the workers of this Envoy have noted of routes.
+    /// The workers' notes about routes.
     noted: BTreeMap<String, Vec<u8>>,
-    /// How many turns were taken at each place, by whichever worker.
+    /// How many turns all workers have taken at each place.
     turns: BTreeMap<u32, u32>,
-    /// What the other workers are told of.
+    /// The digests that other workers are told.
     refreshed: Vec<[u8; 32]>,
 }
 
@@ -59,7 +59,7 @@ struct Call {
     began_ms: u64,
     /// For a wait: the fill that was under way when the call arrived.
     waits_for: Option<String>,
-    /// What the daemon says, when it has made up its mind.
+    /// The daemon's reply, once decided.
     said: Option<Said>,
 }
 
@@ -68,15 +68,15 @@ struct Client {
     saw: Saw,
     /// Whether the route is asked to ask for an answer that is not compressed.
     is_recorded: bool,
-    /// What the provider gets.
+    /// The request that the provider gets.
     sent: Request,
-    /// What the provider's answer says of us.
+    /// Our status on the provider's answer.
     marked: Option<Status>,
-    /// The headers of an answer of ours that the provider has given once.
+    /// The headers of a hit that the provider once sent.
     head: Vec<(String, String)>,
 }
 
-/// What became of a request, as its client sees it.
+/// The outcome of a request for its client.
 #[derive(Clone, Debug, PartialEq)]
 enum Saw {
     /// Nothing yet.
@@ -141,7 +141,7 @@ impl Ask {
         self
     }
 
-    /// What the provider gets if the route does what `upstreams` says.
+    /// The request that the provider gets if the route does what `upstreams` says.
     fn sent(&self, upstreams: &BTreeMap<String, Rc<Upstream>>) -> Request {
         let mut request = self.head();
         if let Some(upstream) = upstreams.get(&self.cluster) {
@@ -192,7 +192,7 @@ fn sse(text: &str) -> [String; 2] {
     [said, "data: [DONE]\n\n".into()]
 }
 
-/// Seconds of the play, not of the one who watches it.
+/// The test's clock, not the real one.
 const START_MS: u64 = 1_000_000_000;
 
 impl Play {
@@ -227,7 +227,7 @@ impl Play {
         self.numbers
     }
 
-    // What clients do.
+    // Actions of clients.
 
     /// A request whose head has arrived.
     fn begins(&mut self, ask: &Ask) -> Id {
@@ -248,7 +248,7 @@ impl Play {
         id
     }
 
-    /// A request that is none of ours, and the first tick. From then on the worker asks for the epoch.
+    /// A request that bypasses, and the first tick. From then on the worker asks for the epoch.
     fn starts(&mut self) {
         let id = self.begins(&Ask::chat("other").at("unknown"));
         self.leaves(id);
@@ -265,7 +265,7 @@ impl Play {
         id
     }
 
-    /// The same, and the daemon has said what it has to say.
+    /// The same, and the daemon has replied.
     fn asked(&mut self, ask: &Ask) -> Id {
         let id = self.asks(ask);
         self.settle();
@@ -282,7 +282,7 @@ impl Play {
         self.on(id, Event::Gone);
     }
 
-    // What the provider does.
+    // Actions of the provider.
 
     fn head(&mut self, id: Id, status: u16, content_type: &str) {
         let headers: [(&str, &[u8]); 2] = [
@@ -295,7 +295,7 @@ impl Play {
         }
     }
 
-    /// Envoy shows what the provider was sent.
+    /// Envoy shows the request that the provider got.
     fn sent(&mut self, id: Id) {
         if self.worker.records(id) {
             let sent = self.clients[&id].sent.clone();
@@ -327,9 +327,9 @@ impl Play {
         self.chunk(id, "", true);
     }
 
-    // What the daemon does.
+    // Actions of the daemon.
 
-    /// All calls arrive and are answered, but for waits.
+    /// All calls arrive and are answered, except waits.
     fn settle(&mut self) {
         loop {
             self.arrive();
@@ -342,7 +342,7 @@ impl Play {
         }
     }
 
-    /// All calls are at the daemon, which makes up its mind where it can.
+    /// All calls arrive at the daemon, which decides its replies where it can.
     fn arrive(&mut self) {
         let tokens: Vec<u32> = self.calls.keys().copied().collect();
         for token in tokens {
@@ -361,7 +361,7 @@ impl Play {
         }
     }
 
-    /// Envoy says that a call has come to nothing.
+    /// Envoy reports that a call has failed.
     fn fails(&mut self, token: u32) {
         self.calls.remove(&token);
         let now_us = self.now_ms * 1000;
@@ -380,13 +380,13 @@ impl Play {
         self.carry_out(work);
     }
 
-    /// Calls that are under way, as the daemon is asked.
+    /// The calls under way, as requests to the daemon.
     fn under_way(&self) -> Vec<String> {
         let of = |call: &Call| daemon::summary(&call.request);
         self.calls.values().map(of).collect()
     }
 
-    // What time does.
+    // Time.
 
     /// Time passes, and the filter's timer with it. Calls that have taken too long have failed.
     fn passes(&mut self, ms: u64) {
@@ -421,7 +421,7 @@ impl Play {
         self.count();
     }
 
-    // What the filter does.
+    // Effects of the filter.
 
     fn meets(&mut self, route: &Route) {
         let config = Rc::clone(self.worker.config());
@@ -515,7 +515,7 @@ impl Play {
             .expect("a client that has not gone")
     }
 
-    // What the one who watches asks.
+    // Observations.
 
     fn seen(&self, id: Id) -> &Saw {
         &self.clients[&id].saw
@@ -544,7 +544,7 @@ impl Play {
         assert_eq!(self.seen(id), &Saw::Ours(Status::Collapsed, body.into()));
     }
 
-    /// The client was told that there is nothing.
+    /// The client was told that nothing is cached.
     fn absent(&self, id: Id) {
         assert_eq!(self.seen(id), &Saw::Ours(Status::Absent, String::new()));
     }
@@ -573,7 +573,7 @@ impl Play {
         self.counted(&format!("bypasses_total.{}", why.detail()))
     }
 
-    /// Everyone has gone, and nothing of theirs is left.
+    /// All clients have gone, and no state of theirs is left.
     fn ends(mut self) {
         self.daemon.mood = Mood::Works;
         self.settle();

@@ -33,7 +33,7 @@ pub(super) fn mark(status: Status) {
     let own = status.cache_status();
     let first = hostcalls::get_map_value_bytes(headers, status::CACHE_STATUS);
     let list = match first {
-        // Envoy tells only the first of several by its name.
+        // Envoy returns only the first of several headers of a name.
         Ok(Some(first)) if !first.is_empty() => {
             let map = hostcalls::get_map_bytes(headers).unwrap_or_default();
             let others = map.iter().filter(|(name, _)| name == status::CACHE_STATUS);

@@ -10,7 +10,7 @@ use reflex_envoy_core::worker::Worker;
 /// Several workers may note something at once. Past it, the next request or tick tries again.
 const TRIES_MAX: usize = 16;
 
-/// No note, for Envoy tells nothing of a place that holds nothing.
+/// No note: Envoy reports nothing about an empty place.
 const EMPTY: &[u8] = b"0";
 
 /// A request has come by this route.
@@ -37,7 +37,7 @@ pub(super) fn tell(worker: &RefCell<Worker>) {
     }
 }
 
-/// Hears what other workers have noted.
+/// Reads the notes of other workers.
 pub(super) fn hear(worker: &RefCell<Worker>) {
     let upstreams: Vec<String> = {
         let mut worker = worker.borrow_mut();

@@ -1,5 +1,4 @@
-//! What workers without a daemon tell each other of refreshed answers, in the data that Envoy has
-//! them share.
+//! How workers without a daemon learn of refreshed answers, through Envoy's shared data.
 
 use proxy_wasm::hostcalls;
 
@@ -10,13 +9,13 @@ const NAME: &str = "reflex-refreshed";
 /// Bound of the attempts to write while other workers write at the same time.
 const TRIES_MAX: usize = 16;
 
-/// What the others have told since the last time.
+/// The refreshes of other workers since the last look.
 pub(super) fn hear(refreshed: &mut Refreshed) -> Gone {
     let (bytes, _) = hostcalls::get_shared_data(NAME).unwrap_or_default();
     refreshed.hears(&bytes.unwrap_or_default())
 }
 
-/// Tells the others, after having heard them.
+/// Adds a refresh of this worker, after reading those of the others.
 pub(super) fn tell(refreshed: &mut Refreshed, digest: &[u8; 32]) -> Gone {
     let mut gone = Vec::new();
     for _ in 0..TRIES_MAX {

@@ -1,4 +1,4 @@
-//! What Envoy tells of the request that it is calling for, beside headers and bodies.
+//! Properties of the request that Envoy is calling for, beside headers and bodies.
 
 use proxy_wasm::hostcalls;
 
@@ -10,12 +10,12 @@ use reflex_envoy_core::unread::Ticket;
 /// promised counts as the last one.
 const PROVIDER_FAILED: u64 = 0x4 | 0x8 | 0x10 | 0x20 | 0x40 | 0x8_0000 | 0x80_0000;
 
-/// Whether it is the provider, or the way to it, that has ended the answer.
+/// Whether the provider, or the connection to it, has ended the answer.
 pub(super) fn has_broken() -> bool {
     number(["response", "flags"]).unwrap_or(0) & PROVIDER_FAILED > 0
 }
 
-/// A request has begun: its client has read what it had asked for before.
+/// A request has begun: its client has read the answer to its last one.
 pub(super) fn heard_from(module: &Module) {
     if module.unread.borrow().is_empty() {
         return;

@@ -1,5 +1,5 @@
-//! Whose turn it is among several answers, counted by all workers of an Envoy together, in the
-//! data that Envoy has them share.
+//! Which of several answers is next, counted by all workers of an Envoy together, in Envoy's shared
+//! data.
 
 use proxy_wasm::hostcalls;
 
@@ -24,7 +24,7 @@ pub(super) fn take(at: u32) -> u32 {
 }
 
 /// In a place that does not exist yet, two workers would not notice that both count. So all places
-/// are made at start, before there are many requests.
+/// are made at start, before requests arrive.
 pub(super) fn prepare() {
     for at in 0..PLACES {
         let name = name_of(at);

@@ -1,4 +1,4 @@
-//! A disk that is not there when the cache is opened, and comes later.
+//! A disk that cannot be used when the cache is opened, and can be later.
 
 use super::*;
 
@@ -71,7 +71,7 @@ fn a_disk_that_comes_late_is_used_and_has_missed_nothing() {
     assert!(!cache.stats().healthy);
     assert_eq!(version(&cache, 0), None);
 
-    // Whatever cannot be made durable is no reason to begin.
+    // Changes that cannot be made durable keep the folder from being used.
     props.faults.is_read_only.store(false, Relaxed);
     props.faults.fails_syncs.store(true, Relaxed);
     cache.shared.try_disk();
@@ -127,7 +127,7 @@ fn a_purge_of_everything_is_not_forgotten_until_the_disk_comes() {
     assert_eq!(found(&props.open()), 0);
 }
 
-/// More than is remembered key by key. All that was on disk used to be given up.
+/// More changes than are remembered key by key. Everything on disk used to be given up.
 #[test]
 fn however_much_the_disk_misses_that_is_gone_and_nothing_else() {
     let (props, cache) = absent(100);
@@ -155,7 +155,7 @@ fn however_much_the_disk_misses_that_is_gone_and_nothing_else() {
     check(&cache);
 }
 
-/// Where a part of the disk cannot be read, it may hold any of the keys that cannot be told any more.
+/// An unreadable part of the disk may hold any of the keys that are only in the filter.
 #[test]
 fn a_disk_that_cannot_be_read_and_has_missed_too_much_is_given_up() {
     let (props, cache) = absent(100);
@@ -174,7 +174,7 @@ fn a_disk_that_cannot_be_read_and_has_missed_too_much_is_given_up() {
 
 #[cfg(not(shuttle))]
 #[test]
-fn whoever_stores_while_the_disk_comes_finds_what_was_stored() {
+fn what_is_stored_while_the_disk_comes_is_found() {
     const KEYS: u64 = 200;
     for _ in 0..20 {
         let (props, cache) = absent(KEYS);
@@ -217,7 +217,7 @@ fn a_quota_without_room_for_an_entry_means_memory() {
 
 /// An error that an operator has to fix refuses the folder: the cache does not go on without it.
 #[test]
-fn a_folder_of_somebody_elses_is_an_error() {
+fn a_folder_of_another_program_is_an_error() {
     let props = Props::new();
     fs::create_dir(props.data_dir()).unwrap();
     fs::write(props.data_dir().join("thesis.txt"), "irreplaceable").unwrap();

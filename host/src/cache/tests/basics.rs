@@ -169,7 +169,7 @@ fn contains_is_no_use_of_an_entry() {
     assert_eq!(hits(&cache), 1);
 }
 
-/// The bound was kept every 64 entries, each of which may have 16 MiB.
+/// The bound was enforced every 64 entries, each of which may have 16 MiB.
 #[test]
 fn a_cache_in_memory_stays_within_its_bytes_at_each_moment() {
     let props = Props::new();
@@ -198,8 +198,8 @@ fn a_cache_in_memory_stays_within_its_bytes_at_each_moment() {
     assert!(cache.shared.memory.record_bytes() <= props.options.memory_bytes_max);
 }
 
-/// An entry stored while the clock was ahead had an age of 0. It outlived its rule by as much as
-/// the clock was set back.
+/// An entry stored while the clock was ahead had an age of 0. It outlived its rule by the amount
+/// by which the clock was set back.
 #[test]
 fn an_entry_from_the_future_is_no_answer() {
     let props = Props::new();

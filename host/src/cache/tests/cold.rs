@@ -131,7 +131,7 @@ fn a_folder_is_free_when_its_last_cold_lookup_is_answered() {
 }
 
 #[test]
-fn a_damaged_entry_and_an_expired_one_are_what_they_are_to_everybody() {
+fn a_damaged_entry_and_an_expired_one_are_the_same_to_all_lookups() {
     let props = Props::new();
     let cache = props.open();
     put(&cache, 0, 0, 1000);

@@ -40,7 +40,7 @@ fn sealed_segments_get_contents_and_are_opened_by_them() {
     filled(&props);
     assert_eq!(files(&props, "seg").len(), 4);
     assert_eq!(files(&props, "idx").len(), 3);
-    // A block that cannot be read, in each of them, costs something in the active one only: the
+    // An unreadable block in each segment costs entries in the active one only: the
     // others were not read.
     props.faults.bad_block.store(10, Relaxed);
     let cache = props.open();

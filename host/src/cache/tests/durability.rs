@@ -51,7 +51,7 @@ fn when_much_has_come_together_it_is_made_durable_before_the_interval() {
 }
 
 #[test]
-fn sealed_segments_get_their_contents_without_anybody_asking() {
+fn sealed_segments_get_their_contents_without_a_sync() {
     for durability in [
         Durability::Os,
         Durability::Interval {
@@ -127,7 +127,7 @@ fn inserts_that_come_together_are_synced_together() {
 
 /// The flusher got the failure of its sync, and the next sync succeeded.
 #[test]
-fn a_flush_that_failed_is_told_to_the_next_who_syncs() {
+fn a_flush_that_failed_is_told_to_the_next_sync() {
     let mut props = Props::new();
     props.options.durability = Durability::Interval {
         ms: u64::MAX,

@@ -187,8 +187,8 @@ fn figures() {
     }
 }
 
-/// The memory of the L1 beside what it counts, and how often it knows a request when it has room for
-/// one of seven and others become popular half way.
+/// The memory of the L1 beside its own count, and how often it knows a request, with room for
+/// one request of seven, and other requests becoming popular half way.
 #[test]
 #[ignore = "measures; for an idle machine"]
 fn figures_of_the_l1() {

@@ -85,7 +85,7 @@ impl Small {
             cache.insert(purged).unwrap();
             cache.purge_tenant(&PURGED).unwrap();
             store(5, 1, 10);
-            // The last one. Whatever comes behind it is not there to tell of its loss.
+            // The last one: no record behind it shows its loss.
             store(6, 0, 60);
             cache.sync().unwrap();
         }
@@ -105,7 +105,7 @@ impl Small {
             named.count()
         };
         assert!(names(".seg") >= 3 && names(".idx") >= 2, "{:?}", names(""));
-        assert_eq!((names("manifest"), names("epochs")), (1, 1));
+        assert_eq!((names("manifest"), names("purge_marks")), (1, 1));
         small
     }
 
@@ -350,7 +350,7 @@ fn what_was_durable_on_a_real_file_system_is_there_after_the_power_was_lost() {
                     }
                 }
             }
-            // Not of two moments: nothing may have been written meanwhile.
+            // Of one moment only: nothing may have been written meanwhile.
             loop {
                 let before = fs::read(path("image")).unwrap();
                 fs::write(path("copy"), &before).unwrap();

@@ -26,7 +26,7 @@ fn a_folder_in_use_or_not_ours_is_refused_in_one_line_and_left_alone() {
     let ours = fs::read(&manifest).unwrap();
     let newer = sealed_again(&ours, 8);
     let older = sealed_as(&ours, 8, 1);
-    let feature = sealed_again(&sealed_again(&ours, 12), 12);
+    let feature = sealed_as(&ours, 12, 4);
     let mut flipped = ours.clone();
     flipped[20] ^= 1;
     for (bytes, expected) in [
@@ -37,7 +37,7 @@ fn a_folder_in_use_or_not_ours_is_refused_in_one_line_and_left_alone() {
         (&flipped[..], "damaged (its checksum differs)"),
         (&ours[..100], "damaged (cut short)"),
         (b"", "damaged (cut short)"),
-        (&[b'x'; 5000], "somebody else's"),
+        (&[b'x'; 5000], "another program's"),
     ] {
         fs::write(&manifest, bytes).unwrap();
         check(&props, expected);

@@ -1,4 +1,4 @@
-//! The L1: what is known of a request is found by its bytes alone, within its bound, and not after a
+//! The L1 knows a request by its bytes alone, stays within its bound, and forgets requests with a
 //! purge.
 
 use super::*;
@@ -121,7 +121,7 @@ fn a_bound_of_nothing_switches_it_off() {
 
 #[test]
 fn requests_that_repeat_stay_through_a_run_of_those_that_do_not() {
-    // More than half of what there is room for: moka counts from then on.
+    // More than half of the room: moka counts from then on.
     const HOT: u64 = 150;
     let l1 = L1::new(128 << 10);
     let ask = |number: u64| {
@@ -137,7 +137,7 @@ fn requests_that_repeat_stay_through_a_run_of_those_that_do_not() {
             ask(number);
         });
     }
-    // Each comes once, ten times as many as there is room for.
+    // Each comes once, ten times as many as have room.
     for number in 0..3000 {
         ask(1 << 32 | number);
     }
@@ -199,7 +199,7 @@ fn nothing_of_a_request_is_in_debug() {
     assert!(shown.contains("requests: 1"), "{shown}");
 }
 
-/// What is known says which request it is about.
+/// A value that names its request.
 #[test]
 fn many_threads_find_only_what_is_about_their_request() {
     const THREADS: u64 = 4;
@@ -318,7 +318,7 @@ const BODIES: [&str; 6] = [
     r#"{"model":"m","#,
 ];
 
-/// What the cache says of a request.
+/// The cache's answer to a request.
 type Told = Option<(Control, Option<(Vec<u8>, u64)>)>;
 
 struct Daemon {
@@ -415,8 +415,8 @@ impl Daemon {
     }
 }
 
-/// Random requests, answers, removals, purges and moments: whatever the L1 knows, it says what the
-/// long way says.
+/// Random requests, answers, removals, purges and times: the L1 always agrees with a full
+/// examination.
 #[test]
 fn with_an_l1_and_without_the_cache_says_the_same() {
     let rules = Rules {

@@ -70,7 +70,7 @@ fn child(role: &str, dir: &Path, before: &str) -> Child {
 fn lines(child: &mut Child) -> impl Iterator<Item = String> + use<> {
     let stdout = child.stdout.take().unwrap();
     let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-    // The harness does not end its line before a test speaks.
+    // The harness does not end its line before a test prints.
     lines.filter_map(|line| Some(line.split_once('>')?.1.to_owned()))
 }
 

@@ -169,14 +169,14 @@ fn a_damaged_file_of_purge_marks_costs_the_entries_and_nothing_purged_comes_back
     put_ten(&cache, OTHER, 1);
     cache.purge_tenant(&TENANT).unwrap();
     drop(cache);
-    let epochs = props.data_dir().join("epochs");
-    let whole = fs::read(&epochs).unwrap();
+    let marks = props.data_dir().join("purge_marks");
+    let whole = fs::read(&marks).unwrap();
     let mut flipped = whole.clone();
     flipped[70] ^= 1;
     for damaged in [Some(&flipped[..]), Some(&whole[..100]), Some(b""), None] {
         match damaged {
-            Some(bytes) => fs::write(&epochs, bytes).unwrap(),
-            None => fs::remove_file(&epochs).unwrap(),
+            Some(bytes) => fs::write(&marks, bytes).unwrap(),
+            None => fs::remove_file(&marks).unwrap(),
         }
         let cache = props.open();
         assert_eq!(found(&cache, TENANT, 1) + found(&cache, OTHER, 1), 0);
@@ -189,7 +189,7 @@ fn a_damaged_file_of_purge_marks_costs_the_entries_and_nothing_purged_comes_back
         assert_eq!(cache.stats().corrupt, 0);
     }
     let newer = sealed_again(&whole, 8);
-    fs::write(&epochs, newer).unwrap();
+    fs::write(&marks, newer).unwrap();
     let error = props.try_open().unwrap_err().to_string();
     assert!(error.contains("later release (format 4"), "{error}");
 }
@@ -205,7 +205,7 @@ fn a_purge_writes_as_much_however_many_there_were() {
         put_for(&cache, tenant(number), 0, 1);
     }
     put_ten(&cache, OTHER, 1);
-    let all_marks = || fs::read(props.data_dir().join("epochs")).unwrap();
+    let all_marks = || fs::read(props.data_dir().join("purge_marks")).unwrap();
     let mut rewritten = 0;
     let mut before = Vec::new();
     for number in 0..TENANTS {
@@ -216,14 +216,14 @@ fn a_purge_writes_as_much_however_many_there_were() {
         assert_eq!(found(&cache, tenant(number), 1), 0);
     }
     assert!((1..=3).contains(&rewritten), "{rewritten} times");
-    let recent = props.data_dir().join("epochs.recent");
+    let recent = props.data_dir().join("purge_marks.recent");
     assert!(fs::metadata(&recent).unwrap().len() <= 16 << 10);
     drop(cache);
 
     let cache = props.open();
     assert!((0..TENANTS).all(|number| found(&cache, tenant(number), 1) == 0));
     assert_eq!(found(&cache, OTHER, 1), 10);
-    // Those that were recent stay purged when all are written again.
+    // The recent purges still hold when all marks are written again.
     put_for(&cache, tenant(0), 0, 2);
     cache.purge_tenant(&tenant(1)).unwrap();
     drop(cache);
@@ -233,7 +233,7 @@ fn a_purge_writes_as_much_however_many_there_were() {
     cache.purge_tenant(&tenant(0)).unwrap();
     drop(cache);
 
-    // A file that is damaged or lost may have named anyone.
+    // A file that is damaged or lost may have named any tenant.
     fs::remove_file(&recent).unwrap();
     let cache = props.open();
     assert_eq!(found(&cache, OTHER, 1), 0);
@@ -241,6 +241,76 @@ fn a_purge_writes_as_much_however_many_there_were() {
     put_ten(&cache, OTHER, 2);
     drop(cache);
     assert_eq!(found(&props.open(), OTHER, 2), 10);
+}
+
+/// The files of purge marks were called `epochs` and `epochs.recent`. A folder of that time keeps its
+/// purges, and a release of that time refuses the folder afterwards: it would not find them.
+#[test]
+fn a_folder_that_calls_its_purge_marks_epochs_is_converted_and_nothing_purged_comes_back() {
+    const TENANTS: u64 = 450;
+    let tenant = |number: u64| *blake3::hash(&number.to_le_bytes()).as_bytes();
+    for tenants in [3, TENANTS] {
+        let props = Props::new();
+        let cache = props.open();
+        put_ten(&cache, OTHER, 1);
+        for number in 0..tenants {
+            put_for(&cache, tenant(number), 0, 1);
+            cache.purge_tenant(&tenant(number)).unwrap();
+        }
+        drop(cache);
+        let path = |name: &str| props.data_dir().join(name);
+        let names = [
+            "purge_marks",
+            "purge_marks.recent",
+            "epochs",
+            "epochs.recent",
+        ];
+        let [marks, recent, old_marks, old_recent] = names.map(path);
+        let is_many = tenants == TENANTS;
+        assert_eq!(recent.exists(), is_many);
+        fs::rename(&marks, &old_marks).unwrap();
+        if is_many {
+            fs::rename(&recent, &old_recent).unwrap();
+        }
+        let manifest = fs::read(path("manifest")).unwrap();
+        assert_eq!(manifest[12], 2);
+        let old_manifest = sealed_as(&manifest, 12, 1);
+        fs::write(path("manifest"), &old_manifest).unwrap();
+        let report = StoreReport::of(props.data_dir()).unwrap();
+        assert_eq!((report.tenants_purged, report.findings.len()), (tenants, 0));
+        let old = snapshot(props.data_dir());
+
+        // Both before and after a crash between any two steps.
+        for written in [&[][..], &[&marks], &[&marks, &recent]] {
+            for (path, bytes) in &old {
+                if let Some(bytes) = bytes {
+                    fs::write(path, bytes).unwrap();
+                }
+            }
+            for path in [&marks, &recent] {
+                let _ = fs::remove_file(path);
+            }
+            for path in written {
+                fs::write(path, "unfinished").unwrap();
+            }
+            let cache = props.open();
+            assert!((0..tenants).all(|number| found(&cache, tenant(number), 1) == 0));
+            assert_eq!(found(&cache, OTHER, 1), 10);
+            assert_eq!(cache.stats().corrupt, 0);
+            assert!(marks.exists() && !old_marks.exists() && !old_recent.exists());
+            assert_eq!(fs::read(path("manifest")).unwrap(), manifest);
+            drop(cache);
+            let cache = props.open();
+            assert!((0..tenants).all(|number| found(&cache, tenant(number), 1) == 0));
+        }
+        // Left by a crash before they were removed: they count for nothing.
+        fs::write(&old_marks, "left over").unwrap();
+        assert_eq!(found(&props.open(), OTHER, 1), 10);
+        assert!(!old_marks.exists());
+        // Under the former name too, marks that are lost may have named anyone.
+        fs::write(path("manifest"), &old_manifest).unwrap();
+        assert_eq!(found(&props.open(), OTHER, 1), 0);
+    }
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn is_others_there(cache: &Cache, number: u64) -> bool {
 }
 
 #[test]
-fn who_inserts_finds_it_and_nobody_finds_an_older_one_after_a_newer_one() {
+fn an_insert_is_found_and_no_older_one_after_a_newer_one() {
     try_schedules(|| {
         let place = Place::new(100, Durability::Os);
         let cache = place.start();
@@ -184,7 +184,7 @@ fn removes_between(remove: fn(&Cache), spares_others: bool) {
             assert_eq!(version(&writes, 1), None);
         }),
         Box::new(move || {
-            // Missing, 1, missing, 2, missing: in this order, whatever of it is seen.
+            // Missing, 1, missing, 2, missing: in this order, as far as seen.
             let mut at = 0;
             for _ in 0..5 {
                 let stages = match version(&reads, 1) {
@@ -212,17 +212,17 @@ fn removes_between(remove: fn(&Cache), spares_others: bool) {
 }
 
 #[test]
-fn nobody_finds_what_was_removed() {
+fn no_lookup_finds_what_was_removed() {
     try_schedules(|| removes_between(|cache| assert!(cache.remove(&key(1))), true));
 }
 
 #[test]
-fn nobody_finds_what_was_purged_of_a_tenant() {
+fn no_lookup_finds_what_was_purged_of_a_tenant() {
     try_schedules(|| removes_between(|cache| cache.purge_tenant(&TENANT).unwrap(), true));
 }
 
 #[test]
-fn nobody_finds_what_was_purged_of_everybody() {
+fn no_lookup_finds_anything_after_a_purge_of_all() {
     try_schedules(|| removes_between(|cache| cache.purge_all().unwrap(), false));
 }
 
@@ -302,7 +302,7 @@ fn place_bytes(cache: &Cache) -> u64 {
 }
 
 #[test]
-fn a_full_queue_keeps_its_bound_and_wakes_all_who_wait() {
+fn a_full_queue_keeps_its_bound_and_wakes_all_waiting_threads() {
     /// Two of the entries below, and not three.
     const BYTES_MAX: u64 = 1500;
     const EACH: u64 = 3;
@@ -316,7 +316,7 @@ fn a_full_queue_keeps_its_bound_and_wakes_all_who_wait() {
                 let entry = Entry::in_memory(&record);
                 for _ in 0..EACH {
                     let stored = queue.store(&key, &entry, 0, Wait::ForRoom);
-                    assert!(stored.is_ok(), "nobody waits for ever");
+                    assert!(stored.is_ok(), "no insert waits forever");
                     assert!(queue.stats().bytes <= BYTES_MAX);
                 }
             }
@@ -417,7 +417,7 @@ fn whatever_happens_while_the_disk_comes_holds() {
             with(|cache| {
                 cache.remove(&key(2));
                 assert_eq!(version(cache, 2), None);
-                // It fails where the disk has not heard of it yet.
+                // It fails if the disk does not have the purge yet.
                 let _ = cache.purge_tenant(&OTHER);
                 assert!(!is_others_there(cache, 5));
             }),

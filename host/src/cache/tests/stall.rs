@@ -47,7 +47,7 @@ fn fill(cache: &Cache, first: u64) -> u64 {
 
 /// Inserts, removals, counts and lookups waited for a write that hung.
 #[test]
-fn a_write_that_hangs_holds_up_nobody_and_beyond_the_bound_entries_are_refused() {
+fn a_write_that_hangs_holds_up_no_caller_and_beyond_the_bound_entries_are_refused() {
     let props = props();
     let cache = open(&props);
     for number in 0..10 {
@@ -113,7 +113,7 @@ fn a_write_that_hangs_holds_up_nobody_and_beyond_the_bound_entries_are_refused()
 }
 
 #[test]
-fn a_sync_that_hangs_holds_up_nobody() {
+fn a_sync_that_hangs_holds_up_no_caller() {
     let mut props = props();
     props.options.durability = Durability::Interval {
         ms: u64::MAX,
@@ -134,7 +134,7 @@ fn a_sync_that_hangs_holds_up_nobody() {
 }
 
 #[test]
-fn whoever_waits_for_an_entry_to_be_durable_does_not_wait_for_ever() {
+fn a_wait_for_an_entry_to_be_durable_ends() {
     let mut props = props();
     props.options.durability = Durability::EveryInsert;
     let cache = open(&props);
@@ -159,7 +159,7 @@ fn whoever_waits_for_an_entry_to_be_durable_does_not_wait_for_ever() {
 
 /// Recordings end on shared threads, so they do not wait even where entries have to be durable.
 #[test]
-fn whoever_must_not_wait_does_not_wait_for_an_entry_to_be_durable() {
+fn a_caller_that_must_not_wait_does_not_wait_until_an_entry_is_durable() {
     let mut props = props();
     props.options.durability = Durability::EveryInsert;
     let cache = open(&props);
@@ -183,7 +183,7 @@ fn whoever_must_not_wait_does_not_wait_for_an_entry_to_be_durable() {
     assert!((2..100).all(|number| version(&cache, number) == Some(0)));
 }
 
-/// The thread of an async runtime waited for the disk in the place of all that it runs.
+/// The thread of an async runtime waited for the disk, and held up all its tasks.
 #[cfg(not(shuttle))]
 #[test]
 fn async_callers_that_wait_for_the_disk_hold_up_nothing() {
@@ -204,7 +204,7 @@ fn async_callers_that_wait_for_the_disk_hold_up_nothing() {
     assert_eq!((version(cache, 0), version(cache, 1)), (None, Some(0)));
 }
 
-/// More removals than may wait, on a disk that hangs. All that was on disk used to be given up.
+/// More removals than may wait, on a disk that hangs. Everything on disk used to be given up.
 #[test]
 fn however_much_is_removed_while_the_disk_hangs_that_is_gone_and_nothing_else() {
     for wait in [Wait::No, Wait::ForRoom] {
@@ -277,7 +277,7 @@ fn removals_alone_do_not_give_up_a_disk_that_is_well_again() {
 /// A purge covers waiting entries as well, but not later ones.
 #[test]
 fn a_purge_covers_what_waits_to_be_written() {
-    for everybody in [false, true] {
+    for all in [false, true] {
         let props = props();
         let cache = open(&props);
         put(&cache, 1, 0, 10);
@@ -285,7 +285,7 @@ fn a_purge_covers_what_waits_to_be_written() {
         put(&cache, 2, 0, 10);
         put(&cache, 3, 0, 10);
         thread::scope(|scope| {
-            let purging = scope.spawn(|| match everybody {
+            let purging = scope.spawn(|| match all {
                 true => cache.purge_all(),
                 false => cache.purge_tenant(&TENANT),
             });

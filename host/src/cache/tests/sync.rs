@@ -1,4 +1,4 @@
-//! The promise of a sync, and that it does not promise more than it knows.
+//! The promise of a sync, which covers no more than is known.
 
 use super::*;
 use std::io;
@@ -53,7 +53,7 @@ fn a_segment_sealed_while_its_sync_failed_is_not_synced_again() {
 /// Without other syncs, sealing syncs. Its failure went to the insert at that moment, and not to
 /// the next sync.
 #[test]
-fn a_sync_that_failed_while_nobody_waited_is_told_to_the_next() {
+fn a_sync_that_failed_without_a_caller_is_told_to_the_next() {
     let props = Props::new();
     let mut options = props.options.clone();
     options.disk_bytes_max = 4 << 20;

@@ -25,13 +25,13 @@ fn a_disk_in_trouble_means_memory_and_back_again_without_a_restart() {
         assert!(!stats.healthy && stats.trouble.is_some());
         assert!(stats.inserts_in_memory > 0);
 
-        // Within the second, the disk is left in peace.
+        // Within the second, the disk is not tried.
         let tries = props.faults.tries.load(Relaxed);
         put(&cache, 140, 0, 4000);
         assert_eq!(props.faults.tries.load(Relaxed), tries);
         assert_eq!(cache.stats().store_errors, stats.store_errors);
 
-        // However long it lasts, memory is bounded.
+        // Memory stays bounded for any time.
         for number in 200..600 {
             put(&cache, number, 0, 4000);
         }
@@ -158,7 +158,7 @@ fn however_much_is_superseded_in_trouble_that_is_gone_and_nothing_else() {
     assert_eq!(version(&cache, 1), Some(1));
 }
 
-/// A disk that takes some of what is owed and then fails again: the rest is owed still.
+/// A disk that takes a part of the owed tombstones and fails again: the rest is still owed.
 #[test]
 fn what_is_owed_is_written_as_far_as_the_disk_goes() {
     let props = Props::new();

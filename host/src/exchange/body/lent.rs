@@ -29,7 +29,7 @@ struct Shared {
     body: Option<BoxBody>,
     /// What was read, if all of it is kept.
     kept: Result<Kept, NotHeld>,
-    /// Whether the reader takes what was kept when there is too much to keep.
+    /// Whether the reader gets the kept bytes once the body is too long to keep.
     spills: bool,
     /// That, until it is taken.
     spilled: Option<Gathered>,
@@ -60,7 +60,7 @@ pub(crate) enum NotHeld {
     NoMemory,
     /// It broke off.
     Broken,
-    /// It was let go, or taken back before.
+    /// It was released, or taken back before.
     Gone,
 }
 
@@ -142,7 +142,7 @@ impl Lender {
         kept.map_or_else(|_| Bytes::new(), |kept| kept.data.share())
     }
 
-    /// Whether the reader takes what was kept when there is too much to keep.
+    /// Whether the reader gets the kept bytes once the body is too long to keep.
     pub(crate) fn spills(&self, spills: bool) {
         self.lock().spills = spills;
     }
@@ -378,7 +378,7 @@ mod tests {
         assert_eq!(lender.take_back().err(), Some(NotHeld::TooLong));
     }
 
-    /// It goes to the reader all the same.
+    /// It goes to the reader in any case.
     #[tokio::test]
     async fn what_finds_no_room_in_memory_is_not_kept() {
         let budget = Budget::new(7);
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(lender.take_back().err(), Some(NotHeld::NoMemory));
     }
 
-    /// A client that went away in the middle was taken for one that had said all.
+    /// A body that broke off was taken for a whole one.
     #[tokio::test]
     async fn a_body_that_broke_off_is_not_given_again_as_if_it_were_whole() {
         let mut frames = data(&["12345"]);

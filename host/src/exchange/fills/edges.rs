@@ -92,7 +92,7 @@ pub(crate) enum Claim {
     /// Another request.
     Taken,
     /// No request: too many fills are under way, or the edge has cancelled its lookup.
-    Nobody,
+    NotLed,
 }
 
 /// The outcome of waiting.
@@ -120,7 +120,7 @@ impl Fills {
             };
         }
         if is_released || !slots.has_room() {
-            return Claim::Nobody;
+            return Claim::NotLed;
         }
         let fill = EdgeFill {
             id: id.to_owned(),
@@ -271,7 +271,7 @@ mod tests {
     fn a_lookup_that_was_taken_back_before_it_came_does_not_lead() {
         let (_, fills) = fills();
         assert!(!fills.give_back(&KEY, "a"));
-        assert_eq!(claim(&fills, "a"), Claim::Nobody);
+        assert_eq!(claim(&fills, "a"), Claim::NotLed);
         assert!(!fills.runs(&KEY));
         assert_eq!(claim(&fills, "b"), Claim::Yours);
         assert!(fills.give_back(&KEY, "b"));
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_purge_somebody_else_leads() {
+    fn after_a_purge_another_edge_leads() {
         let (cache, fills) = fills();
         type Purge = fn(&Cache) -> bool;
         let purges: [Purge; 3] = [
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_goes_on_at_the_end_or_when_it_has_waited_enough() {
+    async fn a_follower_goes_on_at_the_end_or_when_it_has_waited_enough() {
         let (_, fills) = fills();
         assert_eq!(fills.wait(&KEY, LONG).await, Waited::NoFill);
         claim(&fills, "a");
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_joins_here_waits_for_an_edge_but_not_for_ever() {
+    async fn a_request_waits_for_an_edge_within_a_bound() {
         let (_, fills) = fills();
         claim(&fills, "a");
         assert!(matches!(join(&fills, SHORT).await, Turn::Alone));

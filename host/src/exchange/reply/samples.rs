@@ -1,4 +1,4 @@
-//! Several answers to one request, served in turn: for evaluations, which want variety.
+//! Several answers to one request, served in turn: for evaluations, which need variety.
 
 use moka::sync::Cache;
 use reflex_llm::Key;

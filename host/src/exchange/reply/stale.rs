@@ -7,8 +7,8 @@ use std::time::Duration;
 
 impl ReflexCtx {
     /// The entry of that key if it has expired, but no longer ago than `most`, and how many
-    /// seconds ago that was. None that has come to the end that it states itself, and none that was
-    /// not recorded here: of that nobody knows when it ends.
+    /// seconds ago that was. Not an entry past the end that it states itself, and not one that was
+    /// not recorded here, because its end is unknown.
     pub(crate) async fn find_stale(&self, key: &CacheKey, most: Duration) -> Option<(Entry, u64)> {
         if most.is_zero() {
             return None;

@@ -48,7 +48,7 @@ async fn next(body: &mut BoxBody) -> String {
 }
 
 #[test]
-fn each_reads_everything_whoever_draws() {
+fn each_reader_reads_everything_whichever_polls() {
     let shared = share(&["one", "two", "six"], 100, &roomy());
     let (mut leader, mut follower) = (shared.leader(), follow(&shared));
     assert_eq!([read(&mut leader), read(&mut leader)], ["one", "two"]);
@@ -107,7 +107,7 @@ fn a_follower_that_reads_slowly_is_neither_cut_nor_waited_for() {
 
 /// A request that has sent nothing yet can still ask the provider itself.
 #[test]
-fn a_body_too_long_to_be_kept_is_joined_by_nobody() {
+fn a_body_too_long_to_be_kept_is_joined_by_no_request() {
     let shared = share(&["aaaa", "bbbb"], 4, &roomy());
     let mut leader = shared.leader();
     assert_eq!(read(&mut leader), "aaaa");
@@ -120,7 +120,7 @@ fn a_body_too_long_to_be_kept_is_joined_by_nobody() {
 }
 
 #[test]
-fn what_nobody_else_can_read_is_not_kept() {
+fn what_no_other_reader_can_read_is_not_kept() {
     let budget = roomy();
     let shared = share(&["aaaa", "bbbb", "cccc"], 100, &budget);
     let mut leader = shared.leader();
@@ -140,7 +140,7 @@ fn what_nobody_else_can_read_is_not_kept() {
 
 /// After a good answer has just ended, or an error, every follower must get its copy.
 #[test]
-fn what_those_who_wait_have_not_joined_yet_is_kept() {
+fn what_followers_have_not_joined_yet_is_kept() {
     let budget = roomy();
     let shared = share(&["aaaa", "bbbb"], 100, &budget);
     let mut leader = shared.leader();
@@ -185,7 +185,7 @@ async fn readers_go_on_when_others_give_memory_back() {
 #[tokio::test]
 async fn without_memory_a_reader_that_takes_nothing_is_cut() {
     let mut shared = share(&["aaaa", "bbbb", "cccc"], 100, &Budget::new(0));
-    let only = Arc::get_mut(&mut shared).expect("nobody reads yet");
+    let only = Arc::get_mut(&mut shared).expect("no reader yet");
     only.behind_max = Duration::from_millis(1);
     let (mut leader, mut follower) = (shared.leader(), follow(&shared));
     assert_eq!(next(&mut leader).await, "aaaa");

@@ -93,7 +93,7 @@ impl Drop for Leading {
 struct Arrival {
     api: Arc<EdgeApi>,
     name: Name,
-    /// How long it lives from now on. None is for ever.
+    /// How long it lives from now on. `None`: it never expires.
     ttl: Option<Duration>,
     /// How old it is already, in seconds.
     age_seconds: u64,

@@ -34,7 +34,7 @@ impl Refusal {
     }
 
     pub(crate) fn miss() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "miss", "there is no such entry")
+        Self::new(StatusCode::NOT_FOUND, "miss", "no such entry")
     }
 
     pub(crate) fn too_large(most: u64) -> Self {
@@ -63,7 +63,7 @@ impl Refusal {
     }
 
     pub(crate) fn purged() -> Self {
-        let why = "there was a purge since that epoch";
+        let why = "a purge came after that epoch";
         Self::new(StatusCode::CONFLICT, Dropped::Purged.detail(), why)
     }
 

@@ -73,7 +73,7 @@ fn make_way(path: &Path) -> io::Result<()> {
         metadata => metadata?,
     };
     if !metadata.file_type().is_socket() {
-        return Err(io::Error::other("there is a file that is not a socket"));
+        return Err(io::Error::other("the path is a file that is not a socket"));
     }
     match UnixStream::connect(path) {
         Ok(_) => Err(io::Error::new(

@@ -109,7 +109,7 @@ impl Connector {
         Ok(connector)
     }
 
-    /// A connection that speaks HTTP/2 if the provider wants to.
+    /// A connection that speaks HTTP/2 if the provider accepts it.
     pub(super) async fn connect(&self) -> Result<Box<dyn Io>, BoxError> {
         (self.usual)().await
     }
@@ -185,8 +185,8 @@ where
     })
 }
 
-/// Scheme, host and port of the provider. The port is spelled out, for tunnels take 443 for any
-/// that is not.
+/// Scheme, host and port of the provider. The port is spelled out, because tunnels take 443 for a
+/// missing one.
 fn target(upstream: &Upstream) -> Option<Uri> {
     let port = match upstream.scheme == Scheme::HTTPS {
         true => 443,

@@ -197,7 +197,7 @@ mod tests {
         assert!(
             matches!(&proxy.kind, Kind::Http(Some(value)) if *value == "Basic dXNlcjpzZWNyZXQ=")
         );
-        // It would be left out, and the proxy would refuse each connection without a word of why.
+        // It would be left out, and the proxy would refuse each connection without a reason.
         for value in ["socks4://user:secret@p", "socks4a://user@p"] {
             let error = found("https://a.test", &[("ALL_PROXY", value)]).expect_err(value);
             assert!(

@@ -27,7 +27,7 @@ const HTTP1_BUFFER_BYTES_MAX: usize = 512 << 10;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_WAIT_MAX: Duration = Duration::from_secs(15);
 
-/// How a connection of HTTP/2 is found out that is gone without a word.
+/// How an HTTP/2 connection that ended without notice is detected.
 #[derive(Clone, Copy)]
 pub(super) struct Pings {
     interval: Duration,

@@ -1,5 +1,5 @@
-//! The bytes of the file `epochs`, which holds the purge marks, and of `epochs.recent`, which holds the
-//! newest where there are many.
+//! The bytes of the file `purge_marks`, and of `purge_marks.recent`, which holds the newest where there
+//! are many. Earlier releases wrote the same bytes to `epochs` and `epochs.recent`.
 //!
 //! As many whole blocks as it takes; magic, version and features stand where every block has
 //! them, and the checksum is the end of the last block.

@@ -1,4 +1,4 @@
-//! What is written is read again as it was, and nothing else is read.
+//! Written bytes are read again unchanged, and no other bytes are accepted.
 
 use super::*;
 
@@ -113,9 +113,9 @@ fn a_tombstone_and_an_unknown_flag() {
 
 #[test]
 fn blocks_are_read_again_and_refused_when_altered() {
-    let manifest = |has_purge_marks| Manifest {
+    let manifest = |purge_marks| Manifest {
         store: StoreId([3; 16]),
-        has_purge_marks,
+        purge_marks,
     };
     let superblock = Superblock {
         store: StoreId([3; 16]),
@@ -124,7 +124,8 @@ fn blocks_are_read_again_and_refused_when_altered() {
         log: Log::Main,
         before: 77,
     };
-    for manifest in [manifest(false), manifest(true)] {
+    let names = [MarksName::None, MarksName::Epochs, MarksName::PurgeMarks];
+    for manifest in names.map(manifest) {
         assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
     }
     assert_eq!(Superblock::decode(&superblock.encode()), Ok(superblock));
@@ -148,10 +149,10 @@ fn blocks_are_read_again_and_refused_when_altered() {
 #[test]
 fn a_block_of_a_later_release_says_so() {
     let later = FORMAT_VERSION + 1;
-    for (at, value) in [(block::VERSION, later), (block::FEATURES, 2)] {
+    for (at, value) in [(block::VERSION, later), (block::FEATURES, 4)] {
         let mut bytes = Manifest {
             store: StoreId([3; 16]),
-            has_purge_marks: false,
+            purge_marks: MarksName::None,
         }
         .encode();
         put(&mut bytes, at, &value.to_le_bytes());

@@ -1,5 +1,5 @@
-//! Segments go in any order, whatever the policy says, in one go or piece by piece, with losses of
-//! power in between.
+//! Segments are reclaimed in any order, against the policy too, in one go or piece by piece, with losses
+//! of power in between.
 
 use super::super::StoreOptions;
 use super::super::format::NEVER;
@@ -221,7 +221,7 @@ fn in_whatever_order_segments_go_nothing_superseded_or_removed_comes_back() {
         println!("seed {seed}");
         found += Run::new(seed).run();
     }
-    // And not because nothing is found.
+    // And entries were found.
     assert!(found > 400 * 300, "{found}");
 }
 

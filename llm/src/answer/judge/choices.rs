@@ -73,7 +73,7 @@ impl Choices {
             };
             let (said, ends) = judge(choice, held, self.content, rules)?;
             let part = self.parts.streamed(index)?;
-            // Clients stop reading a choice at its end, or do not.
+            // Some clients stop reading a choice at its end, others do not.
             if part.has_ended && said != Said::Nothing {
                 return Err(Rejected::AfterEnd);
             }

@@ -33,9 +33,9 @@ pub(super) struct Message {
     begun: bool,
     /// The content of the blocks.
     said: Said,
-    /// How many blocks were there from begin to end.
+    /// How many blocks have begun and ended.
     blocks: u32,
-    /// Whether one has begun and not ended. They come one after the other.
+    /// Whether a block has begun and not ended. Blocks come one after the other.
     is_open: bool,
     /// A good reason to stop was given.
     stopped: bool,

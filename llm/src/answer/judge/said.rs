@@ -23,7 +23,7 @@ impl Said {
         };
         let is_blank = match core::str::from_utf8(&text) {
             Ok(text) => text.chars().all(char::is_whitespace),
-            // Half an emoji is something.
+            // Half an emoji counts as content.
             Err(_) => false,
         };
         match text.is_empty() {

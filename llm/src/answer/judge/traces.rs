@@ -1,6 +1,6 @@
 //! Traces of the provider's work on the way to an answer: it searched the web, read its own files,
 //! ran code. The request need not show that: a model's name, a preset or a setting at the provider
-//! is enough. Asked again tomorrow, the provider finds something else.
+//! is enough. The same request finds something else tomorrow.
 //!
 //! One list has the names of all providers and gateways. They are looked for anywhere in the
 //! answer: gateways pass on fields that they do not know, and move them. The client's own tools and

@@ -51,7 +51,7 @@ pub(super) static HEADERS: [&str; HEADERS_COUNT] = ordered([
     "traceresponse",
     "tracestate",
     "uber-trace-id",
-    // Of agents that watch programs: Elastic, Sentry, New Relic, AppDynamics, Dynatrace,
+    // Of monitoring agents: Elastic, Sentry, New Relic, AppDynamics, Dynatrace,
     // SkyWalking, Honeycomb, Lightstep, SolarWinds, LangSmith, Braintrust, Weave, CAT.
     "adrum",
     "elastic-apm-traceparent",
@@ -79,7 +79,7 @@ pub(super) static HEADERS: [&str; HEADERS_COUNT] = ordered([
     "x-trace",
     "x-trace-options",
     "x-trace-options-signature",
-    // Ids of requests, by whatever gateway.
+    // Ids of requests, by any gateway.
     "ali-trace-id",
     "correlation-context",
     "correlation-id",
@@ -423,7 +423,7 @@ pub(super) const X_PREFIXES: &[&str] = &[
     "stainless-",
     // The load of a dyno.
     "heroku-",
-    // The user's wishes for us.
+    // Settings of our own, per request.
     "reflex-",
 ];
 
@@ -462,8 +462,8 @@ pub(super) const AGENTS: &[&str] = &[
     "zed",
 ];
 
-/// Cookies that load balancers, bot managers and watchers hand out; clients return them. `*` stands
-/// for any text. Any other cookie may be a session.
+/// Cookies that load balancers, bot managers and monitoring agents set; clients return them. `*`
+/// stands for any text. Any other cookie may be a session.
 pub(super) const COOKIES: &[&str] = &[
     // Load balancers: AWS, Azure, Google, F5, HAProxy, nginx, Traefik, Alibaba, Oracle, DigitalOcean.
     "AWSALB",
@@ -521,7 +521,7 @@ pub(super) const COOKIES: &[&str] = &[
     "_pxhd",
     "_pxvid",
     "aws-waf-token",
-    // Watchers: Dynatrace, AppDynamics, Datadog, Google, Microsoft.
+    // Monitoring: Dynatrace, AppDynamics, Datadog, Google, Microsoft.
     "dtCookie",
     "dtLatC",
     "dtPC",

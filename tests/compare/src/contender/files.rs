@@ -28,7 +28,7 @@ pub(super) fn open(dir: &Path) -> Box<dyn Contender> {
 
 #[expect(
     clippy::arc_with_non_send_sync,
-    reason = "as it is done where several threads use it; here there is one"
+    reason = "as several threads would do it; this test has one"
 )]
 fn map(path: &Path) -> Arc<Map> {
     let (map, _) = Map::with_options().open(path).expect("mapped");
@@ -46,7 +46,7 @@ fn key_of(name: &str) -> [u8; 32] {
 }
 
 impl Files {
-    /// Under another name first, so that nobody ever sees half of it.
+    /// Under another name first, so that no reader sees half of it.
     fn write(&self, key: &Key, payload: &[u8], is_durable: bool) {
         let path = self.dir.join(name_of(key));
         let unfinished = path.with_extension("tmp");

@@ -8,11 +8,11 @@ use foyer::{
 use std::path::Path;
 use tokio::runtime::Runtime;
 
-/// As redb is given.
+/// The same memory as redb has.
 const MEMORY_BYTES: usize = 64 << 20;
 const DISK_BYTES: usize = 4 << 30;
 
-/// What may wait to be written. Beyond that it drops what is inserted.
+/// Bound of unwritten bytes. Beyond it, foyer drops inserts.
 const WAITING_BYTES: usize = 256 << 20;
 
 struct Foyer {

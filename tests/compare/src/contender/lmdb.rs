@@ -1,4 +1,4 @@
-//! LMDB, a transaction for each call, as there is where calls come one by one. Through the
+//! LMDB, a transaction for each call, as for calls that come one by one. Through the
 //! bindings that can open it without `unsafe`; underneath it is the same library.
 
 use super::{Contender, Key, look};

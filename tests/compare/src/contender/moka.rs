@@ -1,4 +1,4 @@
-//! moka with payloads in memory: what a cache is that has no disk.
+//! moka with payloads in memory: a cache without a disk.
 
 use super::{Contender, Key, look};
 use bytes::Bytes;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("compare");
 
-/// As much as it may keep in memory; its default is a gigabyte.
+/// Its memory; its default is a gigabyte.
 const CACHE_BYTES: usize = 64 << 20;
 
 struct Redb(Database);

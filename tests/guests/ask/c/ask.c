@@ -24,7 +24,7 @@ void exports_ask_ask(ask_list_u8_t *tenant, ask_string_t *prompt, ask_answer_t *
   ask_string_free(prompt);
 }
 
-/// What the cache has under that name. Its trouble is nobody's: then there is nothing.
+/// The cached answer of that name; nothing if the cache is in trouble.
 static bool look_up(reflex_cache_cache_name_t *name, ask_string_t *text) {
   reflex_cache_cache_option_own_entry_t found;
   reflex_cache_cache_error_t error;

@@ -13,7 +13,7 @@ export function ask(tenant, prompt) {
   return { text, cached: false };
 }
 
-/** What the cache has under that name. Its trouble is nobody's: then there is nothing. */
+/** The cached answer of that name; nothing if the cache is in trouble. */
 function lookUp(name) {
   let entry;
   try {

@@ -18,7 +18,7 @@ class WitWorld(wit_world.WitWorld):
 
 
 def look_up(name: cache.Name) -> bytes | None:
-    """What the cache has under that name. Its trouble is nobody's: then there is nothing."""
+    """The cached answer of that name; nothing if the cache is in trouble."""
     try:
         entry = cache.lookup(name)
     except Err:

@@ -34,7 +34,7 @@ impl Guest for Ask {
         let options = InsertOptions {
             ttl_seconds: Some(3600),
         };
-        // If the cache does not take it, the answer is good all the same.
+        // The answer is good, also if the cache does not take it.
         let _ = insert(&name, b"text/plain", text.as_bytes(), options);
         Answer {
             text,
@@ -43,7 +43,7 @@ impl Guest for Ask {
     }
 }
 
-/// What the cache has under that name. Its trouble is nobody's: then there is nothing.
+/// The cached answer of that name; nothing if the cache is in trouble.
 fn look_up(name: &Name) -> Option<Vec<u8>> {
     let entry = lookup(name).unwrap_or_default()?;
     let mut payload = Vec::new();

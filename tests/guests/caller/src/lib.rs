@@ -1,4 +1,4 @@
-//! A program that asks an LLM over HTTP, as any would, and has never heard of a cache.
+//! An ordinary program that asks an LLM over HTTP and does not know of a cache.
 
 // Native linkers take no symbol of the names that components export.
 #![cfg(target_arch = "wasm32")]

@@ -1,5 +1,5 @@
-//! A program of WASI 0.2 that asks an LLM over `wasi:http/outgoing-handler`, as any would. It also
-//! imports the cache, which has no WASI in it, and looks there for what it has asked.
+//! An ordinary program of WASI 0.2 that asks an LLM over `wasi:http/outgoing-handler`. It also
+//! imports the cache, which has no WASI in it, and looks up its answers there.
 
 // Native linkers take no symbol of the names that components export.
 #![cfg(target_arch = "wasm32")]

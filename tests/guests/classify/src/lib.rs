@@ -27,7 +27,7 @@ wit_bindgen::generate!({
             }
             /// The tenant, the digest and the shape's name, or the reason for a bypass.
             export classify: func(vector: vector) -> result<tuple<list<u8>, list<u8>, string>, string>;
-            /// The same so many times, for the benchmark. How often there was a key.
+            /// The same so many times, for the benchmark. Returns the number of keys.
             export repeat: func(vector: vector, times: u32) -> u32;
         }
     ",

@@ -1,4 +1,4 @@
-//! A program that was written against `wasi:keyvalue` and has never heard of us.
+//! A program that was written for `wasi:keyvalue` and does not know `reflex:cache`.
 
 // Native linkers take no symbol of the names that components export.
 #![cfg(target_arch = "wasm32")]

@@ -1,4 +1,4 @@
-//! A `wasi:http` 0.3 service as anybody might write one: a model that answers chat completions,
+//! An ordinary `wasi:http` 0.3 service: a model that answers chat completions,
 //! plain and streamed, and says how long a body is that was sent to any other path. It knows
 //! nothing of a cache.
 //!
@@ -89,7 +89,7 @@ async fn write_parts(mut writer: StreamWriter<u8>) {
     }
 }
 
-/// Whether whoever answers for `pace.test` does so.
+/// Whether the server at `pace.test` lets it go on.
 async fn may_go_on() -> bool {
     let (_, trailers) = wit_future::new(|| Ok(None));
     let (request, _sent) = Request::new(Fields::new(), None, trailers, None);

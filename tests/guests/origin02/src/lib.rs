@@ -75,7 +75,7 @@ impl Guest for Origin {
             }
             Some(b"trap-while-streaming") => {
                 let body = begin(out, "text/plain");
-                // More than is taken before somebody reads.
+                // More than is taken before a reader comes.
                 body.write_all(["whole?"; 8].into_iter());
                 panic!("told to, in the middle of a body")
             }
@@ -140,7 +140,7 @@ fn begin(out: ResponseOutparam, content_type: &str) -> Body {
 }
 
 impl Body {
-    /// Writes all of it, or says that nobody reads any more. To be called once.
+    /// Writes all of it; false if the reader is gone. To be called once.
     fn write_all<'a>(&self, mut parts: impl Iterator<Item = &'a str>) -> bool {
         let stream = self.0.write().expect("the first time");
         parts.all(|part| {
@@ -173,7 +173,7 @@ fn streamed(out: ResponseOutparam) {
     }
 }
 
-/// Whether whoever answers for `pace.test` does so.
+/// Whether the server at `pace.test` lets it go on.
 fn may_go_on() -> bool {
     let Ok(headers) = Fields::from_list(&[]) else {
         return false;

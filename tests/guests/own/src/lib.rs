@@ -1,5 +1,5 @@
-//! A middleware of one's own around ours: it turns away what is not for an LLM, and signs what it
-//! lets through.
+//! A middleware of another author around ours: it refuses requests that are not for an LLM, and
+//! signs those that it passes on.
 
 // Native linkers take no symbol of the names that components export.
 #![cfg(target_arch = "wasm32")]

@@ -36,7 +36,7 @@ struct Rogue;
 
 export!(Rogue);
 
-/// Entries that it never lets go.
+/// Entries that it never drops.
 static HELD: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
 impl Guest for Rogue {

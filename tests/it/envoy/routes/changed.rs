@@ -10,7 +10,7 @@ async fn check(
     is_changed: impl Fn(&reflex_tests::upstream::Call) -> bool,
 ) {
     let two = Two::start().await;
-    // Canaries are often told by a header of the load balancer's.
+    // Canaries are often chosen by a header of the load balancer.
     let mut changing = two.route("provider", json!({"match": by_header("x-request-id", "b")}));
     merge(&mut changing, json!({"name": name}));
     merge(&mut changing, change);
@@ -22,7 +22,7 @@ async fn check(
     let first = envoy.client.fetch(ask("one")).await;
     check_miss(&first);
     check_hit(&envoy.client.fetch(ask("one")).await, &first);
-    // The same question by the route that changes it is another request to the provider.
+    // By the route that changes it, the same question is another request to the provider.
     for prompt in ["one", "one", "two"] {
         let calls = two.provider.call_count();
         let answer = envoy.client.fetch(changed(prompt)).await;
@@ -40,7 +40,7 @@ async fn check(
 }
 
 #[tokio::test]
-async fn an_answer_to_a_rewritten_path_is_nobody_elses() {
+async fn an_answer_to_a_rewritten_path_is_not_shared() {
     let change = json!({
         "match": {"prefix": "/v1/"},
         "route": {"prefix_rewrite": "/private/v1/"},
@@ -49,20 +49,20 @@ async fn an_answer_to_a_rewritten_path_is_nobody_elses() {
 }
 
 #[tokio::test]
-async fn an_answer_to_a_request_with_a_header_more_is_nobody_elses() {
+async fn an_answer_to_a_request_with_a_header_more_is_not_shared() {
     let change = json!({"request_headers_to_add": add_header("x-variant", "b")});
     check("canary", change, |call| call.header("x-variant") == "b").await;
 }
 
 #[tokio::test]
-async fn an_answer_to_another_credential_is_nobody_elses() {
+async fn an_answer_to_another_credential_is_not_shared() {
     let change = json!({"request_headers_to_add": add_header("authorization", "Bearer sk-route")});
     let is_changed =
         |call: &reflex_tests::upstream::Call| call.header("authorization") == "Bearer sk-route";
     check("canary", change, is_changed).await;
 }
 
-/// Of a share of requests nothing tells the filter beforehand but the route's name.
+/// Only the route's name shows the filter beforehand that a share of requests goes elsewhere.
 #[tokio::test]
 async fn a_share_of_requests_that_is_changed_gets_no_answer_of_the_rest() {
     let two = Two::start().await;
@@ -93,7 +93,7 @@ async fn a_share_of_requests_that_is_changed_gets_no_answer_of_the_rest() {
     assert!(hits >= 5, "{hits}");
 }
 
-/// The key does not cover `Host`, so it must not choose who answers.
+/// The key does not cover `Host`, so it must not choose the provider.
 #[tokio::test]
 async fn an_answer_of_another_host_than_the_key_names_is_not_kept() {
     let two = Two::start().await;
@@ -161,7 +161,7 @@ async fn a_tenant_that_the_route_adds_has_no_answers_here() {
     let envoy = routes(two.plan(), vec![route])
         .plugin("tenant_header", "x-team")
         .edit(|config| {
-            // The example's virtual host takes it out again.
+            // The example's virtual host removes it again.
             merge(
                 &mut hosts(config)[0],
                 json!({"request_headers_to_remove": null}),
@@ -174,7 +174,7 @@ async fn a_tenant_that_the_route_adds_has_no_answers_here() {
     not_kept(&envoy, "rewritten", "the credential differs").await;
 }
 
-/// The operator says that what the route does belongs to its name.
+/// With `keyed_routes`, the route's name stands for its changes.
 #[tokio::test]
 async fn a_keyed_route_has_answers_of_its_own() {
     let two = Two::start().await;
@@ -215,7 +215,7 @@ async fn where_routes_are_always_proven_the_first_answer_is_the_proof() {
     check_hit(&envoy.client.fetch(Ask::chat("two")).await, &first);
 }
 
-/// Without names there is nothing to tell routes by: a runtime fraction may choose among them.
+/// Routes without names cannot be told apart: a runtime fraction may choose among them.
 #[tokio::test]
 async fn a_route_without_a_name_passes_by() {
     let two = Two::start().await;

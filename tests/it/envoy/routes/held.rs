@@ -1,8 +1,8 @@
-//! Ways to a provider that change no request, and whose answers are kept.
+//! Routes to a provider that change no request, and whose answers are kept.
 
 use super::*;
 
-/// A way that Envoy goes, whose answer is kept.
+/// A route of Envoy whose answers are kept.
 async fn check(
     two: &Two,
     what: &str,
@@ -74,7 +74,7 @@ async fn answers_are_kept_by_whichever_way_envoy_chooses_the_cluster() {
     .await;
 }
 
-/// The answer of a second try is as good as that of a first.
+/// The answer to a retry is kept like that to a first try.
 #[tokio::test]
 async fn an_answer_after_a_retry_is_kept() {
     let two = Two::start().await;
@@ -94,7 +94,7 @@ async fn an_answer_after_a_retry_is_kept() {
     check_hit(&envoy.client.fetch(Ask::chat("again")).await, &first);
 }
 
-/// Each worker proves a route that is not the only one, and then shares what others have stored.
+/// Each worker proves a second route to an upstream, and then shares the stored answers.
 #[tokio::test]
 async fn workers_share_answers_of_routes_that_they_have_proven() {
     let two = Two::start().await;

@@ -125,7 +125,7 @@ fn write(file: &std::path::Path, listener: &Value, version: &str) {
 
 const HOST: &str = "/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0";
 
-/// Envoy tells a filter nothing of a change of routes. The operator does, by another configuration.
+/// Envoy does not inform a filter of a change of routes. The operator does, by a new `revision`.
 fn revise(listener: &mut Value) {
     let settings = "/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config\
                     /configuration/value";
@@ -135,7 +135,7 @@ fn revise(listener: &mut Value) {
     *settings = fields.to_string().into();
 }
 
-/// Without a word of the operator's, the first answer after the change tells.
+/// Without a new `revision`, the first answer after the change shows it.
 #[tokio::test]
 async fn after_a_change_of_the_route_nothing_is_served_once_an_answer_has_shown_it() {
     let two = Two::start().await;
@@ -179,7 +179,7 @@ async fn after_a_change_of_the_route_nothing_of_before_is_served() {
     assert_eq!(two.provider.call_count(), 3);
 }
 
-/// A change of anything else costs each route one answer of the provider, and no more.
+/// A change of anything else costs each route one call of the provider.
 #[tokio::test]
 async fn after_another_change_the_answers_of_before_are_served_once_the_route_is_proven() {
     let two = Two::start().await;

@@ -31,7 +31,7 @@ fn lua() -> Value {
     )
 }
 
-/// Clients of two regions, whose requests are the same to us but for what the filter in front says.
+/// Clients of two regions, whose requests differ only in a header of the filter in front.
 async fn check(front: fn() -> Value, header: &str, is_fresh: bool) {
     let two = Two::start().await;
     let eu = two.route("other", json!({"match": by_header(header, "eu")}));
@@ -88,7 +88,7 @@ async fn with_a_fresh_route_each_region_has_answers_of_its_own() {
     check(lua, "x-region", true).await;
 }
 
-/// What chooses the route is in no header here: dynamic metadata, by something that no key covers.
+/// Dynamic metadata chooses the route, by a value that no key covers and no header shows.
 #[tokio::test]
 async fn a_fresh_route_tells_providers_apart_that_no_header_tells_apart() {
     let script = r#"
@@ -122,7 +122,7 @@ async fn a_fresh_route_tells_providers_apart_that_no_header_tells_apart() {
     check_hit(&envoy.client.fetch(from("us")).await, &us);
 }
 
-/// A filter behind ours answers in the provider's place.
+/// A filter behind ours answers instead of the provider.
 #[tokio::test]
 async fn what_another_filter_answers_is_not_kept() {
     let two = Two::start().await;

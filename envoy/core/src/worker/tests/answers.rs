@@ -1,4 +1,4 @@
-//! The provider's answer: what of it is kept, and what becomes of the memory that it takes.
+//! The provider's answer: which parts are kept, and the memory that it takes.
 
 use super::*;
 
@@ -85,7 +85,7 @@ fn a_stream_is_kept_byte_for_byte_however_it_is_cut() {
     }
 }
 
-/// A page that has read the miss must be able to read the hit, and whoever waited; and none of them
+/// A page that has read the miss must be able to read the hit, and so must a follower. None of them
 /// gets the cookie of another's exchange.
 #[test]
 fn the_head_of_a_hit_is_that_of_its_miss_but_for_what_belongs_to_the_exchange() {
@@ -160,7 +160,7 @@ fn recordings_together_stay_within_their_budget() {
     let follower = play.asks(&Ask::chat("hello"));
     play.head(first, 200, "application/json");
     play.chunk(first, "{", false);
-    // Others take all that is left, but for a byte.
+    // Other requests take all that is left, except one byte.
     let left = play.worker.shared().recording().left();
     assert!(play.worker.shared().recording().take(left - 1));
     play.chunk(first, "12", false);

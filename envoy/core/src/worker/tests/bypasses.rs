@@ -1,4 +1,4 @@
-//! Requests that are none of ours: each goes to the provider as it is, is counted by its reason,
+//! Requests that bypass: each goes to the provider unchanged, is counted by its reason,
 //! and the answer says so.
 
 use super::*;
@@ -81,7 +81,7 @@ fn what_becomes_known_while_the_body_is_read() {
         play.on(id, Event::NoBody(why));
         play.provider(id);
         assert_eq!(play.bypassed(why), 1);
-        // The rest of it comes by, and is none of ours.
+        // The rest of its body passes, and is not read.
         play.on(id, Event::Body(b"{}"));
         play.on(id, Event::NoBody(Bypass::Trailers));
         play.answers(id, &json("hi"));

@@ -1,4 +1,4 @@
-//! What clients ask of the cache: `cache-control` and `x-reflex-ttl`.
+//! Clients' instructions to the cache: `cache-control` and `x-reflex-ttl`.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn no_cache_asks_the_provider_and_refreshes_what_is_there() {
     let calls = play.daemon.heard.len();
     let id = play.asked(&controlled("no-cache"));
     play.provider(id);
-    assert_eq!(play.daemon.heard.len(), calls, "nobody is asked");
+    assert_eq!(play.daemon.heard.len(), calls, "the daemon is not asked");
     play.answers(id, &json("new"));
     assert_eq!(play.clients[&id].marked, Some(Status::Refresh));
     play.settle();
@@ -35,7 +35,7 @@ fn no_cache_asks_the_provider_and_refreshes_what_is_there() {
 }
 
 #[test]
-fn no_cache_follows_nobody() {
+fn no_cache_follows_no_request() {
     let mut play = Play::new();
     let leader = play.asked(&Ask::chat("hello"));
     let follower = play.asked(&Ask::chat("hello"));
@@ -59,7 +59,7 @@ fn only_if_cached_is_answered_from_the_cache_or_not_at_all() {
     let unknown = Ask::chat("unknown").with("cache-control", "only-if-cached");
     let none = play.asked(&unknown);
     play.absent(none);
-    assert!(play.daemon.fills.is_empty(), "it leads nobody");
+    assert!(play.daemon.fills.is_empty(), "it leads no fill");
     for mood in [Mood::Unknown, Mood::Nonsense, Mood::Hangs] {
         play.daemon.mood = mood;
         let none = play.asked(&unknown);
@@ -70,7 +70,7 @@ fn only_if_cached_is_answered_from_the_cache_or_not_at_all() {
 }
 
 #[test]
-fn only_if_cached_waits_for_nobody() {
+fn only_if_cached_waits_for_no_fill() {
     let mut play = Play::new();
     let leader = play.asked(&Ask::chat("hello"));
     play.provider(leader);
@@ -135,7 +135,7 @@ fn a_wish_to_keep_nothing_is_obeyed_in_hot_tier_and_daemon() {
         let same = play.asked(&ask);
         play.answers(id, &json("hi"));
         assert_eq!(play.clients[&id].marked, Some(Status::Miss));
-        // Nobody gets what was not to be kept.
+        // No other request gets an answer that is not to be kept.
         play.provider(follower);
         play.provider(same);
         play.settle();
@@ -150,7 +150,7 @@ fn a_wish_to_keep_nothing_is_obeyed_in_hot_tier_and_daemon() {
 }
 
 #[test]
-fn who_keeps_nothing_may_be_served_what_is_there() {
+fn a_request_that_keeps_nothing_may_be_a_hit() {
     let mut play = cached();
     let hot = play.asks(&Ask::chat("hello").with("x-reflex-ttl", "0"));
     play.hit(hot, &json("old"));
@@ -161,7 +161,7 @@ fn who_keeps_nothing_may_be_served_what_is_there() {
 }
 
 #[test]
-fn who_keeps_nothing_waits_for_nobody_and_nobody_waits_for_it() {
+fn a_request_that_keeps_nothing_neither_follows_nor_leads() {
     let mut play = Play::new();
     let none = play.asked(&Ask::chat("hello").with("x-reflex-ttl", "0"));
     play.provider(none);

@@ -1,41 +1,41 @@
-//! The daemon of a play: the edge API as `docs/edge-api.md` has it, in memory.
+//! The simulated daemon: the edge API of `docs/edge-api.md`, in memory.
 
 use std::collections::BTreeMap;
 
 use crate::daemon::Request;
 
-/// How the daemon is.
+/// The state of the daemon.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) enum Mood {
     #[default]
     Works,
     /// Envoy does not know its cluster: calls cannot be made.
     Unknown,
-    /// It does not answer, and Envoy says so when the time is up.
+    /// It does not answer, and Envoy reports that at the timeout.
     Hangs,
-    /// It does not answer, and Envoy says nothing of it.
+    /// It does not answer, and Envoy reports nothing.
     Silent,
-    /// It answers, but makes no sense.
+    /// It sends invalid replies.
     Nonsense,
 }
 
-/// What is cached, and who fetches what.
+/// The cached answers, and the fills.
 #[derive(Default)]
 pub(super) struct Daemon {
     pub(super) mood: Mood,
-    /// How often it has started, and how many purges there were since.
+    /// How often it has started, and the number of purges since.
     pub(super) starts: u64,
     pub(super) purges: u64,
-    /// What was purged since it has started, and how many purges there had been by then.
+    /// The purges since it has started, each with the number of purges by then.
     purged: Vec<(u64, What)>,
-    /// An older one tells its epoch and nothing else, and refuses for any purge.
+    /// An older daemon tells only its epoch, and refuses inserts after any purge.
     pub(super) is_old: bool,
     pub(super) entries: BTreeMap<String, Entry>,
     /// The names of fills, by path.
     pub(super) fills: BTreeMap<String, String>,
-    /// What it was asked, in order, as [`summary`] has it.
+    /// The requests to it, in order, in the form of [`summary`].
     pub(super) heard: Vec<String>,
-    /// How often somebody tried to call it.
+    /// How often the filter tried to call it.
     pub(super) calls: usize,
 }
 
@@ -45,7 +45,7 @@ enum What {
     All,
     Tenant(String),
     Entry(String),
-    /// Told as an entry, but nothing is refused for it.
+    /// Told as an entry, but no insert is refused for it.
     Replaced(String),
 }
 
@@ -75,7 +75,7 @@ pub(super) struct Said {
 }
 
 impl Daemon {
-    /// What it says to a call; nothing yet if that waits for a fill.
+    /// The reply to a call; nothing yet if that waits for a fill.
     pub(super) fn hear(
         &mut self,
         began_ms: u64,
@@ -85,7 +85,7 @@ impl Daemon {
     ) -> Option<Said> {
         match self.mood {
             Mood::Works => {}
-            Mood::Nonsense => return Some(said("200", &[("server", "somebody else")])),
+            Mood::Nonsense => return Some(said("200", &[("server", "another program")])),
             Mood::Unknown | Mood::Hangs | Mood::Silent => return None,
         }
         let asked = summary(request);
@@ -166,7 +166,7 @@ impl Daemon {
         self.purge_what(What::All);
     }
 
-    /// A purge of its entry has begun, or of all of its tenant's, and has come to none of them yet.
+    /// A purge of its entry has begun, or of all of its tenant's, and has reached none of them yet.
     pub(super) fn begins_purge(&mut self, of_tenant: bool) {
         let path = self.path();
         let what = match of_tenant {
@@ -232,7 +232,7 @@ impl Daemon {
         Some(told?.join(", "))
     }
 
-    /// It is killed, and starts anew: what it has stored is still there, fills are not.
+    /// It is killed, and starts again: stored entries are still there, fills are not.
     pub(super) fn restart(&mut self) {
         self.starts += 1;
         self.purges = 0;
@@ -240,13 +240,13 @@ impl Daemon {
         self.fills.clear();
     }
 
-    /// Somebody in another worker fetches whatever is asked for by then.
+    /// Another worker fetches every answer that is asked for by then.
     pub(super) fn fill_elsewhere(&mut self) {
         let path = self.path();
         self.fills.insert(path, "elsewhere".into());
     }
 
-    /// The other one is done: with an answer, or with none that may be kept.
+    /// The other worker is done: with an answer, or with none that may be kept.
     pub(super) fn filled_elsewhere(&mut self, body: Option<&str>, now_ms: u64) {
         let path = self.path();
         self.fills.remove(&path);
@@ -261,12 +261,12 @@ impl Daemon {
         }
     }
 
-    /// The one key that such plays are about: of the entry that was asked for last.
+    /// The one key of such tests: of the entry that was asked for last.
     fn path(&self) -> String {
         let of = |asked: &String| asked.split(' ').nth(1).map(str::to_owned);
         let paths = self.heard.iter().rev().filter_map(of);
         let mut entries = paths.filter(|path| path.starts_with("/v1/entries"));
-        let path = entries.next().expect("somebody has asked");
+        let path = entries.next().expect("a request has come");
         path.trim_end_matches("/fill").to_owned()
     }
 

@@ -1,5 +1,5 @@
-//! A daemon that is not there, does not answer, or makes no sense, and a clock that jumps: every
-//! request goes on, and nothing is held for ever.
+//! A daemon that is down, does not answer or sends invalid replies, and a clock that jumps: every
+//! request goes on, and no request is held forever.
 
 use super::*;
 
@@ -39,11 +39,11 @@ fn a_daemon_that_fails_is_left_alone_and_found_again() {
         play.answers(id, &json("hi"));
         play.leaves(id);
     }
-    assert_eq!(play.daemon.calls, calls, "nobody is asked");
+    assert_eq!(play.daemon.calls, calls, "the daemon is not asked");
     assert_eq!(play.counted("not_kept_total.breaker-open"), 100);
     assert!(play.worker.shared().breaker.is_open());
 
-    // After the pause one finds out, the rest need not wait for it.
+    // After the pause one request tries, and the others need not wait for it.
     play.daemon.mood = Mood::Works;
     play.now_ms += 1_000;
     let trial = play.asks(&Ask::chat("trial"));
@@ -59,7 +59,7 @@ fn a_daemon_that_fails_is_left_alone_and_found_again() {
 }
 
 /// A lookup whose reply never came was forgotten, and the request that waited for it was held
-/// for ever.
+/// forever.
 #[test]
 fn a_lookup_without_a_reply_lets_its_request_go() {
     let mut play = Play::new();
@@ -88,7 +88,7 @@ fn an_insert_without_a_reply_gives_its_room_back() {
     play.passes(100);
     assert!(play.worker.shared().sending().is_whole());
     assert_eq!(play.counted("not_kept_total.failed"), 1);
-    // A reply that comes after all gives nothing back a second time.
+    // A late reply gives nothing back a second time.
     play.daemon.mood = Mood::Works;
     play.settle();
     play.ends();
@@ -105,7 +105,7 @@ fn a_note_that_cannot_be_sent_is_no_trouble() {
 
 /// The clock was set back by an hour, and followers waited for an hour.
 #[test]
-fn a_clock_that_is_set_back_holds_nobody() {
+fn a_clock_that_is_set_back_holds_no_request() {
     let mut play = Play::new();
     let leader = play.asked(&Ask::chat("hello"));
     let follower = play.asked(&Ask::chat("hello"));
@@ -131,7 +131,7 @@ fn a_clock_that_is_set_back_keeps_no_room() {
     play.ends_silently();
 }
 
-/// The clock was set back by an hour, and what was hot stayed so for an hour longer.
+/// The clock was set back by an hour, and hot answers stayed for an hour longer.
 #[test]
 fn a_clock_that_is_set_back_keeps_nothing_hot() {
     let mut play = Play::with(r#""daemon_cluster": """#);
@@ -157,7 +157,7 @@ fn a_clock_at_its_end_does_not_overflow() {
 }
 
 impl Play {
-    /// Ends a play with a daemon that never replies: what is under way is forgotten.
+    /// Ends a test with a daemon that never replies: calls under way are forgotten.
     fn ends_silently(mut self) {
         let ids: Vec<Id> = self.clients.keys().copied().collect();
         for id in ids {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A leader at the provider and two who follow it.
+/// A leader at the provider and its two followers.
 fn flight(play: &mut Play) -> [Id; 3] {
     let leader = play.asked(&Ask::chat("hello"));
     play.provider(leader);
@@ -20,7 +20,7 @@ fn flight(play: &mut Play) -> [Id; 3] {
 fn followers_get_the_leaders_answer() {
     let mut play = Play::new();
     let [leader, first, second] = flight(&mut play);
-    assert_eq!(play.daemon.calls, 1, "followers ask nobody");
+    assert_eq!(play.daemon.calls, 1, "followers call no daemon");
     play.answers(leader, &json("hi"));
     play.collapsed(first, &json("hi"));
     play.collapsed(second, &json("hi"));
@@ -55,7 +55,7 @@ fn followers_are_let_go_when_the_answer_is_not_to_be_kept() {
         play.daemon.fills.is_empty(),
         "others elsewhere are let go too"
     );
-    // They go alone: nobody follows them, and they end nobody's flight.
+    // They ask alone: no request follows them, and they end no other flight.
     let next = play.asked(&Ask::chat("hello"));
     play.provider(next);
     play.answers(first, &json("hi"));
@@ -86,7 +86,7 @@ fn when_the_leaders_client_leaves_the_first_follower_leads_and_the_rest_wait() {
 }
 
 #[test]
-fn when_everybody_leaves_the_fill_is_given_back() {
+fn when_all_leave_the_fill_is_given_back() {
     let mut play = Play::new();
     for id in flight(&mut play) {
         play.leaves(id);
@@ -116,15 +116,15 @@ fn a_follower_waits_no_longer_than_the_bound() {
     play.passes(100);
     play.provider(first);
     play.provider(second);
-    // What they get is theirs alone.
+    // Their answers are for them alone.
     play.answers(second, &json("second"));
     play.answers(leader, &json("hi"));
     play.answers(first, &json("first"));
     play.ends();
 }
 
-/// A leader whose client hung up while the daemon was being asked was followed by one that went
-/// to the provider at once: what the daemon had was paid for again.
+/// A leader's client hung up during its lookup at the daemon. The next leader asked the provider at
+/// once: an answer that the daemon had was paid for again.
 #[test]
 fn when_the_leader_leaves_while_it_asks_the_next_one_asks() {
     let mut play = Play::new();
@@ -142,10 +142,10 @@ fn when_the_leader_leaves_while_it_asks_the_next_one_asks() {
 }
 
 #[test]
-fn who_takes_over_the_asking_leads_under_the_same_name() {
+fn a_follower_that_takes_over_leads_under_the_same_name() {
     let mut play = Play::new();
     let [leader, first, second] = [(); 3].map(|()| play.asks(&Ask::chat("hello")));
-    // The daemon has heard it: from now on it knows the leader's name.
+    // The daemon has got it: from now on it knows the leader's name.
     play.arrive();
     let fills = play.daemon.fills.clone();
     play.leaves(leader);
@@ -157,7 +157,7 @@ fn who_takes_over_the_asking_leads_under_the_same_name() {
 }
 
 #[test]
-fn who_takes_over_the_asking_when_the_daemon_is_gone_goes_to_the_provider() {
+fn a_follower_that_takes_over_without_a_daemon_asks_the_provider() {
     let mut play = Play::new();
     let [leader, first, second] = [(); 3].map(|()| play.asks(&Ask::chat("hello")));
     play.daemon.mood = Mood::Unknown;
@@ -169,8 +169,8 @@ fn who_takes_over_the_asking_when_the_daemon_is_gone_goes_to_the_provider() {
     play.ends();
 }
 
-/// A leader whose client hung up while it waited for another worker's fill was followed by one
-/// that went to the provider at once, beside the one that was there already.
+/// A leader's client hung up during its wait for another worker's fill. The next leader went to the
+/// provider at once, beside that worker.
 #[test]
 fn when_the_leader_leaves_while_it_waits_the_next_one_waits() {
     let mut play = Play::new();
@@ -190,10 +190,10 @@ fn when_the_leader_leaves_while_it_waits_the_next_one_waits() {
     play.ends();
 }
 
-/// A follower whose wait was over went to the provider although another one, let go before it,
+/// A follower whose wait was over went to the provider although another one, released before it,
 /// had brought the answer by then.
 #[test]
-fn who_has_waited_long_enough_looks_once_more() {
+fn a_follower_whose_wait_is_over_looks_once_more() {
     let mut play = Play::new();
     let leader = play.asked(&Ask::chat("hello"));
     let first = play.asked(&Ask::chat("hello"));
@@ -209,7 +209,7 @@ fn who_has_waited_long_enough_looks_once_more() {
     play.ends();
 }
 
-/// The daemon's answer was too old for the leader, which fetched a new one, and everyone else
+/// The daemon's answer was too old for the leader, which fetched a new one, and all followers
 /// waited for that.
 #[test]
 fn what_is_too_old_for_the_leader_is_good_for_the_others() {
@@ -227,10 +227,10 @@ fn what_is_too_old_for_the_leader_is_good_for_the_others() {
     play.ends();
 }
 
-/// The daemon's answer was good for the leader, and all those for whom it was too old went to the
+/// The daemon's answer was good for the leader. All followers for which it was too old went to the
 /// provider at once.
 #[test]
-fn of_those_for_whom_it_is_too_old_one_leads() {
+fn of_the_followers_for_which_it_is_too_old_one_leads() {
     let mut play = Play::new();
     old_answer(&mut play);
     let lenient = play.asks(&Ask::chat("hello"));
@@ -259,7 +259,7 @@ fn old_answer(play: &mut Play) {
 }
 
 #[test]
-fn who_wants_what_no_answer_is_goes_to_the_provider() {
+fn a_request_that_no_answer_fits_asks_the_provider() {
     let mut play = Play::with(r#""ttl_seconds": 10"#);
     let leader = play.asked(&Ask::chat("hello"));
     let fresh = play.asked(&Ask::chat("hello").with("cache-control", "min-fresh=100"));
@@ -274,7 +274,7 @@ fn past_the_bound_on_followers_requests_go_alone() {
     let leader = play.asked(&Ask::chat("hello"));
     let followers: Vec<Id> = (0..1000).map(|_| play.asks(&Ask::chat("hello"))).collect();
     let alone = play.asks(&Ask::chat("hello"));
-    assert!(!play.under_way()[0].contains("fill="), "it leads nobody");
+    assert!(!play.under_way()[0].contains("fill="), "it leads no fill");
     play.settle();
     play.provider(alone);
     play.leaves(alone);
@@ -307,10 +307,10 @@ fn the_lead_goes_from_one_to_the_next() {
     play.ends();
 }
 
-/// The provider broke off each answer after a second. Those who waited asked one after the other, and
-/// the last one had its answer when its client had long given up.
+/// The provider broke off each answer after a second. The followers asked one after the other, and
+/// the last one got its answer long after its client had given up.
 #[test]
-fn when_the_provider_breaks_off_all_who_wait_ask_at_once() {
+fn when_the_provider_breaks_off_all_followers_ask_at_once() {
     for part in ["", "{"] {
         let mut play = Play::new();
         let [leader, first, second] = flight(&mut play);
@@ -347,7 +347,7 @@ fn what_breaks_off_after_its_end_is_whole() {
 
 /// A leader's client that read slowly held the others for five seconds.
 #[test]
-fn a_leader_that_stalls_is_replaced_by_the_first_who_waits() {
+fn a_leader_that_stalls_is_replaced_by_its_first_follower() {
     let mut play = Play::new();
     let [leader, first, second] = flight(&mut play);
     let fill = play.daemon.fills.clone();
@@ -362,13 +362,13 @@ fn a_leader_that_stalls_is_replaced_by_the_first_who_waits() {
     play.held(second);
     play.settle();
     assert_eq!(play.daemon.fills, fill, "the fill goes on");
-    // Who comes now waits for the new one.
+    // A later request waits for the new one.
     let late = play.asked(&Ask::chat("hello"));
     play.held(late);
     play.answers(first, &json("hi"));
     play.collapsed(second, &json("hi"));
     play.collapsed(late, &json("hi"));
-    // The slow one comes to its end, too, and is stored.
+    // The slow one ends, too, and is stored.
     play.chunk(leader, rest, true);
     play.settle();
     assert_eq!(play.counted("inserts"), 2);

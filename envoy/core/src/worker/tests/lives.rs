@@ -56,7 +56,7 @@ fn what_the_operator_does_not_keep_is_kept_nowhere() {
     for wish in [ask.clone(), ask.with("x-reflex-ttl", "60")] {
         let first = play.asked(&wish);
         play.provider(first);
-        // Nobody waits for what will not be there.
+        // No request waits for an answer that is not kept.
         let second = play.asked(&wish);
         play.provider(second);
         play.answers(first, &json("hi"));
@@ -69,11 +69,11 @@ fn what_the_operator_does_not_keep_is_kept_nowhere() {
     play.ends();
 }
 
-/// An answer of another cache's, and one that states its own end: a rule makes neither live longer,
+/// An answer of another cache, and one that states its own end: a rule makes neither live longer,
 /// in the hot tier or at the daemon.
 #[test]
 fn no_rule_makes_an_answer_outlive_what_it_states() {
-    // A head, the answer, and by how much its hit is old and has left.
+    // A head, the answer, and the age and the rest of its life on a hit.
     let check = |head: (&str, &str), body: &str, age: u64, ttl: u64| {
         let mut play = Play::with(RULES);
         let ask = chat("other");
@@ -143,8 +143,8 @@ fn what_is_over_when_it_comes_is_kept_nowhere() {
     }
 }
 
-/// The daemon may serve what has expired where the provider fails. It cannot see of a body that the
-/// provider forbids that.
+/// The daemon may serve an expired answer when the provider fails. It cannot see from a body that
+/// the provider forbids that.
 #[test]
 fn the_daemon_is_told_when_an_answer_may_not_be_served_stale() {
     let check = |fields: &str, head: &[(&str, &[u8])], expected: Option<&str>| {

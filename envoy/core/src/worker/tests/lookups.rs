@@ -1,4 +1,4 @@
-//! Where an answer comes from: the hot tier, the daemon, somebody else's fill, the provider.
+//! Where an answer comes from: the hot tier, the daemon, another request's fill, the provider.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn a_miss_leads_and_is_stored_and_then_hot() {
     let calls = play.daemon.calls;
     let second = play.asks(&Ask::chat("hello"));
     play.hit(second, &json("hi"));
-    assert_eq!(play.daemon.calls, calls, "a hot hit asks nobody");
+    assert_eq!(play.daemon.calls, calls, "a hot hit calls no daemon");
     let counts = ["misses", "inserts", "hits_hot", "hits_daemon"].map(|name| play.counted(name));
     assert_eq!(counts, [1, 1, 1, 0]);
     play.ends();
@@ -46,7 +46,7 @@ fn what_another_worker_has_stored_is_a_hit_and_then_hot() {
     play.ends();
 }
 
-/// A request that another worker's leader keeps waiting.
+/// A request that waits for another worker's leader.
 fn busy(play: &mut Play) -> Id {
     let probe = play.asked(&Ask::chat("hello"));
     play.leaves(probe);
@@ -110,7 +110,7 @@ fn a_busy_fill_that_ends_without_an_answer_lets_go() {
 }
 
 #[test]
-fn who_waits_when_the_daemon_dies_goes_on() {
+fn a_follower_goes_on_when_the_daemon_dies() {
     for mood in [Mood::Hangs, Mood::Nonsense, Mood::Unknown] {
         let mut play = Play::new();
         let id = busy(&mut play);
@@ -122,7 +122,7 @@ fn who_waits_when_the_daemon_dies_goes_on() {
 }
 
 #[test]
-fn without_waiting_nobody_follows_and_nobody_leads() {
+fn without_waiting_no_request_follows_or_leads() {
     let mut play = Play::with(r#""fill_wait_ms": 0"#);
     let first = play.asks(&Ask::chat("hello"));
     let second = play.asks(&Ask::chat("hello"));
@@ -190,10 +190,10 @@ fn long_hits_that_are_not_read_go_to_the_provider_past_their_bound() {
         play.provider(*id);
     }
     assert_eq!(play.bypassed(Bypass::Memory), 20 - hits as u64);
-    // It is told nothing but that there is nothing for it.
+    // It is only told that nothing is cached for it.
     let cached = play.asked(&Ask::chat("hello").with("cache-control", "only-if-cached"));
     play.absent(cached);
-    // What is short is read at once.
+    // A short answer is read at once.
     let other = play.asked(&Ask::chat("short"));
     play.answers(other, &json("hi"));
     let short = play.asked(&Ask::chat("short"));

@@ -1,6 +1,6 @@
-//! Purges: what was asked for before one is not served to those who ask after it.
+//! Purges: an answer asked for before a purge is not served to a request after it.
 //!
-//! The daemon tells its epoch with every reply. A play's worker hears of a purge at the latest
+//! The daemon tells its epoch with every reply. The worker learns of a purge at the latest
 //! with its next poll.
 
 use super::*;
@@ -9,7 +9,7 @@ use crate::refreshed::Gone;
 /// Time for a poll, and for its reply.
 const POLL_MS: u64 = 2 * TICK_MS;
 
-/// The daemon's cache is emptied, and the worker hears of it.
+/// The daemon's cache is emptied, and the worker learns of it.
 fn purged(play: &mut Play) {
     play.daemon.purge();
     play.passes(POLL_MS);
@@ -22,7 +22,7 @@ fn knows(play: &mut Play) {
     assert_eq!(play.worker.shared().epoch().map(|it| &**it), Some(&*epoch));
 }
 
-/// A play whose worker knows the epoch.
+/// A test whose worker knows the epoch.
 fn begun() -> Play {
     let mut play = Play::with(r#""epoch_poll_ms": 50"#);
     play.starts();
@@ -44,7 +44,7 @@ fn stored(play: &mut Play, ask: &Ask) {
     play.settle();
 }
 
-/// A play in whose daemon another worker has stored the answer to this.
+/// A test in whose daemon another worker has stored the answer to this.
 fn begun_with_anothers(ask: &Ask) -> Play {
     let mut play = begun();
     filled_by_another(&mut play, ask);
@@ -60,7 +60,7 @@ fn filled_by_another(play: &mut Play, ask: &Ask) {
     play.daemon.filled_elsewhere(Some("{}"), play.now_ms);
 }
 
-/// The daemon's cache is emptied, and the worker hears of it before the calls that are under way
+/// The daemon's cache is emptied, and the worker learns of it before the calls that are under way
 /// are answered.
 fn purged_ahead(play: &mut Play) {
     play.daemon.purge();
@@ -142,7 +142,7 @@ fn a_purge_that_the_worker_has_not_heard_of_is_the_daemons_to_see() {
 
 /// Requests after a purge followed a leader that had asked before it, and got its answer.
 #[test]
-fn nobody_follows_across_a_purge() {
+fn no_request_follows_across_a_purge() {
     let mut play = begun();
     let leader = play.asked(&Ask::chat("hello"));
     let before = play.asked(&Ask::chat("hello"));
@@ -151,7 +151,7 @@ fn nobody_follows_across_a_purge() {
     let follower = play.asked(&Ask::chat("hello"));
     play.answers(leader, &json("old"));
     play.collapsed(before, &json("old"));
-    // The daemon has made it wait for the fill, which has come to nothing.
+    // The daemon has made it wait for the fill, which has ended without an answer.
     play.settle();
     play.provider(after);
     play.held(follower);
@@ -174,7 +174,7 @@ fn a_follower_from_before_a_purge_leads_only_its_own() {
     play.answers(before, &json("new"));
     play.collapsed(also_before, &json("new"));
     play.settle();
-    // It was asked for after the purge, so it is stored, and that is what `after` waits for.
+    // It was asked for after the purge, so it is stored, and `after` waits for it.
     play.collapsed(after, &json("new"));
     play.collapsed(follower, &json("new"));
     play.ends();
@@ -209,15 +209,15 @@ fn an_answer_of_the_daemon_with_an_old_epoch_does_not_become_hot() {
     let late = *play.calls.keys().next().expect("a call");
     purged_ahead(&mut play);
     play.deliver(late);
-    // It asked before the purge was known, so it may have it; who comes after may not.
+    // It asked before the purge was known, so it may have it; a later request may not.
     play.hit(slow, "{}");
     let next = play.asked(&Ask::chat("hello"));
     play.provider(next);
     play.ends();
 }
 
-/// Nobody knows of two replies that were under way at once which tells the newer epoch. Taking
-/// both for old, or both for new, could go on for ever; asking once more cannot.
+/// Of two replies that were under way at once, it is unknown which has the newer epoch. Taking
+/// both for old, or both for new, could loop forever; asking once more cannot.
 #[test]
 fn after_replies_that_contradict_each_other_the_daemon_is_asked_again() {
     let mut play = begun();
@@ -227,7 +227,7 @@ fn after_replies_that_contradict_each_other_the_daemon_is_asked_again() {
     let second = play.asks(&Ask::chat("second"));
     play.daemon.purge();
     play.arrive();
-    // The newer one is heard first, and then, as new, the older one.
+    // The newer epoch arrives first, and then, as if new, the older one.
     let newer = *play.calls.keys().next_back().expect("a call");
     play.deliver(newer);
     play.deliver(older);
@@ -239,8 +239,8 @@ fn after_replies_that_contradict_each_other_the_daemon_is_asked_again() {
     play.ends();
 }
 
-/// While no epoch was known, answers went to the daemon without one, and were stored whatever
-/// was purged in the meantime.
+/// While no epoch was known, answers went to the daemon without one, and were stored in spite of
+/// purges in the meantime.
 #[test]
 fn without_an_epoch_nothing_is_sent() {
     let mut play = Play::new();
@@ -255,8 +255,8 @@ fn without_an_epoch_nothing_is_sent() {
     play.ends();
 }
 
-/// The reply that makes a request the leader of a fill may be the one that tells of a purge. What
-/// is asked for then is from after it, and may be followed.
+/// The reply that makes a request the leader of a fill may be the one that reports a purge. The
+/// answer asked for then is from after the purge, and may be followed.
 #[test]
 fn a_leader_that_hears_of_a_purge_before_it_asks_the_provider_may_be_followed() {
     let mut play = begun();
@@ -279,7 +279,7 @@ fn the_first_answer_that_brings_a_new_epoch_does_not_become_hot() {
     for (of_tenant, is_old) in [(false, false), (true, false), (true, true)] {
         let mut play = begun_with_anothers(&Ask::chat("hello"));
         play.daemon.is_old = is_old;
-        // A purge has begun, and has not come to this entry yet.
+        // A purge has begun, and has not reached this entry yet.
         play.daemon.begins_purge(of_tenant);
         let id = play.asked(&Ask::chat("hello"));
         play.hit(id, "{}");
@@ -307,7 +307,7 @@ fn an_answer_that_brings_word_of_others_becomes_hot() {
     play.ends();
 }
 
-/// Another worker's refresh was not heard of: for five minutes this one served the older answer.
+/// Another worker's refresh was not noticed: for five minutes this one served the older answer.
 #[test]
 fn an_answer_that_was_replaced_at_the_daemon_is_not_hot_any_more() {
     let mut play = begun();
@@ -321,7 +321,7 @@ fn an_answer_that_was_replaced_at_the_daemon_is_not_hot_any_more() {
     play.passes(POLL_MS);
     let id = play.asked(&ask);
     play.hit(id, "{}");
-    // Nothing else is lost, and what is under way may be stored.
+    // Nothing else is lost, and answers under way may be stored.
     let calls = play.daemon.calls;
     let kept = play.asks(&other);
     play.hit(kept, &json("other"));
@@ -329,9 +329,9 @@ fn an_answer_that_was_replaced_at_the_daemon_is_not_hot_any_more() {
     play.ends();
 }
 
-/// One worker's own refresh: what it has stored is what it serves.
+/// After a worker's own refresh, it serves the answer that it has stored.
 #[test]
-fn a_refresh_is_served_to_all_who_ask_after_it() {
+fn a_refresh_is_served_to_all_later_requests() {
     let mut play = begun();
     let ask = Ask::chat("hello");
     for text in ["old", "new", "newer"] {
@@ -350,8 +350,8 @@ fn a_refresh_is_served_to_all_who_ask_after_it() {
     play.ends();
 }
 
-/// Whatever was removed, even if it was not there, each worker let go of all that it had, and what
-/// was under way was kept nowhere.
+/// At each removal, even of a missing entry, each worker dropped all its answers, and kept none of
+/// those under way.
 #[test]
 fn a_removal_costs_no_other_answer() {
     type Purge = fn(&mut Daemon);
@@ -362,7 +362,7 @@ fn a_removal_costs_no_other_answer() {
         let other = Ask::chat("under way").by("sk-b");
         let under_way = play.asked(&other);
         let follower = play.asked(&other);
-        // The last one that the daemon hears of.
+        // The last one that the daemon gets.
         stored(&mut play, &removed);
         let refreshed = play.asked(&removed.clone().with("cache-control", "no-cache"));
         purge(&mut play.daemon);
@@ -371,7 +371,7 @@ fn a_removal_costs_no_other_answer() {
         knows(&mut play);
         let hit = play.asks(&kept);
         play.hit(hit, &json("old"));
-        // Who comes later still follows, and what comes is kept.
+        // A later request still follows, and its answer is kept.
         let later = play.asked(&other);
         play.held(later);
         play.answers(under_way, &json("new"));
@@ -384,7 +384,7 @@ fn a_removal_costs_no_other_answer() {
         let dropped =
             ["not_kept_total.purged", "not_kept_total.refused"].map(|name| play.counted(name));
         assert_eq!(dropped, [0, 0]);
-        // What was removed is gone, and so is what was asked for before that.
+        // Removed entries are gone, and answers asked for before that are not kept.
         play.answers(refreshed, &json("late"));
         play.settle();
         assert_eq!(play.counted("not_kept_total.purged"), 1);
@@ -394,7 +394,7 @@ fn a_removal_costs_no_other_answer() {
     }
 }
 
-/// It says that something was purged, and not what.
+/// It reports that something was purged, and not what.
 #[test]
 fn an_older_daemon_empties_the_hot_tier_for_any_purge() {
     let mut play = begun_with(&Ask::chat("hello"));
@@ -408,11 +408,11 @@ fn an_older_daemon_empties_the_hot_tier_for_any_purge() {
     play.ends();
 }
 
-/// What was purged between two epochs is no use to whoever knows of neither.
+/// A list of purges between two epochs does not help a worker that knows neither epoch.
 #[test]
 fn what_a_reply_tells_of_another_epoch_empties_the_hot_tier() {
     let mut play = begun_with(&Ask::chat("hello"));
-    // A removal, of which the reply that tells is under way when the daemon starts anew.
+    // A removal, whose reply is under way when the daemon starts again.
     play.daemon.remove();
     play.daemon.restart();
     play.daemon.remove();
@@ -445,7 +445,7 @@ fn what_was_begun_before_more_purges_than_are_remembered_is_not_kept() {
     play.ends();
 }
 
-/// Without a daemon, the other workers heard of a refresh when their copies left by themselves.
+/// Without a daemon, the other workers kept the older answer until their copies expired.
 #[test]
 fn without_a_daemon_the_workers_tell_each_other_of_a_refresh() {
     let [mut one, mut other] = [(); 2].map(|()| Play::with(r#""daemon_cluster": """#));
@@ -463,7 +463,7 @@ fn without_a_daemon_the_workers_tell_each_other_of_a_refresh() {
     assert_eq!(one.refreshed.len(), 1);
     let gone = Gone::These(std::mem::take(&mut one.refreshed));
     other.worker.shared().let_go(&gone);
-    // What was asked for before it is not kept instead.
+    // An answer asked for before it is not kept in its place.
     other.answers(under_way, &json("late"));
     assert!(other.refreshed.is_empty());
     let next = other.asks(&ask);

@@ -1,6 +1,6 @@
 //! Everything at once, in an order that a seed decides: requests, replies that are early, late or
 //! lost, answers that are cut, clients that leave, purges, a daemon that dies, a clock that jumps.
-//! After each step everyone has what they may have, and at the end nothing is left of anybody.
+//! After each step each client has only what it may have, and at the end no state is left.
 
 use super::*;
 
@@ -8,13 +8,13 @@ const SEEDS: u64 = 120;
 const STEPS: usize = 300;
 const CLIENTS_MAX: usize = 25;
 
-/// How a game goes.
+/// The kind of a run.
 #[derive(Clone, Copy, PartialEq)]
 enum Weather {
-    /// Whatever may happen happens.
+    /// Anything may happen.
     Rough,
-    /// Everybody asks for good answers and waits for them: then nobody is to go to the provider
-    /// beside another one who is there for the same.
+    /// All clients ask for good answers and wait for them: then no request goes to the provider
+    /// while another one fetches the same answer.
     Calm,
 }
 
@@ -25,12 +25,12 @@ struct Game {
     asked: BTreeMap<Id, Asked>,
     /// Requests whose body is still to come.
     sending: BTreeMap<Id, Ask>,
-    /// By the number that stands in the answer: what was asked, and after how many purges.
+    /// By the number in the answer: the question, and the number of purges before it.
     fetched: Vec<(Ask, u64)>,
     purges: u64,
-    /// How many purges had been when the daemon had this epoch.
+    /// The number of purges at this epoch of the daemon.
     epochs: BTreeMap<String, u64>,
-    /// How many of them the worker has heard of.
+    /// How many of them the worker knows.
     heard: u64,
 }
 
@@ -39,9 +39,9 @@ struct Asked {
     ask: Ask,
     /// How many purges the worker knew of when it asked.
     heard: u64,
-    /// Which of the answers the provider gives it.
+    /// Which answer the provider gives it.
     fetch: Option<usize>,
-    /// How many parts of that have come.
+    /// How many parts of that have arrived.
     parts: usize,
     is_done: bool,
 }
@@ -69,7 +69,7 @@ impl Random {
 }
 
 #[test]
-fn whatever_happens_nobody_gets_what_is_not_theirs_and_nothing_is_left() {
+fn whatever_happens_no_client_gets_anothers_answer_and_no_state_is_left() {
     for seed in 0..SEEDS {
         Game::new(seed, Weather::Rough).play();
     }
@@ -145,7 +145,7 @@ impl Game {
                 if let Some(token) = self.random.one(&tokens) {
                     match self.random.below(2) {
                         0 => self.play.fails(token),
-                        // Nobody ever hears of it.
+                        // The failure is never reported.
                         _ => drop(self.play.calls.remove(&token)),
                     }
                 }
@@ -306,7 +306,7 @@ impl Game {
         }
     }
 
-    /// Some client goes; those whose answers are whole go for certain.
+    /// A client goes; clients whose answers are whole always go.
     fn leaves(&mut self) {
         let ids: Vec<Id> = self.asked.keys().copied().collect();
         if let Some(id) = self.random.one(&ids) {
@@ -340,7 +340,7 @@ impl Game {
         self.epochs.insert(self.play.daemon.epoch(), self.purges);
     }
 
-    /// How many purges there had been at an epoch. Replacements make others than those that are noted.
+    /// The number of purges at an epoch. Replacements make epochs of their own.
     fn purges_at(&self, epoch: &str) -> u64 {
         let parts = |epoch: &str| {
             let (starts, count) = epoch.split_once('.').expect("two parts");
@@ -356,7 +356,7 @@ impl Game {
         earlier.max().expect("the start is noted").1
     }
 
-    /// Everyone has what they may have.
+    /// Each client has only what it may have.
     fn check(&mut self) {
         let epoch = self.play.worker.shared().epoch().map(ToString::to_string);
         if let Some(epoch) = epoch {
@@ -394,7 +394,7 @@ impl Game {
                     assert!(same, "another one's answer");
                     assert!(*purges >= asked.heard, "from before a purge");
                     assert!(!wants("no-cache") && !wants("no-store"), "{status:?}");
-                    // What its client wanted kept nowhere is nobody else's.
+                    // An answer whose client wants it kept nowhere is served to no other client.
                     let kept = other.headers.iter().all(|(_, value)| value != "0");
                     assert!(kept, "not to be kept");
                 }
@@ -403,11 +403,11 @@ impl Game {
         assert_eq!(self.play.worker.exchanges(), self.asked.len());
         assert!(self.play.worker.shared().flights.len() <= self.asked.len());
         if self.weather == Weather::Calm {
-            self.nobody_is_beside_another();
+            self.no_request_is_beside_another();
         }
     }
 
-    fn nobody_is_beside_another(&self) {
+    fn no_request_is_beside_another(&self) {
         let mut keys = Vec::new();
         for asked in self.asked.values() {
             if asked.fetch.is_some() && !asked.is_done {
@@ -421,7 +421,7 @@ impl Game {
         assert_eq!(keys.len(), all);
     }
 
-    /// Nobody is held for ever, the worker hears of the last purge, and nothing is left.
+    /// No request is held forever, the worker learns of the last purge, and no state is left.
     fn ends(mut self) {
         let ids: Vec<Id> = self.sending.keys().copied().collect();
         for id in ids {
@@ -446,7 +446,7 @@ impl Game {
     }
 }
 
-/// What the provider says: who was asked what, and the number of the answer.
+/// The provider's text: the question, and the number of the answer.
 fn text(ask: &Ask, number: usize) -> String {
     format!("{} {} #{number}#", ask.cluster, ask.headers[0].1)
 }

@@ -1,5 +1,5 @@
-//! Routes that hand the provider another request than the one that is keyed: its answer is not kept,
-//! and what is kept is not served to their requests.
+//! Routes that change the request for the provider: its answer is not kept,
+//! and stored answers are not served to their requests.
 
 use super::*;
 use reflex_llm::Dropped;
@@ -16,7 +16,7 @@ impl Play {
     }
 }
 
-/// A request whose way changes it is not kept, and later ones of that route pass by.
+/// A request that its route changes is not kept, and later ones of that route bypass.
 fn check(why: Dropped, part: &str, change: impl Fn(&mut Request)) {
     let mut play = Play::with(r#""tenant_header": "x-team""#);
     let ask = Ask::chat("hello").with("x-version", "1");
@@ -136,7 +136,7 @@ fn what_a_filter_or_envoy_answers_is_not_kept_and_says_nothing_of_the_route() {
     play.ends();
 }
 
-/// Envoy shows what was sent with the head, or only at the end; followers wait for that.
+/// Envoy shows the sent request with the head, or only at the end; followers wait for that.
 #[test]
 fn nothing_is_served_before_it_is_known_what_was_sent() {
     for early in [true, false] {
@@ -180,7 +180,7 @@ fn an_answer_of_which_it_is_never_known_what_was_sent_is_not_kept() {
     play.ends();
 }
 
-/// A second route to the same upstream may do to requests what the first does not.
+/// A second route to the same upstream may change requests, though the first does not.
 #[test]
 fn where_several_routes_lead_to_one_upstream_each_is_proven_before_it_is_answered() {
     let mut play = Play::new();
@@ -194,7 +194,7 @@ fn where_several_routes_lead_to_one_upstream_each_is_proven_before_it_is_answere
     let wanted = ask("canary").with("cache-control", "only-if-cached");
     let cached_only = play.asked(&wanted);
     play.absent(cached_only);
-    // Identical ones are one call all the same: the route does the same to both.
+    // Identical ones are still one call: the route does the same to both.
     let calls = play.daemon.calls;
     let other = play.asked(&ask("canary"));
     play.provider(other);
@@ -203,7 +203,7 @@ fn where_several_routes_lead_to_one_upstream_each_is_proven_before_it_is_answere
     assert_eq!(play.daemon.calls, calls, "nothing of it may be served");
     play.answers(other, &json("ho"));
     play.collapsed(follower, &json("ho"));
-    // Proven: it gives the provider what the first gives it, so they share.
+    // Proven: both give the provider the same request, so they share.
     for route in ["canary", "plain"] {
         let id = play.asks(&ask(route));
         play.hit(id, &json("ho"));

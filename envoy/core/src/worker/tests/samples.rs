@@ -51,7 +51,7 @@ fn requests_at_once_get_an_answer_each() {
 }
 
 #[test]
-fn who_wants_only_what_is_cached_gets_any_of_them() {
+fn only_if_cached_gets_any_of_them() {
     let mut play = play();
     let only = Ask::chat("hello").with("cache-control", "only-if-cached");
     // Its turn is the first.
@@ -77,7 +77,7 @@ fn who_wants_only_what_is_cached_gets_any_of_them() {
 }
 
 #[test]
-fn who_leaves_before_its_turn_leaves_nothing_behind() {
+fn a_request_that_leaves_before_its_turn_leaves_nothing_behind() {
     let mut play = play();
     let id = play.begins(&Ask::chat("hello"));
     let ask = Ask::chat("hello");

@@ -1,4 +1,4 @@
-//! What a hit saved, as the answer tells it, and whose price it has at the daemon.
+//! The tokens that a hit saves, as the answer states them, and the model for the daemon's prices.
 
 use super::*;
 

@@ -114,7 +114,7 @@ fn what_is_not_obeyed_is_not_counted() {
     play.ends();
 }
 
-/// The filter counted such answers, and its log said nothing of the way out.
+/// The filter counted such answers, and its log named no remedy.
 #[test]
 fn an_answer_that_shows_what_its_request_did_not_say_is_told_once() {
     let mut play = Play::new();

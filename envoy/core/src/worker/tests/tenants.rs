@@ -1,4 +1,4 @@
-//! Who may share an answer: nobody gets one that was given to another tenant, by another
+//! Which requests may share an answer: none gets the answer of another tenant, of another
 //! provider, or to another question.
 
 use super::*;
@@ -35,7 +35,7 @@ fn check_with(fields: &str, one: &Ask, other: &Ask, share: bool) {
 }
 
 #[test]
-fn only_who_asks_the_same_as_the_same_shares() {
+fn only_the_same_question_of_the_same_tenant_shares() {
     let ask = || Ask::chat("hello");
     check(&ask(), &ask(), true);
     check(&ask(), &ask().with("user-agent", "another"), true);
@@ -89,7 +89,7 @@ fn only_the_members_of_a_group_share() {
         let value = format!("Bearer {credential}");
         let headers: [(&str, &[u8]); 1] = [("authorization", value.as_bytes())];
         let reflex_llm::Tenant(bytes) =
-            reflex_llm::Tenant::named_by(&headers, None).expect("somebody");
+            reflex_llm::Tenant::named_by(&headers, None).expect("a tenant");
         let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         digits
     };

@@ -157,7 +157,7 @@ fn namespaces_share_nothing() {
 }
 
 #[test]
-fn who_may_only_read_changes_nothing() {
+fn a_component_that_may_only_read_changes_nothing() {
     let cache = Cache::in_memory(&Default::default());
     let mut writes = Component::beside(&cache, Grant::new("n"));
     let mut reads = Component::beside(&cache, Grant::new("n").read_only());

@@ -39,7 +39,7 @@ fn cached(texts: u32, numbers: usize) -> (ReflexCtx, Batch) {
     (ctx, batch)
 }
 
-/// A full batch is read for tenths of a second, which a thread that serves others does not have.
+/// A full batch takes tenths of a second to read, too long for a thread that serves other requests.
 #[test]
 fn a_full_batch_is_read_where_it_holds_up_nothing() {
     // The only thread that may block does, until the other work has been done.

@@ -92,7 +92,7 @@ impl FilterModule {
     }
 
     /// The path of the entry that the daemon is asked for: `/v1/entries/TENANT/DIGEST`. None for a
-    /// request that passes by.
+    /// request that bypasses.
     ///
     /// # Panics
     ///
@@ -291,7 +291,7 @@ fn give(at: &mut At<'_>, bytes: &[u8], data: i32, size: i32) -> Result<i32> {
     write(at, size, &(bytes.len() as u32).to_le_bytes())
 }
 
-/// A number that nobody else has.
+/// Returns a unique number.
 fn number(at: &mut At<'_>, to: i32) -> Result<i32> {
     at.data_mut().numbers += 1;
     let number = at.data().numbers;
