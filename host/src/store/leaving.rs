@@ -5,9 +5,10 @@
 //!    ─► tombstones where needed, its file goes ─► its places leave the index
 //! ```
 //!
-//! Between two pieces anything may be written, removed, purged or synced. That is sound because no older
-//! record of a key ever appears: a record found to supersede nothing does so for good. What stands in for
-//! the other records is looked at again in the step in which the file goes, which is one piece.
+//! Between two pieces, records may be written, removed, purged and synced, but no other segment goes. No
+//! older record of a key ever appears. So a record that was found to supersede nothing does so for good,
+//! unless it comes to stand in for a lost tombstone: then `Store::stands_in` adds its key. What stands in
+//! for the other records is looked at again in the step in which the file goes, which is one piece.
 
 use super::format::{BLOCK_BYTES, Contents, HEADER_BYTES, Header, Listed};
 use super::log::Log;
@@ -86,7 +87,7 @@ pub(super) struct Leaving {
     /// The record that is next in this stage.
     next: usize,
     /// Keys of which other segments may hold older records.
-    uncovered: HashSet<[u8; 32]>,
+    pub(super) uncovered: HashSet<[u8; 32]>,
     /// Where what was written again is now.
     moved: Vec<([u8; 32], Place)>,
     left: Vec<[u8; 32]>,
@@ -107,9 +108,15 @@ pub(super) struct Gone {
     log: Log,
     records: Vec<Listed>,
     next: usize,
-    uncovered: HashSet<[u8; 32]>,
+    pub(super) uncovered: HashSet<[u8; 32]>,
     moved: Vec<([u8; 32], Place)>,
     left: Vec<[u8; 32]>,
+}
+
+impl Gone {
+    pub(super) fn has(&self, place: &Place) -> bool {
+        place.is_seen_in(&self.views)
+    }
 }
 
 /// The bytes of records that a piece may look at.

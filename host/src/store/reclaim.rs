@@ -179,6 +179,30 @@ impl Store {
         gone.is_some_and(|mut gone| self.clear(&mut gone, &mut Budget::all()))
     }
 
+    /// Lets the newest record of a key stand in for a tombstone that is owed; false without one.
+    pub(super) fn stands_in(&mut self, key: &[u8; 32]) -> bool {
+        let Ahead { leaving, gone, .. } = &mut self.ahead;
+        let stands_in = self.index.find(key, |place| {
+            // Of a segment whose file is gone, the place is all that is left.
+            let is_there = !gone.as_ref().is_some_and(|gone| gone.has(place));
+            if is_there {
+                place.set_covers(true);
+            }
+            is_there
+        });
+        if stands_in != Some(true) {
+            return false;
+        }
+        // The record may be on its way out, or may just have been written again.
+        if let Some(leaving) = leaving {
+            leaving.uncovered.insert(*key);
+        }
+        if let Some(gone) = gone {
+            gone.uncovered.insert(*key);
+        }
+        true
+    }
+
     fn piece_bytes(&self) -> u64 {
         PIECE_BYTES.min(self.segment_bytes / PIECES_MIN)
     }
@@ -260,8 +284,7 @@ impl Store {
         self.is_reclaiming = true;
         let progress = self.go_on(&mut leaving, &mut moving, budget, !is_short);
         self.is_reclaiming = false;
-        self.ahead.moving = Some(moving);
-        match progress? {
+        let made = match progress? {
             Progress::Underway => {
                 self.ahead.leaving = Some(leaving);
                 Ok(budget.is_spent())
@@ -272,7 +295,9 @@ impl Store {
                 Ok(true)
             }
             Progress::Stays(_) => self.reclaim(&mut moving),
-        }
+        };
+        self.ahead.moving = Some(moving);
+        made
     }
 
     /// The segment that is on its way out, unless it went in another way.
@@ -375,6 +400,9 @@ impl Store {
         which: Which,
         moving: &mut Moving,
     ) -> Result<Outcome, StoreError> {
+        // What the pieces found of another segment holds only while this one stays.
+        self.ahead.leaving = None;
+        self.clear_gone();
         let leaving = self.leaving(victim, which);
         self.finish(leaving, moving)
     }

@@ -260,3 +260,156 @@ fn no_append_makes_more_room_than_a_piece() {
         "{most} in one append"
     );
 }
+
+/// A key of which an entry, its tombstone and a newer entry lie in three segments, in this order. Only
+/// the last two are removed in these tests, by ids 2 and 3.
+struct Three {
+    disk: SimDisk,
+    options: StoreOptions,
+    store: Store,
+}
+
+impl Three {
+    fn new(seed: u64) -> Self {
+        let Run { disk, options, .. } = Run::new(seed);
+        let mut store = Store::open(disk.handle(), &options).unwrap().store;
+        let key = key(0);
+        let entry = |version| NewRecord::entry(&key, &TENANT, version, b"", 0, NEVER);
+        store.append_to(Log::Small, &entry(b"old")).unwrap();
+        store.seal_for_room(Log::Small).unwrap();
+        Self::sync(&mut store, None);
+        store
+            .append_to(Log::Main, &NewRecord::tombstone(&key))
+            .unwrap();
+        store.seal_for_room(Log::Main).unwrap();
+        store.append_to(Log::Small, &entry(b"new")).unwrap();
+        store.seal_for_room(Log::Small).unwrap();
+        Self {
+            disk,
+            options,
+            store,
+        }
+    }
+
+    /// The sync of one segment may fail.
+    fn sync(store: &mut Store, fails: Option<u64>) {
+        let (unsynced, _) = store.take_unsynced();
+        for file in unsynced {
+            match fails == Some(file.id) {
+                true => store.abandon(&file),
+                false => file.sync().unwrap(),
+            }
+        }
+        store.all_synced();
+    }
+
+    fn segment(&self, at: usize) -> Arc<Segment> {
+        Arc::clone(&self.store.segments[at])
+    }
+
+    fn begin(&mut self, victim: &Arc<Segment>, which: Which) {
+        self.store.ahead.leaving = Some(self.store.leaving(victim, which));
+        self.store.ahead.moving = Some(Moving {
+            bytes_left: SEGMENT_BYTES,
+            ..Moving::nothing()
+        });
+    }
+
+    fn piece(&mut self) {
+        self.store.make_piece(&mut Budget(1), false).unwrap();
+    }
+
+    fn lose_power(mut self) {
+        while self.store.is_making_room() && self.store.ahead.moving.is_some() {
+            self.piece();
+            if self.store.ahead.leaving.is_none() && self.store.ahead.gone.is_none() {
+                break;
+            }
+        }
+        Self::sync(&mut self.store, None);
+        drop(self.store);
+        self.disk.restore_power();
+        let store = Store::open(self.disk.handle(), &self.options)
+            .unwrap()
+            .store;
+        let found = store.index.find(&key(0), Place::clone);
+        let found = found.map(|place| match place.read(&key(0)) {
+            Read::Sound(record) => record[place.shape().metadata()].to_vec(),
+            other => panic!("{other:?}"),
+        });
+        assert_ne!(found.as_deref(), Some(&b"old"[..]), "it was removed");
+    }
+}
+
+/// The place of a record whose file was gone stood in for a tombstone, and that went, too.
+#[test]
+fn a_record_whose_file_is_gone_stands_in_for_no_tombstone() {
+    for seed in 0..32 {
+        let mut three = Three::new(seed);
+        Three::sync(&mut three.store, None);
+        let (tombstone, newest) = (three.segment(1), three.segment(2));
+        three.begin(&newest, Which::None);
+        while three.store.ahead.gone.is_none() {
+            three.piece();
+        }
+        let mut moving = Moving::nothing();
+        let outcome = three
+            .store
+            .reclaim_one(&tombstone, Which::None, &mut moving);
+        assert_eq!(outcome.unwrap(), Outcome::Reclaimed);
+        three.lose_power();
+    }
+}
+
+/// A record was found to supersede nothing. Then the tombstone went for which it stood in.
+#[test]
+fn what_one_segment_relies_on_does_not_go_with_another_one() {
+    for (which, pieces) in [(Which::None, 1), (Which::Alive, 1), (Which::Alive, 2)] {
+        for seed in 0..32 {
+            let mut three = Three::new(seed);
+            Three::sync(&mut three.store, None);
+            let (tombstone, newest) = (three.segment(1), three.segment(2));
+            three.begin(&newest, which);
+            for _ in 0..pieces {
+                three.piece();
+            }
+            let mut moving = Moving::nothing();
+            let outcome = three
+                .store
+                .reclaim_one(&tombstone, Which::None, &mut moving);
+            assert_eq!(outcome.unwrap(), Outcome::Reclaimed);
+            three.lose_power();
+        }
+    }
+}
+
+/// A sync loses the tombstone while the segment of the newer record is on its way out.
+#[test]
+fn a_record_on_its_way_out_stands_in_for_a_lost_tombstone_only_while_it_lasts() {
+    for (which, pieces) in [(Which::None, 1), (Which::Alive, 2), (Which::Alive, 3)] {
+        for seed in 0..32 {
+            let mut three = Three::new(seed);
+            let (tombstone, newest) = (three.segment(1), three.segment(2));
+            three.begin(&newest, which);
+            for _ in 0..pieces {
+                three.piece();
+            }
+            Three::sync(&mut three.store, Some(tombstone.id));
+            three.store.settle_tombstones().unwrap();
+            while three.store.ahead.leaving.is_some() || three.store.ahead.gone.is_some() {
+                three.piece();
+            }
+            // What was written again goes as well.
+            let written_again = three.store.index.find(&key(0), Place::clone);
+            if let Some(place) = written_again {
+                three.store.seal_all().unwrap();
+                let mut segments = three.store.segments.iter();
+                let victim = segments.find(|it| place.is_in(it)).cloned().unwrap();
+                let mut moving = Moving::nothing();
+                let outcome = three.store.reclaim_one(&victim, Which::None, &mut moving);
+                assert_eq!(outcome.unwrap(), Outcome::Reclaimed);
+            }
+            three.lose_power();
+        }
+    }
+}
