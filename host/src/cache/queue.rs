@@ -21,6 +21,15 @@ use std::time::{Duration, Instant};
 /// wait. An entry that is longer waits alone.
 pub(super) const QUEUE_BYTES_MAX: u64 = 32 << 20;
 
+/// An insert that may wait does so while more than one part in this many of the queue is full: 4 MiB. A
+/// deeper queue would not make the disk faster, only take memory. The rest is left to inserts that must
+/// not wait, which a loader thus cannot crowd out.
+const WAITING_SHARE: u64 = 8;
+
+/// Waiting inserts go on each time one part in this many of that is free again: 256 KiB, which the writer
+/// writes in a few milliseconds. With less they would take it in turns with the writer.
+const ROOM_SHARE: u64 = 16;
+
 /// What an operation takes beside its record: some for the queue and some for the map.
 const OPERATION_BYTES: u64 = 256;
 
@@ -215,14 +224,20 @@ impl Queue {
     fn room_for(&self, bytes: u64, wait: Wait) -> Result<MutexGuard<'_, State>, Full> {
         let mut state = lock(&self.state);
         let is_full = |state: &State| state.bytes > 0 && state.bytes + bytes > self.bytes_max;
-        if is_full(&state) && wait == Wait::ForRoom {
-            state = self.wait_while(state, |state| is_full(state));
+        let has_to_wait = |state: &State| is_full(state) || state.bytes > self.waiting_bytes();
+        if wait == Wait::ForRoom && has_to_wait(&state) {
+            state = self.wait_while(state, has_to_wait);
         }
         if is_full(&state) {
             state.is_refusing = true;
             return Err(Full);
         }
         Ok(state)
+    }
+
+    /// With more than this in the queue, inserts that may wait do so.
+    fn waiting_bytes(&self) -> u64 {
+        self.bytes_max / WAITING_SHARE
     }
 
     /// Waits for the writer, within bounds.
@@ -374,9 +389,9 @@ impl Queue {
             self.settles(operation);
         }
         let mut state = lock(&self.state);
-        // Woken only when much room is free: otherwise waiters and the writer would alternate.
-        let is_full =
-            |state: &State| state.bytes > self.bytes_max / 2 || state.removals > REMOVALS_MAX / 2;
+        // Woken only when some room is free: otherwise waiters and the writer would alternate.
+        let enough = self.waiting_bytes() - self.waiting_bytes() / ROOM_SHARE;
+        let is_full = |state: &State| state.bytes > enough || state.removals > REMOVALS_MAX / 2;
         let was_full = is_full(&state);
         for operation in operations {
             state.forget_operation(operation);
@@ -442,6 +457,11 @@ impl Queue {
         let mut state = lock(&self.state);
         state.synced = state.synced.max(up_to);
         self.goes_on(&mut state, true);
+    }
+
+    /// How many operations wait.
+    pub(super) fn len(&self) -> usize {
+        lock(&self.state).operations.len()
     }
 
     /// The newest operation.
@@ -544,3 +564,7 @@ pub(super) struct QueueStats {
     pub(super) bytes: u64,
     pub(super) trouble: Option<String>,
 }
+
+#[cfg(all(test, not(shuttle)))]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests;

@@ -97,6 +97,9 @@ impl WriterThread {
                     let _ = writing.flush(None, Told::NextSync);
                 }
                 writing.step_aside();
+                while writing.queue.len() == 0 && writing.make_some_room() {
+                    writing.step_aside();
+                }
             }
         };
         let thread = thread::Builder::new().name("reflex-writer".into());
@@ -143,9 +146,16 @@ impl Shared {
         }
     }
 
-    /// Writes all that waits.
+    /// Goes on to make room in the store; false when there is enough.
+    fn make_some_room(&self) -> bool {
+        let writer = self.writer.get();
+        writer.is_some_and(|writer| lock(writer).store.make_some_room())
+    }
+
+    /// Writes all that waits now. Where inserts come faster than they are written, the queue never is
+    /// empty.
     pub(super) fn write_all(&self, writer: &mut Writer) {
-        self.write_with(writer, usize::MAX);
+        self.write_with(writer, self.queue.len());
     }
 
     fn write_with(&self, writer: &mut Writer, operations_max: usize) {

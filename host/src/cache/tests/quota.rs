@@ -309,10 +309,17 @@ fn a_tombstone_that_begins_a_segment_keeps_nothing_that_has_expired() {
             }
             cache.remove(&key(number));
         }
+        make_all_room(&cache);
         let expired =
             (0..100).filter(|n| !matches!(cache.lookup(&key(*n), NOW + 5000), Lookup::Miss));
         let expired = expired.count();
-        let oldest = 31;
+        // As many as a segment holds.
+        let oldest = 30;
         assert!(expired <= 100 - oldest, "{expired} are left");
     }
+}
+
+/// As the writer thread does when nothing waits to be written.
+fn make_all_room(cache: &Cache) {
+    while cache.shared.writer().unwrap().store.make_some_room() {}
 }
