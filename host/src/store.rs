@@ -168,8 +168,14 @@ pub(crate) struct Store {
     is_syncing: bool,
     /// Records up to this sequence were in those files, or synced before.
     syncing: u64,
+    /// Of what was taken and is not durable yet.
+    syncing_bytes: u64,
     /// Records up to this sequence are durable, where their segment is not poisoned.
     durable: u64,
+    /// A segment cannot go before the next sync.
+    is_sync_wanted: bool,
+    /// How often a sync failed.
+    poisonings: u64,
     reclaimed: u64,
     moved_bytes: u64,
     evicted: u64,
@@ -258,7 +264,10 @@ impl Store {
             is_reclaiming: false,
             is_syncing: false,
             syncing: 0,
+            syncing_bytes: 0,
             durable: 0,
+            is_sync_wanted: false,
+            poisonings: 0,
             reclaimed: 0,
             moved_bytes: 0,
             evicted: 0,

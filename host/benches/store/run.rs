@@ -10,8 +10,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 pub(crate) const HEADINGS: &str = "\
-| entries | hot get, p50, p99 ns | the same on 2 threads, p50 ns | any get, p50, p99 ns | insert, µs (CPU) | longest insert in a row, ms (the disk, other processes, the cache) | the cache's own part of any, ms | longest insert, paced, ms (likewise) | a piece of reclaiming, p50, p99 ms (CPU) | memory, B an entry | open, s | open, µs an entry (CPU) | purge, p50, p99 ms |
-|---|---|---|---|---|---|---|---|---|---|---|---|";
+| entries | hot get, p50, p99 ns | the same on 2 threads, p50 ns | any get, p50, p99 ns | page faults of a get, the first time, again | insert, µs (CPU) | longest insert in a row, ms (the disk, other processes, the cache) | the cache's own part of any, ms | longest insert, paced, ms (likewise) | a piece of reclaiming, p50, p99 ms (CPU) | memory, B an entry | open, s | open, µs an entry (CPU) | purge, p50, p99 ms |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|";
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const TENANTS: u64 = 1000;
@@ -32,6 +32,7 @@ pub(crate) struct Figures {
     hot_get: (Duration, Duration),
     hot_get_of_two: Duration,
     any_get: (Duration, Duration),
+    any_get_faults: (f64, f64),
     insert: Took,
     insert_longest: Wait,
     insert_own: Duration,
@@ -53,7 +54,7 @@ impl Figures {
             format!("{all:.1} ({disk:.1}, {others:.1}, {own:.1})")
         };
         format!(
-            "| {} | {}, {} | {} | {}, {} | {:.1} ({:.1}) | {} | {:.1} | {} | {:.2}, {:.2} ({:.2}, {:.2}) | {} | {:.2} | \
+            "| {} | {}, {} | {} | {}, {} | {:.3}, {:.3} | {:.1} ({:.1}) | {} | {:.1} | {} | {:.2}, {:.2} ({:.2}, {:.2}) | {} | {:.2} | \
              {:.2} ({:.2}) | {:.2}, {:.2} |",
             self.entries,
             ns(self.hot_get.0),
@@ -61,6 +62,8 @@ impl Figures {
             ns(self.hot_get_of_two),
             ns(self.any_get.0),
             ns(self.any_get.1),
+            self.any_get_faults.0,
+            self.any_get_faults.1,
             micros(self.insert.time),
             micros(self.insert.cpu),
             parts(&self.insert_longest),
@@ -143,6 +146,15 @@ fn percentiles(mut times: Vec<Duration>) -> (Duration, Duration) {
 fn memory_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     kilobytes(&status, "RssAnon:") << 10
+}
+
+/// Of pages that are in memory, but not in the table of this process.
+fn page_faults() -> u64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the name of the process, which may have any form.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let minor = fields.split_whitespace().nth(7);
+    minor.and_then(|it| it.parse().ok()).unwrap_or(0)
 }
 
 /// Room for the entries and for what the store keeps free: a segment and its contents.
@@ -252,10 +264,15 @@ pub(crate) fn measure(entries: u64, payload_bytes: usize) -> Figures {
     });
     // Once before, to see what reading takes, not what the first check of a record takes.
     let any_get = |at: u64| get(spread(at));
-    (0..GETS).for_each(|at| {
-        any_get(at);
-    });
-    figures.any_get = percentiles((0..GETS).map(any_get).collect());
+    let mut times = Vec::with_capacity(GETS as usize);
+    let mut get_all = || {
+        let before = page_faults();
+        times.clear();
+        times.extend((0..GETS).map(any_get));
+        (page_faults() - before) as f64 / GETS as f64
+    };
+    figures.any_get_faults = (get_all(), get_all());
+    figures.any_get = percentiles(times);
 
     drop(cache);
     let (took, cache) = Took::by(|| Cache::open(&options).expect("opens"));

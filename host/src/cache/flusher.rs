@@ -164,8 +164,8 @@ impl Shared {
             if result.is_err() && told == Told::NextSync {
                 store.note_lost();
             }
+            self.queue.synced(up_to, store.unsynced_bytes());
         });
-        self.queue.synced(up_to);
         result
     }
 

@@ -30,6 +30,14 @@ const WAITING_SHARE: u64 = 8;
 /// writes in a few milliseconds. With less they would take it in turns with the writer.
 const ROOM_SHARE: u64 = 16;
 
+/// The least bound of the bytes that were written and are not durable, past which inserts that may wait do
+/// so. A disk that is slower than a loader otherwise has more to sync each time, up to a part of all memory,
+/// and then nothing is written until it is done.
+const UNSYNCED_BYTES_MAX: u64 = 16 << 20;
+
+/// With a longer interval, that bound is so many of it: one is synced, one is written meanwhile.
+const UNSYNCED_INTERVALS: u64 = 2;
+
 /// What an operation takes beside its record: some for the queue and some for the map.
 const OPERATION_BYTES: u64 = 256;
 
@@ -148,6 +156,10 @@ struct State {
     /// Of those that wait and of those that the writer has in hand.
     bytes: u64,
     removals: usize,
+    /// Written, and not durable yet.
+    unsynced_bytes: u64,
+    /// `None`: no thread syncs.
+    unsynced_bytes_max: Option<u64>,
     last: Ticket,
     /// Every operation up to this one was synced, or its sync failed.
     synced: Ticket,
@@ -224,7 +236,12 @@ impl Queue {
     fn room_for(&self, bytes: u64, wait: Wait) -> Result<MutexGuard<'_, State>, Full> {
         let mut state = lock(&self.state);
         let is_full = |state: &State| state.bytes > 0 && state.bytes + bytes > self.bytes_max;
-        let has_to_wait = |state: &State| is_full(state) || state.bytes > self.waiting_bytes();
+        let has_to_wait = |state: &State| {
+            let is_behind = |max| state.unsynced_bytes > max;
+            is_full(state)
+                || state.bytes > self.waiting_bytes()
+                || state.unsynced_bytes_max.is_some_and(is_behind)
+        };
         if wait == Wait::ForRoom && has_to_wait(&state) {
             state = self.wait_while(state, has_to_wait);
         }
@@ -233,6 +250,12 @@ impl Queue {
             return Err(Full);
         }
         Ok(state)
+    }
+
+    /// A thread syncs, from so many bytes on: inserts that may wait do not get far ahead of it.
+    pub(super) fn waits_for_syncs_of(&self, bytes: u64) {
+        let max = bytes.saturating_mul(UNSYNCED_INTERVALS);
+        lock(&self.state).unsynced_bytes_max = Some(max.max(UNSYNCED_BYTES_MAX));
     }
 
     /// With more than this in the queue, inserts that may wait do so.
@@ -382,13 +405,15 @@ impl Queue {
         newest.is_some_and(|newest| newest.ticket == operation.ticket)
     }
 
-    /// The results of these operations can be found in the index or in memory.
-    pub(super) fn done(&self, operations: &[Operation]) {
+    /// The results of these operations can be found in the index or in memory. `unsynced_bytes`: of all
+    /// that was written and is not durable.
+    pub(super) fn done(&self, operations: &[Operation], unsynced_bytes: u64) {
         fence(Ordering::Release);
         for operation in operations {
             self.settles(operation);
         }
         let mut state = lock(&self.state);
+        state.unsynced_bytes = unsynced_bytes;
         // Woken only when some room is free: otherwise waiters and the writer would alternate.
         let enough = self.waiting_bytes() - self.waiting_bytes() / ROOM_SHARE;
         let is_full = |state: &State| state.bytes > enough || state.removals > REMOVALS_MAX / 2;
@@ -452,9 +477,10 @@ impl Queue {
         lock(&self.state).synced >= ticket
     }
 
-    /// All up to here was synced, or failed to be.
-    pub(super) fn synced(&self, up_to: Ticket) {
+    /// All up to here was synced, or failed to be. `unsynced_bytes`: of what was written since.
+    pub(super) fn synced(&self, up_to: Ticket, unsynced_bytes: u64) {
         let mut state = lock(&self.state);
+        state.unsynced_bytes = unsynced_bytes;
         state.synced = state.synced.max(up_to);
         self.goes_on(&mut state, true);
     }

@@ -148,8 +148,13 @@ impl Shared {
 
     /// Goes on to make room in the store; false when there is enough.
     fn make_some_room(&self) -> bool {
-        let writer = self.writer.get();
-        writer.is_some_and(|writer| lock(writer).store.make_some_room())
+        let Some(writer) = self.writer.get() else {
+            return false;
+        };
+        let mut writer = lock(writer);
+        let is_more = writer.store.make_some_room();
+        self.ring_if_due(&writer.store);
+        is_more
     }
 
     /// Writes all that waits now. Where inserts come faster than they are written, the queue never is
@@ -173,13 +178,18 @@ impl Shared {
             for operation in &operations {
                 self.write(writer, operation);
             }
-            self.queue.done(&operations);
+            let unsynced_bytes = writer.store.unsynced_bytes();
+            self.queue.done(&operations, unsynced_bytes);
         }
+        self.ring_if_due(&writer.store);
+    }
+
+    fn ring_if_due(&self, store: &Store) {
         let bytes_max = match self.durability {
             Durability::Interval { bytes, .. } => bytes,
             Durability::Os | Durability::EveryInsert => u64::MAX,
         };
-        if writer.store.is_due(bytes_max) {
+        if store.is_due(bytes_max) {
             self.bell.ring();
         }
     }

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! its records are listed ─► which supersede older ones? ─► what is worth keeping is written again
-//!    ─► tombstones where needed, its file goes ─► its places leave the index
+//!    ─► tombstones where needed ─► a sync where needed ─► its file goes ─► its places leave the index
 //! ```
 //!
 //! Between two pieces, records may be written, removed, purged and synced, but no other segment goes. No
 //! older record of a key ever appears. So a record that was found to supersede nothing does so for good,
 //! unless it comes to stand in for a lost tombstone: then `Store::stands_in` adds its key. What stands in
-//! for the other records is looked at again in the step in which the file goes, which is one piece.
+//! for the other records is durable before the file goes, and stays, whatever supersedes it then. If a sync
+//! fails meanwhile, all of that is looked at once more.
 
 use super::format::{BLOCK_BYTES, Contents, HEADER_BYTES, Header, Listed};
 use super::log::Log;
@@ -21,6 +22,7 @@ use super::views::Views;
 use super::{Store, StoreError, active::allocated_for, room_for};
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::vec;
 
 /// What of a segment is written again, and where.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +68,20 @@ pub(super) enum Outcome {
     NoRoom,
 }
 
+/// Of the budget, what a look at what stands in for a record takes: it may write a tombstone.
+const SETTLING_BYTES: u64 = 256;
+
+/// How long a file that has to stay until newer records are durable may stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Its room is needed now.
+    None,
+    /// Until the sync that goes on has ended.
+    OneSync,
+    /// Until the flusher has synced, which it is asked to.
+    Full,
+}
+
 /// How far a piece has come.
 #[derive(Debug)]
 pub(super) enum Progress {
@@ -91,6 +107,32 @@ pub(super) struct Leaving {
     /// Where what was written again is now.
     moved: Vec<([u8; 32], Place)>,
     left: Vec<[u8; 32]>,
+    /// Of `uncovered`, in the last stage: it was not yet looked at what stands in for the record.
+    unsettled: Vec<[u8; 32]>,
+    /// Records up to this sequence have to be durable before the file goes.
+    awaited: u64,
+    /// Syncs that had failed when the last stage began. With another one it begins anew: it is unknown which
+    /// records are durable.
+    poisonings: u64,
+}
+
+impl Leaving {
+    /// The segment's record of a key, or the one that was written again, stands in for a lost tombstone.
+    pub(super) fn supersedes(&mut self, key: &[u8; 32]) {
+        self.uncovered.insert(*key);
+        if self.stage == Stage::Ending {
+            self.unsettled.push(*key);
+        }
+    }
+}
+
+/// What stands in for a record that goes.
+enum Settled {
+    Durable,
+    /// It is not durable yet.
+    Written,
+    /// A tombstone was needed, and has no room.
+    NoRoom,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,8 +151,8 @@ pub(super) struct Gone {
     records: Vec<Listed>,
     next: usize,
     pub(super) uncovered: HashSet<[u8; 32]>,
-    moved: Vec<([u8; 32], Place)>,
-    left: Vec<[u8; 32]>,
+    moved: vec::IntoIter<([u8; 32], Place)>,
+    left: vec::IntoIter<[u8; 32]>,
 }
 
 impl Gone {
@@ -132,8 +174,12 @@ impl Budget {
         self.0 == 0
     }
 
-    fn spend(&mut self, header: &Header) {
-        self.0 = self.0.saturating_sub(header.shape().record_bytes());
+    fn spend(&mut self, bytes: u64) {
+        self.0 = self.0.saturating_sub(bytes);
+    }
+
+    fn spend_for(&mut self, header: &Header) {
+        self.spend(header.shape().record_bytes());
     }
 }
 
@@ -152,18 +198,21 @@ impl Store {
             uncovered: HashSet::new(),
             moved: Vec::new(),
             left: Vec::new(),
+            unsettled: Vec::new(),
+            awaited: 0,
+            poisonings: 0,
         }
     }
 
     /// Looks at as many records as the budget allows, and removes the file at the end. Until then, a
-    /// failure leaves all as durable as it was. `is_patient`: where a sync goes on that the removal has to
-    /// wait for, a later piece tries again.
+    /// failure leaves all as durable as it was. With patience, a later piece tries again where the removal
+    /// has to wait for a sync.
     pub(super) fn go_on(
         &mut self,
         leaving: &mut Leaving,
         moving: &mut Moving,
         budget: &mut Budget,
-        is_patient: bool,
+        patience: Patience,
     ) -> Result<Progress, StoreError> {
         let victim = Arc::clone(&leaving.victim);
         if leaving.stage == Stage::Covering {
@@ -172,7 +221,7 @@ impl Store {
             }
             let is_whole = matches!(leaving.which, Which::Alive | Which::Whole);
             let has_to_wait = self.is_syncing && self.needs_sync(leaving, moving);
-            if has_to_wait && !is_patient || victim.has_hidden() && !is_whole {
+            if has_to_wait && patience == Patience::None || victim.has_hidden() && !is_whole {
                 return Ok(Progress::Stays(Outcome::Refused));
             }
             let tombstone_bytes = leaving.uncovered.len() as u64 * HEADER_BYTES as u64;
@@ -184,12 +233,13 @@ impl Store {
         while leaving.stage == Stage::Moving {
             let Some((offset, header, _)) = leaving.records.found.get(leaving.next) else {
                 leaving.stage = Stage::Ending;
+                self.begin_to_end(leaving, moving);
                 break;
             };
             if budget.is_spent() {
                 return Ok(Progress::Underway);
             }
-            budget.spend(header);
+            budget.spend_for(header);
             leaving.next += 1;
             let key = header.key;
             let place = self.index.find(&key, Place::clone);
@@ -204,7 +254,7 @@ impl Store {
                 None => leaving.left.push(key),
             }
         }
-        self.end(leaving, moving, is_patient)
+        self.end(leaving, moving, budget, patience)
     }
 
     /// Whether all are known.
@@ -215,7 +265,7 @@ impl Store {
                 return false;
             }
             let (_, header, _) = listed;
-            budget.spend(header);
+            budget.spend_for(header);
             leaving.next += 1;
             if self.is_uncovered(&leaving.victim, listed, is_in_doubt) {
                 leaving.uncovered.insert(header.key);
@@ -224,39 +274,44 @@ impl Store {
         true
     }
 
-    /// The last piece: tombstones, and the file goes.
+    /// The last stage: tombstones, the sync that they need, and the file goes.
     fn end(
         &mut self,
         leaving: &mut Leaving,
         moving: &Moving,
-        is_patient: bool,
+        budget: &mut Budget,
+        patience: Patience,
     ) -> Result<Progress, StoreError> {
         let victim = Arc::clone(&leaving.victim);
-        let needs_sync = self.needs_sync(leaving, moving);
-        if needs_sync && self.is_syncing {
-            return Ok(match is_patient {
-                true => Progress::Underway,
-                false => Progress::Stays(Outcome::Refused),
-            });
+        if leaving.poisonings != self.poisonings {
+            self.begin_to_end(leaving, moving);
         }
-        for key in &leaving.uncovered {
-            let has_to_be_buried = match self.index.find(key, Place::clone) {
-                Some(place) if place.is_in(&victim) => true,
-                Some(place) => {
-                    self.index.find(key, |place| place.set_covers(true));
-                    // It supersedes the older ones only as long as it lasts.
-                    let mut listed = self.listed();
-                    listed.any(|it| it.is_poisoned() && place.is_in(it))
-                }
-                // It was removed, damaged, or superseded in memory, and the tombstone may be this
-                // record, another one, or not be written yet.
-                None => true,
-            };
-            if has_to_be_buried && !self.bury(key)? {
-                return Ok(Progress::Stays(Outcome::NoRoom));
+        if patience == Patience::None && self.is_syncing && self.needs_sync(leaving, moving) {
+            return Ok(Progress::Stays(Outcome::Refused));
+        }
+        while let Some(key) = leaving.unsettled.last().copied() {
+            if budget.is_spent() {
+                return Ok(Progress::Underway);
             }
+            budget.spend(SETTLING_BYTES);
+            match self.settle(&key, &victim)? {
+                Settled::Durable => {}
+                Settled::Written => leaving.awaited = self.last,
+                Settled::NoRoom => return Ok(Progress::Stays(Outcome::NoRoom)),
+            }
+            leaving.unsettled.pop();
         }
-        if needs_sync {
+        if leaving.awaited > self.durable {
+            let may_wait = match patience {
+                Patience::None => false,
+                Patience::OneSync => self.is_syncing,
+                Patience::Full => true,
+            };
+            if may_wait {
+                // One that goes on may not have all of it: the next one has.
+                self.is_sync_wanted |= leaving.awaited > self.syncing;
+                return Ok(Progress::Underway);
+            }
             self.sync_all()?;
         }
         if victim.has_hidden() {
@@ -270,8 +325,8 @@ impl Store {
             records: std::mem::take(&mut leaving.records.found),
             next: 0,
             uncovered: std::mem::take(&mut leaving.uncovered),
-            moved: std::mem::take(&mut leaving.moved),
-            left: std::mem::take(&mut leaving.left),
+            moved: std::mem::take(&mut leaving.moved).into_iter(),
+            left: std::mem::take(&mut leaving.left).into_iter(),
         }))
     }
 
@@ -282,12 +337,19 @@ impl Store {
             if budget.is_spent() {
                 return false;
             }
-            budget.spend(header);
+            budget.spend_for(header);
             gone.next += 1;
             let is_out = self.index.remove_at(&header.key, &gone.views, *offset);
             self.evicted += u64::from(is_out);
         }
-        for (key, moved) in gone.moved.drain(..) {
+        while !gone.moved.as_slice().is_empty() {
+            if budget.is_spent() {
+                return false;
+            }
+            budget.spend(SETTLING_BYTES);
+            let Some((key, moved)) = gone.moved.next() else {
+                break;
+            };
             let covers = gone.uncovered.contains(&key);
             self.index.find(&key, |place| {
                 if place.is(&moved) {
@@ -296,16 +358,60 @@ impl Store {
             });
         }
         let entries = self.index.len();
-        for key in gone.left.drain(..) {
+        while !gone.left.as_slice().is_empty() {
+            if budget.is_spent() {
+                return false;
+            }
+            budget.spend(SETTLING_BYTES);
+            let Some(key) = gone.left.next() else {
+                break;
+            };
             self.policy.note_left(&key, gone.log, entries);
         }
         true
     }
 
+    /// Sees to it that something newer than a record of the victim supersedes the older ones.
+    fn settle(&mut self, key: &[u8; 32], victim: &Arc<Segment>) -> Result<Settled, StoreError> {
+        let has_to_be_buried = match self.index.find(key, Place::clone) {
+            Some(place) if place.is_in(victim) => true,
+            Some(place) => {
+                self.index.find(key, |place| place.set_covers(true));
+                // It supersedes the older ones only as long as it lasts.
+                let mut listed = self.listed();
+                listed.any(|it| it.is_poisoned() && place.is_in(it))
+            }
+            // It was removed, damaged, or superseded in memory, and the tombstone may be this
+            // record, another one, or not be written yet.
+            None => true,
+        };
+        if has_to_be_buried && !self.bury(key)? {
+            return Ok(Settled::NoRoom);
+        }
+        Ok(match has_to_be_buried || !self.is_durable(key, victim) {
+            true => Settled::Written,
+            false => Settled::Durable,
+        })
+    }
+
+    fn begin_to_end(&self, leaving: &mut Leaving, moving: &Moving) {
+        leaving.unsettled = leaving.uncovered.iter().copied().collect();
+        leaving.awaited = match moving.is_durable {
+            true => self.last,
+            false => 0,
+        };
+        leaving.poisonings = self.poisonings;
+    }
+
     /// Whether something has to be made durable before the file may go.
     fn needs_sync(&self, leaving: &Leaving, moving: &Moving) -> bool {
-        let mut uncovered = leaving.uncovered.iter();
-        moving.is_durable || uncovered.any(|key| !self.is_durable(key, &leaving.victim))
+        let is_unsure = |key: &[u8; 32]| !self.is_durable(key, &leaving.victim);
+        leaving.awaited > self.durable
+            || moving.is_durable
+            || match leaving.stage {
+                Stage::Ending => leaving.unsettled.iter().any(is_unsure),
+                Stage::Covering | Stage::Moving => leaving.uncovered.iter().any(is_unsure),
+            }
     }
 
     /// Whether the newest record of a key is durable, and elsewhere.

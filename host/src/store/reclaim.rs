@@ -16,7 +16,7 @@
 
 use super::active::Active;
 use super::format::SEGMENT_BYTES_LIMIT;
-use super::leaving::{Budget, Gone, Leaving, Moving, Outcome, Progress, Which};
+use super::leaving::{Budget, Gone, Leaving, Moving, Outcome, Patience, Progress, Which};
 use super::log::Log;
 use super::purge_marks::Whose;
 use super::segment::Segment;
@@ -195,7 +195,7 @@ impl Store {
         }
         // The record may be on its way out, or may just have been written again.
         if let Some(leaving) = leaving {
-            leaving.uncovered.insert(*key);
+            leaving.supersedes(key);
         }
         if let Some(gone) = gone {
             gone.uncovered.insert(*key);
@@ -281,8 +281,12 @@ impl Store {
                 None => return self.reclaim_hidden(),
             },
         };
+        let patience = match is_short {
+            true => Patience::OneSync,
+            false => Patience::Full,
+        };
         self.is_reclaiming = true;
-        let progress = self.go_on(&mut leaving, &mut moving, budget, !is_short);
+        let progress = self.go_on(&mut leaving, &mut moving, budget, patience);
         self.is_reclaiming = false;
         let made = match progress? {
             Progress::Underway => {
@@ -410,7 +414,7 @@ impl Store {
     /// The call that makes room does not begin another one.
     fn finish(&mut self, mut leaving: Leaving, moving: &mut Moving) -> Result<Outcome, StoreError> {
         self.is_reclaiming = true;
-        let progress = self.go_on(&mut leaving, moving, &mut Budget::all(), false);
+        let progress = self.go_on(&mut leaving, moving, &mut Budget::all(), Patience::None);
         self.is_reclaiming = false;
         Ok(match progress? {
             Progress::Gone(mut gone) => {

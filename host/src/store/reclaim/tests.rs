@@ -21,6 +21,8 @@ struct Known {
     least: u64,
     /// The number of the newest change.
     last: u64,
+    /// A sync failed since then: whether it is durable is unknown for good.
+    is_in_limbo: bool,
 }
 
 struct Run {
@@ -29,6 +31,8 @@ struct Run {
     random: Random,
     known: [Known; KEYS as usize],
     changes: u64,
+    /// Every second run.
+    syncs_may_fail: bool,
 }
 
 fn key(number: u64) -> [u8; 32] {
@@ -49,6 +53,7 @@ impl Run {
             random: Random(seed ^ 0x5eed),
             known: [Known::default(); KEYS as usize],
             changes: 0,
+            syncs_may_fail: seed.is_multiple_of(2),
         }
     }
 
@@ -84,6 +89,8 @@ impl Run {
             true => NewRecord::tombstone(&key),
             false => NewRecord::entry(&key, &TENANT, &version, &payload, 0, NEVER),
         };
+        // As the cache does before it writes anything.
+        store.settle_tombstones().unwrap();
         if is_removal && !store.index.remove(&key) {
             return;
         }
@@ -91,26 +98,39 @@ impl Run {
         let known = &mut self.known[number as usize];
         known.now = (!is_removal).then_some(self.changes);
         known.last = self.changes;
+        known.is_in_limbo = false;
     }
 
+    /// Of one file, it may fail.
     fn sync(&mut self, store: &mut Store) {
         let (unsynced, lost) = store.take_unsynced();
-        lost.unwrap();
+        let mut is_ok = lost.is_ok();
         let taken = self.known.map(|known| known.last);
         // The writer does not wait for the flusher.
         for _ in 0..self.random.below(4) {
             self.change(store, false);
             self.reclaim_piece(store);
         }
-        for file in &unsynced {
+        let fails = self.random.below(6 * (unsynced.len() as u64).max(1)) as usize;
+        for (at, file) in unsynced.iter().enumerate() {
+            if self.syncs_may_fail && at == fails {
+                store.abandon(file);
+                is_ok = false;
+                continue;
+            }
             file.sync().unwrap();
             if self.random.below(2) == 0 && file.write_contents() {
                 store.contents_written(file);
             }
         }
         store.all_synced();
+        assert!(is_ok || self.syncs_may_fail);
         for (known, last) in self.known.iter_mut().zip(taken) {
-            known.least = last;
+            match is_ok {
+                false => known.is_in_limbo |= known.last > known.least,
+                true if !known.is_in_limbo => known.least = last,
+                true => {}
+            }
         }
     }
 
@@ -170,6 +190,7 @@ impl Run {
             if is_after_loss {
                 // What survived is read, and so durable from now on.
                 known.now = found;
+                known.is_in_limbo = false;
                 known.last = found.unwrap_or(known.last).max(known.least);
             }
             found_any += u64::from(found.is_some());
@@ -255,8 +276,11 @@ fn no_append_makes_more_room_than_a_piece() {
     }
     let record_bytes = 128;
     assert!(store.reclaimed > 10 && store.moved_bytes > 0);
+    // An append brings the credit of its own bytes to one that is short of a piece by a byte at least. The
+    // last record may be longer than what is left of it.
+    let record_bytes_most = (PACE + 1) * record_bytes;
     assert!(
-        most <= store.piece_bytes() + 2 * PACE * record_bytes,
+        most < store.piece_bytes() + record_bytes_most,
         "{most} in one append"
     );
 }
@@ -315,7 +339,11 @@ impl Three {
         });
     }
 
+    /// The flusher syncs where it is asked to.
     fn piece(&mut self) {
+        if self.store.is_sync_wanted {
+            Self::sync(&mut self.store, None);
+        }
         self.store.make_piece(&mut Budget(1), false).unwrap();
     }
 
@@ -412,4 +440,58 @@ fn a_record_on_its_way_out_stands_in_for_a_lost_tombstone_only_while_it_lasts() 
             three.lose_power();
         }
     }
+}
+
+/// The record that supersedes another one in place of a tombstone waits for the flusher's sync, and that
+/// sync loses it: the tombstone's segment stays until a later one.
+#[test]
+fn no_segment_goes_with_a_sync_that_failed() {
+    for fails in [false, true] {
+        for seed in 0..32 {
+            let mut three = Three::new(seed);
+            let (tombstone, newest) = (three.segment(1), three.segment(2));
+            three.begin(&tombstone, Which::None);
+            while !three.store.is_sync_wanted {
+                three.store.make_piece(&mut Budget(1), false).unwrap();
+            }
+            // Asked again before the sync, it still waits, and writes nothing.
+            let last = three.store.last;
+            three.store.make_piece(&mut Budget(1), false).unwrap();
+            assert_eq!(three.store.last, last);
+            assert!(three.store.ahead.leaving.is_some());
+            Three::sync(&mut three.store, fails.then_some(newest.id));
+            three.store.make_piece(&mut Budget(1), false).unwrap();
+            let is_gone = !three.store.segments.iter().any(|it| it.id == tombstone.id);
+            assert_eq!(is_gone, !fails);
+            assert_eq!(three.store.last > last, fails, "another tombstone");
+            three.lose_power();
+        }
+    }
+}
+
+/// A sync under the lock of the store took as long as the disk, at each segment with such a record.
+#[test]
+fn a_segment_waits_for_the_syncs_of_the_flusher_until_room_runs_out() {
+    let mut three = Three::new(1);
+    let tombstone = three.segment(1);
+    three.begin(&tombstone, Which::None);
+    // A sync goes on that does not cover the newest record.
+    let (unsynced, _) = three.store.take_unsynced();
+    let (key, version) = (key(0), b"newest");
+    let record = NewRecord::entry(&key, &TENANT, version, b"", 0, NEVER);
+    three.store.append_to(Log::Small, &record).unwrap();
+    while !three.store.is_sync_wanted {
+        three.store.make_piece(&mut Budget(1), false).unwrap();
+    }
+    // When it is short of room, too: two syncs must not go on at the same time.
+    three.store.make_piece(&mut Budget::all(), true).unwrap();
+    assert!(three.store.ahead.leaving.is_some());
+    assert!(unsynced.iter().all(|file| file.sync().is_ok()));
+    three.store.all_synced();
+    three.store.make_piece(&mut Budget(1), false).unwrap();
+    assert!(three.store.ahead.leaving.is_some());
+    // Then it does not wait for the next one.
+    three.store.make_piece(&mut Budget::all(), true).unwrap();
+    assert!(!three.store.segments.iter().any(|it| it.id == tombstone.id));
+    three.lose_power();
 }
