@@ -46,7 +46,7 @@ use crate::store::{
     Disk, Index, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreOptions, StoreStats,
 };
 use crate::sync::atomic::Ordering::Relaxed;
-use crate::sync::atomic::{AtomicBool, AtomicUsize};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Mutex, lock, thread};
 use absence::Absence;
 use durable::DurableWaits;
@@ -149,6 +149,8 @@ struct Shared {
     counters: Counters,
     purges: Arc<Purges>,
     entry_bytes_max: u64,
+    /// For how long after its expiry an entry is kept.
+    stale_ms_max: AtomicU64,
 }
 
 impl Cache {
@@ -224,6 +226,13 @@ impl Cache {
     /// The longest payload that [`insert`](Self::insert) takes.
     pub fn entry_bytes_max(&self) -> u64 {
         self.shared.entry_bytes_max
+    }
+
+    /// From now on, an entry is kept like any other for so many seconds after its expiry, in place of
+    /// [`CacheOptions::stale_seconds_max`]. What has made room before does not come back.
+    pub fn keep_expired(&self, seconds_max: u64) {
+        let ms = seconds_max.saturating_mul(1000);
+        self.shared.stale_ms_max.store(ms, Relaxed);
     }
 
     /// The entry for a key.
@@ -433,6 +442,7 @@ impl Shared {
             counters: Counters::default(),
             purges: Arc::default(),
             entry_bytes_max: options.entry_bytes_max,
+            stale_ms_max: AtomicU64::new(options.stale_seconds_max.saturating_mul(1000)),
         }
     }
 

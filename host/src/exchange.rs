@@ -120,6 +120,9 @@ impl NativeFlow {
     }
 
     /// Looks the answer up, and waits for another request that fetches it already.
+    ///
+    /// What comes after a hit that was not there is boxed, here and in the daemon: a future is as
+    /// large as its largest part, and each hit would move that through all layers of its service.
     pub(crate) async fn find(&self, question: &mut Question) -> Result<Found, Error> {
         let mut miss = Miss {
             lead: None,
@@ -129,7 +132,7 @@ impl NativeFlow {
         };
         let flow = question.flow(&self.0.answers.ctx);
         if self.0.answers.policy.is_shadow {
-            miss.would_be = Some(self.shadow(question, flow).await);
+            miss.would_be = Some(Box::pin(self.shadow(question, flow)).await);
             return Ok(Found::Miss(miss));
         }
         for joins in flow.looks() {
@@ -144,9 +147,9 @@ impl NativeFlow {
             if miss.lead.is_some() || !joins {
                 break;
             }
-            let turn = self.join(question, miss.since).await;
+            let turn = Box::pin(self.join(question, miss.since)).await;
             let (since, missing) = (miss.since, miss.missing.take());
-            match self.take_turn(question, turn, missing, since).await? {
+            match Box::pin(self.take_turn(question, turn, missing, since)).await? {
                 Some(Found::Miss(taken)) if taken.lead.is_some() => miss = taken,
                 Some(found) => return Ok(found),
                 None => {}
@@ -154,7 +157,9 @@ impl NativeFlow {
         }
         match flow.asks() {
             true => Ok(Found::Miss(miss)),
-            false => Ok(Found::Answer(self.0.answers.any(question, flow).await)),
+            false => Ok(Found::Answer(
+                Box::pin(self.0.answers.any(question, flow)).await,
+            )),
         }
     }
 
@@ -179,7 +184,7 @@ impl NativeFlow {
     }
 
     /// Compares a share of the hits with what the provider says now.
-    fn verify(&self, question: &Question) {
+    pub(crate) fn verify(&self, question: &Question) {
         #[cfg(feature = "serve")]
         if let Some(verifier) = &self.1 {
             verifier.note_hit(question);
@@ -252,7 +257,7 @@ impl NativeFlow {
     /// The name of a question's answer in the cache.
     #[cfg(feature = "middleware")]
     pub(crate) fn key(&self, question: &Question) -> CacheKey {
-        self.0.answers.ctx.key(question.key())
+        question.entry_key(&self.0.answers.ctx)
     }
 
     /// Joins the fill of an answer, or begins it. An answer that is not to be recorded has none.
@@ -264,7 +269,7 @@ impl NativeFlow {
         let key = question.key();
         let fills = &policy.fills;
         fills
-            .join(ctx.key(key), key.tenant, policy.fill_wait_max)
+            .join(question.entry_key(ctx), key.tenant, policy.fill_wait_max)
             .await
     }
 

@@ -66,8 +66,9 @@
 //! | `http` | the bridge to `wasi:http` 0.3: [`component::Handler`], [`component::Transparent`] | `component`, tokio |
 //! | `serve` | the daemon: [`serve`] | tokio, hyper; no wasmtime |
 //! | `middleware` | the daemon runs a component: the built-in one, or `--component` | `http` |
+//! | `otlp` | the daemon sends spans of requests to a receiver | `serve`, opentelemetry |
 //!
-//! `serve` and `middleware` are the default.
+//! `serve`, `middleware` and `otlp` are the default.
 //!
 //! # The path of a request
 //!

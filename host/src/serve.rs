@@ -19,6 +19,9 @@ pub mod tenants;
 
 mod access;
 mod history;
+#[cfg(feature = "otlp")]
+mod otlp;
+mod trace;
 
 mod connection;
 mod delivery;
@@ -75,7 +78,6 @@ use hyper_util::service::TowerToHyperService;
 use place::StreamLimits;
 use proxy::Proxy;
 use reasons::Reasons;
-use reflex_llm::Tenant;
 use reload::{Edges, Live, Reload};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -118,6 +120,8 @@ pub struct Server {
     live: Arc<Live>,
     reload: Reload,
     token: Arc<AdminToken>,
+    #[cfg(feature = "otlp")]
+    export: Option<otlp::Export>,
 }
 
 /// What all configurations of one process have in common.
@@ -128,6 +132,8 @@ pub(crate) struct Parts {
     /// The memory budget of the requests of both.
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
+    #[cfg(feature = "otlp")]
+    spans: Option<Arc<otlp::Spans>>,
     /// Where clients connect.
     listens: Option<SocketAddr>,
     #[cfg(feature = "middleware")]
@@ -184,12 +190,16 @@ impl Server {
             Arc::clone(&budget),
             Arc::default(),
         ));
+        #[cfg(feature = "otlp")]
+        let (spans, export) = spans(&config, &metrics)?;
         let listens = listener.as_ref().map(|(_, it)| it.local_addr());
         let parts = Parts {
             cache: cache.clone(),
             fills,
             budget,
             metrics: Arc::clone(&metrics),
+            #[cfg(feature = "otlp")]
+            spans,
             listens: listens.and_then(Result::ok),
             #[cfg(feature = "middleware")]
             component: component(&config)?,
@@ -226,6 +236,8 @@ impl Server {
             reload: Reload::new(config.clone(), Arc::clone(&live), parts),
             live,
             config,
+            #[cfg(feature = "otlp")]
+            export,
         })
     }
 
@@ -262,21 +274,19 @@ impl Server {
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(());
         let net = &self.config.net;
+        let running = self.reload.running();
         let operators = Admin::new(
             self.cache.clone(),
             Arc::clone(&self.metrics),
             Arc::clone(&self.token),
-            self.reload.running(),
+            Arc::clone(&running),
             reload_of(self.reload),
         );
-        let group_name = |name: &String| (Tenant::of_group(name), name.clone());
-        let group_names = self.config.group_names.iter().map(group_name);
         let history = History::new(
             self.cache.clone(),
             Arc::clone(&self.metrics),
             Clock::system(),
-            group_names.collect(),
-            self.config.cache.disk_bytes_max,
+            running,
         );
         let router = admin::router(
             operators,
@@ -303,8 +313,24 @@ impl Server {
             _ = answered => {}
             () = history.keep() => {}
         }
+        #[cfg(feature = "otlp")]
+        if let Some(export) = self.export {
+            export.end().await;
+        }
         sync_now(&self.cache).await;
     }
+}
+
+/// What takes the spans of requests, and what sends them, if the configuration names a receiver.
+#[cfg(feature = "otlp")]
+fn spans(
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<(Option<Arc<otlp::Spans>>, Option<otlp::Export>), String> {
+    let begin = |receiver| otlp::begin(receiver, metrics.spans());
+    let begun = config.otlp_endpoint.as_ref().map(begin).transpose();
+    let begun = begun.map_err(|error| format!("otlp_endpoint: {error}"))?;
+    Ok(begun.unzip())
 }
 
 /// A reload as the admin API calls it, on a thread that may wait.
@@ -422,7 +448,11 @@ fn proxy(
         upstream,
         metrics: Arc::clone(metrics),
         reasons,
-        access_log: config.access_log,
+        told: access::Told {
+            in_log: config.access_log,
+            #[cfg(feature = "otlp")]
+            in_spans: parts.spans.clone(),
+        },
         is_shadow: config.mode == Mode::Shadow,
         paths: Arc::clone(&config.paths),
         // The configuration takes only names of headers.

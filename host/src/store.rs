@@ -304,6 +304,11 @@ impl Store {
         })
     }
 
+    /// For how long after its expiry an entry is kept, from now on.
+    pub(crate) fn keep_expired(&mut self, ms_max: u64) {
+        self.stale_ms_max = ms_max;
+    }
+
     /// For readers: where each key lies.
     pub(crate) fn index(&self) -> Arc<Index> {
         Arc::clone(&self.index)

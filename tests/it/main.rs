@@ -30,6 +30,7 @@ mod hostile;
 mod inherited;
 mod logs;
 mod native;
+mod otlp;
 mod refusals;
 mod samples;
 mod savings;

@@ -8,7 +8,9 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use reflex_tests::edge::Edge;
+use http::Method;
+use reflex_tests::client::{Ask, Client};
+use reflex_tests::edge::{Edge, Plan};
 use reflex_tests::upstream::Upstream;
 use reflex_tests::within;
 use serde_json::{Value, json};
@@ -169,6 +171,82 @@ async fn the_first_chunk_of_a_slow_stream_arrives_before_the_last_was_sent() {
     upstream.release_all();
     script.says("last chunk").await;
     script.ends().await;
+}
+
+/// The configuration of a request is the one of its beginning, however many come after it.
+#[tokio::test]
+async fn a_stream_goes_on_through_reloads_and_is_kept_for_the_configuration_it_began_with() {
+    let upstream = Upstream::start().await;
+    let plan = Plan::new(&upstream.url()).config(&namespace("first"));
+    let edge = plan.start().await;
+    let mut script = Script::start("slow_stream.py", &edge.url);
+    upstream.release(2);
+    script.says("first chunk").await;
+    for other in ["second", "third"] {
+        edge.reload(&namespace(other), "applied").await;
+    }
+    upstream.release_all();
+    script.says("last chunk").await;
+    script.ends().await;
+    edge.recorded(1, 0).await;
+    // The provider holds nothing back any more.
+    Script::start("slow_stream.py", &edge.url).ends().await;
+    assert_eq!(upstream.call_count(), 2, "another namespace");
+    edge.reload(&namespace("first"), "applied").await;
+    Script::start("slow_stream.py", &edge.url).ends().await;
+    assert_eq!(upstream.call_count(), 2, "its own namespace");
+}
+
+#[tokio::test]
+async fn no_client_notices_reloads_under_load() {
+    let upstream = Upstream::start().await;
+    let edge = Plan::new(&upstream.url())
+        .config(&namespace("0"))
+        .start()
+        .await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let stop = folder.path().join("stop");
+    let stop_path = stop.to_str().expect("a path of letters");
+    let mut script = Script::start_with("reloads.py", &edge.url, &[stop_path]);
+    let answered = async || edge.metrics().await.sum("reflex_requests_total", &[]);
+    for turn in 0..10 {
+        // Each configuration has requests of its own, and some that outlive it.
+        let before = answered().await;
+        edge.until("requests of this configuration", |metrics| {
+            metrics.sum("reflex_requests_total", &[]) > before + 15.0
+        })
+        .await;
+        let config = format!(
+            "{}samples = {}\n",
+            namespace(&(turn % 3).to_string()),
+            turn % 2 + 1
+        );
+        if turn % 2 == 0 {
+            edge.reload(&config, "applied").await;
+        } else {
+            std::fs::write(edge.config_file(), config).expect("a configuration file");
+            let ask = Ask::new(Method::POST, "/v1/reload", "").key(Some(&edge.token()));
+            let answer = Client::new(&edge.admin_url).fetch(ask).await;
+            assert_eq!(answer.status, 200, "{:?}", answer.body);
+        }
+    }
+    std::fs::write(&stop, "").expect("a file");
+    let count = script
+        .line()
+        .await
+        .and_then(|line| line.parse::<u32>().ok());
+    script.ends().await;
+    let metrics = edge.metrics().await;
+    let applied = metrics.sum("reflex_config_reloads_total", &[("outcome", "applied")]);
+    assert_eq!(applied as u32, 10);
+    let of = |status| metrics.sum("reflex_requests_total", &[("status", status)]) as u32;
+    let (hits, misses) = (of("HIT_L1_EXACT"), of("MISS"));
+    assert_eq!(Some(hits + misses), count, "{metrics:#?}");
+    assert!(hits > 0 && misses > 0);
+}
+
+fn namespace(name: &str) -> String {
+    format!("namespace = \"{name}\"\n")
 }
 
 #[tokio::test]

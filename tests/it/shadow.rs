@@ -120,14 +120,27 @@ async fn verified(edge: &Edge, result: &str, model: &str, route: &str, count: u3
 }
 
 async fn verifying(upstream: &Upstream) -> Edge {
-    let config = "verify_fraction = 1.0\nhits = \"native\"";
-    Plan::new(&upstream.url()).config(config).start().await
+    verifying_with(upstream, "native").await
+}
+
+async fn verifying_with(upstream: &Upstream, hits: &str) -> Edge {
+    let config = format!("verify_fraction = 1.0\nhits = \"{hits}\"");
+    Plan::new(&upstream.url()).config(&config).start().await
 }
 
 #[tokio::test]
 async fn hits_are_asked_again_in_the_background_and_compared() {
+    check_verified("native").await;
+}
+
+#[tokio::test]
+async fn hits_that_a_component_answers_are_asked_again_too() {
+    check_verified("component").await;
+}
+
+async fn check_verified(hits: &str) {
     let upstream = Upstream::start().await;
-    let edge = verifying(&upstream).await;
+    let edge = verifying_with(&upstream, hits).await;
     for (number, ask) in [Ask::chat("same"), Ask::stream("same")]
         .into_iter()
         .enumerate()

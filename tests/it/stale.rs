@@ -66,6 +66,20 @@ async fn check_reaches(upstream: &Upstream, edge: &Edge, ask: &Ask, status: u16)
 }
 
 #[tokio::test]
+async fn a_reload_decides_whether_an_expired_answer_is_served() {
+    let upstream = Upstream::start().await;
+    let edge = edge_with(&upstream, "stale_if_error_max = \"0s\"").await;
+    let ask = Ask::chat("whatever happens");
+    let fresh = expired(&edge, &ask).await;
+    check_reaches(&upstream, &edge, &ask, 503).await;
+    edge.reload("stale_if_error_max = \"1h\"", "applied").await;
+    let stale = edge.client.fetch(ask.clone()).await;
+    check_stale(&stale, &fresh, "; fwd-status=503");
+    edge.reload("stale_if_error_max = \"0s\"", "applied").await;
+    check_reaches(&upstream, &edge, &ask, 503).await;
+}
+
+#[tokio::test]
 async fn a_failing_provider_is_answered_by_a_stale_entry_within_the_limit() {
     let upstream = Upstream::start().await;
     let edge = edge_with(&upstream, ON).await;

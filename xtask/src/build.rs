@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::workspace::{BINARIES, PROGRAMS, binary, cargo, cargo_optimised, step};
+use crate::workspace::{BINARIES, PROGRAMS, binary, cargo, cargo_optimised, release_dir, step};
 use crate::{envoy, instructions, peers, wasm};
 
 /// From the root of the workspace.
@@ -18,6 +18,9 @@ pub(crate) fn build() -> Result<()> {
     wasm::guests()
 }
 
+/// A profile, and the folder that cargo names after it.
+const EARLY: &str = "early";
+
 /// What `run` starts, compiled.
 pub(crate) struct Programs {
     pub(crate) daemon: PathBuf,
@@ -25,11 +28,11 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    fn below(target: &Path) -> Self {
-        let program = |name| target.join("release").join(name);
+    /// In the folder where cargo leaves programs of a profile.
+    fn within(folder: &Path) -> Self {
         Self {
-            daemon: program("reflex-edge"),
-            demo: program("demo-provider"),
+            daemon: folder.join("reflex-edge"),
+            demo: folder.join("demo-provider"),
         }
     }
 
@@ -41,12 +44,12 @@ impl Programs {
 /// Compiles the daemon and the demo provider.
 pub(crate) fn programs() -> Result<Programs> {
     step(cargo(&["build", "--release"]).args(PROGRAMS))?;
-    Ok(Programs::below(&reflex_guest_build::target_dir()))
+    Ok(Programs::within(&release_dir()))
 }
 
 /// Whether they were compiled before, so that compiling them anew is quick.
 pub(crate) fn are_known() -> bool {
-    Programs::below(&reflex_guest_build::target_dir()).exist()
+    Programs::within(&release_dir()).exist()
 }
 
 /// Compiles the daemon without its component runtime, and the demo provider: minutes less. They go
@@ -55,10 +58,10 @@ pub(crate) fn early_programs() -> Result<Programs> {
     let target = reflex_guest_build::target_dir().join("early");
     let packages = ["-p", "reflex-host", "-p", "reflex-tests", "--bins"];
     let features = ["--no-default-features", "--features", "reflex-host/serve"];
-    let mut build = cargo(&["build", "--release"]);
+    let mut build = cargo(&["build", "--profile", EARLY]);
     build.args(packages).args(features);
     step(build.arg("--target-dir").arg(&target))?;
-    Ok(Programs::below(&target))
+    Ok(Programs::within(&target.join(EARLY)))
 }
 
 /// Runs the benchmark. `compare` is a program of its own, in a workspace of its own, and

@@ -7,6 +7,7 @@ mod janitor;
 
 mod workspace;
 
+mod collector;
 mod compose;
 mod debian;
 mod envoy;

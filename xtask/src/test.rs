@@ -7,7 +7,8 @@ use reflex_skip::Skips;
 
 use crate::workspace::{binary, cargo, step};
 use crate::{
-    compose, envoy, fuzz, instructions, languages, machine, node, python, schedules, wasm,
+    collector, compose, envoy, fuzz, instructions, languages, machine, node, python, schedules,
+    wasm,
 };
 
 /// Sets up what the tests need, then formatting, lints, tests.
@@ -22,6 +23,7 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
     machine::set_up(skips)?;
     let python = python::set_up()?;
     let clients = node::set_up(skips)?;
+    let collector = collector::set_up(skips)?;
     let envoy = envoy::set_up()?;
     wasm::set_up()?;
     let filter = wasm::filter()?;
@@ -53,6 +55,9 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
         let mut tests = cargo(&["test", "--release", "--workspace"]);
         if let Some(packages) = &clients {
             tests.env("REFLEX_JS", packages);
+        }
+        if let Some(collector) = &collector {
+            tests.env("REFLEX_COLLECTOR", collector);
         }
         if let Ok(path) = &path {
             tests.env("PATH", path);

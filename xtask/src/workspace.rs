@@ -62,7 +62,12 @@ pub(crate) fn cargo_optimised(arguments: &[&str]) -> Command {
 
 /// Where cargo leaves the release binary of that name.
 pub(crate) fn binary(name: &str) -> PathBuf {
-    reflex_guest_build::target_dir().join("release").join(name)
+    release_dir().join(name)
+}
+
+/// Where cargo leaves all of them.
+pub(crate) fn release_dir() -> PathBuf {
+    reflex_guest_build::target_dir().join("release")
 }
 
 /// The process of the step under way; 0 is none.

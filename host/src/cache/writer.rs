@@ -164,6 +164,7 @@ impl Shared {
     }
 
     fn write_with(&self, writer: &mut Writer, operations_max: usize) {
+        writer.store.keep_expired(self.stale_ms_max.load(Relaxed));
         if self.queue.is_forgotten() {
             writer.give_up_all();
             self.queue.has_forgotten();

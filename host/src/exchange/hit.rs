@@ -1,7 +1,7 @@
 //! Answers from the cache: fresh ones, those put together of a batch's texts, and expired ones where
 //! the provider fails.
 
-use crate::cache::{Entry, L1, Tier};
+use crate::cache::{CacheKey, Entry, L1, Tier};
 use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::policy::HttpPolicy;
 use crate::exchange::question::{Meaning, Question};
@@ -12,7 +12,7 @@ use http::header::HeaderMap;
 use http::{Response, StatusCode};
 use reflex_llm::embeddings::Found;
 use reflex_llm::status::{NOT_CACHED_STATUS, Status};
-use reflex_llm::{Control, ERROR_HEADERS, Flow, Key, Shape};
+use reflex_llm::{Control, ERROR_HEADERS, Flow, Shape};
 use std::sync::Arc;
 
 /// The answers that one namespace of a cache has. A clone is the same.
@@ -35,16 +35,20 @@ impl Answers {
     /// The cached answer, if this client accepts it.
     pub(crate) async fn look_up(&self, question: &mut Question) -> Look {
         let control = *question.control();
-        if let Some((response, tier)) = self.entry(question.key(), &control).await {
+        let key = question.entry_key(&self.ctx);
+        if let Some((response, tier)) = self.entry(&key, &control).await {
             question.was_hit(&self.l1, tier);
             return Look::Answer(response);
         }
-        self.texts(question, &control).await
+        match question.batch() {
+            Some(_) => Box::pin(self.texts(question, &control)).await,
+            None => Look::Nothing,
+        }
     }
 
-    async fn entry(&self, key: &Key, control: &Control) -> Option<(Response<BoxBody>, Tier)> {
+    async fn entry(&self, key: &CacheKey, control: &Control) -> Option<(Response<BoxBody>, Tier)> {
         let now_ms = self.ctx.clock.now_ms();
-        let entry = self.ctx.find_at(&self.ctx.key(key), now_ms).await?;
+        let entry = self.ctx.find_at(key, now_ms).await?;
         let (age, ttl) = (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
         if !control.accepts(age, ttl) {
             return None;
@@ -88,7 +92,7 @@ impl Answers {
     pub(crate) async fn any(&self, question: &mut Question, flow: Flow) -> Response<BoxBody> {
         let samples = &self.policy.samples;
         for _ in (1..samples.count()).filter(|_| flow.takes_any_sample()) {
-            let key = samples.next(question.request_key());
+            let key = self.ctx.key(&samples.next(question.request_key()));
             if let Some((response, tier)) = self.entry(&key, question.control()).await {
                 question.was_made(tier);
                 return response;
@@ -112,7 +116,7 @@ impl Answers {
             return None;
         }
         let most = self.policy.stale_if_error_max;
-        let key = self.ctx.key(question.key());
+        let key = question.entry_key(&self.ctx);
         let status = |expired_seconds| Status::Stale {
             fwd_status,
             expired_seconds,

@@ -25,9 +25,10 @@ pub struct HttpPolicy {
     /// How long a follower waits for the leader's answer to begin.
     pub fill_wait_max: Duration,
     /// For how long after its expiry an entry is served when the provider fails; zero is not at
-    /// all. [`CacheOptions::stale_seconds_max`] must keep entries as long.
+    /// all. [`CacheOptions::stale_seconds_max`], or [`Cache::keep_expired`], must keep entries as long.
     ///
     /// [`CacheOptions::stale_seconds_max`]: crate::cache::CacheOptions::stale_seconds_max
+    /// [`Cache::keep_expired`]: crate::cache::Cache::keep_expired
     pub stale_if_error_max: Duration,
     /// The fills under way: [`Fills::new`] of the same cache, one for all its users.
     pub fills: Arc<Fills>,

@@ -1,6 +1,6 @@
 //! An LLM request that may be answered from the cache: its head, its whole body, and its key.
 
-use crate::cache::{L1, Probe, Tier};
+use crate::cache::{CacheKey, L1, Probe, Tier};
 use crate::exchange::body::ahead::read_ahead;
 use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::error::Error;
@@ -40,13 +40,16 @@ pub(crate) struct Question {
 #[derive(Clone, Debug)]
 pub(crate) struct Meaning {
     key: Key,
+    /// The name of that key's answer.
+    entry: CacheKey,
     shape: Shape,
     model: Option<Arc<str>>,
 }
 
 impl Meaning {
-    fn of(examined: Examined) -> Self {
+    fn of(examined: Examined, ctx: &ReflexCtx) -> Self {
         Self {
+            entry: ctx.key(&examined.exchange.key),
             key: examined.exchange.key,
             shape: examined.exchange.shape,
             model: examined.model.map(Arc::from),
@@ -95,7 +98,7 @@ impl Question {
                     let is_batch = are_taken_apart(policy.samples.count());
                     let batch = is_batch.then(|| candidate.batch(&whole)).flatten();
                     let batch = batch.map(|batch| texts(&batch));
-                    (Meaning::of(examined), batch, Some(probe))
+                    (Meaning::of(examined, ctx), batch, Some(probe))
                 }
                 Err(why) => return Ok(Read::Passes(Request::from_parts(parts, body), why)),
             },
@@ -157,6 +160,14 @@ impl Question {
     /// The key of the answer.
     pub(crate) fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// The name of the answer.
+    pub(crate) fn entry_key(&self, ctx: &ReflexCtx) -> CacheKey {
+        match self.key == self.meaning.key {
+            true => self.meaning.entry,
+            false => ctx.key(&self.key),
+        }
     }
 
     /// The client's instructions to the cache.

@@ -1,10 +1,13 @@
-//! One line of the log for each request: the access log. It has no prompt, no credential, no key and no
-//! path, which can hold one.
+//! One line of the log for each request, the access log, and with the feature `otlp` one span. Neither has a
+//! prompt, a credential, a key or a path, which can hold one.
 //!
 //! A client chooses its request id, its trace and its model. They are taken only in a plain and
 //! short form, so that no line can be forged.
 
 use super::logs::ACCESS;
+#[cfg(feature = "otlp")]
+use super::otlp::{Ended, Spans};
+use super::trace::Trace;
 use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
 use bytes::Bytes;
@@ -33,23 +36,56 @@ pub(super) struct Asked {
     pub(super) model: Option<Arc<str>>,
 }
 
+/// Where it is told how requests ended.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    /// Whether each request has a line in the log.
+    pub(super) in_log: bool,
+    /// Where each request has a span.
+    #[cfg(feature = "otlp")]
+    pub(super) in_spans: Option<Arc<Spans>>,
+}
+
+impl Told {
+    /// Whether that is anywhere.
+    pub(super) fn is_anywhere(&self) -> bool {
+        #[cfg(feature = "otlp")]
+        if self.in_spans.is_some() {
+            return true;
+        }
+        self.in_log
+    }
+
+    fn trace(&self, headers: &HeaderMap) -> Option<Trace> {
+        let trace = Trace::of(headers);
+        #[cfg(feature = "otlp")]
+        let trace = trace.or_else(|| Some(Trace::begun_here(self.in_spans.as_ref()?.new_trace())));
+        trace
+    }
+}
+
 /// A request under way; its line is written when its response ends.
 #[derive(Debug)]
 pub(super) struct Trail {
+    told: Told,
     began: Instant,
     request_id: String,
-    trace_id: Option<String>,
+    trace: Option<Trace>,
     method: &'static str,
 }
 
 impl Trail {
-    /// The trail of a request that came just now.
-    pub(super) fn of<B>(request: &Request<B>) -> Self {
+    /// The trail of a request that came just now; none if it is told nowhere how it ends.
+    pub(super) fn of<B>(request: &Request<B>, told: &Told) -> Option<Self> {
+        if !told.is_anywhere() {
+            return None;
+        }
         let headers = request.headers();
-        Self {
+        Some(Self {
+            told: told.clone(),
             began: Instant::now(),
             request_id: request_id(headers),
-            trace_id: trace_id(headers),
+            trace: told.trace(headers),
             method: match *request.method() {
                 Method::POST => "POST",
                 Method::GET => "GET",
@@ -61,7 +97,7 @@ impl Trail {
                 Method::CONNECT => "CONNECT",
                 _ => "OTHER",
             },
-        }
+        })
     }
 
     /// Follows the response to its end, and writes the line then. `tier` is where a hit came from.
@@ -117,18 +153,24 @@ struct Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Trail {
-            began,
-            request_id,
-            trace_id,
-            method,
-        } = &self.trail;
+        let took = self.trail.began.elapsed();
+        if self.trail.told.in_log {
+            self.log(took);
+        }
+        #[cfg(feature = "otlp")]
+        self.span(took);
+    }
+}
+
+impl Line {
+    fn log(&self, took: Duration) {
+        let trail = &self.trail;
         let first_byte_after = self.first_byte_after.unwrap_or(self.head_after);
         tracing::info!(
             target: ACCESS,
-            request_id = request_id.as_str(),
-            trace_id = trace_id.as_deref(),
-            method,
+            request_id = trail.request_id.as_str(),
+            trace_id = trail.trace.as_ref().map(|trace| trace.id.as_str()),
+            method = trail.method,
             status = self.status,
             cache = self.cache.as_str(),
             cache_status = self.cache_status.as_str(),
@@ -138,10 +180,34 @@ impl Drop for Line {
             model = self.model.as_deref(),
             head_ms = milliseconds(self.head_after),
             first_byte_ms = milliseconds(first_byte_after),
-            total_ms = milliseconds(began.elapsed()),
+            total_ms = milliseconds(took),
             bytes = self.bytes,
             whole = self.is_whole,
         );
+    }
+
+    #[cfg(feature = "otlp")]
+    fn span(&self, took: Duration) {
+        let trail = &self.trail;
+        let (Some(spans), Some(trace)) = (&trail.told.in_spans, &trail.trace) else {
+            return;
+        };
+        spans.end(&Ended {
+            trace,
+            took,
+            head_after: self.head_after,
+            first_byte_after: self.first_byte_after.unwrap_or(self.head_after),
+            request_id: &trail.request_id,
+            method: trail.method,
+            status: self.status,
+            cache: &self.cache,
+            reason: self.reason.as_deref(),
+            tier: self.tier,
+            api: self.api,
+            model: self.model.as_deref(),
+            bytes: self.bytes,
+            is_whole: self.is_whole,
+        });
     }
 }
 
@@ -211,29 +277,6 @@ fn request_id(headers: &HeaderMap) -> String {
     )
 }
 
-/// The trace of a `traceparent`, by W3C's Trace Context: version, trace, parent and flags.
-fn trace_id(headers: &HeaderMap) -> Option<String> {
-    let mut all = headers.get_all("traceparent").iter();
-    let value = all.next()?.to_str().ok()?.trim();
-    if all.next().is_some() {
-        return None;
-    }
-    let mut parts = value.split('-');
-    let mut part = |length: usize| {
-        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        let part = parts.next()?;
-        (part.len() == length && part.bytes().all(is_digit)).then_some(part)
-    };
-    let (version, trace, parent, _flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
-    // A later version may have more parts.
-    let is_valid = version != "ff"
-        && (version != "00" || parts.next().is_none())
-        && [trace, parent]
-            .iter()
-            .all(|id| id.bytes().any(|it| it != b'0'));
-    is_valid.then(|| trace.to_owned())
-}
-
 /// The reason in a `Cache-Status` of ours: `detail`, or how the request was forwarded.
 fn reason(cache_status: &str) -> Option<&str> {
     let parameter = |name: &str| {
@@ -283,36 +326,6 @@ mod tests {
         );
         let none = headers(&[]);
         assert_ne!(request_id(&none), request_id(&none));
-    }
-
-    #[test]
-    fn only_a_valid_trace_is_taken() {
-        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-        let check = |value: &'static str, is_taken: bool| {
-            let told = trace_id(&headers(&[("traceparent", value)]));
-            assert_eq!(told.as_deref() == Some(trace), is_taken, "{value}");
-        };
-        check(
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            true,
-        );
-        check(
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
-            true,
-        );
-        for value in [
-            "",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
-        ] {
-            check(value, false);
-        }
-        let value = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let twice = headers(&[("traceparent", value), ("traceparent", value)]);
-        assert_eq!(trace_id(&twice), None);
     }
 
     #[test]

@@ -12,20 +12,22 @@ mod guard;
 mod import;
 mod line;
 mod look;
-mod names;
 pub(crate) mod peer;
 pub(crate) mod purge;
 mod query;
 mod refusal;
+mod route;
 pub(crate) mod token;
+mod top;
 
-pub(crate) use audit::{By, note as note_change, short};
+pub(crate) use audit::{By, note as note_change};
 pub(crate) use refusal::Refusal;
 
 use crate::cache::{Cache, Counted};
 use crate::clock::Clock;
 use crate::serve::config::Config;
 use crate::serve::metrics::Metrics;
+use crate::serve::tenants::Names;
 use arc_swap::ArcSwap;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -33,13 +35,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router, middleware};
 use guard::{Guard, guard};
-use names::Names;
 use peer::Peer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use token::AdminToken;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use top::Tallies;
 
 /// Scans of all entries at once, exports included. Each has a thread, and reads the disk.
 const SCANS_MAX: usize = 2;
@@ -67,6 +69,7 @@ pub(crate) struct Admin {
     started: Instant,
     scans: Arc<Semaphore>,
     imports: Arc<Semaphore>,
+    tallies: Arc<Tallies>,
     reload: Reload,
 }
 
@@ -87,6 +90,7 @@ impl Admin {
             started: Instant::now(),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             imports: Arc::new(Semaphore::new(IMPORTS_MAX)),
+            tallies: Arc::new(Tallies::new()),
             reload,
         })
     }
@@ -138,7 +142,7 @@ fn routes() -> Vec<Route> {
         ("/metrics", &["get"], get(metrics_text)),
         ("/v1/openapi.json", &["get"], get(openapi)),
         ("/v1/stats", &["get"], get(look::stats)),
-        ("/v1/top", &["get"], get(look::top)),
+        ("/v1/top", &["get"], get(top::top)),
         ("/v1/entries/{*key}", &["get"], get(look::entry)),
         ("/v1/export", &["get"], get(export::export)),
         ("/v1/purge", &["post"], post(purge::purge)),

@@ -66,6 +66,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Whether each request has a line in the log.
     pub access_log: bool,
+    /// The receiver of spans.
+    pub otlp_endpoint: Option<Upstream>,
     /// Who answers what the cache has.
     pub hits: Hits,
     /// Who answers when the component does not.
@@ -339,6 +341,7 @@ impl Draft {
             verify_fraction: values.verify_fraction,
             log_format: values.log_format.means,
             access_log: values.access_log,
+            otlp_endpoint: self.otlp_endpoint(),
             cache,
             namespace: values.namespace.clone(),
             ttl: values.ttl_default.0,
@@ -414,6 +417,26 @@ impl Draft {
         for (_, why) in others.into_iter().filter(|(is_set, _)| *is_set) {
             self.refuse("mode", format!("`shadow` does not go with {why}"));
         }
+    }
+
+    /// The receiver of spans; none if its URL is empty.
+    fn otlp_endpoint(&mut self) -> Option<Upstream> {
+        let url = self.values.otlp_endpoint.clone();
+        if url.is_empty() {
+            return None;
+        }
+        if cfg!(not(feature = "otlp")) {
+            let message = "this build sends no spans; build reflex-host with its feature `otlp`";
+            self.refuse("otlp_endpoint", message.into());
+        }
+        let receiver = url.parse().ok();
+        if receiver.is_none() {
+            // Without the value, which may hold a password.
+            let message =
+                "not the http:// or https:// URL of a receiver, without a user and a query";
+            self.refuse("otlp_endpoint", message.into());
+        }
+        receiver
     }
 
     /// The lists of patterns. Each is checked by itself, so that each has its own line, and then

@@ -25,7 +25,7 @@ use crate::serve::admin::{self, By};
 use crate::serve::config::Config;
 use crate::serve::metrics::Metrics;
 use crate::serve::recent::Subject;
-use crate::serve::tenants::bytes32;
+use crate::serve::tenants::{bytes32, short};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -442,7 +442,7 @@ async fn remove(api: Arc<EdgeApi>, name: Name, peer: Peer) -> Result<Response, R
             entries: was_there.into(),
             bytes: 0,
         };
-        let named = format!("key {}", admin::short(name.key.as_bytes()));
+        let named = format!("key {}", short(name.key.as_bytes()));
         admin::note_change(peer, By::Socket, "remove", &named, removed, "done");
         was_there
     });

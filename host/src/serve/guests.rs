@@ -3,6 +3,7 @@
 use super::config::{Hits, OnComponentFailure};
 use super::held::{Held, hold};
 use super::own_error::ErrorVoice;
+use crate::cache::Mark;
 use crate::component::{Done, Failure, Handler, Lost};
 use crate::exchange::body::budget::Budget;
 use crate::exchange::body::lent::{NotHeld, lend_whole};
@@ -74,8 +75,20 @@ impl Guests {
                 }
                 Err(error) => return Outcome::Unanswered(error),
             },
-            Hits::Component => (flow.turn(question).await, None),
+            Hits::Component => (Box::pin(flow.turn(question)).await, None),
         };
+        Box::pin(self.by_component(question, flow, voice, (turn, missing, since))).await
+    }
+
+    /// Has the component answer a question whose turn in a fill has come, and which lacks these
+    /// elements of its batch since then.
+    async fn by_component(
+        &self,
+        question: &Question,
+        flow: &NativeFlow,
+        voice: &ErrorVoice,
+        (turn, missing, since): (Option<Turn>, Option<Vec<u32>>, Mark),
+    ) -> Outcome {
         let mut done = Some(Done {
             sample: Some((*question.request_key(), *question.key())),
             turn: turn.map(|turn| (flow.key(question), turn)),

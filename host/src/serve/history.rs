@@ -10,14 +10,16 @@ mod sample;
 
 use crate::cache::{Cache, PurgeListener, Purged, Stats};
 use crate::clock::Clock;
+use crate::serve::config::Config;
 use crate::serve::metrics::Metrics;
 use crate::serve::recent::{Kind, Often, Times};
+use crate::serve::tenants::Names;
 use crate::sync::lock;
-use reflex_llm::Tenant;
+use arc_swap::ArcSwap;
 use remedies::Remedies;
 use sample::{COLUMNS, HITS, NONE, Row, Totals};
 use serde_json::{Map, Value, json};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -31,17 +33,13 @@ pub(crate) const ROWS_MAX: usize = 360;
 /// Rows after which a window of [`Recent`](crate::serve::recent::Recent) ends: ten minutes.
 const WINDOW_ROWS: u64 = 60;
 
-/// Digits of a tenant's hash that are shown: enough to tell tenants apart, and the beginning of what
-/// `reflex-edge tenant` prints.
-const TENANT_DIGITS: usize = 8;
-
 /// What happened in the last hour.
 pub(crate) struct History {
     cache: Cache,
     metrics: Arc<Metrics>,
     clock: Clock,
-    group_names: HashMap<Tenant, String>,
-    disk_bytes_max: u64,
+    /// What the daemon runs with; a reload changes it.
+    running: Arc<ArcSwap<Config>>,
     started_ms: u64,
     remedies: Remedies,
     rows: Mutex<Rows>,
@@ -65,8 +63,7 @@ impl History {
         cache: Cache,
         metrics: Arc<Metrics>,
         clock: Clock,
-        group_names: HashMap<Tenant, String>,
-        disk_bytes_max: u64,
+        running: Arc<ArcSwap<Config>>,
     ) -> Arc<Self> {
         let started_ms = clock.now_ms();
         let rows = Rows {
@@ -79,8 +76,7 @@ impl History {
             cache,
             metrics,
             clock,
-            group_names,
-            disk_bytes_max,
+            running,
             started_ms,
             remedies: Remedies::read(),
             rows: Mutex::new(rows),
@@ -125,6 +121,7 @@ impl History {
         let now_ms = self.clock.now_ms();
         let totals = Totals::of(&self.metrics, &stats);
         let recent = self.metrics.recent();
+        let names = Names::new(&self.running.load().group_names);
         let mut json = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "now_ms": now_ms,
@@ -141,7 +138,7 @@ impl History {
             "top": {
                 "models": often(recent.models(), |name| name),
                 "routes": often(recent.routes(), |name| name),
-                "tenants": often(recent.tenants(), |tenant| self.tenant(tenant)),
+                "tenants": often(recent.tenants(), |tenant| names.of_tenant(&tenant)),
             },
             "purges": self.purges(),
         });
@@ -176,7 +173,7 @@ impl History {
             "entries": stats.entries,
             "payload_bytes": stats.payload_bytes,
             "disk_bytes": stats.disk_bytes,
-            "disk_bytes_max": self.disk_bytes_max,
+            "disk_bytes_max": self.running.load().cache.disk_bytes_max,
             "inflight_bytes": inflight,
             "inflight_bytes_max": inflight_max,
             "queued_bytes": stats.queued_bytes,
@@ -232,16 +229,6 @@ impl History {
             "last_ms": last.map(|last| last.0),
             "last_of": last.map(|last| last.1),
         })
-    }
-
-    /// The name of a group, or the beginning of a tenant's hash.
-    fn tenant(&self, tenant: [u8; 32]) -> String {
-        let tenant = Tenant(tenant);
-        let hash = || {
-            let digits = super::tenants::text(&tenant);
-            digits.chars().take(TENANT_DIGITS).collect()
-        };
-        self.group_names.get(&tenant).cloned().unwrap_or_else(hash)
     }
 }
 

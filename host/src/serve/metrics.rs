@@ -7,11 +7,15 @@ mod cache_counts;
 mod durations;
 mod labels;
 mod price;
+#[cfg(feature = "otlp")]
+mod spans;
 mod times;
 mod verified;
 
 pub(crate) use durations::Answered;
 pub use price::Price;
+#[cfg(feature = "otlp")]
+pub(crate) use spans::SpanCounts;
 pub(crate) use times::Counts;
 
 use crate::cache::{Cache, Tier};
@@ -66,6 +70,8 @@ pub struct Metrics {
     budget: Arc<Budget>,
     inflight_bytes: Gauge,
     verified: Verified,
+    #[cfg(feature = "otlp")]
+    spans: SpanCounts,
     cache: CacheCounts,
     recent: Arc<Recent>,
 }
@@ -212,6 +218,8 @@ impl Metrics {
 
         let verified = Verified::default();
         verified.register(&mut registry);
+        #[cfg(feature = "otlp")]
+        let spans = SpanCounts::new(&mut registry);
         let cache = CacheCounts::new(disk_bytes_max, &mut registry);
         let texts = |from| batch_texts.get_or_create_owned(&FromLabel { from });
         let batch_texts = [texts("cache"), texts("provider")];
@@ -241,6 +249,8 @@ impl Metrics {
             inflight_bytes,
             cache,
             verified,
+            #[cfg(feature = "otlp")]
+            spans,
             recent: Arc::default(),
         }
     }
@@ -335,6 +345,17 @@ impl Metrics {
     pub(crate) fn edge_request(&self, method: &'static str, code: u16) {
         let labels = EdgeLabels { method, code };
         self.edge_requests.get_or_create(&labels).inc();
+    }
+
+    /// Counts spans.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn spans(&self) -> SpanCounts {
+        self.spans.clone()
+    }
+
+    /// Counts what hits save by these prices from now on.
+    pub(crate) fn price(&self, prices: Vec<Price>) {
+        self.savings.price(prices);
     }
 
     /// Counts the refusals of the daemon's guest.

@@ -8,7 +8,11 @@ use http::{Method, Response, StatusCode, Uri};
 use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::error::Error;
 use reflex_llm::{ERROR_HEADERS, Head, PathRule, Shape, VENDOR_HEADERS};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+/// The names of [`VENDOR_HEADERS`], parsed once.
+static VENDOR_NAMES: LazyLock<[HeaderName; VENDOR_HEADERS.len()]> =
+    LazyLock::new(|| VENDOR_HEADERS.map(|(name, _)| HeaderName::from_static(name)));
 
 /// Kept of a request until its answer: the API in whose words to report an error. It costs some
 /// lookups in the request's headers.
@@ -25,13 +29,13 @@ pub(crate) struct ErrorVoice {
 impl ErrorVoice {
     /// Of a request to this path at the provider.
     pub(crate) fn of(target: &Uri, request: &Parts, rules: &Arc<[PathRule]>) -> Self {
-        let has = |name: &&str| request.headers.contains_key(*name);
+        let vendor = VENDOR_NAMES
+            .iter()
+            .zip(VENDOR_HEADERS)
+            .find(|(name, _)| request.headers.contains_key(*name));
         Self {
             target: target.clone(),
-            vendor: VENDOR_HEADERS
-                .iter()
-                .map(|(name, _)| *name)
-                .find(|name| has(name)),
+            vendor: vendor.map(|(_, (name, _))| name),
             rules: Arc::clone(rules),
             is_head: request.method == Method::HEAD,
         }

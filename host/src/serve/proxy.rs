@@ -1,7 +1,7 @@
 //! One request through the daemon: a hit from the native flow, the rest by way of the component, and
 //! back with an answer.
 
-use super::access::{Asked, Trail};
+use super::access::{Asked, Told, Trail};
 #[cfg(feature = "middleware")]
 use super::guests::{Guests, Outcome, Unhandled};
 use super::hop::strip_hop_by_hop;
@@ -16,6 +16,7 @@ use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
 use crate::exchange::miss::{Miss, told};
 use crate::exchange::question::{Question, Read};
+use crate::exchange::reply::head::{CACHE_STATUS_NAME, STATUS_NAME};
 use crate::exchange::{Found, NativeFlow};
 use crate::serve::metrics::{Answered, Metrics};
 use crate::serve::recent::Subject;
@@ -27,7 +28,7 @@ use hyper::body::Incoming;
 use hyper::upgrade;
 #[cfg(feature = "middleware")]
 use reflex_llm::COMPARED_BYTES_MAX;
-use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS, last_cache_status};
+use reflex_llm::status::last_cache_status;
 use reflex_llm::{Bypass, PathRule, Status, is_event_stream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,8 +42,8 @@ pub(crate) struct Proxy {
     pub(crate) upstream: Arc<UpstreamClient>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reasons: Reasons,
-    /// Whether each request has a line in the log.
-    pub(crate) access_log: bool,
+    /// Where it is told how each request ended.
+    pub(super) told: Told,
     /// Nothing is answered from the cache.
     pub(crate) is_shadow: bool,
     /// Which API answers at paths that name none, for the shape of an error.
@@ -60,10 +61,10 @@ impl Proxy {
     /// us; its status headers show which.
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<BoxBody> {
         let began = Instant::now();
-        let trail = self.access_log.then(|| Trail::of(&request));
+        let trail = Trail::of(&request, &self.told);
         let mut tier = None;
         let mut response = match tunnel::wanted(&request) {
-            Some(protocols) => self.tunnel(request, protocols).await,
+            Some(protocols) => Box::pin(self.tunnel(request, protocols)).await,
             None => self.handle(request, &mut tier).await,
         };
         let took = match self.is_shadow {
@@ -93,7 +94,7 @@ impl Proxy {
         };
         match self.flow.read(request).await {
             Ok(Read::Question(question)) => {
-                let asked = self.access_log.then(|| Asked {
+                let asked = self.told.is_anywhere().then(|| Asked {
                     shape: question.shape(),
                     model: question.model().cloned(),
                 });
@@ -103,7 +104,7 @@ impl Proxy {
                 }
                 response
             }
-            Ok(Read::Passes(request, why)) => self.pass(request, why, &voice).await,
+            Ok(Read::Passes(request, why)) => Box::pin(self.pass(request, why, &voice)).await,
             Err(_) => voice.cut_off(),
         }
     }
@@ -119,17 +120,20 @@ impl Proxy {
         match self.guests.answer(&mut question, &self.flow, voice).await {
             Outcome::Answered(response) => {
                 *tier = question.tier();
+                // The flow has verified its own, and those have a tier.
+                if tier.is_none() && last(response.headers(), X_REFLEX_STATUS) == Some(HIT) {
+                    self.flow.verify(&question);
+                }
                 self.note(&question, &response);
                 self.explain(Some((question.parts(), question.whole())), &response);
                 return response;
             }
             Outcome::Unanswered(error) => return voice.gateway_error(&error),
             Outcome::Pass => {
-                return self
-                    .send(question.request(), Bypass::Unavailable, voice)
-                    .await;
+                let passed = self.send(question.request(), Bypass::Unavailable, voice);
+                return Box::pin(passed).await;
             }
-            Outcome::Ask(miss) => return self.ask(question, miss, voice).await,
+            Outcome::Ask(miss) => return Box::pin(self.ask(question, miss, voice)).await,
             Outcome::Native => {}
         }
         match self.flow.find(&mut question).await {
@@ -138,7 +142,7 @@ impl Proxy {
                 self.note(&question, &response);
                 response
             }
-            Ok(Found::Miss(miss)) => self.ask(question, miss, voice).await,
+            Ok(Found::Miss(miss)) => Box::pin(self.ask(question, miss, voice)).await,
             Err(error) => voice.gateway_error(&error),
         }
     }
@@ -301,7 +305,7 @@ impl Proxy {
     /// Notes why a response is no hit.
     fn explain(&self, request: Option<(&Parts, &[u8])>, response: &Response<BoxBody>) {
         let headers = response.headers();
-        if last(headers, X_REFLEX_STATUS) == Some(HIT) {
+        if last(headers, &STATUS_NAME) == Some(HIT) {
             return;
         }
         let told = own_status(headers);
@@ -331,7 +335,7 @@ impl Proxy {
         };
         let recent = self.metrics.recent();
         // A component does not tell the tier.
-        match question.tier().is_some() || last(response.headers(), X_REFLEX_STATUS) == Some(HIT) {
+        match question.tier().is_some() || last(response.headers(), &STATUS_NAME) == Some(HIT) {
             true => recent.hit(&subject),
             false => recent.asked(&subject),
         }
@@ -339,7 +343,7 @@ impl Proxy {
 
     fn count(&self, response: &Response<BoxBody>, tier: Option<Tier>, took: Duration) {
         let headers = response.headers();
-        match last(headers, X_REFLEX_STATUS) {
+        match last(headers, &STATUS_NAME) {
             Some(HIT) => self.metrics.hit(tier, took),
             Some("HIT_STALE") => self.metrics.stale(took),
             Some("MISS") => {
@@ -364,10 +368,10 @@ const HIT: &str = Status::Hit { ttl_seconds: None }.x_reflex_status();
 
 /// Our own status of a response: the last member of the list.
 fn own_status(headers: &HeaderMap) -> &str {
-    last(headers, CACHE_STATUS).map_or("", last_cache_status)
+    last(headers, &CACHE_STATUS_NAME).map_or("", last_cache_status)
 }
 
-fn last<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+fn last<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     headers.get_all(name).iter().next_back()?.to_str().ok()
 }
 

@@ -159,6 +159,10 @@ impl Shared {
             let api = edges.load_full().api.again(&next);
             edges.store(Arc::new(Edges::new(api)));
         }
+        self.parts.cache.keep_expired(next.cache.stale_seconds_max);
+        if next.prices != running.prices {
+            self.parts.metrics.price(next.prices.clone());
+        }
         self.running.store(Arc::new(next));
         Ok(report)
     }

@@ -6,13 +6,11 @@
 
 use crate::exchange::boxed::BoxBody;
 use crate::exchange::miss::Looked;
+use crate::exchange::reply::head::{CACHE_STATUS_NAME, STATUS_NAME};
 use http::Response;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-use reflex_llm::status::{CACHE_STATUS, X_REFLEX_STATUS, last_cache_status};
+use http::header::{HeaderMap, HeaderValue};
+use reflex_llm::status::last_cache_status;
 use std::time::Duration;
-
-const STATUS_NAME: HeaderName = HeaderName::from_static(X_REFLEX_STATUS);
-const CACHE_STATUS_NAME: HeaderName = HeaderName::from_static(CACHE_STATUS);
 
 /// Our member of `Cache-Status` (RFC 9211).
 const OWN: &str = "reflex; fwd=bypass; detail=\"shadow\"";
@@ -80,12 +78,12 @@ mod tests {
             ] {
                 assert_eq!(told(before, status), miss, "{before:?} {status:?}");
             }
-            assert_eq!(miss[X_REFLEX_STATUS], "BYPASS");
+            assert_eq!(miss[STATUS_NAME], "BYPASS");
         }
         let listed = told(Some("cdn; hit"), Status::Miss);
-        assert_eq!(listed[CACHE_STATUS], format!("cdn; hit, {OWN}"));
+        assert_eq!(listed[CACHE_STATUS_NAME], format!("cdn; hit, {OWN}"));
         let real = told(None, Status::Bypass(Bypass::Path));
         let detail = "reflex; fwd=bypass; detail=\"path\"";
-        assert_eq!(real[CACHE_STATUS], detail);
+        assert_eq!(real[CACHE_STATUS_NAME], detail);
     }
 }

@@ -100,9 +100,10 @@ struct Counts {
 impl Counts {
     /// Reads a document, or the many that are one answer.
     fn read(&mut self, text: &[u8], names: &Names) {
-        // Most frames of a stream have no usage, and need not be read.
+        // Most frames of a stream have no usage, and need not be read. Answers state it at their end.
         const TOLD: &[u8] = b"usage";
-        if !text.windows(TOLD.len()).any(|window| window == TOLD) {
+        let mut windows = text.windows(TOLD.len());
+        if windows.rfind(|window| *window == TOLD).is_none() {
             return;
         }
         let Ok(document) = json::read_answer(text) else {

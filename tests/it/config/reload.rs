@@ -175,6 +175,25 @@ async fn what_needs_a_restart_is_told_and_the_rest_applies() {
 }
 
 #[tokio::test]
+async fn prices_hold_from_the_next_hit_on() {
+    let upstream = Upstream::start().await;
+    let edge = edge_with(&upstream, "samples = 1").await;
+    let request = Ask::chat("hello");
+    known(&edge, &request, 1).await;
+    let money = async || edge.metrics().await.sum("reflex_saved_money_total", &[]);
+    assert!(money().await < 1e-12);
+    let price = "[[price]]\nmodel = \"mock\"\ninput_per_million = 1\noutput_per_million = 1";
+    edge.reload(price, APPLIED).await;
+    ask(&edge, &request, "HIT_L1_EXACT").await;
+    let saved = money().await;
+    assert!(saved > 0.0);
+    // What was saved stays saved.
+    edge.reload("samples = 1", APPLIED).await;
+    ask(&edge, &request, "HIT_L1_EXACT").await;
+    assert!((money().await - saved).abs() < 1e-12);
+}
+
+#[tokio::test]
 async fn another_provider_has_answers_of_its_own() {
     let (first, second) = (Upstream::start().await, Upstream::start().await);
     let plan = Plan::new("http://ignored.invalid").config("samples = 1");

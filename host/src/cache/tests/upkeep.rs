@@ -99,7 +99,14 @@ fn what_has_expired_is_kept_while_someone_may_have_a_use_for_it() {
         Lookup::Miss => false,
     };
     let expired_ms = NOW + 1000;
-    for (after_ms, is_kept) in [(0, true), (59_999, true), (60_000, false)] {
+    for (seconds_max, after_ms, is_kept) in [
+        (60, 0, true),
+        (60, 59_999, true),
+        (90, 60_000, true),
+        (70, 69_999, true),
+        (70, 70_000, false),
+    ] {
+        cache.keep_expired(seconds_max);
         cache.compact(expired_ms + after_ms).unwrap();
         assert_eq!(is_there(expired_ms), is_kept, "{after_ms} ms after");
     }

@@ -7,8 +7,8 @@ use reflex_llm::{Part, Status};
 use std::borrow::Cow;
 
 /// The names of our own headers, read once.
-const STATUS_NAME: HeaderName = HeaderName::from_static(status::X_REFLEX_STATUS);
-const CACHE_STATUS_NAME: HeaderName = HeaderName::from_static(CACHE_STATUS);
+pub(crate) const STATUS_NAME: HeaderName = HeaderName::from_static(status::X_REFLEX_STATUS);
+pub(crate) const CACHE_STATUS_NAME: HeaderName = HeaderName::from_static(CACHE_STATUS);
 
 /// A header on its way into a head: its name, and its value as bytes.
 pub(crate) type Header = (String, Vec<u8>);
@@ -38,11 +38,14 @@ pub(crate) fn apply(map: &mut HeaderMap, remove: &[String], set: &[Header]) {
 pub(crate) fn tell(map: &mut HeaderMap, status: Status, age_seconds: Option<u64>) {
     let short = HeaderValue::from_static(status.x_reflex_status());
     map.insert(STATUS_NAME, short);
-    match status.cache_status() {
-        Cow::Borrowed(own) if !map.contains_key(CACHE_STATUS_NAME) => {
-            map.insert(CACHE_STATUS_NAME, HeaderValue::from_static(own));
-        }
-        own => set_cache_status(map, &own),
+    let own = status.cache_status();
+    if map.contains_key(CACHE_STATUS_NAME) {
+        set_cache_status(map, &own);
+    } else if let Ok(own) = match own {
+        Cow::Borrowed(own) => Ok(HeaderValue::from_static(own)),
+        Cow::Owned(own) => HeaderValue::try_from(own),
+    } {
+        map.insert(CACHE_STATUS_NAME, own);
     }
     if let Some(age) = age_seconds {
         map.insert(AGE, HeaderValue::from(age));

@@ -47,9 +47,3 @@ pub(crate) fn note(
         "admin"
     );
 }
-
-/// A hash as the log and top lists show it: 12 of its 64 digits.
-pub(crate) fn short(bytes: &[u8; 32]) -> String {
-    let short = bytes.iter().take(6);
-    short.map(|byte| format!("{byte:02x}")).collect()
-}

@@ -99,10 +99,12 @@ pub(super) async fn import(
         told: None,
         report: Report::default(),
     };
+    let tallies = Arc::clone(&admin.tallies);
     // To its end, also when the client is gone: then its audit line is the only word of it.
     let work = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         let stopped = import.run(Lines::of(parts));
+        tallies.forget();
         if let Err(error) = import.cache.sync() {
             tracing::warn!(%error, "an import is not durable yet");
         }

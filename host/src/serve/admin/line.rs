@@ -9,7 +9,7 @@
 //! Metadata and payload are base64, and count; model and route are for people. The checksum covers all that
 //! counts, so that a changed line is refused. The last line proves that nothing is missing.
 
-use super::names::Route;
+use super::route::Route;
 use crate::cache::{CacheKey, Entry, METADATA_BYTES_MAX};
 use crate::exchange::answer::StoredHead;
 use crate::serve::tenants::{self, bytes32};

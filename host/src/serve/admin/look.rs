@@ -1,10 +1,9 @@
-//! What is in the cache: counts, the models, routes and tenants with most entries, and one entry's metadata.
+//! What is in the cache: counts, and one entry's metadata.
 
 use super::Admin;
-use super::names::Route;
 use super::query;
 use super::refusal::{Refusal, json};
-use crate::cache::{Cache, EntryHead};
+use super::route::Route;
 use crate::exchange::answer::StoredHead;
 use crate::serve::tenants;
 use axum::extract::{Path, State};
@@ -14,18 +13,8 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
-use std::hash::Hash;
-use std::ops::ControlFlow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
-/// Models, and tenants, that a top list counts one by one. Further ones are counted together, as `other`.
-const NAMES_MAX: usize = 4096;
-
-/// The longest top list.
-const LIMIT_MAX: usize = 1000;
-const LIMIT: usize = 10;
 
 #[derive(Serialize)]
 struct Stats {
@@ -94,174 +83,6 @@ fn by_label(metrics: &str, name: &str, label: &str) -> BTreeMap<String, u64> {
         *sums.entry(label).or_default() += value;
     }
     sums
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Sort {
-    Entries,
-    Bytes,
-}
-
-#[derive(Serialize)]
-struct Top {
-    entries: u64,
-    bytes: u64,
-    models: Vec<Share>,
-    routes: Vec<Share>,
-    tenants: Vec<Share>,
-}
-
-#[derive(Clone, Serialize)]
-struct Share {
-    name: String,
-    entries: u64,
-    bytes: u64,
-}
-
-pub(super) async fn top(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Response, Refusal> {
-    let (mut limit, mut sort) = (LIMIT, Sort::Entries);
-    query::read(&uri, |name, value| {
-        match (name, value) {
-            ("limit", value) => {
-                let count = value.parse().ok();
-                limit = count.filter(|it| (1..=LIMIT_MAX).contains(it))?;
-            }
-            ("sort", "entries") => sort = Sort::Entries,
-            ("sort", "bytes") => sort = Sort::Bytes,
-            _ => return None,
-        }
-        Some(())
-    })?;
-    let permit = admin.scan_permit()?;
-    let is_over = Leaving::default();
-    let stop = Arc::clone(&is_over.0);
-    let cache = admin.cache.clone();
-    let looked = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        Tally::of(&cache, &stop)
-    });
-    let tally = looked.await.map_err(Refusal::failed)?;
-    let names = admin.names();
-    let none = |model: Option<String>| model.unwrap_or_else(|| "none".into());
-    Ok(json(&Top {
-        entries: tally.all.entries,
-        bytes: tally.all.bytes,
-        models: tally.models.shares(limit, sort, none),
-        routes: tally
-            .routes
-            .shares(limit, sort, |route| route.name().into()),
-        tenants: tally
-            .tenants
-            .shares(limit, sort, |tenant| names.of_tenant(&tenant)),
-    }))
-}
-
-/// Tells a scan that nothing waits for it any more.
-#[derive(Default)]
-struct Leaving(Arc<AtomicBool>);
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
-}
-
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    entries: u64,
-    bytes: u64,
-}
-
-impl Sum {
-    fn add(&mut self, head: &EntryHead<'_>) {
-        self.entries += 1;
-        self.bytes += head.record_bytes;
-    }
-}
-
-/// Sums by name, for at most [`NAMES_MAX`] names.
-struct Sums<K> {
-    of: HashMap<K, Sum>,
-    other: Sum,
-}
-
-impl<K: Eq + Hash> Sums<K> {
-    fn new() -> Self {
-        Self {
-            of: HashMap::new(),
-            other: Sum::default(),
-        }
-    }
-
-    fn add(&mut self, name: K, head: &EntryHead<'_>) {
-        let is_full = self.of.len() >= NAMES_MAX;
-        match self.of.get_mut(&name) {
-            Some(sum) => sum.add(head),
-            None if is_full => self.other.add(head),
-            None => self.of.entry(name).or_default().add(head),
-        }
-    }
-
-    fn shares(self, limit: usize, sort: Sort, name: impl Fn(K) -> String) -> Vec<Share> {
-        let share = |(key, sum): (K, Sum)| Share {
-            name: name(key),
-            entries: sum.entries,
-            bytes: sum.bytes,
-        };
-        let mut shares: Vec<Share> = self.of.into_iter().map(share).collect();
-        shares.sort_by(|a, b| {
-            let order = match sort {
-                Sort::Entries => b.entries.cmp(&a.entries),
-                Sort::Bytes => b.bytes.cmp(&a.bytes),
-            };
-            order.then_with(|| a.name.cmp(&b.name))
-        });
-        let mut other = self.other;
-        for share in shares.drain(limit.min(shares.len())..) {
-            other.entries += share.entries;
-            other.bytes += share.bytes;
-        }
-        if other.entries > 0 {
-            shares.push(Share {
-                name: "other".into(),
-                entries: other.entries,
-                bytes: other.bytes,
-            });
-        }
-        shares
-    }
-}
-
-struct Tally {
-    all: Sum,
-    /// `None`: the answer names no model.
-    models: Sums<Option<String>>,
-    routes: Sums<Route>,
-    tenants: Sums<[u8; 32]>,
-}
-
-impl Tally {
-    fn of(cache: &Cache, stop: &AtomicBool) -> Self {
-        let mut tally = Self {
-            all: Sum::default(),
-            models: Sums::new(),
-            routes: Sums::new(),
-            tenants: Sums::new(),
-        };
-        cache.for_each_head(|head| {
-            let stored = StoredHead::read(head.metadata);
-            let model = stored.as_ref().and_then(|stored| stored.model);
-            tally.all.add(head);
-            tally.models.add(model.map(str::to_owned), head);
-            tally.routes.add(Route::of(stored.as_ref()), head);
-            tally.tenants.add(head.tenant, head);
-            match stop.load(Relaxed) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        });
-        tally
-    }
 }
 
 #[derive(Serialize)]

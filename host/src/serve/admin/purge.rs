@@ -4,13 +4,13 @@
 //! reads the metadata of each entry, on a thread of its own, and takes as long as that.
 
 use super::Admin;
-use super::audit::{self, By, short};
-use super::names::{self, Route};
+use super::audit::{self, By};
 use super::peer::Peer;
 use super::refusal::{Refusal, json};
+use super::route::{self, Route};
 use crate::cache::{Cache, CacheKey, Counted, EntryHead};
 use crate::exchange::answer::StoredHead;
-use crate::serve::tenants::bytes32;
+use crate::serve::tenants::{bytes32, short};
 use axum::Extension;
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
@@ -79,7 +79,7 @@ pub(super) async fn purge(
         true => Some(admin.scan_permit()?),
         false => None,
     };
-    let cache = admin.cache.clone();
+    let (cache, tallies) = (admin.cache.clone(), Arc::clone(&admin.tallies));
     let now_ms = admin.clock.now_ms();
     // To its end, also when the caller is gone; then its audit line is the only word of it.
     let work = tokio::task::spawn_blocking(move || {
@@ -88,6 +88,7 @@ pub(super) async fn purge(
             return (subject.count(&cache, now_ms), Ok(()));
         }
         let (counted, durable) = subject.purge(&cache, now_ms);
+        tallies.forget();
         let outcome = match &durable {
             Ok(()) => "done",
             Err(_) => "not durable yet",
@@ -164,7 +165,7 @@ impl Admin {
                 ..
             } => {
                 let known = Route::parse(&route).ok_or_else(|| {
-                    let why = format!("a route is one of: {}", names::routes());
+                    let why = format!("a route is one of: {}", route::all());
                     Refusal::bad("route", why)
                 })?;
                 (Subject::Route(known), format!("route {route}"))

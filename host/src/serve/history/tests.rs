@@ -5,15 +5,30 @@ use crate::cache::CacheOptions;
 use crate::exchange::body::budget::Budget;
 use crate::exchange::fills::Fills;
 use crate::exchange::observer::RecordingObserver as _;
+use crate::serve::config::Flags;
 use crate::serve::metrics::Answered;
 use crate::serve::recent::Subject;
+use crate::serve::tenants::short;
+use reflex_llm::Tenant;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 struct Props {
     history: Arc<History>,
+    running: Arc<ArcSwap<Config>>,
     metrics: Arc<Metrics>,
     cache: Cache,
     now_ms: Arc<AtomicU64>,
+}
+
+/// A configuration with these groups.
+fn config(groups: &[&str]) -> Config {
+    let flags = Flags {
+        upstream: Some("http://127.0.0.1:1".into()),
+        ..Flags::default()
+    };
+    let mut config = Config::load(None, flags).expect("a configuration");
+    config.group_names = groups.iter().map(ToString::to_string).collect();
+    config
 }
 
 impl Props {
@@ -31,9 +46,15 @@ impl Props {
             let now_ms = Arc::clone(&now_ms);
             move || now_ms.load(Relaxed)
         });
-        let names = HashMap::from([(Tenant([1; 32]), "team".to_owned())]);
+        let running = Arc::new(ArcSwap::from_pointee(config(&["team"])));
         Self {
-            history: History::new(cache.clone(), Arc::clone(&metrics), clock, names, 1 << 30),
+            history: History::new(
+                cache.clone(),
+                Arc::clone(&metrics),
+                clock,
+                Arc::clone(&running),
+            ),
+            running,
             metrics,
             cache,
             now_ms,
@@ -95,19 +116,34 @@ fn a_row_says_what_happened_in_it() {
 }
 
 #[test]
-fn tenants_are_groups_or_short_hashes_and_purges_are_told() {
+fn tenants_are_groups_of_the_last_reload_or_short_hashes_and_purges_are_told() {
     let props = Props::new();
-    for tenant in [[1; 32], [2; 32]] {
+    let [team, later] = ["team", "later"].map(Tenant::of_group);
+    for tenant in [team.0, later.0, [2; 32]] {
         props.metrics.recent().asked(&Subject {
             tenant: Some(&tenant),
             ..Subject::default()
         });
     }
+    let names = || {
+        let json = props.history.json();
+        let tenants = json["top"]["tenants"].as_array().expect("tenants");
+        let names = tenants.iter().map(|it| it["name"].as_str());
+        let mut names: Vec<String> = names.map(|it| it.expect("a name").into()).collect();
+        names.sort();
+        names
+    };
+    let sorted = |mut names: [String; 3]| {
+        names.sort();
+        names
+    };
+    let short_hash = "020202020202".to_owned();
+    let at_start = [short_hash.clone(), "team".into(), short(&later.0)];
+    assert_eq!(names(), sorted(at_start));
+    props.running.store(Arc::new(config(&["later"])));
+    let reloaded = [short_hash, short(&team.0), "later".into()];
+    assert_eq!(names(), sorted(reloaded));
     let json = props.history.json();
-    let tenants = json["top"]["tenants"].as_array().expect("tenants");
-    let mut names: Vec<_> = tenants.iter().map(|it| it["name"].as_str()).collect();
-    names.sort();
-    assert_eq!(names, [Some("02020202"), Some("team")]);
     assert_eq!(json["purges"]["last_ms"], Value::Null);
 
     props.cache.purge_all().expect("a purge");

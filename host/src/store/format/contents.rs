@@ -198,6 +198,7 @@ impl Contents {
             .ok_or(Reject::Corrupt)?;
         let mut reader = Reader {
             left: &bytes[START..end],
+            is_first: true,
             tenants: Vec::new(),
             before: Before::FIRST,
             segment_bytes,
@@ -231,6 +232,7 @@ impl Contents {
 /// The records that are left to be read.
 struct Reader<'a> {
     left: &'a [u8],
+    is_first: bool,
     tenants: Vec<[u8; 32]>,
     before: Before,
     segment_bytes: u64,
@@ -253,9 +255,13 @@ impl Reader<'_> {
             _ => self.number()?,
         };
         let sequence = before.sequence.wrapping_add(risen);
-        let previous = match flags & FLAG_APART {
-            0 => [0; KEY_START_BYTES],
-            _ => self.bytes()?,
+        let is_apart = std::mem::take(&mut self.is_first) || gap != 0;
+        if is_apart != (flags & FLAG_APART != 0) {
+            return None;
+        }
+        let previous = match is_apart {
+            false => [0; KEY_START_BYTES],
+            true => self.bytes()?,
         };
         let stored_at_ms = self.difference(before.stored_at_ms)?;
         let expires_at_ms = match flags & FLAG_NEVER {
@@ -426,6 +432,28 @@ mod tests {
         }
     }
 
+    /// Such contents would name a record before it that is not the one read before it.
+    #[test]
+    fn a_record_that_says_it_lies_apart_and_does_not_is_refused() {
+        let (offset, first, _) = records()[0];
+        let mut contents = Contents::default();
+        contents.add(offset, &first, true);
+        let flags = contents.bytes.len();
+        let second = Header {
+            sequence: first.sequence + 1,
+            ..first
+        };
+        contents.add(offset + first.shape().record_bytes(), &second, true);
+        // Behind the flags, the gap and the two lengths, a byte each.
+        let previous = flags + 4;
+        contents.bytes[flags] |= FLAG_APART;
+        contents
+            .bytes
+            .splice(previous..previous, [7; KEY_START_BYTES]);
+        let bytes = contents.encode(&STORE, SEGMENT, SEGMENT_BYTES);
+        assert_eq!(decoded(&bytes), Err(Reject::Corrupt));
+    }
+
     /// As above, with a checksum that fits, as another program might write it.
     #[test]
     fn whatever_it_says_reading_it_never_panics() {
@@ -440,6 +468,7 @@ mod tests {
                     for (offset, header, _) in sound {
                         assert!(offset + header.shape().record_bytes() <= SEGMENT_BYTES);
                     }
+                    assert_eq!(decoded(&encoded(&records)), Ok(records), "byte {at}");
                 }
             }
         }

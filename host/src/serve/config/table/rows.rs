@@ -82,6 +82,9 @@ settings! {
     access_log: bool = false, Reload,
         "Whether each request has a line in the log.",
         "a line for each request costs more than a hit";
+    otlp_endpoint: String = String::new(), Restart,
+        "The URL of a receiver of OpenTelemetry's traces, such as `\"http://127.0.0.1:4318\"`: each request has a span, sent to `/v1/traces` below it by OTLP over HTTP; empty: none. Only in builds with the feature `otlp`.",
+        "only the operator knows a receiver";
     hits: Option<Word<Hits>> = None, Reload,
         "Where hits are answered: by the host before it takes an instance of a component, or by the component. Default: `\"native\"`; with `component`, `\"component\"`.",
         "the built-in component has no rules of its own; another one may have" (eg "\"native\"");
@@ -136,7 +139,7 @@ settings! {
     group: Tables<GroupTable> = Tables::default(), Reload,
         "Tenants that share their answers.",
         "each credential has answers of its own" (eg "[[group]]\nname = \"research\"\ntenants = []");
-    price: Tables<PriceTable> = Tables::default(), Restart,
+    price: Tables<PriceTable> = Tables::default(), Reload,
         "Prices of tokens, for the metrics of savings.",
         "only the operator knows the prices" (eg "[[price]]\nmodel = \"gpt-5*\"\ninput_per_million = 1.25\noutput_per_million = 10.0");
     replay: Word<ReplayMode> = Word::first(ReplayMode::Instant), Reload,
@@ -148,7 +151,7 @@ settings! {
     fill_wait_max (was "fill_wait_seconds_max"): Wait = seconds(60), Reload,
         "How long a follower waits for the leader's answer to begin; then it asks the provider itself.",
         "an answer that is not streamed begins when it is whole, and a long one takes a minute";
-    stale_if_error_max (was "stale_if_error_seconds_max"): Stale = seconds(0), Restart,
+    stale_if_error_max (was "stale_if_error_seconds_max"): Stale = seconds(0), Reload,
         "For how long after its expiry an answer is served when the provider fails (no answer, 5xx or 429); 0: not at all. Never past the end that the answer states itself (an `expires_at`, a signed link). Never against an obeyed provider's `must-revalidate`, `proxy-revalidate` or `s-maxage`. Not to a request that says `no-cache`, `max-age` or `min-fresh`, and not by the filter.",
         "an expired answer is the operator's decision; a provider that fails for 30 days is gone";
     disk_max (was "disk_bytes_max"): Bytes = Size(CacheOptions::default().disk_bytes_max), Restart,
