@@ -180,7 +180,10 @@ impl Cache {
 
     fn start_flusher(&mut self) -> io::Result<()> {
         let interval = match self.shared.durability {
-            Durability::Interval { ms, .. } => Some(Duration::from_millis(ms.max(1))),
+            Durability::Interval { ms, bytes } => {
+                self.shared.queue.waits_for_syncs_of(bytes);
+                Some(Duration::from_millis(ms.max(1)))
+            }
             Durability::Os | Durability::EveryInsert => None,
         };
         self.flusher = Some(Arc::new(Flusher::start(&self.shared, interval)?));

@@ -27,6 +27,7 @@ mod hash;
 mod index;
 mod inspect;
 mod keys;
+mod leaving;
 mod log;
 mod mmap;
 mod newest;
@@ -70,6 +71,7 @@ use keys::NewKeys;
 use log::Log;
 use policy::Policy;
 use purge_marks::PurgeMarks;
+use reclaim::Ahead;
 use recover::Recovered;
 use replay::{Replayed, start_of};
 use segment::{DiskUse, Segment};
@@ -87,6 +89,10 @@ const UNSYNCED_MAX: usize = 8;
 
 /// A segment is at most this part of the whole, so that reclaiming one loses little.
 pub(crate) const SEGMENTS_MIN: u64 = 8;
+
+/// No segment has more records: listing them, before it is reclaimed, is one step under the lock. With
+/// answers of 4 KiB that is 256 MiB.
+const RECORDS_MAX: u64 = 1 << 16;
 
 /// Sequences skipped when records could not be read, beside one for each such record: for purges
 /// between them that never became durable.
@@ -154,14 +160,22 @@ pub(crate) struct Store {
     tombstones: Tombstones,
     /// An appended record will never be durable, and the next sync has to say so.
     is_lost: bool,
+    /// The segment that is on its way out.
+    ahead: Ahead,
     /// A segment is being reclaimed, and what is written for it must not reclaim another.
     is_reclaiming: bool,
     /// Files were taken to be synced, and the outcome is not known yet.
     is_syncing: bool,
     /// Records up to this sequence were in those files, or synced before.
     syncing: u64,
+    /// Of what was taken and is not durable yet.
+    syncing_bytes: u64,
     /// Records up to this sequence are durable, where their segment is not poisoned.
     durable: u64,
+    /// A segment cannot go before the next sync.
+    is_sync_wanted: bool,
+    /// How often a sync failed.
+    poisonings: u64,
     reclaimed: u64,
     moved_bytes: u64,
     evicted: u64,
@@ -246,10 +260,14 @@ impl Store {
             now_ms,
             tombstones: Tombstones::of(unburied),
             is_lost: is_unsynced,
+            ahead: Ahead::default(),
             is_reclaiming: false,
             is_syncing: false,
             syncing: 0,
+            syncing_bytes: 0,
             durable: 0,
+            is_sync_wanted: false,
+            poisonings: 0,
             reclaimed: 0,
             moved_bytes: 0,
             evicted: 0,
@@ -308,6 +326,7 @@ impl Store {
     /// stays until room is needed; it is never served.
     pub(crate) fn discard(&mut self) {
         self.unsynced.clear();
+        self.ahead = Ahead::default();
         self.index.remove_where(|_| true);
         let actives = self.actives.iter_mut().filter_map(Option::take);
         self.segments.extend(actives.map(|active| active.segment));
@@ -336,10 +355,9 @@ impl Store {
         if record.kind() == Kind::Entry {
             self.now_ms = record.stored_at_ms();
         }
-        if self.disk_use.bytes() > before {
-            // After the record, which had room, so that the moved records come after it. A tombstone
-            // has no time.
-            self.keep_spare(self.now_ms);
+        if self.is_making_room() || self.disk_use.bytes() > before {
+            // After the record, which had room, so that the moved records come after it.
+            self.make_room_ahead(record.shape().record_bytes());
         }
         Ok(place)
     }
@@ -410,7 +428,7 @@ impl Store {
 
     /// Entries leave by segments, so a segment must not hold more than a part of all.
     fn segment_records_max(&self) -> u64 {
-        (self.entries_max / SEGMENTS_MIN).max(1)
+        (self.entries_max / SEGMENTS_MIN).clamp(1, RECORDS_MAX)
     }
 
     /// The number of places in memory, including those that left the index and whose memory was not

@@ -11,6 +11,7 @@
 mod pauses;
 mod run;
 mod sizes;
+mod waits;
 
 use sizes::{Room, Sizes};
 use std::process::ExitCode;

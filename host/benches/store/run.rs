@@ -2,6 +2,7 @@
 
 use crate::pauses;
 use crate::sizes::kilobytes;
+use crate::waits::{self, Wait};
 use reflex_host::cache::{Cache, CacheKey, CacheOptions, InsertError, Lookup, NewEntry};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs;
@@ -9,8 +10,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 pub(crate) const HEADINGS: &str = "\
-| entries | hot get, p50, p99 ns | the same on 2 threads, p50 ns | any get, p50, p99 ns | insert, µs (CPU) | longest insert in a row, ms | longest insert, paced, ms | reclaim pause, p50, p99 ms (CPU) | memory, B an entry | open, s | open, µs an entry (CPU) | purge, p50, p99 ms |
-|---|---|---|---|---|---|---|---|---|---|---|---|";
+| entries | hot get, p50, p99 ns | the same on 2 threads, p50 ns | any get, p50, p99 ns | page faults of a get, the first time, again | insert, µs (CPU) | longest insert in a row, ms (the disk, other processes, the cache) | the cache's own part of any, ms | longest insert, paced, ms (likewise) | a piece of reclaiming, p50, p99 ms (CPU) | memory, B an entry | open, s | open, µs an entry (CPU) | purge, p50, p99 ms |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|";
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const TENANTS: u64 = 1000;
@@ -31,9 +32,11 @@ pub(crate) struct Figures {
     hot_get: (Duration, Duration),
     hot_get_of_two: Duration,
     any_get: (Duration, Duration),
+    any_get_faults: (f64, f64),
     insert: Took,
-    insert_longest: Duration,
-    insert_longest_paced: Duration,
+    insert_longest: Wait,
+    insert_own: Duration,
+    insert_longest_paced: Wait,
     reclaim: (Duration, Duration),
     reclaim_cpu: (Duration, Duration),
     memory_bytes: u64,
@@ -46,8 +49,12 @@ impl Figures {
         let ns = |time: Duration| time.as_nanos();
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         let micros = |time: Duration| time.as_secs_f64() * 1e6;
+        let parts = |wait: &Wait| {
+            let [all, disk, others, own] = [wait.time, wait.disk(), wait.others, wait.own].map(ms);
+            format!("{all:.1} ({disk:.1}, {others:.1}, {own:.1})")
+        };
         format!(
-            "| {} | {}, {} | {} | {}, {} | {:.1} ({:.1}) | {:.1} | {:.1} | {:.1}, {:.1} ({:.1}, {:.1}) | {} | {:.2} | \
+            "| {} | {}, {} | {} | {}, {} | {:.3}, {:.3} | {:.1} ({:.1}) | {} | {:.1} | {} | {:.2}, {:.2} ({:.2}, {:.2}) | {} | {:.2} | \
              {:.2} ({:.2}) | {:.2}, {:.2} |",
             self.entries,
             ns(self.hot_get.0),
@@ -55,10 +62,13 @@ impl Figures {
             ns(self.hot_get_of_two),
             ns(self.any_get.0),
             ns(self.any_get.1),
+            self.any_get_faults.0,
+            self.any_get_faults.1,
             micros(self.insert.time),
             micros(self.insert.cpu),
-            ms(self.insert_longest),
-            ms(self.insert_longest_paced),
+            parts(&self.insert_longest),
+            ms(self.insert_own),
+            parts(&self.insert_longest_paced),
             ms(self.reclaim.0),
             ms(self.reclaim.1),
             ms(self.reclaim_cpu.0),
@@ -138,6 +148,15 @@ fn memory_bytes() -> u64 {
     kilobytes(&status, "RssAnon:") << 10
 }
 
+/// Of pages that are in memory, but not in the table of this process.
+fn page_faults() -> u64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the name of the process, which may have any form.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let minor = fields.split_whitespace().nth(7);
+    minor.and_then(|it| it.parse().ok()).unwrap_or(0)
+}
+
 /// Room for the entries and for what the store keeps free: a segment and its contents.
 pub(crate) fn disk_bytes(entries: u64, payload_bytes: usize) -> u64 {
     let record_bytes = (112 + payload_bytes as u64).next_multiple_of(16);
@@ -180,9 +199,12 @@ pub(crate) fn measure(entries: u64, payload_bytes: usize) -> Figures {
         while let Err(error) = cache.insert(new) {
             assert_eq!(error, InsertError::QueueFull);
         }
-        began.elapsed()
+        began
     };
-    let (took, longest) = Took::by(|| (0..entries).map(insert).max());
+    let insert_all = |numbers: std::ops::Range<u64>| {
+        waits::longest_of(|note| numbers.for_each(|number| note(insert(number))))
+    };
+    let (took, (longest, own)) = Took::by(|| insert_all(0..entries));
     figures.insert = took.each(entries);
     cache.sync().expect("syncs");
     figures.memory_bytes = memory_bytes().saturating_sub(before) / cache.stats().entries;
@@ -201,18 +223,24 @@ pub(crate) fn measure(entries: u64, payload_bytes: usize) -> Figures {
     }
     pauses::take();
     let more = SEGMENTS_MORE * segment_bytes / record_bytes;
-    let longest_more = (entries..entries + more).map(insert).max();
-    figures.insert_longest = longest.max(longest_more).unwrap_or_default();
+    let (longest_more, own_more) = insert_all(entries..entries + more);
+    figures.insert_longest = match longest.time > longest_more.time {
+        true => longest,
+        false => longest_more,
+    };
+    figures.insert_own = own.max(own_more);
     cache.sync().expect("syncs");
     let began = Instant::now();
     let paced = entries + more..entries + more + SEGMENTS_PACED * segment_bytes / record_bytes;
     let newest = paced.end - 1;
-    let paced = (0..).zip(paced).map(|(nth, number)| {
-        let due = Duration::from_secs(nth) / PER_SECOND;
-        std::thread::sleep(due.saturating_sub(began.elapsed()));
-        insert(number)
-    });
-    figures.insert_longest_paced = paced.max().unwrap_or_default();
+    let insert_paced = |note: &mut dyn FnMut(Instant)| {
+        for (nth, number) in (0..).zip(paced) {
+            let due = Duration::from_secs(nth) / PER_SECOND;
+            std::thread::sleep(due.saturating_sub(began.elapsed()));
+            note(insert(number));
+        }
+    };
+    (figures.insert_longest_paced, _) = waits::longest_of(insert_paced);
     cache.sync().expect("syncs");
     let pauses = pauses::take();
     figures.reclaim = percentiles(pauses.iter().map(|pause| pause.time).collect());
@@ -236,10 +264,15 @@ pub(crate) fn measure(entries: u64, payload_bytes: usize) -> Figures {
     });
     // Once before, to see what reading takes, not what the first check of a record takes.
     let any_get = |at: u64| get(spread(at));
-    (0..GETS).for_each(|at| {
-        any_get(at);
-    });
-    figures.any_get = percentiles((0..GETS).map(any_get).collect());
+    let mut times = Vec::with_capacity(GETS as usize);
+    let mut get_all = || {
+        let before = page_faults();
+        times.clear();
+        times.extend((0..GETS).map(any_get));
+        (page_faults() - before) as f64 / GETS as f64
+    };
+    figures.any_get_faults = (get_all(), get_all());
+    figures.any_get = percentiles(times);
 
     drop(cache);
     let (took, cache) = Took::by(|| Cache::open(&options).expect("opens"));

@@ -137,6 +137,10 @@ impl Shared {
             return reason.map_or(Ok(()), |reason| Err(io::Error::other(reason)));
         };
         self.write_all(&mut writer);
+        if told == Told::Caller {
+            // Until then, entries that left count as there.
+            writer.store.clear_gone();
+        }
         let up_to = self.queue.written();
         let settled = writer.settle();
         let (unsynced, lost) = writer.store.take_unsynced();
@@ -160,8 +164,8 @@ impl Shared {
             if result.is_err() && told == Told::NextSync {
                 store.note_lost();
             }
+            self.queue.synced(up_to, store.unsynced_bytes());
         });
-        self.queue.synced(up_to);
         result
     }
 

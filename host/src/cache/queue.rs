@@ -21,6 +21,23 @@ use std::time::{Duration, Instant};
 /// wait. An entry that is longer waits alone.
 pub(super) const QUEUE_BYTES_MAX: u64 = 32 << 20;
 
+/// An insert that may wait does so while more than one part in this many of the queue is full: 4 MiB. A
+/// deeper queue would not make the disk faster, only take memory. The rest is left to inserts that must
+/// not wait, which a loader thus cannot crowd out.
+const WAITING_SHARE: u64 = 8;
+
+/// Waiting inserts go on each time one part in this many of that is free again: 256 KiB, which the writer
+/// writes in a few milliseconds. With less they would take it in turns with the writer.
+const ROOM_SHARE: u64 = 16;
+
+/// The least bound of the bytes that were written and are not durable, past which inserts that may wait do
+/// so. A disk that is slower than a loader otherwise has more to sync each time, up to a part of all memory,
+/// and then nothing is written until it is done.
+const UNSYNCED_BYTES_MAX: u64 = 16 << 20;
+
+/// With a longer interval, that bound is so many of it: one is synced, one is written meanwhile.
+const UNSYNCED_INTERVALS: u64 = 2;
+
 /// What an operation takes beside its record: some for the queue and some for the map.
 const OPERATION_BYTES: u64 = 256;
 
@@ -139,6 +156,10 @@ struct State {
     /// Of those that wait and of those that the writer has in hand.
     bytes: u64,
     removals: usize,
+    /// Written, and not durable yet.
+    unsynced_bytes: u64,
+    /// `None`: no thread syncs.
+    unsynced_bytes_max: Option<u64>,
     last: Ticket,
     /// Every operation up to this one was synced, or its sync failed.
     synced: Ticket,
@@ -215,14 +236,31 @@ impl Queue {
     fn room_for(&self, bytes: u64, wait: Wait) -> Result<MutexGuard<'_, State>, Full> {
         let mut state = lock(&self.state);
         let is_full = |state: &State| state.bytes > 0 && state.bytes + bytes > self.bytes_max;
-        if is_full(&state) && wait == Wait::ForRoom {
-            state = self.wait_while(state, |state| is_full(state));
+        let has_to_wait = |state: &State| {
+            let is_behind = |max| state.unsynced_bytes > max;
+            is_full(state)
+                || state.bytes > self.waiting_bytes()
+                || state.unsynced_bytes_max.is_some_and(is_behind)
+        };
+        if wait == Wait::ForRoom && has_to_wait(&state) {
+            state = self.wait_while(state, has_to_wait);
         }
         if is_full(&state) {
             state.is_refusing = true;
             return Err(Full);
         }
         Ok(state)
+    }
+
+    /// A thread syncs, from so many bytes on: inserts that may wait do not get far ahead of it.
+    pub(super) fn waits_for_syncs_of(&self, bytes: u64) {
+        let max = bytes.saturating_mul(UNSYNCED_INTERVALS);
+        lock(&self.state).unsynced_bytes_max = Some(max.max(UNSYNCED_BYTES_MAX));
+    }
+
+    /// With more than this in the queue, inserts that may wait do so.
+    fn waiting_bytes(&self) -> u64 {
+        self.bytes_max / WAITING_SHARE
     }
 
     /// Waits for the writer, within bounds.
@@ -367,16 +405,18 @@ impl Queue {
         newest.is_some_and(|newest| newest.ticket == operation.ticket)
     }
 
-    /// The results of these operations can be found in the index or in memory.
-    pub(super) fn done(&self, operations: &[Operation]) {
+    /// The results of these operations can be found in the index or in memory. `unsynced_bytes`: of all
+    /// that was written and is not durable.
+    pub(super) fn done(&self, operations: &[Operation], unsynced_bytes: u64) {
         fence(Ordering::Release);
         for operation in operations {
             self.settles(operation);
         }
         let mut state = lock(&self.state);
-        // Woken only when much room is free: otherwise waiters and the writer would alternate.
-        let is_full =
-            |state: &State| state.bytes > self.bytes_max / 2 || state.removals > REMOVALS_MAX / 2;
+        state.unsynced_bytes = unsynced_bytes;
+        // Woken only when some room is free: otherwise waiters and the writer would alternate.
+        let enough = self.waiting_bytes() - self.waiting_bytes() / ROOM_SHARE;
+        let is_full = |state: &State| state.bytes > enough || state.removals > REMOVALS_MAX / 2;
         let was_full = is_full(&state);
         for operation in operations {
             state.forget_operation(operation);
@@ -437,11 +477,17 @@ impl Queue {
         lock(&self.state).synced >= ticket
     }
 
-    /// All up to here was synced, or failed to be.
-    pub(super) fn synced(&self, up_to: Ticket) {
+    /// All up to here was synced, or failed to be. `unsynced_bytes`: of what was written since.
+    pub(super) fn synced(&self, up_to: Ticket, unsynced_bytes: u64) {
         let mut state = lock(&self.state);
+        state.unsynced_bytes = unsynced_bytes;
         state.synced = state.synced.max(up_to);
         self.goes_on(&mut state, true);
+    }
+
+    /// How many operations wait.
+    pub(super) fn len(&self) -> usize {
+        lock(&self.state).operations.len()
     }
 
     /// The newest operation.
@@ -544,3 +590,7 @@ pub(super) struct QueueStats {
     pub(super) bytes: u64,
     pub(super) trouble: Option<String>,
 }
+
+#[cfg(all(test, not(shuttle)))]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests;

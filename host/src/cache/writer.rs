@@ -97,6 +97,9 @@ impl WriterThread {
                     let _ = writing.flush(None, Told::NextSync);
                 }
                 writing.step_aside();
+                while writing.queue.len() == 0 && writing.make_some_room() {
+                    writing.step_aside();
+                }
             }
         };
         let thread = thread::Builder::new().name("reflex-writer".into());
@@ -143,9 +146,21 @@ impl Shared {
         }
     }
 
-    /// Writes all that waits.
+    /// Goes on to make room in the store; false when there is enough.
+    fn make_some_room(&self) -> bool {
+        let Some(writer) = self.writer.get() else {
+            return false;
+        };
+        let mut writer = lock(writer);
+        let is_more = writer.store.make_some_room();
+        self.ring_if_due(&writer.store);
+        is_more
+    }
+
+    /// Writes all that waits now. Where inserts come faster than they are written, the queue never is
+    /// empty.
     pub(super) fn write_all(&self, writer: &mut Writer) {
-        self.write_with(writer, usize::MAX);
+        self.write_with(writer, self.queue.len());
     }
 
     fn write_with(&self, writer: &mut Writer, operations_max: usize) {
@@ -164,13 +179,18 @@ impl Shared {
             for operation in &operations {
                 self.write(writer, operation);
             }
-            self.queue.done(&operations);
+            let unsynced_bytes = writer.store.unsynced_bytes();
+            self.queue.done(&operations, unsynced_bytes);
         }
+        self.ring_if_due(&writer.store);
+    }
+
+    fn ring_if_due(&self, store: &Store) {
         let bytes_max = match self.durability {
             Durability::Interval { bytes, .. } => bytes,
             Durability::Os | Durability::EveryInsert => u64::MAX,
         };
-        if writer.store.is_due(bytes_max) {
+        if store.is_due(bytes_max) {
             self.bell.ring();
         }
     }

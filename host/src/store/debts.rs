@@ -64,9 +64,9 @@ impl Store {
         let mut owed = self.tombstones.take();
         let paid = owed.pay(|key| {
             // An entry stored since then supersedes as well as a tombstone does, until it goes.
-            match self.index.find(key, |place| place.set_covers(true)) {
-                Some(()) => Ok(()),
-                None => self.append(&NewRecord::tombstone(key)).map(drop),
+            match self.stands_in(key) {
+                true => Ok(()),
+                false => self.append(&NewRecord::tombstone(key)).map(drop),
             }
         });
         self.tombstones.put_back(owed);

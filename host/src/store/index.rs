@@ -4,10 +4,9 @@
 //! puts places in; a reader may take out a place whose record cannot be served. A key outside the
 //! index has no record on disk, or a newer one covers it there.
 
-use super::format::Listed;
 use super::hash::KeyState;
 use super::place::Place;
-use super::segment::Segment;
+use super::views::Views;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -173,12 +172,9 @@ impl Index {
         })
     }
 
-    /// Takes out the places of these records of a segment; returns their number.
-    pub(crate) fn remove_listed(&self, segment: &Arc<Segment>, records: &[Listed]) -> u64 {
-        let is_out = |(offset, header, _): &&Listed| {
-            self.remove_if(&header.key, |now| now.is_at(segment, *offset))
-        };
-        records.iter().filter(is_out).count() as u64
+    /// Takes out the place of a key if it is this one; whether it was.
+    pub(super) fn remove_at(&self, key: &[u8; 32], views: &Arc<Views>, offset: u64) -> bool {
+        self.remove_if(key, |now| now.is_seen_at(views, offset))
     }
 
     #[cfg(test)]

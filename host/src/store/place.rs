@@ -105,11 +105,21 @@ impl Place {
     }
 
     pub(crate) fn is_at(&self, segment: &Arc<Segment>, offset: u64) -> bool {
-        self.is_in(segment) && self.offset() == offset
+        self.is_seen_at(&segment.views, offset)
+    }
+
+    /// Whether it is this place of a segment, which may be gone.
+    pub(super) fn is_seen_at(&self, views: &Arc<Views>, offset: u64) -> bool {
+        self.is_seen_in(views) && self.offset() == offset
     }
 
     pub(crate) fn is_in(&self, segment: &Arc<Segment>) -> bool {
-        Arc::ptr_eq(&self.views, &segment.views)
+        self.is_seen_in(&segment.views)
+    }
+
+    /// Whether it is in a segment, which may be gone.
+    pub(super) fn is_seen_in(&self, views: &Arc<Views>) -> bool {
+        Arc::ptr_eq(&self.views, views)
     }
 
     pub(crate) fn segment_id(&self) -> u64 {

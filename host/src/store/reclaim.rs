@@ -10,21 +10,17 @@
 //! segments: then segments go as they are. The disk never holds more than the quota.
 //!
 //! A record may supersede older ones of its key, in any segment. A segment with such a record goes only
-//! when a newer record of the key, or a tombstone, is durable: see `find_uncovered`. A segment
+//! when a newer record of the key, or a tombstone, is durable: see `leaving.rs`. A segment
 //! that cannot be read in full goes when all others are newer, after a durable purge of all that is as
 //! old.
 
-use super::active::{Active, allocated_for};
-use super::format::{BLOCK_BYTES, Contents, HEADER_BYTES, Header, Listed, SEGMENT_BYTES_LIMIT};
+use super::active::Active;
+use super::format::SEGMENT_BYTES_LIMIT;
+use super::leaving::{Budget, Gone, Leaving, Moving, Outcome, Patience, Progress, Which};
 use super::log::Log;
-use super::place::{Place, Read};
-use super::policy::{Policy, Verdict};
 use super::purge_marks::Whose;
-use super::record::NewRecord;
-use super::recover::{Records, records_of};
 use super::segment::Segment;
-use super::{Store, StoreError, room_for};
-use std::collections::HashSet;
+use super::{Store, StoreError};
 use std::sync::Arc;
 
 /// Up to one part in this many of the quota may be held by readers of segments that are
@@ -49,47 +45,31 @@ const CANDIDATES_MAX: usize = 4;
 
 const _: () = assert!(SEGMENT_BYTES_LIMIT <= u32::MAX as u64);
 
-/// What of a segment is written again, and where.
-struct Moving {
-    which: Which,
-    /// Of records that are written again from now on.
-    bytes_left: u64,
-    /// It has to be durable before the segment goes.
-    is_durable: bool,
-    now_ms: u64,
-}
+/// A segment is gone before one part in this many of another one is appended.
+const SLACK_SHARE: u64 = 4;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Which {
-    /// Nothing.
-    None,
-    /// What the policy keeps, or, of a segment that is mostly dead, all that is alive.
-    Worthy,
-    /// All that is alive.
-    Alive,
-    /// All that is alive; it has to fit.
-    Whole,
-}
+/// For each byte that is appended, records of so many are looked at, so that a segment, whose records are
+/// looked at three times, is gone before the slack is used up.
+const PACE: u64 = 16;
 
-impl Moving {
-    fn nothing() -> Self {
-        Self {
-            which: Which::None,
-            bytes_left: 0,
-            is_durable: false,
-            now_ms: 0,
-        }
-    }
-}
+/// Records of so many bytes are looked at in a row: a millisecond, and the queue is full of 32 times as
+/// many. Of a small segment it is one part in [`PIECES_MIN`].
+const PIECE_BYTES: u64 = 256 << 10;
+const PIECES_MIN: u64 = 8;
 
-/// What happened to a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Reclaimed,
-    /// It cannot be reclaimed now.
-    Refused,
-    /// Records that have to be written again find no room.
-    NoRoom,
+const _: () = assert!(PACE >= 3 * SLACK_SHARE);
+
+/// A segment that makes room ahead, piece by piece.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    /// For all segments that go in a row.
+    moving: Option<Moving>,
+    leaving: Option<Leaving>,
+    gone: Option<Gone>,
+    /// Records of so many bytes may be looked at.
+    credit: u64,
+    /// Bytes that were appended since the last segment went, without those that were written again.
+    appended: u64,
 }
 
 impl Store {
@@ -134,6 +114,9 @@ impl Store {
     /// the entries exceed their bound for a while, but not the disk.
     pub(super) fn keep_entries_max(&mut self, more: u64) {
         while self.index.len() + more > self.entries_max {
+            if self.clear_gone() {
+                continue;
+            }
             let reclaimed = self.reclaim(&mut Moving::nothing()).and_then(|is_less| {
                 Ok(is_less || self.seal_for_room(Log::Small)? || self.seal_for_room(Log::Main)?)
             });
@@ -157,35 +140,180 @@ impl Store {
         Ok(true)
     }
 
-    /// After a segment was given space, reclaims until there is room for what is written again of a
-    /// whole one. If that fails, the next ones have less room.
-    pub(super) fn keep_spare(&mut self, now_ms: u64) {
-        let mut moving = Moving {
-            which: Which::Worthy,
-            bytes_left: self.segment_bytes * MOVED_SEGMENTS,
-            is_durable: false,
-            now_ms,
-        };
-        let entries = 2 * self.segment_records_max();
-        let mut span = None;
-        while !self.fits(self.segment_bytes) || self.index.len() + entries > self.entries_max {
-            span.get_or_insert_with(|| tracing::debug_span!("make_room").entered());
-            if self.pinned_bytes() > self.quota / PINNED_SHARE {
-                return;
-            }
-            match self.reclaim(&mut moving) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::debug!(%error, "nothing reclaimed ahead");
-                    return;
-                }
-            }
+    /// Whether room is being made ahead.
+    pub(super) fn is_making_room(&self) -> bool {
+        let Ahead {
+            moving,
+            leaving,
+            gone,
+            ..
+        } = &self.ahead;
+        moving.is_some() || leaving.is_some() || gone.is_some()
+    }
+
+    /// After `bytes` were appended: makes room for what is written again of a whole segment, a piece at a
+    /// time. If that fails, the next segments have less room.
+    pub(super) fn make_room_ahead(&mut self, bytes: u64) {
+        let credit = self.ahead.credit;
+        self.ahead.credit = credit.saturating_add(bytes.saturating_mul(PACE));
+        self.ahead.appended = self.ahead.appended.saturating_add(bytes);
+        let has_begun = self.is_making_room();
+        if !has_begun || self.ahead.credit >= self.piece_bytes() || self.is_short() {
+            self.make_pieces();
         }
     }
 
+    /// Makes room when nothing else is to be done; false when there is enough.
+    pub(crate) fn make_some_room(&mut self) -> bool {
+        if !self.is_making_room() {
+            return false;
+        }
+        self.ahead.credit = self.piece_bytes();
+        self.make_pieces();
+        self.is_making_room() && self.ahead.credit == 0
+    }
+
+    /// Takes all places out of the index whose segment is gone; whether there were any.
+    pub(crate) fn clear_gone(&mut self) -> bool {
+        let gone = self.ahead.gone.take();
+        gone.is_some_and(|mut gone| self.clear(&mut gone, &mut Budget::all()))
+    }
+
+    /// Lets the newest record of a key stand in for a tombstone that is owed; false without one.
+    pub(super) fn stands_in(&mut self, key: &[u8; 32]) -> bool {
+        let Ahead { leaving, gone, .. } = &mut self.ahead;
+        let stands_in = self.index.find(key, |place| {
+            // Of a segment whose file is gone, the place is all that is left.
+            let is_there = !gone.as_ref().is_some_and(|gone| gone.has(place));
+            if is_there {
+                place.set_covers(true);
+            }
+            is_there
+        });
+        if stands_in != Some(true) {
+            return false;
+        }
+        // The record may be on its way out, or may just have been written again.
+        if let Some(leaving) = leaving {
+            leaving.supersedes(key);
+        }
+        if let Some(gone) = gone {
+            gone.uncovered.insert(*key);
+        }
+        true
+    }
+
+    fn piece_bytes(&self) -> u64 {
+        PIECE_BYTES.min(self.segment_bytes / PIECES_MIN)
+    }
+
+    fn lacks_spare(&self) -> bool {
+        let entries = 2 * self.segment_records_max();
+        !self.fits(self.segment_bytes) || self.index.len() + entries > self.entries_max
+    }
+
+    /// Whether the pieces have to be made all at once, because room was used faster.
+    fn is_short(&self) -> bool {
+        let entries = self.segment_records_max();
+        self.ahead.appended > self.segment_bytes / SLACK_SHARE
+            || self.index.len() + entries > self.entries_max
+    }
+
+    fn make_pieces(&mut self) {
+        let mut span = None;
+        while self.ahead.leaving.is_some() || self.ahead.gone.is_some() || self.lacks_spare() {
+            let is_short = self.is_short();
+            let mut budget = match is_short {
+                true => Budget::all(),
+                false => Budget(self.ahead.credit),
+            };
+            if budget.is_spent() {
+                return;
+            }
+            span.get_or_insert_with(|| tracing::debug_span!("make_room").entered());
+            let made = self.make_piece(&mut budget, is_short);
+            self.ahead.credit = match is_short {
+                true => 0,
+                false => budget.0,
+            };
+            match made {
+                Ok(true) => {}
+                // A sync has to end first.
+                Ok(false) if self.ahead.leaving.is_some() => return,
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::debug!(%error, "nothing reclaimed ahead");
+                    break;
+                }
+            }
+        }
+        self.ahead.moving = None;
+        (self.ahead.credit, self.ahead.appended) = (0, 0);
+    }
+
+    /// False if nothing more can be done now.
+    fn make_piece(&mut self, budget: &mut Budget, is_short: bool) -> Result<bool, StoreError> {
+        if let Some(mut gone) = self.ahead.gone.take() {
+            if !self.clear(&mut gone, budget) {
+                self.ahead.gone = Some(gone);
+            }
+            return Ok(true);
+        }
+        let mut moving = self.ahead.moving.take().unwrap_or(Moving {
+            which: Which::Worthy,
+            bytes_left: self.segment_bytes * MOVED_SEGMENTS,
+            is_durable: false,
+            now_ms: 0,
+        });
+        moving.now_ms = self.now_ms;
+        let mut leaving = match self.take_leaving() {
+            Some(leaving) => leaving,
+            None if self.pinned_bytes() > self.quota / PINNED_SHARE => return Ok(false),
+            None => match self.candidates(moving.which).into_iter().next() {
+                Some((victim, which)) => {
+                    let leaving = self.leaving(&victim, which);
+                    if !is_short {
+                        // Listing its records was a piece of its own.
+                        *budget = Budget(0);
+                    }
+                    leaving
+                }
+                None => return self.reclaim_hidden(),
+            },
+        };
+        let patience = match is_short {
+            true => Patience::OneSync,
+            false => Patience::Full,
+        };
+        self.is_reclaiming = true;
+        let progress = self.go_on(&mut leaving, &mut moving, budget, patience);
+        self.is_reclaiming = false;
+        let made = match progress? {
+            Progress::Underway => {
+                self.ahead.leaving = Some(leaving);
+                Ok(budget.is_spent())
+            }
+            Progress::Gone(gone) => {
+                self.ahead.gone = Some(gone);
+                self.ahead.appended = 0;
+                Ok(true)
+            }
+            Progress::Stays(_) => self.reclaim(&mut moving),
+        };
+        self.ahead.moving = Some(moving);
+        made
+    }
+
+    /// The segment that is on its way out, unless it went in another way.
+    fn take_leaving(&mut self) -> Option<Leaving> {
+        let leaving = self.ahead.leaving.take()?;
+        let mut segments = self.segments.iter();
+        let is_there = segments.any(|it| Arc::ptr_eq(it, &leaving.victim));
+        is_there.then_some(leaving)
+    }
+
     /// Whether so many bytes have room, beside the contents of the active segments.
-    fn fits(&self, bytes: u64) -> bool {
+    pub(super) fn fits(&self, bytes: u64) -> bool {
         let actives = self.actives.iter().flatten();
         let contents: u64 = actives.map(Active::contents_bytes_max).sum();
         self.disk_use.bytes() + contents + bytes <= self.quota
@@ -211,37 +339,51 @@ impl Store {
         let Some(victim) = self.segments.iter().find(|it| it.id == id).cloned() else {
             return Ok(true);
         };
+        let which = match by_all_means {
+            true => Which::Alive,
+            false => Which::Whole,
+        };
         let mut moving = Moving {
-            which: match by_all_means {
-                true => Which::Alive,
-                false => Which::Whole,
-            },
+            which,
             bytes_left: u64::MAX,
             is_durable: true,
             now_ms,
         };
-        Ok(self.reclaim_one(&victim, &mut moving)? != Outcome::NoRoom || by_all_means)
+        let outcome = self.reclaim_one(&victim, which, &mut moving)?;
+        Ok(outcome != Outcome::NoRoom || by_all_means)
     }
 
-    /// Reclaims the segment that is best reclaimed; false without one.
+    /// Reclaims the segment that is best reclaimed, in one go; false without one.
     fn reclaim(&mut self, moving: &mut Moving) -> Result<bool, StoreError> {
+        self.clear_gone();
+        if let Some(mut leaving) = self.take_leaving() {
+            if moving.which == Which::None {
+                leaving.which = Which::None;
+            }
+            if self.finish(leaving, moving)? == Outcome::Reclaimed {
+                return Ok(true);
+            }
+        }
+        for (victim, which) in self.candidates(moving.which) {
+            if self.reclaim_one(&victim, which, moving)? == Outcome::Reclaimed {
+                return Ok(true);
+            }
+        }
+        self.reclaim_hidden()
+    }
+
+    /// The segments that are best reclaimed, the best first, and what of each is written again.
+    fn candidates(&self, which: Which) -> Vec<(Arc<Segment>, Which)> {
         let readable = |it: &&Arc<Segment>| !it.has_hidden();
         let deadest = self.segments.iter().filter(readable);
         let deadest = deadest
             .max_by_key(|it| it.dead_bytes())
             .filter(|it| it.dead_bytes() >= it.bytes / DEAD_SHARE);
-        if let Some(victim) = deadest.cloned() {
-            let which = match moving.which {
-                Which::Worthy => Which::Alive,
-                which => which,
-            };
-            let given = std::mem::replace(&mut moving.which, which);
-            let outcome = self.reclaim_one(&victim, moving);
-            moving.which = given;
-            if outcome? == Outcome::Reclaimed {
-                return Ok(true);
-            }
-        }
+        let of_deadest = match which {
+            Which::Worthy => Which::Alive,
+            which => which,
+        };
+        let deadest = deadest.map(|it| (Arc::clone(it), of_deadest));
         let small = self.listed().filter(|it| it.log == Log::Small);
         let small_bytes = small.map(|it| it.disk_bytes()).sum();
         let first = self.policy.makes_room(small_bytes, self.quota);
@@ -250,25 +392,38 @@ impl Store {
         let mut oldest = in_turn.clone();
         in_turn.sort_by_key(|it| it.log != first);
         oldest.sort_by_key(|it| it.first_sequence());
-        let candidates = in_turn.iter().take(CANDIDATES_MAX);
-        for victim in candidates.chain(oldest.iter().take(CANDIDATES_MAX)) {
-            if self.reclaim_one(victim, moving)? == Outcome::Reclaimed {
-                return Ok(true);
-            }
-        }
-        self.reclaim_hidden()
+        let in_turn = in_turn.into_iter().take(CANDIDATES_MAX);
+        let oldest = oldest.into_iter().take(CANDIDATES_MAX);
+        let others = in_turn.chain(oldest).map(|it| (it, which));
+        deadest.into_iter().chain(others).collect()
     }
 
-    /// The call that makes room does not begin another one.
     fn reclaim_one(
         &mut self,
         victim: &Arc<Segment>,
+        which: Which,
         moving: &mut Moving,
     ) -> Result<Outcome, StoreError> {
+        // What the pieces found of another segment holds only while this one stays.
+        self.ahead.leaving = None;
+        self.clear_gone();
+        let leaving = self.leaving(victim, which);
+        self.finish(leaving, moving)
+    }
+
+    /// The call that makes room does not begin another one.
+    fn finish(&mut self, mut leaving: Leaving, moving: &mut Moving) -> Result<Outcome, StoreError> {
         self.is_reclaiming = true;
-        let outcome = self.reclaim_at(victim, moving);
+        let progress = self.go_on(&mut leaving, moving, &mut Budget::all(), Patience::None);
         self.is_reclaiming = false;
-        outcome
+        Ok(match progress? {
+            Progress::Gone(mut gone) => {
+                self.clear(&mut gone, &mut Budget::all());
+                Outcome::Reclaimed
+            }
+            Progress::Stays(outcome) => outcome,
+            Progress::Underway => Outcome::Refused,
+        })
     }
 
     /// Removes the segments that cannot be read in full, if all others are newer; whether there were
@@ -290,7 +445,7 @@ impl Store {
         }
         self.settle_purge_marks()?;
         for segment in &hidden {
-            self.remove(segment, &Records::default())?;
+            self.remove(segment)?;
         }
         Ok(true)
     }
@@ -304,201 +459,14 @@ impl Store {
         };
         self.purge_marks.purge_up_to(oldest.last_sequence());
         self.settle_purge_marks()?;
-        self.remove(&oldest, &Records::default())?;
+        self.remove(&oldest)?;
         Ok(true)
-    }
-
-    /// Reclaims a segment, if that can be done now. Until it is removed, a failure leaves all as
-    /// durable as it was.
-    fn reclaim_at(
-        &mut self,
-        victim: &Arc<Segment>,
-        moving: &mut Moving,
-    ) -> Result<Outcome, StoreError> {
-        let records = self.records(victim);
-        if !records.are_all && !victim.has_hidden() {
-            victim.note_hidden(victim.first_sequence()..=victim.last_sequence());
-        }
-        let uncovered = self.find_uncovered(victim, &records.found);
-        let is_whole = matches!(moving.which, Which::Alive | Which::Whole);
-        let needs_sync =
-            moving.is_durable || uncovered.iter().any(|key| !self.is_durable(key, victim));
-        if needs_sync && self.is_syncing || victim.has_hidden() && !is_whole {
-            return Ok(Outcome::Refused);
-        }
-        let tombstone_bytes = uncovered.len() as u64 * HEADER_BYTES as u64;
-        if tombstone_bytes > 0 && !self.has_room_for(Log::Main, tombstone_bytes) {
-            return Ok(Outcome::NoRoom);
-        }
-        let mut moved = Vec::new();
-        let mut left = Vec::new();
-        let mut buried = HashSet::new();
-        for (offset, header, _) in &records.found {
-            let key = &header.key;
-            let is_uncovered = uncovered.contains(key);
-            let has_to_be_buried = match self.index.find(key, Place::clone) {
-                Some(place) if place.is_at(victim, *offset) => {
-                    if self.keep(victim, header, &place, moving)? {
-                        moved.push(*key);
-                        continue;
-                    }
-                    if moving.which == Which::Whole && self.is_alive(header, moving.now_ms) {
-                        return Ok(Outcome::NoRoom);
-                    }
-                    left.push(*key);
-                    is_uncovered
-                }
-                Some(place) if is_uncovered => {
-                    self.index.find(key, |place| place.set_covers(true));
-                    // It supersedes the older ones only as long as it lasts.
-                    let mut listed = self.listed();
-                    listed.any(|it| it.is_poisoned() && place.is_in(it))
-                }
-                // It was removed, damaged, or superseded in memory, and the tombstone may be this
-                // record, another one, or not be written yet.
-                None => is_uncovered,
-                Some(_) => false,
-            };
-            if has_to_be_buried && buried.insert(*key) && !self.bury(key)? {
-                return Ok(Outcome::NoRoom);
-            }
-        }
-        if needs_sync {
-            self.sync_all()?;
-        }
-        if victim.has_hidden() {
-            // All readable records are elsewhere now. The rest is purged with all that is as old.
-            return Ok(Outcome::Refused);
-        }
-        self.remove(victim, &records)?;
-        for key in moved {
-            let covers = uncovered.contains(&key);
-            self.index.find(&key, |place| place.set_covers(covers));
-        }
-        let entries = self.index.len();
-        for key in left {
-            self.policy.note_left(&key, victim.log, entries);
-        }
-        Ok(Outcome::Reclaimed)
-    }
-
-    /// Whether the newest record of a key is durable, and elsewhere.
-    fn is_durable(&self, key: &[u8; 32], victim: &Segment) -> bool {
-        let place = self.index.find(key, Place::clone);
-        place.is_some_and(|place| {
-            let found = self.listed().find(|it| place.is_in(it));
-            found.is_some_and(|it| {
-                it.id != victim.id && it.last_sequence() <= self.durable && !it.is_poisoned()
-            })
-        })
-    }
-
-    /// Keys of a segment of which other segments may hold older records. Without the records in this
-    /// segment those would count again after the next start, unless something else that is durable
-    /// supersedes them.
-    fn find_uncovered(&self, victim: &Arc<Segment>, records: &[Listed]) -> HashSet<[u8; 32]> {
-        let is_in_doubt = self.index.is_in_doubt();
-        let is_uncovered = |(offset, header, _): &&Listed| {
-            // As a rule a stored entry supersedes nothing: it is the only record of its key.
-            let alone = |place: &Place| place.is_at(victim, *offset) && !place.covers();
-            if !is_in_doubt && self.index.find(&header.key, alone) == Some(true) {
-                return false;
-            }
-            let is_older =
-                |it: &Segment| it.id != victim.id && it.first_sequence() < header.sequence;
-            let sealed = self.segments.iter();
-            let actives = self.actives.iter().flatten();
-            sealed
-                .filter(|it| is_older(it))
-                .any(|it| it.may_hold(&header.key))
-                || actives
-                    .filter(|it| is_older(&it.segment))
-                    .any(|it| it.keys.may_hold(&header.key))
-        };
-        let uncovered = records.iter().filter(is_uncovered);
-        uncovered.map(|(_, header, _)| header.key).collect()
-    }
-
-    /// Writes a live record of a reclaimed segment again, if it should be kept; whether it was.
-    fn keep(
-        &mut self,
-        victim: &Segment,
-        header: &Header,
-        place: &Place,
-        moving: &mut Moving,
-    ) -> Result<bool, StoreError> {
-        let bytes = header.shape().record_bytes();
-        let (log, hits) = match (moving.which, Policy::verdict(place.hits())) {
-            (Which::Alive | Which::Whole, _) => (victim.log, place.hits()),
-            (Which::Worthy, Verdict::Stays { hits }) => (Log::Main, hits),
-            (Which::None, _) | (Which::Worthy, Verdict::Leaves) => return Ok(false),
-        };
-        if !self.is_alive(header, moving.now_ms)
-            || bytes > moving.bytes_left
-            || !self.has_room_for(log, bytes)
-        {
-            return Ok(false);
-        }
-        let Read::Sound(record) = place.read(&header.key) else {
-            return Ok(false);
-        };
-        let shape = header.shape();
-        let again = NewRecord::entry(
-            &header.key,
-            &header.tenant,
-            &record[shape.metadata()],
-            &record[shape.payload()],
-            header.stored_at_ms,
-            header.expires_at_ms,
-        );
-        match self.append_to(log, &again) {
-            Ok(_) => {}
-            Err(StoreError::Pinned(_)) => return Ok(false),
-            Err(error) => return Err(error),
-        }
-        self.index.find(&header.key, |new| new.set_hits(hits));
-        moving.bytes_left -= bytes;
-        self.moved_bytes += bytes;
-        Ok(true)
-    }
-
-    /// Whether an entry may still be served.
-    fn is_alive(&self, header: &Header, now_ms: u64) -> bool {
-        header.expires_at_ms.saturating_add(self.stale_ms_max) > now_ms
-    }
-
-    /// Writes a tombstone for a key of which an older record would be found without it; false without
-    /// room for it.
-    fn bury(&mut self, key: &[u8; 32]) -> Result<bool, StoreError> {
-        let tombstone = NewRecord::tombstone(key);
-        if !self.has_room_for(Log::Main, tombstone.shape().record_bytes()) {
-            return Ok(false);
-        }
-        match self.append_to(Log::Main, &tombstone) {
-            Ok(_) => Ok(true),
-            Err(StoreError::Pinned(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Whether a record has room without anything being reclaimed for it.
-    fn has_room_for(&self, log: Log, bytes: u64) -> bool {
-        match &self.actives[log as usize] {
-            Some(active) if self.has_room(active, bytes) => match active.growth(bytes) {
-                0 => true,
-                growth => self.fits(room_for(growth, bytes)),
-            },
-            _ => {
-                let allocated = allocated_for(BLOCK_BYTES as u64 + bytes, self.segment_bytes);
-                self.fits(room_for(allocated, bytes))
-            }
-        }
     }
 
     /// Makes all written records durable, before a segment goes whose records supersede older ones.
     /// Records that are not durable yet may supersede them in its place. If a loss of power took
     /// those, the older ones would count again.
-    fn sync_all(&mut self) -> Result<(), StoreError> {
+    pub(super) fn sync_all(&mut self) -> Result<(), StoreError> {
         let waiting = self.unsynced.iter();
         let mut files: Vec<_> = waiting.map(|f| (f.id, Arc::clone(&f.file))).collect();
         let actives = self.actives.iter().flatten();
@@ -514,35 +482,20 @@ impl Store {
         Ok(())
     }
 
-    /// The records of a segment, from memory or from disk.
-    fn records(&self, segment: &Segment) -> Records {
-        let mut waiting = self
-            .unsynced
-            .iter()
-            .filter(|waiting| waiting.id == segment.id);
-        let contents = waiting.find_map(|waiting| waiting.contents.as_ref());
-        let listed = contents.and_then(|contents| {
-            let store = &self.folder.store;
-            Contents::decode(contents.bytes(), store, segment.id, segment.bytes).ok()
-        });
-        match listed {
-            Some(listed) => Records::all(listed),
-            None => records_of(&*self.disk, &self.folder, segment),
-        }
+    /// Removes a segment whose records are not all known: each place of the index is looked at.
+    fn remove(&mut self, segment: &Arc<Segment>) -> Result<(), StoreError> {
+        self.unlink(segment)?;
+        self.evicted += self.index.remove_where(|place| place.is_in(segment));
+        Ok(())
     }
 
-    /// `records` are those of the segment that may have a place yet. Only where they are not all known,
-    /// each place of the index is looked at.
-    fn remove(&mut self, segment: &Arc<Segment>, records: &Records) -> Result<(), StoreError> {
+    /// Removes the file of a segment. Places in the index refer to it yet.
+    pub(super) fn unlink(&mut self, segment: &Arc<Segment>) -> Result<(), StoreError> {
         self.folder
             .remove_segment(&*self.disk, segment.id)
             .map_err(StoreError::io("remove", &self.folder.segment(segment.id)))?;
         // An open file keeps its space, unlinked or not.
         self.unsynced.retain(|unsynced| unsynced.id != segment.id);
-        self.evicted += match records.are_all {
-            true => self.index.remove_listed(segment, &records.found),
-            false => self.index.remove_where(|place| place.is_in(segment)),
-        };
         self.segments.retain(|it| it.id != segment.id);
         self.reclaimed += 1;
         Ok(())

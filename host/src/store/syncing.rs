@@ -17,8 +17,9 @@ impl Store {
     /// An earlier sync lost some of it, whether or not a caller waited for that sync.
     pub(crate) fn take_unsynced(&mut self) -> (Vec<Unsynced>, io::Result<()>) {
         self.is_syncing = true;
+        self.is_sync_wanted = false;
         self.syncing = self.last;
-        self.unsynced_bytes = 0;
+        self.syncing_bytes += std::mem::take(&mut self.unsynced_bytes);
         let mut unsynced = std::mem::take(&mut self.unsynced);
         for active in self.actives.iter_mut().flatten() {
             if std::mem::take(&mut active.is_dirty) {
@@ -36,9 +37,15 @@ impl Store {
         (unsynced, lost)
     }
 
-    /// Whether it is time to sync: a sealed segment waits, or at least `bytes_max` bytes.
+    /// Whether it is time to sync: a sealed segment waits, or at least `bytes_max` bytes, or a segment
+    /// that is to go.
     pub(crate) fn is_due(&self, bytes_max: u64) -> bool {
-        !self.unsynced.is_empty() || self.unsynced_bytes >= bytes_max
+        !self.unsynced.is_empty() || self.unsynced_bytes >= bytes_max || self.is_sync_wanted
+    }
+
+    /// Of what was written and is not durable, whether or not a sync goes on.
+    pub(crate) fn unsynced_bytes(&self) -> u64 {
+        self.unsynced_bytes + self.syncing_bytes
     }
 
     /// Whether everything was taken to be synced, and was.
@@ -56,6 +63,7 @@ impl Store {
     /// The files that were taken are synced or abandoned.
     pub(crate) fn all_synced(&mut self) {
         self.is_syncing = false;
+        self.syncing_bytes = 0;
         self.durable = self.durable.max(self.syncing);
     }
 
@@ -68,6 +76,7 @@ impl Store {
 
     /// `contents` are those of the segment, if a sync had taken them.
     pub(super) fn abandon_segment(&mut self, id: u64, contents: Option<&ContentsFile>) {
+        self.poisonings += 1;
         // For the next process, whose own sync would succeed and hide the failure. A loss of power
         // that loses this file loses the records, too.
         let _ = self.disk.create(&self.folder.contents(id));

@@ -263,17 +263,23 @@ fn what_is_mostly_dead_goes_first_and_what_lives_in_it_stays() {
 
 /// A tombstone brings no time, so no entry counted as expired: expired entries were written again.
 #[test]
-fn a_tombstone_that_begins_a_segment_keeps_nothing_that_has_expired() {
+fn tombstones_alone_keep_nothing_that_has_expired() {
+    /// Header, metadata and payload, to the next multiple of 16.
+    const RECORD: usize = 4128;
+    /// So many are in a segment. At least one segment goes.
+    const EACH: usize = ((128 << 10) - FIRST_RECORD as usize) / RECORD;
+    /// The last four segments of as many as have room: they are in the small log, which makes room first.
+    const EXPIRING: Range<u64> = 120..240;
     let props = Props::new();
     for is_reopened in [false, true] {
         let mut cache = props.open();
         cache.purge_all().unwrap();
-        // As many as have room, each with a lookup.
-        for number in 0..240 {
-            let ttl = (number < 100).then_some(1);
+        for number in 0..EXPIRING.end {
+            let ttl = EXPIRING.contains(&number).then_some(1);
             put_until(&cache, number, 0, 4000, ttl);
             version(&cache, number);
         }
+        make_all_room(&cache);
         // Time goes on.
         let new = NewEntry {
             key: &key(1000),
@@ -288,31 +294,29 @@ fn a_tombstone_that_begins_a_segment_keeps_nothing_that_has_expired() {
             drop(cache);
             cache = props.open();
         }
-        let segments = |cache: &Cache| {
-            let stats = cache.stats();
-            stats.segments + stats.segments_reclaimed
+        // Each of these lookups counts, so that the policy would keep what has not expired.
+        let expired = |cache: &Cache| {
+            let is_there = |n: &u64| matches!(cache.lookup(&key(*n), NOW + 5000), Lookup::Stale(_));
+            EXPIRING.filter(is_there).count()
         };
-        let before = segments(&cache);
-        // Removals alone, until one begins a segment.
-        for number in (100..240).chain(5000..) {
-            if segments(&cache) > before {
-                break;
-            }
-            if number >= 5000 {
-                let mut store = cache.shared.writer().unwrap();
-                let key = key(number);
-                store
-                    .store
-                    .append(&NewRecord::tombstone(key.as_bytes()))
-                    .unwrap();
-                continue;
-            }
-            cache.remove(&key(number));
-        }
-        let expired =
-            (0..100).filter(|n| !matches!(cache.lookup(&key(*n), NOW + 5000), Lookup::Miss));
-        let expired = expired.count();
-        let oldest = 31;
-        assert!(expired <= 100 - oldest, "{expired} are left");
+        let reclaimed = |cache: &Cache| cache.stats().segments_reclaimed;
+        let (before, reclaimed_before) = (expired(&cache), reclaimed(&cache));
+        let tombstones = (5000..15_000).take_while(|number| {
+            let mut writer = cache.shared.writer().unwrap();
+            let key = key(*number);
+            let tombstone = NewRecord::tombstone(key.as_bytes());
+            writer.store.append(&tombstone).unwrap();
+            drop(writer);
+            reclaimed(&cache) == reclaimed_before
+        });
+        assert!(tombstones.count() < 10_000, "no room was made");
+        make_all_room(&cache);
+        let left = expired(&cache);
+        assert!(left + EACH <= before, "{left} are left of {before}");
     }
+}
+
+/// As the writer thread does when nothing waits to be written.
+fn make_all_room(cache: &Cache) {
+    while cache.shared.writer().unwrap().store.make_some_room() {}
 }

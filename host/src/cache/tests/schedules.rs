@@ -327,7 +327,7 @@ fn a_full_queue_keeps_its_bound_and_wakes_all_waiting_threads() {
             while writes.wait() {
                 let operations = writes.next();
                 written += operations.len() as u64;
-                writes.done(&operations);
+                writes.done(&operations, 0);
             }
             written
         });
