@@ -121,7 +121,7 @@ impl Proxy {
             Outcome::Answered(response) => {
                 *tier = question.tier();
                 // The flow has verified its own, and those have a tier.
-                if tier.is_none() && last(response.headers(), X_REFLEX_STATUS) == Some(HIT) {
+                if tier.is_none() && last(response.headers(), &STATUS_NAME) == Some(HIT) {
                     self.flow.verify(&question);
                 }
                 self.note(&question, &response);

@@ -21,6 +21,7 @@ use crate::deploy::tool;
 pub(super) const MARK: &str = "x-front";
 
 /// A running proxy.
+#[allow(clippy::large_enum_variant, reason = "one for each test")]
 pub(super) enum Front {
     /// It listens on a socket in its folder.
     Unix {
