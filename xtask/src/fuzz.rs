@@ -34,6 +34,9 @@ const AT_ONCE: usize = 2;
 /// How long each runs unless told otherwise.
 pub(crate) const SECONDS: u64 = 60;
 
+/// The same within the tests, which have an hour for everything.
+const TEST_SECONDS: u64 = 30;
+
 /// Upper bounds: the length of inputs, the memory in MiB, the seconds for an input.
 const BOUNDS: [&str; 3] = ["-max_len=16384", "-rss_limit_mb=2048", "-timeout=20"];
 
@@ -66,7 +69,7 @@ pub(crate) fn fuzz(target: Option<&str>, seconds: u64) -> Result<()> {
 /// As of [`fuzz`].
 pub(crate) fn fuzz_if_able(skips: Skips) -> Result<()> {
     match able() {
-        Ok(()) => run(None, SECONDS),
+        Ok(()) => run(None, TEST_SECONDS),
         Err(why) => skips.skip("fuzz targets", &why).map_err(Error::msg),
     }
 }
