@@ -131,7 +131,7 @@ impl Server {
         B::Error: Into<Error>,
     {
         let line = Line::new();
-        let _listed = lines.add(&line);
+        let listed = lines.add(&line);
         let opened = self.open(accepted, &line, &lines, &mut stopped).await;
         let Some(socket) = opened else {
             return;
@@ -216,6 +216,8 @@ impl Server {
             tracing::debug!(error, "connection ended");
         }
         wire.hand_on();
+        // Before the place is free: the next wish for one must not be told to this connection.
+        drop(listed);
     }
 }
 
