@@ -121,6 +121,7 @@ impl Server {
         service_of: Arc<impl Fn(&A::Socket) -> S>,
         accepted: A,
         place: Place,
+        line: Arc<Line>,
         lines: Arc<Lines>,
         mut stopped: watch::Receiver<()>,
     ) where
@@ -130,7 +131,6 @@ impl Server {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Error>,
     {
-        let line = Line::new();
         let listed = lines.add(&line);
         let opened = self.open(accepted, &line, &lines, &mut stopped).await;
         let Some(socket) = opened else {

@@ -4,7 +4,7 @@
 //! client. So clients that hold connections without requests do not keep others out.
 
 use super::connection::Server;
-use super::line::Lines;
+use super::line::{Line, Lines};
 use super::place::{Place, StreamLimits};
 use super::wire::Accepted;
 use crate::serve::config::NetLimits;
@@ -102,10 +102,13 @@ pub(crate) async fn answer<L, S, B>(
             _ = stopped.changed() => break,
         };
         let place = Place::new(permit, open.clone());
+        // Here, so that connections are as old as they came.
+        let line = Line::new();
         tasks.spawn(Arc::clone(&server).serve(
             Arc::clone(&service_of),
             accepted,
             place,
+            line,
             Arc::clone(&lines),
             closing.clone(),
         ));

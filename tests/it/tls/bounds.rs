@@ -138,12 +138,14 @@ async fn a_client_that_takes_nothing_is_cut() {
         .expect("it");
     let config = trusting(Some(&authority.ca()), None, &[]);
     let mut stream = tls::connect_on(stream, config).await.expect("a handshake");
+    // The daemon opens some files with its first request to the provider, and keeps that connection.
+    edge.client.fetch(Ask::chat("the first")).await;
     let open = edge.descriptors();
     let ask = http1(&Ask::chat("much").mock("large=8000000"));
     tokio::io::AsyncWriteExt::write_all(&mut stream, &ask)
         .await
         .expect("a reader");
-    upstream.called(1).await;
+    upstream.called(2).await;
     let gone = async {
         while edge.descriptors() >= open {
             tokio::time::interval(Duration::from_millis(20))
