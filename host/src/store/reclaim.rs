@@ -163,7 +163,7 @@ impl Store {
         }
     }
 
-    /// Makes room when nothing else is to be done; false when there is enough.
+    /// Makes room while the writer has no other work; false when there is enough.
     pub(crate) fn make_some_room(&mut self) -> bool {
         if !self.is_making_room() {
             return false;

@@ -107,7 +107,7 @@ pub(crate) fn pair(certificate: &Contents, key: &Contents) -> Result<Arc<Certifi
 pub(crate) fn trusted(more: Option<&Contents>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
-    // Systems carry certificates that nobody can read any more; the others count.
+    // Systems carry certificates that no library reads any more; the others count.
     let (valid, _) = roots.add_parsable_certificates(found.certs);
     if valid == 0 {
         tracing::info!("no system trust store: using the built-in one");

@@ -66,7 +66,7 @@ settings! {
         "clients show a credential of the provider" (eg "\"/etc/reflex-edge/clients.crt\"");
     admin_tls_cert: Option<PathBuf> = None, Restart,
         "The file of the certificate for `admin`, as `tls_cert`.",
-        "on loopback, nobody listens on the way" (eg "\"/etc/reflex-edge/admin.crt\"");
+        "on loopback, no other machine is on the way" (eg "\"/etc/reflex-edge/admin.crt\"");
     admin_tls_key: Option<PathBuf> = None, Restart,
         "The file of its private key, as `tls_key`.",
         "belongs to `admin_tls_cert`" (eg "\"/etc/reflex-edge/admin.key\"");
