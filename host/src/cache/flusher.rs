@@ -122,7 +122,8 @@ pub(super) enum Told {
 
 impl Shared {
     /// Makes all earlier inserts durable, or at least those up to an operation. With
-    /// [`Told::NextSync`], the next sync returns a failure of this one.
+    /// [`Told::NextSync`], the next sync returns what this one lost. Removals that this one could not
+    /// write are not lost: the next sync writes them, or fails itself.
     pub(super) fn flush(&self, until: Option<Ticket>, told: Told) -> io::Result<()> {
         // One sync at a time: a second caller must not return before the first one's is done.
         let _no_other = lock(&self.syncing);
@@ -149,24 +150,24 @@ impl Shared {
             self.note_trouble(error.to_string(), None);
             error.into()
         });
-        let mut result = settled.and(lost);
+        let mut lost = lost;
         for file in unsynced {
             if let Err(error) = file.sync() {
                 self.with_store(|store| store.abandon(&file));
                 self.note_trouble(format!("cannot sync: {error}"), None);
-                result = Err(error);
+                lost = Err(error);
             } else if file.write_contents() {
                 self.with_store(|store| store.contents_written(&file));
             }
         }
         self.with_store(|store| {
             store.all_synced();
-            if result.is_err() && told == Told::NextSync {
+            if lost.is_err() && told == Told::NextSync {
                 store.note_lost();
             }
             self.queue.synced(up_to, store.unsynced_bytes());
         });
-        result
+        settled.and(lost)
     }
 
     fn with_store(&self, what: impl FnOnce(&mut Store)) {

@@ -93,6 +93,41 @@ fn a_removal_that_could_not_be_written_is_written_by_the_next_sync_or_it_says_so
     assert_eq!(version(&cache, 2), Some(0));
 }
 
+/// A sync without a caller could not write a removal. That is not lost, and yet the next sync failed
+/// although it wrote it.
+#[test]
+fn a_removal_that_a_sync_without_a_caller_could_not_write_is_no_loss() {
+    let props = Props::new();
+    let cache = props.open();
+    put(&cache, 1, 0, 10);
+    cache.sync().unwrap();
+    props.faults.tears_writes.store(true, Relaxed);
+    assert!(cache.remove(&key(1)));
+    assert!(cache.shared.flush(None, Told::NextSync).is_err());
+    props.faults.tears_writes.store(false, Relaxed);
+    cache.sync().unwrap();
+    drop(cache);
+    assert_eq!(version(&props.open(), 1), None);
+}
+
+/// What a sync without a caller lost is still told when a removal fails as well.
+#[test]
+fn a_removal_that_fails_does_not_hide_a_loss() {
+    let props = Props::new();
+    let cache = props.open();
+    put(&cache, 1, 0, 10);
+    put(&cache, 2, 0, 10);
+    props.faults.fails_syncs.store(true, Relaxed);
+    assert!(cache.shared.flush(None, Told::NextSync).is_err());
+    props.faults.fails_syncs.store(false, Relaxed);
+    props.faults.tears_writes.store(true, Relaxed);
+    assert!(cache.remove(&key(1)));
+    assert!(cache.shared.flush(None, Told::NextSync).is_err());
+    props.faults.tears_writes.store(false, Relaxed);
+    assert!(cache.sync().is_err());
+    cache.sync().unwrap();
+}
+
 /// A record that could not be read once may be readable after the next start. Until then its
 /// key may have been removed, which must hold.
 #[test]
