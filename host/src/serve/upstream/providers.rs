@@ -187,7 +187,7 @@ impl Providers {
         }
     }
 
-    /// The provider of a request that nobody has aimed.
+    /// The provider at the address of a request that carries no aim.
     fn aim_of(&self, uri: &Uri) -> Option<Aim> {
         let is_here = |member: &&Arc<Member>| {
             let url = &member.provider.url;
