@@ -1,4 +1,4 @@
-//! The daemon: an HTTP reverse proxy in front of one provider, with the cache in between; and the
+//! The daemon: an HTTP reverse proxy in front of one provider or several, with the cache in between; and the
 //! same cache for edges that have a proxy of their own.
 //!
 //! ```text
@@ -32,6 +32,7 @@ mod listeners;
 mod place;
 mod wire;
 
+mod aim;
 #[cfg(feature = "middleware")]
 mod guests;
 mod heads;
@@ -69,12 +70,14 @@ use crate::serve::inherited::Inherited;
 use crate::serve::metrics::Metrics;
 use admin::Admin;
 use admin::token::AdminToken;
+use aim::Aimer;
 use arc_swap::ArcSwap;
 use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 #[cfg(feature = "middleware")]
 use guests::Guests;
 use history::History;
+use http::HeaderName;
 use listeners::{bind, bind_edge, serve_admin, serve_clients, serve_edges, tcp};
 use proxy::Proxy;
 use reasons::Reasons;
@@ -84,9 +87,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tls::{Listeners, Tcp};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use upstream::{ProviderTls, UpstreamClient};
+use upstream::{Common, ProviderTls, Providers};
 
 /// The middleware component that is built in.
 #[cfg(feature = "middleware")]
@@ -125,6 +129,15 @@ pub(crate) struct Parts {
     component: Component,
 }
 
+impl Parts {
+    fn common(&self) -> Common<'_> {
+        Common {
+            budget: &self.budget,
+            metrics: &self.metrics,
+        }
+    }
+}
+
 /// A component in its binary form, as it was at the start, and its name for messages.
 #[cfg(feature = "middleware")]
 struct Component {
@@ -142,27 +155,19 @@ impl Server {
     /// mistake. Nothing has been changed in a data folder that could not be opened.
     pub async fn prepare(config: Config, mut inherited: Inherited) -> Result<Self, String> {
         let certificates = Listeners::read(&config);
-        let provider_tls = ProviderTls::read(&config.provider_tls);
+        let provider_tls = ProviderTls::read_all(&config.providers);
         let (certificates, provider_tls) = match (certificates, provider_tls) {
-            (Ok(certificates), Ok(provider_tls)) => (certificates, Arc::new(provider_tls)),
+            (Ok(certificates), Ok(provider_tls)) => (certificates, provider_tls),
             (Err(one), Err(other)) => return Err(format!("{one}\n{other}")),
             (Err(error), _) | (_, Err(error)) => return Err(error),
         };
-        let listener = match &config.upstream {
-            Some(upstream) => {
-                let listener = bind("--listen", config.listen, &mut inherited).await?;
-                Some((upstream, listener))
-            }
-            None => None,
+        let listener = match config.providers.is_empty() {
+            false => Some(bind("--listen", config.listen, &mut inherited).await?),
+            true => None,
         };
-        if let Some((upstream, listener)) = &listener
-            && let Ok(listens) = listener.local_addr()
-            && upstream::is_own(upstream, listens, config.tls.is_some())
-        {
-            return Err(format!(
-                "--upstream: {listens} is where this daemon itself listens (--listen)"
-            ));
-        }
+        let listens = listener.as_ref().map(TcpListener::local_addr);
+        let listens = listens.and_then(Result::ok);
+        upstream::check_none_is_own(&config, listens)?;
         let admin = bind("--admin", config.admin, &mut inherited).await?;
         inherited.all_claimed()?;
         let cache = Cache::open_even_without_disk(&config.cache)
@@ -185,7 +190,6 @@ impl Server {
         let tls = Listeners::new(&config, certificates, &metrics);
         #[cfg(feature = "otlp")]
         let (spans, export) = spans(&config, &metrics)?;
-        let listens = listener.as_ref().map(|(_, it)| it.local_addr());
         let parts = Parts {
             cache: cache.clone(),
             fills,
@@ -193,22 +197,14 @@ impl Server {
             metrics: Arc::clone(&metrics),
             #[cfg(feature = "otlp")]
             spans,
-            listens: listens.and_then(Result::ok),
+            listens,
             #[cfg(feature = "middleware")]
             component: component(&config)?,
         };
         let (front, proxy) = match listener {
-            Some((upstream, listener)) => {
-                let client = UpstreamClient::new(
-                    upstream.clone(),
-                    provider_tls,
-                    config.net.clone(),
-                    config.request_bytes_max,
-                    Arc::clone(&parts.budget),
-                    Arc::clone(&metrics),
-                );
-                let client = client.map_err(|error| format!("--upstream: {error}"))?;
-                let proxy = proxy(&config, Arc::new(client), &parts)?;
+            Some(listener) => {
+                let providers = Providers::new(&config, provider_tls, &parts.common(), None)?;
+                let proxy = proxy(&config, Arc::new(providers), &parts)?;
                 let front = tcp("--listen", listener, &tls.clients, "tls_cert");
                 (Some(front), Some(ArcSwap::new(proxy)))
             }
@@ -364,11 +360,7 @@ fn reload_of(reload: Reload) -> admin::Reload {
 }
 
 /// The proxy of this configuration. The requests that it is given belong to it to their end.
-fn proxy(
-    config: &Config,
-    upstream: Arc<UpstreamClient>,
-    parts: &Parts,
-) -> Result<Arc<Proxy>, String> {
+fn proxy(config: &Config, providers: Arc<Providers>, parts: &Parts) -> Result<Arc<Proxy>, String> {
     let Parts {
         cache,
         fills,
@@ -405,6 +397,9 @@ fn proxy(
         observer: Arc::clone(metrics) as _,
     });
 
+    // The configuration takes only names of headers.
+    let tenant_header = config.tenant_header.as_deref();
+    let tenant_header: Option<HeaderName> = tenant_header.and_then(|name| name.parse().ok());
     Ok(Arc::new(Proxy {
         #[cfg(feature = "middleware")]
         guests: guests(
@@ -412,11 +407,19 @@ fn proxy(
             &parts.component,
             &reflex,
             &policy,
-            &upstream,
+            &providers,
             metrics,
         )?,
-        flow: NativeFlow::new(reflex, policy, Arc::clone(&upstream) as _),
-        upstream,
+        flow: NativeFlow::new(reflex, policy, Arc::clone(&providers) as _),
+        aimer: Aimer {
+            providers: Arc::clone(&providers),
+            budget: Arc::clone(budget),
+            paths: Arc::clone(&config.paths),
+            tenant_header: tenant_header.clone(),
+            idle_max: config.net.idle_max,
+            request_max: config.net.request_max,
+        },
+        providers,
         metrics: Arc::clone(metrics),
         reasons,
         told: access::Told {
@@ -425,14 +428,8 @@ fn proxy(
             in_spans: parts.spans.clone(),
         },
         is_shadow: config.mode == Mode::Shadow,
-        paths: Arc::clone(&config.paths),
-        // The configuration takes only names of headers.
-        tenant_header: config
-            .tenant_header
-            .as_deref()
-            .and_then(|name| name.parse().ok()),
+        tenant_header,
         idle_max: config.net.idle_max,
-        request_max: config.net.request_max,
     }))
 }
 
@@ -457,7 +454,7 @@ fn guests(
     component: &Component,
     reflex: &ReflexCtx,
     policy: &Arc<HttpPolicy>,
-    upstream: &Arc<UpstreamClient>,
+    providers: &Arc<Providers>,
     metrics: &Arc<Metrics>,
 ) -> Result<Guests, String> {
     let Component { name, bytes } = component;
@@ -470,7 +467,7 @@ fn guests(
         bytes,
         reflex.clone(),
         Arc::clone(policy),
-        Arc::clone(upstream) as _,
+        Arc::clone(providers) as _,
         limits,
     );
     Ok(Guests {

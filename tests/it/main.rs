@@ -23,6 +23,7 @@ mod admin;
 mod backpressure;
 mod connections;
 mod tls;
+mod upstreams;
 
 mod config;
 mod daemon;

@@ -173,6 +173,13 @@ impl Plan {
         self
     }
 
+    /// With these providers as `[[upstream]]` in the configuration file, behind its lines, in place of the flag.
+    pub fn providers_in_file(mut self, tables: &str) -> Self {
+        self.config = format!("{}\n{tables}", self.config);
+        self.is_provider_in_file = true;
+        self
+    }
+
     /// With this variable in its environment.
     pub fn environment(mut self, name: &'static str, value: &str) -> Self {
         self.environment.push((name, value.into()));

@@ -125,13 +125,14 @@ impl Explain {
         }
         let config = self.config(&asked, &mut assumed)?;
         self.tenant_header.clone_from(&config.tenant_header);
-        let upstream = config.upstream.clone();
-        let upstream = upstream.ok_or("the configuration has no provider: use --upstream")?;
+        if config.providers.is_empty() {
+            return Err("the configuration has no provider: use --upstream".into());
+        }
         let name = input.display().to_string();
         let request = asked
             .to_http()
             .map_err(|error| format!("{name}: {error}"))?;
-        let explained = runtime.block_on(Explainer::new(&config, upstream).explain(request));
+        let explained = runtime.block_on(Explainer::new(&config).explain(request));
         Ok(Subject {
             name,
             assumed,
@@ -154,7 +155,7 @@ impl Explain {
         }
         // The file alone has it, or it lacks nothing else.
         if let Some(config) = self.config.as_ref().and_then(|_| load(None).ok())
-            && config.upstream.is_some()
+            && !config.providers.is_empty()
         {
             return Ok(config);
         }

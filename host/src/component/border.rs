@@ -30,6 +30,7 @@ pub(crate) fn to_code(error: Error) -> ErrorCode {
             info_code: None,
         }),
         Error::DestinationUnavailable => ErrorCode::DestinationUnavailable,
+        Error::DestinationUnroutable => ErrorCode::DestinationIpUnroutable,
         Error::ConnectionRefused => ErrorCode::ConnectionRefused,
         Error::ConnectionTimeout => ErrorCode::ConnectionTimeout,
         Error::ConnectionLimitReached => ErrorCode::ConnectionLimitReached,
@@ -50,10 +51,10 @@ pub(crate) fn from_wasi_error(error: wasmtime_wasi_http::Error) -> Error {
         Wasi::HttpRequestUriInvalid => Error::HttpRequestUriInvalid,
         Wasi::DnsTimeout => Error::DnsTimeout,
         Wasi::DnsError { .. } => Error::DnsError,
+        Wasi::DestinationUnavailable => Error::DestinationUnavailable,
         Wasi::DestinationNotFound
-        | Wasi::DestinationUnavailable
         | Wasi::DestinationIpProhibited
-        | Wasi::DestinationIpUnroutable => Error::DestinationUnavailable,
+        | Wasi::DestinationIpUnroutable => Error::DestinationUnroutable,
         Wasi::ConnectionRefused => Error::ConnectionRefused,
         Wasi::ConnectionTimeout => Error::ConnectionTimeout,
         Wasi::ConnectionLimitReached => Error::ConnectionLimitReached,
@@ -85,6 +86,7 @@ mod tests {
             Error::DnsTimeout,
             Error::DnsError,
             Error::DestinationUnavailable,
+            Error::DestinationUnroutable,
             Error::ConnectionRefused,
             Error::ConnectionTimeout,
             Error::ConnectionLimitReached,

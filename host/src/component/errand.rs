@@ -12,7 +12,7 @@ use crate::exchange::error::Error;
 use crate::sync::lock;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use std::fmt;
@@ -25,6 +25,8 @@ use std::task::{Context, Poll, ready};
 pub(crate) struct Errand {
     method: Method,
     path: Option<PathAndQuery>,
+    /// What the host has noted of the request, which no guest sees.
+    extensions: Extensions,
     budget: Arc<Budget>,
     calls: Mutex<Calls>,
 }
@@ -46,6 +48,7 @@ impl Errand {
         Self {
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
+            extensions: request.extensions().clone(),
             budget: Arc::clone(budget),
             calls: Mutex::new(Calls {
                 client: Some(client),
@@ -60,13 +63,14 @@ impl Errand {
         lock(&self.calls).client.clone()
     }
 
-    /// Has `send` send a request of the guest. Its response is kept if the client's own request
-    /// may be what was sent.
+    /// Has `send` send a request of the guest, with what the host has noted of the client's. Its response
+    /// is kept if the client's own request may be what was sent.
     pub(crate) fn send(
         &self,
-        request: Request<BoxBody>,
+        mut request: Request<BoxBody>,
         send: impl FnOnce(Request<BoxBody>) -> ResponseFuture,
     ) -> ResponseFuture {
+        request.extensions_mut().extend(self.extensions.clone());
         let is_ours = *request.method() == self.method
             && request.uri().path_and_query() == self.path.as_ref();
         let client = self.client().filter(|_| is_ours);
@@ -226,6 +230,7 @@ fn lost(error: &Error) -> Lost {
         | Error::DnsTimeout
         | Error::DnsError
         | Error::DestinationUnavailable
+        | Error::DestinationUnroutable
         | Error::ConnectionRefused
         | Error::ConnectionTimeout
         | Error::ConnectionLimitReached

@@ -15,8 +15,10 @@ pub enum Error {
     DnsTimeout,
     /// The target's name could not be resolved.
     DnsError,
-    /// The target could not be reached, for a reason without a name of its own.
+    /// The target has not answered lately, and is left alone for a while.
     DestinationUnavailable,
+    /// The target could not be reached, for a reason without a name of its own.
+    DestinationUnroutable,
     /// The target refused the connection.
     ConnectionRefused,
     /// Connecting took too long.
@@ -39,6 +41,27 @@ pub enum Error {
     InternalError(Option<String>),
 }
 
+#[cfg(feature = "serve")]
+impl Error {
+    /// Whether no connection with the target came about. Nothing was sent.
+    pub(crate) fn is_of_connecting(&self) -> bool {
+        matches!(
+            self,
+            Self::DnsTimeout
+                | Self::DnsError
+                | Self::DestinationUnroutable
+                | Self::ConnectionRefused
+                | Self::ConnectionTimeout
+                | Self::TlsProtocolError
+        )
+    }
+
+    /// Whether the target has perhaps got the request, and has not answered.
+    pub(crate) fn is_of_waiting(&self) -> bool {
+        matches!(self, Self::ConnectionTerminated | Self::HttpResponseTimeout)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -47,6 +70,7 @@ impl fmt::Display for Error {
             Self::DnsTimeout => "DNS lookup timed out",
             Self::DnsError => "DNS error",
             Self::DestinationUnavailable => "destination unavailable",
+            Self::DestinationUnroutable => "destination unroutable",
             Self::ConnectionRefused => "connection refused",
             Self::ConnectionTimeout => "connection timeout",
             Self::ConnectionLimitReached => "connection limit reached",

@@ -146,6 +146,12 @@ impl Question {
         &self.parts
     }
 
+    /// What the host has noted of the request.
+    #[cfg(feature = "serve")]
+    pub(crate) fn extensions_mut(&mut self) -> &mut http::Extensions {
+        &mut self.parts.extensions
+    }
+
     /// The body.
     #[cfg(feature = "serve")]
     pub(crate) fn whole(&self) -> &Bytes {

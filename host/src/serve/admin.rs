@@ -36,6 +36,7 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router, middleware};
 use guard::{Guard, guard};
 use peer::Peer;
+use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -183,11 +184,13 @@ async fn other_method() -> Refusal {
 async fn health(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let stats = admin.cache.stats();
     let status = if stats.healthy { "green" } else { "yellow" };
-    let body = format!(
-        r#"{{"status":"{status}","entries":{},"disk_bytes":{}}}"#,
-        stats.entries, stats.disk_bytes
-    );
-    json_text(StatusCode::OK, body)
+    let body = json!({
+        "status": status,
+        "entries": stats.entries,
+        "disk_bytes": stats.disk_bytes,
+        "upstreams": admin.metrics.upstream_health(),
+    });
+    json_text(StatusCode::OK, body.to_string())
 }
 
 /// 503 while the data folder is read at the start, so that a rollout may wait for a warm cache. The daemon

@@ -15,6 +15,8 @@ mod error;
 mod net;
 mod prices;
 mod print;
+mod provider_table;
+mod providers;
 mod read;
 mod table;
 mod tls;
@@ -25,6 +27,7 @@ pub use difference::Change;
 pub use error::{ConfigError, lines};
 pub use net::NetLimits;
 pub use print::{default_file, markdown};
+pub use providers::{Provider, Takes};
 pub use table::{Applies, SETTINGS, Setting, VARIABLE};
 pub use tls::{CLIENT_CERTIFICATE, ProviderTlsFiles, TlsFiles, TlsSettings};
 pub use upstream::Upstream;
@@ -35,6 +38,7 @@ use crate::exchange::reply::pace::Replay;
 use crate::grant::GuestLimits;
 use crate::serve::metrics::Price;
 use draft::Draft;
+use provider_table::Upstreams;
 use reflex_llm::{
     ClientControl, Groups, Lifetimes, PathRule, ProviderControl, Rules, Tenant, check_tenant_header,
 };
@@ -54,14 +58,13 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where `/health`, `/metrics` and the admin API are.
     pub admin: SocketAddr,
-    /// The provider; none for a daemon that serves only edges.
-    pub upstream: Option<Upstream>,
+    /// The providers, in the order in which requests are for them; none for a daemon that serves only
+    /// edges.
+    pub providers: Vec<Provider>,
     /// The certificate for `listen`, if clients connect with TLS.
     pub tls: Option<TlsFiles>,
     /// The certificate for `admin`, if operators connect with TLS.
     pub admin_tls: Option<TlsFiles>,
-    /// Certificates towards the provider.
-    pub provider_tls: ProviderTlsFiles,
     /// Where edges connect, if they may.
     pub edge: Option<EdgeSocket>,
     /// A component to run in place of the built-in one.
@@ -232,7 +235,8 @@ impl Config {
     }
 
     fn of_checked(mut draft: Draft) -> Result<Self, Vec<ConfigError>> {
-        draft.values.upstream = draft.values.upstream.or_else(|| ANY_PROVIDER.parse().ok());
+        let any = || ANY_PROVIDER.parse().ok().map(Upstreams::One);
+        draft.values.upstream = draft.values.upstream.or_else(any);
         Self::of(draft, Source::default())
     }
 
@@ -277,7 +281,7 @@ impl Draft {
         if let Some(url) = flags.upstream {
             self.by_flag("upstream", "--upstream");
             match url.parse() {
-                Ok(upstream) => self.values.upstream = Some(upstream),
+                Ok(upstream) => self.values.upstream = Some(Upstreams::One(upstream)),
                 Err(error) => self.refuse("upstream", error),
             }
         }
@@ -331,10 +335,9 @@ impl Draft {
         Config {
             listen: values.listen,
             admin: values.admin,
-            upstream: values.upstream.clone(),
+            providers: self.providers(),
             tls: values.tls(),
             admin_tls: values.admin_tls(),
-            provider_tls: values.provider_tls(),
             edge: values.edge_socket.clone().map(|path| EdgeSocket {
                 path,
                 mode: values.edge_socket_mode.0,

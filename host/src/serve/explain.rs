@@ -3,9 +3,9 @@
 //! Every decision is made by the code that decides for the proxy. This adds only the questions:
 //! which part of a request makes it pass by, and which parts are out of the key.
 
-use super::config::{Config, Upstream};
-use super::proxy::aim_headers;
-use super::upstream::target;
+use super::aim::aim_headers;
+use super::config::{Config, Provider};
+use super::upstream::{NoProvider, Wanted, aimed, chosen};
 use super::{heads, tunnel};
 use crate::exchange::body::ahead::read_ahead;
 use crate::exchange::body::budget::Budget;
@@ -16,7 +16,9 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName};
 use http::request::Parts;
 use http::{Method, Request};
-use reflex_llm::{Anonymous, Bypass, Candidate, ClientControl, Control, Keyed, KeyedKind, Life};
+use reflex_llm::{
+    Anonymous, Bypass, Candidate, ClientControl, Control, Keyed, KeyedKind, Life, model_of,
+};
 use std::collections::BTreeSet;
 
 /// Reasons of one request that are told. Each is the reason once what caused the one before is out.
@@ -29,7 +31,8 @@ const FIELDS_TRIED_MAX: usize = 256;
 pub struct Explainer {
     grant: Grant,
     client_control: ClientControl,
-    upstream: Upstream,
+    /// Those that requests are for, in the order in which they are tried.
+    providers: Vec<Provider>,
     tenant_header: Option<HeaderName>,
 }
 
@@ -90,12 +93,13 @@ pub(super) fn grant(config: &Config) -> Grant {
 }
 
 impl Explainer {
-    /// By this configuration, in front of this provider.
-    pub fn new(config: &Config, upstream: Upstream) -> Self {
+    /// By this configuration, in front of its providers.
+    pub fn new(config: &Config) -> Self {
+        let is_asked = |provider: &&Provider| provider.interchangeable_with.is_none();
         Self {
             grant: grant(config),
             client_control: config.client_control,
-            upstream,
+            providers: config.providers.iter().filter(is_asked).cloned().collect(),
             tenant_header: config
                 .tenant_header
                 .as_deref()
@@ -114,7 +118,7 @@ impl Explainer {
             other_headers: Vec::new(),
             other_fields: Vec::new(),
         };
-        if let Some(why) = self.aim(&mut parts) {
+        if let Some(why) = self.aim(&mut parts, &body) {
             explained.verdict = Verdict::Refused(why);
             return explained;
         }
@@ -156,7 +160,7 @@ impl Explainer {
     }
 
     /// Turns the client's request into the one for the provider, or says why it is refused.
-    fn aim(&self, parts: &mut Parts) -> Option<&'static str> {
+    fn aim(&self, parts: &mut Parts, body: &[u8]) -> Option<&'static str> {
         let head = Request::from_parts(parts.clone(), ());
         if !heads::fits(&head) {
             return Some("the head of the request is too large");
@@ -164,7 +168,20 @@ impl Explainer {
         if parts.method == Method::CONNECT {
             return Some("this is not a forward proxy");
         }
-        match target(&self.upstream, parts.uri.path_and_query()) {
+        let takes = || self.providers.iter().map(|provider| &provider.takes);
+        let wanted = Wanted::of(&parts.method, &parts.uri, &parts.headers);
+        let found = match chosen(takes(), &wanted) {
+            Err(NoProvider::NeedsModel) => {
+                let model = model_of(parts.uri.path(), body);
+                chosen(takes(), &wanted.with_model(model))
+            }
+            found => found,
+        };
+        let place = match found {
+            Ok(place) => place,
+            Err(why) => return Some(why.told().1),
+        };
+        match aimed(&self.providers[place], parts.uri.path_and_query()) {
             Ok(uri) => parts.uri = uri,
             Err(_) => return Some("the request's path does not lead to the provider"),
         }

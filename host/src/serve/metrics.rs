@@ -11,6 +11,7 @@ mod price;
 #[cfg(feature = "otlp")]
 mod spans;
 mod times;
+mod upstreams;
 mod verified;
 
 pub(crate) use durations::Answered;
@@ -18,6 +19,7 @@ pub use price::Price;
 #[cfg(feature = "otlp")]
 pub(crate) use spans::SpanCounts;
 pub(crate) use times::Counts;
+pub(crate) use upstreams::{UpstreamCounts, UpstreamHealth};
 
 use crate::cache::{Cache, Tier};
 use crate::exchange::body::budget::Budget;
@@ -42,6 +44,7 @@ use prometheus_client::registry::{Registry, Unit};
 use reflex_llm::{Split, Usage};
 use std::sync::Arc;
 use std::time::Duration;
+use upstreams::Upstreams;
 use verified::Verified;
 
 /// Counters are updated where events happen; the cache's own counters are read for each report.
@@ -55,6 +58,7 @@ pub struct Metrics {
     guest_refusals: Family<ReasonLabel, Counter>,
     allowance: Arc<Allowance>,
     upstream_failures: Counter,
+    upstreams: Upstreams,
     edge_requests: Family<EdgeLabels, Counter>,
     bypasses: Family<ReasonLabel, Counter>,
     recordings: Family<OutcomeLabel, Counter>,
@@ -130,6 +134,8 @@ impl Metrics {
             "Requests without an answer of the provider",
             upstream_failures.clone(),
         );
+        let upstreams = Upstreams::default();
+        upstreams.register(&mut registry);
         let edge_requests = Family::default();
         registry.register(
             "edge_requests",
@@ -237,6 +243,7 @@ impl Metrics {
             guest_refusals,
             allowance,
             upstream_failures,
+            upstreams,
             edge_requests,
             edge_waiting,
             bypasses,
@@ -366,6 +373,21 @@ impl Metrics {
 
     pub(crate) fn upstream_failed(&self) {
         self.upstream_failures.inc();
+    }
+
+    /// Counters of a provider of this name.
+    pub(crate) fn upstream(&self, name: &str) -> UpstreamCounts {
+        self.upstreams.of(name)
+    }
+
+    /// These are all providers.
+    pub(crate) fn only_upstreams(&self, names: &[&str]) {
+        self.upstreams.only(names);
+    }
+
+    /// How each provider answers.
+    pub(crate) fn upstream_health(&self) -> Vec<UpstreamHealth> {
+        self.upstreams.health()
     }
 
     pub(crate) fn edge_request(&self, method: &'static str, code: u16) {

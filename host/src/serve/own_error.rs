@@ -1,8 +1,7 @@
 //! Our own errors, in the words of the requested API, so that SDKs raise their usual errors.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
-use http::request::Parts;
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode, Uri};
 
 use crate::exchange::boxed::{BoxBody, full};
@@ -28,16 +27,21 @@ pub(crate) struct ErrorVoice {
 
 impl ErrorVoice {
     /// Of a request to this path at the provider.
-    pub(crate) fn of(target: &Uri, request: &Parts, rules: &Arc<[PathRule]>) -> Self {
+    pub(crate) fn of(
+        target: &Uri,
+        method: &Method,
+        headers: &HeaderMap,
+        rules: &Arc<[PathRule]>,
+    ) -> Self {
         let vendor = VENDOR_NAMES
             .iter()
             .zip(VENDOR_HEADERS)
-            .find(|(name, _)| request.headers.contains_key(*name));
+            .find(|(name, _)| headers.contains_key(*name));
         Self {
             target: target.clone(),
             vendor: vendor.map(|(_, (name, _))| name),
             rules: Arc::clone(rules),
-            is_head: request.method == Method::HEAD,
+            is_head: *method == Method::HEAD,
         }
     }
 
@@ -97,6 +101,10 @@ impl ErrorVoice {
                 "no file descriptor is left for a connection",
             ),
             Error::HttpProtocolError => (StatusCode::BAD_GATEWAY, "its response is not HTTP"),
+            Error::DestinationUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "it has not answered lately, and is asked again in a while (breaker_failures)",
+            ),
             Error::HttpRequestDenied => (
                 StatusCode::BAD_GATEWAY,
                 "the component asked for another place",

@@ -2,6 +2,7 @@
 //! back with an answer.
 
 use super::access::{Asked, Told, Trail};
+use super::aim::{Aimer, Unaimed};
 #[cfg(feature = "middleware")]
 use super::guests::{Guests, Outcome, Unhandled};
 use super::hop::strip_hop_by_hop;
@@ -9,8 +10,8 @@ use super::own_error::ErrorVoice;
 use super::place::OpenConnection;
 use super::reasons::Reasons;
 use super::timed::Timed;
-use super::upstream::UpstreamClient;
-use super::{heads, shadow, tunnel};
+use super::upstream::{Aim, Providers};
+use super::{shadow, tunnel};
 use crate::cache::Tier;
 use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
@@ -22,14 +23,14 @@ use crate::serve::metrics::{Answered, Metrics};
 use crate::serve::recent::Subject;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade;
 #[cfg(feature = "middleware")]
 use reflex_llm::COMPARED_BYTES_MAX;
 use reflex_llm::status::last_cache_status;
-use reflex_llm::{Bypass, PathRule, Status, is_event_stream};
+use reflex_llm::{Bypass, Status, is_event_stream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,21 +40,18 @@ pub(crate) struct Proxy {
     pub(crate) flow: NativeFlow,
     #[cfg(feature = "middleware")]
     pub(crate) guests: Guests,
-    pub(crate) upstream: Arc<UpstreamClient>,
+    pub(super) aimer: Aimer,
+    pub(crate) providers: Arc<Providers>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reasons: Reasons,
     /// Where it is told how each request ended.
     pub(super) told: Told,
     /// Nothing is answered from the cache.
     pub(crate) is_shadow: bool,
-    /// Which API answers at paths that name none, for the shape of an error.
-    pub(crate) paths: Arc<[PathRule]>,
     /// Names the tenant. For the component only: the provider learns nothing of our tenants.
     pub(crate) tenant_header: Option<HeaderName>,
-    /// Longest pause in a client's body.
+    /// Longest pause in a body that does not go through the cache.
     pub(crate) idle_max: Duration,
-    /// The longest that a client may take to send a request.
-    pub(crate) request_max: Duration,
 }
 
 impl Proxy {
@@ -88,12 +86,19 @@ impl Proxy {
         request: Request<Incoming>,
         tier: &mut Option<Tier>,
     ) -> Response<BoxBody> {
-        let (request, voice) = match self.aim(request) {
+        let (request, voice) = match self.aimer.aim(request) {
             Ok(aimed) => aimed,
-            Err(refused) => return *refused,
+            Err(Unaimed::Refused(refused)) => return *refused,
+            Err(Unaimed::Unread(request)) => {
+                match Box::pin(self.aimer.aim_by_model(*request)).await {
+                    Ok(aimed) => aimed,
+                    Err(refused) => return *refused,
+                }
+            }
         };
         match self.flow.read(request).await {
-            Ok(Read::Question(question)) => {
+            Ok(Read::Question(mut question)) => {
+                Aim::may_repeat(question.extensions_mut());
                 let asked = self.told.is_anywhere().then(|| Asked {
                     shape: question.shape(),
                     model: question.model().cloned(),
@@ -205,51 +210,6 @@ impl Proxy {
         }
     }
 
-    /// Turns the client's request into the one for the provider.
-    fn aim(
-        &self,
-        request: Request<Incoming>,
-    ) -> Result<(Request<BoxBody>, ErrorVoice), Box<Response<BoxBody>>> {
-        let head_fits = heads::fits(&request);
-        let (parts, body) = request.into_parts();
-        let voice = |target: &Uri| ErrorVoice::of(target, &parts, &self.paths);
-        let refused = |status, why| Err(Box::new(voice(&parts.uri).error(status, why)));
-        if !head_fits {
-            return refused(
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "the head of the request is too large",
-            );
-        }
-        if parts.method == Method::CONNECT {
-            return refused(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "this is not a forward proxy, and WebSockets need HTTP/1.1 here",
-            );
-        }
-        if self.upstream.has_passed(&parts.headers) {
-            return refused(
-                StatusCode::LOOP_DETECTED,
-                "this request has come through here before: the address of the provider leads back",
-            );
-        }
-        let Ok(uri) = self.upstream.target(parts.uri.path_and_query()) else {
-            return refused(
-                StatusCode::BAD_REQUEST,
-                "the request's path does not lead to the provider",
-            );
-        };
-        // Rules are about the path that the provider gets.
-        let voice = voice(&uri);
-
-        let body = Timed::request(body, self.idle_max, self.request_max).boxed_unsync();
-        let mut request = Request::new(body);
-        *request.method_mut() = parts.method;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = parts.headers;
-        aim_headers(request.headers_mut(), self.tenant_header.as_ref());
-        Ok((request, voice))
-    }
-
     /// Has the client and the provider speak another protocol with each other, if the provider
     /// wants to; hands its answer on if not.
     async fn tunnel(
@@ -259,15 +219,20 @@ impl Proxy {
     ) -> Response<BoxBody> {
         let client = upgrade::on(&mut request);
         let open = request.extensions_mut().remove::<Arc<OpenConnection>>();
-        let (mut request, voice) = match self.aim(request) {
+        let (mut request, voice) = match self.aimer.aim(request) {
             Ok(aimed) => aimed,
-            Err(refused) => return *refused,
+            Err(Unaimed::Refused(refused)) => return *refused,
+            // A request for another protocol has no body.
+            Err(Unaimed::Unread(request)) => match self.aimer.aim_without_model(*request) {
+                Ok(aimed) => aimed,
+                Err(refused) => return *refused,
+            },
         };
         let headers = request.headers_mut();
         self.hide_tenant(headers);
         headers.insert(header::CONNECTION, UPGRADE);
         headers.insert(header::UPGRADE, protocols);
-        let mut response = match self.upstream.upgrade(request).await {
+        let mut response = match self.providers.upgrade(request).await {
             Ok(response) => response,
             Err(error) => return voice.gateway_error(&error),
         };
@@ -377,33 +342,6 @@ fn last<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
 
 /// The `Connection` of a request or response that changes the protocol.
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
-
-/// Takes out of a request's headers what must not go past this hop.
-pub(super) fn aim_headers(headers: &mut HeaderMap, tenant_header: Option<&HeaderName>) {
-    // A client must not remove the header that the operator's gateway has set.
-    strip_hop_by_hop(headers, tenant_header.map_or(&[], std::slice::from_ref));
-    // The client's connection is ours to answer, and the provider's host has its own name.
-    headers.remove(header::EXPECT);
-    headers.remove(header::HOST);
-    join_cookies(headers);
-}
-
-/// HTTP/2 lets a client send a cookie in parts, for compression. In all other protocols they are
-/// one header: RFC 9113, section 8.2.3.
-fn join_cookies(headers: &mut HeaderMap) {
-    let parts: Vec<&[u8]> = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
-    if parts.len() > 1
-        // Valid parts make a valid whole.
-        && let Ok(mut joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..]))
-    {
-        joined.set_sensitive(true);
-        headers.insert(header::COOKIE, joined);
-    }
-}
 
 /// The reason in a `Cache-Status` of ours. A label of a metric must be one of a known few, but
 /// another component may say anything.

@@ -16,13 +16,14 @@ use super::edge_api::EdgeApi;
 use super::proxy::Proxy;
 use super::tls::watch::{LOOK_EVERY, Watch};
 use super::tls::{Digest, Listeners, Loaded, Side, Tls};
-use super::upstream::{self, ProviderTls};
+use super::upstream::{self, ProviderTls, Providers};
 use super::{Parts, proxy};
+use crate::sync::lock;
 use arc_swap::ArcSwap;
 use axum::Router;
 use serde::Serialize;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
 /// Puts another configuration in place. A clone is the same.
@@ -35,8 +36,8 @@ struct Shared {
     live: Arc<Live>,
     parts: Parts,
     tls: Listeners,
-    /// What is known of the files of each side.
-    watches: Mutex<[Watch; 3]>,
+    /// What is known of the files of each listener.
+    watches: Mutex<[Watch; 2]>,
     /// One reload at a time; the others wait.
     one: Arc<Semaphore>,
 }
@@ -160,7 +161,8 @@ impl Reload {
 /// The certificates of a configuration, read and not yet in use.
 struct Certificates {
     listeners: Vec<(Arc<Tls>, Loaded)>,
-    provider: Option<Arc<ProviderTls>>,
+    /// In the order of the providers.
+    providers: Vec<Arc<ProviderTls>>,
 }
 
 impl Shared {
@@ -186,8 +188,8 @@ impl Shared {
         let Live { proxy, edges } = &*self.live;
         let next_proxy = proxy.as_ref().map(|old| {
             let old = old.load_full();
-            let tls = certificates.provider.clone();
-            self.proxy(&old, &running, &next, tls).map_err(refused)
+            let tls = certificates.providers.clone();
+            self.proxy(&old, &next, tls).map_err(refused)
         });
         let next_proxy = next_proxy.transpose()?;
         // Nothing fails from here on.
@@ -208,33 +210,17 @@ impl Shared {
         Ok(report)
     }
 
-    /// The proxy of another configuration. Its connections to the provider stay, unless the
-    /// configuration is about them.
+    /// The proxy of another configuration. Its connections to a provider stay, unless the configuration
+    /// is about them.
     fn proxy(
         &self,
         old: &Proxy,
-        running: &Config,
         next: &Config,
-        tls: Option<Arc<ProviderTls>>,
+        tls: Vec<Arc<ProviderTls>>,
     ) -> Result<Arc<Proxy>, String> {
-        let is_same = running.upstream == next.upstream
-            && running.provider_tls == next.provider_tls
-            && running.net == next.net
-            && running.request_bytes_max == next.request_bytes_max;
-        let client = match next.upstream.as_ref().zip(tls) {
-            Some((provider, tls)) if !is_same => {
-                if let Some(listens) = self.parts.listens
-                    && upstream::is_own(provider, listens, self.tls.clients.is_some())
-                {
-                    return Err(format!("upstream: {listens} is where this daemon listens"));
-                }
-                let (net, held) = (next.net.clone(), next.request_bytes_max);
-                let client = old.upstream.again(provider.clone(), tls, net, held);
-                Arc::new(client.map_err(|error| format!("upstream: {error}"))?)
-            }
-            _ => Arc::clone(&old.upstream),
-        };
-        proxy(next, client, &self.parts)
+        upstream::check_none_is_own(next, self.parts.listens)?;
+        let providers = Providers::new(next, tls, &self.parts.common(), Some(&old.providers))?;
+        proxy(next, Arc::new(providers), &self.parts)
     }
 
     /// Reads all files of certificates.
@@ -255,17 +241,19 @@ impl Shared {
                 Err(error) => failed(tls.side(), error),
             }
         }
-        let mut provider = None;
+        let mut providers = Vec::new();
         if self.live.proxy.is_some() {
-            match ProviderTls::read(&next.provider_tls) {
-                Ok(tls) => provider = Some(Arc::new(tls)),
-                Err(error) => failed(Side::Provider, error),
+            match ProviderTls::read_all(&next.providers) {
+                Ok(all) => providers = all,
+                Err(errors) => errors
+                    .lines()
+                    .for_each(|error| failed(Side::Provider, error.to_owned())),
             }
         }
         match errors.is_empty() {
             true => Ok(Certificates {
                 listeners,
-                provider,
+                providers,
             }),
             false => Err(errors),
         }
@@ -278,50 +266,59 @@ impl Shared {
                 self.parts.metrics.tls_reloaded(tls.side().name(), true);
             }
         }
-        let provider = self.live.proxy.as_ref().zip(certificates.provider);
-        if let Some((proxy, tls)) = provider
-            && proxy.load().upstream.tls_digest() != tls.digest()
-        {
-            let renewed = proxy.load().upstream.renew(tls);
+        let Some(proxy) = &self.live.proxy else {
+            return;
+        };
+        let proxy = proxy.load_full();
+        for (member, tls) in proxy.providers.as_configured().zip(certificates.providers) {
+            if member.client().tls_digest() == tls.digest() {
+                continue;
+            }
+            let renewed = member.client().renew(tls);
             let side = Side::Provider.name();
             self.parts.metrics.tls_reloaded(side, renewed.is_ok());
             if let Err(error) = renewed {
                 tracing::error!(side, error, "the changed certificate is not used");
             }
         }
+        proxy.providers.tell_expiry();
     }
 
     /// Looks at all files of certificates, and uses those that have changed.
     fn renew_certificates(&self) {
         for tls in self.tls.each() {
-            self.look(tls.side(), tls.digest(), tls.digest_now(), || {
+            let mut watches = lock(&self.watches);
+            let watch = &mut watches[tls.side() as usize];
+            self.look(watch, tls.side(), tls.digest(), tls.digest_now(), || {
                 tls.put(tls.read_again()?);
                 Ok(())
             });
         }
-        if let Some(proxy) = &self.live.proxy {
-            let (proxy, running) = (proxy.load_full(), self.running.load_full());
-            let files = &running.provider_tls;
-            let in_use = proxy.upstream.tls_digest();
-            self.look(
-                Side::Provider,
-                in_use,
-                ProviderTls::digest_now(files),
-                || proxy.upstream.renew(Arc::new(ProviderTls::read(files)?)),
-            );
+        let Some(proxy) = &self.live.proxy else {
+            return;
+        };
+        let proxy = proxy.load_full();
+        for member in proxy.providers.as_configured() {
+            let (client, files) = (member.client(), &member.provider().tls);
+            let now = ProviderTls::digest_now(files);
+            let watch = &mut lock(&member.watch);
+            self.look(watch, Side::Provider, client.tls_digest(), now, || {
+                client.renew(Arc::new(ProviderTls::read(files)?))?;
+                proxy.providers.tell_expiry();
+                Ok(())
+            });
         }
     }
 
     /// Has files renewed whose state is another one than that in use.
     fn look(
         &self,
+        watch: &mut Watch,
         side: Side,
         in_use: Digest,
         now: Digest,
         renew: impl FnOnce() -> Result<(), String>,
     ) {
-        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-        let watch = &mut watches[side as usize];
         if now == in_use {
             return watch.is_good();
         }
@@ -350,6 +347,12 @@ impl Shared {
 
     fn tell(&self, applied: &Result<Report, Vec<ConfigError>>) {
         self.parts.metrics.reloaded(applied.is_ok());
+        // Whichever configuration has come out of it.
+        if let Some(proxy) = &self.live.proxy {
+            self.parts
+                .metrics
+                .only_upstreams(&proxy.load().providers.names());
+        }
         match applied {
             Ok(report) => {
                 for warning in &report.warnings {

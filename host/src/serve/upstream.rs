@@ -1,12 +1,21 @@
-//! The way to the provider: pooled connections, HTTP/1.1 and HTTP/2, TLS by rustls, through the
+//! The way to the providers: pooled connections, HTTP/1.1 and HTTP/2, TLS by rustls, through the
 //! proxy that the environment names.
+//!
+//! ```text
+//! route.rs    which provider a request is for
+//! providers.rs ─► breaker.rs    whether it answers; who stands in for it
+//!     └─► UpstreamClient ─► pool.rs ─► connect.rs, open.rs
+//! ```
 
+mod breaker;
 mod connect;
 mod environment;
 mod meter;
 mod open;
 mod path;
 mod pool;
+mod providers;
+mod route;
 mod tls;
 
 use super::held::hold;
@@ -18,7 +27,9 @@ use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
 use crate::serve::config::{NetLimits, Upstream};
 use crate::serve::metrics::Metrics;
-use crate::serve::tls::{Digest, Side, told_expiry};
+use crate::serve::tls::Digest;
+pub(crate) use providers::{Aim, Common, Providers, check_none_is_own};
+pub(crate) use route::{NoProvider, Wanted, aimed, chosen};
 pub(crate) use tls::ProviderTls;
 
 use arc_swap::ArcSwap;
@@ -99,7 +110,6 @@ impl UpstreamClient {
         budget: Arc<Budget>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
-        told_expiry(Side::Provider, tls.expiry, &metrics);
         let way = Way::new(&upstream, tls, &limits)?;
         let id = RandomState::new().hash_one(std::process::id());
         let text = |text: &str| HeaderValue::try_from(text).map_err(|error| error.to_string());
@@ -150,20 +160,18 @@ impl UpstreamClient {
     /// As [`new`](Self::new).
     pub(crate) fn renew(&self, tls: Arc<ProviderTls>) -> Result<(), String> {
         let client = &self.0;
-        let expiry = tls.expiry;
         let way = Way::new(&client.upstream, tls, &client.limits)?;
-        told_expiry(Side::Provider, expiry, &client.metrics);
         client.way.store(Arc::new(way));
         Ok(())
     }
 
-    /// Where a request for this path goes.
-    ///
-    /// # Errors
-    ///
-    /// It is no path below the provider's prefix.
-    pub(crate) fn target(&self, path: Option<&PathAndQuery>) -> Result<Uri, NoTarget> {
-        target(&self.0.upstream, path)
+    /// When the daemon's own certificate expires, in seconds since 1970.
+    fn expiry(&self) -> Option<u64> {
+        self.0.way.load().tls.expiry
+    }
+
+    fn limits(&self) -> &NetLimits {
+        &self.0.limits
     }
 
     /// Whether a request has come through this process before: the provider's address leads back
@@ -195,7 +203,7 @@ impl UpstreamClient {
 /// # Errors
 ///
 /// It is no path below the provider's prefix.
-pub(crate) fn target(upstream: &Upstream, path: Option<&PathAndQuery>) -> Result<Uri, NoTarget> {
+fn target(upstream: &Upstream, path: Option<&PathAndQuery>) -> Result<Uri, NoTarget> {
     let Upstream {
         scheme,
         authority,
@@ -231,7 +239,7 @@ impl std::fmt::Debug for UpstreamClient {
 
 /// Whether this process itself listens on the provider's address, with TLS or without, as far as its text
 /// shows.
-pub(crate) fn is_own(upstream: &Upstream, listens: SocketAddr, has_tls: bool) -> bool {
+fn is_own(upstream: &Upstream, listens: SocketAddr, has_tls: bool) -> bool {
     let authority = &upstream.authority;
     let host = authority.host();
     let ip = host.trim_start_matches('[').trim_end_matches(']');
@@ -438,7 +446,7 @@ fn connect_failure(error: &(dyn StdError + 'static)) -> Error {
         (_, Some(EMFILE | ENFILE)) => Some(Error::ConnectionLimitReached),
         _ => None,
     })
-    .unwrap_or(Error::DestinationUnavailable)
+    .unwrap_or(Error::DestinationUnroutable)
 }
 
 /// No file descriptor is left, for the process or for the system.

@@ -101,6 +101,22 @@ pub fn normal_path(path: &str) -> Cow<'_, str> {
     Cow::Owned(joined(&decoded, &['/', '\\']))
 }
 
+/// Whether a path, with or without query, is `prefix` or lies below it: as rules see paths, and with
+/// letters in either case. `prefix` is in [normal form](normal_path), without a slash at its end. None
+/// if servers may answer that in different ways.
+pub fn is_below(path: &str, prefix: &str) -> Option<bool> {
+    let is_below = |path: &str| {
+        let (start, rest) = path.as_bytes().split_at_checked(prefix.len())?;
+        let is_whole = matches!(rest.first(), None | Some(b'/'));
+        Some(is_whole && start.eq_ignore_ascii_case(prefix.as_bytes()))
+    };
+    let is_below = |path: &str| is_below(path).unwrap_or(false);
+    let readings = Readings::of(path)?;
+    let found = is_below(&readings.normal);
+    let opaque = readings.opaque.as_deref().map(is_below);
+    opaque.is_none_or(|opaque| opaque == found).then_some(found)
+}
+
 /// How a path is understood: in one way, or in two if it has an escaped slash or colon.
 pub(crate) struct Readings<'p> {
     /// The [normal form](normal_path), in which an escaped separator is one.
@@ -354,6 +370,39 @@ mod tests {
         assert_eq!(two.normal, "/a/b/c/d");
         assert_eq!(two.opaque.as_deref(), Some("/a%2Fb%2Fc/d"));
         assert!(Readings::of("/a%20b").expect("one").opaque.is_none());
+    }
+
+    #[test]
+    fn no_spelling_of_a_path_leads_out_of_a_prefix_or_into_it() {
+        let check = |path: &str, expected: Option<bool>| {
+            assert_eq!(is_below(path, "/a/b"), expected, "{path}");
+        };
+        for path in [
+            "/a/b",
+            "/a/b/",
+            "/a/b?c",
+            "/a/b/c/d?e",
+            "//a/./b/c",
+            "/%61/b/c",
+            "/%2561/b/c",
+            "/A/b/c",
+        ] {
+            check(path, Some(true));
+        }
+        for path in ["/", "*", "", "/a", "/a/bc", "/x/a/b", "/a/\u{e9}"] {
+            check(path, Some(false));
+        }
+        for path in [
+            "/a%2Fb/c",
+            "/x/../a/b",
+            "/a/b/../../x",
+            "/a;x/b",
+            "/a\\b",
+            "/%zz",
+        ] {
+            check(path, None);
+        }
+        check("/a/b/org%2Fname", Some(true));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub fn is_like(pattern: &str, text: &str) -> bool {
 
 /// The same without regard to the case of ASCII letters, for rules that decide whether a request is
 /// cached: some servers ignore the case in paths (`/Private`) and in model names.
-pub(crate) fn is_like_in_any_case(pattern: &str, text: &str) -> bool {
+pub fn is_like_in_any_case(pattern: &str, text: &str) -> bool {
     if pattern == "*" {
         return true;
     }

@@ -47,9 +47,12 @@ pub(crate) fn changes(from: &Values, to: &Values) -> Vec<Change> {
     let differing = rows.filter(|(_, (from, to))| from != to);
     let change = differing.map(|(setting, (from, to))| {
         // A list may be long, and names an operator's teams.
-        let shown = |value: String| match setting.is_scalar {
-            true => value,
-            false => String::new(),
+        let is_list = |value: &str| !setting.is_scalar || value.starts_with('[');
+        let are_lists = is_list(&from) && is_list(&to);
+        let shown = |value: String| match is_list(&value) {
+            true if are_lists => String::new(),
+            true => "a list".to_owned(),
+            false => value,
         };
         // The listener of a reverse proxy is bound at start.
         let is_other_kind = setting.key == "upstream" && (from.is_empty() || to.is_empty());

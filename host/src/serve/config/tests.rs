@@ -264,8 +264,8 @@ fn every_setting_but_lists_has_a_variable_that_goes_before_the_file() {
     assert!(config.allow_length);
     assert_eq!(config.temperature_max, Some(0.5));
     assert_eq!(config.l1_bytes_max, L1_BYTES_MAX);
-    let upstream = config.upstream.expect("the flag's");
-    assert_eq!(upstream.authority.as_str(), "127.0.0.1:1");
+    assert_eq!(config.providers.len(), 1, "the flag's");
+    assert_eq!(config.providers[0].url.to_string(), "http://127.0.0.1:1");
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 
     let check = |name: &str, text: &str, part: &str| {
@@ -410,9 +410,14 @@ fn lists_are_read_as_they_are_written() {
 
 #[test]
 fn flags_go_before_the_file() {
-    let config = load("upstream = \"https://b.test\"").expect("valid");
-    let upstream = config.upstream.expect("given");
-    assert_eq!(upstream.authority.as_str(), "127.0.0.1:1");
+    for file in [
+        "upstream = \"https://b.test\"",
+        "[[upstream]]\nurl = \"https://b.test\"",
+    ] {
+        let config = load(file).expect("valid");
+        assert_eq!(config.providers.len(), 1);
+        assert_eq!(config.providers[0].url.to_string(), "http://127.0.0.1:1");
+    }
 }
 
 #[test]
@@ -421,6 +426,6 @@ fn without_a_provider_there_must_be_edges() {
     assert!(lines(&none.expect_err("nothing to do")).contains("--upstream"));
     let text = "edge_socket = \"/run/edge\"\nedge_socket_mode = \"0660\"";
     let config = Config::of(draft(text), Source::default()).expect("valid");
-    assert!(config.upstream.is_none());
+    assert!(config.providers.is_empty());
     assert_eq!(config.edge.expect("given").mode, 0o660);
 }

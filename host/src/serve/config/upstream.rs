@@ -14,6 +14,23 @@ pub struct Upstream {
     pub prefix: String,
 }
 
+impl Upstream {
+    /// Whether both are the same server, at whichever paths.
+    pub(crate) fn is_same_server(&self, other: &Self) -> bool {
+        let port = |upstream: &Self| {
+            let usual = match upstream.scheme == Scheme::HTTPS {
+                true => 443,
+                false => 80,
+            };
+            upstream.authority.port_u16().unwrap_or(usual)
+        };
+        let host = Authority::host;
+        self.scheme == other.scheme
+            && host(&self.authority).eq_ignore_ascii_case(host(&other.authority))
+            && port(self) == port(other)
+    }
+}
+
 impl std::fmt::Display for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}://{}{}", self.scheme, self.authority, self.prefix)

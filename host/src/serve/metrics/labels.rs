@@ -91,3 +91,17 @@ pub(super) struct SideOutcomeLabels {
     /// What has become of it.
     pub(super) outcome: &'static str,
 }
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct UpstreamLabel {
+    /// A provider's name in the configuration, which has a bound on their number.
+    pub(super) upstream: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct UpstreamOutcomeLabels {
+    /// See [`UpstreamLabel`].
+    pub(super) upstream: String,
+    /// `answered`, `failed` or `refused`.
+    pub(super) outcome: &'static str,
+}

@@ -1,6 +1,6 @@
 //! TLS towards the provider: which CAs it trusts, and the daemon's own certificate.
 
-use crate::serve::config::ProviderTlsFiles;
+use crate::serve::config::{Provider, ProviderTlsFiles};
 use crate::serve::tls::{Contents, Digest, name, pair, provider, trusted};
 use rustls::ClientConfig;
 use rustls::sign::SingleCertAndKey;
@@ -46,6 +46,36 @@ impl Files {
 }
 
 impl ProviderTls {
+    /// Reads the files of all providers, the same ones once.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes, one a line.
+    pub(crate) fn read_all(providers: &[Provider]) -> Result<Vec<Arc<Self>>, String> {
+        let mut read: Vec<(&ProviderTlsFiles, Result<Arc<Self>, String>)> = Vec::new();
+        for Provider { tls: files, .. } in providers {
+            let known = read.iter().find(|(known, _)| *known == files);
+            let tls = match known {
+                Some((_, tls)) => tls.clone(),
+                None => Self::read(files).map(Arc::new),
+            };
+            read.push((files, tls));
+        }
+        let mut errors: Vec<String> = Vec::new();
+        let mut all = Vec::new();
+        for (_, tls) in read {
+            match tls {
+                Ok(tls) => all.push(tls),
+                Err(error) if errors.contains(&error) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        match errors.is_empty() {
+            true => Ok(all),
+            false => Err(errors.join("\n")),
+        }
+    }
+
     /// Reads the files.
     ///
     /// # Errors

@@ -9,8 +9,8 @@ use crate::exchange::policy::INFLIGHT_BYTES_MAX;
 use crate::grant::GuestLimits;
 use crate::serve::config::net::NetLimits;
 use crate::serve::config::prices::PriceTable;
+use crate::serve::config::provider_table::Upstreams;
 use crate::serve::config::read::{Fault, Mode, Read, Size, Span, Tables, Whole, Word};
-use crate::serve::config::upstream::Upstream;
 use crate::serve::config::words::{
     DurabilityMode, Hits, LogFormat, Mode as Serving, OnComponentFailure, ReplayMode, TenantFrom,
 };
@@ -46,8 +46,8 @@ fn seconds<const L: u64, const M: u64, const S: u64>(seconds: u64) -> Span<L, M,
 }
 
 settings! {
-    upstream: Option<Upstream> = None, Reload,
-        "The provider's URL; a path in it goes before each request's. Optional with `edge_socket`; a daemon that starts without one needs a restart to get one.",
+    upstream: Option<Upstreams> = None, Reload,
+        "The provider's URL; a path in it goes before each request's. In the file, [several providers](serve.md#several-providers) are `[[upstream]]`, each with `url` and, if needed, `name`, `path_prefix`, `strip_prefix`, `model`, `host`, `connect_max`, `response_max`, `ca`, `cert`, `key`, `breaker_failures` and `interchangeable_with`. A flag or a variable names one, which is then the only one. Optional with `edge_socket`; a daemon that starts without one needs a restart to get one.",
         "only the operator knows the provider" (eg "\"https://api.openai.com\"");
     listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080)), Restart,
         "Where clients connect.",
