@@ -26,6 +26,7 @@ mod tls;
 
 mod config;
 mod daemon;
+mod encryption;
 mod guest;
 mod hostile;
 mod inherited;

@@ -17,7 +17,7 @@ use super::proxy::Proxy;
 use super::tls::watch::{LOOK_EVERY, Watch};
 use super::tls::{Digest, Listeners, Loaded, Side, Tls};
 use super::upstream::{self, ProviderTls};
-use super::{Parts, proxy};
+use super::{Parts, encryption, proxy};
 use arc_swap::ArcSwap;
 use axum::Router;
 use serde::Serialize;
@@ -35,6 +35,7 @@ struct Shared {
     live: Arc<Live>,
     parts: Parts,
     tls: Listeners,
+    keys: encryption::Keys,
     /// What is known of the files of each side.
     watches: Mutex<[Watch; 3]>,
     /// One reload at a time; the others wait.
@@ -94,7 +95,9 @@ impl fmt::Display for Report {
 
 impl Reload {
     pub(crate) fn new(running: Config, live: Arc<Live>, parts: Parts, tls: Listeners) -> Self {
+        let keys = encryption::Keys::new(running.cache.encryption_keys.clone());
         Self(Arc::new(Shared {
+            keys,
             running: Arc::new(ArcSwap::from_pointee(running)),
             live,
             parts,
@@ -168,16 +171,19 @@ impl Shared {
             .into_iter()
             .partition(|change| change.needs_restart);
         let certificates = self.read_certificates(&next)?;
+        let refused = |error| vec![no_line(error)];
+        let keys = encryption::read(&next).map_err(refused)?;
+        let put_keys = || self.keys.put(&self.parts.cache, keys).map_err(refused);
         let report = Report {
             needs_restart,
             changed,
             warnings: wanted.warnings,
         };
         if report.changed.is_empty() {
+            put_keys()?;
             self.put_certificates(certificates);
             return Ok(report);
         }
-        let refused = |error| vec![no_line(error)];
         let Live { proxy, edges } = &*self.live;
         let next_proxy = proxy.as_ref().map(|old| {
             let old = old.load_full();
@@ -185,6 +191,7 @@ impl Shared {
             self.proxy(&old, &running, &next, tls).map_err(refused)
         });
         let next_proxy = next_proxy.transpose()?;
+        put_keys()?;
         // Nothing fails from here on.
         if let (Some(proxy), Some(next)) = (proxy, next_proxy) {
             // Requests that are under way may know it still, and it would count twice.
