@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 version=$1
 mkdir -p "$2"
 out=$(cd "$2" && pwd)
-binary=${REFLEX_EDGE_BIN:-target/release/reflex-edge}
+binary=${REFLEX_EDGE_BIN:-target/dist/reflex-edge}
 wasm=${REFLEX_WASM:-target/wasm}
 name=reflex-edge-$version-x86_64-linux
 

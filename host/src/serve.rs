@@ -14,6 +14,7 @@ pub mod logs;
 mod recent;
 
 pub mod metrics;
+pub mod plain;
 pub mod reload;
 pub mod tenants;
 

@@ -5,20 +5,24 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::workspace::{BINARIES, PROGRAMS, binary, cargo, cargo_optimised, release_dir, step};
+use crate::workspace::{BINARIES, PROGRAMS, RELEASE, cargo, cargo_optimised, folder_of, step};
 use crate::{envoy, instructions, peers, wasm};
 
 /// From the root of the workspace.
 const COMPARE: &str = "tests/compare/Cargo.toml";
 
-/// The release binary, the component and the filter; their paths go to stdout, one a line.
+/// The daemon as it is shipped, the component and the filter; their paths go to stdout, one a line.
 pub(crate) fn build() -> Result<()> {
     wasm::set_up()?;
-    println!("{}", programs()?.daemon.display());
+    step(cargo(&["build", "--profile", DIST]).args(PROGRAMS))?;
+    println!("{}", Programs::within(&folder_of(DIST)).daemon.display());
     wasm::guests()
 }
 
-/// A profile, and the folder that cargo names after it.
+/// A profile, and the folder that cargo names after it: what is shipped.
+const DIST: &str = "dist";
+
+/// The same for what `run` starts first.
 const EARLY: &str = "early";
 
 /// What `run` starts, compiled.
@@ -44,18 +48,18 @@ impl Programs {
 /// Compiles the daemon and the demo provider.
 pub(crate) fn programs() -> Result<Programs> {
     step(cargo(&["build", "--release"]).args(PROGRAMS))?;
-    Ok(Programs::within(&release_dir()))
+    Ok(Programs::within(&folder_of(RELEASE)))
 }
 
 /// Whether they were compiled before, so that compiling them anew is quick.
 pub(crate) fn are_known() -> bool {
-    Programs::within(&release_dir()).exist()
+    Programs::within(&folder_of(RELEASE)).exist()
 }
 
 /// Compiles the daemon without its component runtime, and the demo provider: minutes less. They go
 /// to a folder of their own, where [`are_known`] does not take them for the others.
 pub(crate) fn early_programs() -> Result<Programs> {
-    let target = reflex_guest_build::target_dir().join("early");
+    let target = folder_of(EARLY);
     let packages = ["-p", "reflex-host", "-p", "reflex-tests", "--bins"];
     let features = ["--no-default-features", "--features", "reflex-host/serve"];
     let mut build = cargo(&["build", "--profile", EARLY]);
@@ -64,7 +68,7 @@ pub(crate) fn early_programs() -> Result<Programs> {
     Ok(Programs::within(&target.join(EARLY)))
 }
 
-/// Runs the benchmark. `compare` is a program of its own, in a workspace of its own, and
+/// Runs the benchmark. What is compared with peers is compiled as it is shipped. `compare` is a program of its own, in a workspace of its own, and
 /// `instructions` one that valgrind runs.
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     let part = arguments.split_first();
@@ -83,8 +87,10 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     wasm::set_up()?;
     let envoy = envoy::set_up()?;
     let filter = wasm::filter()?;
-    step(cargo_optimised(&["build", "--release"]).args(BINARIES))?;
-    let mut bench = Command::new(binary("bench"));
+    let profile = if peers.is_some() { DIST } else { RELEASE };
+    step(cargo_optimised(&["build", "--profile", profile]).args(BINARIES))?;
+    let folder = folder_of(profile);
+    let mut bench = Command::new(folder.join("bench"));
     bench.current_dir(reflex_guest_build::workspace());
     if let Some(peers) = peers {
         bench.env("REFLEX_PEERS", peers);
@@ -92,7 +98,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     step(
         bench
             .args(arguments)
-            .env("REFLEX_EDGE_BIN", binary("reflex-edge"))
+            .env("REFLEX_EDGE_BIN", Programs::within(&folder).daemon)
             .env("REFLEX_ENVOY_BIN", envoy)
             .env("REFLEX_ENVOY_WASM", filter),
     )

@@ -47,7 +47,7 @@ struct Cli {
 enum Command {
     /// Build and run the cache, and Envoy with it, in front of a provider; Ctrl-C stops both
     Run(run::Args),
-    /// Build the release binary, the component and the filter, and say where they are
+    /// Build what is shipped (the daemon, the component and the filter) and say where it is
     Build,
     /// Run every check: formatting, lints, tests
     Test {

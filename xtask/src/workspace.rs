@@ -62,12 +62,15 @@ pub(crate) fn cargo_optimised(arguments: &[&str]) -> Command {
 
 /// Where cargo leaves the release binary of that name.
 pub(crate) fn binary(name: &str) -> PathBuf {
-    release_dir().join(name)
+    folder_of(RELEASE).join(name)
 }
 
-/// Where cargo leaves all of them.
-pub(crate) fn release_dir() -> PathBuf {
-    reflex_guest_build::target_dir().join("release")
+/// The profile of all that is run here.
+pub(crate) const RELEASE: &str = "release";
+
+/// Where cargo leaves the binaries of a profile.
+pub(crate) fn folder_of(profile: &str) -> PathBuf {
+    reflex_guest_build::target_dir().join(profile)
 }
 
 /// The process of the step under way; 0 is none.

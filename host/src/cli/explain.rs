@@ -15,6 +15,7 @@ use asked::Asked;
 use clap::Args;
 use reflex_host::serve::config::{self, Config, Flags};
 use reflex_host::serve::explain::{Explained, Explainer, Verdict};
+use reflex_host::serve::plain::plain;
 use reflex_llm::{Bypass, Difference, Differences, KeyedKind};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -192,11 +193,7 @@ impl Explain {
         [one, other]: [&Subject; 2],
         differences: &Differences,
     ) {
-        let names = format!(
-            "{} and {}",
-            values::plain(&one.name),
-            values::plain(&other.name)
-        );
+        let names = format!("{} and {}", plain(&one.name), plain(&other.name));
         // Writing to a string does not fail.
         let _ = match differences.found.is_empty() {
             true => writeln!(text, "{names} share a key."),
@@ -207,8 +204,8 @@ impl Explain {
             let _ = write!(text, "  {label}");
             let _ = match (&difference.left, &difference.right) {
                 _ if difference.is_order => write!(text, ": the order"),
-                (Some(_), None) => write!(text, ": only in {}", values::plain(&one.name)),
-                (None, Some(_)) => write!(text, ": only in {}", values::plain(&other.name)),
+                (Some(_), None) => write!(text, ": only in {}", plain(&one.name)),
+                (None, Some(_)) => write!(text, ": only in {}", plain(&other.name)),
                 _ => Ok(()),
             };
             text.push('\n');
@@ -230,7 +227,7 @@ impl Explain {
     }
 
     fn write_subject(&self, text: &mut String, subject: &Subject) {
-        let name = values::plain(&subject.name);
+        let name = plain(&subject.name);
         let explained = &subject.explained;
         match &explained.verdict {
             Verdict::Refused(why) => {
@@ -373,7 +370,7 @@ fn differences(subjects: &[Subject]) -> Option<Differences> {
 }
 
 fn label(kind: KeyedKind, name: &str) -> String {
-    let name = values::plain(name);
+    let name = plain(name);
     match kind {
         KeyedKind::Tenant => "credential, or what stands for it".into(),
         KeyedKind::Provider => "provider".into(),
@@ -405,7 +402,7 @@ fn remedy(difference: &Difference) -> Option<String> {
     };
     own.push(name.clone());
     let is_allowed = !name.is_empty() && !is_inside && rules.check(None).is_ok();
-    is_allowed.then(|| format!("{list} = [{}]", json!(values::plain(name))))
+    is_allowed.then(|| format!("{list} = [{}]", json!(plain(name))))
 }
 
 /// Meaning and remedy of a reason, from the table of `docs/reasons.md`.
@@ -420,15 +417,11 @@ fn meaning(bypass: Bypass) -> Option<(String, String)> {
 
 fn write_notes(text: &mut String, subject: &Subject) {
     for note in notes(&subject.explained) {
-        let _ = writeln!(text, "{}: {note}.", values::plain(&subject.name));
+        let _ = writeln!(text, "{}: {note}.", plain(&subject.name));
     }
     if !subject.assumed.is_empty() {
-        let assumed = values::plain(&subject.assumed.join(", "));
-        let _ = writeln!(
-            text,
-            "Assumed for {}: {assumed}.",
-            values::plain(&subject.name)
-        );
+        let assumed = plain(&subject.assumed.join(", "));
+        let _ = writeln!(text, "Assumed for {}: {assumed}.", plain(&subject.name));
     }
 }
 

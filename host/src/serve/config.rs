@@ -230,6 +230,10 @@ impl Config {
     pub fn check(file: &Path) -> Result<Self, Vec<ConfigError>> {
         let mut draft = Draft::default();
         draft.read_file(file);
+        Self::of_checked(draft)
+    }
+
+    fn of_checked(mut draft: Draft) -> Result<Self, Vec<ConfigError>> {
         draft.values.upstream = draft.values.upstream.or_else(|| ANY_PROVIDER.parse().ok());
         Self::of(draft, Source::default())
     }

@@ -132,7 +132,12 @@ impl Reload {
             drop(permit);
             applied
         });
-        let failed = |error| Err(vec![no_line(format!("the reload failed: {error}"))]);
+        let failed = |error| {
+            Err(vec![ConfigError::of_no_file(
+                "",
+                &format!("the reload failed: {error}"),
+            )])
+        };
         applied.await.unwrap_or_else(failed)
     }
 
@@ -171,7 +176,7 @@ impl Shared {
             .into_iter()
             .partition(|change| change.needs_restart);
         let certificates = self.read_certificates(&next)?;
-        let refused = |error| vec![no_line(error)];
+        let refused = |error: String| vec![ConfigError::of_no_file("", &error)];
         let keys = encryption::read(&next).map_err(refused)?;
         let put_keys = || self.keys.put(&self.parts.cache, keys).map_err(refused);
         let report = Report {
@@ -246,9 +251,9 @@ impl Shared {
     /// All mistakes.
     fn read_certificates(&self, next: &Config) -> Result<Certificates, Vec<ConfigError>> {
         let mut errors = Vec::new();
-        let mut failed = |side: Side, error| {
+        let mut failed = |side: Side, error: String| {
             self.parts.metrics.tls_reloaded(side.name(), false);
-            errors.push(no_line(error));
+            errors.push(ConfigError::of_no_file("", &error));
         };
         let mut listeners = Vec::new();
         for tls in self.tls.each() {
@@ -379,14 +384,5 @@ impl fmt::Debug for Reload {
 impl fmt::Debug for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Live").finish_non_exhaustive()
-    }
-}
-
-fn no_line(message: String) -> ConfigError {
-    ConfigError {
-        file: String::new(),
-        line: 0,
-        setting: String::new(),
-        message,
     }
 }

@@ -104,15 +104,12 @@ async fn laid_out(folder: &Path) {
         })
         .expect("the build");
     assert_eq!(build.trim(), "cargo xtask build");
-    let programs = install.matches("target/release/").count();
+    let programs = install.matches("target/dist/").count();
     assert_eq!(programs, 1, "{install}");
     let filter = envoy::filter();
     let wasm = filter.parent().expect("a folder").to_string_lossy();
     let mut install = install
-        .replace(
-            "target/release/reflex-edge",
-            &edge::binary().to_string_lossy(),
-        )
+        .replace("target/dist/reflex-edge", &edge::binary().to_string_lossy())
         .replace("target/wasm", &wasm)
         .replace("/out/", &format!("{}/", folder.display()));
     if !rustix::process::geteuid().is_root() {

@@ -3,6 +3,7 @@
 use super::call::Failed;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use reflex_host::serve::plain::plain as plain_text;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -142,19 +143,12 @@ fn line(text: &mut String, title: &str, value: &str) {
     let _ = writeln!(text, "{title:<22} {value}");
 }
 
-/// A value without quotes. What came from outside cannot move a terminal's cursor.
+/// A value without quotes.
 fn plain(value: &Value) -> String {
     match value {
-        Value::String(text) => text.chars().flat_map(shown).collect(),
+        Value::String(text) => plain_text(text),
         Value::Bool(true) => "yes".into(),
         Value::Bool(false) => "no".into(),
         value => value.to_string(),
     }
-}
-
-fn shown(character: char) -> impl Iterator<Item = char> {
-    let is_shown = !character.is_control();
-    let itself = is_shown.then_some(character);
-    let escaped = (!is_shown).then(|| character.escape_default());
-    itself.into_iter().chain(escaped.into_iter().flatten())
 }

@@ -1,6 +1,7 @@
 //! Which values may be shown with `--show-values`. Credentials never are, and neither are values that
 //! may be one: a part of which the name says so, and cookies.
 
+use reflex_host::serve::plain::plain;
 use reflex_llm::KeyedKind;
 
 /// Words in the names of parts that hold credentials.
@@ -60,20 +61,6 @@ pub(super) fn shown(
     }
     let more = if end < text.len() { "…" } else { "" };
     format!("{}{more}", plain(&text[..end]))
-}
-
-/// A text without characters that a terminal obeys.
-pub(super) fn plain(text: &str) -> String {
-    let shown = |character: char| match character.is_control() || is_disguise(character) {
-        true => character.escape_unicode().to_string(),
-        false => character.to_string(),
-    };
-    text.chars().map(shown).collect()
-}
-
-/// Turns the direction of text, or is not to be seen.
-fn is_disguise(character: char) -> bool {
-    matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}')
 }
 
 fn is_secret_name(name: &str) -> bool {

@@ -47,12 +47,7 @@ impl Lines {
     }
 
     fn error(&self, at: usize, setting: &str, message: String) -> ConfigError {
-        ConfigError {
-            file: self.file.clone(),
-            line: self.number(at),
-            setting: setting.to_owned(),
-            message,
-        }
+        ConfigError::in_line(&self.file, self.number(at), setting, &message)
     }
 }
 
@@ -70,12 +65,8 @@ impl Draft {
             Ok(_) => return self.read(&name, bytes),
             Err(error) => error.to_string(),
         };
-        self.errors.push(ConfigError {
-            file: name,
-            line: 0,
-            setting: String::new(),
-            message,
-        });
+        self.errors
+            .push(ConfigError::in_line(&name, 0, "", &message));
     }
 
     /// Reads the file's bytes.
@@ -203,13 +194,13 @@ impl Draft {
                     if let Some(nearest) = nearest {
                         let nearest = nearest.to_ascii_uppercase();
                         let message = format!("no setting has this name: did you mean {nearest}?");
-                        self.warnings.push(of_no_file(&name, message));
+                        self.warnings.push(ConfigError::of_no_file(&name, &message));
                     }
                     Ok(())
                 }
             };
             if let Err(message) = taken {
-                self.errors.push(of_no_file(&name, message));
+                self.errors.push(ConfigError::of_no_file(&name, &message));
             }
         }
     }
@@ -223,9 +214,9 @@ impl Draft {
     pub(crate) fn refuse(&mut self, key: &str, message: String) {
         let error = match self.places.get(key) {
             Some(Place::File(at, written)) => self.lines.error(*at, written, message),
-            Some(Place::Variable(name)) => of_no_file(name, message),
-            Some(Place::Flag(flag)) => of_no_file(flag, message),
-            None => of_no_file(key, message),
+            Some(Place::Variable(name)) => ConfigError::of_no_file(name, &message),
+            Some(Place::Flag(flag)) => ConfigError::of_no_file(flag, &message),
+            None => ConfigError::of_no_file(key, &message),
         };
         self.errors.push(error);
     }
@@ -238,15 +229,6 @@ impl Draft {
     /// A warning about a place of the file.
     pub(crate) fn warn_at(&mut self, at: usize, key: &str, message: String) {
         self.warnings.push(self.lines.error(at, key, message));
-    }
-}
-
-fn of_no_file(setting: &str, message: String) -> ConfigError {
-    ConfigError {
-        file: String::new(),
-        line: 0,
-        setting: setting.to_owned(),
-        message,
     }
 }
 

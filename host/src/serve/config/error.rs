@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, and where.
 
+use crate::serve::plain::plain;
 use serde::Serialize;
 use std::fmt;
 
@@ -15,6 +16,23 @@ pub struct ConfigError {
     pub setting: String,
     /// What is wrong, in one line.
     pub message: String,
+}
+
+impl ConfigError {
+    /// A mistake in a line of a file. Values that the message quotes end no line.
+    pub(crate) fn in_line(file: &str, line: usize, setting: &str, message: &str) -> Self {
+        Self {
+            file: plain(file),
+            line,
+            setting: plain(setting),
+            message: plain(message),
+        }
+    }
+
+    /// A mistake that is in no file.
+    pub(crate) fn of_no_file(setting: &str, message: &str) -> Self {
+        Self::in_line("", 0, setting, message)
+    }
 }
 
 impl fmt::Display for ConfigError {

@@ -1,5 +1,7 @@
 //! Files, variables and flags: which are valid, what they mean, and what is said of the others.
 
+mod fuzzed;
+
 use super::*;
 use crate::cache::L1_BYTES_MAX;
 use std::ffi::OsString;
