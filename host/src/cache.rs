@@ -12,6 +12,7 @@
 
 mod absence;
 mod durable;
+mod encryption;
 mod entry;
 mod flusher;
 mod key;
@@ -29,7 +30,7 @@ mod stats;
 mod upkeep;
 mod writer;
 
-pub use crate::store::{OpenError, SegmentReport, StoreReport};
+pub use crate::store::{EncryptionKeys, OpenError, SegmentReport, StoreReport};
 pub use entry::{Entry, Tier};
 pub use key::CacheKey;
 pub use l1::{L1, L1_BYTES_MAX, L1Stats, Probe};
@@ -475,15 +476,15 @@ impl Shared {
                 place.hit();
             }
         };
-        let found = self
-            .index
-            .find(key_bytes, |place| match place.read_again(now_ms) {
+        let found = self.index.find(key_bytes, |place| {
+            match place.read_again(key_bytes, now_ms) {
                 Read::Sound(record) => {
                     count(place);
-                    Ok(Entry::from_place(record, place))
+                    Ok(Entry::from_place(record))
                 }
                 read => Err((read, place.clone())),
-            });
+            }
+        });
         let (mut found, place) = match found {
             Some(Ok(entry)) => return Ok(Some(entry)),
             Some(Err(found)) => found,
@@ -502,7 +503,7 @@ impl Shared {
                         count(now);
                     }
                 });
-                return Ok(Some(Entry::from_place(record, &place)));
+                return Ok(Some(Entry::from_place(record)));
             }
             Read::Cold => return Err(Cold),
             Read::Damaged | Read::Gone => {

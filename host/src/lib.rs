@@ -62,9 +62,10 @@
 //! | feature | what it adds | with |
 //! |---|---|---|
 //! | – | [`Cache`], [`cache`] | |
+//! | `encryption` | encryption at rest: [`cache::EncryptionKeys`] | ring |
 //! | `component` | [`component`]: `reflex:cache/cache` and `wasi:keyvalue` for any wasmtime store, policy components | wasmtime |
 //! | `http` | the bridge to `wasi:http` 0.3: [`component::Handler`], [`component::Transparent`] | `component`, tokio |
-//! | `serve` | the daemon: [`serve`] | tokio, hyper; no wasmtime |
+//! | `serve` | the daemon: [`serve`] | `encryption`, tokio, hyper; no wasmtime |
 //! | `middleware` | the daemon runs a component: the built-in one, or `--component` | `http` |
 //! | `otlp` | the daemon sends spans of requests to a receiver | `serve`, opentelemetry |
 //!

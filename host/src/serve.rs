@@ -26,6 +26,7 @@ mod trace;
 
 mod connection;
 mod delivery;
+mod encryption;
 mod line;
 mod listen;
 mod listeners;
@@ -153,7 +154,8 @@ impl Server {
     ///
     /// A line that names the flag or the file, and what is wrong with it; of certificates, one for each
     /// mistake. Nothing has been changed in a data folder that could not be opened.
-    pub async fn prepare(config: Config, mut inherited: Inherited) -> Result<Self, String> {
+    pub async fn prepare(mut config: Config, mut inherited: Inherited) -> Result<Self, String> {
+        config.cache.encryption_keys = encryption::read(&config)?;
         let certificates = Listeners::read(&config);
         let provider_tls = ProviderTls::read_all(&config.providers);
         let (certificates, provider_tls) = match (certificates, provider_tls) {

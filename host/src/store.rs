@@ -15,6 +15,7 @@ mod active;
 mod debts;
 mod disk;
 mod disk_use;
+mod encryption;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 pub(crate) mod faults;
@@ -38,6 +39,7 @@ mod reclaim;
 mod record;
 mod recover;
 mod replay;
+mod sealing;
 mod segment;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -50,9 +52,11 @@ mod unsynced;
 mod views;
 
 pub(crate) use disk::{Disk, RealDisk};
+pub use encryption::EncryptionKeys;
 pub use folder::OpenError;
 pub(crate) use format::{
-    ALIGN, BLOCK_BYTES, HEADER_BYTES, NEVER, SEGMENT_BYTES_LIMIT, Shape, tenant_of, times_of,
+    ALIGN, BLOCK_BYTES, ENVELOPE_BYTES, HEADER_BYTES, NEVER, SEGMENT_BYTES_LIMIT, Shape, shape_of,
+    tenant_of, times_of,
 };
 pub(crate) use hash::KeyState;
 pub(crate) use index::Index;
@@ -74,6 +78,7 @@ use purge_marks::PurgeMarks;
 use reclaim::Ahead;
 use recover::Recovered;
 use replay::{Replayed, start_of};
+use sealing::Sealer;
 use segment::{DiskUse, Segment};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -113,6 +118,8 @@ pub(crate) struct StoreOptions {
     pub(crate) entries_max: u64,
     /// For how long after its expiry an entry is kept like any other.
     pub(crate) stale_ms_max: u64,
+    /// Those of an encrypted folder.
+    pub(crate) keys: Option<EncryptionKeys>,
 }
 
 /// Counts for the operator.
@@ -127,6 +134,8 @@ pub(crate) struct StoreStats {
     pub(crate) moved_bytes: u64,
     /// Entries that went with segments that were reclaimed.
     pub(crate) evicted: u64,
+    /// Segments that are not encrypted with the first key.
+    pub(crate) segments_of_old_keys: u64,
 }
 
 /// The writer of a data folder.
@@ -160,6 +169,8 @@ pub(crate) struct Store {
     tombstones: Tombstones,
     /// An appended record will never be durable, and the next sync has to say so.
     is_lost: bool,
+    /// In an encrypted folder.
+    sealer: Option<Sealer>,
     /// The segment that is on its way out.
     ahead: Ahead,
     /// A segment is being reclaimed, and what is written for it must not reclaim another.
@@ -191,11 +202,13 @@ pub(crate) struct Opened {
 
 impl Store {
     pub(crate) fn open(disk: Arc<dyn Disk>, options: &StoreOptions) -> Result<Opened, OpenError> {
-        let folder = Folder::claim(&*disk, &options.dir, random_id)?;
+        let folder = Folder::claim(&*disk, &options.dir, random_id, options.keys.as_ref())?;
         let disk_use = Arc::default();
-        let marks = folder.read_purge_marks(&*disk)?;
+        let mut marks = folder.read_purge_marks(&*disk)?;
         let has_epochs = folder.has_epochs();
-        // The purge marks are lost, so all records count as purged.
+        let (sealer, purged) = Sealer::open(&*disk, &folder, options.keys.as_ref(), &mut marks)?;
+        let vault = sealer.as_ref().map(|sealer| Arc::clone(&sealer.vault));
+        // The purge marks or the secrets are lost, so all records count as purged.
         let is_lost = marks.is_none();
         let mut marks = marks.unwrap_or(MarksFile {
             all: EVERYTHING,
@@ -209,7 +222,7 @@ impl Store {
             damaged,
             is_unsynced,
             has_hidden,
-        } = recover::recover(&disk, &folder, options.quota, &disk_use, &marks)?;
+        } = recover::recover(&disk, &folder, (options.quota, &disk_use), &marks, vault)?;
         let Replayed {
             last,
             ends,
@@ -220,7 +233,7 @@ impl Store {
         } = replayed;
         // The sequence never falls behind a purge, or the purge would cover new records.
         let last = match is_lost {
-            true => last,
+            true => last.max(purged),
             false => last.max(marks.newest()),
         };
         let last = match hidden {
@@ -260,6 +273,7 @@ impl Store {
             now_ms,
             tombstones: Tombstones::of(unburied),
             is_lost: is_unsynced,
+            sealer,
             ahead: Ahead::default(),
             is_reclaiming: false,
             is_syncing: false,
@@ -381,6 +395,7 @@ impl Store {
 
     /// As above, without making room ahead.
     fn append_to(&mut self, log: Log, record: &NewRecord<'_>) -> Result<Place, StoreError> {
+        let record = &self.with_seal_of_tenant(record)?;
         let bytes = record.shape().record_bytes();
         let active = self.actives[log as usize].as_ref();
         if !active.is_some_and(|active| self.has_room(active, bytes)) {
@@ -447,6 +462,7 @@ impl Store {
             reclaimed: self.reclaimed,
             moved_bytes: self.moved_bytes,
             evicted: self.evicted,
+            segments_of_old_keys: self.segments_of_old_keys().len() as u64,
         }
     }
 
@@ -510,6 +526,7 @@ impl Store {
             segment_bytes: self.segment_bytes,
             log,
             before: self.ends[log as usize].0,
+            key: self.segment_key(),
         };
         let file = self.disk.create(unfinished)?;
         file.set_len(self.segment_bytes)?;
@@ -520,14 +537,14 @@ impl Store {
         self.disk.rename(unfinished, &self.folder.segment(id))?;
         self.disk.sync_dir(&self.folder.segments())?;
         let salt = Salt::of_segment(&self.folder.store, id);
+        let opened = (Arc::clone(&file), mapping);
+        let space = (allocated, &self.disk_use);
+        let segment = Segment::new((id, log), salt, opened, space, false);
+        if let Some(sealer) = &self.sealer {
+            segment.encrypted(&sealer.vault, superblock.key);
+        }
         Ok(Active {
-            segment: Segment::new(
-                (id, log),
-                salt,
-                (Arc::clone(&file), mapping),
-                (allocated, &self.disk_use),
-                false,
-            ),
+            segment,
             file,
             end: BLOCK_BYTES as u64,
             contents: Contents::default(),

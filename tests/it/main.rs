@@ -27,6 +27,7 @@ mod upstreams;
 
 mod config;
 mod daemon;
+mod encryption;
 mod guest;
 mod hostile;
 mod inherited;

@@ -114,7 +114,12 @@ fn l1() -> Result<()> {
 fn store(arguments: &[String]) -> Result<()> {
     let bench = ["bench", "--package", "reflex-host", "--no-default-features"];
     let mut bench = cargo_optimised(&bench);
-    step(bench.args(["--bench", "store", "--"]).args(arguments))
+    step(
+        bench
+            .args(["--features", "encryption"])
+            .args(["--bench", "store", "--"])
+            .args(arguments),
+    )
 }
 
 /// Compiles and runs what compares us with others.

@@ -59,7 +59,8 @@ enum Command {
     Bench {
         /// The name of one benchmark; `peers [--quick]`: beside nginx, Varnish and Envoy; `compare`:
         /// beside other stores; `l1`: a repeated request; `instructions [--renew]`: what hot paths
-        /// take; `store --entries 10M`: the store at sizes up to this one
+        /// take; `store --entries 10M`: the store at sizes up to this one; `store --encryption`: a hit
+        /// from an encrypted folder
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -111,7 +111,7 @@ const WITHOUT_A_PROXY: [&str; 13] = [
 
 /// What a program may take of the host without wasmtime, whose other features would be compiled anew.
 /// The default is what all else here is built with.
-const FEATURES: [&str; 2] = ["", "serve"];
+const FEATURES: [&str; 3] = ["", "encryption", "serve"];
 
 /// The lean choices of features compile without a warning.
 fn features() -> Result<()> {

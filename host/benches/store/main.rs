@@ -7,7 +7,11 @@
 //! Each size fills a new folder up to its quota, goes on inserting so that segments are reclaimed, looks
 //! entries up, purges tenants, and opens the folder again. Payloads are short: what is measured is taken
 //! by each entry, whatever its length. The folder is below `TMPDIR`, and is removed at the end.
+//!
+//! With `--encryption` alone, what a hit from the data folder costs more when that is encrypted.
 
+#[cfg(feature = "encryption")]
+mod encryption;
 mod pauses;
 mod run;
 mod sizes;
@@ -18,8 +22,16 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // `cargo bench` adds `--bench`.
-    let arguments = std::env::args().skip(1).filter(|it| it != "--bench");
-    let sizes = match Sizes::parse(arguments) {
+    let arguments: Vec<_> = std::env::args()
+        .skip(1)
+        .filter(|it| it != "--bench")
+        .collect();
+    #[cfg(feature = "encryption")]
+    if arguments == ["--encryption"] {
+        encryption::print();
+        return ExitCode::SUCCESS;
+    }
+    let sizes = match Sizes::parse(arguments.into_iter()) {
         Ok(sizes) => sizes,
         Err(why) => {
             eprintln!("{why}");

@@ -9,7 +9,7 @@
 
 use super::flusher::Bell;
 use super::writer::{Trouble, Writer};
-use super::{Cache, CacheKey, CacheOptions, Shared, lock};
+use super::{Cache, CacheKey, CacheOptions, EncryptionKeys, Shared, lock};
 use crate::store::{Disk, OpenError, Opened, RealDisk, Store, StoreError, StoreOptions, Whose};
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::{Mutex, MutexGuard};
@@ -115,7 +115,8 @@ impl Cache {
 #[derive(Debug)]
 pub(super) struct Absence {
     disk: Arc<dyn Disk>,
-    options: StoreOptions,
+    /// The keys may change.
+    options: Mutex<StoreOptions>,
     missed: Mutex<Missed>,
     /// The first try to open it, while that goes on.
     opening: Mutex<Option<Opening>>,
@@ -296,9 +297,17 @@ impl Absence {
     pub(super) fn new(disk: Arc<dyn Disk>, options: StoreOptions) -> Self {
         Self {
             disk,
-            options,
+            options: Mutex::new(options),
             missed: Mutex::default(),
             opening: Mutex::default(),
+        }
+    }
+
+    /// The keys with which the folder is opened, or will be when it is open.
+    pub(super) fn set_keys(&self, keys: &EncryptionKeys) {
+        let mut options = lock(&self.options);
+        if options.keys.is_some() {
+            options.keys = Some(keys.clone());
         }
     }
 
@@ -306,7 +315,8 @@ impl Absence {
     fn open(&self) -> Result<Option<Opened>, OpenError> {
         let mut opening = lock(&self.opening);
         let Some(first) = &*opening else {
-            return Store::open(Arc::clone(&self.disk), &self.options).map(Some);
+            let options = lock(&self.options).clone();
+            return Store::open(Arc::clone(&self.disk), &options).map(Some);
         };
         let opened = first.wait(Duration::ZERO);
         if opened.is_some() {
@@ -373,6 +383,13 @@ impl Shared {
                 return Ok(());
             }
             *missed = Missed::default();
+        }
+        // Keys that came while the folder was being read.
+        let keys = lock(&absence.options).keys.clone();
+        if let (Some(keys), Some(mut writer)) = (keys, self.writer())
+            && let Err(error) = writer.store.set_keys(&keys)
+        {
+            tracing::warn!(error, "the newest encryption keys are not used");
         }
         self.counters.corrupt.fetch_add(damaged, Relaxed);
         self.is_in_trouble.store(false, Relaxed);

@@ -1,12 +1,13 @@
 //! An entry as a lookup returns it: the record's bytes and its times.
 
 use super::CacheKey;
-use crate::store::{NEVER, NewRecord, Place, Shape, tenant_of, times_of};
+use crate::store::{NEVER, NewRecord, Shape, shape_of, tenant_of, times_of};
 use bytes::Bytes;
 use std::fmt;
 
 /// A stored answer. A clone costs a reference count, and nothing is copied: metadata and
-/// payload are slices of the mapped segment. They stay readable for as long as they are held, also
+/// payload are slices of the mapped segment, or of the copy in memory in which an encrypted record was
+/// opened. They stay readable for as long as they are held, also
 /// when the entry is evicted meanwhile.
 #[derive(Clone)]
 pub struct Entry {
@@ -23,7 +24,8 @@ pub struct Entry {
 pub enum Tier {
     /// In memory; the pages of a mapped segment that the system holds count as memory.
     Memory,
-    /// On the disk, from which another thread had to read them.
+    /// On the disk, from which another thread had to read them; or they are encrypted and long, so that
+    /// another thread opened them.
     Disk,
 }
 
@@ -38,12 +40,12 @@ impl Tier {
 }
 
 impl Entry {
-    /// `record` is what reading `place` gave.
-    pub(super) fn from_place(record: Bytes, place: &Place) -> Self {
+    /// `record` is what reading a place gave.
+    pub(super) fn from_place(record: Bytes) -> Self {
         let (stored_at_ms, expires_at_ms) = times_of(&record);
         Self {
+            shape: shape_of(&record),
             record,
-            shape: place.shape(),
             stored_at_ms,
             expires_at_ms,
             tier: Tier::Memory,

@@ -143,7 +143,9 @@ impl Shared {
             writer.store.clear_gone();
         }
         let up_to = self.queue.written();
+        // Records are of no use without the secrets that they are sealed with.
         let settled = writer.settle();
+        let settled = settled.and_then(|()| writer.store.settle_secrets());
         let (unsynced, lost) = writer.store.take_unsynced();
         drop(writer);
         let settled = settled.map_err(|error| {

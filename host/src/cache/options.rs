@@ -2,7 +2,8 @@
 
 use super::METADATA_BYTES_MAX;
 use crate::store::{
-    ALIGN, BLOCK_BYTES, HEADER_BYTES, OpenError, SEGMENT_BYTES_LIMIT, SEGMENTS_MIN, StoreOptions,
+    ALIGN, BLOCK_BYTES, ENVELOPE_BYTES, EncryptionKeys, HEADER_BYTES, OpenError,
+    SEGMENT_BYTES_LIMIT, SEGMENTS_MIN, StoreOptions,
 };
 use std::path::PathBuf;
 
@@ -72,6 +73,9 @@ pub struct CacheOptions {
     pub stale_seconds_max: u64,
     /// When an entry survives a loss of power.
     pub durability: Durability,
+    /// With keys, what is on disk is encrypted: metadata and payloads, not keys, tenants, times and
+    /// lengths. A folder is encrypted, or it is not; see [`EncryptionKeys::converting`].
+    pub encryption_keys: Option<EncryptionKeys>,
 }
 
 impl Default for CacheOptions {
@@ -89,6 +93,7 @@ impl Default for CacheOptions {
             entries_max: None,
             stale_seconds_max: 0,
             durability: Durability::default(),
+            encryption_keys: None,
         }
     }
 }
@@ -103,7 +108,8 @@ impl CacheOptions {
     /// The store's options: segments no larger than the quota suggests, but large enough for the
     /// largest entry.
     pub(super) fn store(&self) -> Result<StoreOptions, OpenError> {
-        let record_max = (HEADER_BYTES + METADATA_BYTES_MAX) as u64
+        let envelope = self.encryption_keys.as_ref().map_or(0, |_| ENVELOPE_BYTES);
+        let record_max = (HEADER_BYTES + METADATA_BYTES_MAX + envelope) as u64
             + self.entry_bytes_max.min(SEGMENT_BYTES_LIMIT);
         let needed = BLOCK_BYTES as u64 + record_max.next_multiple_of(ALIGN);
         let segment_bytes = self
@@ -131,6 +137,7 @@ impl CacheOptions {
             segment_bytes,
             entries_max: self.entries_max(),
             stale_ms_max: self.stale_seconds_max.saturating_mul(1000),
+            keys: self.encryption_keys.clone(),
         })
     }
 }

@@ -4,7 +4,7 @@
 use super::queue::{TakenOut, Wait};
 use super::writer::Writer;
 use super::{Cache, CacheKey, Entry, Purged, Shared};
-use crate::store::Whose;
+use crate::store::{Store, Whose};
 use std::io;
 
 impl Cache {
@@ -113,6 +113,18 @@ impl Cache {
         self.shared.count(whose, writer.as_deref())
     }
 
+    /// As [`purge_tenant`](Self::purge_tenant), and forgets the tenant's secret. Whether nothing of the tenant
+    /// can be read any more.
+    pub(super) fn purge_and_forget(&self, tenant: &[u8; 32]) -> io::Result<bool> {
+        let mut is_unreadable = false;
+        let purge = || {
+            let forget = |store: &mut Store| is_unreadable = store.forget_secret(tenant);
+            self.shared.purge_and(Whose::Tenant(tenant), forget)
+        };
+        let (_, purged) = self.shared.purges.note(Purged::Tenant(*tenant), purge);
+        purged.map(|()| is_unreadable)
+    }
+
     /// As [`remove`](Self::remove), within a purge that is noted already, and never waiting until the removal
     /// is durable.
     pub(super) fn remove_quietly(&self, key: &CacheKey) -> bool {
@@ -160,6 +172,16 @@ impl Shared {
     }
 
     fn purge(&self, whose: Whose<'_>) -> (Counted, io::Result<()>) {
+        self.purge_and(whose, |_| ())
+    }
+
+    /// As [`purge`](Self::purge), and something else before anything is written again. What that does to
+    /// secrets is durable when the purge is.
+    fn purge_and(
+        &self,
+        whose: Whose<'_>,
+        also: impl FnOnce(&mut Store),
+    ) -> (Counted, io::Result<()>) {
         let is_meant = |entry: &Entry| is_of(entry, whose);
         if let Some(mut without_disk) = self.without_disk() {
             let counted = self.count(whose, None);
@@ -172,18 +194,24 @@ impl Shared {
         // Nothing is written meanwhile. What waits to be was stored before.
         let counted = self.count(whose, Some(&writer));
         writer.store.purge(whose);
+        also(&mut writer.store);
         self.queue.remove_where(is_meant, whose == Whose::All);
         self.memory.remove_where(is_meant);
         if whose == Whose::All {
             self.index.remove_where(|_| true);
         }
-        let settled = match writer.store.settle_purge_marks() {
-            Ok(()) if whose == Whose::All => {
+        // The marks first: without them, records would be looked for that cannot be opened.
+        let settled = writer.store.settle_purge_marks();
+        let settled = settled.and_then(|()| {
+            if whose == Whose::All {
                 // What was purged need not be buried one by one.
                 writer.owes_nothing();
                 writer.store.discard();
-                Ok(())
+                return writer.store.forget_secrets();
             }
+            writer.store.settle_forgotten()
+        });
+        let settled = match settled {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.note_trouble(error.to_string(), None);

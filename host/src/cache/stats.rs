@@ -24,6 +24,9 @@ pub struct Stats {
     pub segments: u64,
     /// Segments removed to make room.
     pub segments_reclaimed: u64,
+    /// Segments that are not encrypted with the first of several keys. At 0, the others are of no use any
+    /// more.
+    pub segments_of_old_keys: u64,
     /// Bytes of entries that were written again for that.
     pub moved_bytes: u64,
     /// Entries stored, on disk or in memory.
@@ -81,6 +84,7 @@ impl Cache {
             dead_bytes: store.dead_bytes,
             segments: store.segments,
             segments_reclaimed: store.reclaimed,
+            segments_of_old_keys: store.segments_of_old_keys,
             moved_bytes: store.moved_bytes,
             inserts: counters.inserts.load(Relaxed),
             inserts_in_memory: counters.inserts_in_memory.load(Relaxed),

@@ -7,6 +7,8 @@ mod cold;
 mod contents;
 mod damage;
 mod durability;
+#[cfg(feature = "encryption")]
+mod encryption;
 mod figures;
 mod files;
 mod folder;

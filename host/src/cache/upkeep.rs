@@ -1,6 +1,6 @@
 //! An operator's work on a data folder: inspect it, compact it, erase a tenant from it.
 
-use super::{Cache, Shared, lock};
+use super::{Cache, EncryptionKeys, Shared, lock};
 use crate::store::{self, OpenError, RealDisk, StoreReport};
 use std::io;
 use std::path::Path;
@@ -14,7 +14,16 @@ impl StoreReport {
     /// A process uses the folder, it is not ours, of a later release, or it cannot be read.
     /// Damage inside is no error but in [`findings`](Self::findings).
     pub fn of(data_dir: &Path) -> Result<Self, OpenError> {
-        store::inspect(&RealDisk, data_dir)
+        store::inspect(&RealDisk, data_dir, None)
+    }
+
+    /// As [`of`](Self::of), of an encrypted folder: opens each record as well.
+    ///
+    /// # Errors
+    ///
+    /// As of [`of`](Self::of), or the folder has records under another key.
+    pub fn of_encrypted(data_dir: &Path, keys: &EncryptionKeys) -> Result<Self, OpenError> {
+        store::inspect(&RealDisk, data_dir, Some(keys))
     }
 }
 
@@ -32,16 +41,26 @@ impl Cache {
         Ok(before.saturating_sub(self.stats().disk_bytes))
     }
 
-    /// As [`purge_tenant`](Self::purge_tenant), and writes everything else again, so that no byte
-    /// of the tenant is left in any file, its name included. Bytes that readers hold stay until the
-    /// readers are done. Takes as long as writing the whole store.
+    /// As [`purge_tenant`](Self::purge_tenant), and for good against readers of the files, too.
+    ///
+    /// With [`encryption_keys`](super::CacheOptions::encryption_keys), the tenant's secret is forgotten: at
+    /// once, no key opens its answers any more. Hashes of its name and of its requests, times and lengths stay
+    /// until their segments make room; [`compact`](Self::compact) removes them.
+    ///
+    /// Without encryption, everything else is written again, so that no byte of the tenant is left in any
+    /// file, its name included. That takes as long as writing the whole store. It is the same for a tenant that
+    /// came when 65,536 others had secrets of their own, and as long as a folder is being encrypted.
+    ///
+    /// Bytes that readers hold stay until the readers are done.
     ///
     /// # Errors
     ///
     /// The disk fails. The purge may still hold; calling this again goes on.
     pub fn erase_tenant(&self, tenant: &[u8; 32], now_ms: u64) -> io::Result<()> {
-        self.purge_tenant(tenant)?;
-        self.shared.rewrite(now_ms, true)
+        match self.purge_and_forget(tenant)? {
+            true => Ok(()),
+            false => self.shared.rewrite(now_ms, true),
+        }
     }
 }
 
@@ -53,6 +72,16 @@ impl Shared {
         self.write_all(&mut writer);
         let segments = writer.store.seal_all()?;
         drop(writer);
+        self.rewrite_segments(segments, now_ms, by_all_means)
+    }
+
+    /// Writes the live entries of these segments again, and removes the segments.
+    pub(super) fn rewrite_segments(
+        &self,
+        segments: Vec<u64>,
+        now_ms: u64,
+        by_all_means: bool,
+    ) -> io::Result<()> {
         for id in segments {
             // Waits for a flush under way, because all entries have to be durable.
             let _no_flush = lock(&self.syncing);
@@ -63,7 +92,9 @@ impl Shared {
                 break;
             }
         }
-        self.writer()
-            .map_or(Ok(()), |mut writer| Ok(writer.store.forget_purges()?))
+        self.writer().map_or(Ok(()), |mut writer| {
+            writer.store.end_sealing()?;
+            Ok(writer.store.forget_purges()?)
+        })
     }
 }

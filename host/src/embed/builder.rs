@@ -1,7 +1,7 @@
 //! The settings of a cache; `CacheOptions` has the reason for each default.
 
 use crate::cache;
-use crate::cache::{CacheOptions, Durability, OpenError};
+use crate::cache::{CacheOptions, Durability, EncryptionKeys, OpenError};
 use crate::clock::Clock;
 use crate::embed::flights::Flights;
 use crate::embed::{Cache, Shared};
@@ -84,6 +84,12 @@ impl Builder {
     /// survives the end of the process.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.options.durability = durability;
+        self
+    }
+
+    /// Encrypts what is on disk with the first of these keys. Default: it is not encrypted.
+    pub fn encryption_keys(mut self, keys: EncryptionKeys) -> Self {
+        self.options.encryption_keys = Some(keys);
         self
     }
 

@@ -107,6 +107,8 @@ pub struct Config {
     pub group_names: Vec<String>,
     /// The file of the admin token; by default `admin-token` in the data folder.
     pub admin_token_file: Option<PathBuf>,
+    /// The file of the keys that encrypt what is stored.
+    pub encryption_key_file: Option<PathBuf>,
     /// How streams are replayed.
     pub replay: Replay,
     /// How many different answers are kept for one request and served in turn.
@@ -373,6 +375,7 @@ impl Draft {
             rules: Arc::new(rules),
             group_names: groups.names().to_vec(),
             admin_token_file: values.admin_token_file.clone(),
+            encryption_key_file: values.encryption_key_file.clone(),
             groups: Arc::new(groups.into_members().collect()),
             replay: values.replay.means.into(),
             samples: u32::try_from(values.samples.0)

@@ -17,7 +17,7 @@ use super::proxy::Proxy;
 use super::tls::watch::{LOOK_EVERY, Watch};
 use super::tls::{Digest, Listeners, Loaded, Side, Tls};
 use super::upstream::{self, ProviderTls, Providers};
-use super::{Parts, proxy};
+use super::{Parts, encryption, proxy};
 use crate::sync::lock;
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -36,6 +36,7 @@ struct Shared {
     live: Arc<Live>,
     parts: Parts,
     tls: Listeners,
+    keys: encryption::Keys,
     /// What is known of the files of each listener.
     watches: Mutex<[Watch; 2]>,
     /// One reload at a time; the others wait.
@@ -95,7 +96,9 @@ impl fmt::Display for Report {
 
 impl Reload {
     pub(crate) fn new(running: Config, live: Arc<Live>, parts: Parts, tls: Listeners) -> Self {
+        let keys = encryption::Keys::new(running.cache.encryption_keys.clone());
         Self(Arc::new(Shared {
+            keys,
             running: Arc::new(ArcSwap::from_pointee(running)),
             live,
             parts,
@@ -175,16 +178,19 @@ impl Shared {
             .into_iter()
             .partition(|change| change.needs_restart);
         let certificates = self.read_certificates(&next)?;
+        let refused = |error: String| vec![ConfigError::of_no_file("", &error)];
+        let keys = encryption::read(&next).map_err(refused)?;
+        let put_keys = || self.keys.put(&self.parts.cache, keys).map_err(refused);
         let report = Report {
             needs_restart,
             changed,
             warnings: wanted.warnings,
         };
         if report.changed.is_empty() {
+            put_keys()?;
             self.put_certificates(certificates);
             return Ok(report);
         }
-        let refused = |error: String| vec![ConfigError::of_no_file("", &error)];
         let Live { proxy, edges } = &*self.live;
         let next_proxy = proxy.as_ref().map(|old| {
             let old = old.load_full();
@@ -192,6 +198,7 @@ impl Shared {
             self.proxy(&old, &next, tls).map_err(refused)
         });
         let next_proxy = next_proxy.transpose()?;
+        put_keys()?;
         // Nothing fails from here on.
         if let (Some(proxy), Some(next)) = (proxy, next_proxy) {
             // Requests that are under way may know it still, and it would count twice.

@@ -1,7 +1,7 @@
 //! The segment that records are added to: where the next one goes, and what was added so far.
 
 use super::disk::DiskFile;
-use super::format::{BLOCK_BYTES, Contents, KEY_START_BYTES, Kind};
+use super::format::{BLOCK_BYTES, Contents, KEY_START_BYTES, Kind, Seal, body_checksum};
 use super::keys::NewKeys;
 use super::place::Place;
 use super::record::NewRecord;
@@ -78,16 +78,23 @@ impl Active {
         previous: [u8; KEY_START_BYTES],
     ) -> io::Result<Place> {
         assert!(record.shape.record_bytes() <= self.room());
-        let header = record.header(sequence, previous);
+        let mut header = record.header(sequence, previous);
+        let body = (record.metadata, record.payload);
+        let sealed = match record.seal {
+            Seal::None => None,
+            Seal::Own | Seal::Common => Some(self.segment.seal(&header, body, self.end)?),
+        };
+        let (metadata, payload) = match &sealed {
+            Some(sealed) => (&*sealed.metadata, &*sealed.payload),
+            None => body,
+        };
+        if sealed.is_some() {
+            header.body_checksum = body_checksum(metadata, payload);
+        }
         let head = header.encode(self.segment.salt(), self.end);
         self.is_dirty = true;
         self.allocate(record.shape.record_bytes())?;
-        let parts = [
-            &head,
-            record.metadata,
-            record.payload,
-            record.shape.padding(),
-        ];
+        let parts = [&head, metadata, payload, record.shape.padding()];
         let written = self.file.write_at(parts, self.end);
         // After an error, too: all of it may be there.
         self.segment.note(&header);

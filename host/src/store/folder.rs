@@ -4,13 +4,15 @@
 //! A folder of another program is left exactly as it was, and so is a folder that is damaged or of
 //! a later release.
 
-use super::disk::{DirLock, Disk};
+use super::disk::{DirLock, Disk, DiskFile};
+use super::encryption::{self, EncryptionKeys};
 use super::format::{
     BLOCK_BYTES, FORMAT_VERSION, Manifest, MarksFile, MarksName, PURGE_MARKS_BYTES_MAX, Part,
-    RECENT_BYTES_MAX, Reject, StoreId,
+    RECENT_BYTES_MAX, Reject, SECRETS_BYTES_MAX, Sealing, Slot, StoreId, secrets_head, slots_of,
 };
 use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{error, fmt, io};
 
 const MANIFEST: &str = "manifest";
@@ -21,6 +23,8 @@ const PURGE_MARKS: &str = "purge_marks";
 const PURGE_MARKS_UNFINISHED: &str = "purge_marks.tmp";
 const RECENT_MARKS: &str = "purge_marks.recent";
 const RECENT_MARKS_UNFINISHED: &str = "purge_marks.recent.tmp";
+const SECRETS: &str = "tenant_secrets";
+const SECRETS_UNFINISHED: &str = "tenant_secrets.tmp";
 /// The names that earlier releases gave these files.
 const EPOCHS: &str = "epochs";
 const RECENT_EPOCHS: &str = "epochs.recent";
@@ -49,6 +53,8 @@ pub enum OpenError {
     Older(PathBuf, u32),
     /// The file was written by a later release, in this version of the format.
     Newer(PathBuf, u32),
+    /// The folder is encrypted and a key is missing, or it is not encrypted and keys are given.
+    Key(PathBuf, String),
     /// The sizes asked for contradict each other.
     Sizes(String),
     /// The quota has no room for an entry of the size that is allowed.
@@ -124,6 +130,9 @@ impl fmt::Display for OpenError {
                  {FORMAT_VERSION}); left as it is",
                 path.display()
             ),
+            Self::Key(path, why) => {
+                write!(f, "data folder {} {why}; left as it is", path.display())
+            }
             Self::Sizes(why) | Self::Quota(why) => f.write_str(why),
             Self::Io {
                 doing,
@@ -159,6 +168,8 @@ pub(crate) struct Folder {
     pub(crate) store: StoreId,
     /// The file of purge marks that the manifest on disk promises.
     purge_marks: MarksName,
+    /// As the manifest on disk says.
+    sealing: Sealing,
     /// `None` when a folder that was never opened is only inspected.
     _lock: Option<DirLock>,
 }
@@ -175,21 +186,31 @@ impl Folder {
         disk: &dyn Disk,
         root: &Path,
         new_id: impl FnOnce() -> StoreId,
+        keys: Option<&EncryptionKeys>,
     ) -> Result<Self, OpenError> {
         disk.create_dir(root)
             .map_err(OpenError::io("make data folder", root))?;
+        let segments = root.join(SEGMENTS);
+        let owner = || -> Result<Owner, OpenError> {
+            let owner = owner(disk, root)?;
+            if let Owner::Us(manifest) = &owner {
+                encryption::check(disk, (root, &segments), manifest.sealing, keys)?;
+            }
+            Ok(owner)
+        };
         // Looked at before the lock, because taking the lock makes a file.
-        owner(disk, root)?;
+        owner()?;
         let lock = take_lock(disk, root)?;
         // And again after it: another process may have changed it in between.
-        let manifest = match owner(disk, root)? {
+        let manifest = match owner()? {
             Owner::Us(manifest) => manifest,
             Owner::Unclaimed => {
                 let manifest = Manifest {
                     store: new_id(),
                     purge_marks: MarksName::None,
+                    sealing: Sealing::None,
                 };
-                disk.create_dir(&root.join(SEGMENTS))
+                disk.create_dir(&segments)
                     .and_then(|()| write_manifest(disk, root, &manifest))
                     .map_err(OpenError::io("write manifest in", root))?;
                 // The folder's own name, if possible: we may not be allowed to read the parent.
@@ -199,14 +220,89 @@ impl Folder {
                 manifest
             }
         };
-        let folder = Self {
+        let mut folder = Self {
             root: root.to_owned(),
             store: manifest.store,
             purge_marks: manifest.purge_marks,
+            sealing: manifest.sealing,
             _lock: Some(lock),
         };
         folder.remove_epochs(disk);
+        if keys.is_some() && folder.sealing == Sealing::None {
+            let begun = folder.begin_sealing(disk);
+            begun.map_err(OpenError::io("begin to encrypt", root))?;
+        }
         Ok(folder)
+    }
+
+    /// The file of secrets first: the manifest promises it.
+    fn begin_sealing(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        let is_empty = disk.list(&self.segments())?.is_empty();
+        self.make_secrets(disk)?;
+        self.set_sealing(
+            disk,
+            match is_empty {
+                true => Sealing::All,
+                false => Sealing::Underway,
+            },
+        )
+    }
+
+    pub(crate) fn sealing(&self) -> Sealing {
+        self.sealing
+    }
+
+    /// Makes the manifest say this of the records.
+    pub(crate) fn set_sealing(&mut self, disk: &dyn Disk, sealing: Sealing) -> io::Result<()> {
+        if self.sealing != sealing {
+            let manifest = Manifest {
+                store: self.store,
+                purge_marks: self.purge_marks,
+                sealing,
+            };
+            write_manifest(disk, &self.root, &manifest)?;
+            self.sealing = sealing;
+        }
+        Ok(())
+    }
+
+    /// The secrets of tenants. `None` if they are lost.
+    pub(crate) fn read_secrets(&self, disk: &dyn Disk) -> Result<Option<Vec<Slot>>, OpenError> {
+        let path = self.root.join(SECRETS);
+        let bytes = match disk.read(&path, SECRETS_BYTES_MAX as u64) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), "the secrets of tenants are lost");
+                return Ok(None);
+            }
+            // It may be readable again: without them, everything is lost.
+            Err(error) => return Err(OpenError::io("read", &path)(error)),
+        };
+        match slots_of(&bytes, &self.store) {
+            Ok(slots) => Ok(Some(slots)),
+            Err(Reject::Newer(version)) => Err(OpenError::Newer(path, version)),
+            Err(reject) => {
+                tracing::warn!(path = %path.display(), ?reject, "the secrets of tenants are lost");
+                Ok(None)
+            }
+        }
+    }
+
+    /// The file of the secrets, which is there.
+    pub(crate) fn open_secrets(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, OpenError> {
+        let path = self.root.join(SECRETS);
+        disk.open(&path).map_err(OpenError::io("open", &path))
+    }
+
+    /// Makes the file of the secrets anew, without any.
+    pub(crate) fn reset_secrets(&self, disk: &dyn Disk) -> Result<(), OpenError> {
+        let made = self.make_secrets(disk);
+        made.map_err(OpenError::io("write secrets of tenants in", &self.root))
+    }
+
+    fn make_secrets(&self, disk: &dyn Disk) -> io::Result<()> {
+        let names = (SECRETS_UNFINISHED, SECRETS);
+        replace(disk, &self.root, names, &secrets_head(&self.store))
     }
 
     /// A folder that is ours already, to be looked at. Nothing is made in it.
@@ -221,6 +317,7 @@ impl Folder {
                 root: root.to_owned(),
                 store: manifest.store,
                 purge_marks: manifest.purge_marks,
+                sealing: manifest.sealing,
                 _lock: lock,
             }),
             Owner::Unclaimed => {
@@ -296,6 +393,7 @@ impl Folder {
             let manifest = Manifest {
                 store: self.store,
                 purge_marks: MarksName::PurgeMarks,
+                sealing: self.sealing,
             };
             write_manifest(disk, &self.root, &manifest)?;
             self.purge_marks = MarksName::PurgeMarks;

@@ -7,6 +7,8 @@
 mod contents;
 mod purge_marks;
 mod salt;
+mod sealed;
+mod tenant_secrets;
 
 pub(crate) use contents::{Contents, Listed, contents_bytes_max};
 pub(crate) use purge_marks::{
@@ -14,6 +16,13 @@ pub(crate) use purge_marks::{
 };
 
 pub(crate) use salt::{Salt, body_checksum};
+pub(crate) use sealed::{
+    ENVELOPE_BYTES, Envelope, KeyId, SALT_BYTES, Seal, TAG_BYTES, open_record,
+};
+pub(crate) use tenant_secrets::{
+    COMMON_SLOT, SECRETS_BYTES_MAX, SECRETS_MAX, SLOT_BYTES, Slot, encode_slot, secrets_head,
+    slot_at, slots_of,
+};
 
 use super::log::Log;
 use crc_fast::crc32_iscsi;
@@ -63,6 +72,15 @@ const FEATURE_EPOCHS: u32 = 1;
 /// Feature of a manifest: some tenants were purged, as the file `purge_marks` says.
 const FEATURE_PURGE_MARKS: u32 = 2;
 
+/// Feature of a manifest: records are sealed, and the file `tenant_secrets` must exist.
+const FEATURE_SEALED: u32 = 4;
+
+/// Feature of a manifest: some records are not sealed yet.
+const FEATURE_SEALING: u32 = 8;
+
+/// Feature of a superblock: the records of the segment are sealed under one key.
+const FEATURE_SEGMENT_SEALED: u32 = 1;
+
 /// Where each field of the manifest and the superblock lies. Magic, version and the checksum
 /// at the end keep their places in all versions to come, so that every version recognises
 /// every other.
@@ -80,8 +98,10 @@ mod block {
     pub(super) const LOG: usize = 48;
     /// Superblock only: the sequence of the last record of the log before this segment.
     pub(super) const BEFORE: usize = 56;
+    /// Superblock of a sealed segment only: the id of the key.
+    pub(super) const KEY_ID: usize = 64;
     /// Here the zeros begin that fill the block up to its checksum.
-    pub(super) const END: usize = 64;
+    pub(super) const END: usize = 72;
     /// From the end.
     pub(super) const CHECKSUM_BYTES: usize = 4;
 }
@@ -139,6 +159,38 @@ pub(crate) struct Manifest {
     pub(crate) store: StoreId,
     /// A release that does not know the name must not open the folder: it would serve purged entries.
     pub(crate) purge_marks: MarksName,
+    pub(crate) sealing: Sealing,
+}
+
+/// Whether the records of a folder are sealed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Sealing {
+    #[default]
+    None,
+    /// A conversion has begun, and older records are not sealed yet.
+    Underway,
+    All,
+}
+
+impl Sealing {
+    fn features(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Underway => FEATURE_SEALED | FEATURE_SEALING,
+            Self::All => FEATURE_SEALED,
+        }
+    }
+
+    fn of(features: u32) -> Self {
+        match (
+            features & FEATURE_SEALED != 0,
+            features & FEATURE_SEALING != 0,
+        ) {
+            (false, false) => Self::None,
+            (_, true) => Self::Underway,
+            (true, false) => Self::All,
+        }
+    }
 }
 
 /// The file of purge marks that must exist.
@@ -162,7 +214,7 @@ impl MarksName {
     }
 
     fn of(features: u32) -> Self {
-        match features {
+        match features & (FEATURE_EPOCHS | FEATURE_PURGE_MARKS) {
             0 => Self::None,
             FEATURE_EPOCHS => Self::Epochs,
             // This name is the newer one, if a manifest should say both.
@@ -175,16 +227,20 @@ impl Manifest {
     pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
         let mut bytes = [0; BLOCK_BYTES];
         put(&mut bytes, block::STORE_ID, &self.store.0);
-        close(&mut bytes, MANIFEST_MAGIC, self.purge_marks.features());
+        let features = self.purge_marks.features() | self.sealing.features();
+        close(&mut bytes, MANIFEST_MAGIC, features);
         bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Reject> {
         let bytes: &[u8; BLOCK_BYTES] = bytes.first_chunk().ok_or(Reject::Torn)?;
-        let features = open(bytes, MANIFEST_MAGIC, FEATURE_EPOCHS | FEATURE_PURGE_MARKS)?;
+        let marks = FEATURE_EPOCHS | FEATURE_PURGE_MARKS;
+        let known = marks | FEATURE_SEALED | FEATURE_SEALING;
+        let features = open(bytes, MANIFEST_MAGIC, known)?;
         Ok(Self {
             store: StoreId(take(bytes, block::STORE_ID)),
             purge_marks: MarksName::of(features),
+            sealing: Sealing::of(features),
         })
     }
 }
@@ -200,6 +256,8 @@ pub(crate) struct Superblock {
     /// The sequence of the last record of the log before this segment; 0 without one. If that record
     /// is lost, the first one here tells.
     pub(crate) before: u64,
+    /// The key under which its records are sealed.
+    pub(crate) key: Option<KeyId>,
 }
 
 impl Superblock {
@@ -214,13 +272,21 @@ impl Superblock {
         );
         put(&mut bytes, block::LOG, &(self.log as u64).to_le_bytes());
         put(&mut bytes, block::BEFORE, &self.before.to_le_bytes());
-        close(&mut bytes, SEGMENT_MAGIC, 0);
+        let features = match &self.key {
+            Some(key) => {
+                put(&mut bytes, block::KEY_ID, &key.0);
+                FEATURE_SEGMENT_SEALED
+            }
+            None => 0,
+        };
+        close(&mut bytes, SEGMENT_MAGIC, features);
         bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Reject> {
         let bytes: &[u8; BLOCK_BYTES] = bytes.first_chunk().ok_or(Reject::Torn)?;
-        open(bytes, SEGMENT_MAGIC, 0)?;
+        let features = open(bytes, SEGMENT_MAGIC, FEATURE_SEGMENT_SEALED)?;
+        let is_sealed = features & FEATURE_SEGMENT_SEALED != 0;
         Ok(Self {
             store: StoreId(take(bytes, block::STORE_ID)),
             segment: u64::from_le_bytes(take(bytes, block::SEGMENT_ID)),
@@ -231,6 +297,7 @@ impl Superblock {
                 _ => return Err(Reject::Corrupt),
             },
             before: u64::from_le_bytes(take(bytes, block::BEFORE)),
+            key: is_sealed.then(|| KeyId(take(bytes, block::KEY_ID))),
         })
     }
 }
@@ -284,6 +351,8 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
+    /// The contents of a segment do not tell it: only the record does.
+    pub(crate) seal: Seal,
     pub(crate) metadata_bytes: u32,
     pub(crate) payload_bytes: u32,
     /// Rises with each record of the store, over both logs and over restarts. The highest wins.
@@ -303,6 +372,14 @@ pub(crate) struct Header {
 impl Header {
     /// The bytes for a record at `offset` of the segment that `salt` belongs to.
     pub(crate) fn encode(&self, salt: Salt, offset: u64) -> [u8; HEADER_BYTES] {
+        let mut bytes = self.fields(salt);
+        let checksum = crc32_iscsi(&bytes) ^ salt.header_at(offset);
+        put(&mut bytes, header::CHECKSUM, &checksum.to_le_bytes());
+        bytes
+    }
+
+    /// All but the checksum.
+    fn fields(&self, salt: Salt) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         let flags = match self.kind {
             Kind::Entry => 0,
@@ -310,7 +387,7 @@ impl Header {
         };
         put(&mut bytes, header::MAGIC, &RECORD_MAGIC);
         put(&mut bytes, header::VERSION, &[RECORD_VERSION]);
-        put(&mut bytes, header::FLAGS, &[flags]);
+        put(&mut bytes, header::FLAGS, &[flags | self.seal.flags()]);
         for (at, length, field) in [
             (header::STORED_AT, 6, self.stored_at_ms.min(TIME_MAX)),
             (header::EXPIRES_AT, 6, self.expires_at_ms.min(TIME_MAX)),
@@ -324,9 +401,6 @@ impl Header {
         put(&mut bytes, header::PREVIOUS, &self.previous);
         put(&mut bytes, header::KEY, &self.key);
         put(&mut bytes, header::TENANT, &self.tenant);
-
-        let checksum = crc32_iscsi(&bytes) ^ salt.header_at(offset);
-        put(&mut bytes, header::CHECKSUM, &checksum.to_le_bytes());
         bytes
     }
 
@@ -346,14 +420,17 @@ impl Header {
 
         let [version] = take(&bytes, header::VERSION);
         let [flags] = take(&bytes, header::FLAGS);
-        let kind = match flags {
+        let (kind, seal) = match flags {
             _ if version != RECORD_VERSION => return Err(Reject::Newer(version.into())),
-            0 => Kind::Entry,
-            FLAG_TOMBSTONE => Kind::Tombstone,
-            _ => return Err(Reject::Newer(version.into())),
+            FLAG_TOMBSTONE => (Kind::Tombstone, Seal::None),
+            _ => {
+                let seal = Seal::of(flags).ok_or(Reject::Newer(version.into()))?;
+                (Kind::Entry, seal)
+            }
         };
         Ok(Self {
             kind,
+            seal,
             metadata_bytes: number::<3>(&bytes, header::METADATA_BYTES) as u32,
             payload_bytes: number::<4>(&bytes, header::PAYLOAD_BYTES) as u32,
             sequence: number::<7>(&bytes, header::SEQUENCE),
@@ -425,6 +502,20 @@ pub(crate) fn tenant_of(record: &[u8]) -> [u8; 32] {
     match record.first_chunk::<HEADER_BYTES>() {
         Some(header) => take(header, header::TENANT),
         None => [0; 32],
+    }
+}
+
+/// Where the parts of a record lie, as its header says; nothing when `record` is shorter than a header.
+pub(crate) fn shape_of(record: &[u8]) -> Shape {
+    match record.first_chunk::<HEADER_BYTES>() {
+        Some(bytes) => Shape {
+            metadata_bytes: number::<3>(bytes, header::METADATA_BYTES) as u32,
+            payload_bytes: number::<4>(bytes, header::PAYLOAD_BYTES) as u32,
+        },
+        None => Shape {
+            metadata_bytes: 0,
+            payload_bytes: 0,
+        },
     }
 }
 

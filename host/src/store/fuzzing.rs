@@ -2,7 +2,7 @@
 //! about private items are made here. Compiled with `--cfg fuzzing` only.
 
 use super::format::{
-    ALIGN, Contents, HEADER_BYTES, Header, Kind, Reject, Salt, Shape, StoreId, body_checksum,
+    ALIGN, Contents, HEADER_BYTES, Header, Kind, Reject, Salt, Seal, Shape, StoreId, body_checksum,
 };
 
 const STORE: StoreId = StoreId([3; 16]);
@@ -50,6 +50,7 @@ pub fn write_record(record: &Record, segment: u64, nth: u32) -> Vec<u8> {
     let (salt, offset) = place(segment, nth);
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or_else(|_| panic!("too long"));
     let header = Header {
+        seal: Seal::None,
         kind: if record.is_tombstone {
             Kind::Tombstone
         } else {
@@ -133,6 +134,7 @@ pub fn write_contents(records: &[Record], segment: u64, segment_bytes: u64) -> V
     let mut offset = super::BLOCK_BYTES as u64;
     for record in records {
         let header = Header {
+            seal: Seal::None,
             kind: if record.is_tombstone {
                 Kind::Tombstone
             } else {

@@ -1,10 +1,11 @@
 //! Inspects a data folder that no process uses, verifies every byte in it, and changes nothing.
 
 use super::disk::Disk;
+use super::encryption::{self, EncryptionKeys, Secrets, Unopened, Vault};
 use super::folder::{Folder, OpenError, SegmentName};
 use super::format::{
-    Contents, Kind, Listed, MarksFile, Reject, SEGMENT_BYTES_LIMIT, Salt, Superblock,
-    contents_bytes_max,
+    Contents, Header, Kind, Listed, MarksFile, Reject, SEGMENT_BYTES_LIMIT, Salt, Sealing,
+    Superblock, contents_bytes_max,
 };
 use super::recover::scan;
 use std::collections::HashMap;
@@ -44,6 +45,8 @@ pub struct SegmentReport {
     pub records: u64,
     /// Tombstones.
     pub tombstones: u64,
+    /// The id of the key that its records are encrypted with.
+    pub key: Option<String>,
     /// Whether it has contents beside it that are to be believed.
     pub has_contents: bool,
 }
@@ -59,8 +62,17 @@ struct Newest {
 /// A torn end after a crash is no damage: the record counts as never written.
 const CRASHED: &str = "bytes that are no record, as a crash leaves them";
 
-pub(crate) fn inspect(disk: &dyn Disk, root: &Path) -> Result<StoreReport, OpenError> {
+/// With keys, each record is opened as well.
+pub(crate) fn inspect(
+    disk: &dyn Disk,
+    root: &Path,
+    keys: Option<&EncryptionKeys>,
+) -> Result<StoreReport, OpenError> {
     let folder = Folder::inspect(disk, root)?;
+    let vault = match keys {
+        Some(keys) => Some(vault(disk, &folder, keys)?),
+        None => None,
+    };
     let mut report = StoreReport::default();
     let purged = folder.read_purge_marks(disk)?.unwrap_or_else(|| {
         let lost = "purge_marks: lost or damaged; everything counts as purged";
@@ -90,7 +102,17 @@ pub(crate) fn inspect(disk: &dyn Disk, root: &Path) -> Result<StoreReport, OpenE
         let bytes = disk
             .read(&path, SEGMENT_BYTES_LIMIT + 1)
             .map_err(OpenError::io("read", &path))?;
-        let records = segment(disk, &folder, id, &bytes, &mut report)?;
+        let mut records = segment(disk, &folder, id, &bytes, &mut report)?;
+        if let Some(vault) = &vault {
+            let is_purged = |header: &Header| purged.covers(&header.tenant, header.sequence);
+            open_all(
+                vault,
+                (&folder, id),
+                &bytes,
+                (&mut records[..], is_purged),
+                &mut report,
+            );
+        }
         for (_, header, is_sound) in records {
             let is_found = is_sound
                 && header.kind == Kind::Entry
@@ -131,7 +153,8 @@ fn segment(
     let is_expected = |it: &Superblock| {
         it.store == folder.store && it.segment == id && it.segment_bytes == length
     };
-    match Superblock::decode(bytes) {
+    let superblock = Superblock::decode(bytes);
+    match superblock {
         Ok(superblock) if is_expected(&superblock) => {}
         Err(Reject::Newer(version)) => return Err(OpenError::Newer(path, version)),
         Err(Reject::Older(version)) => return Err(OpenError::Older(path, version)),
@@ -178,11 +201,54 @@ fn segment(
         tombstones: tombstones
             .filter(|(_, header, _)| header.kind == Kind::Tombstone)
             .count() as u64,
+        key: superblock
+            .ok()
+            .and_then(|it| it.key)
+            .map(|key| key.to_string()),
         has_contents,
     });
     let space = disk.open(&path).and_then(|file| file.space());
     report.disk_bytes += space.unwrap_or(length) + contents_bytes;
     Ok(scan.records)
+}
+
+/// With the secrets that are there. What is not sealed yet counts, too.
+fn vault(disk: &dyn Disk, folder: &Folder, keys: &EncryptionKeys) -> Result<Vault, OpenError> {
+    let keys = keys.clone().converting();
+    let dirs = (folder.root(), &*folder.segments());
+    encryption::check(disk, dirs, folder.sealing(), Some(&keys))?;
+    let reads_plain = folder.sealing() != Sealing::All;
+    let vault = Vault::new(folder.store, &keys, reads_plain);
+    if folder.sealing() != Sealing::None {
+        Secrets::open(disk, folder, &vault)?;
+    }
+    Ok(vault)
+}
+
+/// Opens each record that counts. One that cannot be opened is as good as damaged.
+fn open_all(
+    vault: &Vault,
+    (folder, id): (&Folder, u64),
+    bytes: &[u8],
+    (records, is_purged): (&mut [Listed], impl Fn(&Header) -> bool),
+    report: &mut StoreReport,
+) {
+    let salt = Salt::of_segment(&folder.store, id);
+    for (offset, header, is_sound) in records {
+        if !*is_sound || header.kind != Kind::Entry || is_purged(header) {
+            continue;
+        }
+        let record = bytes.get(*offset as usize..).unwrap_or_default();
+        if let Err(why) = vault.open(&header.key, record, salt, (id, *offset)) {
+            *is_sound = false;
+            let why = match why {
+                Unopened::Damaged => "cannot be opened",
+                Unopened::Forgotten => "has lost the secret of its tenant",
+            };
+            let what = format!("{id:016x}.seg: record at {offset} {why}");
+            report.findings.push(what);
+        }
+    }
 }
 
 /// Compares all but bodies: contents have no checksums of bodies, and may be older than damage.

@@ -47,7 +47,7 @@ fn part_of(key: &[u8; 32]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::format::{Kind, NEVER};
+    use super::super::format::{Kind, NEVER, Seal};
     use super::*;
 
     #[test]
@@ -56,6 +56,7 @@ mod tests {
         let mut keys = NewKeys::default();
         for number in (0..1000).chain(0..100) {
             keys.add(&Header {
+                seal: Seal::None,
                 kind: Kind::Entry,
                 metadata_bytes: 0,
                 payload_bytes: 0,

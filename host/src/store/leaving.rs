@@ -11,7 +11,7 @@
 //! for the other records is durable before the file goes, and stays, whatever supersedes it then. If a sync
 //! fails meanwhile, all of that is looked at once more.
 
-use super::format::{BLOCK_BYTES, Contents, HEADER_BYTES, Header, Listed};
+use super::format::{BLOCK_BYTES, Contents, HEADER_BYTES, Header, Listed, shape_of};
 use super::log::Log;
 use super::place::{Place, Read};
 use super::policy::{Policy, Verdict};
@@ -65,6 +65,15 @@ pub(super) enum Outcome {
     /// It cannot be reclaimed now.
     Refused,
     /// Records that have to be written again find no room.
+    NoRoom,
+}
+
+/// What became of an entry of a segment that goes.
+enum Kept {
+    /// It is written again, here.
+    Again(Place),
+    /// It is not worth it, or cannot be found any more.
+    Not,
     NoRoom,
 }
 
@@ -247,11 +256,11 @@ impl Store {
                 continue;
             };
             match self.keep(&victim, header, &place, leaving.which, moving)? {
-                Some(new) => leaving.moved.push((key, new)),
-                None if leaving.which == Which::Whole && self.is_alive(header, moving.now_ms) => {
+                Kept::Again(new) => leaving.moved.push((key, new)),
+                Kept::NoRoom if leaving.which == Which::Whole => {
                     return Ok(Progress::Stays(Outcome::NoRoom));
                 }
-                None => leaving.left.push(key),
+                Kept::NoRoom | Kept::Not => leaving.left.push(key),
             }
         }
         self.end(leaving, moving, budget, patience)
@@ -457,23 +466,30 @@ impl Store {
         place: &Place,
         which: Which,
         moving: &mut Moving,
-    ) -> Result<Option<Place>, StoreError> {
-        let bytes = header.shape().record_bytes();
+    ) -> Result<Kept, StoreError> {
+        let bytes = header.shape().record_bytes() + self.growth_by_sealing(victim);
         let (log, hits) = match (which, Policy::verdict(place.hits())) {
             (Which::Alive | Which::Whole, _) => (victim.log, place.hits()),
             (Which::Worthy, Verdict::Stays { hits }) => (Log::Main, hits),
-            (Which::None, _) | (Which::Worthy, Verdict::Leaves) => return Ok(None),
+            (Which::None, _) | (Which::Worthy, Verdict::Leaves) => return Ok(Kept::Not),
         };
-        if !self.is_alive(header, moving.now_ms)
-            || bytes > moving.bytes_left
-            || !self.has_room_for(log, bytes)
-        {
-            return Ok(None);
+        if !self.is_alive(header, moving.now_ms) {
+            return Ok(Kept::Not);
         }
-        let Read::Sound(record) = place.read(&header.key) else {
-            return Ok(None);
+        if bytes > moving.bytes_left || !self.has_room_for(log, bytes) {
+            return Ok(Kept::NoRoom);
+        }
+        let record = match place.read(&header.key) {
+            Read::Sound(record) => record,
+            // It was purged, or its tenant erased.
+            Read::Gone => return Ok(Kept::Not),
+            // A key that is not needed for anything else must not be needed for what it does not open.
+            Read::Damaged | Read::Cold if self.segment_key().is_some() => return Ok(Kept::Not),
+            // It may be readable later, so the segment stays if all of it has to be kept.
+            Read::Damaged | Read::Cold => return Ok(Kept::NoRoom),
         };
-        let shape = header.shape();
+        // It is sealed anew, with another salt and for another place.
+        let shape = shape_of(&record);
         let again = NewRecord::entry(
             &header.key,
             &header.tenant,
@@ -484,13 +500,13 @@ impl Store {
         );
         let new = match self.append_to(log, &again) {
             Ok(new) => new,
-            Err(StoreError::Pinned(_)) => return Ok(None),
+            Err(StoreError::Pinned(_)) => return Ok(Kept::NoRoom),
             Err(error) => return Err(error),
         };
         self.index.find(&header.key, |new| new.set_hits(hits));
         moving.bytes_left -= bytes;
         self.moved_bytes += bytes;
-        Ok(Some(new))
+        Ok(Kept::Again(new))
     }
 
     /// Whether an entry may still be served.

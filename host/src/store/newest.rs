@@ -151,7 +151,7 @@ impl Newest {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::super::disk::{Disk, RealDisk};
-    use super::super::format::{Kind, NEVER, Salt};
+    use super::super::format::{Kind, NEVER, Salt, Seal};
     use super::super::log::Log;
     use super::super::sim_disk::Random;
     use super::*;
@@ -188,6 +188,7 @@ mod tests {
                 for (number, (sequence, key, kind)) in records[at].iter().enumerate() {
                     let offset = 4096 + number as u64 * 128;
                     let header = Header {
+                        seal: Seal::None,
                         kind: Kind::Entry,
                         metadata_bytes: 0,
                         payload_bytes: 0,

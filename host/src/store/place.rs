@@ -4,7 +4,8 @@
 //! the places, and the store decides when their segment is reclaimed.
 
 use super::disk::Cached;
-use super::format::{ALIGN, Header, Kind, METADATA_BYTES_LIMIT, SEGMENT_BYTES_LIMIT, Shape};
+use super::encryption::{Unopened, Vault};
+use super::format::{ALIGN, Header, Kind, METADATA_BYTES_LIMIT, SEGMENT_BYTES_LIMIT, Seal, Shape};
 use super::policy::HITS_MAX;
 use super::segment::Segment;
 use super::views::{Seen, Views};
@@ -25,6 +26,10 @@ const _: () = assert!(HITS_MAX <= HITS);
 /// A record that was read is assumed to stay in the page cache for one to two of these: 4 to 8 seconds.
 /// Only a system without memory evicts pages sooner.
 const TICK_MS: u64 = 4096;
+
+/// A longer record is opened on a thread that may wait, as if it were not in memory: AES-256-GCM takes
+/// some 50 µs for so many bytes.
+const OPENED_NOW_BYTES_MAX: usize = 128 << 10;
 
 /// Where a record lies, and what a lookup needs to know before it touches the record. The index
 /// holds one for each key: 24 bytes that keep neither file nor mapping open.
@@ -63,13 +68,14 @@ impl Clone for Place {
 /// The outcome of reading a [`Place`].
 #[derive(Debug)]
 pub(crate) enum Read {
-    /// The record: header, metadata, payload, padding. Keeps the mapping alive.
+    /// The record: header, metadata, payload, padding. Keeps the mapping alive, unless it was sealed: then
+    /// it is a copy, without padding.
     Sound(Bytes),
     /// The record differs from the written one. It must not be served.
     Damaged,
     /// The segment was reclaimed, or the record purged.
     Gone,
-    /// It may have to be fetched from the medium first.
+    /// It may have to be fetched from the medium first, or opening it takes long.
     Cold,
 }
 
@@ -181,7 +187,7 @@ impl Place {
         match self.needs_disk().map(|needs| needs.then(|| self.fetch())) {
             None => Read::Gone,
             Some(Some(Err(_))) => Read::Damaged,
-            Some(None | Some(Ok(()))) => self.read_mapped(key),
+            Some(None | Some(Ok(()))) => self.read_mapped(key, usize::MAX),
         }
     }
 
@@ -190,7 +196,7 @@ impl Place {
         match self.needs_disk() {
             None => Read::Gone,
             Some(true) => Read::Cold,
-            Some(false) => self.read_mapped(key),
+            Some(false) => self.read_mapped(key, OPENED_NOW_BYTES_MAX),
         }
     }
 
@@ -207,15 +213,22 @@ impl Place {
         let header = Header::decode(bytes, self.views.salt, self.offset()).ok()?;
         let is_it =
             header.kind == Kind::Entry && header.key == *key && header.shape() == self.shape();
-        is_it.then_some(header)
+        match self.views.vault() {
+            _ if !is_it => None,
+            None => (header.seal == Seal::None).then_some(header),
+            Some(vault) => {
+                let place = (self.views.id, self.offset());
+                vault.open_head(key, bytes, self.views.salt, place).ok()
+            }
+        }
     }
 
     /// As [`read_now`](Self::read_now), of a record that was checked, and was in memory a moment before
     /// `now_ms`; otherwise it is cold. Asks the system for nothing.
-    pub(crate) fn read_again(&self, now_ms: u64) -> Read {
+    pub(crate) fn read_again(&self, key: &[u8; 32], now_ms: u64) -> Read {
         let age = tick(now_ms).wrapping_sub(self.cached_at.load(Relaxed));
         match self.is_verified() && age <= 1 {
-            true => self.slice(),
+            true => self.opened(key, self.slice(), OPENED_NOW_BYTES_MAX),
             false => Read::Cold,
         }
     }
@@ -239,8 +252,9 @@ impl Place {
         })
     }
 
-    fn read_mapped(&self, key: &[u8; 32]) -> Read {
-        match self.slice() {
+    /// Opens at most so many bytes of a sealed record; a longer one is cold.
+    fn read_mapped(&self, key: &[u8; 32], opened_max: usize) -> Read {
+        let read = match self.slice() {
             Read::Sound(record) if !self.is_verified() => {
                 if !self.is_sound(key, &record) {
                     return Read::Damaged;
@@ -249,6 +263,27 @@ impl Place {
                 Read::Sound(record)
             }
             read => read,
+        };
+        self.opened(key, read, opened_max)
+    }
+
+    fn opened(&self, key: &[u8; 32], read: Read, bytes_max: usize) -> Read {
+        match (self.views.vault(), read) {
+            (Some(vault), Read::Sound(record)) => match record.len() > bytes_max {
+                true => Read::Cold,
+                false => self.open(vault, key, record),
+            },
+            (_, read) => read,
+        }
+    }
+
+    fn open(&self, vault: &Vault, key: &[u8; 32], record: Bytes) -> Read {
+        let place = (self.views.id, self.offset());
+        match vault.open(key, &record, self.views.salt, place) {
+            Ok(Some(opened)) => Read::Sound(opened),
+            Ok(None) => Read::Sound(record),
+            Err(Unopened::Forgotten) => Read::Gone,
+            Err(Unopened::Damaged) => Read::Damaged,
         }
     }
 
@@ -290,6 +325,8 @@ impl Place {
             header.kind == Kind::Entry
                 && header.key == *key
                 && header.shape() == self.shape()
+                // Without keys there is nothing to open it with.
+                && (header.seal == Seal::None || self.views.vault().is_some())
                 && header.check_body(record).is_ok()
         })
     }

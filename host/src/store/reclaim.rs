@@ -132,7 +132,7 @@ impl Store {
     }
 
     /// Seals the active segment of a log, so that it can be reclaimed; false without one.
-    fn seal_for_room(&mut self, log: Log) -> Result<bool, StoreError> {
+    pub(super) fn seal_for_room(&mut self, log: Log) -> Result<bool, StoreError> {
         let Some(active) = self.actives[log as usize].take() else {
             return Ok(false);
         };
@@ -467,6 +467,7 @@ impl Store {
     /// Records that are not durable yet may supersede them in its place. If a loss of power took
     /// those, the older ones would count again.
     pub(super) fn sync_all(&mut self) -> Result<(), StoreError> {
+        self.settle_secrets()?;
         let waiting = self.unsynced.iter();
         let mut files: Vec<_> = waiting.map(|f| (f.id, Arc::clone(&f.file))).collect();
         let actives = self.actives.iter().flatten();

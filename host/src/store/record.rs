@@ -1,7 +1,8 @@
 //! A record to be written, to disk or as bytes for memory.
 
 use super::format::{
-    self, Header, KEY_START_BYTES, Kind, METADATA_BYTES_LIMIT, NEVER, Salt, Shape,
+    self, ENVELOPE_BYTES, Header, KEY_START_BYTES, Kind, METADATA_BYTES_LIMIT, NEVER, Salt, Seal,
+    Shape,
 };
 use bytes::Bytes;
 
@@ -9,10 +10,12 @@ use bytes::Bytes;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewRecord<'a> {
     pub(super) kind: Kind,
+    pub(super) seal: Seal,
     pub(super) key: &'a [u8; 32],
     pub(super) tenant: &'a [u8; 32],
     pub(super) metadata: &'a [u8],
     pub(super) payload: &'a [u8],
+    /// With the envelope of a record that is to be sealed.
     pub(super) shape: Shape,
     pub(super) stored_at_ms: u64,
     pub(super) expires_at_ms: u64,
@@ -45,9 +48,13 @@ impl<'a> NewRecord<'a> {
         (stored_at_ms, expires_at_ms): (u64, u64),
         body_checksum: u64,
     ) -> Self {
-        assert!(metadata.len() < METADATA_BYTES_LIMIT && payload.len() <= u32::MAX as usize);
+        assert!(
+            metadata.len() + ENVELOPE_BYTES < METADATA_BYTES_LIMIT
+                && payload.len() <= u32::MAX as usize
+        );
         Self {
             kind: Kind::Entry,
+            seal: Seal::None,
             key,
             tenant,
             metadata,
@@ -70,6 +77,17 @@ impl<'a> NewRecord<'a> {
         Self {
             kind: Kind::Tombstone,
             ..Self::entry(key, &[0; 32], &[], &[], 0, NEVER)
+        }
+    }
+
+    /// The same record, to be sealed when it is written.
+    pub(super) fn with_seal(&self, seal: Seal) -> Self {
+        let mut shape = self.shape;
+        shape.metadata_bytes += ENVELOPE_BYTES as u32;
+        Self {
+            seal,
+            shape,
+            ..*self
         }
     }
 
@@ -96,6 +114,7 @@ impl<'a> NewRecord<'a> {
     pub(super) fn header(&self, sequence: u64, previous: [u8; KEY_START_BYTES]) -> Header {
         Header {
             kind: self.kind,
+            seal: self.seal,
             metadata_bytes: self.shape.metadata_bytes,
             payload_bytes: self.shape.payload_bytes,
             sequence,

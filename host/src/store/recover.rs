@@ -6,9 +6,10 @@
 
 use super::active::{Active, allocated_for};
 use super::disk::{Disk, DiskFile};
+use super::encryption::Vault;
 use super::folder::{Folder, OpenError, SegmentName};
 use super::format::{
-    ALIGN, BLOCK_BYTES, Contents, HEADER_BYTES, Header, Kind, Listed, MarksFile, Reject,
+    ALIGN, BLOCK_BYTES, Contents, HEADER_BYTES, Header, KeyId, Kind, Listed, MarksFile, Reject,
     SEGMENT_BYTES_LIMIT, Salt, Superblock, contents_bytes_max,
 };
 use super::keys::NewKeys;
@@ -73,6 +74,11 @@ impl Found {
     fn log(&self) -> Option<Log> {
         self.superblock.ok().map(|superblock| superblock.log)
     }
+
+    /// `None` where the records are not encrypted, or the superblock does not say.
+    fn key(&self) -> Option<KeyId> {
+        self.superblock.ok().and_then(|superblock| superblock.key)
+    }
 }
 
 /// The files in the folder of segments.
@@ -87,9 +93,9 @@ struct Files {
 pub(crate) fn recover(
     disk: &Arc<dyn Disk>,
     folder: &Folder,
-    quota: u64,
-    disk_use: &Arc<DiskUse>,
+    (quota, disk_use): (u64, &Arc<DiskUse>),
     purged: &MarksFile,
+    vault: Option<Arc<Vault>>,
 ) -> Result<Recovered, OpenError> {
     let files = find(&**disk, folder)?;
     // From here on nothing is refused, so files may be changed.
@@ -142,6 +148,9 @@ pub(crate) fn recover(
             true,
         );
         segment.set_contents_bytes(found.contents.unwrap_or_default());
+        if let Some(vault) = &vault {
+            segment.encrypted(vault, found.key());
+        }
         if found.contents == Some(0) {
             segment.poison();
         }
@@ -154,6 +163,7 @@ pub(crate) fn recover(
             segment_bytes: found.bytes,
             log: known_log,
             before: found.before(),
+            key: found.key(),
         };
         let mut is_intact = found.superblock == Ok(expected);
         let listed = match is_intact {
@@ -223,7 +233,9 @@ pub(crate) fn recover(
 
         // Contents that list less than the segment holds must never be used. So nothing more is
         // written to a segment that has contents, in whatever state.
+        // Each segment has one key.
         let is_closed = !is_intact
+            || found.key() != vault.as_ref().map(|vault| vault.first())
             || found.contents.is_some()
             || Some(found.id) != newest_of[known_log as usize];
         // Allocated again, because a copy of the folder may have holes.

@@ -174,7 +174,7 @@ impl<'a> Replay<'a> {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::super::disk::{Disk, RealDisk};
-    use super::super::format::{ALIGN, NEVER, Salt};
+    use super::super::format::{ALIGN, NEVER, Salt, Seal};
     use super::super::segment::Segment;
     use super::*;
     use tempfile::TempDir;
@@ -192,6 +192,7 @@ mod tests {
 
     fn header(kind: Kind, sequence: u64, key: u8, previous: [u8; KEY_START_BYTES]) -> Header {
         Header {
+            seal: Seal::None,
             kind,
             metadata_bytes: 0,
             payload_bytes: 0,

@@ -5,12 +5,14 @@
 use super::disk::DiskFile;
 pub(crate) use super::disk_use::DiskUse;
 use super::disk_use::{Held, Space};
-use super::format::{Header, Salt, Shape};
+use super::encryption::{Sealed, Vault};
+use super::format::{Header, KeyId, Salt, Shape};
 use super::keys::{Keys, NewKeys};
 use super::log::Log;
 use super::mmap::Mapping;
 use super::purge_marks::Whose;
 use super::views::Views;
+use std::io;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -35,6 +37,8 @@ pub(crate) struct Segment {
     has_hidden: AtomicBool,
     /// The size of the file of its contents on disk.
     contents_bytes: AtomicU64,
+    /// The key that its records are encrypted with, if it is known.
+    key: OnceLock<KeyId>,
     /// Set when it is sealed and all its records are known.
     keys: OnceLock<Keys>,
     disk_use: Arc<DiskUse>,
@@ -74,9 +78,34 @@ impl Segment {
             last_sequence: AtomicU64::new(0),
             has_hidden: AtomicBool::new(false),
             contents_bytes: AtomicU64::new(0),
+            key: OnceLock::new(),
             keys: OnceLock::new(),
             disk_use: Arc::clone(disk_use),
         })
+    }
+
+    /// It is one of an encrypted folder, and its records are encrypted with this key, if it is known.
+    pub(super) fn encrypted(&self, vault: &Arc<Vault>, key: Option<KeyId>) {
+        self.views.set_vault(vault);
+        if let Some(key) = key {
+            let _ = self.key.set(key);
+        }
+    }
+
+    /// Seals a record for its place here.
+    pub(super) fn seal(
+        &self,
+        header: &Header,
+        body: (&[u8], &[u8]),
+        offset: u64,
+    ) -> io::Result<Sealed> {
+        let sealer = self.views.vault().zip(self.key());
+        let (vault, key) = sealer.ok_or(io::ErrorKind::Unsupported)?;
+        vault.seal(header, body, key, (self.id, offset))
+    }
+
+    pub(super) fn key(&self) -> Option<KeyId> {
+        self.key.get().copied()
     }
 
     pub(super) fn salt(&self) -> Salt {

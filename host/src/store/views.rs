@@ -6,12 +6,13 @@
 
 use super::disk::DiskFile;
 use super::disk_use::Held;
+use super::encryption::Vault;
 use super::format::{ALIGN, Salt, Shape};
 use super::tenant_bytes::{Purged, TenantBytes};
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 /// Views for each processor. Threads are numbered as they come, so that two which are busy may share
@@ -43,6 +44,8 @@ pub(crate) struct Views {
     pub(super) salt: Salt,
     /// Written by an earlier process, so its records may have to be read from disk.
     pub(super) is_old: bool,
+    /// Of an encrypted folder.
+    vault: OnceLock<Arc<Vault>>,
     views: Box<[View]>,
     tenants: Mutex<TenantBytes>,
     dead_bytes: AtomicU64,
@@ -105,10 +108,21 @@ impl Views {
             id,
             salt,
             is_old,
+            vault: OnceLock::new(),
             views,
             tenants: Mutex::new(tenants),
             dead_bytes: AtomicU64::new(0),
         })
+    }
+
+    /// Its records are opened by this from now on. Before any is read.
+    pub(super) fn set_vault(&self, vault: &Arc<Vault>) {
+        let _ = self.vault.set(Arc::clone(vault));
+    }
+
+    /// What opens its records, in an encrypted folder.
+    pub(super) fn vault(&self) -> Option<&Vault> {
+        self.vault.get().map(|vault| &**vault)
     }
 
     /// Readers find nothing from now on. Slices that were given out stay readable.

@@ -26,7 +26,7 @@ fn a_folder_in_use_or_not_ours_is_refused_in_one_line_and_left_alone() {
     let ours = fs::read(&manifest).unwrap();
     let newer = sealed_again(&ours, 8);
     let older = sealed_as(&ours, 8, 1);
-    let feature = sealed_as(&ours, 12, 4);
+    let feature = sealed_as(&ours, 12, 16);
     let mut flipped = ours.clone();
     flipped[20] ^= 1;
     for (bytes, expected) in [

@@ -11,6 +11,8 @@ use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const SEEDS_DEFAULT: u64 = 10_000;
+#[cfg(feature = "encryption")]
+const SEEDS_ENCRYPTED_DEFAULT: u64 = 4_000;
 const KEYS: u64 = 8;
 const SEGMENT_BYTES: u64 = 16 << 10;
 const TENANTS: u64 = 2;
@@ -73,6 +75,8 @@ struct Run {
     is_tight: bool,
     /// Reads may fail.
     is_unreadable: bool,
+    /// The folder is encrypted; keys are rotated and tenants erased as well.
+    is_encrypted: bool,
 }
 
 fn tenant(number: u64) -> [u8; 32] {
@@ -96,6 +100,7 @@ impl Run {
                 segment_bytes: SEGMENT_BYTES,
                 entries_max: 1 << 20,
                 stale_ms_max: 0,
+                keys: None,
             },
             random: Random(seed ^ 0x5eed),
             known: vec![Known::certain(None); KEYS as usize],
@@ -103,8 +108,38 @@ impl Run {
             version: 0,
             is_tight,
             is_unreadable: false,
+            is_encrypted: false,
         }
     }
+
+    #[cfg(feature = "encryption")]
+    fn encrypted(seed: u64) -> Self {
+        let mut run = Self::new(seed);
+        run.is_encrypted = true;
+        run.store.keys = Some(super::encryption::keys(&[1]));
+        run
+    }
+
+    /// Other keys in this process, or from the next one on. Those in use stay among them.
+    #[cfg(feature = "encryption")]
+    fn rotate(&mut self, cache: Option<&Cache>) {
+        let keys = super::encryption::keys(match self.random.below(3) {
+            0 => &[1, 2, 3],
+            1 => &[2, 3, 1],
+            _ => &[3, 1, 2],
+        });
+        if let Some(cache) = cache {
+            cache.set_encryption_keys(&keys).unwrap();
+            if self.random.below(2) == 0 {
+                // It may fail as the disk does.
+                let _ = cache.reencrypt(self.now_ms);
+            }
+        }
+        self.store.keys = Some(keys);
+    }
+
+    #[cfg(not(feature = "encryption"))]
+    fn rotate(&mut self, _: Option<&Cache>) {}
 
     /// Reads fail from now on: now and then, or always in some places.
     fn spoil(&mut self) {
@@ -218,6 +253,9 @@ impl Run {
 
     fn purge(&mut self, cache: &Cache, whose: Option<u64>) {
         let result = match whose {
+            Some(tenant_number) if self.is_encrypted && self.random.below(2) == 0 => {
+                cache.erase_tenant(&tenant(tenant_number), self.now_ms)
+            }
             Some(tenant_number) => cache.purge_tenant(&tenant(tenant_number)),
             None => cache.purge_all(),
         };
@@ -258,6 +296,7 @@ impl Run {
             36 => self.disk.set_rates(Rates::default()),
             37 if self.random.below(4) == 0 => self.spoil(),
             38 if self.is_unreadable => self.mend(),
+            39 if self.is_encrypted => self.rotate(Some(cache)),
             _ => {}
         }
     }
@@ -302,6 +341,9 @@ impl Run {
     /// power may be lost again.
     fn restart(&mut self, cache: Cache, lose_power: bool) -> Cache {
         drop(cache);
+        if self.is_encrypted && self.random.below(4) == 0 {
+            self.rotate(None);
+        }
         if !lose_power {
             self.disk.set_rates(Rates::default());
             self.mend();
@@ -372,7 +414,22 @@ fn whatever_the_disk_does_nothing_wrong_is_served_and_nothing_durable_lost() {
             first..first + number("REFLEX_SIM_SEEDS").unwrap_or(SEEDS_DEFAULT)
         }
     };
-    run_all(seeds);
+    run_all(seeds, Run::new);
+}
+
+/// As above. Keys are rotated and tenants erased as well.
+#[cfg(feature = "encryption")]
+#[test]
+fn whatever_the_disk_does_an_encrypted_folder_serves_nothing_wrong_and_loses_nothing_durable() {
+    let number = |name| env::var(name).ok().and_then(|text| text.parse().ok());
+    let seeds = match number("REFLEX_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => {
+            let first = number("REFLEX_SIM_FIRST").unwrap_or(0);
+            first..first + number("REFLEX_SIM_SEEDS").unwrap_or(SEEDS_ENCRYPTED_DEFAULT)
+        }
+    };
+    run_all(seeds, Run::encrypted);
 }
 
 /// Each of these seeds has once found a mistake, of the store or of the model here. Some find it
@@ -383,12 +440,12 @@ fn seeds_that_once_found_something_find_nothing_any_more() {
         72_997, 283_216, 790_824, 1_015_564, 1_024_562, 1_030_582, 1_031_923, 1_036_851, 1_048_948,
     ] {
         for _ in 0..20 {
-            run_all(seed..seed + 1);
+            run_all(seed..seed + 1, Run::new);
         }
     }
 }
 
-fn run_all(seeds: Range<u64>) {
+fn run_all(seeds: Range<u64>, run: fn(u64) -> Run) {
     const THREADS: u64 = 2;
     let failed = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -397,8 +454,8 @@ fn run_all(seeds: Range<u64>) {
             let failed = &failed;
             scope.spawn(move || {
                 for seed in seeds {
-                    let run = catch_unwind(AssertUnwindSafe(|| Run::new(seed).run()));
-                    if run.is_err() {
+                    let ran = catch_unwind(AssertUnwindSafe(|| run(seed).run()));
+                    if ran.is_err() {
                         println!("REFLEX_SIM_SEED={seed}");
                         lock(failed).push(seed);
                     }

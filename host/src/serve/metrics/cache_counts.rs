@@ -16,6 +16,7 @@ pub(super) struct CacheCounts {
     dead_bytes: Gauge,
     queued_bytes: Gauge,
     segments: Gauge,
+    segments_of_old_keys: Gauge,
     healthy: Gauge,
     segments_reclaimed: Counter,
     moved_bytes: Counter,
@@ -36,6 +37,11 @@ impl CacheCounts {
         for (name, help, gauge) in [
             ("entries", "Entries in the cache", &it.entries),
             ("segments", "Files of the store", &it.segments),
+            (
+                "segments_of_old_keys",
+                "Files of the store that are not encrypted with the first key",
+                &it.segments_of_old_keys,
+            ),
             (
                 "store_healthy",
                 "1 while entries reach the disk",
@@ -123,6 +129,7 @@ impl CacheCounts {
         set(&self.dead_bytes, stats.dead_bytes);
         set(&self.queued_bytes, stats.queued_bytes);
         set(&self.segments, stats.segments);
+        set(&self.segments_of_old_keys, stats.segments_of_old_keys);
         set(&self.healthy, u64::from(stats.healthy));
         raise(&self.segments_reclaimed, stats.segments_reclaimed);
         raise(&self.moved_bytes, stats.moved_bytes);

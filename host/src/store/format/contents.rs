@@ -6,8 +6,8 @@
 //! contents are derived from the segment.
 
 use super::{
-    ALIGN, BLOCK_BYTES, HEADER_BYTES, Header, KEY_START_BYTES, Kind, NEVER, Reject, StoreId, close,
-    open, put, take,
+    ALIGN, BLOCK_BYTES, HEADER_BYTES, Header, KEY_START_BYTES, Kind, NEVER, Reject, Seal, StoreId,
+    close, open, put, take,
 };
 use std::collections::HashMap;
 
@@ -274,6 +274,7 @@ impl Reader<'_> {
             self.tenants.push(new);
         }
         let header = Header {
+            seal: Seal::None,
             kind: match flags & FLAG_TOMBSTONE {
                 0 => Kind::Entry,
                 _ => Kind::Tombstone,
@@ -352,6 +353,7 @@ mod tests {
             let stored_at_ms = 1_700_000_000_000 + 1000 * u64::from(number % 3);
             let is_gap = ![9, 10, 0].contains(&sequence);
             let header = Header {
+                seal: Seal::None,
                 kind: if number == 2 {
                     Kind::Tombstone
                 } else {

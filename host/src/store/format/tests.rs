@@ -10,6 +10,7 @@ const OFFSET: u64 = 4096;
 
 fn header() -> Header {
     Header {
+        seal: Seal::None,
         kind: Kind::Entry,
         metadata_bytes: 2,
         payload_bytes: 5,
@@ -101,7 +102,7 @@ fn a_tombstone_and_an_unknown_flag() {
     let mut bytes = tombstone.encode(SALT, OFFSET);
     assert_eq!(Header::decode(&bytes, SALT, OFFSET), Ok(tombstone));
 
-    put(&mut bytes, header::FLAGS, &[2]);
+    put(&mut bytes, header::FLAGS, &[8]);
     put(&mut bytes, header::CHECKSUM, &[0; 4]);
     let checksum = crc32_iscsi(&bytes) ^ SALT.header_at(OFFSET);
     put(&mut bytes, header::CHECKSUM, &checksum.to_le_bytes());
@@ -113,9 +114,12 @@ fn a_tombstone_and_an_unknown_flag() {
 
 #[test]
 fn blocks_are_read_again_and_refused_when_altered() {
-    let manifest = |purge_marks| Manifest {
-        store: StoreId([3; 16]),
-        purge_marks,
+    let manifest = |purge_marks| {
+        [Sealing::None, Sealing::Underway, Sealing::All].map(|sealing| Manifest {
+            store: StoreId([3; 16]),
+            purge_marks,
+            sealing,
+        })
     };
     let superblock = Superblock {
         store: StoreId([3; 16]),
@@ -123,12 +127,19 @@ fn blocks_are_read_again_and_refused_when_altered() {
         segment_bytes: 1 << 20,
         log: Log::Main,
         before: 77,
+        key: None,
     };
     let names = [MarksName::None, MarksName::Epochs, MarksName::PurgeMarks];
-    for manifest in names.map(manifest) {
+    for manifest in names.into_iter().flat_map(manifest) {
         assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
     }
-    assert_eq!(Superblock::decode(&superblock.encode()), Ok(superblock));
+    let sealed = Superblock {
+        key: Some(KeyId([9; 8])),
+        ..superblock
+    };
+    for superblock in [superblock, sealed] {
+        assert_eq!(Superblock::decode(&superblock.encode()), Ok(superblock));
+    }
     assert_eq!(Manifest::decode(&superblock.encode()), Err(Reject::NotOurs));
 
     let whole = superblock.encode();
@@ -149,10 +160,11 @@ fn blocks_are_read_again_and_refused_when_altered() {
 #[test]
 fn a_block_of_a_later_release_says_so() {
     let later = FORMAT_VERSION + 1;
-    for (at, value) in [(block::VERSION, later), (block::FEATURES, 4)] {
+    for (at, value) in [(block::VERSION, later), (block::FEATURES, 16)] {
         let mut bytes = Manifest {
             store: StoreId([3; 16]),
             purge_marks: MarksName::None,
+            sealing: Sealing::None,
         }
         .encode();
         put(&mut bytes, at, &value.to_le_bytes());

@@ -91,6 +91,9 @@ settings! {
     data_dir: PathBuf = "reflex-data".into(), Restart,
         "The folder of the cache; one process uses it at a time.",
         "needs no rights beyond the working directory";
+    encryption_key_file: Option<PathBuf> = None, Restart,
+        "A file of keys, one a line: a name, and 64 hexadecimal digits, as `openssl rand -hex 32` makes them. With it, stored answers are encrypted with the first key; the others only decrypt. A reload reads the file again. Users beside its owner and its group must not be able to read it.",
+        "only the operator can keep a key apart from the disk" (eg "\"/run/secrets/reflex-edge-keys\"");
     component: Option<PathBuf> = None, Restart,
         "A WebAssembly component in place of the built-in middleware.",
         "the built-in one is complete" (eg "\"middleware.wasm\"");
