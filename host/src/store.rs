@@ -15,6 +15,7 @@ mod active;
 mod debts;
 mod disk;
 mod disk_use;
+mod evict;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 pub(crate) mod faults;
@@ -39,6 +40,7 @@ mod record;
 mod recover;
 mod replay;
 mod segment;
+mod shares;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 pub(crate) mod sim_disk;
@@ -61,6 +63,8 @@ pub use inspect::{SegmentReport, StoreReport};
 pub(crate) use place::{Place, Read};
 pub(crate) use purge_marks::Whose;
 pub(crate) use record::NewRecord;
+pub(crate) use shares::Shares;
+pub use shares::{Stored, StoredMax, TenantBounds};
 pub(crate) use trouble::StoreError;
 pub(crate) use unsynced::Unsynced;
 
@@ -113,6 +117,8 @@ pub(crate) struct StoreOptions {
     pub(crate) entries_max: u64,
     /// For how long after its expiry an entry is kept like any other.
     pub(crate) stale_ms_max: u64,
+    /// What each tenant has, and may have. Of this store alone.
+    pub(crate) shares: Arc<Shares>,
 }
 
 /// Counts for the operator.
@@ -127,6 +133,8 @@ pub(crate) struct StoreStats {
     pub(crate) moved_bytes: u64,
     /// Entries that went with segments that were reclaimed.
     pub(crate) evicted: u64,
+    /// Entries that were evicted because their tenant was over its bound.
+    pub(crate) over_bounds: u64,
 }
 
 /// The writer of a data folder.
@@ -179,6 +187,7 @@ pub(crate) struct Store {
     reclaimed: u64,
     moved_bytes: u64,
     evicted: u64,
+    over_bounds: u64,
 }
 
 /// A store just opened, with its entries.
@@ -192,7 +201,7 @@ pub(crate) struct Opened {
 impl Store {
     pub(crate) fn open(disk: Arc<dyn Disk>, options: &StoreOptions) -> Result<Opened, OpenError> {
         let folder = Folder::claim(&*disk, &options.dir, random_id)?;
-        let disk_use = Arc::default();
+        let disk_use = DiskUse::of(&options.shares);
         let marks = folder.read_purge_marks(&*disk)?;
         let has_epochs = folder.has_epochs();
         // The purge marks are lost, so all records count as purged.
@@ -271,6 +280,7 @@ impl Store {
             reclaimed: 0,
             moved_bytes: 0,
             evicted: 0,
+            over_bounds: 0,
         };
         if hidden > 0 || has_epochs {
             // Before anything is written. The next process may not be able to read what is hidden
@@ -295,7 +305,8 @@ impl Store {
             }
             store.discard();
         }
-        // Either may be less than when the entries were written.
+        // Each may be less than when the entries were written.
+        store.keep_bounds();
         store.keep_entries_max(0);
         store.keep_quota().map_err(StoreError::into_open_error)?;
         Ok(Opened {
@@ -307,6 +318,11 @@ impl Store {
     /// For how long after its expiry an entry is kept, from now on.
     pub(crate) fn keep_expired(&mut self, ms_max: u64) {
         self.stale_ms_max = ms_max;
+    }
+
+    /// What each tenant has.
+    pub(crate) fn shares(&self) -> Arc<Shares> {
+        Arc::clone(&self.disk_use.1)
     }
 
     /// For readers: where each key lies.
@@ -355,6 +371,7 @@ impl Store {
         if record.kind() == Kind::Entry {
             self.now_ms = record.stored_at_ms();
         }
+        self.keep_bounds();
         if self.is_making_room() || self.disk_use.bytes() > before {
             // After the record, which had room, so that the moved records come after it.
             self.make_room_ahead(record.shape().record_bytes());
@@ -447,6 +464,7 @@ impl Store {
             reclaimed: self.reclaimed,
             moved_bytes: self.moved_bytes,
             evicted: self.evicted,
+            over_bounds: self.over_bounds,
         }
     }
 

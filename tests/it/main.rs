@@ -29,6 +29,7 @@ mod daemon;
 mod guest;
 mod hostile;
 mod inherited;
+mod limits;
 mod logs;
 mod native;
 mod otlp;

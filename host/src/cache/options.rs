@@ -2,7 +2,8 @@
 
 use super::METADATA_BYTES_MAX;
 use crate::store::{
-    ALIGN, BLOCK_BYTES, HEADER_BYTES, OpenError, SEGMENT_BYTES_LIMIT, SEGMENTS_MIN, StoreOptions,
+    ALIGN, BLOCK_BYTES, HEADER_BYTES, OpenError, SEGMENT_BYTES_LIMIT, SEGMENTS_MIN, Shares,
+    StoreOptions, TenantBounds,
 };
 use std::path::PathBuf;
 
@@ -72,6 +73,8 @@ pub struct CacheOptions {
     pub stale_seconds_max: u64,
     /// When an entry survives a loss of power.
     pub durability: Durability,
+    /// What each tenant may store on disk.
+    pub tenant_bounds: TenantBounds,
 }
 
 impl Default for CacheOptions {
@@ -89,6 +92,8 @@ impl Default for CacheOptions {
             entries_max: None,
             stale_seconds_max: 0,
             durability: Durability::default(),
+            // Without bounds, tenants with little are still sheltered from those with much.
+            tenant_bounds: TenantBounds::default(),
         }
     }
 }
@@ -131,6 +136,7 @@ impl CacheOptions {
             segment_bytes,
             entries_max: self.entries_max(),
             stale_ms_max: self.stale_seconds_max.saturating_mul(1000),
+            shares: Shares::new(self.tenant_bounds.clone()),
         })
     }
 }
