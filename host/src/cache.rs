@@ -30,7 +30,9 @@ mod stats;
 mod upkeep;
 mod writer;
 
-pub use crate::store::{EncryptionKeys, OpenError, SegmentReport, StoreReport};
+pub use crate::store::{
+    EncryptionKeys, OpenError, SegmentReport, StoreReport, Stored, StoredMax, TenantBounds,
+};
 pub use entry::{Entry, Tier};
 pub use key::CacheKey;
 pub use l1::{L1, L1_BYTES_MAX, L1Stats, Probe};
@@ -44,7 +46,8 @@ pub use scan::EntryHead;
 pub use stats::Stats;
 
 use crate::store::{
-    Disk, Index, NEVER, NewRecord, Opened, Place, Read, RealDisk, Store, StoreOptions, StoreStats,
+    Disk, Index, NEVER, NewRecord, Opened, Place, Read, RealDisk, Shares, Store, StoreOptions,
+    StoreStats,
 };
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -152,6 +155,8 @@ struct Shared {
     entry_bytes_max: u64,
     /// For how long after its expiry an entry is kept.
     stale_ms_max: AtomicU64,
+    /// What each tenant has on disk.
+    shares: Arc<Shares>,
 }
 
 impl Cache {
@@ -234,6 +239,17 @@ impl Cache {
     pub fn keep_expired(&self, seconds_max: u64) {
         let ms = seconds_max.saturating_mul(1000);
         self.shared.stale_ms_max.store(ms, Relaxed);
+    }
+
+    /// From now on, each tenant may store so much, in place of [`CacheOptions::tenant_bounds`]. With the
+    /// next insert, those that have more lose their oldest entries.
+    pub fn bound_tenants(&self, bounds: TenantBounds) {
+        self.shared.shares.bound(bounds);
+    }
+
+    /// What a tenant has on disk; with `None`, those tenants that count as one.
+    pub fn tenant_stored(&self, tenant: Option<&[u8; 32]>) -> Stored {
+        self.shared.shares.stored(tenant)
     }
 
     /// The entry for a key.
@@ -423,6 +439,7 @@ impl Cache {
 
 impl Shared {
     fn new(options: &CacheOptions, index: Arc<Index>, store: Option<Store>) -> Self {
+        let shares = store.as_ref().map_or_else(Arc::default, Store::shares);
         let writer = store.map(|store| Mutex::new(Writer::new(store)));
         Self {
             queue: Queue::new(QUEUE_BYTES_MAX),
@@ -444,6 +461,7 @@ impl Shared {
             purges: Arc::default(),
             entry_bytes_max: options.entry_bytes_max,
             stale_ms_max: AtomicU64::new(options.stale_seconds_max.saturating_mul(1000)),
+            shares,
         }
     }
 
@@ -527,7 +545,10 @@ impl Shared {
         }
         let is_out = || self.index.remove_place(key.as_bytes(), place);
         if !is_damaged {
-            is_out();
+            // An evicted record is on disk yet, and a newer one of the key must know of it.
+            if !place.is_evicted() {
+                is_out();
+            }
             return;
         }
         // It may be readable again after the next start, and must not come back when it was

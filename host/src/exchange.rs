@@ -14,6 +14,7 @@ pub(crate) mod boxed;
 pub(crate) mod error;
 pub(crate) mod fills;
 pub(crate) mod hit;
+pub(crate) mod limits;
 pub(crate) mod miss;
 pub(crate) mod observer;
 pub(crate) mod outliving;
@@ -47,6 +48,7 @@ use crate::grant::ctx::ReflexCtx;
 use fills::Turn;
 use hit::{Answers, Look, response};
 use http::{Request, Response};
+use limits::Over;
 use miss::{Miss, Provider, told};
 use question::{Question, Read};
 use reflex_llm::{Bypass, Flow, Status};
@@ -72,6 +74,8 @@ pub(crate) enum Found {
     Answer(Response<BoxBody>),
     /// Nothing yet: the provider has it.
     Miss(Miss),
+    /// Nothing, and the tenant has asked for more than it may.
+    Over(Over),
 }
 
 impl NativeFlow {
@@ -110,6 +114,7 @@ impl NativeFlow {
         match self.find(&mut question).await? {
             Found::Answer(response) => Ok(response),
             Found::Miss(miss) => self.ask(&Arc::from(question), miss).await,
+            Found::Over(over) => self.pass(question.request(), over.into()).await,
         }
     }
 
@@ -135,6 +140,7 @@ impl NativeFlow {
             miss.would_be = Some(Box::pin(self.shadow(question, flow)).await);
             return Ok(Found::Miss(miss));
         }
+        let mut is_taken = false;
         for joins in flow.looks() {
             miss.missing = match self.0.answers.look_up(question).await {
                 Look::Answer(response) => {
@@ -147,6 +153,11 @@ impl NativeFlow {
             if miss.lead.is_some() || !joins {
                 break;
             }
+            if !std::mem::replace(&mut is_taken, true)
+                && let Err(over) = self.takes(question)
+            {
+                return Ok(Found::Over(over));
+            }
             let turn = Box::pin(self.join(question, miss.since)).await;
             let (since, missing) = (miss.since, miss.missing.take());
             match Box::pin(self.take_turn(question, turn, missing, since)).await? {
@@ -155,12 +166,24 @@ impl NativeFlow {
                 None => {}
             }
         }
+        if flow.asks()
+            && !is_taken
+            && let Err(over) = self.takes(question)
+        {
+            return Ok(Found::Over(over));
+        }
         match flow.asks() {
             true => Ok(Found::Miss(miss)),
             false => Ok(Found::Answer(
                 Box::pin(self.0.answers.any(question, flow)).await,
             )),
         }
+    }
+
+    /// Whether the cache takes a miss, as far as its tenant's rate goes.
+    fn takes(&self, question: &Question) -> Result<(), Over> {
+        let limits = self.0.answers.policy.fills.limits();
+        limits.ask(&question.request_key().tenant.0, Instant::now())
     }
 
     /// The status that a request would have, and how long it took to tell. Nothing is joined:
@@ -217,6 +240,7 @@ impl NativeFlow {
                 Found::Answer(stale.ok_or(error)?)
             }
             Turn::Again => return Ok(None),
+            Turn::Over => Found::Over(Over::Fills),
         }))
     }
 
@@ -233,25 +257,39 @@ impl NativeFlow {
 
     /// For a component that looks up by itself: how its request joins a fill, unless the cache has
     /// the answer. So it need not wait within an instance.
+    ///
+    /// # Errors
+    ///
+    /// The cache has no answer, and the tenant has asked for more than it may.
     #[cfg(feature = "middleware")]
-    pub(crate) async fn turn(&self, question: &Question) -> Option<Turn> {
+    pub(crate) async fn turn(&self, question: &Question) -> Result<Option<Turn>, Over> {
         let ctx = &self.0.answers.ctx;
         let key = self.key(question);
-        let looks = question.flow(ctx).looks();
+        let flow = question.flow(ctx);
         let is_there = async || ctx.cache.contains_async(&key, ctx.clock.now_ms()).await;
-        for _ in looks.filter(|joins| *joins) {
+        let mut is_taken = false;
+        for _ in flow.looks().filter(|joins| *joins) {
             let since = self.now();
             if is_there().await {
-                return None;
+                return Ok(None);
+            }
+            if !std::mem::replace(&mut is_taken, true) {
+                self.takes(question)?;
             }
             match self.join(question, since).await {
                 Turn::Again => {}
                 // Between look and join, another request may have stored the answer and be done.
-                Turn::Lead(_) if is_there().await => return None,
-                turn => return Some(turn),
+                Turn::Lead(_) if is_there().await => return Ok(None),
+                Turn::Over => return Err(Over::Fills),
+                turn => return Ok(Some(turn)),
             }
         }
-        None
+        // What joins no fill may be there.
+        let looks_only = !is_taken && flow.looks_up() && is_there().await;
+        if !is_taken && flow.asks() && !looks_only {
+            self.takes(question)?;
+        }
+        Ok(None)
     }
 
     /// The name of a question's answer in the cache.

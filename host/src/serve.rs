@@ -181,6 +181,7 @@ impl Server {
         let token = AdminToken::prepare(token_file, &config.cache.data_dir)?;
 
         let fills = Fills::new(&cache);
+        fills.limits().set(config.limits.asked.clone());
         let budget = Budget::new(config.inflight_bytes_max);
         let metrics = Arc::new(Metrics::new(
             config.prices.clone(),

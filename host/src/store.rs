@@ -16,6 +16,7 @@ mod debts;
 mod disk;
 mod disk_use;
 mod encryption;
+mod evict;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 pub(crate) mod faults;
@@ -41,6 +42,7 @@ mod recover;
 mod replay;
 mod sealing;
 mod segment;
+mod shares;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 pub(crate) mod sim_disk;
@@ -65,6 +67,8 @@ pub use inspect::{SegmentReport, StoreReport};
 pub(crate) use place::{Place, Read};
 pub(crate) use purge_marks::Whose;
 pub(crate) use record::NewRecord;
+pub(crate) use shares::Shares;
+pub use shares::{Stored, StoredMax, TenantBounds};
 pub(crate) use trouble::StoreError;
 pub(crate) use unsynced::Unsynced;
 
@@ -120,6 +124,8 @@ pub(crate) struct StoreOptions {
     pub(crate) stale_ms_max: u64,
     /// Those of an encrypted folder.
     pub(crate) keys: Option<EncryptionKeys>,
+    /// What each tenant has, and may have. Of this store alone.
+    pub(crate) shares: Arc<Shares>,
 }
 
 /// Counts for the operator.
@@ -136,6 +142,8 @@ pub(crate) struct StoreStats {
     pub(crate) evicted: u64,
     /// Segments that are not encrypted with the first key.
     pub(crate) segments_of_old_keys: u64,
+    /// Entries that were evicted because their tenant was over its bound.
+    pub(crate) over_bounds: u64,
 }
 
 /// The writer of a data folder.
@@ -190,6 +198,7 @@ pub(crate) struct Store {
     reclaimed: u64,
     moved_bytes: u64,
     evicted: u64,
+    over_bounds: u64,
 }
 
 /// A store just opened, with its entries.
@@ -203,7 +212,7 @@ pub(crate) struct Opened {
 impl Store {
     pub(crate) fn open(disk: Arc<dyn Disk>, options: &StoreOptions) -> Result<Opened, OpenError> {
         let folder = Folder::claim(&*disk, &options.dir, random_id, options.keys.as_ref())?;
-        let disk_use = Arc::default();
+        let disk_use = DiskUse::of(&options.shares);
         let mut marks = folder.read_purge_marks(&*disk)?;
         let has_epochs = folder.has_epochs();
         let (sealer, purged) = Sealer::open(&*disk, &folder, options.keys.as_ref(), &mut marks)?;
@@ -285,6 +294,7 @@ impl Store {
             reclaimed: 0,
             moved_bytes: 0,
             evicted: 0,
+            over_bounds: 0,
         };
         if hidden > 0 || has_epochs {
             // Before anything is written. The next process may not be able to read what is hidden
@@ -309,7 +319,8 @@ impl Store {
             }
             store.discard();
         }
-        // Either may be less than when the entries were written.
+        // Each may be less than when the entries were written.
+        store.keep_bounds();
         store.keep_entries_max(0);
         store.keep_quota().map_err(StoreError::into_open_error)?;
         Ok(Opened {
@@ -321,6 +332,11 @@ impl Store {
     /// For how long after its expiry an entry is kept, from now on.
     pub(crate) fn keep_expired(&mut self, ms_max: u64) {
         self.stale_ms_max = ms_max;
+    }
+
+    /// What each tenant has.
+    pub(crate) fn shares(&self) -> Arc<Shares> {
+        Arc::clone(&self.disk_use.1)
     }
 
     /// For readers: where each key lies.
@@ -369,6 +385,7 @@ impl Store {
         if record.kind() == Kind::Entry {
             self.now_ms = record.stored_at_ms();
         }
+        self.keep_bounds();
         if self.is_making_room() || self.disk_use.bytes() > before {
             // After the record, which had room, so that the moved records come after it.
             self.make_room_ahead(record.shape().record_bytes());
@@ -463,6 +480,7 @@ impl Store {
             moved_bytes: self.moved_bytes,
             evicted: self.evicted,
             segments_of_old_keys: self.segments_of_old_keys().len() as u64,
+            over_bounds: self.over_bounds,
         }
     }
 

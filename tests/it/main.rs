@@ -31,6 +31,7 @@ mod encryption;
 mod guest;
 mod hostile;
 mod inherited;
+mod limits;
 mod logs;
 mod native;
 mod otlp;

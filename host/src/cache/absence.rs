@@ -75,6 +75,7 @@ impl Cache {
             Some(Err(error)) => Self::without_disk(disk, options, error),
             None => {
                 let mut shared = Shared::new(options, Arc::default(), None);
+                shared.shares = Arc::clone(&sizes.shares);
                 shared.bell = bell;
                 let mut absence = Absence::new(disk, sizes);
                 absence.opening = Mutex::new(Some(opening));
@@ -101,6 +102,9 @@ impl Cache {
         let mut shared = Shared::new(options, Arc::default(), None);
         // Without valid sizes the folder can never open.
         let sizes = options.store().ok();
+        if let Some(sizes) = &sizes {
+            shared.shares = Arc::clone(&sizes.shares);
+        }
         shared.absence = sizes.map(|sizes| Absence::new(disk, sizes));
         shared.note_trouble(error.to_string(), None);
         Ok(Self {

@@ -3,7 +3,7 @@
 use super::METADATA_BYTES_MAX;
 use crate::store::{
     ALIGN, BLOCK_BYTES, ENVELOPE_BYTES, EncryptionKeys, HEADER_BYTES, OpenError,
-    SEGMENT_BYTES_LIMIT, SEGMENTS_MIN, StoreOptions,
+    SEGMENT_BYTES_LIMIT, SEGMENTS_MIN, Shares, StoreOptions, TenantBounds,
 };
 use std::path::PathBuf;
 
@@ -76,6 +76,8 @@ pub struct CacheOptions {
     /// With keys, what is on disk is encrypted: metadata and payloads, not keys, tenants, times and
     /// lengths. A folder is encrypted, or it is not; see [`EncryptionKeys::converting`].
     pub encryption_keys: Option<EncryptionKeys>,
+    /// What each tenant may store on disk.
+    pub tenant_bounds: TenantBounds,
 }
 
 impl Default for CacheOptions {
@@ -94,6 +96,8 @@ impl Default for CacheOptions {
             stale_seconds_max: 0,
             durability: Durability::default(),
             encryption_keys: None,
+            // Without bounds, tenants with little are still sheltered from those with much.
+            tenant_bounds: TenantBounds::default(),
         }
     }
 }
@@ -138,6 +142,7 @@ impl CacheOptions {
             entries_max: self.entries_max(),
             stale_ms_max: self.stale_seconds_max.saturating_mul(1000),
             keys: self.encryption_keys.clone(),
+            shares: Shares::new(self.tenant_bounds.clone()),
         })
     }
 }

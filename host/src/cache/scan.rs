@@ -76,7 +76,7 @@ impl Cache {
         let shared = &*self.shared;
         let mut bytes = Vec::new();
         let looked = shared.for_each_key(&mut |key| {
-            match shared.look_at(key, &mut bytes, &mut visit) {
+            match shared.look_at(key, &mut bytes, Evicted::Gone, &mut visit) {
                 Looked::Seen(flow) => flow,
                 // What cannot be read cannot be served either.
                 Looked::Gone | Looked::Unreadable => ControlFlow::Continue(()),
@@ -110,7 +110,7 @@ impl Cache {
         let _ = shared.purges.note(Purged::Matching, || {
             shared.for_each_key(&mut |key| {
                 let mut meant = None;
-                let looked = shared.look_at(key, &mut bytes, &mut |head| {
+                let looked = shared.look_at(key, &mut bytes, Evicted::Seen, &mut |head| {
                     meant = which(head).then_some(head.record_bytes);
                     ControlFlow::Continue(())
                 });
@@ -169,6 +169,7 @@ impl Shared {
         &self,
         key: &CacheKey,
         bytes: &mut Vec<u8>,
+        evicted: Evicted,
         visit: &mut impl FnMut(&EntryHead<'_>) -> ControlFlow<()>,
     ) -> Looked {
         let in_memory = match self.queue.find(key.as_bytes()) {
@@ -186,6 +187,9 @@ impl Shared {
                 None => Looked::Gone,
             };
         };
+        if evicted == Evicted::Gone && place.is_evicted() {
+            return Looked::Gone;
+        }
         let Some(header) = place.read_head(key.as_bytes(), bytes) else {
             return Looked::Unreadable;
         };
@@ -199,6 +203,15 @@ impl Shared {
             expires_at_ms: Some(header.expires_at_ms).filter(|at| *at != NEVER),
         }))
     }
+}
+
+/// What an entry is that was evicted because its tenant had stored too much, and is on disk yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Evicted {
+    /// No lookup finds it.
+    Gone,
+    /// It counts again after a restart, so a purge must not leave it there.
+    Seen,
 }
 
 /// The outcome of a look at an entry's head.

@@ -8,7 +8,8 @@ use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Entries held. A purged tenant's entries count until they are asked for or evicted.
+    /// Entries held. A purged tenant's entries count until they are asked for or evicted, and entries of
+    /// a tenant that had too much until their segment is reclaimed.
     pub entries: u64,
     /// Their payloads together.
     pub payload_bytes: u64,
@@ -37,6 +38,8 @@ pub struct Stats {
     pub inserts_refused: u64,
     /// Entries that had to make room.
     pub evictions: u64,
+    /// Entries that were evicted because their tenant had more than it may store.
+    pub evictions_over_bounds: u64,
     /// Lookups that were misses because the disk was too slow to read, or hung.
     pub lookups_given_up: u64,
     /// Failed writes and syncs.
@@ -90,6 +93,7 @@ impl Cache {
             inserts_in_memory: counters.inserts_in_memory.load(Relaxed),
             inserts_refused: counters.inserts_refused.load(Relaxed),
             evictions: shared.memory.evictions() + store.evicted,
+            evictions_over_bounds: store.over_bounds,
             lookups_given_up: shared.readers.given_up(),
             store_errors: counters.store_errors.load(Relaxed),
             corrupt: counters.corrupt.load(Relaxed),

@@ -24,6 +24,7 @@ pub(crate) use edges::{Claim, Waited};
 
 use crate::cache::{Cache, CacheKey, Mark, PurgeListener, Purged, Purges};
 use crate::exchange::error::Error;
+use crate::exchange::limits::{FillPlace, TenantLimits};
 use crate::exchange::shared_body::{Follower, Shared};
 use edges::{EdgeFill, Released};
 use reflex_llm::Tenant;
@@ -50,6 +51,7 @@ pub struct Fills {
     waiting: AtomicUsize,
     /// Lookups of edges that wait.
     edges_waiting: AtomicUsize,
+    limits: Arc<TenantLimits>,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +68,7 @@ struct Slots {
 #[derive(Debug)]
 struct Slot {
     number: u64,
-    tenant: Tenant,
+    place: FillPlace,
     since: Mark,
     by: By,
     /// Signals that an answer is in the cache. Dropped at the fill's end: waiting is useless then.
@@ -110,6 +112,8 @@ pub(crate) enum Turn {
     Again,
     /// Ask the provider, without followers.
     Alone,
+    /// The same, past the cache: the tenant has as many fills as it may have.
+    Over,
 }
 
 /// The leader's duty to fetch an answer. Dropped without an outcome, it makes the followers look
@@ -142,6 +146,7 @@ impl Fills {
             slots: Mutex::default(),
             waiting: AtomicUsize::new(0),
             edges_waiting: AtomicUsize::new(0),
+            limits: Arc::default(),
         });
         cache.purges().listen(&fills);
         fills
@@ -150,6 +155,11 @@ impl Fills {
     /// Requests that wait for another one's answer to begin.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// What each tenant may ask.
+    pub(crate) fn limits(&self) -> &Arc<TenantLimits> {
+        &self.limits
     }
 
     /// Joins the fill of a key, or begins it. A follower waits for the leader's head, at most
@@ -192,10 +202,12 @@ impl Fills {
         let (shared, over) = {
             let mut slots = self.lock();
             let Some(slot) = self.current(&mut slots, &key) else {
-                if !slots.has_room() {
-                    return Joined::Turn(Turn::Alone);
-                }
-                return Joined::Turn(Turn::Lead(slots.lead(self, key, tenant, since)));
+                let has_room = slots.has_room();
+                return Joined::Turn(match has_room.then(|| self.limits.begin(&tenant.0)) {
+                    None => Turn::Alone,
+                    Some(None) => Turn::Over,
+                    Some(Some(place)) => Turn::Lead(slots.lead(self, key, place, since)),
+                });
             };
             let over = slot.over.subscribe();
             match &slot.by {
@@ -224,14 +236,14 @@ impl Fills {
             return None;
         };
         let Slot {
-            tenant, since, by, ..
+            place, since, by, ..
         } = slot.get();
         let is_over = match by {
             By::Edge(edge) => edge.is_forgotten(),
             By::Asking(..) | By::Sharing(_) => false,
         };
         // A request after a purge must not join a fill from before it.
-        if is_over || self.purges.has_met(key, &tenant.0, *since) {
+        if is_over || self.purges.has_met(key, &place.tenant, *since) {
             slot.remove();
             return None;
         }
@@ -284,8 +296,8 @@ impl Slots {
     }
 
     /// An edge leads from now on.
-    fn begin_edge(&mut self, key: CacheKey, tenant: Tenant, since: Mark, fill: EdgeFill) {
-        let number = self.begin(key, tenant, since, By::Edge(fill));
+    fn begin_edge(&mut self, key: CacheKey, place: FillPlace, since: Mark, fill: EdgeFill) {
+        let number = self.begin(key, place, since, By::Edge(fill));
         if self.edge_order.len() >= EDGE_ORDER_MAX {
             let fills = &self.fills;
             let is_there = |(number, key): &(u64, CacheKey)| {
@@ -296,7 +308,7 @@ impl Slots {
         self.edge_order.push_back((number, key));
     }
 
-    fn lead(&mut self, fills: &Arc<Fills>, key: CacheKey, tenant: Tenant, since: Mark) -> Lead {
+    fn lead(&mut self, fills: &Arc<Fills>, key: CacheKey, place: FillPlace, since: Mark) -> Lead {
         let stage = watch::Sender::new(Stage::Asking);
         let audience = Arc::default();
         let by = By::Asking(stage.subscribe(), Arc::clone(&audience));
@@ -304,7 +316,7 @@ impl Slots {
             fill: Arc::new(Fill {
                 fills: Arc::clone(fills),
                 key,
-                number: self.begin(key, tenant, since, by),
+                number: self.begin(key, place, since, by),
             }),
             since,
             stage,
@@ -312,11 +324,11 @@ impl Slots {
         }
     }
 
-    fn begin(&mut self, key: CacheKey, tenant: Tenant, since: Mark, by: By) -> u64 {
+    fn begin(&mut self, key: CacheKey, place: FillPlace, since: Mark, by: By) -> u64 {
         self.number += 1;
         let slot = Slot {
             number: self.number,
-            tenant,
+            place,
             since,
             by,
             over: watch::Sender::new(()),
@@ -335,7 +347,7 @@ impl PurgeListener for Fills {
             Purged::All | Purged::Tenant(_) | Purged::Matching => {
                 slots
                     .fills
-                    .retain(|key, slot| !what.covers(key, &slot.tenant.0));
+                    .retain(|key, slot| !what.covers(key, &slot.place.tenant));
             }
         }
     }

@@ -240,7 +240,6 @@ impl Question {
     }
 
     /// The request as it came.
-    #[cfg(feature = "middleware")]
     pub(crate) fn request(&self) -> Request<BoxBody> {
         Request::from_parts(self.parts.clone(), full(self.whole.clone()))
     }

@@ -12,6 +12,7 @@
 mod difference;
 mod draft;
 mod error;
+mod limits;
 mod net;
 mod prices;
 mod print;
@@ -38,6 +39,7 @@ use crate::exchange::reply::pace::Replay;
 use crate::grant::GuestLimits;
 use crate::serve::metrics::Price;
 use draft::Draft;
+use limits::Limits;
 use provider_table::Upstreams;
 use reflex_llm::{
     ClientControl, Groups, Lifetimes, PathRule, ProviderControl, Rules, Tenant, check_tenant_header,
@@ -105,6 +107,8 @@ pub struct Config {
     pub groups: Arc<HashMap<Tenant, Tenant>>,
     /// The names of all groups.
     pub group_names: Vec<String>,
+    /// What each tenant may ask and store.
+    pub(crate) limits: Limits,
     /// The file of the admin token; by default `admin-token` in the data folder.
     pub admin_token_file: Option<PathBuf>,
     /// The file of the keys that encrypt what is stored.
@@ -317,6 +321,8 @@ impl Draft {
         let has_component = values.component.is_some();
         let defaults = CacheOptions::default();
         let stale_if_error_max = values.stale_if_error_max.0;
+        let groups = self.groups();
+        let limits = self.limits(groups.names());
         let cache = CacheOptions {
             data_dir: values.data_dir.clone(),
             disk_bytes_max: values.disk_max.0,
@@ -324,6 +330,7 @@ impl Draft {
             durability: values.durability.means.into(),
             entry_bytes_max: values.entry_size_max.0,
             stale_seconds_max: stale_if_error_max.as_secs(),
+            tenant_bounds: limits.stored.clone(),
             ..defaults
         };
         let rules = self.rules();
@@ -332,7 +339,6 @@ impl Draft {
         }
         self.check_shadow(&values);
         self.check_tls();
-        let groups = self.groups();
         let guest = GuestLimits::default();
         Config {
             listen: values.listen,
@@ -374,6 +380,7 @@ impl Draft {
             paths: self.paths().into(),
             rules: Arc::new(rules),
             group_names: groups.names().to_vec(),
+            limits,
             admin_token_file: values.admin_token_file.clone(),
             encryption_key_file: values.encryption_key_file.clone(),
             groups: Arc::new(groups.into_members().collect()),
@@ -541,6 +548,22 @@ impl Draft {
             }
         }
         groups
+    }
+
+    fn limits(&mut self, groups: &[String]) -> Limits {
+        let rows = self.values.limit.0.iter();
+        let tables: Vec<_> = rows.map(|row| (row.at, row.table.clone())).collect();
+        self.check_count("limit", tables.len());
+        let words = (
+            self.values.over_rate.means,
+            self.values.unnamed_tenants.means,
+        );
+        limits::limits(&tables, groups, words).unwrap_or_else(|errors| {
+            for (at, error) in errors {
+                self.refuse_at(at, "limit", error);
+            }
+            Limits::default()
+        })
     }
 
     fn prices(&mut self) -> Vec<Price> {

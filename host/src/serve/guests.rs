@@ -10,6 +10,7 @@ use crate::exchange::body::lent::{NotHeld, lend_whole};
 use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
 use crate::exchange::fills::Turn;
+use crate::exchange::limits::Over;
 use crate::exchange::miss::{Miss, told};
 use crate::exchange::observer::RecordingObserver as _;
 use crate::exchange::question::Question;
@@ -48,6 +49,8 @@ pub(crate) enum Outcome {
     Ask(Miss),
     /// The provider gets the request past the cache.
     Pass,
+    /// The tenant has asked for more than it may.
+    Over(Over),
 }
 
 /// The assumed length of a request that does not state one. Most are shorter.
@@ -73,9 +76,13 @@ impl Guests {
                     let turn = miss.lead.map_or(Turn::Alone, Turn::Lead);
                     (Some(turn), miss.missing)
                 }
+                Ok(Found::Over(over)) => return Outcome::Over(over),
                 Err(error) => return Outcome::Unanswered(error),
             },
-            Hits::Component => (Box::pin(flow.turn(question)).await, None),
+            Hits::Component => match Box::pin(flow.turn(question)).await {
+                Ok(turn) => (turn, None),
+                Err(over) => return Outcome::Over(over),
+            },
         };
         Box::pin(self.by_component(question, flow, voice, (turn, missing, since))).await
     }
@@ -110,6 +117,7 @@ impl Guests {
         match flow.take_turn(question, turn, missing, since).await {
             Ok(Some(Found::Answer(response))) => Outcome::Answered(response),
             Ok(Some(Found::Miss(miss))) => Outcome::Ask(miss),
+            Ok(Some(Found::Over(over))) => Outcome::Over(over),
             Ok(None) => Outcome::Native,
             Err(error) => Outcome::Unanswered(error),
         }
@@ -139,10 +147,12 @@ impl Guests {
         match self.after(failure, voice).await {
             Outcome::Answered(response) => Err(Unhandled::Answered(response)),
             Outcome::Unanswered(error) => Err(Unhandled::Answered(voice.gateway_error(&error))),
-            Outcome::Native | Outcome::Ask(_) | Outcome::Pass => match held.take_back() {
-                Ok(request) => Err(Unhandled::Pass(request, Bypass::Unavailable)),
-                Err(why) => Err(Unhandled::Answered(gone(why, voice))),
-            },
+            Outcome::Native | Outcome::Ask(_) | Outcome::Pass | Outcome::Over(_) => {
+                match held.take_back() {
+                    Ok(request) => Err(Unhandled::Pass(request, Bypass::Unavailable)),
+                    Err(why) => Err(Unhandled::Answered(gone(why, voice))),
+                }
+            }
         }
     }
 

@@ -31,8 +31,8 @@ use cache_counts::{CacheCounts, raise, set};
 use certificates::Certificates;
 use durations::Durations;
 use labels::{
-    ControlLabels, EdgeLabels, FromLabel, OutcomeLabel, ReasonLabel, RequestLabels, SplitLabels,
-    VersionLabel,
+    ControlLabels, EdgeLabels, FromLabel, LimitLabels, OutcomeLabel, ReasonLabel, RequestLabels,
+    SplitLabels, VersionLabel,
 };
 use price::Savings;
 use prometheus_client::encoding::text::encode;
@@ -70,6 +70,7 @@ pub struct Metrics {
     batch_texts: [Counter; 2],
     savings: Savings,
     purges: Counter,
+    over_limit: Family<LimitLabels, Counter>,
     fills: Arc<Fills>,
     edge_waiting: Gauge,
     fill_waiters: Gauge,
@@ -202,6 +203,13 @@ impl Metrics {
             purges.clone(),
         );
 
+        let over_limit = Family::default();
+        registry.register(
+            "over_limit",
+            "Misses of tenants that had asked for more than they may",
+            over_limit.clone(),
+        );
+
         let fill_waiters = Gauge::default();
         registry.register(
             "fill_waiters",
@@ -255,6 +263,7 @@ impl Metrics {
             batch_texts,
             savings,
             purges,
+            over_limit,
             fills,
             fill_waiters,
             budget,
@@ -454,6 +463,15 @@ impl Metrics {
             let reason = refusal.reason();
             let refusals = self.guest_refusals.get_or_create(&ReasonLabel { reason });
             raise(&refusals, self.allowance.refused(refusal));
+        }
+        let over = self.fills.limits().counts();
+        for (limit, action, count) in [
+            ("rate", "passed", over.rate_passed),
+            ("rate", "refused", over.rate_refused),
+            ("fills", "passed", over.fills_passed),
+        ] {
+            let labels = LimitLabels { limit, action };
+            raise(&self.over_limit.get_or_create(&labels), count);
         }
         set(&self.fill_waiters, self.fills.waiting() as u64);
         set(&self.inflight_bytes, self.budget.held());

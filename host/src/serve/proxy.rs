@@ -15,6 +15,7 @@ use super::{shadow, tunnel};
 use crate::cache::Tier;
 use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
+use crate::exchange::limits::{Over, OverRate};
 use crate::exchange::miss::{Miss, told};
 use crate::exchange::question::{Question, Read};
 use crate::exchange::reply::head::{CACHE_STATUS_NAME, STATUS_NAME};
@@ -139,6 +140,7 @@ impl Proxy {
                 return Box::pin(passed).await;
             }
             Outcome::Ask(miss) => return Box::pin(self.ask(question, miss, voice)).await,
+            Outcome::Over(over) => return Box::pin(self.over(question, over, voice)).await,
             Outcome::Native => {}
         }
         match self.flow.find(&mut question).await {
@@ -148,8 +150,30 @@ impl Proxy {
                 response
             }
             Ok(Found::Miss(miss)) => Box::pin(self.ask(question, miss, voice)).await,
+            Ok(Found::Over(over)) => Box::pin(self.over(question, over, voice)).await,
             Err(error) => voice.gateway_error(&error),
         }
+    }
+
+    /// Answers a miss of a tenant that has asked for more than it may.
+    async fn over(
+        &self,
+        question: Box<Question>,
+        over: Over,
+        voice: &ErrorVoice,
+    ) -> Response<BoxBody> {
+        if let Over::Rate(wait, OverRate::Refuse) = over {
+            let why = "this tenant has more requests in a second than it may ([[limit]])";
+            let mut response = voice.error(StatusCode::TOO_MANY_REQUESTS, why);
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+            self.note(&question, &response);
+            return response;
+        }
+        let response = self.send(question.request(), over.into(), voice).await;
+        self.note(&question, &response);
+        response
     }
 
     /// Asks the provider without a component.

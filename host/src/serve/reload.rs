@@ -209,6 +209,10 @@ impl Shared {
             edges.store(Arc::new(Edges::new(api)));
         }
         self.parts.cache.keep_expired(next.cache.stale_seconds_max);
+        if next.limits != running.limits {
+            self.parts.fills.limits().set(next.limits.asked.clone());
+            self.parts.cache.bound_tenants(next.limits.stored.clone());
+        }
         if next.prices != running.prices {
             self.parts.metrics.price(next.prices.clone());
         }

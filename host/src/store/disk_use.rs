@@ -1,14 +1,21 @@
-//! The disk space of the segments, including unlinked ones that still have readers.
+//! The disk space of the segments, including unlinked ones that still have readers, and which tenant
+//! uses how much of it.
 
 use super::mmap::Mapping;
+use super::shares::Shares;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Bytes that segments occupy on disk, including unlinked ones that still have readers.
+/// Bytes that segments occupy on disk, including unlinked ones that still have readers; and the live
+/// bytes of each tenant.
 #[derive(Debug, Default)]
-pub(crate) struct DiskUse(pub(super) AtomicU64);
+pub(crate) struct DiskUse(pub(super) AtomicU64, pub(super) Arc<Shares>);
 
 impl DiskUse {
+    pub(super) fn of(shares: &Arc<Shares>) -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(0), Arc::clone(shares)))
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.0.load(Relaxed)
     }

@@ -30,6 +30,8 @@ pub(super) struct Moving {
     pub(super) which: Which,
     /// Of records that are written again from now on.
     pub(super) bytes_left: u64,
+    /// Past that, of sheltered records. Those are at most half of the store, so it is never used up.
+    pub(super) sheltered_left: u64,
     /// It has to be durable before the segment goes.
     pub(super) is_durable: bool,
     pub(super) now_ms: u64,
@@ -52,6 +54,7 @@ impl Moving {
         Self {
             which: Which::None,
             bytes_left: 0,
+            sheltered_left: 0,
             is_durable: false,
             now_ms: 0,
         }
@@ -107,6 +110,11 @@ pub(super) enum Progress {
 pub(super) struct Leaving {
     pub(super) victim: Arc<Segment>,
     pub(super) which: Which,
+    /// See [`Store::sheltered_max`].
+    sheltered_max: u64,
+    /// Of its records that were sheltered at first and were not looked at yet, in bytes: others leave room
+    /// for them.
+    reserved_bytes: u64,
     records: Records,
     stage: Stage,
     /// The record that is next in this stage.
@@ -198,9 +206,15 @@ impl Store {
         if !records.are_all && !victim.has_hidden() {
             victim.note_hidden(victim.first_sequence()..=victim.last_sequence());
         }
+        let sheltered_max = match which {
+            Which::Worthy | Which::Alive => self.sheltered_max(),
+            Which::None | Which::Whole => 0,
+        };
         Leaving {
             victim: Arc::clone(victim),
             which,
+            sheltered_max,
+            reserved_bytes: self.sheltered_bytes(victim, sheltered_max),
             records,
             stage: Stage::Covering,
             next: 0,
@@ -240,7 +254,7 @@ impl Store {
             (leaving.stage, leaving.next) = (Stage::Moving, 0);
         }
         while leaving.stage == Stage::Moving {
-            let Some((offset, header, _)) = leaving.records.found.get(leaving.next) else {
+            let Some((offset, header, _)) = leaving.records.found.get(leaving.next).copied() else {
                 leaving.stage = Stage::Ending;
                 self.begin_to_end(leaving, moving);
                 break;
@@ -248,14 +262,14 @@ impl Store {
             if budget.is_spent() {
                 return Ok(Progress::Underway);
             }
-            budget.spend_for(header);
+            budget.spend_for(&header);
             leaving.next += 1;
             let key = header.key;
             let place = self.index.find(&key, Place::clone);
-            let Some(place) = place.filter(|place| place.is_at(&victim, *offset)) else {
+            let Some(place) = place.filter(|place| place.is_at(&victim, offset)) else {
                 continue;
             };
-            match self.keep(&victim, header, &place, leaving.which, moving)? {
+            match self.keep(leaving, &header, &place, moving)? {
                 Kept::Again(new) => leaving.moved.push((key, new)),
                 Kept::NoRoom if leaving.which == Which::Whole => {
                     return Ok(Progress::Stays(Outcome::NoRoom));
@@ -461,22 +475,34 @@ impl Store {
     /// Writes a live record of a reclaimed segment again, if it should be kept; its new place.
     fn keep(
         &mut self,
-        victim: &Segment,
+        leaving: &mut Leaving,
         header: &Header,
         place: &Place,
-        which: Which,
         moving: &mut Moving,
     ) -> Result<Kept, StoreError> {
-        let bytes = header.shape().record_bytes() + self.growth_by_sealing(victim);
-        let (log, hits) = match (which, Policy::verdict(place.hits())) {
-            (Which::Alive | Which::Whole, _) => (victim.log, place.hits()),
+        let bytes = header.shape().record_bytes() + self.growth_by_sealing(&leaving.victim);
+        let is_sheltered = self.is_sheltered(place, leaving.sheltered_max);
+        let (log, hits) = match (leaving.which, Policy::verdict(place.hits())) {
+            (Which::Alive | Which::Whole, _) => (leaving.victim.log, place.hits()),
             (Which::Worthy, Verdict::Stays { hits }) => (Log::Main, hits),
+            (Which::Worthy, Verdict::Leaves) if is_sheltered => (Log::Main, 0),
             (Which::None, _) | (Which::Worthy, Verdict::Leaves) => return Ok(Kept::Not),
+        };
+        if is_sheltered {
+            leaving.reserved_bytes = leaving.reserved_bytes.saturating_sub(bytes);
+        }
+        let room = match is_sheltered {
+            true => bytes,
+            false => bytes + leaving.reserved_bytes,
+        };
+        let left = match bytes > moving.bytes_left && is_sheltered {
+            false => &mut moving.bytes_left,
+            true => &mut moving.sheltered_left,
         };
         if !self.is_alive(header, moving.now_ms) {
             return Ok(Kept::Not);
         }
-        if bytes > moving.bytes_left || !self.has_room_for(log, bytes) {
+        if bytes > *left || !self.has_room_for(log, room) {
             return Ok(Kept::NoRoom);
         }
         let record = match place.read(&header.key) {
@@ -504,7 +530,7 @@ impl Store {
             Err(error) => return Err(error),
         };
         self.index.find(&header.key, |new| new.set_hits(hits));
-        moving.bytes_left -= bytes;
+        *left -= bytes;
         self.moved_bytes += bytes;
         Ok(Kept::Again(new))
     }

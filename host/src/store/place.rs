@@ -8,6 +8,7 @@ use super::encryption::{Unopened, Vault};
 use super::format::{ALIGN, Header, Kind, METADATA_BYTES_LIMIT, SEGMENT_BYTES_LIMIT, Seal, Shape};
 use super::policy::HITS_MAX;
 use super::segment::Segment;
+use super::shares::Account;
 use super::views::{Seen, Views};
 use bytes::Bytes;
 use std::io;
@@ -175,6 +176,17 @@ impl Place {
         }
     }
 
+    /// Whether its tenant's oldest entries had to go, and it was among them: no lookup finds it. Its record
+    /// counts again after a restart, so it has to stay in the index, where a removal finds it.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.views.is_evicted(number(self.tenant))
+    }
+
+    /// The account of its tenant.
+    pub(super) fn account(&self) -> Option<Arc<Account>> {
+        self.views.account(number(self.tenant))
+    }
+
     /// Counts the bytes of the record as dead in its segment, unless a purge has.
     pub(crate) fn count_dead(&self) {
         self.views.count_dead(number(self.tenant), self.shape());
@@ -202,11 +214,14 @@ impl Place {
 
     /// The header of the record; `bytes` begins with the header and the metadata then. Neither the payload
     /// nor the checksum of the body is read, so the record must not be served. Waits for the medium. `None`
-    /// if the segment is gone, the record purged, or its header damaged.
+    /// if the segment is gone, the record purged, or its header damaged. An evicted record has its header
+    /// read: what removes entries must not leave it to the next start.
     pub(crate) fn read_head(&self, key: &[u8; 32], bytes: &mut Vec<u8>) -> Option<Header> {
-        let Read::Sound(_) = self.slice() else {
-            return None;
-        };
+        match self.slice() {
+            Read::Sound(_) => {}
+            Read::Gone if self.is_evicted() => {}
+            _ => return None,
+        }
         let file = self.views.file()?;
         bytes.resize(self.shape().metadata().end, 0);
         file.read_at(bytes, self.offset()).ok()?;

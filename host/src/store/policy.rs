@@ -12,6 +12,12 @@
 //! share of the small log follows the ghosts: a key that returns soon after it left the small log
 //! raises the share, a key that returns after it left the main log lowers it. No entry is refused:
 //! each stays for at least one turnover of the small log.
+//!
+//! Among tenants, half of the store is divided as max-min fairness has it: a tenant that needs less than an
+//! equal share keeps all that it has, and the others divide the rest ([`fair_share`]). Entries of tenants
+//! below that share are sheltered: they are written again, hit or not. The tenants above it compete for
+//! the rest as the entries of one tenant do. So no tenant, whatever it stores, makes the entries of
+//! a tenant below the fair share leave.
 
 use super::ghosts::Ghosts;
 use super::log::Log;
@@ -25,7 +31,14 @@ pub(crate) const HITS_MAX: u8 = 2;
 const SMALL_MIN: u64 = 20;
 const SMALL_START: u64 = 50;
 const SMALL_MAX: u64 = 500;
-const SHARES: u64 = 1000;
+pub(crate) const SHARES: u64 = 1000;
+
+/// The part of the whole that may be sheltered. With half of it, segments of which a third can become
+/// free are always there, at one rewriting of two thirds each.
+pub(crate) const SHELTERED_SHARES: u64 = 500;
+
+/// The fair share is computed in at most so many rounds. Fewer than it may take give a smaller share.
+const FAIR_ROUNDS_MAX: usize = 8;
 
 /// The ghosts of each log are one part in this many of the entries. Fewer forget keys that return;
 /// more take keys into the main log that return by chance, which is more to write.
@@ -94,6 +107,32 @@ impl Policy {
         let share = self.small_bytes.unwrap_or(part(SMALL_START));
         share.clamp(part(SMALL_MIN), part(SMALL_MAX))
     }
+}
+
+/// The share below which a tenant keeps all that it has, when the tenants use so much: those below it and
+/// one share for each of the others are at most `whole`. All ones where all uses fit; 0 with fewer than two
+/// tenants, which need no shelter from each other.
+pub(crate) fn fair_share(uses: &[u64], whole: u64) -> u64 {
+    if uses.len() < 2 {
+        return 0;
+    }
+    let mut share = whole / uses.len() as u64;
+    for _ in 0..FAIR_ROUNDS_MAX {
+        let each = uses.iter().copied();
+        let (below, above): (Vec<u64>, Vec<u64>) = each.partition(|used| *used <= share);
+        if above.is_empty() {
+            return u64::MAX;
+        }
+        let below = below
+            .iter()
+            .fold(0, |sum: u64, used| sum.saturating_add(*used));
+        let next = whole.saturating_sub(below) / above.len() as u64;
+        if next <= share {
+            break;
+        }
+        share = next;
+    }
+    share
 }
 
 #[cfg(test)]

@@ -209,7 +209,7 @@ impl Store {
 
     fn lacks_spare(&self) -> bool {
         let entries = 2 * self.segment_records_max();
-        !self.fits(self.segment_bytes) || self.index.len() + entries > self.entries_max
+        !self.fits(self.spare_bytes()) || self.index.len() + entries > self.entries_max
     }
 
     /// Whether the pieces have to be made all at once, because room was used faster.
@@ -262,6 +262,7 @@ impl Store {
         let mut moving = self.ahead.moving.take().unwrap_or(Moving {
             which: Which::Worthy,
             bytes_left: self.segment_bytes * MOVED_SEGMENTS,
+            sheltered_left: self.quota,
             is_durable: false,
             now_ms: 0,
         });
@@ -346,6 +347,7 @@ impl Store {
         let mut moving = Moving {
             which,
             bytes_left: u64::MAX,
+            sheltered_left: 0,
             is_durable: true,
             now_ms,
         };
@@ -356,6 +358,12 @@ impl Store {
     /// Reclaims the segment that is best reclaimed, in one go; false without one.
     fn reclaim(&mut self, moving: &mut Moving) -> Result<bool, StoreError> {
         self.clear_gone();
+        if moving.which == Which::None
+            && let Some(victim) = self.least_sheltered()
+            && self.reclaim_one(&victim, Which::None, moving)? == Outcome::Reclaimed
+        {
+            return Ok(true);
+        }
         if let Some(mut leaving) = self.take_leaving() {
             if moving.which == Which::None {
                 leaving.which = Which::None;
@@ -390,7 +398,10 @@ impl Store {
         let mut in_turn: Vec<_> = self.segments.iter().filter(readable).cloned().collect();
         // Few segments are older than these, so they rarely have to wait for another.
         let mut oldest = in_turn.clone();
-        in_turn.sort_by_key(|it| it.log != first);
+        in_turn.sort_by_key(|it| (it.log != first, it.turn()));
+        if which == Which::Worthy {
+            self.pass_sheltered(&mut in_turn);
+        }
         oldest.sort_by_key(|it| it.first_sequence());
         let in_turn = in_turn.into_iter().take(CANDIDATES_MAX);
         let oldest = oldest.into_iter().take(CANDIDATES_MAX);

@@ -11,6 +11,8 @@ use super::keys::{Keys, NewKeys};
 use super::log::Log;
 use super::mmap::Mapping;
 use super::purge_marks::Whose;
+use super::shares::{Account, Stored};
+use super::tenant_bytes::Live;
 use super::views::Views;
 use std::io;
 use std::ops::RangeInclusive;
@@ -35,6 +37,8 @@ pub(crate) struct Segment {
     last_sequence: AtomicU64,
     /// Not all of its records can be read.
     has_hidden: AtomicBool,
+    /// Its turn to be reclaimed comes as if it had been begun at this sequence.
+    turn: AtomicU64,
     /// The size of the file of its contents on disk.
     contents_bytes: AtomicU64,
     /// The key that its records are encrypted with, if it is known.
@@ -72,11 +76,12 @@ impl Segment {
             log,
             bytes,
             space,
-            views: Views::new(id, (file, held), salt, is_old),
+            views: Views::new(id, (file, held), salt, is_old, &disk_use.1),
             is_poisoned: AtomicBool::new(false),
             first_sequence: AtomicU64::new(u64::MAX),
             last_sequence: AtomicU64::new(0),
             has_hidden: AtomicBool::new(false),
+            turn: AtomicU64::new(0),
             contents_bytes: AtomicU64::new(0),
             key: OnceLock::new(),
             keys: OnceLock::new(),
@@ -156,6 +161,33 @@ impl Segment {
     /// no record.
     pub(crate) fn purge(&self, whose: Whose<'_>) {
         self.views.purge(whose.tenant());
+    }
+
+    /// Evicts the oldest part that an account has here; `None` without one.
+    pub(super) fn evict_oldest(&self, account: &Arc<Account>) -> Option<Live> {
+        self.views.evict_oldest(account)
+    }
+
+    /// The bytes of live records of accounts that take at most this part of a store of `room`.
+    pub(super) fn bytes_within(&self, most: u64, room: Stored) -> u64 {
+        self.views.bytes_of(|account| account.part_of(room) <= most)
+    }
+
+    /// Whether less than a third of it can become free, because such records take the rest.
+    pub(super) fn is_sheltered(&self, most: u64, room: Stored) -> bool {
+        let least = 2 * (self.bytes / 3);
+        self.bytes.saturating_sub(self.dead_bytes()) > least
+            && self.bytes_within(most, room) > least
+    }
+
+    /// Its turn comes again when all that was written so far has had its own.
+    pub(super) fn pass_turn(&self, last: u64) {
+        self.turn.store(last, Relaxed);
+    }
+
+    /// The lower, the sooner it is its turn.
+    pub(super) fn turn(&self) -> u64 {
+        self.turn.load(Relaxed).max(self.first_sequence())
     }
 
     /// How many live records are here, and their bytes.

@@ -8,7 +8,8 @@ use super::disk::DiskFile;
 use super::disk_use::Held;
 use super::encryption::Vault;
 use super::format::{ALIGN, Salt, Shape};
-use super::tenant_bytes::{Purged, TenantBytes};
+use super::shares::{Account, Shares};
+use super::tenant_bytes::{Live, Purged, TenantBytes};
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -93,9 +94,10 @@ impl Views {
         (file, held): (Arc<dyn DiskFile>, Held),
         salt: Salt,
         is_old: bool,
+        shares: &Arc<Shares>,
     ) -> Arc<Self> {
         let held = Arc::new(held);
-        let tenants = TenantBytes::default();
+        let tenants = TenantBytes::new(id, shares);
         let view = |_| {
             View(Mutex::new(Some(Open {
                 map: Bytes::from_owner(Owner(Arc::clone(&held))),
@@ -130,6 +132,7 @@ impl Views {
         for view in &self.views {
             *lock(&view.0) = None;
         }
+        lock(&self.tenants).close();
     }
 
     /// A part of the segment that belongs to the tenant of this number.
@@ -184,9 +187,22 @@ impl Views {
 
     /// Purges the records so far, of one tenant or of all.
     pub(super) fn purge(&self, tenant: Option<&[u8; 32]>) {
+        self.end(|tenants| ((), tenants.purge(tenant)));
+    }
+
+    /// Evicts the oldest part that an account has here; `None` without one.
+    pub(super) fn evict_oldest(&self, account: &Arc<Account>) -> Option<Live> {
+        self.end(|tenants| {
+            let live = tenants.evict_oldest(account);
+            (live, live.map_or(0, |live| live.units.into()))
+        })
+    }
+
+    /// Ends numbers: `end` tells, beside its result, how many units became dead.
+    fn end<R>(&self, end: impl FnOnce(&mut TenantBytes) -> (R, u64)) -> R {
         let mut tenants = lock(&self.tenants);
         let before = tenants.purged();
-        let dead = tenants.purge(tenant);
+        let (result, dead) = end(&mut tenants);
         self.dead_bytes.fetch_add(dead * ALIGN, Relaxed);
         let purged = tenants.purged();
         if !Arc::ptr_eq(&before, &purged) {
@@ -196,6 +212,22 @@ impl Views {
                 }
             }
         }
+        result
+    }
+
+    /// Whether the records of this number were evicted, and not purged.
+    pub(super) fn is_evicted(&self, tenant: u32) -> bool {
+        lock(&self.tenants).is_evicted(tenant)
+    }
+
+    /// The account that a number counts for.
+    pub(super) fn account(&self, tenant: u32) -> Option<Arc<Account>> {
+        lock(&self.tenants).account(tenant).cloned()
+    }
+
+    /// The bytes of the live records for whose account `is_meant`.
+    pub(super) fn bytes_of(&self, is_meant: impl Fn(&Account) -> bool) -> u64 {
+        lock(&self.tenants).units_of(is_meant) * ALIGN
     }
 }
 

@@ -106,6 +106,10 @@ reasons! {
         Unavailable = "unavailable",
         /// All requests together hold as much as they may: this one is not held, and passes through.
         Memory = "memory",
+        /// The tenant has more misses in a second than the operator allows.
+        TenantRate = "tenant-rate",
+        /// The tenant has as many fills under way as the operator allows.
+        TenantFills = "tenant-fills",
     }
 }
 

@@ -41,6 +41,7 @@ fn small_options(dir: &Path) -> (CacheOptions, StoreOptions) {
         entries_max: 40,
         stale_ms_max: 0,
         keys: None,
+        shares: Arc::default(),
     };
     (options, store)
 }

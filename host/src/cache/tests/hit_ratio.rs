@@ -64,6 +64,7 @@ fn with_scans_mixed_in_no_worse_than_if_the_least_recently_used_went() {
         entries_max: 1 << 20,
         stale_ms_max: 0,
         keys: None,
+        shares: Arc::default(),
     };
     let faults = Arc::clone(&props.faults);
     let disk = Arc::new(FaultDisk { faults });

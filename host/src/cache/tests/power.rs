@@ -101,6 +101,7 @@ impl Run {
                 entries_max: 1 << 20,
                 stale_ms_max: 0,
                 keys: None,
+                shares: Arc::default(),
             },
             random: Random(seed ^ 0x5eed),
             known: vec![Known::certain(None); KEYS as usize],

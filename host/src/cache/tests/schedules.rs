@@ -75,6 +75,7 @@ impl Place {
             quota: self.segments * SEGMENT_BYTES,
             segment_bytes: SEGMENT_BYTES,
             entries_max: 1 << 20,
+            shares: Arc::default(),
         };
         (options, store)
     }

@@ -489,7 +489,8 @@ async fn join<T: ReflexHttpView + 'static>(
                 bindings::Turn::Failed(to_code(error))
             }
             Turn::Again => bindings::Turn::Again,
-            Turn::Alone => bindings::Turn::Alone,
+            // A guest has no other word for it, and records its answer.
+            Turn::Alone | Turn::Over => bindings::Turn::Alone,
         })
     })
 }

@@ -5,7 +5,6 @@
 
 use crate::cache::CacheKey;
 use crate::exchange::fills::{By, Fills};
-use reflex_llm::Tenant;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -91,7 +90,8 @@ pub(crate) enum Claim {
     Yours,
     /// Another request.
     Taken,
-    /// No request: too many fills are under way, or the edge has cancelled its lookup.
+    /// No request: too many fills are under way, of all or of the tenant, or the edge has cancelled its
+    /// lookup.
     NotLed,
 }
 
@@ -122,11 +122,14 @@ impl Fills {
         if is_released || !slots.has_room() {
             return Claim::NotLed;
         }
+        let Some(place) = self.limits.begin(tenant) else {
+            return Claim::NotLed;
+        };
         let fill = EdgeFill {
             id: id.to_owned(),
             began: Instant::now(),
         };
-        slots.begin_edge(*key, Tenant(*tenant), since, fill);
+        slots.begin_edge(*key, place, since, fill);
         Claim::Yours
     }
 
@@ -210,6 +213,8 @@ mod tests {
     use super::*;
     use crate::cache::{Cache, CacheOptions};
     use crate::exchange::fills::{Lead, Turn};
+    use crate::exchange::limits::{Most, Rules};
+    use reflex_llm::Tenant;
     use std::sync::Arc;
     use tokio::task::{JoinHandle, yield_now};
 
@@ -284,6 +289,38 @@ mod tests {
             fills.give_back(&KEY, &format!("many {number}"));
         }
         assert_eq!(fills.lock().released.len(), RELEASED_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_tenant_with_as_many_fills_as_it_may_have_leads_no_more_until_one_ends() {
+        let (cache, fills) = fills();
+        fills.limits().set(Rules {
+            each: Most {
+                fills: Some(2),
+                rate: None,
+            },
+            ..Rules::default()
+        });
+        let key = |number: u8| CacheKey::from_bytes([number; 32]);
+        let claim = |number, tenant| fills.claim(&key(number), &tenant, "a");
+        assert_eq!(claim(1, TENANT), Claim::Yours);
+        let lead = |number| fills.join(key(number), Tenant(TENANT), SHORT);
+        let led = lead(2).await;
+        assert!(matches!(led, Turn::Lead(_)));
+        assert_eq!(claim(3, TENANT), Claim::NotLed);
+        assert!(matches!(lead(3).await, Turn::Over));
+        // Its own fill, and another tenant's, go on.
+        assert_eq!(claim(1, TENANT), Claim::Yours);
+        assert_eq!(claim(3, [9; 32]), Claim::Yours);
+        drop(led);
+        assert_eq!(claim(4, TENANT), Claim::Yours);
+        // However a fill ends.
+        assert!(cache.purge_tenant(&TENANT).is_ok());
+        assert_eq!(claim(5, TENANT), Claim::Yours);
+        assert!(fills.end_claim(&key(5), "a"));
+        assert_eq!(claim(6, TENANT), Claim::Yours);
+        assert_eq!(claim(7, TENANT), Claim::Yours);
+        assert_eq!(claim(8, TENANT), Claim::NotLed);
     }
 
     #[test]

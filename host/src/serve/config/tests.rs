@@ -429,3 +429,60 @@ fn without_a_provider_there_must_be_edges() {
     assert!(config.providers.is_empty());
     assert_eq!(config.edge.expect("given").mode, 0o660);
 }
+
+#[test]
+fn limits_are_of_all_tenants_or_of_one_and_mistakes_are_named() {
+    let config = load(
+        "over_rate = \"refuse\"\n[[group]]\nname = \"red\"\ntenants = []\n\
+         [[limit]]\nrequests_per_second = 2.5\ndisk_max = \"1MiB\"\n\
+         [[limit]]\ntenant = \"red\"\nburst = 7\nrequests_per_second = 1\nfills_max = 3\n\
+         entries_max = 9",
+    )
+    .expect("limits");
+    let Limits { asked, stored } = &config.limits;
+    let red = Tenant::of_group("red").0;
+    let rate = |most: &crate::exchange::limits::Most| {
+        let rate = most.rate.expect("a rate");
+        (rate.per_second.to_string(), rate.burst, most.fills)
+    };
+    assert_eq!(rate(&asked.each), ("2.5".into(), 3, None));
+    assert_eq!(rate(&asked.of[&red]), ("1".into(), 7, Some(3)));
+    assert_eq!(
+        (stored.each.bytes, stored.each.entries),
+        (1 << 20, u64::MAX)
+    );
+    // What its table leaves out.
+    assert_eq!(
+        (stored.of[&red].bytes, stored.of[&red].entries),
+        (1 << 20, 9)
+    );
+    assert_eq!((asked.of.len(), stored.of.len()), (1, 1));
+    assert!(asked.apart.is_none() && stored.apart.is_none());
+    assert_eq!(config.cache.tenant_bounds, *stored);
+    let together = "unnamed_tenants = \"together\"\n[[group]]\nname = \"red\"\ntenants = []";
+    let together = load(together).expect("limits").limits;
+    assert_eq!(together.asked.apart, Some([red].into()));
+
+    let check = |table: &str, part: &str| {
+        let error = load(&format!("\n[[limit]]\n{table}")).expect_err(table);
+        assert!(error.contains(part), "{table}: {error}");
+        assert!(error.starts_with("--config edge.toml: line "), "{error}");
+        assert!(!error.contains("sk-secret"), "{error}");
+    };
+    check("requests_per_second = 0", "requests_per_second: 0 is not");
+    check("requests_per_second = -1.0", "requests_per_second");
+    check("requests_per_second = nan", "requests_per_second");
+    check("requests_per_second = 1e9", "requests_per_second");
+    check("burst = 3", "burst: it needs requests_per_second");
+    check("requests_per_second = 1\nburst = 0", "burst: 0 is less");
+    check("fills_max = 0", "fills_max: 0 is less than one");
+    check("entries_max = 0", "entries_max: 0 is less than one");
+    check("disk_max = \"0\"", "disk_max");
+    check("disk_max = \"lots\"", "disk_max");
+    check("disk_max = 7", "line 3");
+    check("tenant = \"sk-secret\"", "neither a group's name nor");
+    check("fills_max = 1\n[[limit]]\nfills_max = 2", "two tables");
+    let twice = format!("tenant = \"{}\"", "ab".repeat(32));
+    check(&format!("{twice}\n[[limit]]\n{twice}"), "the same tenant");
+    check("rate = 1", "unknown field");
+}

@@ -49,6 +49,26 @@ pub(crate) enum TenantFrom {
     ClientCertificate,
 }
 
+/// What becomes of a tenant's misses over its rate.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OverRate {
+    /// The provider gets them, past the cache.
+    Pass,
+    /// Their clients get 429.
+    Refuse,
+}
+
+/// Whether tenants without a name in the configuration have limits of their own.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum UnnamedTenants {
+    /// Each has.
+    Apart,
+    /// They count as one.
+    Together,
+}
+
 /// How the log is written.
 #[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -109,6 +129,8 @@ words! {
     Hits: "native", "component";
     OnComponentFailure: "native", "pass", "refuse";
     Mode: "serve", "shadow";
+    OverRate: "pass", "refuse";
+    UnnamedTenants: "apart", "together";
     LogFormat: "text", "json";
     TenantFrom: "credential", "client-certificate";
     DurabilityMode: "interval", "every-insert", "os";

@@ -25,6 +25,7 @@ pub(super) struct CacheCounts {
     inserts_refused: Counter,
     lookups_given_up: Counter,
     evictions: Counter,
+    evictions_over_limit: Counter,
     errors: Counter,
     corrupt: Counter,
 }
@@ -110,6 +111,11 @@ impl CacheCounts {
             ),
             ("evictions", "Entries evicted", &it.evictions),
             (
+                "evictions_over_limit",
+                "Entries evicted as their tenant had stored more than it may",
+                &it.evictions_over_limit,
+            ),
+            (
                 "store_errors",
                 "Failed operations on the store's files",
                 &it.errors,
@@ -138,6 +144,7 @@ impl CacheCounts {
         raise(&self.inserts_refused, stats.inserts_refused);
         raise(&self.lookups_given_up, stats.lookups_given_up);
         raise(&self.evictions, stats.evictions);
+        raise(&self.evictions_over_limit, stats.evictions_over_bounds);
         raise(&self.errors, stats.store_errors);
         raise(&self.corrupt, stats.corrupt);
     }

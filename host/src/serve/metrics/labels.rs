@@ -65,6 +65,14 @@ pub(super) struct EdgeLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct LimitLabels {
+    /// `rate` or `fills`.
+    pub(super) limit: &'static str,
+    /// `passed` or `refused`.
+    pub(super) action: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct VersionLabel {
     /// The daemon's version.
     pub(super) version: &'static str,

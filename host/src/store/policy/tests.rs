@@ -173,3 +173,26 @@ fn the_share_of_the_small_log_follows_the_ghosts_and_keeps_its_bounds() {
     // A store whose quota was made smaller.
     assert_eq!(policy.small_share(WHOLE / 10), WHOLE / 20);
 }
+
+#[test]
+fn the_fair_share_leaves_the_small_ones_what_they_have() {
+    assert_eq!(fair_share(&[], 100), 0);
+    assert_eq!(fair_share(&[100], 100), 0);
+    assert_eq!(fair_share(&[60, 40], 100), u64::MAX);
+    assert_eq!(fair_share(&[60, 41], 100), 59);
+    assert_eq!(fair_share(&[1000, 10], 100), 90);
+    assert_eq!(fair_share(&[1000, 1000], 100), 50);
+    assert_eq!(fair_share(&[1000, 1000, 10, 20], 100), 35);
+    // What is at or below the share, and one share for each of the others, fits.
+    let mut random = crate::store::sim_disk::Random(3);
+    for _ in 0..1000 {
+        let uses: Vec<u64> = (0..2 + random.below(50))
+            .map(|_| 1 + random.below(1000) * random.below(1000))
+            .collect();
+        let whole = 1 + random.below(1_000_000);
+        let share = fair_share(&uses, whole);
+        let taken: u64 = uses.iter().map(|used| (*used).min(share)).sum();
+        assert!(taken <= whole, "{uses:?} {whole} {share}");
+        assert!(share >= whole / uses.len() as u64);
+    }
+}

@@ -1,11 +1,11 @@
 //! Segments are reclaimed in any order, against the policy too, in one go or piece by piece, with losses
 //! of power in between.
 
-use super::super::StoreOptions;
 use super::super::format::NEVER;
 use super::super::place::{Place, Read};
 use super::super::record::NewRecord;
 use super::super::sim_disk::{Random, SimDisk};
+use super::super::{Shares, StoreOptions, StoredMax, TenantBounds};
 use super::*;
 
 const SEGMENT_BYTES: u64 = 8 << 10;
@@ -41,6 +41,7 @@ fn key(number: u64) -> [u8; 32] {
 
 impl Run {
     fn new(seed: u64) -> Self {
+        let is_bounded = seed.is_multiple_of(3);
         Self {
             disk: SimDisk::new(seed),
             options: StoreOptions {
@@ -50,6 +51,14 @@ impl Run {
                 entries_max: 1 << 20,
                 stale_ms_max: 0,
                 keys: None,
+                shares: Shares::new(TenantBounds {
+                    each: StoredMax {
+                        // Half of the tenants' keys.
+                        entries: if is_bounded { 2 } else { u64::MAX },
+                        ..StoredMax::default()
+                    },
+                    ..TenantBounds::default()
+                }),
             },
             random: Random(seed ^ 0x5eed),
             known: [Known::default(); KEYS as usize],
@@ -71,6 +80,12 @@ impl Run {
         let place = store.index.find(&key, Place::clone)?;
         let record = match place.read(&key) {
             Read::Sound(record) => record,
+            // What supersedes or removes it has to do so for good: it counts again after a restart.
+            Read::Gone if place.is_evicted() => {
+                let mut head = Vec::new();
+                place.read_head(&key, &mut head)?;
+                head.into()
+            }
             // Its segment went, and the last piece is yet to come.
             Read::Gone => return None,
             other => panic!("an unsound record: {other:?}"),
@@ -85,10 +100,11 @@ impl Run {
         let log = Log::BOTH[self.random.below(2) as usize];
         self.changes += 1;
         let (key, version) = (key(number), self.changes.to_le_bytes());
+        let tenant = [number as u8 % 3; 32];
         let payload = vec![0; self.random.below(1500) as usize];
         let record = match is_removal {
             true => NewRecord::tombstone(&key),
-            false => NewRecord::entry(&key, &TENANT, &version, &payload, 0, NEVER),
+            false => NewRecord::entry(&key, &tenant, &version, &payload, 0, NEVER),
         };
         // As the cache does before it writes anything.
         store.settle_tombstones().unwrap();
@@ -96,6 +112,7 @@ impl Run {
             return;
         }
         store.append_to(log, &record).unwrap();
+        store.keep_bounds();
         let known = &mut self.known[number as usize];
         known.now = (!is_removal).then_some(self.changes);
         known.last = self.changes;
@@ -159,6 +176,7 @@ impl Run {
         let moving = Moving {
             which: which[self.random.below(3) as usize],
             bytes_left: self.random.below(2 * SEGMENT_BYTES),
+            sheltered_left: self.random.below(2 * SEGMENT_BYTES),
             is_durable: false,
             now_ms: 1,
         };
@@ -259,6 +277,7 @@ fn no_append_makes_more_room_than_a_piece() {
         entries_max: 1 << 20,
         stale_ms_max: 0,
         keys: None,
+        shares: Arc::default(),
     };
     let disk = Arc::new(super::super::RealDisk);
     let mut store = Store::open(disk, &options).unwrap().store;

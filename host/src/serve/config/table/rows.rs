@@ -7,12 +7,14 @@ use super::{Applies, Setting};
 use crate::cache::{CacheOptions, L1_BYTES_MAX};
 use crate::exchange::policy::INFLIGHT_BYTES_MAX;
 use crate::grant::GuestLimits;
+use crate::serve::config::limits::LimitTable;
 use crate::serve::config::net::NetLimits;
 use crate::serve::config::prices::PriceTable;
 use crate::serve::config::provider_table::Upstreams;
 use crate::serve::config::read::{Fault, Mode, Read, Size, Span, Tables, Whole, Word};
 use crate::serve::config::words::{
-    DurabilityMode, Hits, LogFormat, Mode as Serving, OnComponentFailure, ReplayMode, TenantFrom,
+    DurabilityMode, Hits, LogFormat, Mode as Serving, OnComponentFailure, OverRate, ReplayMode,
+    TenantFrom, UnnamedTenants,
 };
 use reflex_settings::{
     AnonymousMode, ClientControlMode, GroupTable, PathTable, ProviderControlMode,
@@ -166,6 +168,15 @@ settings! {
     group: Tables<GroupTable> = Tables::default(), Reload,
         "Tenants that share their answers.",
         "each credential has answers of its own" (eg "[[group]]\nname = \"research\"\ntenants = []");
+    limit: Tables<LimitTable> = Tables::default(), Reload,
+        "What a tenant may ask and store; without `tenant` (a group's name or a tenant's 64 digits), what each may that has no `[[limit]]` of its own. `requests_per_second` and `burst` (default: what a second brings) are about misses, hits are free; `fills_max` is misses that are fetched and recorded at once; `disk_max` and `entries_max` are what it stores, past which its oldest answers go. What a table leaves out is as in the one without `tenant`, or unbounded. [More](limits.md#limits-of-each-tenant).",
+        "only the operator knows the tenants; those with little are sheltered from the others in any case" (eg "[[limit]]\nrequests_per_second = 20.0\ndisk_max = \"1GiB\"");
+    over_rate: Word<OverRate> = Word::first(OverRate::Pass), Reload,
+        "What becomes of a tenant's misses over its `requests_per_second`: the provider gets them past the cache, or, with `\"refuse\"`, the client gets 429 with `retry-after`.",
+        "the cache is never the client's trouble";
+    unnamed_tenants: Word<UnnamedTenants> = Word::first(UnnamedTenants::Apart), Reload,
+        "Whether each tenant that neither `[[group]]` nor `[[limit]]` names has limits and a share of the store of its own, or, with `\"together\"`, all of them count as one tenant for these. Their answers stay apart. For providers that take any credential: there a client can be another tenant with each request.",
+        "a provider's credentials cost money, and nothing has to be named";
     price: Tables<PriceTable> = Tables::default(), Reload,
         "Prices of tokens, for the metrics of savings.",
         "only the operator knows the prices" (eg "[[price]]\nmodel = \"gpt-5*\"\ninput_per_million = 1.25\noutput_per_million = 10.0");
