@@ -33,6 +33,7 @@ mod mmap;
 mod newest;
 mod place;
 mod policy;
+mod progress;
 mod purge_marks;
 mod reclaim;
 mod record;
@@ -51,6 +52,7 @@ mod views;
 
 pub(crate) use disk::{Disk, RealDisk};
 pub use folder::OpenError;
+pub(crate) use folder::is_in_use;
 pub(crate) use format::{
     ALIGN, BLOCK_BYTES, HEADER_BYTES, NEVER, SEGMENT_BYTES_LIMIT, Shape, tenant_of, times_of,
 };
@@ -70,6 +72,7 @@ use format::{Contents, KEY_START_BYTES, Kind, MarksFile, Salt, StoreId, Superblo
 use keys::NewKeys;
 use log::Log;
 use policy::Policy;
+use progress::Progress;
 use purge_marks::PurgeMarks;
 use reclaim::Ahead;
 use recover::Recovered;
@@ -113,6 +116,8 @@ pub(crate) struct StoreOptions {
     pub(crate) entries_max: u64,
     /// For how long after its expiry an entry is kept like any other.
     pub(crate) stale_ms_max: u64,
+    /// How far reading the folder is.
+    pub(crate) progress: Arc<Progress>,
 }
 
 /// Counts for the operator.
@@ -209,7 +214,7 @@ impl Store {
             damaged,
             is_unsynced,
             has_hidden,
-        } = recover::recover(&disk, &folder, options.quota, &disk_use, &marks)?;
+        } = recover::recover(&disk, &folder, options, &disk_use, &marks)?;
         let Replayed {
             last,
             ends,
@@ -302,6 +307,12 @@ impl Store {
             store,
             damaged: damaged + u64::from(is_lost),
         })
+    }
+
+    /// Another process may have the folder from now on. The owner of this store must not write with it any
+    /// more; readers that hold records may go on, because no segment is written where records are.
+    pub(crate) fn release(&mut self) {
+        self.folder.release();
     }
 
     /// For how long after its expiry an entry is kept, from now on.

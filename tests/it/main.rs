@@ -27,6 +27,7 @@ mod tls;
 mod config;
 mod daemon;
 mod guest;
+mod handover;
 mod hostile;
 mod inherited;
 mod logs;

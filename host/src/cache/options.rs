@@ -5,6 +5,7 @@ use crate::store::{
     ALIGN, BLOCK_BYTES, HEADER_BYTES, OpenError, SEGMENT_BYTES_LIMIT, SEGMENTS_MIN, StoreOptions,
 };
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Each segment keeps a file open, and a process usually may open 1024. Segments grow longer to
 /// stay below this number; beyond half a terabyte it is exceeded, and the limit has to be raised.
@@ -131,6 +132,7 @@ impl CacheOptions {
             segment_bytes,
             entries_max: self.entries_max(),
             stale_ms_max: self.stale_seconds_max.saturating_mul(1000),
+            progress: Arc::default(),
         })
     }
 }

@@ -10,6 +10,8 @@ mod durability;
 mod figures;
 mod files;
 mod folder;
+#[cfg(not(shuttle))]
+mod heir;
 mod hit_ratio;
 mod l1;
 mod power;

@@ -40,6 +40,7 @@ fn small_options(dir: &Path) -> (CacheOptions, StoreOptions) {
         // So that a segment is full after five records.
         entries_max: 40,
         stale_ms_max: 0,
+        progress: Arc::default(),
     };
     (options, store)
 }

@@ -63,6 +63,7 @@ fn with_scans_mixed_in_no_worse_than_if_the_least_recently_used_went() {
         segment_bytes: 16 << 10,
         entries_max: 1 << 20,
         stale_ms_max: 0,
+        progress: Arc::default(),
     };
     let faults = Arc::clone(&props.faults);
     let disk = Arc::new(FaultDisk { faults });

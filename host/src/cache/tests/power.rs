@@ -96,6 +96,7 @@ impl Run {
                 segment_bytes: SEGMENT_BYTES,
                 entries_max: 1 << 20,
                 stale_ms_max: 0,
+                progress: Arc::default(),
             },
             random: Random(seed ^ 0x5eed),
             known: vec![Known::certain(None); KEYS as usize],

@@ -70,6 +70,7 @@ impl Place {
         };
         let store = StoreOptions {
             stale_ms_max: 0,
+            progress: Arc::default(),
             dir: "data".into(),
             quota: self.segments * SEGMENT_BYTES,
             segment_bytes: SEGMENT_BYTES,

@@ -49,6 +49,7 @@ impl Run {
                 segment_bytes: SEGMENT_BYTES,
                 entries_max: 1 << 20,
                 stale_ms_max: 0,
+                progress: Arc::default(),
             },
             random: Random(seed ^ 0x5eed),
             known: [Known::default(); KEYS as usize],
@@ -257,6 +258,7 @@ fn no_append_makes_more_room_than_a_piece() {
         segment_bytes: BYTES,
         entries_max: 1 << 20,
         stale_ms_max: 0,
+        progress: Arc::default(),
     };
     let disk = Arc::new(super::super::RealDisk);
     let mut store = Store::open(disk, &options).unwrap().store;

@@ -91,6 +91,9 @@ settings! {
     data_dir: PathBuf = "reflex-data".into(), Restart,
         "The folder of the cache; one process uses it at a time.",
         "needs no rights beyond the working directory";
+    take_over: bool = false, Restart,
+        "Whether a start takes over from the daemon that has `data_dir`, in place of an error: its listening sockets, then the folder. That one must run with it, too.",
+        "two daemons on one folder are a mistake, unless the operator means a restart";
     component: Option<PathBuf> = None, Restart,
         "A WebAssembly component in place of the built-in middleware.",
         "the built-in one is complete" (eg "\"middleware.wasm\"");
