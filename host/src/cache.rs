@@ -15,6 +15,7 @@ mod durable;
 mod encryption;
 mod entry;
 mod flusher;
+mod heir;
 mod key;
 mod l1;
 mod memory;
@@ -33,7 +34,9 @@ mod writer;
 pub use crate::store::{
     EncryptionKeys, OpenError, SegmentReport, StoreReport, Stored, StoredMax, TenantBounds,
 };
+pub use absence::Folder;
 pub use entry::{Entry, Tier};
+pub use heir::Heir;
 pub use key::CacheKey;
 pub use l1::{L1, L1_BYTES_MAX, L1Stats, Probe};
 pub use new_entry::{InsertError, METADATA_BYTES_MAX, NewEntry};
@@ -55,6 +58,7 @@ use crate::sync::{Mutex, lock, thread};
 use absence::Absence;
 use durable::DurableWaits;
 use flusher::{Bell, Flusher, Told};
+use heir::Leaving;
 use memory::Memory;
 use queue::{Found, QUEUE_BYTES_MAX, Queue, Wait};
 use readers::Readers;
@@ -136,6 +140,8 @@ struct Shared {
     writer: OnceLock<Mutex<Writer>>,
     /// For a disk that could not be used at first.
     absence: Option<Absence>,
+    /// Set once the folder is another process's.
+    leaving: Leaving,
     /// Threads that wait for it.
     wanted: AtomicUsize,
     /// Whether a writer thread empties the queue; otherwise the inserting thread does.
@@ -447,6 +453,7 @@ impl Shared {
             memory: Memory::new(options.memory_bytes_max, options.entries_max()),
             writer: writer.map(OnceLock::from).unwrap_or_default(),
             absence: None,
+            leaving: Leaving::default(),
             wanted: AtomicUsize::new(0),
             has_thread: AtomicBool::new(false),
             syncing: Mutex::default(),

@@ -5,4 +5,5 @@ pub(crate) mod config;
 pub(crate) mod envoy;
 pub(crate) mod explain;
 pub(crate) mod pages;
+pub(crate) mod progress;
 pub(crate) mod store;

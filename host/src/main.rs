@@ -1,8 +1,10 @@
 //! `reflex-edge`: flags and file in, a running daemon out.
 
 mod cli;
+mod successor;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use reflex_host::cache::Folder;
 use reflex_host::serve::Server;
 use reflex_host::serve::config::{self, Config, Flags};
 use reflex_host::serve::inherited::Inherited;
@@ -12,6 +14,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A cache for LLM answers at the edge.
@@ -71,6 +74,9 @@ struct Serve {
     /// A component to run in place of the built-in middleware
     #[arg(long, value_name = "FILE.wasm")]
     component: Option<PathBuf>,
+    /// Take over from the daemon that has the data folder, if one has, without a failed request
+    #[arg(long)]
+    take_over: bool,
     /// Everything else, and the above, as a TOML file. Variables of the environment
     /// (`REFLEX_EDGE_LISTEN`) go before it, and flags before both
     #[arg(long, value_name = "FILE.toml")]
@@ -79,6 +85,8 @@ struct Serve {
 
 /// A file has grown past its limit. Linux's number of this signal, the same on all known machines.
 const SIGXFSZ: i32 = 25;
+/// How often the reading of the data folder is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Invalid flags or configuration: the same code that clap uses.
 const EXIT_USAGE: u8 = 2;
 
@@ -107,6 +115,7 @@ fn main() -> ExitCode {
         edge_socket: serve.edge_socket,
         data_dir: serve.data_dir,
         component: serve.component,
+        take_over: serve.take_over,
     };
     let variable = std::env::var_os(format!("{}CONFIG", config::VARIABLE));
     let variable = variable.filter(|file| !file.is_empty());
@@ -152,7 +161,7 @@ async fn run(config: Config) -> ExitCode {
         Ok(listener) => listener,
         Err(error) => return fail(&format!("cannot listen for signals: {error}")),
     };
-    if let Err(error) = ignore_signals() {
+    if let Err(error) = listen_for_signals(config.take_over) {
         return fail(&format!("cannot listen for signals: {error}"));
     }
     let hangups = match signal(SignalKind::hangup()) {
@@ -175,6 +184,7 @@ async fn run(config: Config) -> ExitCode {
         return fail(&error.to_string());
     }
     tokio::spawn(reload_at(hangups, server.reload()));
+    tokio::spawn(tell_recovery(server.folder()));
     server.run(stop).await;
     ExitCode::SUCCESS
 }
@@ -201,17 +211,32 @@ async fn reload_at(mut hangups: Signal, reload: Reload) {
     }
 }
 
-/// Ignores signals that mean "open your log again" to other programs. By default, each of them would
-/// end the process.
-fn ignore_signals() -> std::io::Result<()> {
-    for (name, kind) in [
-        ("SIGUSR1", SignalKind::user_defined1()),
-        ("SIGUSR2", SignalKind::user_defined2()),
+/// Tells a terminal how far the reading of the data folder is, as long as it takes.
+async fn tell_recovery(folder: impl Fn() -> Folder) {
+    let mut progress = cli::progress::Progress::of("reading the data folder: segment");
+    while !matches!(folder(), Folder::Settled) {
+        if let Folder::Reading { read, segments } = folder() {
+            progress.tell(read, segments);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// SIGUSR2 starts a successor, if this process hands over. Both signals are ignored otherwise: to other
+/// programs they mean "open your log again", and by default each of them would end the process.
+fn listen_for_signals(hands_over: bool) -> std::io::Result<()> {
+    for (name, kind, starts) in [
+        ("SIGUSR1", SignalKind::user_defined1(), false),
+        ("SIGUSR2", SignalKind::user_defined2(), hands_over),
     ] {
         let mut signals = signal(kind)?;
         tokio::spawn(async move {
             while signals.recv().await.is_some() {
-                tracing::warn!("{name} is ignored; SIGHUP reloads the configuration");
+                if !starts {
+                    tracing::warn!("{name} is ignored; SIGHUP reloads the configuration");
+                } else if let Err(error) = successor::start() {
+                    tracing::warn!(%error, "SIGUSR2: no successor can be started");
+                }
             }
         });
     }

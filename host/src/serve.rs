@@ -27,10 +27,12 @@ mod trace;
 mod connection;
 mod delivery;
 mod encryption;
+mod handover;
 mod line;
 mod listen;
 mod listeners;
 mod place;
+mod stop;
 mod wire;
 
 mod aim;
@@ -53,7 +55,7 @@ mod page;
 
 mod edge_api;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Folder};
 use crate::clock::Clock;
 #[cfg(feature = "middleware")]
 use crate::component::Handler;
@@ -67,7 +69,7 @@ use crate::grant::ctx::ReflexCtx;
 #[cfg(feature = "middleware")]
 use crate::serve::config::OnComponentFailure;
 use crate::serve::config::{Config, Mode};
-use crate::serve::inherited::Inherited;
+use crate::serve::inherited::{Inherited, Role};
 use crate::serve::metrics::Metrics;
 use admin::Admin;
 use admin::token::AdminToken;
@@ -77,6 +79,7 @@ use edge_api::EdgeApi;
 use edge_api::socket::Socket;
 #[cfg(feature = "middleware")]
 use guests::Guests;
+use handover::{Offer, Predecessor};
 use history::History;
 use http::HeaderName;
 use listeners::{bind, bind_edge, serve_admin, serve_clients, serve_edges, tcp};
@@ -87,10 +90,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use stop::{Stop, Stopped};
 use tls::{Listeners, Tcp};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use upstream::{Common, ProviderTls, Providers};
 
 /// The middleware component that is built in.
@@ -110,6 +113,10 @@ pub struct Server {
     live: Arc<Live>,
     reload: Reload,
     token: Arc<AdminToken>,
+    /// What the next daemon may take, if the configuration says so.
+    offer: Option<Offer>,
+    /// The daemon that this one takes over from.
+    predecessor: Option<Predecessor>,
     #[cfg(feature = "otlp")]
     export: Option<otlp::Export>,
 }
@@ -148,7 +155,8 @@ struct Component {
 
 impl Server {
     /// Opens the store, compiles the component, and binds all addresses but those that `inherited`
-    /// sockets listen at.
+    /// sockets listen at. With `take_over`, a daemon that has the folder hands its sockets over, and goes on
+    /// until this one [runs](Self::run).
     ///
     /// # Errors
     ///
@@ -163,20 +171,33 @@ impl Server {
             (Err(one), Err(other)) => return Err(format!("{one}\n{other}")),
             (Err(error), _) | (_, Err(error)) => return Err(error),
         };
+        let predecessor = match config.take_over {
+            true => handover::ask(&config.cache.data_dir).await?,
+            false => None,
+        };
+        let predecessor = predecessor.map(|(predecessor, handed)| {
+            inherited.add(handed);
+            predecessor
+        });
         let listener = match config.providers.is_empty() {
-            false => Some(bind("--listen", config.listen, &mut inherited).await?),
+            false => Some(bind(Role::Listen, config.listen, &mut inherited).await?),
             true => None,
         };
         let listens = listener.as_ref().map(TcpListener::local_addr);
         let listens = listens.and_then(Result::ok);
         upstream::check_none_is_own(&config, listens)?;
-        let admin = bind("--admin", config.admin, &mut inherited).await?;
+        let admin = bind(Role::Admin, config.admin, &mut inherited).await?;
         inherited.all_claimed()?;
-        let cache = Cache::open_even_without_disk(&config.cache)
-            .map_err(|error| format!("--data-dir: {error}"))?;
+        let cache = match predecessor {
+            Some(_) => Cache::open_after_another(&config.cache),
+            None => Cache::open_even_without_disk(&config.cache),
+        };
+        let cache = cache.map_err(|error| format!("--data-dir: {error}"))?;
         // Only now, so that a second daemon on the same folder does not touch the first one's
         // socket.
-        let edge = config.edge.as_ref().map(bind_edge).transpose()?;
+        let edge = config.edge.as_ref();
+        let edge = edge.map(|edge| bind_edge(edge, &mut inherited));
+        let edge = edge.transpose()?;
         let token_file = config.admin_token_file.as_deref();
         let token = AdminToken::prepare(token_file, &config.cache.data_dir)?;
 
@@ -220,10 +241,17 @@ impl Server {
             ArcSwap::from_pointee(Edges::new(api))
         });
         let live = Arc::new(Live { proxy, edges });
+        let admin = tcp("--admin", admin, &tls.operators, "admin_tls_cert");
+        let offer = match config.take_over {
+            true => Offer::of(&config, front.as_ref(), &admin, edge.as_ref()),
+            false => None,
+        };
         Ok(Self {
             front,
             edge,
-            admin: tcp("--admin", admin, &tls.operators, "admin_tls_cert"),
+            admin,
+            offer,
+            predecessor,
             cache,
             metrics,
             token,
@@ -269,16 +297,23 @@ impl Server {
         self.edge.as_ref().map(|socket| &*socket.path)
     }
 
+    /// Tells what the cache knows of its data folder.
+    pub fn folder(&self) -> impl Fn() -> Folder + Send + use<> {
+        let cache = self.cache.clone();
+        move || cache.folder()
+    }
+
     /// Puts another configuration in place while the daemon runs.
     pub fn reload(&self) -> Reload {
         self.reload.clone()
     }
 
-    /// Answers requests until `stop` resolves, then lets running requests end. Meanwhile the admin address
-    /// goes on: probes see that the daemon drains, and scrapers see its last requests.
+    /// Answers requests until `stop` resolves or another daemon takes over, then lets running requests end.
+    /// After `stop`, the admin address goes on meanwhile: probes see that the daemon drains, and scrapers see
+    /// its last requests.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
-        let (stopping, stopped) = watch::channel(());
-        let (serving, served) = watch::channel(());
+        let (stopping, stopped) = stop::channel();
+        let (serving, served) = stop::channel();
         let net = &self.config.net;
         let certificates = self.reload.clone();
         let running = self.reload.running();
@@ -317,14 +352,41 @@ impl Server {
                 edges.await;
             }
         };
-        let stop = async {
-            stop.await;
-            tracing::info!("stopping: running requests come to their end");
-            drop(stopping);
+        let predecessor = self.predecessor.take();
+        let inheriting = predecessor.map(|it| tokio::spawn(it.take(self.cache.clone())));
+        let socket = self.edge.as_ref();
+        if let Some(socket) = socket {
+            socket.own();
+        }
+        let taken = handover::taken(self.offer, &self.cache);
+        let cache = &self.cache;
+        let (stopping, serving) = (&stopping, &serving);
+        let stop = async move {
+            tokio::select! {
+                () = stop => {
+                    tracing::info!("stopping: running requests come to their end");
+                    stopping.stop(Stop::Closes);
+                    cache.expects_no_folder();
+                }
+                successor = taken => {
+                    tracing::info!("another daemon takes over: running requests come to their end");
+                    if let Some(socket) = socket {
+                        socket.leave();
+                    }
+                    // Operators reach the other one.
+                    serving.stop(Stop::HandsOver);
+                    stopping.stop(Stop::HandsOver);
+                    successor.inherits(cache).await;
+                }
+            }
+            if let Some(inheriting) = inheriting {
+                // What the daemon before this one still stores would be lost.
+                let _ = tokio::time::timeout(net.drain_max, inheriting).await;
+            }
         };
         let others = async {
             tokio::join!(clients, edges, stop);
-            drop(serving);
+            serving.stop(Stop::Closes);
         };
         let answered = async { tokio::join!(others, admin) };
         tokio::select! {
@@ -493,14 +555,9 @@ fn scheme(has_tls: bool) -> &'static str {
 }
 
 /// Runs `admin` to its end, for at most so long after the stop as all requests have together.
-async fn until_drained(
-    admin: impl Future<Output = ()>,
-    mut stopped: watch::Receiver<()>,
-    drain_max: Duration,
-) {
+async fn until_drained(admin: impl Future<Output = ()>, stopped: Stopped, drain_max: Duration) {
     let deadline = async {
-        // The sender says nothing but its end.
-        let _ = stopped.changed().await;
+        stopped.wait().await;
         tokio::time::sleep(drain_max).await;
     };
     tokio::select! {

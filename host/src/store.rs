@@ -35,6 +35,7 @@ mod mmap;
 mod newest;
 mod place;
 mod policy;
+mod progress;
 mod purge_marks;
 mod reclaim;
 mod record;
@@ -56,6 +57,7 @@ mod views;
 pub(crate) use disk::{Disk, RealDisk};
 pub use encryption::EncryptionKeys;
 pub use folder::OpenError;
+pub(crate) use folder::is_in_use;
 pub(crate) use format::{
     ALIGN, BLOCK_BYTES, ENVELOPE_BYTES, HEADER_BYTES, NEVER, SEGMENT_BYTES_LIMIT, Shape, shape_of,
     tenant_of, times_of,
@@ -78,6 +80,7 @@ use format::{Contents, KEY_START_BYTES, Kind, MarksFile, Salt, StoreId, Superblo
 use keys::NewKeys;
 use log::Log;
 use policy::Policy;
+use progress::Progress;
 use purge_marks::PurgeMarks;
 use reclaim::Ahead;
 use recover::Recovered;
@@ -126,6 +129,8 @@ pub(crate) struct StoreOptions {
     pub(crate) keys: Option<EncryptionKeys>,
     /// What each tenant has, and may have. Of this store alone.
     pub(crate) shares: Arc<Shares>,
+    /// How far reading the folder is.
+    pub(crate) progress: Arc<Progress>,
 }
 
 /// Counts for the operator.
@@ -231,7 +236,7 @@ impl Store {
             damaged,
             is_unsynced,
             has_hidden,
-        } = recover::recover(&disk, &folder, (options.quota, &disk_use), &marks, vault)?;
+        } = recover::recover(&disk, &folder, options, &disk_use, &marks, vault)?;
         let Replayed {
             last,
             ends,
@@ -327,6 +332,12 @@ impl Store {
             store,
             damaged: damaged + u64::from(is_lost),
         })
+    }
+
+    /// Another process may have the folder from now on. The owner of this store must not write with it any
+    /// more; readers that hold records may go on, because no segment is written where records are.
+    pub(crate) fn release(&mut self) {
+        self.folder.release();
     }
 
     /// For how long after its expiry an entry is kept, from now on.

@@ -29,6 +29,7 @@ mod config;
 mod daemon;
 mod encryption;
 mod guest;
+mod handover;
 mod hostile;
 mod inherited;
 mod limits;

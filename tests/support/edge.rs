@@ -1,6 +1,9 @@
 //! The real `reflex-edge` as a child process, on ports and in a data folder of its own.
 
+mod handover;
 mod process;
+
+pub use handover::Old;
 
 use std::env;
 use std::fs::{self, File};

@@ -4,19 +4,23 @@
 //! ```text
 //! insert, remove, purge ─► memory, and noted as missed
 //! each REOPEN_AFTER     ─► open the folder ─► what it missed is superseded and purged there
-//!                              └ refused: memory goes on     └► its entries are found, inserts reach it
+//!                              └ refused: memory goes on     └► its entries are found, inserts reach it,
+//!                                                               and those in memory are written
 //! ```
 
-use super::flusher::Bell;
+use super::flusher::{Bell, Told};
 use super::writer::{Trouble, Writer};
 use super::{Cache, CacheKey, CacheOptions, EncryptionKeys, Shared, lock};
-use crate::store::{Disk, OpenError, Opened, RealDisk, Store, StoreError, StoreOptions, Whose};
+use crate::store::{
+    Disk, NEVER, NewRecord, OpenError, Opened, RealDisk, Store, StoreError, StoreOptions, Whose,
+};
+use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -49,12 +53,98 @@ impl Cache {
         Ok(cache)
     }
 
+    /// As [`open_even_without_disk`](Self::open_even_without_disk), for a process that takes over from
+    /// another one: while that one has the folder, the cache is in memory, and waits for
+    /// [`folder_is_free`](Self::folder_is_free).
+    ///
+    /// # Errors
+    ///
+    /// As of [`open_even_without_disk`](Self::open_even_without_disk).
+    pub fn open_after_another(options: &CacheOptions) -> Result<Self, OpenError> {
+        let disk = Arc::new(RealDisk);
+        let mut cache = match Self::open_within(Arc::clone(&disk) as _, options, OPEN_WAIT_MAX) {
+            Err(error @ OpenError::Locked(_)) => Self::behind(disk, options, &error)?,
+            opened => opened?,
+        };
+        cache.start_threads(&options.data_dir)?;
+        Ok(cache)
+    }
+
+    /// Whether a process has the folder open. Takes the folder's lock for a moment, so only a process that
+    /// can wait for the folder may ask.
+    pub fn is_folder_in_use(data_dir: &Path) -> bool {
+        crate::store::is_in_use(&RealDisk, data_dir)
+    }
+
+    /// The other process has given the folder up: opens it, on a thread of its own.
+    pub fn folder_is_free(&self) {
+        let shared = &self.shared;
+        if let Some(absence) = &shared.absence
+            && shared.is_disk_awaited()
+        {
+            absence.begin_opening(&shared.bell);
+        }
+    }
+
+    /// The folder is waited for no longer: it comes when it comes.
+    pub fn expects_no_folder(&self) {
+        if let Some(absence) = &self.shared.absence {
+            absence.expects_no_more();
+        }
+    }
+
+    /// Waits until the folder is in use, if it is expected soon; whether it is in use.
+    pub fn wait_for_folder(&self, at_most: Duration) -> bool {
+        let shared = &*self.shared;
+        let Some(absence) = &shared.absence else {
+            return shared.writer.get().is_some();
+        };
+        let missed = lock(&absence.missed);
+        let waited = absence.arrived.wait_timeout_while(missed, at_most, |_| {
+            shared.is_disk_awaited() && absence.is_expected.load(Relaxed)
+        });
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        shared.writer.get().is_some()
+    }
+
     /// Whether the folder is still being read for the first time: until then its entries are misses. False
     /// once that has failed, and the cache goes on in memory.
     pub fn is_reading_folder(&self) -> bool {
-        let absence = self.shared.absence.as_ref();
-        let is_opening = absence.is_some_and(|absence| lock(&absence.opening).is_some());
-        is_opening && self.shared.is_disk_awaited()
+        matches!(self.folder(), Folder::Reading { .. })
+    }
+
+    /// What the cache knows of its folder.
+    pub fn folder(&self) -> Folder {
+        let shared = &*self.shared;
+        let Some(absence) = shared.absence.as_ref().filter(|_| shared.is_disk_awaited()) else {
+            return Folder::Settled;
+        };
+        if lock(&absence.opening).is_some() {
+            let (read, segments) = lock(&absence.options).progress.now();
+            return Folder::Reading { read, segments };
+        }
+        match absence.is_expected.load(Relaxed) {
+            true => Folder::OfAnother,
+            false => Folder::Settled,
+        }
+    }
+
+    /// In memory, without threads yet, because another process has the folder.
+    fn behind(
+        disk: Arc<dyn Disk>,
+        options: &CacheOptions,
+        error: &OpenError,
+    ) -> Result<Self, OpenError> {
+        let mut shared = Shared::new(options, Arc::default(), None);
+        let absence = Absence::new(disk, options.store()?);
+        absence.is_expected.store(true, Relaxed);
+        shared.absence = Some(absence);
+        shared.note_absence(&error.to_string());
+        Ok(Self {
+            writer: None,
+            flusher: None,
+            shared: Arc::new(shared),
+        })
     }
 
     /// Without threads yet.
@@ -79,6 +169,7 @@ impl Cache {
                 shared.bell = bell;
                 let mut absence = Absence::new(disk, sizes);
                 absence.opening = Mutex::new(Some(opening));
+                absence.is_expected.store(true, Relaxed);
                 shared.absence = Some(absence);
                 shared.note_absence("the data folder is still being read");
                 Ok(Self {
@@ -115,6 +206,23 @@ impl Cache {
     }
 }
 
+/// What a cache knows of its folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Folder {
+    /// It is in use, or cannot be used, as [`Stats::trouble`](super::Stats::trouble) says.
+    Settled,
+    /// Another process has it, and will give it up.
+    OfAnother,
+    /// It is being read.
+    Reading {
+        /// Segments that were read.
+        read: u64,
+        /// All segments; 0 while that is not known.
+        segments: u64,
+    },
+}
+
 /// The disk that cannot be used yet.
 #[derive(Debug)]
 pub(super) struct Absence {
@@ -124,6 +232,10 @@ pub(super) struct Absence {
     missed: Mutex<Missed>,
     /// The first try to open it, while that goes on.
     opening: Mutex<Option<Opening>>,
+    /// It is being read, or another process is about to give it up.
+    is_expected: AtomicBool,
+    /// It is in use, or expected no longer. Belongs to `missed`.
+    arrived: Condvar,
 }
 
 /// A thread that opens a folder and rings when it is done. A store that is not taken is closed.
@@ -304,6 +416,26 @@ impl Absence {
             options: Mutex::new(options),
             missed: Mutex::default(),
             opening: Mutex::default(),
+            is_expected: AtomicBool::new(false),
+            arrived: Condvar::new(),
+        }
+    }
+
+    fn expects_no_more(&self) {
+        let _no_wait_begins = lock(&self.missed);
+        self.is_expected.store(false, Relaxed);
+        self.arrived.notify_all();
+    }
+
+    fn begin_opening(&self, bell: &Arc<Bell>) {
+        let mut opening = lock(&self.opening);
+        if opening.is_none() {
+            let (disk, sizes) = (Arc::clone(&self.disk), lock(&self.options).clone());
+            match Opening::begin(disk, sizes, Arc::clone(bell)) {
+                Ok(begun) => *opening = Some(begun),
+                // The flusher opens it itself, a moment later.
+                Err(error) => tracing::debug!(%error, "no thread opens the data folder"),
+            }
         }
     }
 
@@ -319,6 +451,8 @@ impl Absence {
     fn open(&self) -> Result<Option<Opened>, OpenError> {
         let mut opening = lock(&self.opening);
         let Some(first) = &*opening else {
+            // Reading may take long, and others look at it.
+            drop(opening);
             let options = lock(&self.options).clone();
             return Store::open(Arc::clone(&self.disk), &options).map(Some);
         };
@@ -333,12 +467,13 @@ impl Absence {
 impl Shared {
     /// `None` with a disk.
     pub(super) fn without_disk(&self) -> Option<WithoutDisk<'_>> {
-        if self.writer.get().is_some() {
+        if self.writer.get().is_some() || !self.leaving.has_not_begun() {
             return None;
         }
         let missed = self.absence.as_ref().map(|absence| lock(&absence.missed));
-        // It may have come meanwhile.
-        self.writer.get().is_none().then_some(WithoutDisk(missed))
+        // It may have come meanwhile, or be another process's.
+        let is_so = self.writer.get().is_none() && self.leaving.has_not_begun();
+        is_so.then_some(WithoutDisk(missed))
     }
 
     /// The disk is not there yet, and nothing has failed.
@@ -352,24 +487,72 @@ impl Shared {
 
     /// Whether the disk is missing but may come.
     pub(super) fn is_disk_awaited(&self) -> bool {
-        self.absence.is_some() && self.writer.get().is_none()
+        self.absence.is_some() && self.writer.get().is_none() && self.leaving.has_not_begun()
     }
 
     /// Takes the folder into use, if that works by now.
     pub(super) fn try_disk(&self) {
-        if let Some(absence) = &self.absence
-            && self.writer.get().is_none()
-            && let Err(error) = self.take_in_use(absence)
-        {
-            // The start of the trouble was logged, as a rule.
-            match error.is_of_the_disk() {
-                true => tracing::debug!(%error, "the data folder still cannot be used"),
-                false => self.note_trouble(error.to_string(), None),
+        let Some(absence) = self.absence.as_ref().filter(|_| self.is_disk_awaited()) else {
+            return;
+        };
+        let Err(error) = self.take_in_use(absence) else {
+            if self.writer.get().is_some() {
+                absence.arrived.notify_all();
+                self.write_memory();
             }
+            return;
+        };
+        // The start of the trouble was logged, as a rule.
+        match &error {
+            OpenError::Locked(_) => tracing::debug!(%error, "the data folder is waited for"),
+            error if error.is_of_the_disk() => {
+                tracing::debug!(%error, "the data folder still cannot be used");
+            }
+            error => self.note_trouble(error.to_string(), None),
+        }
+        if !matches!(error, OpenError::Locked(_)) {
+            absence.expects_no_more();
         }
     }
 
+    /// Has the entries in memory written, now that a disk is there: they would be gone with the process.
+    fn write_memory(&self) {
+        let again = |key: &CacheKey| {
+            let entry = self.memory.peek(key.as_bytes())?;
+            let tenant = entry.tenant();
+            let expires_at_ms = entry.expires_at_ms().unwrap_or(NEVER);
+            let record = NewRecord::entry(
+                key.as_bytes(),
+                &tenant,
+                entry.metadata(),
+                entry.as_ref(),
+                entry.stored_at_ms(),
+                expires_at_ms,
+            );
+            let body_checksum = record.body_checksum();
+            Some((entry, body_checksum))
+        };
+        for key in self.memory.keys(|_| true) {
+            let key = CacheKey::from_bytes(key);
+            let mut stored = self.queue.store_again(&key, || again(&key));
+            if stored.is_err() {
+                // This thread is the one that syncs. Trouble is noted, and entries then stay in memory.
+                let _ = self.flush(None, Told::NextSync);
+                stored = self.queue.store_again(&key, || again(&key));
+            }
+            if stored.is_err() {
+                tracing::warn!("the disk is slow: some entries stay in memory");
+                break;
+            }
+        }
+        self.write_without_thread();
+    }
+
     fn take_in_use(&self, absence: &Absence) -> Result<(), OpenError> {
+        if absence.is_expected.load(Relaxed) && lock(&absence.opening).is_none() {
+            absence.begin_opening(&self.bell);
+            return Ok(());
+        }
         let Some(Opened { store, damaged }) = absence.open()? else {
             return Ok(());
         };
@@ -381,6 +564,9 @@ impl Shared {
 
         {
             let mut missed = lock(&absence.missed);
+            if !self.leaving.has_not_begun() {
+                return Ok(());
+            }
             missed.make_up(&mut writer);
             writer.store.publish(&self.index);
             if self.writer.set(Mutex::new(writer)).is_err() {

@@ -38,7 +38,7 @@ impl Cache {
             let writer = shared.writer();
             writer.map_or_else(Vec::new, |writer| writer.store.segments_of_old_keys())
         };
-        shared.rewrite_segments(old(), now_ms, false)?;
+        shared.rewrite_segments(old(), now_ms, false, |_, _| {})?;
         Ok(old().len() as u64)
     }
 
@@ -49,7 +49,7 @@ impl Cache {
     }
 
     /// Sets how many tenants have secrets of their own.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "encryption"))]
     pub(super) fn set_secrets_max(&self, most: usize) {
         if let Some(mut writer) = self.shared.writer() {
             writer.store.set_secrets_max(most);

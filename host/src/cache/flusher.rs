@@ -132,6 +132,10 @@ impl Shared {
             return Ok(());
         }
         let Some(mut writer) = self.writer() else {
+            if !self.leaving.has_not_begun() {
+                self.leave(usize::MAX);
+                return Ok(());
+            }
             // A cache in memory alone promises no durability.
             let trouble = lock(&self.trouble);
             let reason = trouble.as_ref().map(|trouble| trouble.reason.clone());

@@ -6,6 +6,7 @@ use crate::store::{
     SEGMENT_BYTES_LIMIT, SEGMENTS_MIN, Shares, StoreOptions, TenantBounds,
 };
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Each segment keeps a file open, and a process usually may open 1024. Segments grow longer to
 /// stay below this number; beyond half a terabyte it is exceeded, and the limit has to be raised.
@@ -143,6 +144,7 @@ impl CacheOptions {
             stale_ms_max: self.stale_seconds_max.saturating_mul(1000),
             keys: self.encryption_keys.clone(),
             shares: Shares::new(self.tenant_bounds.clone()),
+            progress: Arc::default(),
         })
     }
 }

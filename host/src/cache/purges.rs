@@ -13,6 +13,7 @@
 //! stored.
 
 use super::key::CacheKey;
+use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard, lock};
 use std::collections::VecDeque;
 use std::fmt;
@@ -109,6 +110,7 @@ pub trait PurgeListener: Send + Sync {
 pub struct Purges {
     log: RwLock<Log>,
     listeners: Mutex<Vec<Weak<dyn PurgeListener>>>,
+    has_left: AtomicBool,
 }
 
 #[derive(Default)]
@@ -273,6 +275,21 @@ impl Purges {
     /// answer.
     pub(super) fn note_replaced(&self, digest: [u8; 32]) {
         self.write().replace(digest);
+    }
+
+    /// From now on, another process may take purges. A fill from before may be stored there, because that
+    /// process compares it with its purges; no later request may join it.
+    pub(super) fn leave(&self) {
+        self.has_left.store(true, Relaxed);
+    }
+
+    /// Whether another process may have taken purges that are not known here.
+    #[cfg_attr(
+        not(any(feature = "exchange", test)),
+        expect(dead_code, reason = "only fills are joined")
+    )]
+    pub(crate) fn has_left(&self) -> bool {
+        self.has_left.load(Relaxed)
     }
 
     /// Calls the listener for each purge from now on, as long as it lives.

@@ -8,6 +8,8 @@
 //! Nothing here waits for the disk, so a disk that hangs holds up no caller. A full queue is an
 //! error for the caller.
 
+mod again;
+
 use super::entry::Entry;
 use super::{CacheKey, lock};
 use crate::store::KeyState;

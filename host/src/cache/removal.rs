@@ -59,6 +59,8 @@ impl Cache {
         let in_memory = shared.memory.remove(key.as_bytes());
         let take_out = || match shared.index.remove(key.as_bytes()) {
             true => TakenOut::Yes,
+            // The process that has the folder by now may have it.
+            false if !shared.leaving.has_not_begun() => TakenOut::Perhaps,
             false if shared.index.has_hidden() => TakenOut::Perhaps,
             false => TakenOut::No,
         };
@@ -189,14 +191,15 @@ impl Shared {
             return (counted, without_disk.misses_purge(whose));
         }
         let Some(mut writer) = self.writer() else {
-            return (Counted::default(), Ok(()));
+            return (Counted::default(), self.purge_what_leaves(is_meant));
         };
         // Nothing is written meanwhile. What waits to be was stored before.
         let counted = self.count(whose, Some(&writer));
         writer.store.purge(whose);
         also(&mut writer.store);
-        self.queue.remove_where(is_meant, whose == Whose::All);
+        // In this order: entries go from memory to the queue at times, and never back meanwhile.
         self.memory.remove_where(is_meant);
+        self.queue.remove_where(is_meant, whose == Whose::All);
         if whose == Whose::All {
             self.index.remove_where(|_| true);
         }

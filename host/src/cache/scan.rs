@@ -10,7 +10,7 @@
 //! from the beginning to the end is seen once; one that is stored meanwhile may be seen or not.
 
 use super::removal::Counted;
-use super::{Cache, CacheKey, Entry, Purged, Shared, Use, queue};
+use super::{Cache, CacheKey, Entry, Purged, Shared, Use, heir, queue};
 use crate::store::{NEVER, Place};
 use std::collections::HashSet;
 use std::io;
@@ -104,6 +104,9 @@ impl Cache {
         if self.shared.is_disk_awaited() {
             let why = "the data folder cannot be used yet, and nothing was purged";
             return Err(io::Error::other(why));
+        }
+        if !self.shared.leaving.has_not_begun() {
+            return Err(heir::has_left());
         }
         let (shared, mut bytes) = (&*self.shared, Vec::new());
         let mut counted = Counted::default();

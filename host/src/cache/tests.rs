@@ -12,6 +12,8 @@ mod encryption;
 mod figures;
 mod files;
 mod folder;
+#[cfg(not(shuttle))]
+mod heir;
 mod hit_ratio;
 mod l1;
 mod power;

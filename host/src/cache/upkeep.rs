@@ -36,8 +36,18 @@ impl Cache {
     ///
     /// The disk fails. The work done until then holds, and nothing is lost.
     pub fn compact(&self, now_ms: u64) -> io::Result<u64> {
+        self.compact_telling(now_ms, |_, _| {})
+    }
+
+    /// As [`compact`](Self::compact). Calls `tell` before each segment, with how many are done and how many
+    /// there are.
+    ///
+    /// # Errors
+    ///
+    /// As of [`compact`](Self::compact).
+    pub fn compact_telling(&self, now_ms: u64, tell: impl FnMut(u64, u64)) -> io::Result<u64> {
         let before = self.stats().disk_bytes;
-        self.shared.rewrite(now_ms, false)?;
+        self.shared.rewrite(now_ms, false, tell)?;
         Ok(before.saturating_sub(self.stats().disk_bytes))
     }
 
@@ -57,32 +67,56 @@ impl Cache {
     ///
     /// The disk fails. The purge may still hold; calling this again goes on.
     pub fn erase_tenant(&self, tenant: &[u8; 32], now_ms: u64) -> io::Result<()> {
+        self.erase_tenant_telling(tenant, now_ms, |_, _| {})
+    }
+
+    /// As [`erase_tenant`](Self::erase_tenant), and calls `tell` as
+    /// [`compact_telling`](Self::compact_telling) does.
+    ///
+    /// # Errors
+    ///
+    /// As of [`erase_tenant`](Self::erase_tenant).
+    pub fn erase_tenant_telling(
+        &self,
+        tenant: &[u8; 32],
+        now_ms: u64,
+        tell: impl FnMut(u64, u64),
+    ) -> io::Result<()> {
         match self.purge_and_forget(tenant)? {
             true => Ok(()),
-            false => self.shared.rewrite(now_ms, true),
+            false => self.shared.rewrite(now_ms, true, tell),
         }
     }
 }
 
 impl Shared {
-    fn rewrite(&self, now_ms: u64, by_all_means: bool) -> io::Result<()> {
+    fn rewrite(
+        &self,
+        now_ms: u64,
+        by_all_means: bool,
+        tell: impl FnMut(u64, u64),
+    ) -> io::Result<()> {
         let Some(mut writer) = self.writer() else {
             return Ok(());
         };
         self.write_all(&mut writer);
         let segments = writer.store.seal_all()?;
         drop(writer);
-        self.rewrite_segments(segments, now_ms, by_all_means)
+        self.rewrite_segments(segments, now_ms, by_all_means, tell)
     }
 
-    /// Writes the live entries of these segments again, and removes the segments.
+    /// Writes the live entries of these segments again, and removes the segments. `tell` gets how many are
+    /// done, and of how many.
     pub(super) fn rewrite_segments(
         &self,
         segments: Vec<u64>,
         now_ms: u64,
         by_all_means: bool,
+        mut tell: impl FnMut(u64, u64),
     ) -> io::Result<()> {
-        for id in segments {
+        let all = segments.len() as u64;
+        for (done, id) in (0..).zip(segments) {
+            tell(done, all);
             // Waits for a flush under way, because all entries have to be durable.
             let _no_flush = lock(&self.syncing);
             let Some(mut writer) = self.writer() else {

@@ -121,13 +121,20 @@ impl Drop for WriterThread {
 }
 
 impl Shared {
-    /// The store, for threads that may wait for the disk. The writer steps aside.
+    /// The store, for threads that may wait for the disk. The writer steps aside. `None` as well once the
+    /// folder is another process's.
     pub(super) fn writer(&self) -> Option<MutexGuard<'_, Writer>> {
         let writer = self.writer.get()?;
         self.wanted.fetch_add(1, Relaxed);
         let writer = lock(writer);
         self.wanted.fetch_sub(1, Relaxed);
-        Some(writer)
+        self.leaving.has_not_begun().then_some(writer)
+    }
+
+    /// The same for the writer itself.
+    fn own_writer(&self) -> Option<MutexGuard<'_, Writer>> {
+        let writer = lock(self.writer.get()?);
+        self.leaving.has_not_begun().then_some(writer)
     }
 
     fn step_aside(&self) {
@@ -141,17 +148,17 @@ impl Shared {
 
     /// Writes at most `operations_max` waiting operations.
     pub(super) fn write_some(&self, operations_max: usize) {
-        if let Some(writer) = self.writer.get() {
-            self.write_with(&mut lock(writer), operations_max);
+        match self.own_writer() {
+            Some(mut writer) => self.write_with(&mut writer, operations_max),
+            None => self.leave(operations_max),
         }
     }
 
     /// Goes on to make room in the store; false when there is enough.
     fn make_some_room(&self) -> bool {
-        let Some(writer) = self.writer.get() else {
+        let Some(mut writer) = self.own_writer() else {
             return false;
         };
-        let mut writer = lock(writer);
         let is_more = writer.store.make_some_room();
         self.ring_if_due(&writer.store);
         is_more

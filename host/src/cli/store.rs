@@ -2,6 +2,7 @@
 //!
 //! The library does the work; this prints its results.
 
+use super::progress::Progress;
 use clap::{Args, Subcommand};
 use reflex_host::cache::{Cache, CacheOptions, Durability, EncryptionKeys, StoreReport};
 use std::collections::BTreeMap;
@@ -177,7 +178,9 @@ fn compact(dir: &Path, stale_seconds_max: u64, keys: &Keys) -> Result<ExitCode, 
     let cache = Cache::open(&options).map_err(|error| error.to_string())?;
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_ms = u64::try_from(since_1970.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
-    let freed = cache.compact(now_ms).map_err(|error| error.to_string())?;
+    let mut progress = Progress::of("segment");
+    let freed = cache.compact_telling(now_ms, |done, all| progress.tell(done + 1, all));
+    let freed = freed.map_err(|error| error.to_string())?;
     print(&[format!("{freed} bytes freed")])?;
     match cache.is_converting() {
         true => Err("not all of it is encrypted yet; run this again".into()),

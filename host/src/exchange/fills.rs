@@ -242,8 +242,10 @@ impl Fills {
             By::Edge(edge) => edge.is_forgotten(),
             By::Asking(..) | By::Sharing(_) => false,
         };
-        // A request after a purge must not join a fill from before it.
-        if is_over || self.purges.has_met(key, &place.tenant, *since) {
+        // A request after a purge must not join a fill from before it. Purges of a process that has the folder
+        // by now are not known here.
+        let purges = &self.purges;
+        if is_over || purges.has_left() || purges.has_met(key, &place.tenant, *since) {
             slot.remove();
             return None;
         }

@@ -23,10 +23,11 @@ mod top;
 pub(crate) use audit::{By, note as note_change};
 pub(crate) use refusal::Refusal;
 
-use crate::cache::{Cache, Counted};
+use crate::cache::{Cache, Counted, Folder};
 use crate::clock::Clock;
 use crate::serve::config::Config;
-use crate::serve::metrics::Metrics;
+use crate::serve::metrics::{Metrics, UpstreamHealth};
+use crate::serve::stop::Stopped;
 use crate::serve::tenants::Names;
 use arc_swap::ArcSwap;
 use axum::extract::State;
@@ -35,13 +36,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router, middleware};
 use guard::{Guard, guard};
+use import::Importing;
 use peer::Peer;
-use serde_json::json;
+use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use token::AdminToken;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use top::Tallies;
 
 /// Scans of all entries at once, exports included. Each has a thread, and reads the disk.
@@ -70,10 +72,10 @@ pub(crate) struct Admin {
     started: Instant,
     scans: Arc<Semaphore>,
     imports: Arc<Semaphore>,
+    importing: Arc<Importing>,
     tallies: Arc<Tallies>,
     reload: Reload,
-    /// Its sender is gone when the daemon drains.
-    stopped: watch::Receiver<()>,
+    stopped: Stopped,
 }
 
 impl Admin {
@@ -83,7 +85,7 @@ impl Admin {
         token: Arc<AdminToken>,
         running: Arc<ArcSwap<Config>>,
         reload: Reload,
-        stopped: watch::Receiver<()>,
+        stopped: Stopped,
     ) -> Arc<Self> {
         Arc::new(Self {
             cache,
@@ -94,6 +96,7 @@ impl Admin {
             started: Instant::now(),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             imports: Arc::new(Semaphore::new(IMPORTS_MAX)),
+            importing: Arc::default(),
             tallies: Arc::new(Tallies::new()),
             reload,
             stopped,
@@ -101,7 +104,7 @@ impl Admin {
     }
 
     fn is_draining(&self) -> bool {
-        self.stopped.has_changed().is_err()
+        self.stopped.is_told()
     }
 
     fn config(&self) -> Arc<Config> {
@@ -184,22 +187,67 @@ async fn other_method() -> Refusal {
 async fn health(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let stats = admin.cache.stats();
     let status = if stats.healthy { "green" } else { "yellow" };
-    let body = json!({
-        "status": status,
-        "entries": stats.entries,
-        "disk_bytes": stats.disk_bytes,
-        "upstreams": admin.metrics.upstream_health(),
-    });
-    json_text(StatusCode::OK, body.to_string())
+    let folder = admin.cache.folder();
+    let state = match (admin.is_draining(), folder) {
+        (true, _) => "stopping",
+        (_, Folder::OfAnother) => "handover",
+        (_, Folder::Reading { .. }) => "recovering",
+        _ => "running",
+    };
+    let recovery = match folder {
+        Folder::Reading { read, segments } => Some(Recovery {
+            segments_read: read,
+            segments,
+        }),
+        _ => None,
+    };
+    let lines = admin.importing.now();
+    refusal::json(&Health {
+        status,
+        state,
+        entries: stats.entries,
+        disk_bytes: stats.disk_bytes,
+        recovery,
+        upstreams: admin.metrics.upstream_health(),
+        import: lines.map(|lines_read| Running { lines_read }),
+    })
 }
 
-/// 503 while the data folder is read at the start, so that a rollout may wait for a warm cache. The daemon
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    state: &'static str,
+    entries: u64,
+    disk_bytes: u64,
+    upstreams: Vec<UpstreamHealth>,
+    /// While the folder is read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery: Option<Recovery>,
+    /// While an import is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    import: Option<Running>,
+}
+
+#[derive(Serialize)]
+struct Recovery {
+    segments_read: u64,
+    /// 0 until that is known.
+    segments: u64,
+}
+
+#[derive(Serialize)]
+struct Running {
+    lines_read: u64,
+}
+
+/// 503 while the data folder is read at the start, or another daemon still has it, so that a rollout may wait for a warm cache. The daemon
 /// answers meanwhile, and a folder that cannot be used does not keep it from being ready. 503 as well while
 /// the daemon drains: it takes no new connections then.
 async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    let reason = match (admin.is_draining(), admin.cache.is_reading_folder()) {
+    let reason = match (admin.is_draining(), admin.cache.folder()) {
         (true, _) => "the daemon is stopping",
-        (_, true) => "the data folder is being read",
+        (_, Folder::OfAnother) => "another process still has the data folder",
+        (_, Folder::Reading { .. }) => "the data folder is being read",
         _ => return json_text(StatusCode::OK, r#"{"ready":true}"#.into()),
     };
     let body = format!(r#"{{"ready":false,"reason":"{reason}"}}"#);

@@ -69,6 +69,8 @@ pub struct Config {
     pub admin_tls: Option<TlsFiles>,
     /// Where edges connect, if they may.
     pub edge: Option<EdgeSocket>,
+    /// Whether it takes over from a daemon that has the data folder, and lets another one take over from it.
+    pub take_over: bool,
     /// A component to run in place of the built-in one.
     pub component: Option<PathBuf>,
     /// Whether clients get answers from the cache.
@@ -180,6 +182,8 @@ pub struct Flags {
     pub data_dir: Option<PathBuf>,
     /// `--component`
     pub component: Option<PathBuf>,
+    /// `--take-over`
+    pub take_over: bool,
 }
 
 impl Config {
@@ -303,6 +307,10 @@ impl Draft {
             self.values.component = Some(path);
             self.by_flag("component", "--component");
         }
+        if flags.take_over {
+            self.values.take_over = true;
+            self.by_flag("take_over", "--take-over");
+        }
     }
 
     /// What the values mean. Where they mean nothing, the mistake is noted, and a default stands in.
@@ -350,6 +358,7 @@ impl Draft {
                 path,
                 mode: values.edge_socket_mode.0,
             }),
+            take_over: values.take_over,
             component: values.component.clone(),
             hits: values.hits.map_or(
                 match has_component {

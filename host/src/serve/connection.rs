@@ -11,15 +11,16 @@
 //! | the client does not take the response | `idle_max`, per stream over HTTP/2 |
 //! | no request | `keep_alive_max`, less if another client needs the place |
 //! | HTTP/2, the client is gone without notice | a ping after `PING_AFTER`, `header_read_max` for its answer |
-//! | told to close | `LEAVE_MAX`; after SIGTERM `drain_max` |
+//! | told to close | `LEAVE_MAX`; after SIGTERM or a handover `drain_max` |
 
 use super::delivery::{Delivery, Streams};
 use super::line::{Line, Lines, Overdue};
 use super::place::{OpenConnection, Place, StreamLimits};
+use super::stop::{Stop, Stopped};
 use super::wire::{Accepted, Wire};
 use crate::serve::config::NetLimits;
 use bytes::Bytes;
-use http::{Method, Request, Response, Version, header};
+use http::{HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -90,7 +91,7 @@ impl Server {
         accepted: A,
         line: &Line,
         lines: &Lines,
-        stopped: &mut watch::Receiver<()>,
+        stopped: &Stopped,
     ) -> Option<A::Socket> {
         let opened = tokio::time::timeout(self.net.tls_handshake_max, accepted.open());
         // The wish may be older than this connection's entry in the list, where it was looked for.
@@ -98,6 +99,11 @@ impl Server {
             true => Poll::Ready(()),
             false => Poll::Pending,
         });
+        let closes = async {
+            if stopped.wait().await == Stop::HandsOver {
+                std::future::pending().await
+            }
+        };
         let place = "another client needs the place";
         let error: Error = tokio::select! {
             biased;
@@ -109,7 +115,7 @@ impl Server {
             },
             () = line.evicted.notified() => place.into(),
             () = wanted => place.into(),
-            _ = stopped.changed() => "stopping".into(),
+            () = closes => "stopping".into(),
         };
         tracing::debug!(error, "connection ended");
         None
@@ -123,7 +129,7 @@ impl Server {
         place: Place,
         line: Arc<Line>,
         lines: Arc<Lines>,
-        mut stopped: watch::Receiver<()>,
+        stopped: Stopped,
     ) where
         A: Accepted,
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
@@ -132,7 +138,7 @@ impl Server {
         B::Error: Into<Error>,
     {
         let listed = lines.add(&line);
-        let opened = self.open(accepted, &line, &lines, &mut stopped).await;
+        let opened = self.open(accepted, &line, &lines, &stopped).await;
         let Some(socket) = opened else {
             return;
         };
@@ -143,23 +149,34 @@ impl Server {
             service,
             line: Arc::clone(&line),
             cut: self.cut.clone(),
+            stopped: stopped.clone(),
         };
         let io = TokioIo::new(wire.clone());
         let mut connection = pin!(self.builder.serve_connection_with_upgrades(io, attended));
-        let mut stopped = pin!(stopped.changed());
+        let mut stopped = pin!(stopped.wait());
         let mut is_stopping = false;
+        // To be told to close once its version is known, if that has a word for it. Over HTTP/1.x, the next
+        // response has it.
+        let mut hands_over = false;
         let mut evicted = pin!(line.evicted.notified());
         let mut alarm = pin!(sleep_until(Instant::now() + self.net.header_read_max));
         // When it was told to close, and how long it may take.
         let mut leaves: Option<(Instant, Duration)> = None;
 
         let ended = std::future::poll_fn(|cx| {
-            if !is_stopping && stopped.as_mut().poll(cx).is_ready() {
+            if !is_stopping && let Poll::Ready(how) = stopped.as_mut().poll(cx) {
                 is_stopping = true;
                 leaves.get_or_insert((Instant::now(), LEAVE_MAX));
-                connection.as_mut().graceful_shutdown();
+                hands_over = how == Stop::HandsOver;
+                if !hands_over {
+                    connection.as_mut().graceful_shutdown();
+                }
             }
             loop {
+                if hands_over && line.speaks_http2() {
+                    hands_over = false;
+                    connection.as_mut().graceful_shutdown();
+                }
                 if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                     return Poll::Ready(ended);
                 }
@@ -240,6 +257,7 @@ struct Attended<S> {
     service: S,
     line: Arc<Line>,
     cut: watch::Receiver<()>,
+    stopped: Stopped,
 }
 
 /// The head of a response, then its body.
@@ -262,10 +280,16 @@ where
         }
         let running = self.line.begin(request.version());
         let is_http11 = request.version() == Version::HTTP_11;
+        let is_http2 = request.version() == Version::HTTP_2;
+        let stopped = self.stopped.clone();
         let is_head = *request.method() == Method::HEAD;
         let response = self.service.call(request);
         Box::pin(async move {
-            let response = response.await?;
+            let mut response = response.await?;
+            if !is_http2 && !response.status().is_informational() && stopped.is_told() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
             // As hyper decides it.
             let chunked = is_http11
                 && !is_head

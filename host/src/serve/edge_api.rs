@@ -40,6 +40,7 @@ use fields::{
 use http_body_util::BodyExt as _;
 use refusal::Refusal;
 use std::hash::{BuildHasher as _, RandomState};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinError;
@@ -476,7 +477,12 @@ async fn purge(
         Ok(Ok(Ok(()))) => Ok(StatusCode::NO_CONTENT.into_response()),
         Ok(Ok(Err(error))) => {
             tracing::warn!(%error, "a purge is not durable yet");
-            let why = "purged, but not durable yet: the disk is in trouble";
+            let why = match error.kind() {
+                io::ErrorKind::NotConnected => {
+                    "not purged: another daemon has the data folder by now"
+                }
+                _ => "purged, but not durable yet: the disk is in trouble",
+            };
             Err(refusal("not-durable", why))
         }
         Ok(Err(error)) => Err(failed(&error)),

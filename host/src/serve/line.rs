@@ -151,6 +151,12 @@ impl Line {
         running.then(|| (!state.stalled).then_some(state.response))
     }
 
+    /// Whether a request has come over HTTP/2. Before that, hyper may not have read the version yet.
+    pub(super) fn speaks_http2(&self) -> bool {
+        let state = self.state();
+        state.http2 && state.served
+    }
+
     /// Since when it has nothing to do, if so.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let state = self.state();

@@ -6,6 +6,7 @@
 use super::connection::Server;
 use super::line::{Line, Lines};
 use super::place::{Place, StreamLimits};
+use super::stop::Stopped;
 use super::wire::Accepted;
 use crate::serve::config::NetLimits;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use hyper::service::Service;
 use socket2::{SockRef, TcpKeepalive};
 use std::convert::Infallible;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixListener, UnixStream};
@@ -76,7 +78,7 @@ pub(crate) async fn answer<L, S, B>(
     service_of: impl Fn(&<L::Io as Accepted>::Socket) -> S + Send + Sync + 'static,
     net: &NetLimits,
     streams: StreamLimits,
-    mut stopped: watch::Receiver<()>,
+    stopped: Stopped,
 ) where
     L: Listen,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
@@ -93,13 +95,14 @@ pub(crate) async fn answer<L, S, B>(
     let mut tasks = JoinSet::new();
     let mut trouble = Trouble::default();
     let closing = stopped.clone();
+    let mut told = pin!(stopped.wait());
 
     loop {
         while tasks.try_join_next().is_some() {}
         let next = next(&listener, &places, &lines, &mut trouble);
         let (permit, accepted) = tokio::select! {
             next = next => next,
-            _ = stopped.changed() => break,
+            _ = &mut told => break,
         };
         let place = Place::new(permit, open.clone());
         // Here, so that connections are as old as they came.

@@ -4,10 +4,11 @@ use super::admin::peer::{FromPeer, Peer};
 use super::config::{CLIENT_CERTIFICATE, EdgeSocket, NetLimits};
 use super::edge_api;
 use super::edge_api::socket::Socket;
-use super::inherited::Inherited;
+use super::inherited::{Inherited, Role};
 use super::listen;
 use super::place::StreamLimits;
 use super::reload::Live;
+use super::stop::Stopped;
 use super::tls::{Stream, Tcp, Tls};
 use arc_swap::ArcSwap;
 use http::Request;
@@ -18,7 +19,6 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::watch;
 
 /// For one client's connection. Any program may be a client, so resets are bounded, as hyper does.
 const CLIENT_STREAMS: StreamLimits = StreamLimits {
@@ -34,22 +34,25 @@ const ADMIN_STREAMS: StreamLimits = StreamLimits {
 };
 
 pub(super) async fn bind(
-    flag: &str,
+    role: Role,
     address: SocketAddr,
     inherited: &mut Inherited,
 ) -> Result<TcpListener, String> {
-    let bound = match inherited.claim(address) {
+    let bound = match inherited.claim(role, address) {
         Some(socket) => socket
             .set_nonblocking(true)
             .and_then(|()| TcpListener::from_std(socket)),
         None => TcpListener::bind(address).await,
     };
-    bound.map_err(|error| format!("{flag} {address}: {error}"))
+    bound.map_err(|error| format!("{} {address}: {error}", role.flag()))
 }
 
-pub(super) fn bind_edge(edge: &EdgeSocket) -> Result<Socket, String> {
-    Socket::bind(&edge.path, edge.mode)
-        .map_err(|error| format!("--edge-socket {}: {error}", edge.path.display()))
+pub(super) fn bind_edge(edge: &EdgeSocket, inherited: &mut Inherited) -> Result<Socket, String> {
+    let bound = match inherited.claim_edge(&edge.path) {
+        Some(listener) => Socket::adopt(listener, &edge.path, edge.mode),
+        None => Socket::bind(&edge.path, edge.mode),
+    };
+    bound.map_err(|error| format!("--edge-socket {}: {error}", edge.path.display()))
 }
 
 /// A listener as its connections begin. Warns of one that is open to a network without TLS.
@@ -72,7 +75,7 @@ pub(super) async fn serve_clients(
     names_tenants: bool,
     live: Arc<Live>,
     net: &NetLimits,
-    stopped: watch::Receiver<()>,
+    stopped: Stopped,
 ) {
     let Some(front) = front else {
         return;
@@ -106,7 +109,7 @@ pub(super) async fn serve_edges(
     listener: UnixListener,
     live: Arc<Live>,
     net: &NetLimits,
-    stopped: watch::Receiver<()>,
+    stopped: Stopped,
 ) {
     let Some(edges) = live.edges.as_ref() else {
         return;
@@ -132,7 +135,7 @@ pub(super) async fn serve_admin(
     listener: Tcp,
     router: axum::Router,
     net: &NetLimits,
-    stopped: watch::Receiver<()>,
+    stopped: Stopped,
 ) {
     let net = NetLimits {
         connections_max: ADMIN_CONNECTIONS_MAX,

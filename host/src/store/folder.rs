@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::{error, fmt, io};
 
 const MANIFEST: &str = "manifest";
-/// The daemon's, which outlives a store that an operator removes.
+/// The daemon's, which outlive a store that an operator removes.
 const ADMIN_TOKEN: &str = "admin-token";
+const HANDOVER: &str = "handover";
 const MANIFEST_UNFINISHED: &str = "manifest.tmp";
 const PURGE_MARKS: &str = "purge_marks";
 const PURGE_MARKS_UNFINISHED: &str = "purge_marks.tmp";
@@ -170,8 +171,9 @@ pub(crate) struct Folder {
     purge_marks: MarksName,
     /// As the manifest on disk says.
     sealing: Sealing,
-    /// `None` when a folder that was never opened is only inspected.
-    _lock: Option<DirLock>,
+    /// `None` when a folder that was never opened is only inspected, and after a
+    /// [`release`](Self::release).
+    lock: Option<DirLock>,
 }
 
 /// The owner of a folder, by its files.
@@ -225,7 +227,7 @@ impl Folder {
             store: manifest.store,
             purge_marks: manifest.purge_marks,
             sealing: manifest.sealing,
-            _lock: Some(lock),
+            lock: Some(lock),
         };
         folder.remove_epochs(disk);
         if keys.is_some() && folder.sealing == Sealing::None {
@@ -318,7 +320,7 @@ impl Folder {
                 store: manifest.store,
                 purge_marks: manifest.purge_marks,
                 sealing: manifest.sealing,
-                _lock: lock,
+                lock,
             }),
             Owner::Unclaimed => {
                 let why = "it has no manifest";
@@ -425,6 +427,11 @@ impl Folder {
         replace(disk, &self.root, names, &bytes)
     }
 
+    /// Another process may have the folder from now on; this one must not change it any more.
+    pub(crate) fn release(&mut self) {
+        self.lock = None;
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
@@ -505,6 +512,15 @@ impl SegmentName {
     }
 }
 
+/// Whether a process has the folder. Takes its lock for a moment.
+pub(crate) fn is_in_use(disk: &dyn Disk, root: &Path) -> bool {
+    // Taking the lock would make the file.
+    let has_lock = disk
+        .list(root)
+        .is_ok_and(|names| names.iter().any(|name| name == LOCK));
+    has_lock && matches!(take_lock(disk, root), Err(OpenError::Locked(_)))
+}
+
 fn take_lock(disk: &dyn Disk, root: &Path) -> Result<DirLock, OpenError> {
     let lock = root.join(LOCK);
     disk.lock(&lock).map_err(|error| match error {
@@ -541,7 +557,7 @@ fn unclaimed(disk: &dyn Disk, root: &Path) -> Result<(), OpenError> {
     let list = |dir: &Path| disk.list(dir).map_err(OpenError::io("read", dir));
     for name in list(root)? {
         let is_ours = match name.to_str() {
-            Some(LOCK | MANIFEST_UNFINISHED | LOST_AND_FOUND | ADMIN_TOKEN) => true,
+            Some(LOCK | MANIFEST_UNFINISHED | LOST_AND_FOUND | ADMIN_TOKEN | HANDOVER) => true,
             Some(SEGMENTS) => list(&root.join(SEGMENTS))?.is_empty(),
             _ => false,
         };

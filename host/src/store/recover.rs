@@ -4,6 +4,7 @@
 //! from beginning to end, not through the mapping, so that a bad sector is an error and not a
 //! signal. Every record is checked in full. Unreadable blocks are passed over.
 
+use super::StoreOptions;
 use super::active::{Active, allocated_for};
 use super::disk::{Disk, DiskFile};
 use super::encryption::Vault;
@@ -93,7 +94,8 @@ struct Files {
 pub(crate) fn recover(
     disk: &Arc<dyn Disk>,
     folder: &Folder,
-    (quota, disk_use): (u64, &Arc<DiskUse>),
+    options: &StoreOptions,
+    disk_use: &Arc<DiskUse>,
     purged: &MarksFile,
     vault: Option<Arc<Vault>>,
 ) -> Result<Recovered, OpenError> {
@@ -118,7 +120,8 @@ pub(crate) fn recover(
     let found = files.segments;
     // The room for new contents beside all existing files.
     let there: u64 = found.iter().map(Found::disk_bytes).sum();
-    let mut spare = quota.saturating_sub(there);
+    let mut spare = options.quota.saturating_sub(there);
+    options.progress.begin(found.len());
     let mut recovered = Recovered {
         segments: VecDeque::new(),
         actives: [None, None],
@@ -132,6 +135,7 @@ pub(crate) fn recover(
     let mut replay = Replay::new(purged, listed as usize / LISTED_BYTES);
     let mut bytes = Vec::new();
     for found in found {
+        options.progress.step();
         let path = folder.segment(found.id);
         let mapping = found.file.map(found.bytes);
         let mapping = mapping.map_err(OpenError::io("map", &path))?;

@@ -216,7 +216,7 @@ impl Store {
         self.folder.sealing() == Sealing::Underway
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "encryption"))]
     pub(crate) fn set_secrets_max(&mut self, most: usize) {
         if let Some(sealer) = &mut self.sealer {
             sealer.secrets.set_slots_max(most);

@@ -42,6 +42,7 @@ fn small_options(dir: &Path) -> (CacheOptions, StoreOptions) {
         stale_ms_max: 0,
         keys: None,
         shares: Arc::default(),
+        progress: Arc::default(),
     };
     (options, store)
 }

@@ -65,6 +65,7 @@ fn with_scans_mixed_in_no_worse_than_if_the_least_recently_used_went() {
         stale_ms_max: 0,
         keys: None,
         shares: Arc::default(),
+        progress: Arc::default(),
     };
     let faults = Arc::clone(&props.faults);
     let disk = Arc::new(FaultDisk { faults });

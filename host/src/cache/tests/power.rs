@@ -102,6 +102,7 @@ impl Run {
                 stale_ms_max: 0,
                 keys: None,
                 shares: Arc::default(),
+                progress: Arc::default(),
             },
             random: Random(seed ^ 0x5eed),
             known: vec![Known::certain(None); KEYS as usize],

@@ -71,6 +71,7 @@ impl Place {
         let store = StoreOptions {
             stale_ms_max: 0,
             keys: None,
+            progress: Arc::default(),
             dir: "data".into(),
             quota: self.segments * SEGMENT_BYTES,
             segment_bytes: SEGMENT_BYTES,

@@ -2,6 +2,7 @@
 
 use super::address::Address;
 use super::{EXIT_FAILED, EXIT_TOKEN, EXIT_UNREACHABLE};
+use crate::cli::progress::Progress;
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, Limited, combinators::BoxBody};
@@ -185,11 +186,15 @@ impl Api {
         };
         let mut body = response.into_body();
         let mut tail = Tail::default();
+        let mut progress = Progress::of("MiB written:");
+        let mut written = 0;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| cut(&error))?;
             let data = frame.into_data().unwrap_or_default();
             out.write_all(&data).map_err(named)?;
             tail.feed(&data);
+            written += data.len() as u64;
+            progress.tell(written >> 20, 0);
         }
         out.flush().map_err(named)?;
         let last: Option<Value> = serde_json::from_slice(&tail.line).ok();
@@ -206,18 +211,27 @@ impl Api {
         is_strict: bool,
     ) -> Result<(Value, bool), Failed> {
         let named = |error: io::Error| Failed::usage(format!("{}: {error}", file.display()));
+        let mut all = 0;
         let from: Box<dyn Read + Send + Sync> = match file == Path::new("-") {
             true => Box::new(io::stdin()),
             false => {
                 let opened = File::open(file).map_err(named)?;
-                if opened.metadata().map_err(named)?.is_dir() {
+                let metadata = opened.metadata().map_err(named)?;
+                if metadata.is_dir() {
                     return Err(named(io::ErrorKind::IsADirectory.into()));
                 }
+                all = metadata.len();
                 Box::new(opened)
             }
         };
         let path = format!("/v1/import?strict={is_strict}");
-        let body = Parts(from).boxed();
+        let parts = Parts {
+            from,
+            sent: 0,
+            all,
+            progress: Progress::of("MiB sent:"),
+        };
+        let body = parts.boxed();
         let response = self.send(Method::POST, &path, body).await?;
         let (status, answer) = read_json(response).await?;
         match answer.get("imported") {
@@ -362,7 +376,14 @@ impl Tail {
 
 /// A file as a body, read when the connection takes more. This program does nothing else, so that it may
 /// wait for the disk.
-struct Parts(Box<dyn Read + Send + Sync>);
+struct Parts {
+    from: Box<dyn Read + Send + Sync>,
+    /// In bytes.
+    sent: u64,
+    /// The file's length; 0 where that is not known.
+    all: u64,
+    progress: Progress,
+}
 
 impl http_body::Body for Parts {
     type Data = Bytes;
@@ -373,10 +394,13 @@ impl http_body::Body for Parts {
         _: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let mut part = vec![0; PART_BYTES];
-        Poll::Ready(match self.0.read(&mut part) {
+        Poll::Ready(match self.from.read(&mut part) {
             Ok(0) => None,
             Ok(length) => {
                 part.truncate(length);
+                self.sent += length as u64;
+                let (sent, all) = (self.sent >> 20, self.all >> 20);
+                self.progress.tell(sent, all);
                 Some(Ok(Frame::data(part.into())))
             }
             Err(error) => Some(Err(error)),

@@ -26,6 +26,7 @@ use http_body_util::BodyExt as _;
 use reflex_llm::{Limits, ProviderControl, Shape, Validator, is_kept};
 use serde::Serialize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::sync::mpsc;
 
 /// Parts of the body that wait to be read. hyper's have 400 KB at most.
@@ -36,6 +37,25 @@ const ERRORS_MAX: usize = 100;
 
 /// How often an entry waits, a second each time, for a disk that does not keep up.
 const WAITS_MAX: usize = 30;
+
+/// How far the import under way is, for `/health`.
+#[derive(Debug, Default)]
+pub(super) struct Importing(AtomicU64);
+
+impl Importing {
+    /// How many lines were read; none without an import.
+    pub(super) fn now(&self) -> Option<u64> {
+        Some(self.0.load(Relaxed)).filter(|lines| *lines > 0)
+    }
+
+    fn has_read(&self, lines: u64) {
+        self.0.store(lines, Relaxed);
+    }
+
+    fn end(&self) {
+        self.0.store(0, Relaxed);
+    }
+}
 
 /// What came of an import.
 #[derive(Debug, Default, Serialize)]
@@ -96,6 +116,7 @@ pub(super) async fn import(
         since: admin.cache.purges().now(),
         is_strict,
         number: 0,
+        importing: Arc::clone(&admin.importing),
         told: None,
         report: Report::default(),
     };
@@ -104,6 +125,7 @@ pub(super) async fn import(
     let work = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         let stopped = import.run(Lines::of(parts));
+        import.importing.end();
         tallies.forget();
         if let Err(error) = import.cache.sync() {
             tracing::warn!(%error, "an import is not durable yet");
@@ -167,6 +189,7 @@ struct Import {
     is_strict: bool,
     /// Of the line, from 1.
     number: u64,
+    importing: Arc<Importing>,
     /// How many entries the last line tells, once it was there.
     told: Option<u64>,
     report: Report,
@@ -190,6 +213,7 @@ impl Import {
         let mut entries = 0;
         while let Some(line) = lines.next(most).map_err(|_| self.wrong_length())? {
             self.number += 1;
+            self.importing.has_read(self.number);
             if line.is_empty() {
                 continue;
             }

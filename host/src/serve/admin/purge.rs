@@ -8,7 +8,7 @@ use super::audit::{self, By};
 use super::peer::Peer;
 use super::refusal::{Refusal, json};
 use super::route::{self, Route};
-use crate::cache::{Cache, CacheKey, Counted, EntryHead};
+use crate::cache::{Cache, CacheKey, Counted, EntryHead, Folder};
 use crate::exchange::answer::StoredHead;
 use crate::serve::tenants::{bytes32, short};
 use axum::Extension;
@@ -27,6 +27,10 @@ use tokio::task::JoinHandle;
 /// Upper bound of the wait for a purge that looks at no entry. Past it, the purge goes on, but the caller
 /// does not wait for a disk that hangs.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Upper bound of a purge's wait for a folder that is being read, or that another daemon is about to give up.
+/// Less than `WAIT_MAX`.
+const FOLDER_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// The body of a request. Exactly one field says what to purge.
 #[derive(Debug, Deserialize)]
@@ -87,7 +91,7 @@ pub(super) async fn purge(
         if dry_run {
             return (subject.count(&cache, now_ms), Ok(()));
         }
-        let (counted, durable) = subject.purge(&cache, now_ms);
+        let (counted, durable) = subject.purge_with_folder(&cache, now_ms);
         tallies.forget();
         let outcome = match &durable {
             Ok(()) => "done",
@@ -245,6 +249,24 @@ impl Subject {
         }
     }
 
+    /// Purges now, and waits for a folder that comes soon: its entries are purged before any is found.
+    fn purge_with_folder(&self, cache: &Cache, now_ms: u64) -> Purged {
+        let is_expected = cache.folder() != Folder::Settled;
+        if is_expected && self.reads_all() {
+            // What is not there cannot be looked at.
+            cache.wait_for_folder(FOLDER_WAIT_MAX);
+        }
+        let (counted, durable) = self.purge(cache, now_ms);
+        let durable = match durable {
+            Err(_) if is_expected && cache.wait_for_folder(FOLDER_WAIT_MAX) => cache.sync(),
+            durable => durable,
+        };
+        match cache.has_left() {
+            Some(error) => (counted, Err(error)),
+            None => (counted, durable),
+        }
+    }
+
     fn purge(&self, cache: &Cache, now_ms: u64) -> Purged {
         match self {
             Self::All => cache.purge_all_counted(),
@@ -283,13 +305,15 @@ impl Subject {
 
 /// Purges a tenant or everything for an edge, with a line in the audit log. Waits for the disk.
 pub(crate) fn for_edge(cache: &Cache, tenant: Option<&[u8; 32]>, peer: Peer) -> io::Result<()> {
-    let ((counted, durable), named) = match tenant {
+    let (subject, named) = match tenant {
         Some(tenant) => (
-            cache.purge_tenant_counted(tenant),
+            Subject::Tenant(*tenant),
             format!("tenant {}", short(tenant)),
         ),
-        None => (cache.purge_all_counted(), "all".into()),
+        None => (Subject::All, "all".into()),
     };
+    // Neither asks for the time.
+    let (counted, durable) = subject.purge_with_folder(cache, 0);
     let outcome = match &durable {
         Ok(()) => "done",
         Err(_) => "not durable yet",

@@ -3,11 +3,12 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::net::UnixListener;
 
-/// A bound socket. Its file is removed when this is dropped.
+/// A bound socket. Its file is removed when this is dropped, unless another process has it.
 #[derive(Debug)]
 pub(crate) struct Socket {
     /// The listener; taken once.
@@ -15,6 +16,8 @@ pub(crate) struct Socket {
     pub(crate) path: PathBuf,
     /// Which file is ours: by the time of our end, another process may have taken the name.
     file: FileId,
+    /// Whether the file goes with this process.
+    is_ours: AtomicBool,
 }
 
 /// The device and the inode of a file.
@@ -47,16 +50,48 @@ impl Socket {
             listener: Some(listener),
             path: path.to_owned(),
             file,
+            is_ours: AtomicBool::new(true),
         })
+    }
+
+    /// A socket that another process has bound, and has handed over. Its file stays until this one
+    /// [owns](Self::own) it.
+    ///
+    /// # Errors
+    ///
+    /// The file is gone, or the system refuses.
+    pub(crate) fn adopt(listener: StdListener, path: &Path, mode: u32) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        Ok(Self {
+            listener: Some(listener),
+            path: path.to_owned(),
+            file: file_id(path)?,
+            is_ours: AtomicBool::new(false),
+        })
+    }
+
+    /// The file is this process's, which removes it at its end.
+    pub(crate) fn own(&self) {
+        self.is_ours.store(true, Relaxed);
+    }
+
+    /// The file is another process's from now on.
+    pub(crate) fn leave(&self) {
+        self.is_ours.store(false, Relaxed);
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        if !self.is_ours.load(Relaxed) {
+            return;
+        }
         let is_ours = file_id(&self.path).is_ok_and(|file| file == self.file);
         let removed = is_ours.then(|| fs::remove_file(&self.path));
         if !matches!(removed, Some(Ok(()))) {
-            tracing::debug!("the edge socket was gone already");
+            tracing::debug!("the socket was gone already");
         }
     }
 }

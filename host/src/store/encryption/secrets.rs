@@ -221,7 +221,7 @@ impl Secrets {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "encryption"))]
     pub(crate) fn set_slots_max(&mut self, slots_max: usize) {
         self.slots_max = slots_max;
     }

@@ -59,6 +59,7 @@ impl Run {
                     },
                     ..TenantBounds::default()
                 }),
+                progress: Arc::default(),
             },
             random: Random(seed ^ 0x5eed),
             known: [Known::default(); KEYS as usize],
@@ -278,6 +279,7 @@ fn no_append_makes_more_room_than_a_piece() {
         stale_ms_max: 0,
         keys: None,
         shares: Arc::default(),
+        progress: Arc::default(),
     };
     let disk = Arc::new(super::super::RealDisk);
     let mut store = Store::open(disk, &options).unwrap().store;

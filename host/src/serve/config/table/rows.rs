@@ -96,6 +96,9 @@ settings! {
     encryption_key_file: Option<PathBuf> = None, Restart,
         "A file of keys, one a line: a name, and 64 hexadecimal digits, as `openssl rand -hex 32` makes them. With it, stored answers are encrypted with the first key; the others only decrypt. A reload reads the file again. Users beside its owner and its group must not be able to read it.",
         "only the operator can keep a key apart from the disk" (eg "\"/run/secrets/reflex-edge-keys\"");
+    take_over: bool = false, Restart,
+        "Whether a start takes over from the daemon that has `data_dir`, in place of an error: its listening sockets, then the folder. That one must run with it, too.",
+        "two daemons on one folder are a mistake, unless the operator means a restart";
     component: Option<PathBuf> = None, Restart,
         "A WebAssembly component in place of the built-in middleware.",
         "the built-in one is complete" (eg "\"middleware.wasm\"");
