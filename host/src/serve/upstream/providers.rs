@@ -224,7 +224,7 @@ pub(crate) fn check_none_is_own(
     let mut all = config.providers.iter();
     match all.any(|provider| is_own(&provider.url, listens, has_tls)) {
         true => Err(format!(
-            "upstream: {listens} is where this daemon itself listens (--listen)"
+            "--upstream or [[upstream]]: {listens} is where this daemon itself listens (--listen)"
         )),
         false => Ok(()),
     }
