@@ -144,13 +144,12 @@ impl Shared {
         }
         let up_to = self.queue.written();
         let settled = writer.settle();
-        let (unsynced, lost) = writer.store.take_unsynced();
+        let (unsynced, mut lost) = writer.store.take_unsynced();
         drop(writer);
         let settled = settled.map_err(|error| {
             self.note_trouble(error.to_string(), None);
             error.into()
         });
-        let mut lost = lost;
         for file in unsynced {
             if let Err(error) = file.sync() {
                 self.with_store(|store| store.abandon(&file));
