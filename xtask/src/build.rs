@@ -68,7 +68,7 @@ pub(crate) fn early_programs() -> Result<Programs> {
     Ok(Programs::within(&target.join(EARLY)))
 }
 
-/// Runs the benchmark. What is compared with peers is compiled as it is shipped. `compare` is a program of its own, in a workspace of its own, and
+/// Runs the benchmark, compiled as it is shipped. `compare` is a program of its own, in a workspace of its own, and
 /// `instructions` one that valgrind runs.
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     let part = arguments.split_first();
@@ -87,9 +87,8 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     wasm::set_up()?;
     let envoy = envoy::set_up()?;
     let filter = wasm::filter()?;
-    let profile = if peers.is_some() { DIST } else { RELEASE };
-    step(cargo_optimised(&["build", "--profile", profile]).args(BINARIES))?;
-    let folder = folder_of(profile);
+    step(cargo_optimised(&["build", "--profile", DIST]).args(BINARIES))?;
+    let folder = folder_of(DIST);
     let mut bench = Command::new(folder.join("bench"));
     bench.current_dir(reflex_guest_build::workspace());
     if let Some(peers) = peers {
@@ -106,17 +105,17 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
 
 /// Measures what a repeated request costs. Compiled without wasmtime.
 fn l1() -> Result<()> {
-    let run = ["run", "--release", "--package", "reflex-instructions"];
+    let run = ["run", "--profile", DIST, "--package", "reflex-instructions"];
     step(cargo_optimised(&run).args(["--bin", "reflex-hot"]))
 }
 
 /// Compiles and runs what measures the store at several sizes, which needs no wasmtime.
 fn store(arguments: &[String]) -> Result<()> {
-    let bench = ["bench", "--package", "reflex-host", "--no-default-features"];
+    let bench = ["bench", "--profile", DIST, "--package", "reflex-host"];
     let mut bench = cargo_optimised(&bench);
     step(
         bench
-            .args(["--features", "encryption"])
+            .args(["--no-default-features", "--features", "encryption"])
             .args(["--bench", "store", "--"])
             .args(arguments),
     )

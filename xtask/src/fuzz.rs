@@ -35,7 +35,7 @@ const AT_ONCE: usize = 2;
 pub(crate) const SECONDS: u64 = 60;
 
 /// The same within the tests, which have an hour for everything.
-const TEST_SECONDS: u64 = 30;
+const TEST_SECONDS: u64 = 15;
 
 /// Upper bounds: the length of inputs, the memory in MiB, the seconds for an input.
 const BOUNDS: [&str; 3] = ["-max_len=16384", "-rss_limit_mb=2048", "-timeout=20"];

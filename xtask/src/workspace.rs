@@ -53,7 +53,7 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 pub(crate) fn cargo_optimised(arguments: &[&str]) -> Command {
     let mut command = cargo(arguments);
     for package in ["reflex-host", "reflex-llm", "reflex-it"] {
-        let setting = format!("profile.release.package.{package}.opt-level=3");
+        let setting = format!("profile.dist.package.{package}.opt-level=3");
         command.arg("--config").arg(setting);
     }
     command.env("CARGO_INCREMENTAL", "0");

@@ -75,26 +75,15 @@ impl Aimer {
                 "this request has come through here before: the address of the provider leads back",
             );
         }
-        let wanted = match self.providers.only() {
-            Some(_) => None,
-            None => Some(Wanted::of(
-                request.method(),
-                request.uri(),
-                request.headers(),
-            )),
-        };
-        let aim = match wanted {
-            None => None,
-            Some(wanted) => match self.providers.choose(&wanted) {
-                Ok(member) => Some(Aim::of(member)),
-                Err(NoProvider::NeedsModel) => return Err(Unaimed::Unread(Box::new(request))),
-                Err(why) => {
-                    let (status, why) = why.told();
-                    return refused(status, why);
-                }
-            },
-        };
-        self.aimed(request, aim).map_err(Unaimed::Refused)
+        if self.providers.only().is_some() {
+            return self.aimed(request, None).map_err(Unaimed::Refused);
+        }
+        let wanted = Wanted::of(request.method(), request.uri(), request.headers());
+        let chosen = self.providers.choose(&wanted).map(Aim::of);
+        match chosen {
+            Err(NoProvider::NeedsModel) => Err(Unaimed::Unread(Box::new(request))),
+            chosen => self.aimed_at(request, chosen).map_err(Unaimed::Refused),
+        }
     }
 
     /// The same once the body is read as far as its model.
@@ -124,22 +113,31 @@ impl Aimer {
                 return Err(self.refuse(&request, status, why));
             }
         };
-        let wanted = Wanted::of(request.method(), request.uri(), request.headers());
-        let member = self.providers.choose(&wanted.with_model(model));
-        let aim = member.map(Aim::of);
-        match aim {
-            Ok(aim) => self.aimed(request.map(|()| body), Some(aim)),
-            Err(why) => {
-                let (status, why) = why.told();
-                Err(self.refuse(&request, status, why))
-            }
-        }
+        self.aim_with_model(request.map(|()| body), model)
     }
 
     /// The same of a request that names no model.
     pub(super) fn aim_without_model(&self, request: Request<BoxBody>) -> Result<Aimed, Refused> {
+        self.aim_with_model(request, None)
+    }
+
+    fn aim_with_model(
+        &self,
+        request: Request<BoxBody>,
+        model: Option<String>,
+    ) -> Result<Aimed, Refused> {
         let wanted = Wanted::of(request.method(), request.uri(), request.headers());
-        match self.providers.choose(&wanted.with_model(None)).map(Aim::of) {
+        let chosen = self.providers.choose(&wanted.with_model(model));
+        let chosen = chosen.map(Aim::of);
+        self.aimed_at(request, chosen)
+    }
+
+    fn aimed_at(
+        &self,
+        request: Request<BoxBody>,
+        chosen: Result<Aim, NoProvider>,
+    ) -> Result<Aimed, Refused> {
+        match chosen {
             Ok(aim) => self.aimed(request, Some(aim)),
             Err(why) => {
                 let (status, why) = why.told();

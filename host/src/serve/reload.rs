@@ -358,7 +358,7 @@ impl Shared {
 
     fn tell(&self, applied: &Result<Report, Vec<ConfigError>>) {
         self.parts.metrics.reloaded(applied.is_ok());
-        // Whichever configuration has come out of it.
+        // Of the configuration that the reload has left running.
         if let Some(proxy) = &self.live.proxy {
             self.parts
                 .metrics

@@ -240,8 +240,7 @@ impl std::fmt::Debug for UpstreamClient {
 /// Whether this process itself listens on the provider's address, with TLS or without, as far as its text
 /// shows.
 fn is_own(upstream: &Upstream, listens: SocketAddr, has_tls: bool) -> bool {
-    let authority = &upstream.authority;
-    let host = authority.host();
+    let host = upstream.authority.host();
     let ip = host.trim_start_matches('[').trim_end_matches(']');
     let is_here = match ip.parse::<IpAddr>() {
         Ok(ip) => ip == listens.ip() || listens.ip().is_unspecified() && ip.is_loopback(),
@@ -250,12 +249,11 @@ fn is_own(upstream: &Upstream, listens: SocketAddr, has_tls: bool) -> bool {
             host.eq_ignore_ascii_case("localhost") && (ip.is_loopback() || ip.is_unspecified())
         }
     };
-    let (scheme, port) = match has_tls {
-        true => (Scheme::HTTPS, 443),
-        false => (Scheme::HTTP, 80),
+    let scheme = match has_tls {
+        true => Scheme::HTTPS,
+        false => Scheme::HTTP,
     };
-    let port = authority.port_u16().unwrap_or(port);
-    upstream.scheme == scheme && port == listens.port() && is_here
+    upstream.scheme == scheme && upstream.port() == listens.port() && is_here
 }
 
 impl SendRequest for UpstreamClient {

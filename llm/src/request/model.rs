@@ -23,7 +23,7 @@ pub(crate) fn named(in_path: Option<&str>, body: Value<'_>) -> Option<String> {
     (!name.is_empty() && name.len() <= MODEL_BYTES_MAX).then_some(name)
 }
 
-/// The model that a request asks for, whichever API answers it: the path's, or else the body's. None if it
+/// The model that a request asks for, of any API: the path's, or else the body's. None if it
 /// names none, or none for certain: the body is no JSON object, has a member twice, or is over
 /// [`BODY_BYTES_MAX`]; the name is no text, empty, or over [`MODEL_BYTES_MAX`].
 pub fn model_of(path: &str, body: &[u8]) -> Option<String> {

@@ -15,19 +15,21 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Whether both are the same server, at whichever paths.
-    pub(crate) fn is_same_server(&self, other: &Self) -> bool {
-        let port = |upstream: &Self| {
-            let usual = match upstream.scheme == Scheme::HTTPS {
-                true => 443,
-                false => 80,
-            };
-            upstream.authority.port_u16().unwrap_or(usual)
+    /// Its port, also if the URL names none.
+    pub(crate) fn port(&self) -> u16 {
+        let usual = match self.scheme == Scheme::HTTPS {
+            true => 443,
+            false => 80,
         };
+        self.authority.port_u16().unwrap_or(usual)
+    }
+
+    /// Whether both are the same server. Their paths may differ.
+    pub(crate) fn is_same_server(&self, other: &Self) -> bool {
         let host = Authority::host;
         self.scheme == other.scheme
             && host(&self.authority).eq_ignore_ascii_case(host(&other.authority))
-            && port(self) == port(other)
+            && self.port() == other.port()
     }
 }
 

@@ -1,7 +1,8 @@
 //! Keeps requests from a provider that does not answer: after several failures in a row, one request at a
 //! time finds out whether it answers again.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sync::lock;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -93,7 +94,7 @@ impl Breaker {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Plain values: a panic leaves none of them half-changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -190,7 +191,7 @@ mod tests {
         assert_eq!(waits.last(), Some(&PAUSE_MAX));
     }
 
-    /// The client of a trial may leave, and the next request must not wait for it for ever.
+    /// The client of a trial may leave, and the next request must not wait for it any longer.
     #[test]
     fn a_trial_without_a_verdict_makes_room_for_the_next() {
         let breaker = Breaker::new(1);

@@ -155,13 +155,9 @@ where
 /// Scheme, host and port of the provider. The port is spelled out, because tunnels take 443 for a
 /// missing one.
 fn target(upstream: &Upstream) -> Option<Uri> {
-    let port = match upstream.scheme == Scheme::HTTPS {
-        true => 443,
-        false => 80,
-    };
     let mut parts = uri::Parts::default();
     parts.scheme = Some(upstream.scheme.clone());
-    parts.authority = Some(with_port(&upstream.authority, port)?);
+    parts.authority = Some(with_port(&upstream.authority, upstream.port())?);
     parts.path_and_query = Some(PathAndQuery::from_static("/"));
     Uri::from_parts(parts).ok()
 }

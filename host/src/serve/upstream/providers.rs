@@ -45,7 +45,8 @@ pub(crate) struct Providers {
     metrics: Arc<Metrics>,
 }
 
-/// A provider, and its connections.
+/// A provider, and its connections. A clone shares them.
+#[derive(Clone)]
 pub(crate) struct Member {
     provider: Provider,
     client: Arc<UpstreamClient>,
@@ -300,14 +301,8 @@ impl Member {
             return Arc::clone(self);
         }
         Arc::new(Self {
-            provider: self.provider.clone(),
-            client: Arc::clone(&self.client),
-            breaker: Arc::clone(&self.breaker),
             stand_ins,
-            counts: self.counts.clone(),
-            watch: Arc::clone(&self.watch),
-            held_bytes_max: self.held_bytes_max,
-            budget: Arc::clone(&self.budget),
+            ..Self::clone(self)
         })
     }
 
