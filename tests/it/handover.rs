@@ -17,8 +17,8 @@ use serde_json::json;
 const HIT: &str = "HIT_L1_EXACT";
 const RESTARTS: usize = 20;
 
-/// Between two requests of one client, so that the machine has time for the daemons, too.
-const PAUSE: Duration = Duration::from_millis(3);
+/// From one request of a client to its next, so that the machine has time for the daemons, too.
+const PERIOD: Duration = Duration::from_millis(3);
 
 /// What clients do, and what they have got, while daemons come and go.
 #[derive(Default)]
@@ -38,7 +38,9 @@ impl Load {
             false => Ask::chat(prompt),
         };
         let mut number = 0;
+        let mut paced = tokio::time::interval(PERIOD);
         while !self.is_over.load(Relaxed) {
+            paced.tick().await;
             let prompt = format!("{name} asks {number}");
             let earlier = format!("{name} asks {}", number / 2);
             for prompt in [prompt, earlier] {
@@ -52,7 +54,6 @@ impl Load {
                 self.requests.fetch_add(1, Relaxed);
             }
             number += 1;
-            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -237,10 +238,11 @@ async fn the_socket_of_edges_goes_over() {
         let (socket, is_over) = (socket.clone(), Arc::clone(&is_over));
         async move {
             let mut asked = 0;
+            let mut paced = tokio::time::interval(PERIOD);
             while !is_over.load(Relaxed) {
+                paced.tick().await;
                 drop(RawClient::connect_unix(&socket).await);
                 asked += 1;
-                tokio::time::sleep(PAUSE).await;
             }
             asked
         }

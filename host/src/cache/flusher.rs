@@ -149,12 +149,8 @@ impl Shared {
         let up_to = self.queue.written();
         // Records are of no use without the secrets that they are sealed with.
         let settled = writer.settle();
-<<<<<<< HEAD
         let settled = settled.and_then(|()| writer.store.settle_secrets());
-        let (unsynced, lost) = writer.store.take_unsynced();
-=======
         let (unsynced, mut lost) = writer.store.take_unsynced();
->>>>>>> main
         drop(writer);
         let settled = settled.map_err(|error| {
             self.note_trouble(error.to_string(), None);

@@ -13,12 +13,15 @@
 //! itself, and a leader that is gone without an answer is forgotten at once. No request joins a
 //! fill from before a purge.
 
+mod audience;
 #[cfg_attr(
     not(any(feature = "serve", test)),
     expect(dead_code, reason = "only the daemon has edges")
 )]
 mod edges;
 
+pub(crate) use audience::Audience;
+use audience::Waiter;
 #[cfg(feature = "serve")]
 pub(crate) use edges::{Claim, Waited};
 
@@ -33,7 +36,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// Fills at once. Past it no request leads, and each asks for itself.
 const FILLS_MAX: usize = 65_536;
@@ -429,63 +432,6 @@ impl Drop for Lead {
         let is_undecided = matches!(*self.stage.borrow(), Stage::Asking);
         if is_undecided {
             self.end(Stage::Gone);
-        }
-    }
-}
-
-/// The followers of one leader.
-#[derive(Debug, Default)]
-pub(crate) struct Audience {
-    count: AtomicUsize,
-    left: Notify,
-}
-
-impl Audience {
-    /// Whether a follower waits.
-    pub(crate) fn is_there(&self) -> bool {
-        self.count.load(Ordering::SeqCst) > 0
-    }
-
-    /// Resolves when the last follower is gone.
-    pub(crate) async fn gone(&self) {
-        loop {
-            let mut left = std::pin::pin!(self.left.notified());
-            // From here on no leaving goes unnoticed.
-            left.as_mut().enable();
-            if !self.is_there() {
-                return;
-            }
-            left.await;
-        }
-    }
-}
-
-/// Counts a follower, until dropped.
-struct Waiter {
-    fills: Arc<Fills>,
-    /// Of a leader here.
-    audience: Option<Arc<Audience>>,
-}
-
-impl Waiter {
-    fn new(fills: &Arc<Fills>, audience: Option<&Arc<Audience>>) -> Self {
-        fills.waiting.fetch_add(1, Ordering::Relaxed);
-        if let Some(audience) = audience {
-            audience.count.fetch_add(1, Ordering::SeqCst);
-        }
-        Self {
-            fills: Arc::clone(fills),
-            audience: audience.cloned(),
-        }
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        self.fills.waiting.fetch_sub(1, Ordering::Relaxed);
-        if let Some(audience) = &self.audience {
-            audience.count.fetch_sub(1, Ordering::SeqCst);
-            audience.left.notify_waiters();
         }
     }
 }

@@ -67,12 +67,7 @@ async fn a_successor_that_cannot_run_changes_nothing() {
     // By the next start, an operator has made a mistake.
     std::fs::write(edge.config_file(), "take_over = true\nunknown = 1\n").expect("a file");
     edge.signal(Signal::USR2);
-    let ended = async {
-        while !edge.log().contains("the successor has ended") {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-    };
-    reflex_tests::within("the successor's end", ended).await;
+    edge.logged("the successor has ended").await;
     let again = edge.client.fetch(Ask::chat("kept")).await;
     assert_eq!((again.reflex(), &again.body), (HIT, &first.body));
 }

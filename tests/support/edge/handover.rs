@@ -53,6 +53,20 @@ impl Edge {
         (edge, old)
     }
 
+    /// Waits until the log has this text.
+    ///
+    /// # Panics
+    ///
+    /// If it does not get it.
+    pub async fn logged(&self, text: &str) {
+        let told = async {
+            while !self.log().contains(text) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        within(text, told).await;
+    }
+
     /// Starts another one, and waits until this one accepts no more.
     ///
     /// # Panics
