@@ -6,7 +6,6 @@
 mod upstream;
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ pub use upstream::Upstream;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The provider behind each of Envoy's clusters.
-    pub upstreams: BTreeMap<String, Rc<Upstream>>,
+    pub upstreams: BTreeMap<String, Arc<Upstream>>,
     /// The cluster of the daemon; none is hot tier only.
     pub daemon_cluster: Option<String>,
     /// How long the daemon may take for a lookup.
@@ -178,7 +177,7 @@ impl Config {
             let upstream = Upstream::parse(url).map_err(|why| {
                 format!("upstreams: {cluster}: `{url}` is not a provider's URL: {why}")
             })?;
-            upstreams.insert(cluster.clone(), Rc::new(upstream));
+            upstreams.insert(cluster.clone(), Arc::new(upstream));
         }
         if upstreams.is_empty() {
             return Err("upstreams: name at least one cluster and its provider's URL".into());

@@ -12,7 +12,6 @@
 //! It makes no calls and reads no clock. What it does to other exchanges (the leader of a flight
 //! lands, or leaves) is an effect too, which `worker` passes on.
 
-mod keyed;
 mod lookup;
 mod pending;
 mod recording;
@@ -23,35 +22,17 @@ use std::rc::Rc;
 use reflex_llm::{Bypass, Examined, Flow, Key, Life, Prepared, Rejected, Shape, Status};
 
 use crate::answer::Answer;
-use crate::config::Upstream;
 use crate::counts::Tier;
 use crate::daemon::{self, Reply};
 use crate::flights::{Id, Name};
-use crate::routes::{Route, Standing};
+use crate::keyed::{Inspected, inspect};
+pub use crate::request::Request;
 use crate::shared::Shared;
 use crate::unread::Ticket;
-use keyed::Keyed;
 use lookup::HOT;
 use pending::Pending;
 use recording::Recording;
 pub use turns::PLACES;
-
-/// A request as Envoy has it.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// As sent.
-    pub method: String,
-    /// Path and query, as sent.
-    pub path: String,
-    /// Without those of HTTP/2; names in lower case, in order.
-    pub headers: Vec<(String, Vec<u8>)>,
-    /// The host: `:authority`.
-    pub authority: String,
-    /// The route that Envoy has chosen, and the cluster that it leads to.
-    pub route: Route,
-    /// What `content-length` says.
-    pub length: Option<u64>,
-}
 
 /// What happens to a request after its head is there.
 #[derive(Debug)]
@@ -191,7 +172,7 @@ enum Stage {
     /// The provider answers and is not recorded; the status is set in the answer's head.
     Passing(Option<Status>),
     /// The head was looked at; the body decides.
-    Reading(Box<Reading>),
+    Reading(Box<Inspected>),
     /// The request has several answers; its turn among them is being asked for.
     Turning(Pending),
     /// Another request of this worker fetches the answer.
@@ -206,19 +187,10 @@ enum Stage {
     Answered,
 }
 
-/// What is kept of a request while its body is awaited.
-#[derive(Debug)]
-struct Reading {
-    keyed: Keyed,
-    /// The path that the provider gets, for the operator's rules.
-    path: String,
-    upstream: Rc<Upstream>,
-}
-
 impl Exchange {
     /// Looks at a request's head. `ends`: it has no body.
     pub fn begin(shared: &mut Shared, request: Request, ends: bool) -> Self {
-        match inspect(shared, request) {
+        match inspect(&shared.config, &shared.routes, request, None) {
             Ok(reading) if !ends => Self(Stage::Reading(Box::new(reading))),
             Ok(_) => Self::bypass(shared, Bypass::NotJson),
             Err(why) => Self::bypass(shared, why),
@@ -353,52 +325,7 @@ impl Exchange {
 
 type Step = (Stage, Vec<Effect>);
 
-/// What can be decided before the body is there. The path becomes the provider's.
-fn inspect(shared: &Shared, mut request: Request) -> Result<Reading, Bypass> {
-    let config = &shared.config;
-    let upstream = config
-        .upstreams
-        .get(&request.route.cluster)
-        .ok_or(Bypass::Upstream)?;
-    // Envoy leaves this header only on a connection that becomes a tunnel, whose body has no end.
-    if request.headers.iter().any(|(name, _)| name == "upgrade") {
-        return Err(Bypass::Upgrade);
-    }
-    if !config.looks_at(&request.path) {
-        return Err(Bypass::Path);
-    }
-    let mut types = request
-        .headers
-        .iter()
-        .filter(|(name, _)| name == "content-type");
-    if types.any(|(_, value)| value.starts_with(b"application/grpc")) {
-        return Err(Bypass::Grpc);
-    }
-    let by_route = config.keys_route(&request.route.name);
-    let keyed = Keyed::of(config, upstream, by_route, &mut request)?;
-    // Envoy asks the client for the body and removes this header, unless `proxy_100_continue`
-    // leaves both to the provider. Then the client sends its body only after the provider has the
-    // head.
-    if request.headers.iter().any(|(name, _)| name == "expect") {
-        return Err(Bypass::Expect);
-    }
-    if !by_route && shared.routes.standing(&upstream.url(), &request.route) == Standing::Refused {
-        return Err(Bypass::Route);
-    }
-    if request
-        .length
-        .is_some_and(|length| length > config.request_bytes_max as u64)
-    {
-        return Err(Bypass::BodyTooLarge);
-    }
-    Ok(Reading {
-        keyed,
-        path: request.path,
-        upstream: Rc::clone(upstream),
-    })
-}
-
-fn examined(shared: &mut Shared, id: Id, reading: Reading, body: &[u8], now_ms: u64) -> Step {
+fn examined(shared: &mut Shared, id: Id, reading: Inspected, body: &[u8], now_ms: u64) -> Step {
     let Examined { exchange, model } = match reading.keyed.prepared.examine(body) {
         Ok(examined) => examined,
         Err(why) => return passed(shared, why),

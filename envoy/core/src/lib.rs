@@ -18,6 +18,7 @@ pub use reflex_envoy_config as config;
 
 pub mod answer;
 pub mod counts;
+pub mod request;
 
 pub mod exchange;
 pub mod worker;
@@ -26,6 +27,7 @@ pub mod breaker;
 pub mod daemon;
 pub mod flights;
 pub mod hot;
+pub mod keyed;
 pub mod module;
 pub mod refreshed;
 pub mod routes;

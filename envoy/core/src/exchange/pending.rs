@@ -1,15 +1,16 @@
 //! A request that may be answered from the cache, on its way.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use reflex_llm::{Exchange as Asked, Flow, Key, Life, Traits};
 
-use super::keyed::Keyed;
 use super::{Effect, Landing, Lead, Purpose};
 use crate::answer::Answer;
 use crate::config::Upstream;
 use crate::daemon;
 use crate::flights::{Id, Name};
+use crate::keyed::Keyed;
 use crate::routes::Standing;
 use crate::shared::Shared;
 
@@ -26,7 +27,7 @@ pub(super) struct Pending {
     /// The model that is asked for, which the daemon has prices for.
     pub(super) model: Option<Rc<str>>,
     /// The provider.
-    pub(super) upstream: Rc<Upstream>,
+    pub(super) upstream: Arc<Upstream>,
     /// With several answers to one request: which of them this one is about.
     pub(super) turn: Option<Turn>,
     pub(super) since_ms: u64,

@@ -8,11 +8,11 @@ use reflex_llm::{
     Dropped, Exchange as Asked, Life, Recorder, Rejected, Shape, Status, Storable, Term, status,
 };
 
-use super::keyed::Difference;
 use super::pending::Pending;
 use super::{Effect, Landing, Lead, Purpose, Request, Stage, Step};
 use crate::answer::Answer;
 use crate::daemon::{self, Epoch};
+use crate::keyed::Difference;
 use crate::routes::Tell;
 use crate::shared::{Mark, Shared};
 

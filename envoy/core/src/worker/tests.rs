@@ -19,6 +19,7 @@ mod splits;
 mod tenants;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use reflex_llm::{Bypass, Rejected, Status};
 
@@ -142,7 +143,7 @@ impl Ask {
     }
 
     /// The request that the provider gets if the route does what `upstreams` says.
-    fn sent(&self, upstreams: &BTreeMap<String, Rc<Upstream>>) -> Request {
+    fn sent(&self, upstreams: &BTreeMap<String, Arc<Upstream>>) -> Request {
         let mut request = self.head();
         if let Some(upstream) = upstreams.get(&self.cluster) {
             request.authority.clone_from(&upstream.authority);

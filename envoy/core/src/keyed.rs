@@ -1,28 +1,42 @@
-//! The request that the key stands for, and whether the provider got it.
+//! The request that the key stands for, what of it decides before its body is there, and whether the
+//! provider got it.
+
+use std::sync::Arc;
 
 use reflex_llm::{Bypass, Head, Prepared};
 
-use super::Request;
 use crate::config::{Config, Upstream};
-use crate::routes::Route;
+use crate::request::Request;
+use crate::routes::{Route, Routes, Standing};
 
 /// A request as it was keyed.
 #[derive(Clone, Debug)]
-pub(super) struct Keyed {
+pub struct Keyed {
     /// The route that Envoy had chosen by then.
-    pub(super) route: Route,
+    pub route: Route,
     /// What the key takes from the head.
-    pub(super) prepared: Prepared,
+    pub prepared: Prepared,
     /// Whether the key has the route in it, whatever that does to requests.
-    pub(super) by_route: bool,
+    pub by_route: bool,
     /// The header that names the tenant, and its values.
     tenant: Vec<(String, Vec<u8>)>,
     length: Option<u64>,
 }
 
+/// A request whose head says that it may be cacheable, until its body has come.
+#[derive(Debug)]
+pub struct Inspected {
+    /// What is keyed.
+    pub keyed: Keyed,
+    /// The path that the provider gets, for the operator's rules.
+    pub path: String,
+    /// The provider.
+    pub upstream: Arc<Upstream>,
+}
+
 /// How what the provider got differs from what is keyed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Difference {
+pub enum Difference {
     /// Another route, or the provider behind another cluster.
     Route(Route),
     /// This part of the request.
@@ -34,11 +48,17 @@ const ROUTERS: [&str; 2] = ["x-envoy-original-path", "x-envoy-original-host"];
 
 impl Keyed {
     /// Looks at a request's head as the filter has it, whose path goes behind the upstream's.
-    pub(super) fn of(
+    /// `identity` takes in by what a memo of requests recognises the head.
+    ///
+    /// # Errors
+    ///
+    /// Why the request bypasses.
+    pub fn of(
         config: &Config,
         upstream: &Upstream,
         by_route: bool,
         request: &mut Request,
+        identity: Option<&mut Vec<u8>>,
     ) -> Result<Self, Bypass> {
         let own = std::mem::take(&mut request.path);
         request.path = format!("{}{own}", upstream.prefix);
@@ -50,7 +70,7 @@ impl Keyed {
             ),
             false => &upstream.origin,
         };
-        let prepared = prepared(config, origin, request)?;
+        let prepared = prepared(config, origin, request, identity)?;
         let tenant = config.tenant_header.as_deref();
         let tenant = request
             .headers
@@ -66,7 +86,11 @@ impl Keyed {
     }
 
     /// Compares it with what the provider got.
-    pub(super) fn check(
+    ///
+    /// # Errors
+    ///
+    /// How the two differ: the answer is not to the request that is keyed.
+    pub fn check(
         &self,
         config: &Config,
         upstream: &Upstream,
@@ -95,7 +119,7 @@ impl Keyed {
             // The provider is not to learn of tenants.
             sent.headers.extend(self.tenant.iter().cloned());
         }
-        let part = match prepared(config, &upstream.origin, &sent) {
+        let part = match prepared(config, &upstream.origin, &sent, None) {
             Ok(prepared) => self.prepared.differs_in(&prepared),
             Err(why) => Some(format!("what makes it a bypass ({why})")),
         };
@@ -103,14 +127,73 @@ impl Keyed {
     }
 
     /// Whether the provider has learnt of the tenant.
-    pub(super) fn tells_tenant(&self, sent: &Request) -> bool {
+    pub fn tells_tenant(&self, sent: &Request) -> bool {
         let is_sent = |(name, _): &(String, Vec<u8>)| sent.headers.iter().any(|(it, _)| it == name);
         self.tenant.iter().any(is_sent)
     }
 }
 
+/// What can be decided before the body is there. The path becomes the provider's.
+/// `identity` is as of [`Keyed::of`].
+///
+/// # Errors
+///
+/// Why the request bypasses.
+pub fn inspect(
+    config: &Config,
+    routes: &Routes,
+    mut request: Request,
+    identity: Option<&mut Vec<u8>>,
+) -> Result<Inspected, Bypass> {
+    let upstream = config
+        .upstreams
+        .get(&request.route.cluster)
+        .ok_or(Bypass::Upstream)?;
+    // Envoy leaves this header only on a connection that becomes a tunnel, whose body has no end.
+    if request.headers.iter().any(|(name, _)| name == "upgrade") {
+        return Err(Bypass::Upgrade);
+    }
+    if !config.looks_at(&request.path) {
+        return Err(Bypass::Path);
+    }
+    let mut types = request
+        .headers
+        .iter()
+        .filter(|(name, _)| name == "content-type");
+    if types.any(|(_, value)| value.starts_with(b"application/grpc")) {
+        return Err(Bypass::Grpc);
+    }
+    let by_route = config.keys_route(&request.route.name);
+    let keyed = Keyed::of(config, upstream, by_route, &mut request, identity)?;
+    // Envoy asks the client for the body and removes this header, unless `proxy_100_continue`
+    // leaves both to the provider. Then the client sends its body only after the provider has the
+    // head.
+    if request.headers.iter().any(|(name, _)| name == "expect") {
+        return Err(Bypass::Expect);
+    }
+    if !by_route && routes.standing(&upstream.url(), &request.route) == Standing::Refused {
+        return Err(Bypass::Route);
+    }
+    if request
+        .length
+        .is_some_and(|length| length > config.request_bytes_max as u64)
+    {
+        return Err(Bypass::BodyTooLarge);
+    }
+    Ok(Inspected {
+        keyed,
+        path: request.path,
+        upstream: Arc::clone(upstream),
+    })
+}
+
 /// What the key takes from a head.
-fn prepared(config: &Config, upstream: &str, request: &Request) -> Result<Prepared, Bypass> {
+fn prepared(
+    config: &Config,
+    upstream: &str,
+    request: &Request,
+    identity: Option<&mut Vec<u8>>,
+) -> Result<Prepared, Bypass> {
     let headers: Vec<(&str, &[u8])> = request
         .headers
         .iter()
@@ -125,5 +208,8 @@ fn prepared(config: &Config, upstream: &str, request: &Request) -> Result<Prepar
     let candidate = reflex_llm::candidate(&head, &config.policy())?;
     let group = config.groups.of(candidate.tenant());
     let candidate = candidate.as_tenant(group, config.tenant_header.as_deref());
+    if let Some(identity) = identity {
+        candidate.write_identity(identity);
+    }
     Ok(candidate.prepare())
 }
