@@ -12,7 +12,8 @@
 
 mod answer;
 mod builder;
-mod flights;
+pub mod flights;
+pub mod kept_head;
 mod l1_cache;
 mod writer;
 

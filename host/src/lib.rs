@@ -129,6 +129,8 @@ mod sync;
 #[doc(inline)]
 pub use cache::{Durability, Entry, InsertError, OpenError, Stats};
 pub use embed::{Answer, Builder, Cache, EntryWriter, Fetched, InsertOptions, Origin};
+#[doc(inline)]
+pub use embed::{flights, kept_head};
 pub use reflex_llm::{Key, Tenant};
 
 #[cfg(fuzzing)]

@@ -16,7 +16,7 @@ const FLIGHTS_MAX: usize = 65_536;
 
 /// All fetches under way.
 #[derive(Debug)]
-pub(crate) struct Flights {
+pub struct Flights {
     /// After a purge, however it was made, no call joins an earlier fetch.
     purges: Arc<Purges>,
     flights: Mutex<HashMap<CacheKey, Arc<Flight>>>,
@@ -26,7 +26,7 @@ pub(crate) struct Flights {
 
 /// The outcome of a fetch, for the followers.
 #[derive(Clone, Debug)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// It is in the cache.
     Found(Entry),
     /// It failed, with an error of the leader's type.
@@ -38,7 +38,8 @@ pub(crate) enum Outcome {
 }
 
 /// What to do about an answer that is not in the cache.
-pub(crate) enum Turn {
+#[derive(Debug)]
+pub enum Turn {
     /// Fetch it, for the followers too.
     Lead(Lead),
     /// A leader fetches it already.
@@ -63,7 +64,8 @@ struct State {
 }
 
 impl Flights {
-    pub(crate) fn new(purges: Arc<Purges>, waiters_max: usize) -> Self {
+    /// Of a cache with these purges, for at most so many followers at once.
+    pub fn new(purges: Arc<Purges>, waiters_max: usize) -> Self {
         Self {
             purges,
             flights: Mutex::default(),
@@ -73,7 +75,7 @@ impl Flights {
     }
 
     /// Joins the fetch of a key, or begins one.
-    pub(crate) fn join(self: &Arc<Self>, key: &CacheKey, tenant: &Tenant) -> Turn {
+    pub fn join(self: &Arc<Self>, key: &CacheKey, tenant: &Tenant) -> Turn {
         let since = self.purges.now();
         let mut flights = lock(&self.flights);
         let is_current = |flight: &&Arc<Flight>| !self.purges.has_met(key, &tenant.0, flight.since);
@@ -114,7 +116,8 @@ impl Flights {
 
 /// The leader's duty to fetch an answer. Dropped without an outcome, it makes the followers look
 /// again.
-pub(crate) struct Lead {
+#[derive(Debug)]
+pub struct Lead {
     flights: Arc<Flights>,
     key: CacheKey,
     flight: Arc<Flight>,
@@ -122,12 +125,12 @@ pub(crate) struct Lead {
 
 impl Lead {
     /// When it began. A purge since then keeps the answer from being stored.
-    pub(crate) fn since(&self) -> Mark {
+    pub fn since(&self) -> Mark {
         self.flight.since
     }
 
     /// Ends the fetch; `outcome` stores the answer.
-    pub(crate) fn end(self, outcome: impl FnOnce() -> Outcome) {
+    pub fn end(self, outcome: impl FnOnce() -> Outcome) {
         self.land(outcome);
     }
 
@@ -160,7 +163,8 @@ impl Drop for Lead {
 }
 
 /// A follower: waits for the leader's fetch.
-pub(crate) struct Waiter {
+#[derive(Debug)]
+pub struct Waiter {
     flights: Arc<Flights>,
     flight: Arc<Flight>,
     /// The number of its waker.
@@ -169,7 +173,7 @@ pub(crate) struct Waiter {
 
 impl Waiter {
     /// Blocks the thread, for at most `wait_max`.
-    pub(crate) fn block(self, wait_max: Duration) -> Outcome {
+    pub fn block(self, wait_max: Duration) -> Outcome {
         let state = lock(&self.flight.state);
         let (state, _timed_out) = self
             .flight

@@ -1,5 +1,6 @@
 //! The pace of a stream: when each part of it came, and a replay that keeps to it.
 
+pub(crate) use crate::embed::kept_head::Beat;
 use crate::exchange::error::Error;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -23,15 +24,6 @@ pub enum Replay {
     Instant,
     /// Streams as they were recorded.
     Paced,
-}
-
-/// How much of a stream had come, and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Beat {
-    /// Bytes from the beginning.
-    pub(crate) bytes: u32,
-    /// Milliseconds since the head.
-    pub(crate) ms: u32,
 }
 
 /// Takes the time of a stream.
