@@ -1,5 +1,5 @@
-//! Envoy's configuration for one run: `envoy/envoy.yaml` with this run's addresses, paths and
-//! providers in it.
+//! Envoy's configuration for one run: `envoy/envoy.yaml`, or with the native module
+//! `envoy/native.yaml`, with this run's addresses, paths and providers in it.
 //!
 //! `cargo xtask run` and the tests start Envoy with the documented example, so the example is always
 //! tested. This crate sets only what differs between runs.
@@ -13,8 +13,11 @@ use serde_json::{Map, Value, json};
 
 pub use provider::Provider;
 
-/// The example, as it stands in the repository.
+/// The example with the filter, as it stands in the repository.
 pub const EXAMPLE: &str = include_str!("../../envoy.yaml");
+
+/// The example with the native module.
+pub const NATIVE_EXAMPLE: &str = include_str!("../../native.yaml");
 
 /// The cluster of the daemon in the example.
 pub const DAEMON_CLUSTER: &str = "reflex_edge";
@@ -39,7 +42,7 @@ pub struct Bootstrap {
 /// The filter of a run.
 #[derive(Clone, Debug)]
 pub struct Filter {
-    /// The core module.
+    /// The core module, or the native one, whose name ends in `.so`.
     pub module: PathBuf,
     /// Fields of its configuration, in place of the example's.
     pub plugin: Map<String, Value>,
@@ -52,20 +55,25 @@ impl Bootstrap {
     ///
     /// A provider's URL is none, or the example has lost something that is set here.
     pub fn config(&self) -> Result<Value, String> {
-        let mut config: Value = serde_yaml_ng::from_str(EXAMPLE)
-            .map_err(|error| format!("envoy/envoy.yaml: {error}"))?;
+        let (name, example) = match self.is_native() {
+            true => ("native.yaml", NATIVE_EXAMPLE),
+            false => ("envoy.yaml", EXAMPLE),
+        };
+        let mut config: Value =
+            serde_yaml_ng::from_str(example).map_err(|error| format!("envoy/{name}: {error}"))?;
         *at(&mut config, "/admin/address")? = address(self.admin);
         *at(&mut config, "/static_resources/listeners/0/address")? = address(self.listen);
         self.set_filter(&mut config)?;
 
         let clusters = at(&mut config, "/static_resources/clusters")?;
         let example = take(clusters, "provider")?;
-        let mut daemon = take(clusters, DAEMON_CLUSTER)?;
+        let daemon = take(clusters, DAEMON_CLUSTER);
         let mut wanted = Vec::new();
         for provider in &self.providers {
             wanted.push(provider.cluster(&example, self.trusted_ca.as_deref())?);
         }
         if let Some(socket) = &self.daemon {
+            let mut daemon = daemon?;
             *at(&mut daemon, &format!("{ENDPOINT}/pipe/path"))? = path(socket)?;
             wanted.push(daemon);
         }
@@ -81,16 +89,27 @@ impl Bootstrap {
         Ok(config)
     }
 
+    /// Whether the cache is inside Envoy.
+    fn is_native(&self) -> bool {
+        let modules = self.filter.iter().map(|filter| &filter.module);
+        let mut extensions = modules.filter_map(|module| module.extension());
+        extensions.any(|extension| extension == "so")
+    }
+
     fn set_filter(&self, config: &mut Value) -> Result<(), String> {
         let filters = at(config, &format!("{MANAGER}/http_filters"))?;
         let mut reflex = take(filters, "reflex")?;
         let Some(filter) = &self.filter else {
             return Ok(());
         };
-        let module = "/typed_config/config/vm_config/code/local/filename";
+        let is_native = self.is_native();
+        let (module, plugin) = match is_native {
+            true => (NATIVE_MODULE, NATIVE_PLUGIN),
+            false => (MODULE, PLUGIN),
+        };
         *at(&mut reflex, module)? = path(&filter.module)?;
 
-        let plugin = at(&mut reflex, "/typed_config/config/configuration/value")?;
+        let plugin = at(&mut reflex, plugin)?;
         let mut fields: Map<String, Value> = plugin
             .as_str()
             .and_then(|text| serde_json::from_str(text).ok())
@@ -100,8 +119,13 @@ impl Bootstrap {
             .iter()
             .map(|provider| (provider.name.clone(), provider.url.clone().into()));
         fields.insert("upstreams".into(), Value::Object(upstreams.collect()));
-        if self.daemon.is_none() {
-            fields.insert("daemon_cluster".into(), "".into());
+        match is_native {
+            // A run says where its answers are to lie, if anywhere.
+            true => drop(fields.remove("data_dir")),
+            false if self.daemon.is_none() => {
+                drop(fields.insert("daemon_cluster".into(), "".into()))
+            }
+            false => {}
         }
         fields.extend(filter.plugin.clone());
         let tenant_header = fields.get("tenant_header").filter(|name| name.is_string());
@@ -128,6 +152,18 @@ impl Bootstrap {
 pub fn text(config: &Value) -> Result<String, String> {
     serde_yaml_ng::to_string(config).map_err(|error| error.to_string())
 }
+
+/// Where the filter has its code.
+const MODULE: &str = "/typed_config/config/vm_config/code/local/filename";
+
+/// Where the filter has its configuration.
+const PLUGIN: &str = "/typed_config/config/configuration/value";
+
+/// The same of the native module.
+const NATIVE_MODULE: &str = "/typed_config/dynamic_module_config/module/local/filename";
+
+/// The same of the native module.
+const NATIVE_PLUGIN: &str = "/typed_config/filter_config/value";
 
 /// Where the example has the settings of HTTP.
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
@@ -243,6 +279,30 @@ mod tests {
             json!("envoy.filters.http.router"),
         );
         check(&config, "/http_filters/1", Value::Null);
+    }
+
+    #[test]
+    fn a_module_whose_name_ends_in_so_is_the_native_one() {
+        let mut bootstrap = bootstrap();
+        bootstrap.daemon = None;
+        if let Some(filter) = &mut bootstrap.filter {
+            filter.module = "/a/libreflex_envoy.so".into();
+            filter.plugin.insert("samples".into(), 2.into());
+        }
+        let config = bootstrap.config().expect("a configuration");
+        let at = |pointer: &str| format!("/http_filters/0{pointer}");
+        check(&config, &at(NATIVE_MODULE), json!("/a/libreflex_envoy.so"));
+        let plugin = config.pointer(&format!("{MANAGER}{}", at(NATIVE_PLUGIN)));
+        let plugin = plugin.and_then(Value::as_str).expect("a configuration");
+        let plugin: Value = serde_json::from_str(plugin).expect("JSON");
+        assert_eq!(
+            plugin["upstreams"],
+            json!({"provider": "http://127.0.0.1:8000"})
+        );
+        assert_eq!(plugin["samples"], 2);
+        assert_eq!(plugin.get("data_dir"), None);
+        bootstrap.daemon = Some("/a/socket".into());
+        assert!(bootstrap.config().is_err(), "the module has no daemon");
     }
 
     #[test]
