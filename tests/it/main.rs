@@ -54,6 +54,7 @@ mod transparent;
 mod wasi02;
 
 mod envoy;
+mod envoy_native;
 
 mod demo;
 mod deploy;

@@ -29,7 +29,7 @@ const LOG_LEVELS: [&str; 4] = [
     "--log-level",
     "warning",
     "--component-log-level",
-    "wasm:info",
+    "wasm:info,dynamic_modules:info",
 ];
 
 /// The Envoy under test: `REFLEX_ENVOY_BIN`, or what `cargo xtask` has fetched.
@@ -69,6 +69,28 @@ pub fn panicking_filter() -> PathBuf {
     built("REFLEX_ENVOY_PANIC_WASM", || Some(path))
 }
 
+/// The native module under test: `REFLEX_ENVOY_NATIVE`, or what `cargo xtask` left in the target
+/// folder.
+///
+/// # Panics
+///
+/// As [`filter`].
+pub fn native() -> PathBuf {
+    let path = target().join("native/libreflex_envoy.so");
+    built("REFLEX_ENVOY_NATIVE", || Some(path))
+}
+
+/// The same module, but the hook that the header `x-test-panic` names panics:
+/// `REFLEX_ENVOY_PANIC_NATIVE`, or what `cargo xtask` left in the target folder.
+///
+/// # Panics
+///
+/// As [`filter`].
+pub fn panicking_native() -> PathBuf {
+    let path = target().join("native/libreflex_envoy_panics.so");
+    built("REFLEX_ENVOY_PANIC_NATIVE", || Some(path))
+}
+
 fn built(variable: &str, otherwise: impl FnOnce() -> Option<PathBuf>) -> PathBuf {
     let path = env::var_os(variable).map(PathBuf::from).or_else(otherwise);
     match path {
@@ -105,6 +127,11 @@ impl EnvoyPlan {
     /// In front of the provider at this URL, with the filter, without a daemon, with one worker.
     pub fn new(upstream: &str) -> Self {
         Self::plain(upstream).filter(&filter())
+    }
+
+    /// The same with the native module, in memory.
+    pub fn native(upstream: &str) -> Self {
+        Self::plain(upstream).filter(&native())
     }
 
     /// As a plain proxy, which needs no filter to have been built.
@@ -373,10 +400,14 @@ impl Envoy {
             metrics.sum(updates, &[]) + metrics.sum(in_place, &[])
         };
         let before = updates(&self.metrics().await);
-        let plugin = "/filter_chains/0/filters/0/typed_config/http_filters/0\
-                      /typed_config/config/configuration/value";
+        let filter = "/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config";
         let listener = self.listener.as_mut().expect("an updatable listener");
-        let plugin = listener.pointer_mut(plugin).expect("the filter's");
+        let filter = listener.pointer_mut(filter).expect("the filter");
+        let plugin = match filter.get("filter_config") {
+            Some(_) => "/filter_config/value",
+            None => "/config/configuration/value",
+        };
+        let plugin = filter.pointer_mut(plugin).expect("the filter's");
         let text = plugin.as_str().expect("JSON in text");
         let mut config: Map<String, Value> = serde_json::from_str(text).expect("JSON");
         config.extend(fields.as_object().expect("fields").clone());

@@ -6,17 +6,20 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::workspace::{BINARIES, PROGRAMS, RELEASE, cargo, cargo_optimised, folder_of, step};
-use crate::{envoy, instructions, peers, wasm};
+use crate::{envoy, instructions, native, peers, wasm};
 
 /// From the root of the workspace.
 const COMPARE: &str = "tests/compare/Cargo.toml";
 
-/// The daemon as it is shipped, the component and the filter; their paths go to stdout, one a line.
+/// The daemon as it is shipped, the component, the filter and the native module; their paths go to
+/// stdout, one a line.
 pub(crate) fn build() -> Result<()> {
     wasm::set_up()?;
     step(cargo(&["build", "--profile", DIST]).args(PROGRAMS))?;
     println!("{}", Programs::within(&folder_of(DIST)).daemon.display());
-    wasm::guests()
+    wasm::guests()?;
+    println!("{}", native::module(DIST)?.display());
+    Ok(())
 }
 
 /// A profile, and the folder that cargo names after it: what is shipped.

@@ -13,6 +13,7 @@ mod debian;
 mod envoy;
 mod languages;
 mod machine;
+mod native;
 mod node;
 mod peers;
 mod python;
@@ -47,7 +48,8 @@ struct Cli {
 enum Command {
     /// Build and run the cache, and Envoy with it, in front of a provider; Ctrl-C stops both
     Run(run::Args),
-    /// Build what is shipped (the daemon, the component and the filter) and say where it is
+    /// Build what is shipped (the daemon, the component, the filter and Envoy's native module) and say
+    /// where it is
     Build,
     /// Run every check: formatting, lints, tests
     Test {

@@ -5,10 +5,10 @@ use std::process::Command;
 use anyhow::Result;
 use reflex_skip::Skips;
 
-use crate::workspace::{binary, cargo, step};
+use crate::workspace::{RELEASE, binary, cargo, step};
 use crate::{
-    collector, compose, envoy, fuzz, instructions, languages, machine, node, python, schedules,
-    wasm,
+    collector, compose, envoy, fuzz, instructions, languages, machine, native, node, python,
+    schedules, wasm,
 };
 
 /// Sets up what the tests need, then formatting, lints, tests.
@@ -29,6 +29,8 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
     wasm::set_up()?;
     let filter = wasm::filter()?;
     let panicking_filter = wasm::panicking_filter()?;
+    let panicking_module = native::panicking_module(RELEASE)?;
+    let module = native::module(RELEASE)?;
     let compose = compose::set_up()?;
     languages::set_up(&compose, skips)?;
 
@@ -76,6 +78,8 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
             .env("REFLEX_ENVOY_BIN", &envoy)
             .env("REFLEX_ENVOY_WASM", &filter)
             .env("REFLEX_ENVOY_PANIC_WASM", &panicking_filter)
+            .env("REFLEX_ENVOY_NATIVE", &module)
+            .env("REFLEX_ENVOY_PANIC_NATIVE", &panicking_module)
             .env("REFLEX_PYTHON", &python);
         tests
     };
