@@ -82,10 +82,10 @@ pub(crate) fn caught<T>(hook: Hook, what: impl FnOnce() -> T) -> Option<T> {
     // Nothing that it has changed is used after a panic: a stream gives up, the cache and its maps
     // bear it by themselves.
     let done = panic::catch_unwind(AssertUnwindSafe(what)).ok();
-    if done.is_none() {
-        if let Some(count) = PANICS.get(hook as usize) {
-            count.fetch_add(1, Relaxed);
-        }
+    if done.is_none()
+        && let Some(count) = PANICS.get(hook as usize)
+    {
+        count.fetch_add(1, Relaxed);
     }
     done
 }
