@@ -143,6 +143,18 @@ impl Prepared {
         self.tenant
     }
 
+    pub(crate) fn api(&self) -> Api {
+        self.api
+    }
+
+    pub(crate) fn representation(&self) -> Representation {
+        self.representation
+    }
+
+    pub(crate) fn wants_events(&self) -> bool {
+        self.wants_events
+    }
+
     /// How a top-level field of the body is treated; none if it simply counts.
     pub(crate) fn field(&self, name: &str) -> Option<api::Field> {
         self.api.field(name.as_bytes())
