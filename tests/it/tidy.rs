@@ -17,12 +17,14 @@ const SKIPPED: [&str; 6] = [
     "__pycache__",
 ];
 
-/// The hand-written modules with unsafe code: one maps files, the other is Envoy's interface.
-const UNSAFE_ALLOWED: [&str; 4] = [
+/// The hand-written modules with unsafe code: one maps files, the others are Envoy's interface, of which
+/// the filter's is in a sandbox.
+const UNSAFE_ALLOWED: [&str; 5] = [
     "host/src/store/mmap.rs",
     "envoy/native/src/abi.rs",
     "envoy/native/src/abi/calls.rs",
     "envoy/native/src/abi/hooks.rs",
+    "envoy/wasm/src/abi.rs",
 ];
 /// And misdeeds of the tests' guests against a host, in a sandbox.
 const UNSAFE_IN_GUESTS: &str = "tests/guests/hostile/src/excess.rs";
@@ -123,7 +125,7 @@ fn modules_lie_beside_their_folders() {
 }
 
 #[test]
-fn unsafe_has_two_addresses() {
+fn unsafe_has_few_addresses() {
     // In two pieces, or this file would break its own rule.
     let block = ["{", "fn", "impl", "trait", "extern"].map(|what| format!("{} {what}", "unsafe"));
     check(&rust_files(), "unsafe code", |path, line| {

@@ -19,13 +19,14 @@ mod turns;
 
 use std::rc::Rc;
 
-use reflex_llm::{Bypass, Examined, Flow, Key, Life, Prepared, Rejected, Shape, Status};
+use reflex_llm::{Bypass, Exchange as Asked, Flow, Key, Life, Prepared, Rejected, Shape, Status};
 
 use crate::answer::Answer;
 use crate::counts::Tier;
 use crate::daemon::{self, Reply};
 use crate::flights::{Id, Name};
 use crate::keyed::{Inspected, inspect};
+use crate::memo::Known;
 pub use crate::request::Request;
 use crate::shared::Shared;
 use crate::unread::Ticket;
@@ -55,7 +56,7 @@ pub enum Event<'e> {
     IsProviders(bool),
     /// The request as the provider got it. Envoy shows it with the answer's head, or at its end.
     /// Without it, the answer is not kept.
-    Sent(Request),
+    Sent(Request<'e>),
     /// The head of the provider's answer.
     Head(u16, &'e [(&'e str, &'e [u8])]),
     /// A part of the provider's answer, and whether it is the last.
@@ -189,8 +190,8 @@ enum Stage {
 
 impl Exchange {
     /// Looks at a request's head. `ends`: it has no body.
-    pub fn begin(shared: &mut Shared, request: Request, ends: bool) -> Self {
-        match inspect(&shared.config, &shared.routes, request, None) {
+    pub fn begin(shared: &mut Shared, request: &Request<'_>, ends: bool) -> Self {
+        match inspect(&shared.config, &shared.routes, request) {
             Ok(reading) if !ends => Self(Stage::Reading(Box::new(reading))),
             Ok(_) => Self::bypass(shared, Bypass::NotJson),
             Err(why) => Self::bypass(shared, why),
@@ -245,6 +246,15 @@ impl Exchange {
         }
     }
 
+    /// Whether its end changes nothing beside it.
+    pub fn ends_quietly(&self) -> bool {
+        match self.0 {
+            Stage::Passing(_) | Stage::Reading(_) | Stage::Turning(_) | Stage::Answered => true,
+            Stage::Following(_) | Stage::Asking(_) | Stage::Waiting(_) => false,
+            Stage::Forwarded(_) => false,
+        }
+    }
+
     /// Takes in an event. One that does not fit the stage changes nothing: the daemon may reply
     /// when the client has gone.
     pub fn on(
@@ -290,7 +300,7 @@ impl Exchange {
                 (Stage::Forwarded(recording), Vec::new())
             }
             (Stage::Forwarded(recording), Event::Sent(sent)) => {
-                recording::sent(shared, recording, sent, now_ms)
+                recording::sent(shared, recording, &sent, now_ms)
             }
             (Stage::Forwarded(recording), Event::Head(status, headers)) => {
                 recording::head(shared, recording, status, headers)
@@ -326,20 +336,27 @@ impl Exchange {
 type Step = (Stage, Vec<Effect>);
 
 fn examined(shared: &mut Shared, id: Id, reading: Inspected, body: &[u8], now_ms: u64) -> Step {
-    let Examined { exchange, model } = match reading.keyed.prepared.examine(body) {
-        Ok(examined) => examined,
+    let prepared = &reading.keyed.prepared;
+    let remembered = shared.memo.get(prepared, body);
+    let is_new = remembered.is_none();
+    let known = match remembered.map_or_else(|| prepared.examine(body).map(Known::from), Ok) {
+        Ok(known) => known,
         Err(why) => return passed(shared, why),
     };
-    let asked = exchange.control.ttl_seconds;
+    let control = prepared.control();
     let lifetimes = &shared.config.lifetimes;
+    let life = lifetimes.of(&reading.path, known.model.as_deref(), control.ttl_seconds);
     let keyed = Rc::new(reading.keyed);
-    let life = lifetimes.of(&reading.path, model.as_deref(), asked);
     let pending = Pending {
-        flow: Flow::of(&exchange.control).kept_if(life != Life::NotKept),
+        flow: Flow::of(&control).kept_if(life != Life::NotKept),
         keyed: Rc::clone(&keyed),
         life,
-        model: model.map(Rc::from),
-        asked: exchange,
+        model: known.model.clone(),
+        asked: Asked {
+            key: known.key,
+            shape: known.shape,
+            control,
+        },
         upstream: reading.upstream,
         turn: None,
         since_ms: now_ms,
@@ -348,6 +365,13 @@ fn examined(shared: &mut Shared, id: Id, reading: Inspected, body: &[u8], now_ms
         fill: None,
     };
     let (mut stage, effects) = turns::take_turn(shared, id, pending, now_ms);
+    let is_hit = |effect: &Effect| match effect {
+        Effect::Answer(served) => served.answer.is_some(),
+        _ => false,
+    };
+    if is_new && effects.iter().any(is_hit) {
+        shared.memo.insert(&keyed.prepared, body, known);
+    }
     note_traits(shared, &mut stage, &keyed.prepared, body);
     (stage, effects)
 }

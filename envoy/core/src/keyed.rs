@@ -13,7 +13,7 @@ use crate::routes::{Route, Routes, Standing};
 #[derive(Clone, Debug)]
 pub struct Keyed {
     /// The route that Envoy had chosen by then.
-    pub route: Route,
+    pub route: Arc<Route>,
     /// What the key takes from the head.
     pub prepared: Prepared,
     /// Whether the key has the route in it, whatever that does to requests.
@@ -38,7 +38,7 @@ pub struct Inspected {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Difference {
     /// Another route, or the provider behind another cluster.
-    Route(Route),
+    Route(Arc<Route>),
     /// This part of the request.
     Part(String),
 }
@@ -47,8 +47,7 @@ pub enum Difference {
 const ROUTERS: [&str; 2] = ["x-envoy-original-path", "x-envoy-original-host"];
 
 impl Keyed {
-    /// Looks at a request's head as the filter has it, whose path goes behind the upstream's.
-    /// `identity` takes in by what a memo of requests recognises the head.
+    /// Looks at a request's head as the filter has it. `path` is the provider's.
     ///
     /// # Errors
     ///
@@ -57,11 +56,9 @@ impl Keyed {
         config: &Config,
         upstream: &Upstream,
         by_route: bool,
-        request: &mut Request,
-        identity: Option<&mut Vec<u8>>,
+        path: &str,
+        request: &Request<'_>,
     ) -> Result<Self, Bypass> {
-        let own = std::mem::take(&mut request.path);
-        request.path = format!("{}{own}", upstream.prefix);
         let origin = match by_route {
             // No URL has such a character.
             true => &format!(
@@ -70,17 +67,21 @@ impl Keyed {
             ),
             false => &upstream.origin,
         };
-        let prepared = prepared(config, origin, request, identity)?;
-        let tenant = config.tenant_header.as_deref();
-        let tenant = request
-            .headers
-            .iter()
-            .filter(|(name, _)| Some(name.as_str()) == tenant);
+        let prepared = prepared(config, origin, &Request { path, ..*request })?;
+        let tenant = match config.tenant_header.as_deref() {
+            Some(named) => request
+                .headers
+                .iter()
+                .filter(|(name, _)| *name == named)
+                .map(|(name, value)| ((*name).to_owned(), value.to_vec()))
+                .collect(),
+            None => Vec::new(),
+        };
         Ok(Self {
-            route: request.route.clone(),
+            route: Arc::clone(request.route),
             prepared,
             by_route,
-            tenant: tenant.cloned().collect(),
+            tenant,
             length: request.length,
         })
     }
@@ -94,32 +95,30 @@ impl Keyed {
         &self,
         config: &Config,
         upstream: &Upstream,
-        mut sent: Request,
+        sent: &Request<'_>,
     ) -> Result<(), Difference> {
-        if sent.route != self.route {
-            return Err(Difference::Route(sent.route));
+        if *sent.route != self.route {
+            return Err(Difference::Route(Arc::clone(sent.route)));
         }
         if self.by_route {
             return Ok(());
         }
-        if !upstream.is_host(&sent.authority) {
+        if !upstream.is_host(sent.authority) {
             return Err(Difference::Part("the host".into()));
         }
         if sent.length != self.length {
             return Err(Difference::Part("the length of the body".into()));
         }
+        let is_kept = |(name, _): &&(&str, &[u8])| !ROUTERS.contains(name);
+        let mut headers: Vec<_> = sent.headers.iter().filter(is_kept).copied().collect();
         let named = config.tenant_header.as_deref();
-        sent.headers
-            .retain(|(name, _)| !ROUTERS.contains(&name.as_str()));
-        if !sent
-            .headers
-            .iter()
-            .any(|(name, _)| Some(name.as_str()) == named)
-        {
+        if !headers.iter().any(|(name, _)| Some(*name) == named) {
             // The provider is not to learn of tenants.
-            sent.headers.extend(self.tenant.iter().cloned());
+            let tenant = self.tenant.iter();
+            headers.extend(tenant.map(|(name, value)| (name.as_str(), value.as_slice())));
         }
-        let part = match prepared(config, &upstream.origin, &sent, None) {
+        let headers = &headers;
+        let part = match prepared(config, &upstream.origin, &Request { headers, ..*sent }) {
             Ok(prepared) => self.prepared.differs_in(&prepared),
             Err(why) => Some(format!("what makes it a bypass ({why})")),
         };
@@ -127,14 +126,12 @@ impl Keyed {
     }
 
     /// Whether the provider has learnt of the tenant.
-    pub fn tells_tenant(&self, sent: &Request) -> bool {
-        let is_sent = |(name, _): &(String, Vec<u8>)| sent.headers.iter().any(|(it, _)| it == name);
-        self.tenant.iter().any(is_sent)
+    pub fn tells_tenant(&self, sent: &Request<'_>) -> bool {
+        self.tenant.iter().any(|(name, _)| sent.has(name))
     }
 }
 
-/// What can be decided before the body is there. The path becomes the provider's.
-/// `identity` is as of [`Keyed::of`].
+/// What can be decided before the body is there.
 ///
 /// # Errors
 ///
@@ -142,36 +139,36 @@ impl Keyed {
 pub fn inspect(
     config: &Config,
     routes: &Routes,
-    mut request: Request,
-    identity: Option<&mut Vec<u8>>,
+    request: &Request<'_>,
 ) -> Result<Inspected, Bypass> {
     let upstream = config
         .upstreams
         .get(&request.route.cluster)
         .ok_or(Bypass::Upstream)?;
     // Envoy leaves this header only on a connection that becomes a tunnel, whose body has no end.
-    if request.headers.iter().any(|(name, _)| name == "upgrade") {
+    if request.has("upgrade") {
         return Err(Bypass::Upgrade);
     }
-    if !config.looks_at(&request.path) {
+    if !config.looks_at(request.path) {
         return Err(Bypass::Path);
     }
     let mut types = request
         .headers
         .iter()
-        .filter(|(name, _)| name == "content-type");
+        .filter(|(name, _)| *name == "content-type");
     if types.any(|(_, value)| value.starts_with(b"application/grpc")) {
         return Err(Bypass::Grpc);
     }
     let by_route = config.keys_route(&request.route.name);
-    let keyed = Keyed::of(config, upstream, by_route, &mut request, identity)?;
+    let path = upstream.path(request.path);
+    let keyed = Keyed::of(config, upstream, by_route, &path, request)?;
     // Envoy asks the client for the body and removes this header, unless `proxy_100_continue`
     // leaves both to the provider. Then the client sends its body only after the provider has the
     // head.
-    if request.headers.iter().any(|(name, _)| name == "expect") {
+    if request.has("expect") {
         return Err(Bypass::Expect);
     }
-    if !by_route && routes.standing(&upstream.url(), &request.route) == Standing::Refused {
+    if !by_route && routes.standing(upstream, request.route) == Standing::Refused {
         return Err(Bypass::Route);
     }
     if request
@@ -182,34 +179,21 @@ pub fn inspect(
     }
     Ok(Inspected {
         keyed,
-        path: request.path,
+        path,
         upstream: Arc::clone(upstream),
     })
 }
 
 /// What the key takes from a head.
-fn prepared(
-    config: &Config,
-    upstream: &str,
-    request: &Request,
-    identity: Option<&mut Vec<u8>>,
-) -> Result<Prepared, Bypass> {
-    let headers: Vec<(&str, &[u8])> = request
-        .headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_slice()))
-        .collect();
+fn prepared(config: &Config, upstream: &str, request: &Request<'_>) -> Result<Prepared, Bypass> {
     let head = Head {
-        method: &request.method,
+        method: request.method,
         upstream,
-        path: &request.path,
-        headers: &headers,
+        path: request.path,
+        headers: request.headers,
     };
     let candidate = reflex_llm::candidate(&head, &config.policy())?;
     let group = config.groups.of(candidate.tenant());
     let candidate = candidate.as_tenant(group, config.tenant_header.as_deref());
-    if let Some(identity) = identity {
-        candidate.write_identity(identity);
-    }
     Ok(candidate.prepare())
 }

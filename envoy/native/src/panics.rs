@@ -99,9 +99,9 @@ mod planted {
 
     static NEXT: AtomicBool = AtomicBool::new(false);
 
-    pub(crate) fn sow(headers: &[(String, Vec<u8>)], planted: &mut Option<Hook>) {
-        let named = headers.iter().find(|(name, _)| name == "x-test-panic");
-        let named = named.map(|(_, value)| value.as_slice());
+    pub(crate) fn sow(headers: &[(&str, &[u8])], planted: &mut Option<Hook>) {
+        let named = headers.iter().find(|(name, _)| *name == "x-test-panic");
+        let named = named.map(|(_, value)| *value);
         *planted = Hook::ALL
             .iter()
             .copied()

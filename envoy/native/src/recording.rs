@@ -233,18 +233,24 @@ impl Recording {
         if self.is_keyed || !self.is_providers {
             return Ok(());
         }
-        let sent = request::read(envoy);
-        if sent.method.is_empty() {
-            return Ok(());
-        }
         let Asked {
             keyed, upstream, ..
         } = &self.asked;
         let routes = &self.plugin.routes;
-        if keyed.tells_tenant(&sent) {
-            routes.warn(&keyed.route, Tell::Tenant, TENANT);
-        }
-        let (why, text) = match keyed.check(&self.plugin.settings.filter, upstream, sent) {
+        let route = Arc::new(request::route(envoy));
+        let checked = request::with_request(envoy, &route, |sent| {
+            if sent.method.is_empty() {
+                return None;
+            }
+            if keyed.tells_tenant(sent) {
+                routes.warn(&keyed.route, Tell::Tenant, TENANT);
+            }
+            Some(keyed.check(&self.plugin.settings.filter, upstream, sent))
+        });
+        let Some(checked) = checked else {
+            return Ok(());
+        };
+        let (why, text) = match checked {
             Ok(()) => {
                 routes.proven(&keyed.route);
                 self.is_keyed = true;

@@ -3,39 +3,52 @@
 use crate::abi::{Envoy, Map, Number, Text};
 use reflex_envoy_core::request::Request;
 use reflex_envoy_core::routes::Route;
+use std::sync::Arc;
 
 /// What Envoy's decompressor begins the names of its trailers with. It adds two to each body that
 /// it has decompressed, which tell how long the body was before and after.
 const DECOMPRESSOR: &[u8] = b"x-envoy-decompressor-";
 
-/// The request that Envoy is calling for.
-pub(crate) fn read(envoy: &Envoy<'_>) -> Request {
+/// The route that Envoy has chosen for the request that it is calling for.
+pub(crate) fn route(envoy: &Envoy<'_>) -> Route {
+    Route {
+        cluster: text(envoy.cluster()).to_owned(),
+        listener: listener(envoy),
+        virtual_host: text(envoy.text(Text::VirtualHostName)).to_owned(),
+        name: text(envoy.text(Text::RouteName)).to_owned(),
+    }
+}
+
+/// Hands over the request that Envoy is calling for, by this route.
+pub(crate) fn with_request<T>(
+    envoy: &Envoy<'_>,
+    route: &Arc<Route>,
+    take: impl FnOnce(&Request<'_>) -> T,
+) -> T {
     let mut request = Request {
-        method: String::new(),
-        path: String::new(),
-        headers: Vec::new(),
-        authority: String::new(),
-        route: Route {
-            cluster: text(envoy.cluster()),
-            listener: listener(envoy),
-            virtual_host: text(envoy.text(Text::VirtualHostName)),
-            name: text(envoy.text(Text::RouteName)),
-        },
+        method: "",
+        path: "",
+        headers: &[],
+        authority: "",
+        route,
         length: None,
     };
-    let headers = envoy.headers(Map::Request);
-    request.headers.reserve(headers.len());
-    for (name, value) in headers {
+    let all = envoy.headers(Map::Request);
+    let mut headers = Vec::with_capacity(all.len());
+    for (name, value) in all {
         match name {
             b":method" => request.method = text(Some(value)),
             b":path" => request.path = text(Some(value)),
             b":authority" => request.authority = text(Some(value)),
             [b':', ..] => {}
             b"content-length" => request.length = text(Some(value)).parse().ok(),
-            name => request.headers.push((text(Some(name)), value.to_vec())),
+            name => headers.push((text(Some(name)), value)),
         }
     }
-    request
+    take(&Request {
+        headers: &headers,
+        ..request
+    })
 }
 
 /// By which listener, and which of its filter chains, the request has come.
@@ -46,9 +59,9 @@ fn listener(envoy: &Envoy<'_>) -> String {
 }
 
 /// What is no text is none: such a request bypasses, because its method or path is unknown.
-fn text(bytes: Option<&[u8]>) -> String {
+fn text(bytes: Option<&[u8]>) -> &str {
     let text = bytes.and_then(|bytes| str::from_utf8(bytes).ok());
-    text.unwrap_or_default().to_owned()
+    text.unwrap_or_default()
 }
 
 /// Whether the answer that Envoy is calling for is the provider's: Envoy and other filters answer

@@ -5,7 +5,7 @@ use reflex_envoy_core::config::{Proof, Upstream};
 use reflex_envoy_core::routes::{Route, Routes, Tell};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The number of configurations so far: a route of another one may do something else to requests.
 static GENERATIONS: AtomicU64 = AtomicU64::new(0);
@@ -23,13 +23,15 @@ const MET_MAX: usize = 4096;
 
 /// What one configuration knows of routes.
 #[derive(Debug)]
-pub(crate) struct KnownRoutes(RwLock<Known>);
+pub(crate) struct KnownRoutes(Mutex<Known>);
 
 #[derive(Debug)]
 struct Known {
     routes: Routes,
     /// Routes that are noted.
     met: HashSet<Route>,
+    /// The last one: most requests come by the same.
+    last: Option<Arc<Route>>,
     /// As of this change of the notes.
     changes: u64,
 }
@@ -38,9 +40,10 @@ impl KnownRoutes {
     /// Knows no route yet.
     pub(crate) fn new(proof: Proof) -> Self {
         let generation = GENERATIONS.fetch_add(1, SeqCst) + 1;
-        Self(RwLock::new(Known {
+        Self(Mutex::new(Known {
             routes: Routes::new(proof, generation),
             met: HashSet::new(),
+            last: None,
             changes: 0,
         }))
     }
@@ -49,32 +52,40 @@ impl KnownRoutes {
     pub(crate) fn look<T>(
         &self,
         upstream: Option<&Upstream>,
-        route: &Route,
-        what: impl FnOnce(&Routes) -> T,
+        route: Route,
+        what: impl FnOnce(&Routes, &Arc<Route>) -> T,
     ) -> T {
-        let known = self.read();
+        let mut known = self.known();
         let is_current = known.changes == CHANGES.load(SeqCst);
-        let Some(upstream) = upstream.filter(|_| !is_current || !known.met.contains(route)) else {
-            return what(&known.routes);
-        };
-        drop(known);
-        let mut known = self.write();
-        known.hear();
-        known.meet(&upstream.url(), route);
-        known.tell();
-        what(&known.routes)
+        let last = known
+            .last
+            .as_ref()
+            .filter(|last| is_current && ***last == route);
+        if let Some(last) = last {
+            return what(&known.routes, last);
+        }
+        let route = Arc::new(route);
+        if let Some(upstream) = upstream {
+            if !is_current {
+                known.hear();
+            }
+            if !known.met.contains(&*route) {
+                known.meet(&upstream.url(), &route);
+                known.tell();
+            }
+            known.last = Some(Arc::clone(&route));
+        }
+        what(&known.routes, &route)
     }
 
     /// An answer has shown that the provider gets what is keyed.
     pub(crate) fn proven(&self, route: &Route) {
-        if self.read().routes.asks_others(route) {
-            self.write().routes.proven(route);
-        }
+        self.known().routes.proven(route);
     }
 
     /// An answer has shown that it does not. `why` ends a sentence about the route.
     pub(crate) fn refuse(&self, upstream: &Upstream, route: &Route, why: &str) {
-        let mut known = self.write();
+        let mut known = self.known();
         known.routes.refuse(&upstream.url(), route, why);
         for (upstream, route) in known.routes.take_news() {
             known.meet(&upstream, &route);
@@ -84,18 +95,14 @@ impl KnownRoutes {
 
     /// Logs a warning about a route, once.
     pub(crate) fn warn(&self, route: &Route, kind: Tell, what: &str) {
-        let mut known = self.write();
+        let mut known = self.known();
         known.routes.tell(route, kind, what);
         known.tell();
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         // A panic under the lock leaves a route that is not noted, at most.
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Known> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

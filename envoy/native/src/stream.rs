@@ -151,8 +151,6 @@ impl std::fmt::Debug for Stage {
 struct Reading {
     inspected: Inspected,
     home: Arc<Home>,
-    /// By what the L1 recognises the head.
-    identity: Vec<u8>,
     /// Whether the route allows answers of other requests: it is known to change none.
     is_open: bool,
 }
@@ -197,28 +195,27 @@ impl Stream {
     }
 
     fn look(&mut self, envoy: &Envoy<'_>) -> Result<Reading, Bypass> {
-        let request = request::read(envoy);
-        #[cfg(feature = "planted")]
-        crate::panics::sow(&request.headers, &mut self.planted);
         let plugin = &self.plugin;
         let home = plugin.home.as_ref().ok_or(Bypass::Unavailable)?;
         let config = &plugin.settings.filter;
-        let upstream = config.upstreams.get(&request.route.cluster);
-        let route = request.route.clone();
-        let mut identity = Vec::with_capacity(256);
-        plugin
-            .routes
-            .look(upstream.map(|it| &**it), &route, |routes| {
-                let inspected = inspect(config, routes, request, Some(&mut identity))?;
+        let route = request::route(envoy);
+        let upstream = config.upstreams.get(&route.cluster).map(|it| &**it);
+        #[cfg(feature = "planted")]
+        let planted = &mut self.planted;
+        plugin.routes.look(upstream, route, |routes, route| {
+            request::with_request(envoy, route, |request| {
+                #[cfg(feature = "planted")]
+                crate::panics::sow(request.headers, planted);
+                let inspected = inspect(config, routes, request)?;
                 let is_open = inspected.keyed.by_route
-                    || routes.standing(&inspected.upstream.url(), &route) == Standing::Open;
+                    || routes.standing(&inspected.upstream, route) == Standing::Open;
                 Ok(Reading {
                     inspected,
                     home: Arc::clone(home),
-                    identity: std::mem::take(&mut identity),
                     is_open,
                 })
             })
+        })
     }
 
     fn bypass(&mut self, why: Bypass) {
@@ -296,7 +293,6 @@ impl Stream {
         let Reading {
             inspected,
             home,
-            identity,
             is_open,
         } = *reading;
         let plugin = &self.plugin;
@@ -304,9 +300,8 @@ impl Stream {
         let since = home.cache.purges().now();
         let control = inspected.keyed.prepared.control();
         let is_known = is_open && config.samples == 1;
-        let probe = plugin
-            .l1
-            .probe(|head| head.extend_from_slice(&identity), body);
+        let prepared = &inspected.keyed.prepared;
+        let probe = plugin.l1.probe(|head| prepared.write_identity(head), body);
         if let Some(known) = is_known.then(|| plugin.l1.get(&probe, body)).flatten()
             && let Some(hit) = lookup::now(&home, &known, &Flow::of(&control))
         {
