@@ -24,11 +24,11 @@ pub(super) fn with_request<T>(
     };
     headers.retain(|(name, value)| {
         match *name {
-            ":method" => request.method = text(*value),
-            ":path" => request.path = text(*value),
-            ":authority" => request.authority = text(*value),
+            ":method" => request.method = text(value),
+            ":path" => request.path = text(value),
+            ":authority" => request.authority = text(value),
             name if name.starts_with(':') => {}
-            "content-length" => request.length = text(*value).parse().ok(),
+            "content-length" => request.length = text(value).parse().ok(),
             _ => return true,
         }
         false
