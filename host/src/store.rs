@@ -12,6 +12,7 @@
 //! assumed of the medium.
 
 mod active;
+mod again;
 mod debts;
 mod disk;
 mod disk_use;

@@ -4,7 +4,7 @@
 use crate::cache::{CacheKey, Entry, L1, Tier};
 use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::policy::HttpPolicy;
-use crate::exchange::question::{Meaning, Question};
+use crate::exchange::question::{By, Meaning, Question};
 use crate::exchange::reply::head::{apply, status_headers, tell};
 use crate::exchange::reply::replayed;
 use crate::grant::ctx::ReflexCtx;
@@ -32,6 +32,27 @@ pub(crate) enum Look {
 }
 
 impl Answers {
+    /// By what requests to it are understood.
+    pub(crate) fn by(&self) -> By<'_> {
+        By {
+            ctx: &self.ctx,
+            policy: &self.policy,
+            l1: &self.l1,
+        }
+    }
+
+    /// The cached answer, if this client accepts it, and if that is known without waiting. None says nothing
+    /// about the answer.
+    pub(crate) fn look_up_now(&self, question: &mut Question) -> Option<Response<BoxBody>> {
+        let control = *question.control();
+        let key = question.entry_key(&self.ctx);
+        let now_ms = self.ctx.clock.now_ms();
+        let entry = self.ctx.cache.lookup_now(&key, now_ms)?.hit()?;
+        let (response, tier) = self.answer(&entry, &control, now_ms)?;
+        question.was_hit(&self.l1, tier);
+        Some(response)
+    }
+
     /// The cached answer, if this client accepts it.
     pub(crate) async fn look_up(&self, question: &mut Question) -> Look {
         let control = *question.control();
@@ -49,11 +70,21 @@ impl Answers {
     async fn entry(&self, key: &CacheKey, control: &Control) -> Option<(Response<BoxBody>, Tier)> {
         let now_ms = self.ctx.clock.now_ms();
         let entry = self.ctx.find_at(key, now_ms).await?;
+        self.answer(&entry, control, now_ms)
+    }
+
+    /// An entry as an answer, if this client accepts it.
+    fn answer(
+        &self,
+        entry: &Entry,
+        control: &Control,
+        now_ms: u64,
+    ) -> Option<(Response<BoxBody>, Tier)> {
         let (age, ttl) = (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
         if !control.accepts(age, ttl) {
             return None;
         }
-        let response = self.replay(&entry, age, Status::Hit { ttl_seconds: ttl })?;
+        let response = self.replay(entry, age, Status::Hit { ttl_seconds: ttl })?;
         Some((response, entry.tier()))
     }
 

@@ -64,7 +64,7 @@ impl Candidate<'_> {
         }
         let counting = Counting {
             rules,
-            origin: self.origin,
+            upstream: head.upstream,
             named_by: self.named_by,
         };
         headers::significant(head.headers, counting, |name, value| {

@@ -71,7 +71,7 @@ impl Prepared {
             tenant: candidate.tenant,
             control: candidate.control,
             temperature_max: candidate.temperature_max,
-            origin: candidate.origin,
+            origin: Origin::of(candidate.head.upstream),
             rules: candidate.rules.clone(),
             wants_events: headers::wants_events_only(head.headers),
             model: model::in_path(head.path),

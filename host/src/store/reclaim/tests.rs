@@ -142,7 +142,7 @@ impl Run {
                 store.contents_written(file);
             }
         }
-        store.all_synced();
+        store.all_synced(true);
         assert!(is_ok || self.syncs_may_fail);
         for (known, last) in self.known.iter_mut().zip(taken) {
             match is_ok {
@@ -346,7 +346,7 @@ impl Three {
                 false => file.sync().unwrap(),
             }
         }
-        store.all_synced();
+        store.all_synced(true);
     }
 
     fn segment(&self, at: usize) -> Arc<Segment> {
@@ -509,7 +509,7 @@ fn a_segment_waits_for_the_syncs_of_the_flusher_until_room_runs_out() {
     three.store.make_piece(&mut Budget::all(), true).unwrap();
     assert!(three.store.ahead.leaving.is_some());
     assert!(unsynced.iter().all(|file| file.sync().is_ok()));
-    three.store.all_synced();
+    three.store.all_synced(true);
     three.store.make_piece(&mut Budget(1), false).unwrap();
     assert!(three.store.ahead.leaving.is_some());
     // Then it does not wait for the next one.
