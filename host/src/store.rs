@@ -136,6 +136,23 @@ pub(crate) struct StoreOptions {
     pub(crate) progress: Arc<Progress>,
 }
 
+#[cfg(test)]
+impl StoreOptions {
+    /// A store of one tenant or of several without bounds, not encrypted, in the folder `data`.
+    pub(crate) fn plain(quota: u64, segment_bytes: u64) -> Self {
+        Self {
+            dir: "data".into(),
+            quota,
+            segment_bytes,
+            entries_max: 1 << 20,
+            stale_ms_max: 0,
+            keys: None,
+            shares: Arc::default(),
+            progress: Arc::default(),
+        }
+    }
+}
+
 /// The writer of a data folder.
 #[derive(Debug)]
 pub(crate) struct Store {

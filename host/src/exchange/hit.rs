@@ -43,6 +43,7 @@ impl Answers {
 
     /// The cached answer, if this client accepts it, and if that is known without waiting. None says nothing
     /// about the answer.
+    #[cfg(feature = "serve")]
     pub(crate) fn look_up_now(&self, question: &mut Question) -> Option<Response<BoxBody>> {
         let control = *question.control();
         let key = question.entry_key(&self.ctx);

@@ -97,16 +97,7 @@ impl Run {
                 memory_bytes_max: 1 << 20,
                 ..CacheOptions::default()
             },
-            store: StoreOptions {
-                dir: "data".into(),
-                quota,
-                segment_bytes: SEGMENT_BYTES,
-                entries_max: 1 << 20,
-                stale_ms_max: 0,
-                keys: None,
-                shares: Arc::default(),
-                progress: Arc::default(),
-            },
+            store: StoreOptions::plain(quota, SEGMENT_BYTES),
             random: Random(seed ^ 0x5eed),
             known: vec![Known::certain(None); KEYS as usize],
             now_ms: NOW,

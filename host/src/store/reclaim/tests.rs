@@ -45,12 +45,6 @@ impl Run {
         Self {
             disk: SimDisk::new(seed),
             options: StoreOptions {
-                dir: "data".into(),
-                quota: 100 * SEGMENT_BYTES,
-                segment_bytes: SEGMENT_BYTES,
-                entries_max: 1 << 20,
-                stale_ms_max: 0,
-                keys: None,
                 shares: Shares::new(TenantBounds {
                     each: StoredMax {
                         // Half of the tenants' keys.
@@ -59,7 +53,7 @@ impl Run {
                     },
                     ..TenantBounds::default()
                 }),
-                progress: Arc::default(),
+                ..StoreOptions::plain(100 * SEGMENT_BYTES, SEGMENT_BYTES)
             },
             random: Random(seed ^ 0x5eed),
             known: [Known::default(); KEYS as usize],
@@ -273,13 +267,7 @@ fn no_append_makes_more_room_than_a_piece() {
     let dir = tempfile::tempdir().unwrap();
     let options = StoreOptions {
         dir: dir.path().join("data"),
-        quota: 16 * BYTES,
-        segment_bytes: BYTES,
-        entries_max: 1 << 20,
-        stale_ms_max: 0,
-        keys: None,
-        shares: Arc::default(),
-        progress: Arc::default(),
+        ..StoreOptions::plain(16 * BYTES, BYTES)
     };
     let disk = Arc::new(super::super::RealDisk);
     let mut store = Store::open(disk, &options).unwrap().store;
