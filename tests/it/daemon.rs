@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use reflex_tests::client::{Ask, CHAT};
 use reflex_tests::edge::{Edge, Plan};
 use reflex_tests::metrics::Metrics;
+use reflex_tests::mount::Disk;
 use reflex_tests::upstream::Upstream;
 use reflex_tests::within;
 
@@ -256,23 +256,15 @@ async fn a_quota_without_room_for_an_entry_means_memory() {
 
 #[tokio::test]
 async fn a_disk_that_is_read_only_at_first_is_used_as_soon_as_it_is_not() {
-    let mount = tempfile::tempdir().expect("a folder");
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new("mount");
-        let ended = command.args(arguments).arg(mount.path()).output();
-        ended.is_ok_and(|output| output.status.success())
-    };
-    if !run(&["-t", "tmpfs", "-o", "ro,size=64m", "tmpfs"]) {
-        reflex_skip::skip("a read-only disk", "mounting is not allowed: run as root");
+    let Some(disk) = Disk::mount("ro,size=64m") else {
         return;
-    }
-    let _unmount = Unmount(mount.path());
+    };
     let upstream = Upstream::start().await;
-    let plan = Plan::new(&upstream.url()).data_dir(&mount.path().join("data"));
+    let plan = Plan::new(&upstream.url()).data_dir(&disk.data_dir());
     let edge = plan.start().await;
     check_serves(&edge, "yellow", "before the disk").await;
 
-    assert!(run(&["-o", "remount,rw"]));
+    disk.remount("rw");
     let is_healthy = |metrics: &Metrics| metrics.sum(HEALTHY, &[]) > 0.5;
     edge.until("the disk in use", is_healthy).await;
     let kept = edge.client.fetch(Ask::chat("on the disk")).await;
@@ -285,15 +277,4 @@ async fn a_disk_that_is_read_only_at_first_is_used_as_soon_as_it_is_not() {
     assert_eq!((again.reflex(), &again.body), ("HIT_L1_EXACT", &kept.body));
     edge.terminate();
     assert_eq!(edge.ended().await, Some(0));
-}
-
-/// Unmounts, also when the test fails.
-struct Unmount<'a>(&'a Path);
-
-impl Drop for Unmount<'_> {
-    fn drop(&mut self) {
-        // Lazily: a daemon of a test that failed may still be there.
-        let ended = Command::new("umount").arg("-l").arg(self.0).status();
-        assert!(ended.is_ok_and(|status| status.success()), "not unmounted");
-    }
 }

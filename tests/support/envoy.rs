@@ -1,6 +1,8 @@
 //! The real Envoy as a child process, on ports of its own, with `envoy/envoy.yaml` as its
 //! configuration, with the changes of a test.
 
+mod restart;
+
 use std::env;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,6 +20,7 @@ use crate::client::{Ask, Client};
 use crate::metrics::Metrics;
 use crate::upstream::Upstream;
 use crate::{PATIENCE, within};
+use restart::Place;
 
 /// How often Envoy is asked whether it is ready, and for its figures while a test waits for
 /// one. Envoy announces neither.
@@ -118,6 +121,7 @@ pub struct EnvoyPlan {
     workers: u32,
     /// For connections of a listener that was updated; none is a listener that cannot be.
     drain_seconds: Option<u32>,
+    place: Place,
     edits: Vec<Edit>,
 }
 
@@ -144,6 +148,7 @@ impl EnvoyPlan {
             trusted_ca: None,
             workers: 1,
             drain_seconds: None,
+            place: Place::Alone,
             edits: Vec::new(),
         }
     }
@@ -257,7 +262,7 @@ impl EnvoyPlan {
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let plugin = self.plugin;
         let bootstrap = Bootstrap {
-            listen: anywhere,
+            listen: self.place.listen().unwrap_or(anywhere),
             admin: anywhere,
             providers: self.providers,
             filter: self.filter.map(|module| Filter { module, plugin }),
@@ -287,8 +292,7 @@ impl EnvoyPlan {
             .arg(file)
             .args(["--concurrency", &self.workers.to_string()])
             .args(LOG_LEVELS)
-            // Several run at once, and none of them is ever replaced by a newer one.
-            .args(["--disable-hot-restart", "--use-dynamic-base-id"]);
+            .args(self.place.arguments(folder));
         if let Some(seconds) = self.drain_seconds {
             command.args(["--drain-time-s", &seconds.to_string()]);
         }

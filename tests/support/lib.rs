@@ -16,6 +16,7 @@ pub mod upstream;
 pub mod authority;
 pub mod forward;
 pub mod inherited;
+pub mod mount;
 pub mod tls;
 pub mod unix;
 

@@ -9,7 +9,10 @@ use crate::workspace::{cargo, folder_of, step};
 
 const PACKAGE: &str = "reflex-envoy-native";
 
-/// As cargo names it, and as Envoy looks for it.
+/// As cargo names it.
+const BUILT: &str = "libreflex_envoy_native.so";
+
+/// As Envoy looks for it: `lib`, its `name` in Envoy's configuration, `.so`.
 const FILE: &str = "libreflex_envoy.so";
 
 /// Builds the module with this profile. Alone, and not with the workspace: its host is to have no
@@ -29,7 +32,7 @@ fn build(profile: &str, more: &[&str], name: &str) -> Result<PathBuf> {
     step(cargo(&build).args(more))?;
     let folder = reflex_guest_build::target_dir().join("native");
     let module = folder.join(name);
-    let built = folder_of(profile).join(FILE);
+    let built = folder_of(profile).join(BUILT);
     // A running Envoy has the old file mapped: a new one takes its place, and nothing is written over.
     let new = folder.join(format!("{name}.new"));
     fs::create_dir_all(&folder)

@@ -9,6 +9,8 @@ use crate::settings::Settings;
 use crate::version;
 use reflex_host::cache::L1;
 use reflex_llm::Key;
+use std::convert::Infallible;
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -46,6 +48,10 @@ struct Disk {
 
 /// Looking at the disk may take some milliseconds.
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
+
+/// Upper bound of the main thread's wait for a cache to be closed: what waits is written in that time,
+/// and a disk that hangs does not hang Envoy.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
 
 impl Plugin {
     /// Reads a configuration, and opens its cache.
@@ -118,21 +124,24 @@ impl Plugin {
     }
 
     /// Envoy has destroyed the configuration. Its last request may have ended just now on a worker,
-    /// which must not wait for the disk.
+    /// which must not wait for the disk. The main thread does: the process may be about to end.
     pub(crate) fn ends(self: Arc<Self>) {
         self.scheduler.end();
-        let last = move || {
+        let is_main = MAIN.get() == Some(&thread::current().id());
+        let (open, closed) = mpsc::channel::<Infallible>();
+        let thread = thread::Builder::new().name("reflex-closing".into());
+        // Without a thread, the cache stays open until the process ends.
+        let _lost = thread.spawn(move || {
             if let Some(home) = &self.home {
                 home.leave();
             }
             drop(self);
-        };
-        if MAIN.get() == Some(&thread::current().id()) {
-            return last();
+            drop(open);
+        });
+        if is_main {
+            // Nothing is sent: it ends when the thread does.
+            let _ = closed.recv_timeout(CLOSING_MAX);
         }
-        let thread = thread::Builder::new().name("reflex-closing".into());
-        // Without a thread, the cache stays open until the process ends.
-        let _lost = thread.spawn(last);
     }
 }
 

@@ -134,7 +134,7 @@ async fn other_paths_and_bad_bodies_go_to_the_provider() {
     check_bypass(&envoy.client.fetch(Ask::body("no JSON")).await, "not-json");
     let models = envoy.client.fetch(Ask::get("/v1/models")).await;
     assert_eq!(models.reflex(), "BYPASS");
-    assert_eq!(upstream.call_count(), 1);
+    assert_eq!(upstream.call_count(), 2);
 }
 
 #[tokio::test]
@@ -172,7 +172,13 @@ async fn what_is_not_good_is_not_stored() {
         ("cut", "cut"),
         ("gzip", "content-encoding"),
     ] {
-        for ask in [Ask::chat(behaviour), Ask::stream(behaviour)] {
+        let asks = match behaviour {
+            // The provider compresses no streams.
+            "gzip" => vec![Ask::chat(behaviour)],
+            _ => vec![Ask::chat(behaviour), Ask::stream(behaviour)],
+        };
+        let rejected = 2.0 * asks.len() as f64;
+        for ask in asks {
             for _ in 0..2 {
                 let calls = upstream.call_count();
                 let sent = envoy.client.try_send(ask.clone().mock(behaviour)).await;
@@ -184,7 +190,7 @@ async fn what_is_not_good_is_not_stored() {
         }
         envoy
             .until(&format!("{behaviour} is rejected"), |metrics| {
-                figure(metrics, "reflex_not_kept_total", &[("reason", reason)]) >= 4.0
+                figure(metrics, "reflex_not_kept_total", &[("reason", reason)]) >= rejected
             })
             .await;
     }

@@ -1,26 +1,15 @@
 //! The data folder: kept through restarts, shared by configurations, and done without while another
 //! process has it.
 
-use super::{apart, check_hit, check_miss, figure, hits, stored};
+use super::{apart, check_hit, check_miss, ended, hits, is_in_memory, stored};
 use reflex_tests::client::{Ask, Client};
-use reflex_tests::envoy::{Envoy, EnvoyPlan};
-use reflex_tests::metrics::Metrics;
+use reflex_tests::envoy::EnvoyPlan;
 use reflex_tests::upstream::Upstream;
 use serde_json::json;
 use tempfile::TempDir;
 
 fn in_folder(upstream: &Upstream, folder: &TempDir) -> EnvoyPlan {
-    let data = folder.path().join("data");
-    EnvoyPlan::native(&upstream.url()).plugin("data_dir", data.to_str())
-}
-
-fn is_in_memory(metrics: &Metrics) -> bool {
-    figure(metrics, "reflex_memory_only", &[]) > 0.0
-}
-
-async fn ended(mut envoy: Envoy) {
-    envoy.terminate();
-    envoy.ended().await;
+    super::in_folder(upstream, &folder.path().join("data"))
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ fn at_once(envoy: &Envoy, ask: &Ask, count: usize) -> JoinSet<Answer> {
 /// envoyproxy/envoy#34595: a thundering herd on one cold key.
 #[tokio::test]
 async fn identical_misses_at_once_cause_one_call_over_all_workers() {
-    const AT_ONCE: usize = 400;
+    const AT_ONCE: usize = 1000;
     for (count, ask) in [(1, Ask::chat("all")), (4, Ask::stream("all"))] {
         let upstream = Upstream::start().await;
         let envoy = workers(&upstream, count).await;
