@@ -151,6 +151,13 @@ impl NativeFlow {
                 Look::Nothing => None,
             };
             if miss.lead.is_some() || !joins {
+                // Once for all followers: they find it here.
+                let may_fetch = miss.lead.is_some() || !flow.asks();
+                if may_fetch && let Some(response) = Box::pin(self.0.answers.fetch(question)).await
+                {
+                    self.verify(question);
+                    return Ok(Found::Answer(response));
+                }
                 break;
             }
             if !std::mem::replace(&mut is_taken, true)
@@ -279,7 +286,9 @@ impl NativeFlow {
             match self.join(question, since).await {
                 Turn::Again => {}
                 // Between look and join, another request may have stored the answer and be done.
-                Turn::Lead(_) if is_there().await => return Ok(None),
+                Turn::Lead(_) if is_there().await || self.0.answers.brings(question).await => {
+                    return Ok(None);
+                }
                 Turn::Over => return Err(Over::Fills),
                 turn => return Ok(Some(turn)),
             }

@@ -7,8 +7,8 @@ use reflex_skip::Skips;
 
 use crate::workspace::{binary, cargo, step};
 use crate::{
-    collector, compose, envoy, fuzz, instructions, languages, machine, node, python, schedules,
-    wasm,
+    collector, compose, engine, envoy, fuzz, instructions, languages, machine, node, python,
+    schedules, wasm,
 };
 
 /// Sets up what the tests need, then formatting, lints, tests.
@@ -25,6 +25,7 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
     let tools = python::set_up_tools(skips)?;
     let clients = node::set_up(skips)?;
     let collector = collector::set_up(skips)?;
+    let engine = engine::set_up(skips)?;
     let envoy = envoy::set_up()?;
     wasm::set_up()?;
     let filter = wasm::filter()?;
@@ -62,6 +63,9 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
         }
         if let Some(collector) = &collector {
             tests.env("REFLEX_COLLECTOR", collector);
+        }
+        if let Some(engine) = &engine {
+            tests.env("REFLEX_ENGINE", engine);
         }
         if let Ok(path) = &path {
             tests.env("PATH", path);

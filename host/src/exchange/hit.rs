@@ -12,7 +12,7 @@ use http::header::HeaderMap;
 use http::{Response, StatusCode};
 use reflex_llm::embeddings::Found;
 use reflex_llm::status::{NOT_CACHED_STATUS, Status};
-use reflex_llm::{Control, ERROR_HEADERS, Flow, Shape};
+use reflex_llm::{Control, ERROR_HEADERS, Flow, Life, Shape};
 use std::sync::Arc;
 
 /// The answers that one namespace of a cache has. A clone is the same.
@@ -49,11 +49,48 @@ impl Answers {
     async fn entry(&self, key: &CacheKey, control: &Control) -> Option<(Response<BoxBody>, Tier)> {
         let now_ms = self.ctx.clock.now_ms();
         let entry = self.ctx.find_at(key, now_ms).await?;
+        self.answer(&entry, control, now_ms)
+    }
+
+    /// What the fleet has, after this cache had nothing. Batches are looked up here alone.
+    pub(crate) async fn fetch(&self, question: &mut Question) -> Option<Response<BoxBody>> {
+        let entry = self.entry_of_fleet(question).await?;
+        let now_ms = self.ctx.clock.now_ms();
+        let (response, tier) = self.answer(&entry, question.control(), now_ms)?;
+        question.was_hit(&self.l1, tier);
+        Some(response)
+    }
+
+    /// Whether the answer is here, because the fleet had it.
+    #[cfg(feature = "middleware")]
+    pub(crate) async fn brings(&self, question: &Question) -> bool {
+        self.entry_of_fleet(question).await.is_some()
+    }
+
+    async fn entry_of_fleet(&self, question: &Question) -> Option<Entry> {
+        // Another client may have asked for the longest life that the operator lets clients ask for.
+        let life_ms_max = match question.life(&self.ctx, Some(u64::MAX)) {
+            _ if question.batch().is_some() => return None,
+            Life::NotKept => return None,
+            Life::For(life) => Some(u64::try_from(life.as_millis()).unwrap_or(u64::MAX)),
+            Life::Forever => None,
+        };
+        let key = question.entry_key(&self.ctx);
+        let tenant = &question.key().tenant.0;
+        self.ctx.cache.fetch(&key, tenant, life_ms_max).await
+    }
+
+    fn answer(
+        &self,
+        entry: &Entry,
+        control: &Control,
+        now_ms: u64,
+    ) -> Option<(Response<BoxBody>, Tier)> {
         let (age, ttl) = (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
         if !control.accepts(age, ttl) {
             return None;
         }
-        let response = self.replay(&entry, age, Status::Hit { ttl_seconds: ttl })?;
+        let response = self.replay(entry, age, Status::Hit { ttl_seconds: ttl })?;
         Some((response, entry.tier()))
     }
 

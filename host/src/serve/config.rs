@@ -12,6 +12,7 @@
 mod difference;
 mod draft;
 mod error;
+mod fleet;
 mod limits;
 mod net;
 mod prices;
@@ -26,6 +27,7 @@ mod words;
 
 pub use difference::Change;
 pub use error::{ConfigError, lines};
+pub use fleet::FleetSettings;
 pub use net::NetLimits;
 pub use print::{default_file, markdown};
 pub use providers::{Provider, Takes};
@@ -115,6 +117,8 @@ pub struct Config {
     pub admin_token_file: Option<PathBuf>,
     /// The file of the keys that encrypt what is stored.
     pub encryption_key_file: Option<PathBuf>,
+    /// How it takes part in a fleet, if it does.
+    pub fleet: Option<FleetSettings>,
     /// How streams are replayed.
     pub replay: Replay,
     /// How many different answers are kept for one request and served in turn.
@@ -393,6 +397,7 @@ impl Draft {
             admin_token_file: values.admin_token_file.clone(),
             encryption_key_file: values.encryption_key_file.clone(),
             groups: Arc::new(groups.into_members().collect()),
+            fleet: self.fleet(),
             replay: values.replay.means.into(),
             samples: u32::try_from(values.samples.0)
                 .ok()
@@ -575,20 +580,7 @@ impl Draft {
         })
     }
 
-    fn prices(&mut self) -> Vec<Price> {
-        let tables = self.values.price.0.clone();
-        self.check_count("price", tables.len());
-        let mut prices = Vec::new();
-        for row in tables {
-            match row.table.price() {
-                Ok(price) => prices.push(price),
-                Err(error) => self.refuse_at(row.at, "price", error),
-            }
-        }
-        prices
-    }
-
-    fn check_count(&mut self, list: &str, count: usize) {
+    pub(super) fn check_count(&mut self, list: &str, count: usize) {
         if let Err(error) = check_count(list, count) {
             self.refuse(list, error);
         }
