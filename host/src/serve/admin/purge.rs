@@ -77,6 +77,10 @@ struct Done {
 
 /// Which daemons of the fleet have not followed yet.
 #[derive(Debug, Serialize)]
+#[cfg_attr(
+    not(feature = "fleet"),
+    allow(dead_code, reason = "only a fleet follows")
+)]
 struct Followed {
     behind: Vec<String>,
 }
@@ -161,7 +165,6 @@ impl Admin {
     }
 
     #[cfg(not(feature = "fleet"))]
-    #[expect(clippy::unused_async, reason = "as with a fleet")]
     async fn followed(&self) -> Option<Followed> {
         None
     }

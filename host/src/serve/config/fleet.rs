@@ -7,6 +7,10 @@ use std::time::Duration;
 
 /// How the daemon takes part in a fleet.
 #[derive(Clone)]
+#[cfg_attr(
+    not(feature = "fleet"),
+    allow(dead_code, reason = "such a build refuses the setting")
+)]
 pub struct FleetSettings {
     /// The engine's URL, which may have a password.
     pub(crate) url: String,
