@@ -45,16 +45,22 @@ pub use reply::samples::Samples;
 use crate::cache::CacheKey;
 use crate::cache::{L1, Mark};
 use crate::grant::ctx::ReflexCtx;
+use body::ahead::Reading;
+use bytes::Bytes;
 use fills::Turn;
 use hit::{Answers, Look, response};
+use http::request::Parts;
 use http::{Request, Response};
+use http_body::Body;
 use limits::Over;
 use miss::{Miss, Provider, told};
-use question::{Question, Read};
+use question::{Begun, Question, Read};
 use reflex_llm::{Bypass, Flow, Status};
 use shared_body::Follower;
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use watch::target;
 
@@ -119,9 +125,54 @@ impl NativeFlow {
     }
 
     /// Classifies a request, and reads its body for that.
-    pub(crate) async fn read(&self, request: Request<BoxBody>) -> Result<Read, Error> {
-        let Answers { ctx, policy, l1 } = &self.0.answers;
-        Question::read(request, ctx, policy, l1).await
+    pub(crate) async fn read<B>(&self, request: Request<B>) -> Result<Read, Error>
+    where
+        B: Body<Data = Bytes, Error = Error> + Send + Unpin + 'static,
+    {
+        let mut request = Some(request);
+        let begun = poll_fn(|cx| match request.take() {
+            Some(request) => Poll::Ready(self.begin(request, cx)),
+            // It is ready at once.
+            None => Poll::Pending,
+        });
+        match begun.await? {
+            Begun::Read(read) => Ok(read),
+            Begun::Waits(waits) => self.go_on(waits).await,
+        }
+    }
+
+    /// The same as far as that goes without waiting.
+    pub(crate) fn begin<B>(
+        &self,
+        request: Request<B>,
+        cx: &mut Context<'_>,
+    ) -> Result<Begun<B>, Error>
+    where
+        B: Body<Data = Bytes, Error = Error> + Send + Unpin + 'static,
+    {
+        Question::begin(request, self.0.answers.by(), cx)
+    }
+
+    /// The rest of that.
+    pub(crate) async fn go_on<B>(&self, waits: Box<(Parts, Reading<B>)>) -> Result<Read, Error>
+    where
+        B: Body<Data = Bytes, Error = Error> + Send + Unpin + 'static,
+    {
+        let (parts, reading) = *waits;
+        Question::go_on(parts, reading, self.0.answers.by()).await
+    }
+
+    /// The answer to a question, if it is in the cache and at hand. [`find`](Self::find) finds it as well, and
+    /// everything else; this does not wait, so that a hit is made without a future for each of its steps.
+    #[cfg(feature = "serve")]
+    pub(crate) fn find_now(&self, question: &mut Question) -> Option<Response<BoxBody>> {
+        let answers = &self.0.answers;
+        if answers.policy.is_shadow || !Flow::of(question.control()).looks_up() {
+            return None;
+        }
+        let response = answers.look_up_now(question)?;
+        self.verify(question);
+        Some(response)
     }
 
     /// Looks the answer up, and waits for another request that fetches it already.

@@ -12,6 +12,7 @@
 //! assumed of the medium.
 
 mod active;
+mod again;
 mod debts;
 mod disk;
 mod disk_use;
@@ -133,6 +134,23 @@ pub(crate) struct StoreOptions {
     pub(crate) shares: Arc<Shares>,
     /// How far reading the folder is.
     pub(crate) progress: Arc<Progress>,
+}
+
+#[cfg(test)]
+impl StoreOptions {
+    /// A store of one tenant or of several without bounds, not encrypted, in the folder `data`.
+    pub(crate) fn plain(quota: u64, segment_bytes: u64) -> Self {
+        Self {
+            dir: "data".into(),
+            quota,
+            segment_bytes,
+            entries_max: 1 << 20,
+            stale_ms_max: 0,
+            keys: None,
+            shares: Arc::default(),
+            progress: Arc::default(),
+        }
+    }
 }
 
 /// The writer of a data folder.

@@ -70,7 +70,6 @@ pub use status::reason::{Bypass, Dropped, Rejected};
 pub use tenant::Tenant;
 pub use tenant::group::Groups;
 
-use request::origin::Origin;
 use request::query;
 use rules::path;
 
@@ -140,7 +139,6 @@ pub struct Examined {
 #[derive(Clone, Debug)]
 pub struct Candidate<'a> {
     head: Head<'a>,
-    origin: Origin,
     api: Api,
     /// As far as the query says; the body may say more.
     representation: Representation,
@@ -182,7 +180,6 @@ pub fn candidate<'a>(head: &Head<'a>, policy: &Policy<'_>) -> Result<Candidate<'
     let tenant = Tenant::of(head, policy, api).ok_or(Bypass::NoCredential)?;
     Ok(Candidate {
         head: *head,
-        origin: Origin::of(head.upstream),
         api,
         representation,
         tenant,

@@ -1,4 +1,5 @@
-//! Envoy with the filter beside Envoy without it: CPU for each request, one worker, side by side.
+//! Envoy with the filter beside Envoy without it: CPU for each request, one worker, side by side. Each
+//! way to answer is a row of [`rows`]; all rows take turns in each round.
 //!
 //! `direct_response` is the minimum of work of Envoy for a request: it answers from its own
 //! configuration. It stands behind the buffer filter, because it drops the connection when a body
@@ -8,7 +9,7 @@ use crate::bare::Server;
 use crate::clock::cpu_seconds;
 use crate::http::{ANSWER_BYTES, CONNECTIONS, Prompts, ROUND, load};
 use crate::work::json;
-use crate::{ROUNDS, median, report};
+use crate::{ROUNDS, median};
 use reflex_tests::edge::{Edge, Plan};
 use reflex_tests::envoy::{Envoy, EnvoyPlan};
 use serde_json::Value;
@@ -17,28 +18,47 @@ use tokio::runtime::Runtime;
 
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 
+/// What others are compared with.
+const DIRECT: &str = "direct_response";
+const PLAIN: &str = "plain proxying";
+
 /// One Envoy, and its figures.
-struct Case {
+struct Row {
     name: &'static str,
     envoy: Envoy,
     daemon: Option<Edge>,
     prompts: Prompts,
+    /// How many times as much as another row it may take, by that row's name.
+    goals: Vec<(&'static str, f64)>,
     envoy_us: Vec<f64>,
     daemon_us: Vec<f64>,
     rate: Vec<f64>,
 }
 
-impl Case {
-    fn new(name: &'static str, envoy: Envoy, daemon: Option<Edge>, prompts: Prompts) -> Self {
+impl Row {
+    fn new(name: &'static str, envoy: Envoy, prompts: Prompts) -> Self {
         Self {
             name,
             envoy,
-            daemon,
+            daemon: None,
             prompts,
+            goals: Vec::new(),
             envoy_us: Vec::new(),
             daemon_us: Vec::new(),
             rate: Vec::new(),
         }
+    }
+
+    /// With a daemon, which this Envoy asks.
+    fn asking(mut self, daemon: Edge) -> Self {
+        self.daemon = Some(daemon);
+        self
+    }
+
+    /// It is to take no more than so many times of what the row of that name takes.
+    fn at_most(mut self, times: f64, row: &'static str) -> Self {
+        self.goals.push((row, times));
+        self
     }
 
     fn round(&mut self, runtime: &Runtime) {
@@ -54,11 +74,68 @@ impl Case {
             .push((cpu(daemon) - before.1) * 1e6 / requests);
         self.rate.push(requests / ROUND.as_secs_f64());
     }
+
+    fn line(&self, rows: &[Self]) -> String {
+        let envoy = median(self.envoy_us.clone());
+        let times = |name: &str| {
+            let row = rows.iter().find(|row| row.name == name);
+            row.map_or(f64::NAN, |row| envoy / median(row.envoy_us.clone()))
+        };
+        let daemon = match &self.daemon {
+            Some(_) => format!("{:.1}", median(self.daemon_us.clone())),
+            None => "–".into(),
+        };
+        let goals = self.goals.iter().map(|(name, most)| {
+            let met = if times(name) <= *most {
+                "met"
+            } else {
+                "missed"
+            };
+            format!("≤ {most:.2} × {name}: {met}")
+        });
+        let goals = goals.collect::<Vec<_>>().join("; ");
+        format!(
+            "| {} | {envoy:.1} | {daemon} | {:.2} | {:.2} | {:.0} | {goals} |",
+            self.name,
+            times(DIRECT),
+            times(PLAIN),
+            median(self.rate.clone()),
+        )
+    }
+}
+
+/// Each Envoy that is measured, in front of this provider.
+async fn rows(provider: &str) -> Vec<Row> {
+    let daemon = Plan::daemon().start().await;
+    let cold = EnvoyPlan::new(provider)
+        .daemon(&daemon.socket())
+        .plugin("hot_bytes_max", 0);
+    let missing = Plan::daemon().start().await;
+    let missed = EnvoyPlan::new(provider).daemon(&missing.socket());
+    vec![
+        Row::new(DIRECT, direct(provider).await, Prompts::Same),
+        Row::new(
+            PLAIN,
+            EnvoyPlan::plain(provider).start().await,
+            Prompts::Distinct,
+        ),
+        Row::new(
+            "wasm hot hit",
+            EnvoyPlan::new(provider).start().await,
+            Prompts::Same,
+        )
+        .at_most(1.7, DIRECT)
+        .at_most(1.0, PLAIN),
+        Row::new("wasm daemon hit", cold.start().await, Prompts::Same).asking(daemon),
+        Row::new("wasm miss", missed.start().await, Prompts::Distinct)
+            .asking(missing)
+            .at_most(1.8, PLAIN),
+    ]
 }
 
 pub(crate) fn run() -> ExitCode {
     println!(
-        "envoy: {CONNECTIONS} connections, HTTP/1.1, 1 KiB prompt, {ANSWER_BYTES} byte answer, one worker"
+        "envoy: {CONNECTIONS} connections, HTTP/1.1, 1 KiB prompt, {ANSWER_BYTES} byte answer, one worker\n"
     );
     let bare = Server::bare();
     let provider = format!("http://{}", bare.address);
@@ -68,69 +145,23 @@ pub(crate) fn run() -> ExitCode {
         .enable_all()
         .build()
         .expect("a runtime");
-    let mut cases = runtime.block_on(async {
-        let daemon = Plan::daemon().start().await;
-        let cold = EnvoyPlan::new(&provider)
-            .daemon(&daemon.socket())
-            .plugin("hot_bytes_max", 0);
-        let cold = cold.start().await;
-        let missing = Plan::daemon().start().await;
-        let missed = EnvoyPlan::new(&provider).daemon(&missing.socket());
-        let missed = missed.start().await;
-        vec![
-            Case::new(
-                "direct_response",
-                direct(&provider).await,
-                None,
-                Prompts::Same,
-            ),
-            Case::new(
-                "hit, hot tier",
-                EnvoyPlan::new(&provider).start().await,
-                None,
-                Prompts::Same,
-            ),
-            Case::new("hit, daemon", cold, Some(daemon), Prompts::Same),
-            Case::new(
-                "plain proxying",
-                EnvoyPlan::plain(&provider).start().await,
-                None,
-                Prompts::Distinct,
-            ),
-            Case::new("miss", missed, Some(missing), Prompts::Distinct),
-        ]
-    });
+    let mut rows = runtime.block_on(rows(&provider));
     // The first round fills caches and pools.
-    for case in &mut cases {
-        case.round(&runtime);
-        (case.envoy_us, case.daemon_us, case.rate) = Default::default();
+    for row in &mut rows {
+        row.round(&runtime);
+        (row.envoy_us, row.daemon_us, row.rate) = Default::default();
     }
     for _ in 0..ROUNDS {
-        for case in &mut cases {
-            case.round(&runtime);
+        for row in &mut rows {
+            row.round(&runtime);
         }
     }
-    let direct = median(cases[0].envoy_us.clone());
-    for case in &cases {
-        let (envoy, daemon) = (
-            median(case.envoy_us.clone()),
-            median(case.daemon_us.clone()),
-        );
-        let name = case.name;
-        report(&format!("{name}: CPU of Envoy per request"), envoy, "µs");
-        if case.daemon.is_some() {
-            report(
-                &format!("{name}: CPU of the daemon per request"),
-                daemon,
-                "µs",
-            );
-        }
-        report(&format!("{name}: / direct_response"), envoy / direct, "x");
-        report(
-            &format!("{name}: requests per second"),
-            median(case.rate.clone()),
-            "/s",
-        );
+    println!(
+        "| | CPU of Envoy per request, µs | of the daemon, µs | × {DIRECT} | × {PLAIN} | requests per second | goal |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for row in &rows {
+        println!("{}", row.line(&rows));
     }
     println!();
     ExitCode::SUCCESS

@@ -1,10 +1,11 @@
 //! Figures, side by side: ours and those of others, in one run on one machine.
 //!
 //! `cargo xtask bench` builds and runs this; with `store`, `classify`, `guest`, `policy`, `serve` or
-//! `envoy` behind it, only that part. `peers` runs only when it is named. Compare the ratios:
-//! absolute times depend on the machine.
+//! `envoy` behind it, only that part. `peers` runs only when it is named, and `ask` for a server that
+//! is there. Compare the ratios: absolute times depend on the machine.
 //! The load stays on loopback and is bounded in connections and time.
 
+mod ask;
 mod bare;
 mod classify;
 mod clock;
@@ -36,6 +37,9 @@ fn main() -> ExitCode {
     // The bare server that others are compared with is this program once more.
     if part.as_deref() == Some("bare-server") {
         return bare::serve();
+    }
+    if part.as_deref() == Some("ask") {
+        return ask::run(&std::env::args().skip(2).collect::<Vec<_>>());
     }
     if part.as_deref() == Some("peers") {
         return peers::run(&std::env::args().skip(2).collect::<Vec<_>>());

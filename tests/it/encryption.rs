@@ -132,7 +132,7 @@ async fn end(mut edge: Edge) {
 async fn answers_lie_encrypted_and_keys_are_rotated_without_a_stop() {
     let props = Props::with(&[OLD]).await;
     let edge = props.start().await;
-    let ask = Ask::chat("what nobody else may read?");
+    let ask = Ask::chat("what no other tenant may read?");
     let first = edge.client.fetch(ask.clone()).await;
     assert_eq!(first.reflex(), "MISS");
     edge.recorded(1, 0).await;

@@ -112,7 +112,7 @@ impl FilterModule {
             self.call::<_, i32>("proxy_on_request_body", (id, bytes, 1));
         }
         let mut looked_up = std::mem::take(&mut self.store.data_mut().looked_up);
-        self.call::<_, i32>("proxy_on_done", id);
+        self.call::<_, ()>("proxy_on_log", id);
         self.call::<_, ()>("proxy_on_delete", id);
         assert!(looked_up.len() <= 1, "{looked_up:?}");
         looked_up.pop()
@@ -183,6 +183,12 @@ fn define(linker: &mut Linker<State>) -> Result<()> {
             };
             give(&mut at, value.as_bytes(), data, size)
         },
+    )?;
+    // Of Envoy's own functions there are none, such as those for expressions.
+    linker.func_wrap(
+        env,
+        "proxy_call_foreign_function",
+        |_: i32, _: i32, _: i32, _: i32, _: i32, _: i32| NOT_FOUND,
     )?;
     linker.func_wrap(
         env,

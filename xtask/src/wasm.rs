@@ -21,14 +21,18 @@ pub(crate) fn set_up() -> Result<()> {
     WasmStd::install(&say).map(drop).map_err(Error::msg)
 }
 
+/// Envoy calls what it finds. The filter's end of a request is `proxy_on_delete`, which comes right
+/// after.
+const HIDDEN: [&str; 1] = ["proxy_on_done"];
+
 /// Builds the filter.
 pub(crate) fn filter() -> Result<PathBuf> {
-    reflex_guest_build::core_module(FILTER).map_err(Error::msg)
+    reflex_guest_build::core_module(FILTER, &HIDDEN).map_err(Error::msg)
 }
 
 /// Builds the filter of the tests.
 pub(crate) fn panicking_filter() -> Result<PathBuf> {
-    reflex_guest_build::core_module(PANICKING_FILTER).map_err(Error::msg)
+    reflex_guest_build::core_module(PANICKING_FILTER, &HIDDEN).map_err(Error::msg)
 }
 
 /// Builds the components and the filter, and says where they are.

@@ -18,6 +18,11 @@ impl Upstream {
         format!("{}{}", self.origin, self.prefix)
     }
 
+    /// The path at the provider of a request with this path.
+    pub fn path(&self, path: &str) -> String {
+        [&self.prefix, path].concat()
+    }
+
     /// Whether a request to this authority is one to this upstream.
     pub fn is_host(&self, authority: &str) -> bool {
         let port = match self.origin.starts_with("https:") {

@@ -20,13 +20,14 @@ mod turns;
 
 use std::rc::Rc;
 
-use reflex_llm::{Bypass, Examined, Flow, Key, Life, Prepared, Rejected, Shape, Status};
+use reflex_llm::{Bypass, Exchange as Asked, Flow, Key, Life, Prepared, Rejected, Shape, Status};
 
 use crate::answer::Answer;
 use crate::config::Upstream;
 use crate::counts::Tier;
 use crate::daemon::{self, Reply};
 use crate::flights::{Id, Name};
+use crate::memo::Known;
 use crate::routes::{Route, Standing};
 use crate::shared::Shared;
 use crate::unread::Ticket;
@@ -37,20 +38,26 @@ use recording::Recording;
 pub use turns::PLACES;
 
 /// A request as Envoy has it.
-#[derive(Clone, Debug)]
-pub struct Request {
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'r> {
     /// As sent.
-    pub method: String,
+    pub method: &'r str,
     /// Path and query, as sent.
-    pub path: String,
+    pub path: &'r str,
     /// Without those of HTTP/2; names in lower case, in order.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: &'r [(&'r str, &'r [u8])],
     /// The host: `:authority`.
-    pub authority: String,
+    pub authority: &'r str,
     /// The route that Envoy has chosen, and the cluster that it leads to.
-    pub route: Route,
+    pub route: &'r Rc<Route>,
     /// What `content-length` says.
     pub length: Option<u64>,
+}
+
+impl Request<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.headers.iter().any(|(other, _)| *other == name)
+    }
 }
 
 /// What happens to a request after its head is there.
@@ -74,7 +81,7 @@ pub enum Event<'e> {
     IsProviders(bool),
     /// The request as the provider got it. Envoy shows it with the answer's head, or at its end.
     /// Without it, the answer is not kept.
-    Sent(Request),
+    Sent(Request<'e>),
     /// The head of the provider's answer.
     Head(u16, &'e [(&'e str, &'e [u8])]),
     /// A part of the provider's answer, and whether it is the last.
@@ -217,7 +224,7 @@ struct Reading {
 
 impl Exchange {
     /// Looks at a request's head. `ends`: it has no body.
-    pub fn begin(shared: &mut Shared, request: Request, ends: bool) -> Self {
+    pub fn begin(shared: &mut Shared, request: &Request<'_>, ends: bool) -> Self {
         match inspect(shared, request) {
             Ok(reading) if !ends => Self(Stage::Reading(Box::new(reading))),
             Ok(_) => Self::bypass(shared, Bypass::NotJson),
@@ -273,6 +280,15 @@ impl Exchange {
         }
     }
 
+    /// Whether its end changes nothing beside it.
+    pub fn ends_quietly(&self) -> bool {
+        match self.0 {
+            Stage::Passing(_) | Stage::Reading(_) | Stage::Turning(_) | Stage::Answered => true,
+            Stage::Following(_) | Stage::Asking(_) | Stage::Waiting(_) => false,
+            Stage::Forwarded(_) => false,
+        }
+    }
+
     /// Takes in an event. One that does not fit the stage changes nothing: the daemon may reply
     /// when the client has gone.
     pub fn on(
@@ -318,7 +334,7 @@ impl Exchange {
                 (Stage::Forwarded(recording), Vec::new())
             }
             (Stage::Forwarded(recording), Event::Sent(sent)) => {
-                recording::sent(shared, recording, sent, now_ms)
+                recording::sent(shared, recording, &sent, now_ms)
             }
             (Stage::Forwarded(recording), Event::Head(status, headers)) => {
                 recording::head(shared, recording, status, headers)
@@ -353,36 +369,37 @@ impl Exchange {
 
 type Step = (Stage, Vec<Effect>);
 
-/// What can be decided before the body is there. The path becomes the provider's.
-fn inspect(shared: &Shared, mut request: Request) -> Result<Reading, Bypass> {
+/// What can be decided before the body is there.
+fn inspect(shared: &Shared, request: &Request<'_>) -> Result<Reading, Bypass> {
     let config = &shared.config;
     let upstream = config
         .upstreams
         .get(&request.route.cluster)
         .ok_or(Bypass::Upstream)?;
     // Envoy leaves this header only on a connection that becomes a tunnel, whose body has no end.
-    if request.headers.iter().any(|(name, _)| name == "upgrade") {
+    if request.has("upgrade") {
         return Err(Bypass::Upgrade);
     }
-    if !config.looks_at(&request.path) {
+    if !config.looks_at(request.path) {
         return Err(Bypass::Path);
     }
     let mut types = request
         .headers
         .iter()
-        .filter(|(name, _)| name == "content-type");
+        .filter(|(name, _)| *name == "content-type");
     if types.any(|(_, value)| value.starts_with(b"application/grpc")) {
         return Err(Bypass::Grpc);
     }
     let by_route = config.keys_route(&request.route.name);
-    let keyed = Keyed::of(config, upstream, by_route, &mut request)?;
+    let path = upstream.path(request.path);
+    let keyed = Keyed::of(config, upstream, by_route, &path, request)?;
     // Envoy asks the client for the body and removes this header, unless `proxy_100_continue`
     // leaves both to the provider. Then the client sends its body only after the provider has the
     // head.
-    if request.headers.iter().any(|(name, _)| name == "expect") {
+    if request.has("expect") {
         return Err(Bypass::Expect);
     }
-    if !by_route && shared.routes.standing(&upstream.url(), &request.route) == Standing::Refused {
+    if !by_route && shared.routes.standing(upstream, request.route) == Standing::Refused {
         return Err(Bypass::Route);
     }
     if request
@@ -393,26 +410,33 @@ fn inspect(shared: &Shared, mut request: Request) -> Result<Reading, Bypass> {
     }
     Ok(Reading {
         keyed,
-        path: request.path,
+        path,
         upstream: Rc::clone(upstream),
     })
 }
 
 fn examined(shared: &mut Shared, id: Id, reading: Reading, body: &[u8], now_ms: u64) -> Step {
-    let Examined { exchange, model } = match reading.keyed.prepared.examine(body) {
-        Ok(examined) => examined,
+    let prepared = &reading.keyed.prepared;
+    let remembered = shared.memo.get(prepared, body);
+    let is_new = remembered.is_none();
+    let known = match remembered.map_or_else(|| prepared.examine(body).map(Known::from), Ok) {
+        Ok(known) => known,
         Err(why) => return passed(shared, why),
     };
-    let asked = exchange.control.ttl_seconds;
+    let control = prepared.control();
     let lifetimes = &shared.config.lifetimes;
+    let life = lifetimes.of(&reading.path, known.model.as_deref(), control.ttl_seconds);
     let keyed = Rc::new(reading.keyed);
-    let life = lifetimes.of(&reading.path, model.as_deref(), asked);
     let pending = Pending {
-        flow: Flow::of(&exchange.control).kept_if(life != Life::NotKept),
+        flow: Flow::of(&control).kept_if(life != Life::NotKept),
         keyed: Rc::clone(&keyed),
         life,
-        model: model.map(Rc::from),
-        asked: exchange,
+        model: known.model.clone(),
+        asked: Asked {
+            key: known.key,
+            shape: known.shape,
+            control,
+        },
         upstream: reading.upstream,
         turn: None,
         since_ms: now_ms,
@@ -421,6 +445,13 @@ fn examined(shared: &mut Shared, id: Id, reading: Reading, body: &[u8], now_ms: 
         fill: None,
     };
     let (mut stage, effects) = turns::take_turn(shared, id, pending, now_ms);
+    let is_hit = |effect: &Effect| match effect {
+        Effect::Answer(served) => served.answer.is_some(),
+        _ => false,
+    };
+    if is_new && effects.iter().any(is_hit) {
+        shared.memo.insert(&keyed.prepared, body, known);
+    }
     note_traits(shared, &mut stage, &keyed.prepared, body);
     (stage, effects)
 }

@@ -3,11 +3,12 @@
 //! One request leads, and requests for the same answer follow it: the daemon and the provider are
 //! asked once. This module knows the followers of each leader; `exchange` decides what they get.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use reflex_llm::Key;
 
 use crate::daemon::Purged;
+use crate::hashes::{ChosenMap, CountedMap, Seeded};
 
 /// A request, by the number that Envoy gives it.
 pub type Id = u32;
@@ -40,9 +41,9 @@ pub enum Role {
 /// The answers under way.
 #[derive(Debug, Default)]
 pub struct Flights {
-    flights: HashMap<u64, Flight>,
+    flights: CountedMap<u64, Flight>,
     /// Flights that requests may join, by digest and route.
-    open: HashMap<Wanted, (u64, Key)>,
+    open: ChosenMap<Wanted, (u64, Key)>,
     /// The number of flights so far.
     count: u64,
 }
@@ -63,6 +64,14 @@ impl Name {
 }
 
 impl Flights {
+    /// No flight. `seed` is to be hard to guess.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            open: ChosenMap::with_hasher(Seeded::new(seed)),
+            ..Self::default()
+        }
+    }
+
     /// Adds a request for an answer. Where `route` is not 0, it must come by that route.
     pub fn join(&mut self, key: &Key, route: u64, id: Id) -> Role {
         let open = self

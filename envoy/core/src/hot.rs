@@ -6,13 +6,14 @@
 //! So the answers of a configuration that is being drained go first.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use reflex_llm::Key;
 
 use crate::answer::Answer;
 use crate::daemon::Purged;
+use crate::hashes::{ChosenMap, CountedMap, Seeded};
 
 /// The tier of one configuration. When it is dropped, its answers leave the memory.
 #[derive(Debug)]
@@ -30,9 +31,9 @@ pub struct HotMemory {
     /// How many tiers there ever were.
     count: u32,
     /// What each tier may take, and takes.
-    tiers: HashMap<u32, Tier>,
+    tiers: CountedMap<u32, Tier>,
     bytes: usize,
-    entries: HashMap<Name, Entry>,
+    entries: ChosenMap<Name, Entry>,
     /// Every entry once, oldest or least recently spared first; and some that are gone.
     clock: VecDeque<(Name, u64)>,
     next: u64,
@@ -160,6 +161,13 @@ impl HotMemory {
         self.bytes
     }
 
+    /// Sets the seed of the map, if nothing is in it.
+    pub fn seed(&mut self, seed: u64) {
+        if self.entries.is_empty() {
+            self.entries = ChosenMap::with_hasher(Seeded::new(seed));
+        }
+    }
+
     fn begin(&mut self, bytes_max: usize) -> u32 {
         self.count += 1;
         let tier = Tier {
@@ -225,7 +233,7 @@ impl HotMemory {
     fn sweep(&mut self) {
         if self.entries.is_empty() {
             // The memory of the map and the queue goes, too.
-            self.entries = HashMap::new();
+            self.entries = ChosenMap::with_hasher(self.entries.hasher().clone());
             self.clock = VecDeque::new();
         } else if self.clock.len() > GONE_SHARE * self.entries.len() {
             let entries = &self.entries;

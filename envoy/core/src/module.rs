@@ -18,6 +18,9 @@ const RECORDING_BYTES_MAX: usize = 256 << 20;
 /// Upper bound of the bytes of answers on their way to the daemon in one module.
 const SENDING_BYTES_MAX: usize = 64 << 20;
 
+/// Upper bound of the bytes of the memos of all configurations.
+const MEMOS_BYTES_MAX: usize = 32 << 20;
+
 /// One module. A clone is the same one.
 #[derive(Clone, Debug)]
 pub struct Module {
@@ -27,6 +30,7 @@ pub struct Module {
     pub unread: Rc<RefCell<Unread>>,
     recording: Rc<Pool>,
     sending: Rc<Pool>,
+    memo: Rc<Pool>,
     open_breakers: Rc<Cell<usize>>,
     configurations: Rc<Cell<u64>>,
 }
@@ -38,6 +42,7 @@ impl Default for Module {
             unread: Rc::default(),
             recording: Rc::new(Pool::new(RECORDING_BYTES_MAX)),
             sending: Rc::new(Pool::new(SENDING_BYTES_MAX)),
+            memo: Rc::new(Pool::new(MEMOS_BYTES_MAX)),
             open_breakers: Rc::default(),
             configurations: Rc::default(),
         }
@@ -53,6 +58,11 @@ impl Module {
     /// A configuration's share in the room for answers that are being sent to the daemon.
     pub fn sending(&self) -> Budget {
         Budget::new(&self.sending)
+    }
+
+    /// A configuration's share in the room for requests that are remembered.
+    pub fn memo(&self) -> Budget {
+        Budget::new(&self.memo)
     }
 
     /// Whether the breaker of some configuration is open.

@@ -11,10 +11,12 @@
 //! All workers of an Envoy note the routes that they have met in one place of Envoy's shared data
 //! per upstream. `filter` carries the notes there and back.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::rc::Rc;
 
-use crate::config::Proof;
+use crate::config::{Proof, Upstream};
 
 /// Upper bound of the routes that one worker knows. Requests by further routes bypass.
 const ROUTES_MAX: usize = 4096;
@@ -60,6 +62,18 @@ pub struct Routes {
     news: Vec<(String, Route)>,
     /// Lines for the log. Each route has one of each kind at most.
     lines: Vec<String>,
+    /// The route that was asked about last, as long as nothing new is known: most requests come by the
+    /// same one, and each is asked about several times.
+    last: RefCell<Option<Last>>,
+}
+
+/// What is known of the route that was asked about last.
+#[derive(Debug)]
+struct Last {
+    route: Rc<Route>,
+    asks_others: bool,
+    /// None: not asked for.
+    standing: Option<Standing>,
 }
 
 #[derive(Debug, Default)]
@@ -110,11 +124,35 @@ impl Routes {
             places: HashMap::new(),
             news: Vec::new(),
             lines: Vec::new(),
+            last: RefCell::default(),
         }
     }
 
-    /// What is known of a route to that upstream.
-    pub fn standing(&self, upstream: &str, route: &Route) -> Standing {
+    /// What is known of a route to its upstream. A route has one: that of its cluster.
+    pub fn standing(&self, upstream: &Upstream, route: &Rc<Route>) -> Standing {
+        let find = || self.find_standing(&upstream.url(), route);
+        self.last(route, |last| *last.standing.get_or_insert_with(find))
+    }
+
+    /// Whether the notes of other workers may change what becomes of this route's requests.
+    pub fn asks_others(&self, route: &Rc<Route>) -> bool {
+        self.last(route, |last| last.asks_others)
+    }
+
+    fn last<T>(&self, route: &Rc<Route>, ask: impl FnOnce(&mut Last) -> T) -> T {
+        let mut last = self.last.borrow_mut();
+        let is_it = |last: &mut Last| Rc::ptr_eq(&last.route, route);
+        if !last.as_mut().is_some_and(is_it) {
+            *last = None;
+        }
+        ask(last.get_or_insert_with(|| Last {
+            route: Rc::clone(route),
+            asks_others: !self.known.get(&**route).is_some_and(|it| it.is_proven),
+            standing: None,
+        }))
+    }
+
+    fn find_standing(&self, upstream: &str, route: &Route) -> Standing {
         let known = self.known.get(route);
         let note = self.hash(route);
         let notes = self.places.get(upstream);
@@ -138,11 +176,6 @@ impl Routes {
         }
     }
 
-    /// Whether the notes of other workers may change what becomes of this route's requests.
-    pub fn asks_others(&self, route: &Route) -> bool {
-        !self.known.get(route).is_some_and(|known| known.is_proven)
-    }
-
     /// Takes in the notes of all workers about an upstream, and adds this route and what this worker
     /// knows of it. Returns the new notes if that adds something.
     pub fn meet(&mut self, upstream: &str, route: &Route, noted: &[u8]) -> Option<Vec<u8>> {
@@ -158,14 +191,21 @@ impl Routes {
         let mut notes = Notes::read(noted);
         let is_new = notes.add(hash, is_refused);
         let text = is_new.then(|| notes.write());
-        self.places.insert(upstream.to_owned(), notes);
+        self.take_in(upstream, notes);
         text
     }
 
     /// Takes in what all workers have noted of an upstream.
     pub fn heard(&mut self, upstream: &str, noted: &[u8]) {
-        if let Some(notes) = self.places.get_mut(upstream) {
-            *notes = Notes::read(noted);
+        if self.places.contains_key(upstream) {
+            self.take_in(upstream, Notes::read(noted));
+        }
+    }
+
+    fn take_in(&mut self, upstream: &str, notes: Notes) {
+        if self.places.get(upstream) != Some(&notes) {
+            self.last = RefCell::default();
+            self.places.insert(upstream.to_owned(), notes);
         }
     }
 
@@ -177,12 +217,16 @@ impl Routes {
     /// An answer has shown that the provider gets what is keyed.
     pub fn proven(&mut self, route: &Route) {
         if let Some(known) = self.knows(route) {
-            known.is_proven = true;
+            let is_new = !std::mem::replace(&mut known.is_proven, true);
+            if is_new {
+                self.last = RefCell::default();
+            }
         }
     }
 
     /// An answer has shown that it does not. `why` ends a sentence about the route.
     pub fn refuse(&mut self, upstream: &str, route: &Route, why: &str) {
+        self.last = RefCell::default();
         let hash = self.hash(route);
         if let Some(notes) = self.places.get_mut(upstream) {
             notes.add(hash, true);
@@ -235,6 +279,8 @@ impl Routes {
             if self.known.len() >= ROUTES_MAX {
                 return None;
             }
+            // The last one that fits changes what becomes of those that are not known.
+            self.last = RefCell::default();
             self.known.insert(route.clone(), Known::default());
         }
         self.known.get_mut(route)
@@ -282,6 +328,14 @@ mod tests {
 
     const UP: &str = "https://api.openai.com";
 
+    fn up() -> Upstream {
+        Upstream {
+            origin: UP.into(),
+            authority: "api.openai.com".into(),
+            prefix: String::new(),
+        }
+    }
+
     fn route(name: &str) -> Route {
         Route {
             cluster: "openai".into(),
@@ -309,7 +363,7 @@ mod tests {
         /// A request by this route.
         fn asks(&mut self, worker: usize, name: &str) -> Standing {
             self.notes(worker, name);
-            self.workers[worker].standing(UP, &route(name))
+            self.workers[worker].standing(&up(), &Rc::new(route(name)))
         }
 
         fn notes(&mut self, worker: usize, name: &str) {
@@ -357,8 +411,14 @@ mod tests {
         let noted = routes.meet(UP, &here, b"").expect("a note");
         routes.proven(&here);
         routes.meet(UP, &there, &noted);
-        assert_eq!(routes.standing(UP, &here), Standing::Open);
-        assert_eq!(routes.standing(UP, &there), Standing::Unproven);
+        assert_eq!(
+            routes.standing(&up(), &Rc::new(here.clone())),
+            Standing::Open
+        );
+        assert_eq!(
+            routes.standing(&up(), &Rc::new(there.clone())),
+            Standing::Unproven
+        );
     }
 
     #[test]
@@ -370,7 +430,7 @@ mod tests {
         for _ in 0..2 {
             envoy.workers[0].refuse(UP, &route("a"), "the path differs");
             assert_eq!(
-                envoy.workers[0].standing(UP, &route("a")),
+                envoy.workers[0].standing(&up(), &Rc::new(route("a"))),
                 Standing::Refused
             );
         }
@@ -381,7 +441,7 @@ mod tests {
         let noted = envoy.noted.clone();
         envoy.workers[1].heard(UP, &noted);
         assert_eq!(
-            envoy.workers[1].standing(UP, &route("a")),
+            envoy.workers[1].standing(&up(), &Rc::new(route("a"))),
             Standing::Refused
         );
     }
@@ -393,7 +453,10 @@ mod tests {
             for _ in 0..2 {
                 let _ = routes.meet(UP, &route(""), b"");
                 routes.proven(&route(""));
-                assert_eq!(routes.standing(UP, &route("")), Standing::Refused);
+                assert_eq!(
+                    routes.standing(&up(), &Rc::new(route(""))),
+                    Standing::Refused
+                );
             }
             let lines = routes.take_lines();
             assert_eq!(lines.len(), 1, "{lines:?}");
@@ -404,9 +467,12 @@ mod tests {
     #[test]
     fn always_wants_a_proof() {
         let mut routes = Routes::new(Proof::Always, 1);
-        assert_eq!(routes.standing(UP, &route("a")), Standing::Unproven);
+        assert_eq!(
+            routes.standing(&up(), &Rc::new(route("a"))),
+            Standing::Unproven
+        );
         routes.proven(&route("a"));
-        assert_eq!(routes.standing(UP, &route("a")), Standing::Open);
+        assert_eq!(routes.standing(&up(), &Rc::new(route("a"))), Standing::Open);
     }
 
     #[test]
@@ -420,18 +486,70 @@ mod tests {
         }
         assert_eq!(noted.len(), NOTES_MAX * NOTE_BYTES);
         assert_eq!(routes.known.len(), ROUTES_MAX);
-        assert_eq!(routes.standing(UP, &route("4095")), Standing::Open);
-        assert_eq!(routes.standing(UP, &route("4096")), Standing::Refused);
+        assert_eq!(
+            routes.standing(&up(), &Rc::new(route("4095"))),
+            Standing::Open
+        );
+        assert_eq!(
+            routes.standing(&up(), &Rc::new(route("4096"))),
+            Standing::Refused
+        );
         // A route without a note still counts as one of several.
         let mut other = Routes::new(Proof::InDoubt, 1);
         assert_eq!(other.meet(UP, &route("4095"), &noted), None);
-        assert_eq!(other.standing(UP, &route("4095")), Standing::Unproven);
+        assert_eq!(
+            other.standing(&up(), &Rc::new(route("4095"))),
+            Standing::Unproven
+        );
     }
 
     #[test]
     fn notes_that_make_no_sense_are_none() {
         let mut routes = Routes::new(Proof::InDoubt, 1);
         assert!(routes.meet(UP, &route("a"), b"nonsense").is_some());
-        assert_eq!(routes.standing(UP, &route("a")), Standing::Open);
+        assert_eq!(routes.standing(&up(), &Rc::new(route("a"))), Standing::Open);
+    }
+
+    /// What was remembered of a route outlived the news about it.
+    #[test]
+    fn what_is_remembered_of_a_route_gives_way_to_each_piece_of_news() {
+        let asked = |routes: &Routes, route: &Rc<Route>| {
+            let first = (routes.standing(&up(), route), routes.asks_others(route));
+            // From memory now.
+            assert_eq!(first.0, routes.standing(&up(), route));
+            assert_eq!(first.1, routes.asks_others(route));
+            first
+        };
+        let (a, b) = (Rc::new(route("a")), Rc::new(route("b")));
+        let mut routes = Routes::new(Proof::InDoubt, 1);
+        let noted = routes.meet(UP, &a, b"").expect("a note");
+        assert_eq!(asked(&routes, &a), (Standing::Open, true));
+        let noted = routes.meet(UP, &b, &noted).expect("a note");
+        assert_eq!(asked(&routes, &a), (Standing::Unproven, true));
+        routes.proven(&a);
+        assert_eq!(asked(&routes, &a), (Standing::Open, false));
+        assert_eq!(asked(&routes, &b), (Standing::Unproven, true));
+        assert_eq!(asked(&routes, &a), (Standing::Open, false));
+        let mut other = Routes::new(Proof::InDoubt, 1);
+        other.meet(UP, &a, &noted);
+        other.refuse(UP, &a, "the path differs");
+        let noted = other.meet(UP, &a, &noted).expect("a note");
+        routes.heard(UP, &noted);
+        assert_eq!(asked(&routes, &a), (Standing::Refused, false));
+        assert_eq!(asked(&routes, &b), (Standing::Unproven, true));
+        routes.refuse(UP, &b, "the path differs");
+        assert_eq!(asked(&routes, &b).0, Standing::Refused);
+    }
+
+    #[test]
+    fn the_last_route_that_there_is_room_for_changes_what_is_remembered() {
+        let mut routes = Routes::new(Proof::InDoubt, 1);
+        for number in 1..ROUTES_MAX {
+            routes.proven(&route(&number.to_string()));
+        }
+        let unknown = Rc::new(route("unknown"));
+        assert_eq!(routes.standing(&up(), &unknown), Standing::Open);
+        routes.proven(&route("last"));
+        assert_eq!(routes.standing(&up(), &unknown), Standing::Refused);
     }
 }

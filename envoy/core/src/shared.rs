@@ -12,6 +12,7 @@ use crate::counts::Counts;
 use crate::daemon::{Epoch, Purged, Told};
 use crate::flights::Flights;
 use crate::hot::Hot;
+use crate::memo::Memo;
 use crate::module::{BreakerSign, Budget, Module};
 use crate::refreshed::Gone;
 use crate::routes::Routes;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub config: Rc<Config>,
     /// Answers in memory.
     pub hot: Hot,
+    /// Requests that had hot answers.
+    pub memo: Memo,
     /// Answers under way.
     pub flights: Flights,
     /// Whether to ask the daemon.
@@ -71,6 +74,7 @@ pub struct Shared {
 impl Shared {
     /// An empty state. `seed` is to differ between workers, and between the configurations of one.
     pub fn new(config: Rc<Config>, seed: u64, module: &Module) -> Self {
+        module.hot.borrow_mut().seed(seed);
         Self {
             hot: Hot::new(
                 &module.hot,
@@ -80,7 +84,8 @@ impl Shared {
             ),
             routes: Routes::new(config.prove_routes, module.next_generation()),
             config,
-            flights: Flights::default(),
+            memo: Memo::new(seed, module.memo()),
+            flights: Flights::new(seed),
             breaker: Breaker::default(),
             counts: Counts::default(),
             splits: KeySplits::new(seed),
@@ -193,6 +198,7 @@ impl Shared {
 
     fn purge(&mut self, purged: Purged) {
         self.hot.purge(&purged);
+        self.memo.purge(&purged);
         self.flights.close(&purged);
         self.purges += 1;
         self.purged.push_back(purged);

@@ -1,8 +1,8 @@
 //! Misses of one worker whose keys split: counted, and told once for each name.
 
-use std::hash::{BuildHasher, DefaultHasher, Hasher as _};
-
 use reflex_llm::{Prepared, Split, Splits, Traits};
+
+use crate::hashes::Seeded;
 
 /// Misses that are remembered. At most 128 KiB in each worker.
 const RECENT_MAX: usize = 128;
@@ -10,31 +10,17 @@ const RECENT_MAX: usize = 128;
 /// What a worker remembers of its misses.
 #[derive(Debug)]
 pub struct KeySplits {
-    seed: Seed,
+    seed: Seeded,
     splits: Splits,
     /// Lines for the log. Names are told once, and their number is bounded.
     lines: Vec<String>,
-}
-
-/// The standard library's random state is the same for all modules here, so this has a seed.
-#[derive(Debug)]
-struct Seed(u64);
-
-impl BuildHasher for Seed {
-    type Hasher = DefaultHasher;
-
-    fn build_hasher(&self) -> DefaultHasher {
-        let mut hasher = DefaultHasher::new();
-        hasher.write_u64(self.0);
-        hasher
-    }
 }
 
 impl KeySplits {
     /// Remembers no miss yet.
     pub fn new(seed: u64) -> Self {
         Self {
-            seed: Seed(seed),
+            seed: Seeded::new(seed),
             splits: Splits::new(RECENT_MAX),
             lines: Vec::new(),
         }

@@ -3,7 +3,7 @@
 //! The driver brings events and carries out effects. Effects of one exchange on others (a leader
 //! has landed, or left) are carried out here.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use reflex_llm::{Dropped, Key};
@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::daemon::{self, Headers, Reply};
 use crate::exchange::{Effect, Event, Exchange, Landing, Lead, Purpose, Request};
 use crate::flights::{Id, Name};
+use crate::hashes::CountedMap;
 use crate::module::Module;
 use crate::shared::Shared;
 
@@ -26,8 +27,8 @@ const FORGOTTEN_AFTER_MS: u64 = 100;
 #[derive(Debug)]
 pub struct Worker {
     shared: Shared,
-    exchanges: HashMap<Id, Exchange>,
-    calls: HashMap<u32, Call>,
+    exchanges: CountedMap<Id, Exchange>,
+    calls: CountedMap<u32, Call>,
     /// Whether there ever was a request. The module of Envoy's main thread has none, and asks and
     /// shows nothing.
     has_begun: bool,
@@ -52,8 +53,8 @@ impl Worker {
     pub fn new(config: Rc<Config>, seed: u64, module: &Module) -> Self {
         Self {
             shared: Shared::new(config, seed, module),
-            exchanges: HashMap::new(),
-            calls: HashMap::new(),
+            exchanges: CountedMap::default(),
+            calls: CountedMap::default(),
             has_begun: false,
             polled_at_ms: None,
         }
@@ -70,7 +71,7 @@ impl Worker {
     }
 
     /// A request has begun; `ends` says that it has no body.
-    pub fn begin(&mut self, id: Id, request: Request, ends: bool) {
+    pub fn begin(&mut self, id: Id, request: &Request<'_>, ends: bool) {
         self.has_begun = true;
         let exchange = Exchange::begin(&mut self.shared, request, ends);
         self.exchanges.insert(id, exchange);
@@ -94,6 +95,17 @@ impl Worker {
     /// Whether the provider's answer is only to be marked.
     pub fn marks(&self, id: Id) -> bool {
         self.exchanges.get(&id).is_some_and(Exchange::marks)
+    }
+
+    /// Ends an exchange of which nothing remains to be done, or that is not there; false for any other,
+    /// which [`Event::Gone`] ends.
+    pub fn ends_quietly(&mut self, id: Id) -> bool {
+        let is_quiet = self.exchanges.get(&id).is_none_or(Exchange::ends_quietly);
+        if is_quiet {
+            self.exchanges.remove(&id);
+            self.forget_lookups(id);
+        }
+        is_quiet
     }
 
     /// Takes in an event of an exchange.
@@ -170,7 +182,7 @@ impl Worker {
     pub fn replied(
         &mut self,
         token: u32,
-        headers: &Headers,
+        headers: &Headers<'_>,
         now_us: u64,
         body: impl FnOnce() -> Option<Vec<u8>>,
     ) -> Work {

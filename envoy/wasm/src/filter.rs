@@ -1,5 +1,6 @@
-//! Envoy's callbacks to events, and effects to calls into Envoy: the only file that knows
-//! proxy-wasm.
+//! Envoy's callbacks to events, and effects to calls into Envoy: the only module that knows
+//! proxy-wasm. Entering it costs Envoy more than most of what is done here, and so does each call of
+//! Envoy that returns bytes, because Envoy enters once more to ask for memory.
 //!
 //! No `RefCell` is borrowed while Envoy is called, since Envoy may call back. Effects may concern
 //! another request than the one that Envoy is calling for; then that one is made the effective
@@ -8,8 +9,10 @@
 //! of the plugin's own, for which a queue wakes Envoy.
 
 mod answers;
+mod chosen;
 mod gauges;
 mod notes;
+mod plugin;
 mod refreshes;
 mod request;
 mod stream;
@@ -23,19 +26,22 @@ use std::time::{Duration, UNIX_EPOCH};
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType, MetricType};
-use reflex_llm::{Bypass, status};
+use reflex_llm::Bypass;
 
-use answers::{answer, mark};
 use gauges::Gauges;
+use plugin::{Place, Plugin};
 use reflex_envoy_core::config::Config;
 use reflex_envoy_core::counts::Counts;
-use reflex_envoy_core::daemon;
-use reflex_envoy_core::exchange::{Effect, Event, Purpose};
+use reflex_envoy_core::exchange::Event;
 use reflex_envoy_core::flights::Id;
 use reflex_envoy_core::module::Module;
+use reflex_envoy_core::pairs;
 use reflex_envoy_core::refreshed::Refreshed;
-use reflex_envoy_core::worker::{Work, Worker};
-use request::{is_providers, request};
+use reflex_envoy_core::routes::Route;
+use reflex_envoy_core::worker::Worker;
+use request::with_request;
+
+use crate::abi;
 
 /// How often waits are looked at and statistics handed over.
 const TICK: Duration = Duration::from_millis(50);
@@ -61,18 +67,6 @@ pub struct Root {
     metrics: Metrics,
     /// Whether turns can be counted by all workers together.
     has_turns: bool,
-}
-
-/// What the root context and those of requests share.
-struct Plugin {
-    root: u32,
-    worker: RefCell<Worker>,
-    /// What other workers have told, if no daemon is configured; none with a daemon.
-    refreshed: Option<RefCell<Refreshed>>,
-    /// Effects that wait for a callback of the plugin's own.
-    later: RefCell<Work>,
-    /// The queue by which Envoy calls the plugin. Without it, the next tick carries them out.
-    wake: Option<u32>,
 }
 
 impl std::fmt::Debug for Root {
@@ -115,19 +109,22 @@ impl Root {
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _: usize) {
         if let Some(plugin) = &self.plugin {
+            plugin.calls.set(plugin.calls.get().saturating_sub(1));
             plugin.replied(self.id, token, headers, body);
+            plugin.carry_out_later();
         }
     }
+}
 
-    /// The configuration is used no longer: its listener has drained. Its memory goes now, and the
-    /// figures come down.
-    fn on_done(&mut self) -> bool {
+/// The configuration is used no longer: its listener has drained. Its memory goes now, and the figures
+/// come down.
+impl Drop for Root {
+    fn drop(&mut self) {
         let _ = hostcalls::set_tick_period(Duration::ZERO);
         if let Some(plugin) = self.plugin.take() {
             self.metrics.hand_over(&mut plugin.worker.borrow_mut());
         }
         MODULE.with(Gauges::tell);
-        true
     }
 }
 
@@ -152,13 +149,8 @@ impl RootContext for Root {
             refreshes::hear(&mut refreshed);
             RefCell::new(refreshed)
         });
-        self.plugin = Some(Rc::new(Plugin {
-            root: self.id,
-            worker: RefCell::new(MODULE.with(|module| Worker::new(Rc::new(config), seed, module))),
-            refreshed,
-            later: RefCell::default(),
-            wake: hostcalls::register_shared_queue(&format!("reflex-{seed:x}")).ok(),
-        }));
+        let worker = MODULE.with(|module| Worker::new(Rc::new(config), seed, module));
+        self.plugin = Some(Rc::new(Plugin::new(self.id, worker, refreshed, seed)));
         hostcalls::set_tick_period(TICK).is_ok()
     }
 
@@ -248,12 +240,16 @@ impl std::fmt::Debug for Http {
 impl Http {
     /// An event of this request, and what comes of it.
     fn on(&self, event: Event<'_>) {
+        self.on_at(event, now_ms(), &[]);
+    }
+
+    /// The same at this time, where the answer has these headers.
+    fn on_at(&self, event: Event<'_>, now_ms: u64, answer: &[(&str, &[u8])]) {
         let Some(plugin) = &self.plugin else { return };
-        let work = plugin
-            .worker
-            .borrow_mut()
-            .on(self.id, event, now_us() / 1000);
-        plugin.carry_out(Place::of_stream(self.id), work);
+        let work = plugin.worker.borrow_mut().on(self.id, event, now_ms);
+        if !work.is_empty() {
+            plugin.carry_out(Place::of_stream(self.id, answer), work);
+        }
     }
 
     /// The same within one of the request's own callbacks, whose return says whether the request
@@ -271,12 +267,12 @@ impl Http {
     /// The request that the provider got, after all filters and the route: by now Envoy's map of
     /// the request holds that. If the request has waited for the daemon, the map is missing at the
     /// answer's head, but present at its end.
-    fn sent(&self) {
-        let sent = request();
-        if sent.method.is_empty() {
-            return;
-        }
-        self.on(Event::Sent(sent));
+    fn sent(&self, headers: &[u8], route: &Rc<Route>, now_ms: u64) {
+        with_request(headers, route, |sent| {
+            if !sent.method.is_empty() {
+                self.on_at(Event::Sent(sent), now_ms, &[]);
+            }
+        });
         // Other workers are told of routes that were refused just now.
         if let Some(plugin) = &self.plugin {
             notes::tell(&plugin.worker);
@@ -297,13 +293,17 @@ impl Context for Http {
             plugin.replied(self.id, token, headers, body);
         }
     }
+}
 
-    fn on_done(&mut self) -> bool {
-        if self.ask(Worker::records) && stream::has_broken() {
-            self.on(Event::Broken);
+/// Envoy has ended the request, and says so with this only: `proxy_on_done` comes before, and costs an
+/// entry more.
+impl Drop for Http {
+    fn drop(&mut self) {
+        let Some(plugin) = &self.plugin else { return };
+        let is_over = plugin.worker.borrow_mut().ends_quietly(self.id);
+        if !is_over {
+            self.on(Event::Gone);
         }
-        self.on(Event::Gone);
-        true
     }
 }
 
@@ -313,11 +313,13 @@ impl HttpContext for Http {
             return Action::Continue;
         };
         MODULE.with(stream::heard_from);
-        let request = request();
-        notes::meet(&plugin.worker, &request.route);
-        let mut worker = plugin.worker.borrow_mut();
-        worker.begin(self.id, request, end_of_stream);
-        drop(worker);
+        let headers = abi::headers(MapType::HttpRequestHeaders);
+        let route = plugin.chosen.route();
+        notes::meet(&plugin.worker, &route);
+        with_request(&headers, &route, |request| {
+            let mut worker = plugin.worker.borrow_mut();
+            worker.begin(self.id, &request, end_of_stream);
+        });
         self.action()
     }
 
@@ -351,26 +353,36 @@ impl HttpContext for Http {
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        let Some(plugin) = &self.plugin else {
+            return Action::Continue;
+        };
         let records = self.ask(Worker::records);
-        // What is only marked may still be a stream, which the counts tell apart.
-        if records {
-            self.on(Event::IsProviders(is_providers()));
-            self.sent();
+        if !records && !self.ask(Worker::marks) {
+            return Action::Continue;
         }
-        if records || self.ask(Worker::marks) {
-            let map = hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default();
-            let headers: Vec<(&str, &[u8])> = map
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_slice()))
-                .collect();
-            let status = headers
-                .iter()
-                .find(|(name, _)| *name == ":status")
-                .and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
-            self.on(Event::Head(status.unwrap_or(0), &headers));
-            if records && end_of_stream {
-                self.on(Event::Chunk(b"", true));
+        let now_ms = now_ms();
+        if records {
+            let sent = abi::headers(MapType::HttpRequestHeaders);
+            if sent.is_empty() {
+                let is_providers = plugin.chosen.is_providers();
+                self.on_at(Event::IsProviders(is_providers), now_ms, &[]);
+            } else {
+                let (route, is_providers) = plugin.chosen.answered();
+                self.on_at(Event::IsProviders(is_providers), now_ms, &[]);
+                self.sent(&sent, &route, now_ms);
             }
+        }
+        // What is only marked may still be a stream, which the counts tell apart.
+        let bytes = abi::headers(MapType::HttpResponseHeaders);
+        let headers = pairs::headers(&bytes).unwrap_or_default();
+        let status = headers
+            .iter()
+            .find(|(name, _)| *name == ":status")
+            .and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
+        let head = Event::Head(status.unwrap_or(0), &headers);
+        self.on_at(head, now_ms, &headers);
+        if records && end_of_stream {
+            self.on_at(Event::Chunk(b"", true), now_ms, &[]);
         }
         Action::Continue
     }
@@ -385,9 +397,17 @@ impl HttpContext for Http {
         Action::Continue
     }
 
+    /// Envoy is about to end the request.
     fn on_log(&mut self) {
-        if self.ask(Worker::records) {
-            self.sent();
+        let Some(plugin) = self.plugin.as_ref().filter(|_| self.ask(Worker::records)) else {
+            return;
+        };
+        let sent = abi::headers(MapType::HttpRequestHeaders);
+        if !sent.is_empty() {
+            self.sent(&sent, &plugin.chosen.route(), now_ms());
+        }
+        if self.ask(Worker::records) && stream::has_broken() {
+            self.on(Event::Broken);
         }
     }
 
@@ -409,181 +429,13 @@ fn read(buffer: BufferType, bytes: usize) -> Option<Vec<u8>> {
     (read.len() == bytes).then_some(read)
 }
 
-/// Where in Envoy we are.
-#[derive(Clone, Copy)]
-struct Place {
-    /// The context that Envoy is calling for.
-    current: u32,
-    /// Whether it is calling for a request's headers, body or end. What the callback returns then
-    /// says whether that request goes on, and nothing may be done to others.
-    is_stream: bool,
-}
-
-impl Place {
-    fn of_stream(current: u32) -> Self {
-        Self {
-            current,
-            is_stream: true,
-        }
-    }
-
-    fn own(current: u32) -> Self {
-        Self {
-            current,
-            is_stream: false,
-        }
-    }
-}
-
-/// Lookups end with their request. Everything else is to outlive it, so it is the plugin's.
-fn is_of_request(purpose: Purpose) -> bool {
-    matches!(purpose, Purpose::Lookup(_))
-}
-
-impl Plugin {
-    fn replied(&self, current: u32, token: u32, headers: usize, body: usize) {
-        // A reply without headers is none, and asking for them would panic.
-        let map = match headers {
-            0 => Vec::new(),
-            _ => hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).unwrap_or_default(),
-        };
-        // Before the worker is borrowed, like everything of Envoy's.
-        let read = read(BufferType::HttpCallResponseBody, body);
-        let mut worker = self.worker.borrow_mut();
-        let work = worker.replied(token, &map, now_us(), || read);
-        drop(worker);
-        self.carry_out(Place::own(current), work);
-    }
-
-    fn carry_out_later(&self) {
-        let work = self.later.take();
-        self.carry_out(Place::own(self.root), work);
-    }
-
-    /// Carries out effects on this request, and postpones effects on others.
-    fn carry_out(&self, place: Place, mut work: Work) {
-        let mut effective = place.current;
-        while !work.is_empty() {
-            let mut more = Work::new();
-            for (id, effect) in work {
-                let wanted = match &effect {
-                    Effect::Call(purpose, _) if !is_of_request(*purpose) => self.root,
-                    _ => id.unwrap_or(self.root),
-                };
-                // The SDK brings a reply to the context that was effective when the call was made,
-                // or drops it once that context is gone. So the plugin makes its calls as itself.
-                let is_roots = wanted == self.root;
-                if wanted != place.current && (place.is_stream || is_roots) {
-                    self.put_off(id, effect);
-                    continue;
-                }
-                if wanted != effective {
-                    if hostcalls::set_effective_context(wanted).is_err() {
-                        // The request is gone, and its end is known or about to be.
-                        continue;
-                    }
-                    effective = wanted;
-                }
-                match effect {
-                    Effect::Forward(is_recorded) => forward(is_recorded, place.is_stream),
-                    Effect::Answer(served) => {
-                        if let Some(ticket) = served.unread {
-                            MODULE.with(|module| stream::goes_to(module, ticket));
-                        }
-                        answer(&served);
-                    }
-                    Effect::Turn(at) => {
-                        let before = turns::take(at);
-                        if let Some(id) = id {
-                            let turn = Event::Turn(before);
-                            let now_ms = now_us() / 1000;
-                            more.extend(self.worker.borrow_mut().on(id, turn, now_ms));
-                        }
-                    }
-                    Effect::Refreshed(digest) => {
-                        if let Some(refreshed) = &self.refreshed {
-                            let gone = refreshes::tell(&mut refreshed.borrow_mut(), &digest);
-                            self.worker.borrow_mut().shared().let_go(&gone);
-                        }
-                    }
-                    Effect::Mark(status) => mark(status),
-                    Effect::Call(purpose, request) => {
-                        more.extend(self.call(id, purpose, &request));
-                    }
-                    // The worker has carried these out.
-                    Effect::Land(..) | Effect::HandOver(..) => {}
-                }
-            }
-            work = more;
-        }
-        if effective != place.current {
-            let _ = hostcalls::set_effective_context(place.current);
-        }
-    }
-
-    fn put_off(&self, id: Option<Id>, effect: Effect) {
-        let mut later = self.later.borrow_mut();
-        let is_first = later.is_empty();
-        later.push((id, effect));
-        drop(later);
-        if let Some(queue) = self.wake
-            && is_first
-        {
-            // If this fails, the next tick carries them out.
-            let _ = hostcalls::enqueue_shared_queue(queue, Some(b"1"));
-        }
-    }
-
-    fn call(&self, id: Option<Id>, purpose: Purpose, request: &daemon::Request) -> Work {
-        let cluster = self.worker.borrow().config().daemon_cluster.clone();
-        let mut headers: Vec<(&str, &str)> = vec![
-            (":method", request.method),
-            (":path", &request.path),
-            (":authority", "reflex-edge"),
-            (":scheme", "http"),
-        ];
-        let own = request.headers.iter();
-        headers.extend(own.map(|(name, value)| (*name, value.as_str())));
-        let body = request.body.as_ref().map(|answer| answer.body.as_slice());
-        if let Some(answer) = &request.body {
-            // What it saves the daemon reads from it itself.
-            let kept = answer.headers.iter();
-            let kept = kept.filter(|(name, _)| name != status::X_REFLEX_SAVED_TOKENS);
-            headers.extend(kept.map(|(name, value)| (name.as_str(), value.as_str())));
-        }
-        let timeout = Duration::from_millis(request.timeout_ms);
-        let called = cluster.map(|cluster| {
-            hostcalls::dispatch_http_call(&cluster, headers, body, Vec::new(), timeout)
-        });
-        let now = now_us();
-        let mut worker = self.worker.borrow_mut();
-        match called {
-            Some(Ok(token)) => {
-                worker.called(token, id, purpose, request.timeout_ms, now);
-                Work::new()
-            }
-            Some(Err(_)) | None => worker.not_called(id, purpose, now / 1000),
-        }
-    }
-}
-
-/// What the route may put into `accept-encoding`, as `%FILTER_STATE(wasm.…:PLAIN)%`. A header that
-/// is set by a filter makes Envoy choose the route anew, and perhaps another one.
-const ACCEPT_ENCODING: &str = "reflex_accept_encoding";
-
-/// Lets a request go on. In its own callback that is what the callback's return does.
-fn forward(is_recorded: bool, by_return: bool) {
-    if is_recorded {
-        let _ = hostcalls::set_property(vec![ACCEPT_ENCODING], Some(b"identity"));
-    }
-    if !by_return {
-        let _ = hostcalls::resume_http_request();
-    }
-}
-
 fn log(level: LogLevel, text: &str) {
     // A log that fails cannot be logged.
     let _ = hostcalls::log(level, text);
+}
+
+fn now_ms() -> u64 {
+    now_us() / 1000
 }
 
 /// Microseconds since 1970; 0 for a clock before that.

@@ -8,4 +8,5 @@
 //! Envoy runs one of these modules in each of its worker threads. This crate translates between
 //! proxy-wasm and `reflex-envoy-core`, which makes every decision.
 
+mod abi;
 pub mod filter;

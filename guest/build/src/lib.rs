@@ -9,6 +9,7 @@
 //! that way to a standard library for wasm; see [`WasmStd`].
 
 mod debian;
+mod exports;
 mod nested;
 mod wait;
 mod wasm_std;
@@ -44,12 +45,17 @@ pub fn component(package: &str) -> Result<PathBuf, String> {
 /// Builds the guest crate `package` and leaves it the core module that it is, for hosts such as
 /// Envoy that load no components. The file is `<target>/wasm/<package>.core.wasm`.
 ///
+/// The functions of the names in `hidden` are not exported: a host that finds them calls them, and the
+/// SDK of proxy-wasm exports all that there are.
+///
 /// # Errors
 ///
 /// As [`component`].
-pub fn core_module(package: &str) -> Result<PathBuf, String> {
+pub fn core_module(package: &str, hidden: &[&str]) -> Result<PathBuf, String> {
     let module = nested::build(&WasmStd::find()?, package)?;
-    publish(&format!("{package}.core.wasm"), &read(&module)?)
+    let core = exports::hide(&read(&module)?, hidden)
+        .map_err(|why| format!("{package} does not make a module: {why}"))?;
+    publish(&format!("{package}.core.wasm"), &core)
 }
 
 /// For build scripts: builds the component of `package` and copies it into `OUT_DIR`. The crate

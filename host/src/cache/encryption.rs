@@ -31,7 +31,8 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// The disk fails. The work done until then holds, and nothing is lost.
+    /// The disk fails. The work done until then holds, and nothing is lost, as with
+    /// [`compact`](Self::compact).
     pub fn reencrypt(&self, now_ms: u64) -> io::Result<u64> {
         let shared = &*self.shared;
         let old = || {

@@ -5,7 +5,7 @@
 
 use super::queue::Ticket;
 use super::{Shared, lock};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex};
@@ -147,15 +147,19 @@ impl Shared {
             writer.store.clear_gone();
         }
         let up_to = self.queue.written();
-        // Records are of no use without the secrets that they are sealed with.
-        let settled = writer.settle();
-        let settled = settled.and_then(|()| writer.store.settle_secrets());
-        let (unsynced, mut lost) = writer.store.take_unsynced();
-        drop(writer);
-        let settled = settled.map_err(|error| {
+        let noted = |error: StoreError| {
             self.note_trouble(error.to_string(), None);
-            error.into()
-        });
+            io::Error::from(error)
+        };
+        let settled = writer.settle().map_err(noted);
+        let (unsynced, mut lost) = writer.store.take_unsynced();
+        // Records are of no use without the secrets that they are sealed with.
+        let secrets = writer.store.settle_secrets();
+        let can_be_opened = secrets.is_ok();
+        if let Err(error) = secrets {
+            lost = Err(noted(error));
+        }
+        drop(writer);
         for file in unsynced {
             if let Err(error) = file.sync() {
                 self.with_store(|store| store.abandon(&file));
@@ -166,7 +170,7 @@ impl Shared {
             }
         }
         self.with_store(|store| {
-            store.all_synced();
+            store.all_synced(can_be_opened);
             if lost.is_err() && told == Told::NextSync {
                 store.note_lost();
             }

@@ -45,7 +45,7 @@ pub(super) fn has_left() -> io::Error {
 }
 
 impl Cache {
-    /// Why a purge in this process holds for nobody, once it has given its folder up.
+    /// Why a purge in this process has no effect once the process has given its folder up.
     pub fn has_left(&self) -> Option<io::Error> {
         (!self.shared.leaving.has_not_begun()).then(has_left)
     }

@@ -34,7 +34,8 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// The disk fails. The work done until then holds, and nothing is lost.
+    /// The disk fails. The work done until then holds, and nothing is lost. If power is lost before the next
+    /// sync, what was just written again may be lost.
     pub fn compact(&self, now_ms: u64) -> io::Result<u64> {
         self.compact_telling(now_ms, |_, _| {})
     }

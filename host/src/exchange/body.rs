@@ -150,15 +150,18 @@ impl<B: Deref<Target = [u8]>> AsRef<[u8]> for Counted<B> {
 }
 
 /// The part of a body that was read ahead, then the rest of it.
-pub(crate) struct Prefixed {
+pub(crate) struct Prefixed<B> {
     read: Bytes,
     trailers: Option<HeaderMap>,
-    rest: BoxBody,
+    rest: B,
 }
 
-impl Prefixed {
+impl<B> Prefixed<B>
+where
+    B: Body<Data = Bytes, Error = Error> + Send + Unpin + 'static,
+{
     /// What was read, its trailers included, if they were read as well.
-    pub(crate) fn ended(read: Bytes, trailers: Option<HeaderMap>, rest: BoxBody) -> BoxBody {
+    pub(crate) fn ended(read: Bytes, trailers: Option<HeaderMap>, rest: B) -> BoxBody {
         Self {
             read,
             trailers,
@@ -168,7 +171,7 @@ impl Prefixed {
     }
 }
 
-impl Body for Prefixed {
+impl<B: Body<Data = Bytes, Error = Error> + Unpin> Body for Prefixed<B> {
     type Data = Bytes;
     type Error = Error;
 

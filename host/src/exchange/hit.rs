@@ -4,7 +4,7 @@
 use crate::cache::{CacheKey, Entry, L1, Tier};
 use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::policy::HttpPolicy;
-use crate::exchange::question::{Meaning, Question};
+use crate::exchange::question::{By, Meaning, Question};
 use crate::exchange::reply::head::{apply, status_headers, tell};
 use crate::exchange::reply::replayed;
 use crate::grant::ctx::ReflexCtx;
@@ -32,6 +32,28 @@ pub(crate) enum Look {
 }
 
 impl Answers {
+    /// By what requests to it are understood.
+    pub(crate) fn by(&self) -> By<'_> {
+        By {
+            ctx: &self.ctx,
+            policy: &self.policy,
+            l1: &self.l1,
+        }
+    }
+
+    /// The cached answer, if this client accepts it, and if that is known without waiting. None says nothing
+    /// about the answer.
+    #[cfg(feature = "serve")]
+    pub(crate) fn look_up_now(&self, question: &mut Question) -> Option<Response<BoxBody>> {
+        let control = *question.control();
+        let key = question.entry_key(&self.ctx);
+        let now_ms = self.ctx.clock.now_ms();
+        let entry = self.ctx.cache.lookup_now(&key, now_ms)?.hit()?;
+        let (response, tier) = self.answer(&entry, &control, now_ms)?;
+        question.was_hit(&self.l1, tier);
+        Some(response)
+    }
+
     /// The cached answer, if this client accepts it.
     pub(crate) async fn look_up(&self, question: &mut Question) -> Look {
         let control = *question.control();
@@ -80,6 +102,7 @@ impl Answers {
         self.ctx.cache.fetch(&key, tenant, life_ms_max).await
     }
 
+    /// An entry as an answer, if this client accepts it.
     fn answer(
         &self,
         entry: &Entry,

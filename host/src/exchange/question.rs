@@ -1,7 +1,7 @@
 //! An LLM request that may be answered from the cache: its head, its whole body, and its key.
 
 use crate::cache::{CacheKey, L1, Probe, Tier};
-use crate::exchange::body::ahead::read_ahead;
+use crate::exchange::body::ahead::{self, Reading, read_ahead};
 use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::error::Error;
 use crate::exchange::policy::HttpPolicy;
@@ -13,13 +13,17 @@ use bytes::Bytes;
 use http::Request;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::request::Parts;
+use http_body::Body;
+use http_body_util::BodyExt as _;
 use reflex_llm::embeddings::{self, Element, are_taken_apart};
 use reflex_llm::flow::Edits;
 use reflex_llm::{
     Bypass, Candidate, ClientControl, Control, Examined, Flow, Head, Key, Life, Policy, Shape,
 };
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 /// A request with everything that decides about its answer.
 pub(crate) struct Question {
@@ -57,6 +61,14 @@ impl Meaning {
     }
 }
 
+/// By what requests are understood.
+#[derive(Clone, Copy)]
+pub(crate) struct By<'a> {
+    pub(crate) ctx: &'a ReflexCtx,
+    pub(crate) policy: &'a HttpPolicy,
+    pub(crate) l1: &'a L1<Meaning>,
+}
+
 /// What a request turned out to be.
 #[expect(clippy::large_enum_variant, reason = "one at a time, and not kept")]
 pub(crate) enum Read {
@@ -65,55 +77,138 @@ pub(crate) enum Read {
     Passes(Request<BoxBody>, Bypass),
 }
 
+/// How far a request was read.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and not kept")]
+pub(crate) enum Begun<B> {
+    Read(Read),
+    /// Its body is not all there.
+    Waits(Box<(Parts, Reading<B>)>),
+}
+
+/// What a request with its body is known to be, apart from its head.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and not kept")]
+enum Known {
+    Question {
+        whole: Bytes,
+        meaning: Meaning,
+        control: Control,
+        batch: Option<Batch>,
+        probe: Option<Probe>,
+    },
+    Passes(Bypass, BoxBody),
+}
+
+impl Known {
+    fn of(candidate: &Candidate<'_>, read: ahead::Read, by: By<'_>) -> Self {
+        let By { ctx, policy, l1 } = by;
+        let whole = match read {
+            ahead::Read::Whole(whole) => whole,
+            ahead::Read::Passes(why, body) => return Self::Passes(why, body),
+        };
+        let control = candidate.control();
+        let probe = l1.probe(|head| candidate.write_identity(head), &whole);
+        if let Some(meaning) = l1.get(&probe, &whole) {
+            return Self::Question {
+                whole,
+                meaning,
+                control,
+                batch: None,
+                probe: None,
+            };
+        }
+        match candidate.examine(&whole) {
+            Ok(examined) => {
+                let is_batch = are_taken_apart(policy.samples.count());
+                let batch = is_batch.then(|| candidate.batch(&whole)).flatten();
+                let batch = batch.map(|batch| texts(&batch));
+                Self::Question {
+                    meaning: Meaning::of(examined, ctx),
+                    control,
+                    batch,
+                    probe: Some(probe),
+                    whole,
+                }
+            }
+            Err(why) => Self::Passes(why, full(whole)),
+        }
+    }
+
+    fn question(self, parts: Parts, by: By<'_>) -> Read {
+        match self {
+            Self::Question {
+                whole,
+                meaning,
+                control,
+                batch,
+                probe,
+            } => Read::Question(Box::new(Question {
+                key: by.policy.samples.next(&meaning.key),
+                parts,
+                whole,
+                meaning,
+                control,
+                batch,
+                probe,
+                tier: None,
+            })),
+            Self::Passes(why, body) => Read::Passes(Request::from_parts(parts, body), why),
+        }
+    }
+}
+
 impl Question {
     /// Reads a request as far as its answer needs it: the head, and then the body, at most
-    /// [`Grant::request_bytes_max`].
+    /// [`Grant::request_bytes_max`]. Reads what is there, which of most requests is all.
     ///
     /// # Errors
     ///
     /// The body broke off: the client will not send the rest.
-    pub(crate) async fn read(
-        request: Request<BoxBody>,
-        ctx: &ReflexCtx,
-        policy: &HttpPolicy,
-        l1: &L1<Meaning>,
-    ) -> Result<Read, Error> {
-        let grant = &ctx.grant;
+    pub(crate) fn begin<B>(
+        request: Request<B>,
+        by: By<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<Begun<B>, Error>
+    where
+        B: Body<Data = Bytes, Error = Error> + Send + Unpin + 'static,
+    {
+        let By { ctx, policy, .. } = by;
         let (parts, body) = request.into_parts();
         let named = Named::of(&parts);
-        let candidate = match candidate(&named.head(), grant, policy.client_control) {
+        let head = named.head();
+        let candidate = match candidate(&head, &ctx.grant, policy.client_control) {
             Ok(candidate) => candidate,
-            Err(why) => return Ok(Read::Passes(Request::from_parts(parts, body), why)),
+            Err(why) => {
+                let request = Request::from_parts(parts, body.boxed_unsync());
+                return Ok(Begun::Read(Read::Passes(request, why)));
+            }
         };
-        let (whole, body) = read_ahead(body, grant.request_bytes_max, &policy.budget, None).await?;
-        let whole = match whole {
-            Ok(whole) => whole,
-            Err(why) => return Ok(Read::Passes(Request::from_parts(parts, body), why)),
+        let mut reading = read_ahead(body, ctx.grant.request_bytes_max, &policy.budget, None);
+        let known = match Pin::new(&mut reading).poll(cx) {
+            Poll::Ready(read) => Known::of(&candidate, read?, by),
+            Poll::Pending => return Ok(Begun::Waits(Box::new((parts, reading)))),
         };
-        let probe = l1.probe(|head| candidate.write_identity(head), &whole);
-        let (meaning, batch, probe) = match l1.get(&probe, &whole) {
-            Some(meaning) => (meaning, None, None),
-            None => match candidate.examine(&whole) {
-                Ok(examined) => {
-                    let is_batch = are_taken_apart(policy.samples.count());
-                    let batch = is_batch.then(|| candidate.batch(&whole)).flatten();
-                    let batch = batch.map(|batch| texts(&batch));
-                    (Meaning::of(examined, ctx), batch, Some(probe))
-                }
-                Err(why) => return Ok(Read::Passes(Request::from_parts(parts, body), why)),
-            },
+        Ok(Begun::Read(known.question(parts, by)))
+    }
+
+    /// The same once the rest of the body has come.
+    pub(crate) async fn go_on<B>(
+        parts: Parts,
+        reading: Reading<B>,
+        by: By<'_>,
+    ) -> Result<Read, Error>
+    where
+        B: Body<Data = Bytes, Error = Error> + Send + Unpin + 'static,
+    {
+        let read = reading.await?;
+        let By { ctx, policy, .. } = by;
+        let named = Named::of(&parts);
+        let head = named.head();
+        let known = match candidate(&head, &ctx.grant, policy.client_control) {
+            Ok(candidate) => Known::of(&candidate, read, by),
+            // It was one before its body was read.
+            Err(why) => Known::Passes(why, read.with_body().1),
         };
-        let (key, control) = (policy.samples.next(&meaning.key), candidate.control());
-        Ok(Read::Question(Box::new(Self {
-            parts,
-            whole,
-            meaning,
-            control,
-            key,
-            batch,
-            probe,
-            tier: None,
-        })))
+        Ok(known.question(parts, by))
     }
 
     /// The answer is in the cache: the request is recognised by its bytes from now on. Not a batch,
@@ -324,13 +419,14 @@ impl<'p> Named<'p> {
     pub(crate) fn of(parts: &'p Parts) -> Self {
         let scheme = parts.uri.scheme_str().unwrap_or_default();
         let authority = parts.uri.authority().map_or("", |it| it.as_str());
-        let headers = parts.headers.iter();
+        // As many as there are: the iterator of the map does not know.
+        let mut headers = Vec::with_capacity(parts.headers.len());
+        let named = parts.headers.iter();
+        headers.extend(named.map(|(name, value)| (name.as_str(), value.as_bytes())));
         Self {
             parts,
             upstream: [scheme, "://", authority].concat(),
-            headers: headers
-                .map(|(name, value)| (name.as_str(), value.as_bytes()))
-                .collect(),
+            headers,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::exchange::answer::StoredHead;
 use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::policy::HttpPolicy;
 use http::StatusCode;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName};
 use http_body_util::BodyExt as _;
 use pace::{PacedBody, Replay};
 use reflex_llm::status::X_REFLEX_SAVED_TOKENS;
@@ -30,7 +30,7 @@ pub(crate) fn replayed(
     set(&mut headers);
     if let Some(usage) = &stored.usage {
         policy.observer.saved(usage, stored.model);
-        headers.insert(SAVED_TOKENS, HeaderValue::from(usage.total_tokens));
+        headers.insert(SAVED_TOKENS, head::number(usage.total_tokens));
     }
     let payload = entry.payload();
     let body = match policy.replay {

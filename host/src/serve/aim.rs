@@ -1,7 +1,7 @@
 //! A client's request becomes the one for its provider.
 
 use super::heads;
-use super::hop::strip_hop_by_hop;
+use super::hop::{is_hop_by_hop, strip};
 use super::own_error::ErrorVoice;
 use super::timed::Timed;
 use super::upstream::{Aim, NoProvider, Providers, Wanted};
@@ -9,8 +9,7 @@ use crate::exchange::body::ahead::read_ahead;
 use crate::exchange::body::budget::Budget;
 use crate::exchange::boxed::BoxBody;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
+use http::{Extensions, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use reflex_llm::{BODY_BYTES_MAX, Bypass, PathRule, model_of};
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use std::time::Duration;
 const NAMING_BYTES_MAX: u64 = BODY_BYTES_MAX as u64;
 
 /// The request for its provider, and what errors are told by.
-pub(super) type Aimed = (Request<BoxBody>, ErrorVoice);
+pub(super) type Aimed<B> = (Request<B>, ErrorVoice);
 
 /// Our answer in place of the provider's.
 pub(super) type Refused = Box<Response<BoxBody>>;
@@ -30,7 +29,7 @@ pub(super) type Refused = Box<Response<BoxBody>>;
 pub(super) enum Unaimed {
     Refused(Refused),
     /// Not yet: the model decides, and is in its body.
-    Unread(Box<Request<BoxBody>>),
+    Unread(Box<Request<Timed>>),
 }
 
 /// What turns requests of clients into those for their providers.
@@ -51,11 +50,10 @@ pub(crate) struct Aimer {
 
 impl Aimer {
     /// Turns the client's request into the one for its provider, by its head alone.
-    pub(super) fn aim(&self, request: Request<Incoming>) -> Result<Aimed, Unaimed> {
+    pub(super) fn aim(&self, request: Request<Incoming>) -> Result<Aimed<Timed>, Unaimed> {
         let head_fits = heads::fits(&request);
         let idle_max = self.idle_max;
-        let request =
-            request.map(|body| Timed::request(body, idle_max, self.request_max).boxed_unsync());
+        let request = request.map(|body| Timed::request(body, idle_max, self.request_max));
         let refused = |status, why| Err(Unaimed::Refused(self.refuse(&request, status, why)));
         if !head_fits {
             return refused(
@@ -87,7 +85,10 @@ impl Aimer {
     }
 
     /// The same once the body is read as far as its model.
-    pub(super) async fn aim_by_model(&self, request: Request<BoxBody>) -> Result<Aimed, Refused> {
+    pub(super) async fn aim_by_model(
+        &self,
+        request: Request<Timed>,
+    ) -> Result<Aimed<BoxBody>, Refused> {
         let identity = |coding: &HeaderValue| {
             coding
                 .as_bytes()
@@ -103,7 +104,7 @@ impl Aimer {
         let (parts, body) = request.into_parts();
         let request = Request::from_parts(parts, ());
         let (whole, body) = match read_ahead(body, NAMING_BYTES_MAX, &self.budget, None).await {
-            Ok(read) => read,
+            Ok(read) => read.with_body(),
             Err(_) => return Err(Box::new(self.voice(&request).cut_off())),
         };
         let model = match whole {
@@ -117,26 +118,26 @@ impl Aimer {
     }
 
     /// The same of a request that names no model.
-    pub(super) fn aim_without_model(&self, request: Request<BoxBody>) -> Result<Aimed, Refused> {
+    pub(super) fn aim_without_model<B>(&self, request: Request<B>) -> Result<Aimed<B>, Refused> {
         self.aim_with_model(request, None)
     }
 
-    fn aim_with_model(
+    fn aim_with_model<B>(
         &self,
-        request: Request<BoxBody>,
+        request: Request<B>,
         model: Option<String>,
-    ) -> Result<Aimed, Refused> {
+    ) -> Result<Aimed<B>, Refused> {
         let wanted = Wanted::of(request.method(), request.uri(), request.headers());
         let chosen = self.providers.choose(&wanted.with_model(model));
         let chosen = chosen.map(Aim::of);
         self.aimed_at(request, chosen)
     }
 
-    fn aimed_at(
+    fn aimed_at<B>(
         &self,
-        request: Request<BoxBody>,
+        request: Request<B>,
         chosen: Result<Aim, NoProvider>,
-    ) -> Result<Aimed, Refused> {
+    ) -> Result<Aimed<B>, Refused> {
         match chosen {
             Ok(aim) => self.aimed(request, Some(aim)),
             Err(why) => {
@@ -147,7 +148,7 @@ impl Aimer {
     }
 
     /// The request for a chosen provider; for the only one if there is no choice.
-    fn aimed(&self, request: Request<BoxBody>, aim: Option<Aim>) -> Result<Aimed, Refused> {
+    fn aimed<B>(&self, request: Request<B>, aim: Option<Aim>) -> Result<Aimed<B>, Refused> {
         let path = request.uri().path_and_query();
         let member = aim
             .as_ref()
@@ -159,17 +160,16 @@ impl Aimer {
         };
         // Rules are about the path that the provider gets.
         let voice = ErrorVoice::of(&uri, request.method(), request.headers(), &self.paths);
-        // Nothing else of the client's request is about this one.
-        let (parts, body) = request.into_parts();
-        let mut request = Request::new(body);
-        *request.method_mut() = parts.method;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = parts.headers;
+        let (mut parts, body) = request.into_parts();
+        parts.uri = uri;
+        aim_headers(&mut parts.headers, self.tenant_header.as_ref());
+        // Nothing but its method, its headers and its body is about this one.
+        parts.version = Version::default();
+        parts.extensions = Extensions::new();
         if let Some(aim) = aim {
-            request.extensions_mut().insert(aim);
+            parts.extensions.insert(aim);
         }
-        aim_headers(request.headers_mut(), self.tenant_header.as_ref());
-        Ok((request, voice))
+        Ok((Request::from_parts(parts, body), voice))
     }
 
     fn voice<B>(&self, request: &Request<B>) -> ErrorVoice {
@@ -205,10 +205,10 @@ fn unread(why: Bypass) -> (StatusCode, &'static str) {
 /// Takes out of a request's headers what must not go past this hop.
 pub(super) fn aim_headers(headers: &mut HeaderMap, tenant_header: Option<&HeaderName>) {
     // A client must not remove the header that the operator's gateway has set.
-    strip_hop_by_hop(headers, tenant_header.map_or(&[], std::slice::from_ref));
+    let kept = tenant_header.map_or(&[][..], std::slice::from_ref);
     // The client's connection is ours to answer, and the provider's host has its own name.
-    headers.remove(header::EXPECT);
-    headers.remove(header::HOST);
+    let is_ours = |name: &HeaderName| matches!(name.as_str(), "expect" | "host");
+    strip(headers, kept, |name| is_hop_by_hop(name) || is_ours(name));
     join_cookies(headers);
 }
 

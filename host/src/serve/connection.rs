@@ -14,7 +14,7 @@
 //! | told to close | `LEAVE_MAX`; after SIGTERM or a handover `drain_max` |
 
 use super::delivery::{Delivery, Streams};
-use super::line::{Line, Lines, Overdue};
+use super::line::{self, Due, Line, Lines, Overdue};
 use super::place::{OpenConnection, Place, StreamLimits};
 use super::stop::{Stop, Stopped};
 use super::wire::{Accepted, Wire};
@@ -29,7 +29,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -113,7 +113,7 @@ impl Server {
                 Ok(Err(error)) => error.into(),
                 Err(_) => timed_out("TLS was not agreed on"),
             },
-            () = line.evicted.notified() => place.into(),
+            () = std::future::poll_fn(|cx| line.poll_evicted(cx)) => place.into(),
             () = wanted => place.into(),
             () = closes => "stopping".into(),
         };
@@ -133,7 +133,7 @@ impl Server {
     ) where
         A: Accepted,
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-        S::Future: Send + 'static,
+        S::Future: Send + Unpin + 'static,
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Error>,
     {
@@ -153,18 +153,29 @@ impl Server {
         };
         let io = TokioIo::new(wire.clone());
         let mut connection = pin!(self.builder.serve_connection_with_upgrades(io, attended));
-        let mut stopped = pin!(stopped.wait());
+        let mut told = pin!(stopped.wait());
         let mut is_stopping = false;
         // To be told to close once its version is known, if that has a word for it. Over HTTP/1.x, the next
         // response has it.
         let mut hands_over = false;
-        let mut evicted = pin!(line.evicted.notified());
         let mut alarm = pin!(sleep_until(Instant::now() + self.net.header_read_max));
+        // What the alarm and `told` will wake. They are polled when there is something new for them: a poll costs
+        // locks, and each request would have some.
+        let mut waker: Option<Waker> = None;
+        let mut is_set = false;
         // When it was told to close, and how long it may take.
         let mut leaves: Option<(Instant, Duration)> = None;
 
         let ended = std::future::poll_fn(|cx| {
-            if !is_stopping && let Poll::Ready(how) = stopped.as_mut().poll(cx) {
+            let is_known = waker.as_ref().is_some_and(|it| it.will_wake(cx.waker()));
+            if !is_known {
+                waker = Some(cx.waker().clone());
+                is_set = false;
+            }
+            if !is_stopping
+                && (!is_known || stopped.is_told())
+                && let Poll::Ready(how) = told.as_mut().poll(cx)
+            {
                 is_stopping = true;
                 leaves.get_or_insert((Instant::now(), LEAVE_MAX));
                 hands_over = how == Stop::HandsOver;
@@ -183,25 +194,22 @@ impl Server {
                 if let Poll::Ready(error) = wire.poll_gone(cx) {
                     return Poll::Ready(Err(error.into()));
                 }
-                let is_evicted = evicted.as_mut().poll(cx).is_ready();
-                if is_evicted {
-                    evicted.set(line.evicted.notified());
-                }
+                let is_evicted = line.poll_evicted(cx).is_ready();
                 let due = match leaves {
                     None => line.due(&self.net),
-                    Some((told, max)) => {
-                        let since = line.idle_since();
-                        since.map(|since| (since.max(told) + max, Overdue::Leave))
-                    }
+                    Some((told, max)) => line.idle_since().map(|since| Due {
+                        at: since.max(told) + max,
+                        why: Overdue::Leave,
+                        now: Instant::now(),
+                    }),
                 };
-                let Some((at, why)) = due else {
+                let Some(Due { at, why, now }) = due else {
                     if is_evicted {
                         // A request has come meanwhile.
                         lines.make_room();
                     }
                     return Poll::Pending;
                 };
-                let now = Instant::now();
                 let why = match leaves {
                     None if is_evicted || lines.wants_room() => Some(Overdue::Place),
                     _ => (now >= at).then_some(why),
@@ -210,7 +218,12 @@ impl Server {
                     // Only ever set to an earlier time, so that a request costs nothing here.
                     if alarm.deadline() > at || alarm.is_elapsed() {
                         alarm.as_mut().reset(at);
+                        is_set = false;
                     }
+                    if is_set && alarm.deadline() > now {
+                        return Poll::Pending;
+                    }
+                    is_set = true;
                     match alarm.as_mut().poll(cx) {
                         Poll::Ready(()) => continue,
                         Poll::Pending => return Poll::Pending,
@@ -260,45 +273,66 @@ struct Attended<S> {
     stopped: Stopped,
 }
 
-/// The head of a response, then its body.
-type Attending<B> = Pin<Box<dyn Future<Output = Result<Response<Delivery<B>>, Infallible>> + Send>>;
-
 impl<S, B> Service<Request<Incoming>> for Attended<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    S::Future: Send + 'static,
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    S::Future: Unpin,
+    B: Body<Data = Bytes>,
 {
     type Response = Response<Delivery<B>>;
     type Error = Infallible;
-    type Future = Attending<B>;
+    type Future = Attending<S::Future>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Attending<B> {
+    fn call(&self, mut request: Request<Incoming>) -> Attending<S::Future> {
         if request.headers().contains_key(header::UPGRADE) {
             let open = OpenConnection::new(self.cut.clone());
             request.extensions_mut().insert(Arc::new(open));
         }
-        let running = self.line.begin(request.version());
-        let is_http11 = request.version() == Version::HTTP_11;
-        let is_http2 = request.version() == Version::HTTP_2;
-        let stopped = self.stopped.clone();
-        let is_head = *request.method() == Method::HEAD;
-        let response = self.service.call(request);
-        Box::pin(async move {
-            let mut response = response.await?;
-            if !is_http2 && !response.status().is_informational() && stopped.is_told() {
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(header::CONNECTION, close);
-            }
-            // As hyper decides it.
-            let chunked = is_http11
-                && !is_head
-                && response.body().size_hint().exact().is_none()
-                && !response.headers().contains_key(header::CONTENT_LENGTH)
-                && !response.status().is_informational()
-                && !matches!(response.status().as_u16(), 204 | 304);
+        Attending {
+            running: Some(self.line.begin(request.version())),
+            version: request.version(),
+            is_head: *request.method() == Method::HEAD,
+            stopped: self.stopped.clone(),
+            response: self.service.call(request),
+        }
+    }
+}
+
+/// The head of a response, then its body. hyper has a place for it in the connection's memory.
+struct Attending<F> {
+    response: F,
+    /// None once the response is there.
+    running: Option<line::Request>,
+    version: Version,
+    is_head: bool,
+    stopped: Stopped,
+}
+
+impl<F, B> Future for Attending<F>
+where
+    F: Future<Output = Result<Response<B>, Infallible>> + Unpin,
+    B: Body<Data = Bytes>,
+{
+    type Output = Result<Response<Delivery<B>>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut response = ready!(Pin::new(&mut self.response).poll(cx))?;
+        let is_informational = response.status().is_informational();
+        if self.version != Version::HTTP_2 && !is_informational && self.stopped.is_told() {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        // As hyper decides it.
+        let chunked = self.version == Version::HTTP_11
+            && !self.is_head
+            && response.body().size_hint().exact().is_none()
+            && !response.headers().contains_key(header::CONTENT_LENGTH)
+            && !is_informational
+            && !matches!(response.status().as_u16(), 204 | 304);
+        let running = self.running.take();
+        if let Some(running) = &running {
             running.answered(chunked);
-            Ok(response.map(|body| Delivery::new(body, running)))
-        })
+        }
+        Poll::Ready(Ok(response.map(|body| Delivery::new(body, running))))
     }
 }

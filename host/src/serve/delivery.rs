@@ -39,14 +39,14 @@ pub(super) struct Delivery<B> {
     /// The rest of a frame.
     rest: Bytes,
     /// Ends with this.
-    _request: Request,
+    _request: Option<Request>,
     /// None over HTTP/1.x.
     stream: Option<Arc<Stream>>,
 }
 
 impl<B> Delivery<B> {
     /// To be called in the task that will poll it.
-    pub(super) fn new(body: B, request: Request) -> Self {
+    pub(super) fn new(body: B, request: Option<Request>) -> Self {
         Self {
             body,
             rest: Bytes::new(),
@@ -171,7 +171,7 @@ mod tests {
     async fn a_body_comes_in_slices_and_whole() {
         let bytes = Bytes::from(vec![7; 2 * SLICE_BYTES_MAX + 1]);
         let request = Line::new().begin(http::Version::HTTP_11);
-        let mut body = Delivery::new(Full::new(bytes.clone()), request);
+        let mut body = Delivery::new(Full::new(bytes.clone()), Some(request));
         let mut read = Vec::new();
         for left in [2 * SLICE_BYTES_MAX + 1, SLICE_BYTES_MAX + 1, 1] {
             assert_eq!(body.size_hint().exact(), Some(left as u64));

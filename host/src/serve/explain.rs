@@ -198,7 +198,7 @@ impl Explainer {
         let budget = Budget::new(u64::MAX);
         let read = read_ahead(full(body.clone()), bytes_max, &budget, None).await;
         // A body that is in memory does not break off.
-        let (whole, _) = read.map_err(|_| Bypass::Unavailable)?;
+        let (whole, _) = read.map_err(|_| Bypass::Unavailable)?.with_body();
         candidate.prepare().keyed(&whole?)
     }
 

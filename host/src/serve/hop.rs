@@ -2,17 +2,20 @@
 
 use http::header::{self, HeaderMap, HeaderName};
 
-/// Headers about one connection, RFC 9110 section 7.6.1.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+/// Whether a header is about one connection: RFC 9110, section 7.6.1.
+pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// Headers that no `Connection` may remove: they decide the tenant and the meaning of a request.
 /// RFC 9110, section 7.6.1, forbids naming such headers there. A request without them would be
@@ -43,11 +46,26 @@ const END_TO_END: [&str; 20] = [
 /// Removes the headers that must not go past this hop: headers of connections, and headers that
 /// `Connection` names. Of the latter, `kept` stay, and those defined for the other end.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, kept: &[HeaderName]) {
+    strip(headers, kept, is_hop_by_hop);
+}
+
+/// The same, where `is_ours` says which headers are of this hop.
+///
+/// Each request has this done. Most have one such header or none: a look at each name costs less than a search
+/// for each of a list.
+pub(crate) fn strip(
+    headers: &mut HeaderMap,
+    kept: &[HeaderName],
+    is_ours: impl Fn(&HeaderName) -> bool,
+) {
     let named: Vec<HeaderName> = named(headers)
         .filter_map(|name| name.parse().ok())
         .filter(|name: &HeaderName| !kept.contains(name) && !END_TO_END.contains(&name.as_str()))
         .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
+    for name in named {
+        headers.remove(name);
+    }
+    while let Some(name) = headers.keys().find(|name| is_ours(name)).cloned() {
         headers.remove(name);
     }
 }

@@ -10,7 +10,7 @@ use http::Version;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use std::task::{Context, Poll, Waker};
 use tokio::time::Instant;
 
 /// The first bytes of an HTTP/2 client.
@@ -18,11 +18,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI ";
 
 /// The state of one connection. The socket, the service and the bodies of responses report to it.
 #[derive(Debug)]
-pub(super) struct Line {
-    state: Mutex<State>,
-    /// Told to close if it has no request: its place is wanted.
-    pub(super) evicted: Notify,
-}
+pub(super) struct Line(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -33,12 +29,28 @@ struct State {
     http2: bool,
     /// Whether a request has ever come.
     served: bool,
-    /// Idle since: the start, the last response's end or its last bytes.
-    idle_since: Instant,
-    /// When the head of the next request began to arrive.
+    /// Idle since: the start, the last response's end or its last bytes. None is the moment of the next look:
+    /// the connection looks whenever something has happened, so that a request costs one reading of the clock.
+    idle_since: Option<Instant>,
+    /// The head of the next request has begun to arrive.
+    has_begun: bool,
+    /// When that was; none is the moment of the next look.
     head_since: Option<Instant>,
     /// The client does not take the written bytes.
     stalled: bool,
+    /// Told to close if it has no request: its place is wanted.
+    evicted: bool,
+    /// Of the connection's task, which is to learn of that.
+    waker: Option<Waker>,
+}
+
+/// When a connection has to be closed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Due {
+    pub(super) at: Instant,
+    pub(super) why: Overdue,
+    /// When this was found.
+    pub(super) now: Instant,
 }
 
 /// How far an HTTP/1.x response has come, which decides what may be written beside hyper.
@@ -69,28 +81,53 @@ pub(super) enum Overdue {
 
 impl Line {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            state: Mutex::new(State {
-                requests: 0,
-                response: Response::Plain,
-                http2: false,
-                served: false,
-                idle_since: Instant::now(),
-                head_since: None,
-                stalled: false,
-            }),
-            evicted: Notify::new(),
-        })
+        Arc::new(Self(Mutex::new(State {
+            requests: 0,
+            response: Response::Plain,
+            http2: false,
+            served: false,
+            idle_since: Some(Instant::now()),
+            has_begun: false,
+            head_since: None,
+            stalled: false,
+            evicted: false,
+            waker: None,
+        })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Plain values: a panic leaves none of them half-changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// HTTP may begin.
     pub(super) fn opened(&self) {
-        self.state().idle_since = Instant::now();
+        self.state().idle_since = None;
+    }
+
+    /// Tells the connection to close if it has no request.
+    fn evict(&self) {
+        let mut state = self.state();
+        state.evicted = true;
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Resolves when the connection is told to close for another client, once each time. Costs no more than a
+    /// look while it is not.
+    pub(super) fn poll_evicted(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.state();
+        let waker = cx.waker();
+        if !state.waker.as_ref().is_some_and(|it| it.will_wake(waker)) {
+            state.waker = Some(waker.clone());
+        }
+        match std::mem::take(&mut state.evicted) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
     }
 
     /// A request's head is there.
@@ -100,7 +137,7 @@ impl Line {
         state.response = Response::Awaited;
         state.http2 = version == Version::HTTP_2;
         state.served = true;
-        state.head_since = None;
+        state.forget_head();
         drop(state);
         Request(Arc::clone(self))
     }
@@ -108,13 +145,13 @@ impl Line {
     /// The client has sent something.
     pub(super) fn heard(&self, bytes: &[u8]) {
         let mut state = self.state();
-        if state.requests > 0 || state.head_since.is_some() {
+        if state.requests > 0 || state.has_begun {
             return;
         }
         state.http2 |= !state.served && bytes.starts_with(HTTP2_PREFACE);
         // Empty lines between requests are no beginning of one.
         if bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
-            state.head_since = Some(Instant::now());
+            state.has_begun = true;
         }
     }
 
@@ -123,7 +160,7 @@ impl Line {
         let mut state = self.state();
         state.stalled = false;
         if state.requests == 0 {
-            state.idle_since = Instant::now();
+            state.idle_since = None;
         } else if state.response == Response::Chunked {
             state.response = Response::BetweenChunks;
         }
@@ -134,7 +171,7 @@ impl Line {
         let mut state = self.state();
         state.stalled = false;
         if state.requests == 0 {
-            state.idle_since = Instant::now();
+            state.idle_since = None;
         }
     }
 
@@ -159,25 +196,46 @@ impl Line {
 
     /// Since when it has nothing to do, if so.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        let state = self.state();
-        let idle = state.requests == 0 && !state.stalled;
-        idle.then(|| state.head_since.unwrap_or(state.idle_since))
+        let mut state = self.state();
+        state.is_idle().then(|| state.since(Instant::now()))
     }
 
     /// When it has to be closed, if nothing happens before. `None` while a request runs or a client
     /// still takes a response, which have bounds of their own.
-    pub(super) fn due(&self, net: &NetLimits) -> Option<(Instant, Overdue)> {
-        let state = self.state();
-        if state.requests > 0 || state.stalled {
+    pub(super) fn due(&self, net: &NetLimits) -> Option<Due> {
+        let mut state = self.state();
+        if !state.is_idle() {
             return None;
         }
+        let now = Instant::now();
+        let since = state.since(now);
         // HTTP/2 sends other things than requests.
-        let head_since = state.head_since.filter(|_| !state.http2);
-        Some(match (head_since, state.served) {
-            (Some(since), _) => (since + net.header_read_max, Overdue::Head),
-            (None, false) => (state.idle_since + net.header_read_max, Overdue::Silence),
-            (None, true) => (state.idle_since + net.keep_alive_max, Overdue::Silence),
-        })
+        let (at, why) = match (state.has_begun && !state.http2, state.served) {
+            (true, _) => (since + net.header_read_max, Overdue::Head),
+            (false, false) => (since + net.header_read_max, Overdue::Silence),
+            (false, true) => (since + net.keep_alive_max, Overdue::Silence),
+        };
+        Some(Due { at, why, now })
+    }
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        self.requests == 0 && !self.stalled
+    }
+
+    /// Since when it has nothing to do, or waits for the rest of a head over HTTP/1.x.
+    fn since(&mut self, now: Instant) -> Instant {
+        let idle_since = *self.idle_since.get_or_insert(now);
+        match self.has_begun && !self.http2 {
+            true => *self.head_since.get_or_insert(now),
+            false => idle_since,
+        }
+    }
+
+    fn forget_head(&mut self) {
+        self.has_begun = false;
+        self.head_since = None;
     }
 }
 
@@ -199,9 +257,9 @@ impl Drop for Request {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.requests -= 1;
-        state.idle_since = Instant::now();
+        state.idle_since = None;
         // Whatever HTTP/2 has sent meanwhile was no beginning of a head.
-        state.head_since = None;
+        state.forget_head();
     }
 }
 
@@ -250,7 +308,7 @@ impl Lines {
         });
         if let Some((_, line)) = idle.min_by_key(|(since, _)| *since) {
             self.wanted.store(false, Ordering::SeqCst);
-            line.evicted.notify_one();
+            line.evict();
         }
     }
 
@@ -293,8 +351,8 @@ mod tests {
 
     /// How long it may go on, in whole seconds, and why it is overdue then.
     fn left(line: &Line) -> Option<(u64, Overdue)> {
-        let (at, why) = line.due(&net())?;
-        let left = at.duration_since(Instant::now()).as_secs_f64();
+        let Due { at, why, now } = line.due(&net())?;
+        let left = at.duration_since(now).as_secs_f64();
         Some((left.round() as u64, why))
     }
 
@@ -322,6 +380,43 @@ mod tests {
         assert_eq!(left(&line), Some((60, Overdue::Head)), "the next head");
     }
 
+    /// The clock is read when the connection looks, and not again: more bytes of a head, or another look, move
+    /// nothing.
+    #[tokio::test]
+    async fn a_state_is_timed_from_the_first_look_at_it() {
+        let line = Line::new();
+        let at = || line.due(&net()).map(|due| due.at);
+        line.heard(b"P");
+        let first = at();
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            line.heard(b"O");
+            assert_eq!(at(), first, "a head");
+        }
+        drop(line.begin(Version::HTTP_11));
+        let idle = at();
+        assert!(idle > first);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(at(), idle, "idle");
+        assert_eq!(
+            line.idle_since().map(|since| since + net().keep_alive_max),
+            idle
+        );
+    }
+
+    #[tokio::test]
+    async fn a_connection_learns_that_its_place_is_wanted_once_and_whenever_it_asks() {
+        let line = Line::new();
+        line.evict();
+        std::future::poll_fn(|cx| line.poll_evicted(cx)).await;
+        let (waits, other) = (Arc::clone(&line), Arc::clone(&line));
+        let waits = tokio::spawn(std::future::poll_fn(move |cx| waits.poll_evicted(cx)));
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished(), "it was told once");
+        other.evict();
+        waits.await.expect("no panic");
+    }
+
     #[tokio::test]
     async fn http2_has_one_timer_until_its_first_request_and_one_between() {
         let line = Line::new();
@@ -346,7 +441,7 @@ mod tests {
         drop(later);
         lines.make_room();
         assert!(!lines.wants_room(), "one was found");
-        second.evicted.notified().await;
+        std::future::poll_fn(|cx| second.poll_evicted(cx)).await;
 
         let also = [&first, &second].map(|line| line.begin(Version::HTTP_11));
         lines.make_room();

@@ -11,11 +11,11 @@ use super::reload::Live;
 use super::stop::Stopped;
 use super::tls::{Stream, Tcp, Tls};
 use arc_swap::ArcSwap;
+use futures_util::future::Either;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -92,13 +92,10 @@ pub(super) async fn serve_clients(
                     headers.insert(CLIENT_CERTIFICATE, name.clone());
                 }
             }
-            let proxy = live.proxy.as_ref().map(ArcSwap::load_full);
-            async move {
-                let Some(proxy) = proxy else {
-                    // There is a proxy where clients connect.
-                    return std::future::pending().await;
-                };
-                Ok::<_, Infallible>(proxy.answer(request).await)
+            match live.proxy.as_ref().map(ArcSwap::load_full) {
+                Some(proxy) => Either::Left(proxy.answer(request)),
+                // There is a proxy where clients connect.
+                None => Either::Right(std::future::pending()),
             }
         })
     };

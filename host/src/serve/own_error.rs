@@ -2,22 +2,19 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Method, Response, StatusCode, Uri};
 
 use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::error::Error;
 use reflex_llm::{ERROR_HEADERS, Head, PathRule, Shape, VENDOR_HEADERS};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-/// The names of [`VENDOR_HEADERS`], parsed once.
-static VENDOR_NAMES: LazyLock<[HeaderName; VENDOR_HEADERS.len()]> =
-    LazyLock::new(|| VENDOR_HEADERS.map(|(name, _)| HeaderName::from_static(name)));
-
-/// Kept of a request until its answer: the API in whose words to report an error. It costs some
-/// lookups in the request's headers.
+/// Kept of a request until its answer: the API in whose words to report an error. It costs a look at the names
+/// of the request's headers.
 #[derive(Debug)]
 pub(crate) struct ErrorVoice {
-    target: Uri,
+    path: Option<PathAndQuery>,
     /// A header that only clients of one vendor send.
     vendor: Option<&'static str>,
     rules: Arc<[PathRule]>,
@@ -33,13 +30,15 @@ impl ErrorVoice {
         headers: &HeaderMap,
         rules: &Arc<[PathRule]>,
     ) -> Self {
-        let vendor = VENDOR_NAMES
-            .iter()
-            .zip(VENDOR_HEADERS)
-            .find(|(name, _)| headers.contains_key(*name));
+        let place = |name: &HeaderName| {
+            let mut vendors = VENDOR_HEADERS.iter();
+            vendors.position(|(vendor, _)| *vendor == name.as_str())
+        };
+        // Of several, the first of the list.
+        let vendor = headers.keys().filter_map(place).min();
         Self {
-            target: target.clone(),
-            vendor: vendor.map(|(_, (name, _))| name),
+            path: target.path_and_query().cloned(),
+            vendor: vendor.map(|place| VENDOR_HEADERS[place].0),
             rules: Arc::clone(rules),
             is_head: *method == Method::HEAD,
         }
@@ -52,7 +51,7 @@ impl ErrorVoice {
         let head = Head {
             method: "",
             upstream: "",
-            path: self.target.path_and_query().map_or("", |it| it.as_str()),
+            path: self.path.as_ref().map_or("", PathAndQuery::as_str),
             headers: &headers,
         };
         let shape = Shape::of_errors(&head, &self.rules);
@@ -112,5 +111,33 @@ impl ErrorVoice {
             _ => (StatusCode::BAD_GATEWAY, "it could not be reached"),
         };
         self.error(status, &format!("no answer from the provider: {reason}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reflex_llm::Api;
+
+    /// The API whose clients send a header of these, by the list.
+    fn vendor(names: &[&'static str]) -> Option<Api> {
+        let mut headers = HeaderMap::new();
+        for name in names {
+            headers.insert(*name, HeaderValue::from_static("1"));
+        }
+        let target = Uri::from_static("http://provider/anything?x");
+        let voice = ErrorVoice::of(&target, &Method::POST, &headers, &Arc::default());
+        let of = |name| VENDOR_HEADERS.iter().find(|(vendor, _)| *vendor == name);
+        voice.vendor.and_then(of).map(|(_, api)| *api)
+    }
+
+    #[test]
+    fn a_vendor_is_known_by_its_headers_the_first_of_the_list_counts() {
+        for (name, api) in VENDOR_HEADERS {
+            assert_eq!(vendor(&["accept", name, "x-other"]), Some(api), "{name}");
+        }
+        let several = [VENDOR_HEADERS[3].0, VENDOR_HEADERS[1].0];
+        assert_eq!(vendor(&several), Some(VENDOR_HEADERS[1].1));
+        assert_eq!(vendor(&["accept"]), None);
     }
 }

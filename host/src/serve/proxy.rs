@@ -4,6 +4,8 @@
 use super::access::{Asked, Told, Trail};
 use super::aim::{Aimer, Unaimed};
 #[cfg(feature = "middleware")]
+use super::config::Hits;
+#[cfg(feature = "middleware")]
 use super::guests::{Guests, Outcome, Unhandled};
 use super::hop::strip_hop_by_hop;
 use super::own_error::ErrorVoice;
@@ -17,7 +19,7 @@ use crate::exchange::boxed::BoxBody;
 use crate::exchange::error::Error;
 use crate::exchange::limits::{Over, OverRate};
 use crate::exchange::miss::{Miss, told};
-use crate::exchange::question::{Question, Read};
+use crate::exchange::question::{Begun, Question, Read};
 use crate::exchange::reply::head::{CACHE_STATUS_NAME, STATUS_NAME};
 use crate::exchange::{Found, NativeFlow};
 use crate::serve::metrics::{Answered, Metrics};
@@ -32,7 +34,10 @@ use hyper::upgrade;
 use reflex_llm::COMPARED_BYTES_MAX;
 use reflex_llm::status::last_cache_status;
 use reflex_llm::{Bypass, Status, is_event_stream};
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 /// Everything that a request needs on its way.
@@ -58,14 +63,19 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Answers one request. The response comes from the provider, the cache or, if both fail, from
     /// us; its status headers show which.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<BoxBody> {
-        let began = Instant::now();
-        let trail = Trail::of(&request, &self.told);
-        let mut tier = None;
-        let mut response = match tunnel::wanted(&request) {
-            Some(protocols) => Box::pin(self.tunnel(request, protocols)).await,
-            None => self.handle(request, &mut tier).await,
-        };
+    pub(crate) fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answering {
+        Answering {
+            began: Instant::now(),
+            trail: Trail::of(&request, &self.told),
+            request: Some(request),
+            on: None,
+            proxy: self,
+        }
+    }
+
+    /// Counts an answer, and has its line follow it.
+    fn end(&self, answer: Answer, began: Instant, trail: Option<Trail>) -> Response<BoxBody> {
+        let Answer { mut response, tier } = answer;
         let took = match self.is_shadow {
             true => shadow::took(&response, began.elapsed()),
             false => began.elapsed(),
@@ -81,42 +91,98 @@ impl Proxy {
         response
     }
 
-    /// `tier` becomes that of an answer that is found in the cache.
-    async fn handle(
-        &self,
-        request: Request<Incoming>,
-        tier: &mut Option<Tier>,
-    ) -> Response<BoxBody> {
+    /// Answers what needs no waiting: of a hit in memory, all of it.
+    fn begin(self: &Arc<Self>, request: Request<Incoming>, cx: &mut Context<'_>) -> Step {
+        if let Some(protocols) = tunnel::wanted(&request) {
+            return self.goes(|this| async move { this.tunnel(request, protocols).await.into() });
+        }
         let (request, voice) = match self.aimer.aim(request) {
             Ok(aimed) => aimed,
-            Err(Unaimed::Refused(refused)) => return *refused,
+            Err(Unaimed::Refused(refused)) => return Step::Answered((*refused).into()),
             Err(Unaimed::Unread(request)) => {
-                match Box::pin(self.aimer.aim_by_model(*request)).await {
-                    Ok(aimed) => aimed,
-                    Err(refused) => return *refused,
-                }
+                return self.goes(|this| async move {
+                    match this.aimer.aim_by_model(*request).await {
+                        Ok((request, voice)) => {
+                            let read = this.flow.read(request).await;
+                            this.handle(read, &voice).await
+                        }
+                        Err(refused) => (*refused).into(),
+                    }
+                });
             }
         };
-        match self.flow.read(request).await {
-            Ok(Read::Question(mut question)) => {
-                Aim::may_repeat(question.extensions_mut());
-                let asked = self.told.is_anywhere().then(|| Asked {
-                    shape: question.shape(),
-                    model: question.model().cloned(),
-                });
-                let mut response = self.reply(question, &voice, tier).await;
-                if let Some(asked) = asked {
-                    response.extensions_mut().insert(asked);
+        match self.flow.begin(request, cx) {
+            Ok(Begun::Read(Read::Question(mut question))) if self.answers_hits() => {
+                let found = self.flow.find_now(&mut question);
+                match found {
+                    Some(response) => Step::Answered(self.found(&question, response)),
+                    None => self.goes(|this| async move { this.reply(question, &voice).await }),
                 }
-                response
             }
-            Ok(Read::Passes(request, why)) => Box::pin(self.pass(request, why, &voice)).await,
-            Err(_) => voice.cut_off(),
+            Ok(Begun::Read(read)) => {
+                self.goes(|this| async move { this.handle(Ok(read), &voice).await })
+            }
+            Ok(Begun::Waits(waits)) => self.goes(|this| async move {
+                let read = this.flow.go_on(waits).await;
+                this.handle(read, &voice).await
+            }),
+            Err(_) => Step::Answered(voice.cut_off().into()),
+        }
+    }
+
+    fn goes<F>(self: &Arc<Self>, on: impl FnOnce(Arc<Self>) -> F) -> Step
+    where
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        Step::Goes(Box::pin(on(Arc::clone(self))))
+    }
+
+    /// Whether hits are the native flow's.
+    #[cfg(feature = "middleware")]
+    fn answers_hits(&self) -> bool {
+        self.guests.hits == Hits::Native
+    }
+
+    /// Whether hits are the native flow's.
+    #[cfg(not(feature = "middleware"))]
+    fn answers_hits(&self) -> bool {
+        true
+    }
+
+    /// A hit.
+    fn found(&self, question: &Question, response: Response<BoxBody>) -> Answer {
+        self.note(question, &response);
+        told_of(self.asked(question), response, question.tier())
+    }
+
+    /// What the line of a question says.
+    fn asked(&self, question: &Question) -> Option<Asked> {
+        self.told.is_anywhere().then(|| Asked {
+            shape: question.shape(),
+            model: question.model().cloned(),
+        })
+    }
+
+    /// Answers a request that was read.
+    async fn handle(&self, read: Result<Read, Error>, voice: &ErrorVoice) -> Answer {
+        match read {
+            Ok(Read::Question(question)) => self.reply(question, voice).await,
+            Ok(Read::Passes(request, why)) => self.pass(request, why, voice).await.into(),
+            Err(_) => voice.cut_off().into(),
         }
     }
 
     /// Answers an LLM request whose body is there.
-    async fn reply(
+    async fn reply(&self, mut question: Box<Question>, voice: &ErrorVoice) -> Answer {
+        Aim::may_repeat(question.extensions_mut());
+        let asked = self.asked(&question);
+        let mut tier = None;
+        let response = self.reply_to(question, voice, &mut tier).await;
+        told_of(asked, response, tier)
+    }
+
+    /// `tier` becomes that of an answer that is found in the cache.
+    async fn reply_to(
         &self,
         mut question: Box<Question>,
         voice: &ErrorVoice,
@@ -126,12 +192,14 @@ impl Proxy {
         match self.guests.answer(&mut question, &self.flow, voice).await {
             Outcome::Answered(response) => {
                 *tier = question.tier();
-                // The flow has verified its own, and those have a tier.
-                if tier.is_none() && last(response.headers(), &STATUS_NAME) == Some(HIT) {
-                    self.flow.verify(&question);
-                }
                 self.note(&question, &response);
-                self.explain(Some((question.parts(), question.whole())), &response);
+                // A hit of the flow has a tier, has been verified, and is no miss to be explained.
+                if tier.is_none() {
+                    if last(response.headers(), &STATUS_NAME) == Some(HIT) {
+                        self.flow.verify(&question);
+                    }
+                    self.explain(Some((question.parts(), question.whole())), &response);
+                }
                 return response;
             }
             Outcome::Unanswered(error) => return voice.gateway_error(&error),
@@ -256,6 +324,7 @@ impl Proxy {
         self.hide_tenant(headers);
         headers.insert(header::CONNECTION, UPGRADE);
         headers.insert(header::UPGRADE, protocols);
+        let request = request.map(|body| body.boxed_unsync());
         let mut response = match self.providers.upgrade(request).await {
             Ok(response) => response,
             Err(error) => return voice.gateway_error(&error),
@@ -323,7 +392,7 @@ impl Proxy {
             tenant: Some(&question.request_key().tenant.0),
         };
         let recent = self.metrics.recent();
-        // A component does not tell the tier.
+        // Only a hit has a tier; a component does not tell it.
         match question.tier().is_some() || last(response.headers(), &STATUS_NAME) == Some(HIT) {
             true => recent.hit(&subject),
             false => recent.asked(&subject),
@@ -331,6 +400,10 @@ impl Proxy {
     }
 
     fn count(&self, response: &Response<BoxBody>, tier: Option<Tier>, took: Duration) {
+        if tier.is_some() {
+            // Without a search for the header that says so.
+            return self.metrics.hit(tier, took);
+        }
         let headers = response.headers();
         match last(headers, &STATUS_NAME) {
             Some(HIT) => self.metrics.hit(tier, took),
@@ -350,6 +423,71 @@ impl Proxy {
             _ => self.metrics.error(took),
         }
     }
+}
+
+/// An answer to a request, and where it was, if it was found in the cache.
+struct Answer {
+    response: Response<BoxBody>,
+    tier: Option<Tier>,
+}
+
+impl From<Response<BoxBody>> for Answer {
+    fn from(response: Response<BoxBody>) -> Self {
+        Self {
+            response,
+            tier: None,
+        }
+    }
+}
+
+/// How far a request has come without waiting.
+enum Step {
+    Answered(Answer),
+    Goes(GoesOn),
+}
+
+/// What is left to do for a request. Boxed: a future is as large as its largest part, and each hit would have
+/// that moved through all layers of its service.
+type GoesOn = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// A request on its way. By hand, because the future of an `async` function would hold the request twice; this
+/// one lies in the connection's own memory.
+pub(crate) struct Answering {
+    proxy: Arc<Proxy>,
+    began: Instant,
+    trail: Option<Trail>,
+    /// Until the first poll.
+    request: Option<Request<Incoming>>,
+    /// From then on, if that is not the end.
+    on: Option<GoesOn>,
+}
+
+impl Future for Answering {
+    type Output = Result<Response<BoxBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let begun = this.request.take();
+        let answer = match begun.map(|request| this.proxy.begin(request, cx)) {
+            Some(Step::Answered(answer)) => answer,
+            Some(Step::Goes(on)) => ready!(this.on.insert(on).as_mut().poll(cx)),
+            None => match &mut this.on {
+                Some(on) => ready!(on.as_mut().poll(cx)),
+                // It has ended, and is not polled again.
+                None => return Poll::Pending,
+            },
+        };
+        let trail = this.trail.take();
+        Poll::Ready(Ok(this.proxy.end(answer, this.began, trail)))
+    }
+}
+
+/// An answer with what the line of its request says, if it has one.
+fn told_of(asked: Option<Asked>, mut response: Response<BoxBody>, tier: Option<Tier>) -> Answer {
+    if let Some(asked) = asked {
+        response.extensions_mut().insert(asked);
+    }
+    Answer { response, tier }
 }
 
 /// Hits, in the short header.

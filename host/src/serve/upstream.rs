@@ -36,7 +36,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use connect::{BoxError, Connector, NameError};
 use http::header::{self, HeaderMap, HeaderValue};
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::{self, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -209,20 +209,22 @@ fn target(upstream: &Upstream, path: Option<&PathAndQuery>) -> Result<Uri, NoTar
         authority,
         prefix,
     } = upstream;
-    let uri = Uri::builder()
-        .scheme(scheme.clone())
-        .authority(authority.clone());
-    let uri = match path {
-        Some(path) if prefix.is_empty() => uri.path_and_query(path.clone()),
+    let path = match path {
+        Some(path) if prefix.is_empty() => path.clone(),
         path => {
             if path.is_some_and(|path| !stays_below(path.path())) {
                 return Err(NoTarget);
             }
             let path = path.map_or("/", PathAndQuery::as_str);
-            uri.path_and_query(format!("{prefix}{path}"))
+            let path = PathAndQuery::try_from(format!("{prefix}{path}"));
+            path.map_err(|_| NoTarget)?
         }
     };
-    uri.build().map_err(|_| NoTarget)
+    let mut parts = uri::Parts::default();
+    parts.scheme = Some(scheme.clone());
+    parts.authority = Some(authority.clone());
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).map_err(|_| NoTarget)
 }
 
 /// A request's path does not lead to the provider.

@@ -11,15 +11,15 @@
 //! for the other records is durable before the file goes, and stays, whatever supersedes it then. If a sync
 //! fails meanwhile, all of that is looked at once more.
 
-use super::format::{BLOCK_BYTES, Contents, HEADER_BYTES, Header, Listed, shape_of};
+use super::again::Again;
+use super::format::{Contents, HEADER_BYTES, Header, Listed};
 use super::log::Log;
-use super::place::{Place, Read};
+use super::place::Place;
 use super::policy::{Policy, Verdict};
-use super::record::NewRecord;
 use super::recover::{Records, records_of};
 use super::segment::Segment;
 use super::views::Views;
-use super::{Store, StoreError, active::allocated_for, room_for};
+use super::{Store, StoreError};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::vec;
@@ -399,10 +399,11 @@ impl Store {
         let has_to_be_buried = match self.index.find(key, Place::clone) {
             Some(place) if place.is_in(victim) => true,
             Some(place) => {
-                self.index.find(key, |place| place.set_covers(true));
                 // It supersedes the older ones only as long as it lasts.
-                let mut listed = self.listed();
-                listed.any(|it| it.is_poisoned() && place.is_in(it))
+                let is_poisoned = |it: &Arc<Segment>| it.is_poisoned() && place.is_in(it);
+                let lasts = !self.listed().any(is_poisoned) || self.is_moved(key, &place)?;
+                self.index.find(key, |place| place.set_covers(true));
+                !lasts
             }
             // It was removed, damaged, or superseded in memory, and the tombstone may be this
             // record, another one, or not be written yet.
@@ -505,29 +506,14 @@ impl Store {
         if bytes > *left || !self.has_room_for(log, room) {
             return Ok(Kept::NoRoom);
         }
-        let record = match place.read(&header.key) {
-            Read::Sound(record) => record,
+        let new = match self.write_again(&header.key, place, log)? {
+            Again::Written(new) => new,
             // It was purged, or its tenant erased.
-            Read::Gone => return Ok(Kept::Not),
+            Again::Gone => return Ok(Kept::Not),
             // A key that is not needed for anything else must not be needed for what it does not open.
-            Read::Damaged | Read::Cold if self.segment_key().is_some() => return Ok(Kept::Not),
+            Again::Unreadable if self.segment_key().is_some() => return Ok(Kept::Not),
             // It may be readable later, so the segment stays if all of it has to be kept.
-            Read::Damaged | Read::Cold => return Ok(Kept::NoRoom),
-        };
-        // It is sealed anew, with another salt and for another place.
-        let shape = shape_of(&record);
-        let again = NewRecord::entry(
-            &header.key,
-            &header.tenant,
-            &record[shape.metadata()],
-            &record[shape.payload()],
-            header.stored_at_ms,
-            header.expires_at_ms,
-        );
-        let new = match self.append_to(log, &again) {
-            Ok(new) => new,
-            Err(StoreError::Pinned(_)) => return Ok(Kept::NoRoom),
-            Err(error) => return Err(error),
+            Again::Unreadable | Again::NoRoom => return Ok(Kept::NoRoom),
         };
         self.index.find(&header.key, |new| new.set_hits(hits));
         *left -= bytes;
@@ -538,34 +524,6 @@ impl Store {
     /// Whether an entry may still be served.
     fn is_alive(&self, header: &Header, now_ms: u64) -> bool {
         header.expires_at_ms.saturating_add(self.stale_ms_max) > now_ms
-    }
-
-    /// Writes a tombstone for a key of which an older record would be found without it; false without
-    /// room for it.
-    fn bury(&mut self, key: &[u8; 32]) -> Result<bool, StoreError> {
-        let tombstone = NewRecord::tombstone(key);
-        if !self.has_room_for(Log::Main, tombstone.shape().record_bytes()) {
-            return Ok(false);
-        }
-        match self.append_to(Log::Main, &tombstone) {
-            Ok(_) => Ok(true),
-            Err(StoreError::Pinned(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Whether a record has room without anything being reclaimed for it.
-    fn has_room_for(&self, log: Log, bytes: u64) -> bool {
-        match &self.actives[log as usize] {
-            Some(active) if self.has_room(active, bytes) => match active.growth(bytes) {
-                0 => true,
-                growth => self.fits(room_for(growth, bytes)),
-            },
-            _ => {
-                let allocated = allocated_for(BLOCK_BYTES as u64 + bytes, self.segment_bytes);
-                self.fits(room_for(allocated, bytes))
-            }
-        }
     }
 
     /// The records of a segment, from memory or from disk.

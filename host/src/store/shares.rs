@@ -90,7 +90,7 @@ pub(crate) struct Shares {
 }
 
 /// The tenant of tombstones, which belong to none.
-const NOBODY: [u8; 32] = [0; 32];
+const NO_TENANT: [u8; 32] = [0; 32];
 
 #[derive(Debug, Default)]
 struct Accounts {
@@ -231,7 +231,7 @@ impl Shares {
 
     /// The account of a tenant.
     pub(super) fn account(&self, tenant: &[u8; 32]) -> Arc<Account> {
-        if *tenant == NOBODY {
+        if *tenant == NO_TENANT {
             return Arc::clone(&self.others);
         }
         let mut accounts = lock(&self.accounts);

@@ -60,11 +60,14 @@ impl Store {
         self.is_lost = true;
     }
 
-    /// The files that were taken are synced or abandoned.
-    pub(crate) fn all_synced(&mut self) {
+    /// The files that were taken are synced or abandoned. Without the secrets that records are sealed with,
+    /// none of that counts as durable before a later sync has them.
+    pub(crate) fn all_synced(&mut self, has_secrets: bool) {
         self.is_syncing = false;
         self.syncing_bytes = 0;
-        self.durable = self.durable.max(self.syncing);
+        if has_secrets {
+            self.durable = self.durable.max(self.syncing);
+        }
     }
 
     /// After a failed sync it is unknown what of the segment reached the medium, and a second sync

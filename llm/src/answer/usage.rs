@@ -101,9 +101,7 @@ impl Counts {
     /// Reads a document, or the many that are one answer.
     fn read(&mut self, text: &[u8], names: &Names) {
         // Most frames of a stream have no usage, and need not be read. Answers state it at their end.
-        const TOLD: &[u8] = b"usage";
-        let mut windows = text.windows(TOLD.len());
-        if windows.rfind(|window| *window == TOLD).is_none() {
+        if !tells_usage(text) {
             return;
         }
         let Ok(document) = json::read_answer(text) else {
@@ -146,11 +144,58 @@ impl Counts {
     }
 }
 
+/// Whether a text has the word `usage`, looked for from its end.
+///
+/// Compilers make a loop over many places at once of the two comparisons. One place after the other
+/// takes longer than reading the answer does.
+fn tells_usage(text: &[u8]) -> bool {
+    const WORD: &[u8; 5] = b"usage";
+    const BLOCK: usize = 64;
+    let [first, .., last] = *WORD;
+    let behind = WORD.len() - 1;
+    let Some(lasts) = text.get(behind..) else {
+        return false;
+    };
+    let firsts = &text[..lasts.len()];
+    let blocks = firsts.chunks(BLOCK).zip(lasts.chunks(BLOCK));
+    blocks.enumerate().rev().any(|(block, (firsts, lasts))| {
+        let pairs = firsts.iter().zip(lasts);
+        let is_there = |there, (one, other): (&u8, &u8)| there | (*one == first) & (*other == last);
+        pairs.fold(false, is_there) && {
+            let words = &text[block * BLOCK..][..firsts.len() + behind];
+            words.windows(WORD.len()).any(|word| word == WORD)
+        }
+    })
+}
+
 /// A count of tokens; none if it is missing or no natural number.
 fn number(usage: Value<'_>, name: &str) -> Option<u64> {
     let value = usage.get(name)?;
     match value.kind() {
         Kind::Number => core::str::from_utf8(value.spelling()).ok()?.parse().ok(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_is_found_wherever_it_stands_and_nowhere_else() {
+        for length in [0, 1, 4, 5, 6, 63, 64, 65, 68, 69, 200] {
+            let plain = alloc::vec![b'u'; length];
+            assert!(!tells_usage(&plain), "{length}");
+            for at in 0..(length + 1).saturating_sub(5) {
+                let mut text = plain.clone();
+                text[at..at + 5].copy_from_slice(b"usage");
+                assert!(tells_usage(&text), "{length} {at}");
+                for letter in 0..5 {
+                    let mut text = text.clone();
+                    text[at + letter] = b'-';
+                    assert!(!tells_usage(&text), "{length} {at} {letter}");
+                }
+            }
+        }
     }
 }

@@ -18,6 +18,21 @@ pub(crate) enum Field {
 }
 
 impl Field {
+    const ALL: [Self; 7] = [
+        Self::Tenant,
+        Self::Upstream,
+        Self::Method,
+        Self::Path,
+        Self::Query,
+        Self::Header,
+        Self::Value,
+    ];
+
+    /// The field of that name; none for a field of something else than the head.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|field| field.name() == name)
+    }
+
     /// As the key has it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -49,7 +64,7 @@ impl Candidate<'_> {
         }
         let counting = Counting {
             rules,
-            origin: self.origin,
+            upstream: head.upstream,
             named_by: self.named_by,
         };
         headers::significant(head.headers, counting, |name, value| {

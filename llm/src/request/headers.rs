@@ -10,6 +10,7 @@
 //! Cookies are judged one by one, and `accept` by its value.
 
 mod accept;
+mod name_list;
 mod names;
 
 use alloc::vec::Vec;
@@ -26,8 +27,8 @@ pub(crate) use accept::wants_events_only;
 pub(crate) struct Counting<'p> {
     /// The operator's lists.
     pub(crate) rules: Option<&'p Rules>,
-    /// The provider.
-    pub(crate) origin: Origin,
+    /// The provider, as a request's head has it. Few requests have a header for which its kind counts.
+    pub(crate) upstream: &'p str,
     /// The header that stands for the tenant, which is in the key itself.
     pub(crate) named_by: Option<&'p str>,
 }
@@ -89,11 +90,12 @@ impl Counting<'_> {
     fn counts(self, name: &str, headers: &[(&str, &[u8])]) -> bool {
         // The credentials are in the tenant. The organisation and project are there only when a
         // credential is, so they count here too.
-        let ignored = is_ignored(name) || CREDENTIALS.contains(&name);
+        let ignored = CREDENTIALS.contains(&name) || is_ignored(name);
         if ignored || self.named_by == Some(name) {
             return false;
         }
-        if names::SESSIONS.contains(&name) && (self.origin.has_no_memory() || is_agents(headers)) {
+        let has_no_memory = || Origin::of(self.upstream).has_no_memory();
+        if names::SESSIONS.contains(&name) && (has_no_memory() || is_agents(headers)) {
             return false;
         }
         let is_named = |pattern: &str| is_like(pattern, name);
@@ -128,9 +130,8 @@ impl Counting<'_> {
     }
 }
 
-/// Every request asks this of every header: a few steps of a search among those of its length.
 fn is_ignored(name: &str) -> bool {
-    if names::of_length(name.len()).binary_search(&name).is_ok() {
+    if names::HEADERS.has(name) {
         return true;
     }
     let begins = |name: &str, prefixes: &[&str]| {

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use crate::key::Context;
 use crate::request::fields::Field;
 use crate::request::headers;
-use crate::{Candidate, KeyHasher, Representation, Shape};
+use crate::{Candidate, KeyHasher, Prepared, Representation, Shape};
 
 /// Headers whose values do not identify the caller.
 const TOLD_HEADERS: [&str; 7] = [
@@ -36,32 +36,60 @@ impl Candidate<'_> {
     /// and model, or the same bypass. Meant for a memo in this process; the bytes have no stable
     /// form, and take some 150 bytes plus the headers that count.
     pub fn write_identity(&self, out: &mut Vec<u8>) {
-        let shape = Shape::new(self.api, self.representation).name();
-        write(out, shape.as_bytes());
-        // The name says both only for APIs that stream.
-        let is_stream = self.representation == Representation::Sse;
+        let shape = Shape::new(self.api, self.representation);
         let wants_events = headers::wants_events_only(self.head.headers);
+        let mut identity = Identity::begin(out, shape, wants_events);
+        self.fields(|field, value| identity.add(field, value));
+    }
+}
+
+impl Prepared {
+    /// The same of a head that was saved.
+    pub fn write_identity(&self, out: &mut Vec<u8>) {
+        let shape = Shape::new(self.api(), self.representation());
+        let mut identity = Identity::begin(out, shape, self.wants_events());
+        // The rules stand behind the fields, and are the same under one policy.
+        let fields = self
+            .fields()
+            .map_while(|(name, value)| Some((Field::of(name)?, value)));
+        fields.for_each(|(field, value)| identity.add(field, value));
+    }
+}
+
+/// An identity that is being written.
+struct Identity<'o> {
+    out: &'o mut Vec<u8>,
+    /// Whether the value that follows identifies no caller.
+    is_told: bool,
+}
+
+impl<'o> Identity<'o> {
+    fn begin(out: &'o mut Vec<u8>, shape: Shape, wants_events: bool) -> Self {
+        write(out, shape.name().as_bytes());
+        // The name says both only for APIs that stream.
+        let is_stream = shape.representation == Representation::Sse;
         out.extend_from_slice(&[u8::from(is_stream), u8::from(wants_events)]);
-        let mut is_told = true;
-        self.fields(|field, value| {
-            is_told = match field {
-                Field::Query => names_no_caller(value),
-                Field::Header => is_told_header(value),
-                Field::Value => is_told,
-                Field::Tenant | Field::Upstream | Field::Method | Field::Path => true,
-            };
-            // The name of a header is told whatever its value.
-            match is_told || field == Field::Header {
-                true => {
-                    out.push(field as u8);
-                    write(out, value);
-                }
-                false => {
-                    out.push(UNTOLD | field as u8);
-                    out.extend_from_slice(&untold(value));
-                }
+        Self { out, is_told: true }
+    }
+
+    fn add(&mut self, field: Field, value: &[u8]) {
+        self.is_told = match field {
+            Field::Query => names_no_caller(value),
+            Field::Header => is_told_header(value),
+            Field::Value => self.is_told,
+            Field::Tenant | Field::Upstream | Field::Method | Field::Path => true,
+        };
+        // The name of a header is told whatever its value.
+        match self.is_told || field == Field::Header {
+            true => {
+                self.out.push(field as u8);
+                write(self.out, value);
             }
-        });
+            false => {
+                self.out.push(UNTOLD | field as u8);
+                self.out.extend_from_slice(&untold(value));
+            }
+        }
     }
 }
 

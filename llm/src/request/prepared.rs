@@ -71,7 +71,7 @@ impl Prepared {
             tenant: candidate.tenant,
             control: candidate.control,
             temperature_max: candidate.temperature_max,
-            origin: candidate.origin,
+            origin: Origin::of(candidate.head.upstream),
             rules: candidate.rules.clone(),
             wants_events: headers::wants_events_only(head.headers),
             model: model::in_path(head.path),
@@ -141,6 +141,18 @@ impl Prepared {
     /// Whose answer it is.
     pub(crate) fn tenant(&self) -> Tenant {
         self.tenant
+    }
+
+    pub(crate) fn api(&self) -> Api {
+        self.api
+    }
+
+    pub(crate) fn representation(&self) -> Representation {
+        self.representation
+    }
+
+    pub(crate) fn wants_events(&self) -> bool {
+        self.wants_events
     }
 
     /// How a top-level field of the body is treated; none if it simply counts.

@@ -177,6 +177,12 @@ fn judged(
         };
         let mut identity = Vec::new();
         candidate.write_identity(&mut identity);
+        let mut saved = Vec::new();
+        candidate.prepare().write_identity(&mut saved);
+        assert_eq!(
+            identity, saved,
+            "a head that was saved has another identity"
+        );
         let made = bodies.iter().map(|body| made(candidate.examine(body)));
         Some((identity, made.collect()))
     })

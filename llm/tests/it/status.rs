@@ -1,7 +1,16 @@
 //! The status for the client, and the names that cross borders.
 
-use reflex_llm::status::{cache_status_after, last_cache_status};
+use reflex_llm::status::{cache_status_after, last_cache_status, with_number};
 use reflex_llm::{Api, Bypass, Rejected, Representation, Shape, Status};
+
+#[test]
+fn a_number_is_written_as_formatting_writes_it_and_leaves_no_room() {
+    for number in [0, 7, 10, 99, 3600, 1 << 32, u64::MAX] {
+        let text = with_number("ttl=", number);
+        assert_eq!(text, format!("ttl={number}"));
+        assert_eq!(text.capacity(), text.len());
+    }
+}
 
 #[test]
 fn each_outcome_has_its_headers() {

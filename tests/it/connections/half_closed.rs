@@ -35,7 +35,7 @@ async fn a_client_that_ends_its_side_gets_its_answer() {
     )
     .await;
     assert!(
-        health.starts_with("HTTP/1.1 200") && health.ends_with('}'),
+        health.starts_with("HTTP/1.1 200") && health.ends_with("}\n"),
         "{health}"
     );
     let epoch = http1(&Ask::get("/v1/epoch"));

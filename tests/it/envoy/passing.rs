@@ -69,6 +69,29 @@ async fn a_request_within_the_bound_is_looked_at() {
     }
 }
 
+/// To the byte, and whether or not the client says how long its body is.
+#[tokio::test]
+async fn a_request_of_a_mebibyte_is_looked_at_and_one_byte_more_passes_through() {
+    let (_upstream, daemon, envoy) = line().await;
+    let around = long(0).sent().len();
+    let of = |bytes: usize| {
+        let ask = || long(bytes - around);
+        assert_eq!(ask().sent().len(), bytes);
+        [ask(), ask().chunked(1 << 16), ask().chunked(999)]
+    };
+    let [first, ..] = of(1 << 20);
+    let first = envoy.client.fetch(first).await;
+    check_miss(&first);
+    stored(&daemon, 1).await;
+    for ask in of(1 << 20) {
+        check_hit(&envoy.client.fetch(ask).await, &first);
+    }
+    for ask in of((1 << 20) + 1) {
+        let answer = envoy.client.fetch(ask).await;
+        assert_eq!((answer.status.as_u16(), answer.reflex()), (200, "BYPASS"));
+    }
+}
+
 #[tokio::test]
 async fn an_answer_that_is_too_long_passes_through_unstored() {
     let (upstream, _daemon, envoy) = line().await;

@@ -59,12 +59,8 @@ impl Edge {
     ///
     /// If it does not get it.
     pub async fn logged(&self, text: &str) {
-        let told = async {
-            while !self.log().contains(text) {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        within(text, told).await;
+        let is_told = || self.log().contains(text);
+        until(text, is_told).await;
     }
 
     /// Starts another one, and waits until this one accepts no more.
@@ -85,12 +81,18 @@ impl Edge {
         plan.folder = Some(folder);
         let edge = plan.start().await;
         let old = Old { child, log };
-        let told = async {
-            while handovers(&old.log()) == before {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        within("the old reflex-edge to hand over", told).await;
+        let has_told = || handovers(&old.log()) > before;
+        until("the old reflex-edge to hand over", has_told).await;
         (edge, old)
     }
+}
+
+/// Waits until something is so.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    within(what, wait).await;
 }

@@ -1,5 +1,7 @@
 //! The request that the key stands for, and whether the provider got it.
 
+use std::rc::Rc;
+
 use reflex_llm::{Bypass, Head, Prepared};
 
 use super::Request;
@@ -10,7 +12,7 @@ use crate::routes::Route;
 #[derive(Clone, Debug)]
 pub(super) struct Keyed {
     /// The route that Envoy had chosen by then.
-    pub(super) route: Route,
+    pub(super) route: Rc<Route>,
     /// What the key takes from the head.
     pub(super) prepared: Prepared,
     /// Whether the key has the route in it, whatever that does to requests.
@@ -24,7 +26,7 @@ pub(super) struct Keyed {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Difference {
     /// Another route, or the provider behind another cluster.
-    Route(Route),
+    Route(Rc<Route>),
     /// This part of the request.
     Part(String),
 }
@@ -33,15 +35,14 @@ pub(super) enum Difference {
 const ROUTERS: [&str; 2] = ["x-envoy-original-path", "x-envoy-original-host"];
 
 impl Keyed {
-    /// Looks at a request's head as the filter has it, whose path goes behind the upstream's.
+    /// Looks at a request's head as the filter has it. `path` is the provider's.
     pub(super) fn of(
         config: &Config,
         upstream: &Upstream,
         by_route: bool,
-        request: &mut Request,
+        path: &str,
+        request: &Request<'_>,
     ) -> Result<Self, Bypass> {
-        let own = std::mem::take(&mut request.path);
-        request.path = format!("{}{own}", upstream.prefix);
         let origin = match by_route {
             // No URL has such a character.
             true => &format!(
@@ -50,17 +51,21 @@ impl Keyed {
             ),
             false => &upstream.origin,
         };
-        let prepared = prepared(config, origin, request)?;
-        let tenant = config.tenant_header.as_deref();
-        let tenant = request
-            .headers
-            .iter()
-            .filter(|(name, _)| Some(name.as_str()) == tenant);
+        let prepared = prepared(config, origin, &Request { path, ..*request })?;
+        let tenant = match config.tenant_header.as_deref() {
+            Some(named) => request
+                .headers
+                .iter()
+                .filter(|(name, _)| *name == named)
+                .map(|(name, value)| ((*name).to_owned(), value.to_vec()))
+                .collect(),
+            None => Vec::new(),
+        };
         Ok(Self {
-            route: request.route.clone(),
+            route: Rc::clone(request.route),
             prepared,
             by_route,
-            tenant: tenant.cloned().collect(),
+            tenant,
             length: request.length,
         })
     }
@@ -70,32 +75,30 @@ impl Keyed {
         &self,
         config: &Config,
         upstream: &Upstream,
-        mut sent: Request,
+        sent: &Request<'_>,
     ) -> Result<(), Difference> {
-        if sent.route != self.route {
-            return Err(Difference::Route(sent.route));
+        if *sent.route != self.route {
+            return Err(Difference::Route(Rc::clone(sent.route)));
         }
         if self.by_route {
             return Ok(());
         }
-        if !upstream.is_host(&sent.authority) {
+        if !upstream.is_host(sent.authority) {
             return Err(Difference::Part("the host".into()));
         }
         if sent.length != self.length {
             return Err(Difference::Part("the length of the body".into()));
         }
+        let is_kept = |(name, _): &&(&str, &[u8])| !ROUTERS.contains(name);
+        let mut headers: Vec<_> = sent.headers.iter().filter(is_kept).copied().collect();
         let named = config.tenant_header.as_deref();
-        sent.headers
-            .retain(|(name, _)| !ROUTERS.contains(&name.as_str()));
-        if !sent
-            .headers
-            .iter()
-            .any(|(name, _)| Some(name.as_str()) == named)
-        {
+        if !headers.iter().any(|(name, _)| Some(*name) == named) {
             // The provider is not to learn of tenants.
-            sent.headers.extend(self.tenant.iter().cloned());
+            let tenant = self.tenant.iter();
+            headers.extend(tenant.map(|(name, value)| (name.as_str(), value.as_slice())));
         }
-        let part = match prepared(config, &upstream.origin, &sent) {
+        let headers = &headers;
+        let part = match prepared(config, &upstream.origin, &Request { headers, ..*sent }) {
             Ok(prepared) => self.prepared.differs_in(&prepared),
             Err(why) => Some(format!("what makes it a bypass ({why})")),
         };
@@ -103,24 +106,18 @@ impl Keyed {
     }
 
     /// Whether the provider has learnt of the tenant.
-    pub(super) fn tells_tenant(&self, sent: &Request) -> bool {
-        let is_sent = |(name, _): &(String, Vec<u8>)| sent.headers.iter().any(|(it, _)| it == name);
-        self.tenant.iter().any(is_sent)
+    pub(super) fn tells_tenant(&self, sent: &Request<'_>) -> bool {
+        self.tenant.iter().any(|(name, _)| sent.has(name))
     }
 }
 
 /// What the key takes from a head.
-fn prepared(config: &Config, upstream: &str, request: &Request) -> Result<Prepared, Bypass> {
-    let headers: Vec<(&str, &[u8])> = request
-        .headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_slice()))
-        .collect();
+fn prepared(config: &Config, upstream: &str, request: &Request<'_>) -> Result<Prepared, Bypass> {
     let head = Head {
-        method: &request.method,
+        method: request.method,
         upstream,
-        path: &request.path,
-        headers: &headers,
+        path: request.path,
+        headers: request.headers,
     };
     let candidate = reflex_llm::candidate(&head, &config.policy())?;
     let group = config.groups.of(candidate.tenant());

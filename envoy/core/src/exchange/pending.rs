@@ -53,11 +53,7 @@ const OTHERS_MAX: u32 = 16;
 impl Pending {
     /// Whether the route allows answers of other requests: it is known to change none.
     pub(super) fn is_open(&self, shared: &Shared) -> bool {
-        let standing = || {
-            shared
-                .routes
-                .standing(&self.upstream.url(), &self.keyed.route)
-        };
+        let standing = || shared.routes.standing(&self.upstream, &self.keyed.route);
         self.keyed.by_route || standing() == Standing::Open
     }
 

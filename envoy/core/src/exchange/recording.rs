@@ -246,7 +246,7 @@ const TENANT: &str = "the provider gets the header of `tenant_header`; have the 
 pub(super) fn sent(
     shared: &mut Shared,
     mut recording: Box<Recording>,
-    sent: Request,
+    sent: &Request<'_>,
     now_ms: u64,
 ) -> Step {
     // The answer of another filter proves nothing about the provider's request.
@@ -269,11 +269,11 @@ fn dropped(shared: &mut Shared, recording: Recording, why: Dropped) -> Vec<Effec
 }
 
 impl Recording {
-    fn check(&self, shared: &mut Shared, sent: Request) -> Result<(), Dropped> {
+    fn check(&self, shared: &mut Shared, sent: &Request<'_>) -> Result<(), Dropped> {
         let Pending {
             keyed, upstream, ..
         } = &self.pending;
-        if keyed.tells_tenant(&sent) {
+        if keyed.tells_tenant(sent) {
             shared.routes.tell(&keyed.route, Tell::Tenant, TENANT);
         }
         let (why, text) = match keyed.check(&shared.config, upstream, sent) {
@@ -316,7 +316,7 @@ impl Recording {
     /// the followers ask for themselves, at once, as they would without a cache.
     pub(super) fn broken(self, shared: &mut Shared, now_ms: u64) -> Vec<Effect> {
         // The terminal event has come: the answer is whole.
-        if self.recorder.complete().is_some() {
+        if self.recorder.complete().is_some() && self.is_keyed {
             return finished(shared, self, now_ms);
         }
         given_up(shared, self, Rejected::Cut)

@@ -10,11 +10,13 @@ mod failures;
 mod followers;
 mod lives;
 mod lookups;
+mod memo;
 mod purges;
 mod random;
 mod routes;
 mod samples;
 mod savings;
+mod seen;
 mod splits;
 mod tenants;
 
@@ -28,6 +30,7 @@ use crate::counts::Counts;
 use crate::daemon as api;
 use crate::routes::Route;
 use daemon::{Daemon, Mood, Said};
+use seen::Seen;
 
 /// Two providers. The second has a path of its own in front of each request's.
 const CONFIG: &str = r#"{"upstreams": {
@@ -69,7 +72,7 @@ struct Client {
     /// Whether the route is asked to ask for an answer that is not compressed.
     is_recorded: bool,
     /// The request that the provider gets.
-    sent: Request,
+    sent: Seen,
     /// Our status on the provider's answer.
     marked: Option<Status>,
     /// The headers of a hit that the provider once sent.
@@ -142,7 +145,7 @@ impl Ask {
     }
 
     /// The request that the provider gets if the route does what `upstreams` says.
-    fn sent(&self, upstreams: &BTreeMap<String, Rc<Upstream>>) -> Request {
+    fn sent(&self, upstreams: &BTreeMap<String, Rc<Upstream>>) -> Seen {
         let mut request = self.head();
         if let Some(upstream) = upstreams.get(&self.cluster) {
             request.authority.clone_from(&upstream.authority);
@@ -151,9 +154,9 @@ impl Ask {
         request
     }
 
-    fn head(&self) -> Request {
+    fn head(&self) -> Seen {
         let headers = self.headers.iter();
-        Request {
+        Seen {
             method: self.method.into(),
             path: self.path.clone(),
             headers: headers
@@ -241,7 +244,8 @@ impl Play {
         };
         self.clients.insert(id, client);
         self.meets(&ask.head().route);
-        self.worker.begin(id, ask.head(), ask.body.is_empty());
+        let ends = ask.body.is_empty();
+        ask.head().with(|head| self.worker.begin(id, head, ends));
         if !self.worker.holds(id) {
             self.saw(id, Saw::Provider);
         }
@@ -279,7 +283,9 @@ impl Play {
         // Envoy ends the lookups of a request along with it.
         let is_its = |call: &Call| call.id == Some(id);
         self.calls.retain(|_, call| !is_its(call));
-        self.on(id, Event::Gone);
+        if !self.worker.ends_quietly(id) {
+            self.on(id, Event::Gone);
+        }
     }
 
     // Actions of the provider.
@@ -299,7 +305,7 @@ impl Play {
     fn sent(&mut self, id: Id) {
         if self.worker.records(id) {
             let sent = self.clients[&id].sent.clone();
-            self.on(id, Event::Sent(sent));
+            sent.with(|sent| self.on(id, Event::Sent(*sent)));
         }
     }
 
@@ -374,9 +380,8 @@ impl Play {
         let call = self.calls.remove(&token).expect("a call");
         let said = call.said.expect("a reply");
         let now_us = self.now_ms * 1000;
-        let work = self
-            .worker
-            .replied(token, &said.headers, now_us, || said.body);
+        let headers = seen::borrowed(&said.headers);
+        let work = self.worker.replied(token, &headers, now_us, || said.body);
         self.carry_out(work);
     }
 

@@ -27,24 +27,21 @@ pub(super) fn answer(served: &Served) {
     let _ = hostcalls::send_http_response(code.into(), headers, Some(body));
 }
 
-/// Sets the status headers of the provider's answer.
-pub(super) fn mark(status: Status) {
-    let headers = MapType::HttpResponseHeaders;
+/// Sets the status headers of the provider's answer, which has these headers.
+pub(super) fn mark(status: Status, headers: &[(&str, &[u8])]) {
     let own = status.cache_status();
-    let first = hostcalls::get_map_value_bytes(headers, status::CACHE_STATUS);
-    let list = match first {
-        // Envoy returns only the first of several headers of a name.
-        Ok(Some(first)) if !first.is_empty() => {
-            let map = hostcalls::get_map_bytes(headers).unwrap_or_default();
-            let others = map.iter().filter(|(name, _)| name == status::CACHE_STATUS);
-            status::cache_status_after(others.map(|(_, value)| value.as_slice()), &own).into()
-        }
+    let others = headers
+        .iter()
+        .filter(|(name, _)| *name == status::CACHE_STATUS);
+    let mut others = others.map(|(_, value)| *value).peekable();
+    let list = match others.peek() {
+        Some(first) if !first.is_empty() => status::cache_status_after(others, &own).into(),
         _ => own,
     };
     for (name, value) in [
         (status::X_REFLEX_STATUS, status.x_reflex_status()),
         (status::CACHE_STATUS, &list),
     ] {
-        let _ = hostcalls::set_map_value(headers, name, Some(value));
+        let _ = hostcalls::set_map_value(MapType::HttpResponseHeaders, name, Some(value));
     }
 }

@@ -1,6 +1,7 @@
 //! What the workers of an Envoy note of routes, in Envoy's shared data: see `routes`.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use proxy_wasm::hostcalls;
 
@@ -14,15 +15,14 @@ const TRIES_MAX: usize = 16;
 const EMPTY: &[u8] = b"0";
 
 /// A request has come by this route.
-pub(super) fn meet(worker: &RefCell<Worker>, route: &Route) {
+pub(super) fn meet(worker: &RefCell<Worker>, route: &Rc<Route>) {
     let upstream = {
         let mut worker = worker.borrow_mut();
-        let config = std::rc::Rc::clone(worker.config());
-        let upstream = config.upstreams.get(&route.cluster);
-        let routes = &worker.shared().routes;
-        upstream
-            .filter(|_| routes.asks_others(route))
-            .map(|upstream| upstream.url())
+        if !worker.shared().routes.asks_others(route) {
+            return;
+        }
+        let upstream = worker.config().upstreams.get(&route.cluster);
+        upstream.map(|upstream| upstream.url())
     };
     if let Some(upstream) = upstream {
         note(worker, &upstream, route);

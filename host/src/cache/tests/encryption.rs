@@ -337,7 +337,7 @@ fn an_erased_tenant_is_unreadable_at_once_even_with_the_key_and_without_the_purg
     assert!(has_secret(&cache, &OTHER, 50));
     drop(cache);
 
-    // Somebody with the key and the disk takes the purge back. The records are there.
+    // An attacker with the key and the disk takes the purge back. The records are there.
     fs::write(&manifest, unpurged).unwrap();
     fs::remove_file(props.data_dir().join("purge_marks")).unwrap();
     let cache = props.open();

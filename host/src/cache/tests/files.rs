@@ -35,14 +35,9 @@ fn small_options(dir: &Path) -> (CacheOptions, StoreOptions) {
     };
     let store = StoreOptions {
         dir: dir.join("data"),
-        quota: 1 << 20,
-        segment_bytes: 8 << 10,
         // So that a segment is full after five records.
         entries_max: 40,
-        stale_ms_max: 0,
-        keys: None,
-        shares: Arc::default(),
-        progress: Arc::default(),
+        ..StoreOptions::plain(1 << 20, 8 << 10)
     };
     (options, store)
 }

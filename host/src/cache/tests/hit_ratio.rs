@@ -59,13 +59,7 @@ fn with_scans_mixed_in_no_worse_than_if_the_least_recently_used_went() {
     props.options.segment_bytes = 16 << 10;
     let store = crate::store::StoreOptions {
         dir: props.data_dir().to_owned(),
-        quota: ENTRIES as u64 * RECORD_BYTES,
-        segment_bytes: 16 << 10,
-        entries_max: 1 << 20,
-        stale_ms_max: 0,
-        keys: None,
-        shares: Arc::default(),
-        progress: Arc::default(),
+        ..crate::store::StoreOptions::plain(ENTRIES as u64 * RECORD_BYTES, 16 << 10)
     };
     let faults = Arc::clone(&props.faults);
     let disk = Arc::new(FaultDisk { faults });

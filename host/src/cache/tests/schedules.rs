@@ -68,16 +68,7 @@ impl Place {
             durability: self.durability,
             ..CacheOptions::default()
         };
-        let store = StoreOptions {
-            stale_ms_max: 0,
-            keys: None,
-            progress: Arc::default(),
-            dir: "data".into(),
-            quota: self.segments * SEGMENT_BYTES,
-            segment_bytes: SEGMENT_BYTES,
-            entries_max: 1 << 20,
-            shares: Arc::default(),
-        };
+        let store = StoreOptions::plain(self.segments * SEGMENT_BYTES, SEGMENT_BYTES);
         (options, store)
     }
 

@@ -15,7 +15,7 @@ fn sync_failing(props: &Props, cache: &Cache, meanwhile: impl FnOnce()) -> io::R
         lock(writer).store.abandon(&file);
     }
     props.faults.fails_syncs.store(false, Relaxed);
-    lock(writer).store.all_synced();
+    lock(writer).store.all_synced(true);
     Ok(())
 }
 

@@ -87,7 +87,7 @@ fn compacting_keeps_what_lives_and_frees_what_does_not() {
     );
 }
 
-/// Entries of a purged tenant that nobody has asked for since were taken for entries without room, and
+/// Entries of a purged tenant without a request since were taken for entries without room, and
 /// compacting ended there.
 #[test]
 fn compacting_goes_past_what_was_purged() {

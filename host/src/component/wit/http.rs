@@ -354,7 +354,7 @@ impl<T: ReflexHttpView + 'static> HostWithStore<T> for ReflexHttp {
         let read = read.unwrap_or(Err(Error::InternalError(None)));
 
         let (whole, body) = match read {
-            Ok(read) => read,
+            Ok(read) => read.with_body(),
             Err(Error::ConnectionReadTimeout) => return Ok(Err(ErrorCode::ConnectionReadTimeout)),
             // Whatever the body's error is, the client will not send the rest.
             Err(_) => return Ok(Err(ErrorCode::ConnectionTerminated)),

@@ -6,35 +6,88 @@ use crate::exchange::body::{Gathered, Prefixed};
 use crate::exchange::boxed::{BoxBody, full};
 use crate::exchange::error::Error;
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
+use http_body::Body;
 use reflex_llm::Bypass;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-/// The whole body if it is at most `bytes_max` long, without trailers, and the budget has room for
-/// it, or why not; and in any case a body to send on. What its lender keeps of it is not kept a
-/// second time.
-pub(crate) async fn read_ahead(
-    mut body: BoxBody,
+/// A body as far as it was read.
+pub(crate) enum Read {
+    Whole(Bytes),
+    /// Why not all of it was, and the body from its first byte.
+    Passes(Bypass, BoxBody),
+}
+
+impl Read {
+    /// The whole body, or why it is not there; and in any case a body to send on.
+    pub(crate) fn with_body(self) -> (Result<Bytes, Bypass>, BoxBody) {
+        match self {
+            Self::Whole(whole) => (Ok(whole.clone()), full(whole)),
+            Self::Passes(why, body) => (Err(why), body),
+        }
+    }
+}
+
+/// Reads the whole body if it is at most `bytes_max` long, without trailers, and the budget has room for
+/// it. What its lender keeps of it is not kept a second time.
+pub(crate) fn read_ahead<B>(
+    body: B,
     bytes_max: u64,
     budget: &Arc<Budget>,
     lender: Option<Lender>,
-) -> Result<(Result<Bytes, Bypass>, BoxBody), Error> {
-    let mut read = Ahead::new(lender, budget);
-    while let Some(frame) = body.frame().await {
-        let (why, trailers) = match frame?.into_data() {
-            Ok(data) => match read.push(&data) {
-                Ok(()) if read.length <= bytes_max => continue,
-                Ok(()) => (Bypass::BodyTooLarge, None),
-                Err(why) => (why, None),
-            },
-            Err(frame) => (Bypass::Trailers, frame.into_trailers().ok()),
-        };
-        let body = Prefixed::ended(read.into_bytes(), trailers, body);
-        return Ok((Err(why), body));
+) -> Reading<B> {
+    Reading {
+        read: Some((body, Ahead::new(lender, budget))),
+        bytes_max,
     }
-    let whole = read.into_bytes();
-    let body = full(whole.clone());
-    Ok((Ok(whole), body))
+}
+
+/// A body that is being read. Its first poll reads what is there already: of most requests, all.
+pub(crate) struct Reading<B> {
+    /// None once all is read.
+    read: Option<(B, Ahead)>,
+    bytes_max: u64,
+}
+
+impl<B> Future for Reading<B>
+where
+    B: Body<Data = Bytes, Error = Error> + Send + Unpin + 'static,
+{
+    type Output = Result<Read, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let passed = loop {
+            let Some((body, read)) = &mut this.read else {
+                // It is not polled again.
+                return Poll::Pending;
+            };
+            // A body of known length says that it is over; then it is not polled for an end.
+            if body.is_end_stream() {
+                break None;
+            }
+            let Some(frame) = ready!(Pin::new(body).poll_frame(cx)?) else {
+                break None;
+            };
+            match frame.into_data() {
+                Ok(data) => match read.push(&data) {
+                    Ok(()) if read.length <= this.bytes_max => {}
+                    Ok(()) => break Some((Bypass::BodyTooLarge, None)),
+                    Err(why) => break Some((why, None)),
+                },
+                Err(frame) => break Some((Bypass::Trailers, frame.into_trailers().ok())),
+            }
+        };
+        let Some((body, read)) = this.read.take() else {
+            return Poll::Pending;
+        };
+        let read = read.into_bytes();
+        Poll::Ready(Ok(match passed {
+            None => Read::Whole(read),
+            Some((why, trailers)) => Read::Passes(why, Prefixed::ended(read, trailers, body)),
+        }))
+    }
 }
 
 /// What was read ahead.
@@ -114,7 +167,7 @@ mod tests {
     use crate::exchange::body::lent::lend;
     use futures_util::stream;
     use http_body::Frame;
-    use http_body_util::StreamBody;
+    use http_body_util::{BodyExt as _, StreamBody};
 
     fn body(parts: &[&'static str]) -> BoxBody {
         let frame = |part: &&'static str| Ok(Frame::data(Bytes::from_static(part.as_bytes())));
@@ -130,6 +183,31 @@ mod tests {
     const PARTS: [&str; 3] = ["12345", "67890", "abc"];
     const WHOLE: &str = "1234567890abc";
 
+    /// A body that says that it is over is not asked for more.
+    #[tokio::test]
+    async fn a_body_of_known_length_is_polled_once_for_each_frame() {
+        struct Once(Option<Bytes>);
+        impl Body for Once {
+            type Data = Bytes;
+            type Error = Error;
+            fn poll_frame(
+                mut self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+                let data = self.0.take().expect("it has said that it is over");
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            fn is_end_stream(&self) -> bool {
+                self.0.is_none()
+            }
+        }
+        let body = Once(Some(Bytes::from_static(b"whole")));
+        let read = read_ahead(body, 100, &Budget::new(100), None).await;
+        let (whole, again) = read.expect("a body").with_body();
+        assert_eq!(whole.as_deref(), Ok(&b"whole"[..]));
+        assert_eq!(text(again).await, "whole");
+    }
+
     /// It was held twice, and counted twice.
     #[tokio::test]
     async fn a_body_that_was_lent_is_held_once() {
@@ -137,7 +215,8 @@ mod tests {
         let (lender, lent) = lend(body(&PARTS), 100, &budget);
         let (whole, again) = read_ahead(lent, 100, &budget, Some(lender.clone()))
             .await
-            .expect("a body");
+            .expect("a body")
+            .with_body();
         assert_eq!(whole.as_deref(), Ok(WHOLE.as_bytes()));
         assert_eq!(budget.held(), 13);
         assert!(lender.has(0, &whole.expect("whole")));
@@ -174,7 +253,8 @@ mod tests {
                 };
                 let (whole, mut again) = read_ahead(lent, ahead_max, &budget, lender.clone())
                     .await
-                    .expect("a body");
+                    .expect("a body")
+                    .with_body();
                 assert_eq!(whole, Err(expected));
                 let mut read = Vec::new();
                 while let Some(frame) = again.frame().await {
@@ -198,17 +278,20 @@ mod tests {
         let (lender, lent) = lend(body(&PARTS), 100, &budget);
         let (whole, again) = read_ahead(body(&["else"]), 100, &budget, Some(lender.clone()))
             .await
-            .expect("a body");
+            .expect("a body")
+            .with_body();
         assert_eq!(whole.as_deref(), Ok(&b"else"[..]));
         assert_eq!(text(again).await, "else");
         // And the same once more.
         let (whole, again) = read_ahead(lent, 100, &budget, Some(lender.clone()))
             .await
-            .expect("a body");
+            .expect("a body")
+            .with_body();
         assert_eq!(whole.as_deref(), Ok(WHOLE.as_bytes()));
         let (whole, again) = read_ahead(again, 100, &budget, Some(lender))
             .await
-            .expect("a body");
+            .expect("a body")
+            .with_body();
         assert_eq!(whole.as_deref(), Ok(WHOLE.as_bytes()));
         assert_eq!(text(again).await, WHOLE);
     }

@@ -1,3 +1,5 @@
+//! Rates, fills, and who is bounded by which.
+
 use super::*;
 
 fn tenant(number: u64) -> [u8; 32] {

@@ -2,7 +2,7 @@
 //! the body is not the provider's. `reflex-llm` classifies the headers.
 
 use http::header::{AGE, HeaderMap, HeaderName, HeaderValue};
-use reflex_llm::status::{self, CACHE_STATUS, cache_status_after};
+use reflex_llm::status::{self, CACHE_STATUS, cache_status_after, with_number};
 use reflex_llm::{Part, Status};
 use std::borrow::Cow;
 
@@ -48,8 +48,14 @@ pub(crate) fn tell(map: &mut HeaderMap, status: Status, age_seconds: Option<u64>
         map.insert(CACHE_STATUS_NAME, own);
     }
     if let Some(age) = age_seconds {
-        map.insert(AGE, HeaderValue::from(age));
+        map.insert(AGE, number(age));
     }
+}
+
+/// A number as a value, in one allocation.
+pub(crate) fn number(number: u64) -> HeaderValue {
+    let digits = with_number("", number);
+    HeaderValue::try_from(digits).unwrap_or_else(|_| HeaderValue::from(number))
 }
 
 /// The headers that tell the client, as a guest would set them.
@@ -138,6 +144,13 @@ mod tests {
                 apply(&mut guests, &[], &status_headers(status, age));
                 assert_eq!(native, guests, "{status:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_number_is_the_value_that_http_would_make() {
+        for it in [0, 9, 10, 3599, u64::MAX] {
+            assert_eq!(number(it), HeaderValue::from(it));
         }
     }
 

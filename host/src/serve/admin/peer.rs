@@ -5,6 +5,7 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use std::fmt;
 use std::net::IpAddr;
+use std::pin::Pin;
 use tokio::net::{TcpStream, UnixStream};
 
 /// The other end of a connection. An extension of each request of operators and edges.
@@ -41,7 +42,8 @@ impl fmt::Display for Peer {
     }
 }
 
-/// A service whose requests know their connection's peer.
+/// A service whose requests know their connection's peer. Its futures are boxed, because those of routers cannot
+/// be moved.
 #[derive(Clone, Debug)]
 pub(crate) struct FromPeer<S> {
     pub(crate) service: S,
@@ -51,10 +53,10 @@ pub(crate) struct FromPeer<S> {
 impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for FromPeer<S> {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = Pin<Box<S::Future>>;
 
-    fn call(&self, mut request: Request<Incoming>) -> S::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Pin<Box<S::Future>> {
         request.extensions_mut().insert(self.peer);
-        self.service.call(request)
+        Box::pin(self.service.call(request))
     }
 }

@@ -210,7 +210,7 @@ impl Vault {
             return Err(Unopened::Damaged);
         }
         if header.seal == Seal::None {
-            // Anybody can write such a record.
+            // Such a record can be written without a key.
             return match self.reads_plain {
                 true => Ok(None),
                 false => Err(Unopened::Damaged),

@@ -5,7 +5,6 @@ use super::super::place::{Place, Read};
 use super::super::record::NewRecord;
 use super::super::sim_disk::{Random, SimDisk};
 use super::super::{Shares, Store, StoreOptions, StoredMax, TenantBounds};
-use std::sync::Arc;
 
 const SEGMENT_BYTES: u64 = 64 << 10;
 const PAYLOAD: [u8; 112] = [1; 112];
@@ -32,16 +31,7 @@ impl Run {
     fn new(segments: u64, bounds: TenantBounds) -> Self {
         let mut run = Self {
             disk: SimDisk::new(1),
-            options: StoreOptions {
-                dir: "data".into(),
-                quota: segments * SEGMENT_BYTES,
-                segment_bytes: SEGMENT_BYTES,
-                entries_max: 1 << 20,
-                stale_ms_max: 0,
-                keys: None,
-                shares: Arc::default(),
-                progress: Arc::default(),
-            },
+            options: StoreOptions::plain(segments * SEGMENT_BYTES, SEGMENT_BYTES),
             bounds,
             store: None,
         };

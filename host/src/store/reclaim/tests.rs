@@ -45,12 +45,6 @@ impl Run {
         Self {
             disk: SimDisk::new(seed),
             options: StoreOptions {
-                dir: "data".into(),
-                quota: 100 * SEGMENT_BYTES,
-                segment_bytes: SEGMENT_BYTES,
-                entries_max: 1 << 20,
-                stale_ms_max: 0,
-                keys: None,
                 shares: Shares::new(TenantBounds {
                     each: StoredMax {
                         // Half of the tenants' keys.
@@ -59,7 +53,7 @@ impl Run {
                     },
                     ..TenantBounds::default()
                 }),
-                progress: Arc::default(),
+                ..StoreOptions::plain(100 * SEGMENT_BYTES, SEGMENT_BYTES)
             },
             random: Random(seed ^ 0x5eed),
             known: [Known::default(); KEYS as usize],
@@ -142,7 +136,7 @@ impl Run {
                 store.contents_written(file);
             }
         }
-        store.all_synced();
+        store.all_synced(true);
         assert!(is_ok || self.syncs_may_fail);
         for (known, last) in self.known.iter_mut().zip(taken) {
             match is_ok {
@@ -273,13 +267,7 @@ fn no_append_makes_more_room_than_a_piece() {
     let dir = tempfile::tempdir().unwrap();
     let options = StoreOptions {
         dir: dir.path().join("data"),
-        quota: 16 * BYTES,
-        segment_bytes: BYTES,
-        entries_max: 1 << 20,
-        stale_ms_max: 0,
-        keys: None,
-        shares: Arc::default(),
-        progress: Arc::default(),
+        ..StoreOptions::plain(16 * BYTES, BYTES)
     };
     let disk = Arc::new(super::super::RealDisk);
     let mut store = Store::open(disk, &options).unwrap().store;
@@ -346,7 +334,7 @@ impl Three {
                 false => file.sync().unwrap(),
             }
         }
-        store.all_synced();
+        store.all_synced(true);
     }
 
     fn segment(&self, at: usize) -> Arc<Segment> {
@@ -509,7 +497,7 @@ fn a_segment_waits_for_the_syncs_of_the_flusher_until_room_runs_out() {
     three.store.make_piece(&mut Budget::all(), true).unwrap();
     assert!(three.store.ahead.leaving.is_some());
     assert!(unsynced.iter().all(|file| file.sync().is_ok()));
-    three.store.all_synced();
+    three.store.all_synced(true);
     three.store.make_piece(&mut Budget(1), false).unwrap();
     assert!(three.store.ahead.leaving.is_some());
     // Then it does not wait for the next one.

@@ -1,3 +1,5 @@
+//! Accounts of tenants: their number, their bounds, and who counts as one.
+
 use super::*;
 
 fn tenant(number: u64) -> [u8; 32] {

@@ -5,8 +5,10 @@
 //! one in the key means no hit at all. The user, the country, and choices made for the request stay
 //! in the key, whatever their names.
 
+use super::name_list::NameList;
+
 /// Headers, by name.
-pub(super) static HEADERS: [&str; HEADERS_COUNT] = ordered([
+pub(super) static HEADERS: NameList<345> = NameList::new([
     // The connection, the framing of the body, and what the edge sets itself.
     "accept-encoding",
     "connection",
@@ -365,35 +367,6 @@ pub(super) static HEADERS: [&str; HEADERS_COUNT] = ordered([
     "x-vercel-proxy-signature-ts",
 ]);
 
-const HEADERS_COUNT: usize = 345;
-
-/// The names of this length, sorted.
-pub(super) fn of_length(length: usize) -> &'static [&'static str] {
-    match STARTS.get(length..length + 2) {
-        Some(&[start, end]) => &HEADERS[start..end],
-        _ => &[],
-    }
-}
-
-/// For each length, the number of names that are shorter. The last length has no name.
-const STARTS: [usize; 64] = {
-    let mut starts = [0; 64];
-    let mut length = 0;
-    while length < starts.len() {
-        let mut shorter = 0;
-        while shorter < HEADERS_COUNT && HEADERS[shorter].len() < length {
-            shorter += 1;
-        }
-        starts[length] = shorter;
-        length += 1;
-    }
-    assert!(
-        starts[starts.len() - 1] == HEADERS_COUNT,
-        "a name is too long"
-    );
-    starts
-};
-
 /// Headers, by how the name begins.
 pub(super) const PREFIXES: &[&str] = &[
     // HTTP/2's own fields; method, path and authority are keyed in their own right.
@@ -538,49 +511,14 @@ pub(super) const COOKIES: &[&str] = &[
     "_clsk",
 ];
 
-/// Sorts names by length and then by their bytes, at compile time, so that the list can be read by
-/// family and searched in a few steps.
-const fn ordered<const N: usize>(mut names: [&str; N]) -> [&str; N] {
-    let mut sorted = 1;
-    while sorted < N {
-        let mut at = sorted;
-        while at > 0 && is_before(names[at], names[at - 1]) {
-            names.swap(at - 1, at);
-            at -= 1;
-        }
-        sorted += 1;
-    }
-    names
-}
-
-const fn is_before(a: &str, b: &str) -> bool {
-    if a.len() != b.len() {
-        return a.len() < b.len();
-    }
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let mut at = 0;
-    while at < a.len() {
-        if a[at] != b[at] {
-            return a[at] < b[at];
-        }
-        at += 1;
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn each_name_stands_here_once_and_in_lower_case() {
-        assert!(HEADERS.is_sorted_by(|a, b| is_before(a, b)));
-        for name in HEADERS.iter().chain(SESSIONS) {
+    fn names_are_in_lower_case() {
+        for name in HEADERS.names().chain(SESSIONS) {
             assert_eq!(*name, name.to_ascii_lowercase());
-        }
-        for length in 0..100 {
-            let names = HEADERS.iter().filter(|name| name.len() == length);
-            assert!(names.eq(of_length(length)), "{length}");
         }
     }
 }

@@ -22,10 +22,6 @@ impl Context for Switched {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, trailers: usize) {
         self.0.on_http_call_response(token, headers, body, trailers);
     }
-
-    fn on_done(&mut self) -> bool {
-        self.0.on_done()
-    }
 }
 
 impl RootContext for Switched {
@@ -69,10 +65,6 @@ impl Context for Panicking {
         self.check("reply");
         self.inner
             .on_http_call_response(token, headers, body, trailers);
-    }
-
-    fn on_done(&mut self) -> bool {
-        self.inner.on_done()
     }
 }
 

@@ -337,11 +337,29 @@ fn what_breaks_off_after_its_end_is_whole() {
     for part in sse("hi") {
         play.chunk(leader, &part, false);
     }
+    play.sent(leader);
     play.on(leader, Event::Broken);
     play.leaves(leader);
     play.collapsed(follower, &sse("hi").concat());
     play.settle();
     assert_eq!(play.daemon.entries.len(), 1);
+    play.ends();
+}
+
+/// Such an answer was kept although nothing had shown what the provider got.
+#[test]
+fn what_breaks_off_after_its_end_is_not_kept_if_it_is_unknown_what_was_sent() {
+    let mut play = Play::new();
+    let leader = play.asked(&Ask::chat("hello").streamed());
+    play.head(leader, 200, "text/event-stream");
+    for part in sse("hi") {
+        play.chunk(leader, &part, false);
+    }
+    play.on(leader, Event::Broken);
+    play.clients.remove(&leader);
+    play.on(leader, Event::Gone);
+    play.settle();
+    assert!(play.daemon.entries.is_empty());
     play.ends();
 }
 

@@ -10,14 +10,14 @@ impl Play {
     }
 
     /// The provider answers a request that the route has changed.
-    fn answers_changed(&mut self, id: Id, change: impl FnOnce(&mut Request)) {
+    fn answers_changed(&mut self, id: Id, change: impl FnOnce(&mut Seen)) {
         change(&mut self.client(id).sent);
         self.answers(id, &json("of another request"));
     }
 }
 
 /// A request that its route changes is not kept, and later ones of that route bypass.
-fn check(why: Dropped, part: &str, change: impl Fn(&mut Request)) {
+fn check(why: Dropped, part: &str, change: impl Fn(&mut Seen)) {
     let mut play = Play::with(r#""tenant_header": "x-team""#);
     let ask = Ask::chat("hello").with("x-version", "1");
     let first = play.asked(&ask);
@@ -39,7 +39,7 @@ fn check(why: Dropped, part: &str, change: impl Fn(&mut Request)) {
 #[test]
 fn an_answer_to_another_request_than_the_keyed_one_is_not_kept() {
     use Dropped::{Rerouted, Rewritten};
-    let add = |sent: &mut Request, name: &str, value: &str| {
+    let add = |sent: &mut Seen, name: &str, value: &str| {
         sent.headers.push((name.into(), value.into()));
     };
     check(Rewritten, "the host", |sent| {
@@ -235,7 +235,7 @@ fn a_route_that_turns_out_to_change_requests_takes_nothing_of_others_and_gives_t
 fn a_keyed_route_has_answers_of_its_own_whatever_it_does_to_requests() {
     let mut play = Play::with(r#""keyed_routes": ["canary-*"]"#);
     let ask = |route: &str| Ask::chat("hello").by_route(route);
-    let change = |sent: &mut Request| {
+    let change = |sent: &mut Seen| {
         sent.path = "/v2/chat/completions".into();
         sent.headers.push(("x-variant".into(), b"b".to_vec()));
     };
