@@ -203,7 +203,7 @@ impl NativeFlow {
             };
             if miss.lead.is_some() || !joins {
                 // Once for all followers: they find it here.
-                let may_fetch = miss.lead.is_some() || !flow.asks();
+                let may_fetch = self.0.answers.has_fleet() && (miss.lead.is_some() || !flow.asks());
                 if may_fetch && let Some(response) = Box::pin(self.0.answers.fetch(question)).await
                 {
                     self.verify(question);

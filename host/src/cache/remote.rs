@@ -38,6 +38,12 @@ impl Cache {
         let _ = self.shared.behind.remote.set(remote);
     }
 
+    /// Whether there is a shared cache behind this one.
+    #[cfg(feature = "exchange")]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.behind.remote.get().is_some()
+    }
+
     /// The entry that the shared cache has, to be called after this one had none.
     #[cfg(feature = "exchange")]
     pub(crate) async fn fetch(

@@ -74,6 +74,11 @@ impl Answers {
         self.answer(&entry, control, now_ms)
     }
 
+    /// Whether a fleet may have answers as well.
+    pub(crate) fn has_fleet(&self) -> bool {
+        self.ctx.cache.is_shared()
+    }
+
     /// What the fleet has, after this cache had nothing. Batches are looked up here alone.
     pub(crate) async fn fetch(&self, question: &mut Question) -> Option<Response<BoxBody>> {
         let entry = self.entry_of_fleet(question).await?;

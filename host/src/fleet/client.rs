@@ -57,6 +57,8 @@ pub(super) struct Client {
     /// The line and its number; none while there is no connection.
     line: Mutex<(u64, Option<Line>)>,
     wanted: Notify,
+    /// There is another line.
+    pub(super) connected: Notify,
 }
 
 /// How a value is written.
@@ -76,13 +78,17 @@ impl Client {
             dialler,
             line: Mutex::new((0, None)),
             wanted: Notify::new(),
+            connected: Notify::new(),
         }
     }
 
     pub(super) async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Trouble> {
-        let mut command = redis::cmd("GET");
-        command.arg(name);
-        self.ask(&command).await
+        self.ask(&get(name), None).await
+    }
+
+    /// The same on the line of that number, and on no later one.
+    pub(super) async fn get_on(&self, number: u64, name: &str) -> Result<Option<Vec<u8>>, Trouble> {
+        self.ask(&get(name), Some(number)).await
     }
 
     /// Whether it was written.
@@ -95,27 +101,48 @@ impl Client {
         if let Write::New(_) = how {
             command.arg("NX");
         }
-        let said: Option<String> = self.ask(&command).await?;
+        let said: Option<String> = self.ask(&command, None).await?;
         Ok(said.is_some())
+    }
+
+    /// Writes a value in place of whatever is there, for so many milliseconds, and returns what was there.
+    pub(super) async fn replace(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        ms: u64,
+    ) -> Result<Option<Vec<u8>>, Trouble> {
+        let mut command = redis::cmd("SET");
+        command.arg(name).arg(bytes).arg("PX").arg(ms.max(1));
+        command.arg("GET");
+        self.ask(&command, None).await
     }
 
     pub(super) async fn del(&self, name: &str) -> Result<(), Trouble> {
         let mut command = redis::cmd("DEL");
         command.arg(name);
-        self.ask::<i64>(&command).await.map(drop)
+        self.ask::<i64>(&command, None).await.map(drop)
     }
 
     pub(super) async fn publish(&self, channel: &str, bytes: &[u8]) -> Result<(), Trouble> {
         let mut command = redis::cmd("PUBLISH");
         command.arg(channel).arg(bytes);
-        self.ask::<i64>(&command).await.map(drop)
+        self.ask::<i64>(&command, None).await.map(drop)
     }
 
-    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Trouble> {
+    /// The reply to a command, on the line of the wanted number if there is one.
+    async fn ask<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        wanted: Option<u64>,
+    ) -> Result<T, Trouble> {
         let (number, line) = {
             let line = self.lock();
             (line.0, line.1.clone())
         };
+        if wanted.is_some_and(|wanted| wanted != number) {
+            return Err(Trouble::NotConnected);
+        }
         let Some(mut line) = line else {
             self.wanted.notify_one();
             return Err(Trouble::NotConnected);
@@ -140,6 +167,11 @@ impl Client {
         }
     }
 
+    /// The number of the present line, or of the last one.
+    pub(super) fn number(&self) -> u64 {
+        self.lock().0
+    }
+
     pub(super) fn is_connected(&self) -> bool {
         self.lock().1.is_some()
     }
@@ -158,6 +190,7 @@ impl Client {
                     let mut current = self.lock();
                     *current = (current.0 + 1, Some(line));
                     drop(current);
+                    self.connected.notify_one();
                     (pause, has_told) = (RETRY_MIN, false);
                     tracing::info!("connected to the fleet's engine");
                     continue;
@@ -198,6 +231,12 @@ impl Client {
     fn lock(&self) -> MutexGuard<'_, (u64, Option<Line>)> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn get(name: &str) -> Cmd {
+    let mut command = redis::cmd("GET");
+    command.arg(name);
+    command
 }
 
 fn trouble_of(error: &RedisError) -> Trouble {

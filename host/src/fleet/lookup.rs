@@ -9,6 +9,7 @@
 //! hidden the view.
 
 use super::client::Trouble;
+use super::ledger::CLOCKS_DIFFER_MS_MAX;
 use super::state::View;
 use super::stats::Looked;
 use super::value::{Expected, Found, Value, decode};
@@ -71,7 +72,8 @@ impl Lookups {
             return (Looked::Unready, None);
         }
         let since = parts.cache.purges().now();
-        let Some(view) = parts.state.view_to_fetch(&key, &tenant) else {
+        let line = parts.client.number();
+        let Some(view) = parts.state.view_to_fetch(&key, &tenant, line) else {
             return (Looked::Unready, None);
         };
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
@@ -82,6 +84,7 @@ impl Lookups {
             key,
             tenant,
             view,
+            line,
             since,
             life_ms_max,
         };
@@ -120,6 +123,8 @@ struct Wanted {
     key: CacheKey,
     tenant: [u8; 32],
     view: View,
+    /// The number of the line on which the purges were heard.
+    line: u64,
     since: Mark,
     life_ms_max: Option<u64>,
 }
@@ -128,7 +133,7 @@ impl Wanted {
     async fn look(self, parts: &Arc<Parts>) -> (Looked, Option<Entry>) {
         let name = parts.name(&self.key, &self.view);
         let written = parts.written(&name);
-        let bytes = match parts.client.get(&written).await {
+        let bytes = match parts.client.get_on(self.line, &written).await {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return (Looked::Miss, None),
             Err(Trouble::Late) => return (Looked::Late, None),
@@ -172,6 +177,9 @@ impl Wanted {
         if StoredHead::read(value.metadata).is_none() {
             return Kept::Remove(Looked::Refused);
         }
+        if is_removed(value.stored_at_ms, self.view.removed_at_ms) {
+            return Kept::Remove(Looked::Miss);
+        }
         let now_ms = parts.clock.now_ms();
         let Some(ttl_ms) = life(&value, now_ms, self.life_ms_max, draw()) else {
             return Kept::Not;
@@ -193,6 +201,12 @@ impl Wanted {
             Err(_) => Kept::Not,
         }
     }
+}
+
+/// Whether an answer may be from before its key was removed: another edge has written it late, or the engine
+/// has lost the mark of the removal. Clocks differ.
+fn is_removed(stored_at_ms: u64, removed_at_ms: Option<u64>) -> bool {
+    removed_at_ms.is_some_and(|at| stored_at_ms < at.saturating_add(CLOCKS_DIFFER_MS_MAX))
 }
 
 /// What became of a value.
@@ -260,6 +274,18 @@ mod tests {
             metadata: b"",
             payload: b"",
         }
+    }
+
+    #[test]
+    fn an_answer_from_before_its_removal_is_refused_whatever_the_clocks_say() {
+        let check = |stored_at_ms, removed_at_ms, expected| {
+            assert_eq!(is_removed(stored_at_ms, removed_at_ms), expected);
+        };
+        check(0, None, false);
+        check(99_999, Some(100_000), true);
+        check(100_000 + CLOCKS_DIFFER_MS_MAX - 1, Some(100_000), true);
+        check(100_000 + CLOCKS_DIFFER_MS_MAX, Some(100_000), false);
+        check(u64::MAX - 1, Some(u64::MAX), true);
     }
 
     #[test]

@@ -178,9 +178,10 @@ impl News {
         is_late
     }
 
-    fn heard(&self) {
+    /// All that a round tells was heard; it began on the line of that number.
+    fn heard(&self, line: u64) {
         self.heard.send_replace(Some(Instant::now()));
-        self.parts.state.heard();
+        self.parts.state.heard(line);
         self.judge_now();
     }
 
@@ -203,6 +204,7 @@ impl News {
                     () = sleep(POLL_EVERY) => {}
                     () = self.parts.state.changed.notified() => {}
                     () = self.rung.notified() => {}
+                    () = self.parts.client.connected.notified() => {}
                 }
             }
         }
@@ -240,6 +242,7 @@ impl News {
             return Err(Trouble::NotConnected);
         }
         let number = self.number_of_round();
+        let line = client.number();
         if state.has_unkept() {
             self.blocking(|parts| parts.state.keep()).await;
         }
@@ -287,7 +290,7 @@ impl News {
             client.publish(&self.bell, &proof).await?;
         }
         self.beat().await?;
-        self.heard();
+        self.heard(line);
         self.keep_in_file(is_told).await;
         self.tell_roster().await?;
         Ok(!is_told)
@@ -515,7 +518,7 @@ impl News {
 }
 
 /// Drops entries from the cache; whether that is durable. Waits for the disk.
-fn drop_from(cache: &Cache, changes: &Changes, now_ms: u64) -> bool {
+pub(super) fn drop_from(cache: &Cache, changes: &Changes, now_ms: u64) -> bool {
     if changes.all {
         return cache.purge_all().is_ok();
     }

@@ -1,20 +1,25 @@
 //! Entries on their way to the fleet: a bounded queue that drops and counts, and never holds up a client.
 //!
 //! ```text
-//! share ─► view ─► the entry, as it is here now ─► queue ─► value ─► SET, only where nothing is
+//! share ─► view ─► the entry, as it is here now ─► queue ─► value ─► SET NX ─► written
+//!                       something is there ─► GET ─► older? ─► SET GET ─► what was replaced
 //! ```
 //!
 //! The view comes before the entry. So an entry that is found under a new generation is from after the
 //! purge, and one from before it is written under a name that nobody looks for.
 //!
-//! What is there is not replaced: it is an answer to the same request, or says that the entry was removed
-//! lately.
+//! An older answer is replaced: a client has asked for a fresh one (`no-cache`), and the next edge is to have
+//! it. The mark of a removed entry stays. Another edge may set it between `GET` and `SET`: then the entry is
+//! removed once more, which also reaches the edges that have read it meanwhile.
 
 use super::Parts;
-use super::client::Write;
+use super::client::{Trouble, Write};
+use super::ledger::Changes;
+use super::news::drop_from;
+use super::secret::Name;
 use super::state::View;
 use super::stats::Shared;
-use super::value::{OVERHEAD_BYTES, Value};
+use super::value::{Expected, Found, OVERHEAD_BYTES, Value, decode};
 use crate::cache::{CacheKey, Entry};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -139,7 +144,7 @@ async fn write_all(parts: Arc<Parts>, mut waiting: Receiver<Waiting>) {
 }
 
 impl Waiting {
-    async fn write(self, parts: &Parts) -> Shared {
+    async fn write(self, parts: &Arc<Parts>) -> Shared {
         if parts.breaker.is_open() {
             return Shared::Dropped;
         }
@@ -163,11 +168,84 @@ impl Waiting {
         };
         let bytes = value.encode(&parts.secret, &name);
         drop(self.room);
+        let ours = Ours {
+            expected: Expected {
+                key: self.key,
+                tenant: self.tenant,
+                generation: self.view.tenant,
+            },
+            stored_at_ms: self.entry.stored_at_ms(),
+            name,
+        };
         let written = parts.written(&name);
-        match parts.client.set(&written, &bytes, Write::New(left)).await {
-            Ok(true) => Shared::Stored,
-            Ok(false) => Shared::There,
-            Err(_) => Shared::Failed,
+        let shared = match parts.client.set(&written, &bytes, Write::New(left)).await {
+            Ok(true) => Ok(Shared::Stored),
+            Ok(false) => ours.replace(parts, &written, &bytes, left).await,
+            Err(trouble) => Err(trouble),
+        };
+        shared.unwrap_or(Shared::Failed)
+    }
+}
+
+/// An entry that is to be in place of an older one.
+struct Ours {
+    expected: Expected,
+    stored_at_ms: u64,
+    name: Name,
+}
+
+/// What a value in the engine means for an entry that is to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum There {
+    /// As new as this one, or from after a purge that is not known here.
+    Newer,
+    /// An older answer, one from before a purge, or bytes that are no value.
+    Older,
+    /// The mark of a removed entry.
+    Removed,
+}
+
+impl Ours {
+    async fn replace(
+        &self,
+        parts: &Arc<Parts>,
+        written: &str,
+        bytes: &[u8],
+        left_ms: u64,
+    ) -> Result<Shared, Trouble> {
+        let there = parts.client.get(written).await?;
+        if there.is_some_and(|there| self.judge(parts, &there) != There::Older) {
+            return Ok(Shared::There);
+        }
+        let replaced = parts.client.replace(written, bytes, left_ms).await?;
+        match replaced.map(|replaced| self.judge(parts, &replaced)) {
+            Some(There::Removed) => {
+                self.remove(parts).await;
+                Ok(Shared::There)
+            }
+            _ => Ok(Shared::Replaced),
+        }
+    }
+
+    /// Removes the entry here, which tells the other edges.
+    async fn remove(&self, parts: &Arc<Parts>) {
+        let parts = Arc::clone(parts);
+        let changes = Changes {
+            keys: vec![*self.expected.key.as_bytes()],
+            ..Changes::default()
+        };
+        let work = move || drop_from(&parts.cache, &changes, parts.clock.now_ms());
+        if let Err(error) = tokio::task::spawn_blocking(work).await {
+            tracing::warn!(%error, "removing an entry once more failed");
+        }
+    }
+
+    fn judge(&self, parts: &Parts, there: &[u8]) -> There {
+        match decode(&parts.secret, &self.name, &self.expected, there) {
+            Ok(Found::Removed) => There::Removed,
+            Ok(Found::Later) => There::Newer,
+            Ok(Found::Answer(value)) if value.stored_at_ms >= self.stored_at_ms => There::Newer,
+            Ok(Found::Answer(_) | Found::Purged) | Err(_) => There::Older,
         }
     }
 }

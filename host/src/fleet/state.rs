@@ -52,6 +52,8 @@ struct Inner {
     heard_at_ms: Option<u64>,
     /// Whether it has heard since its start.
     is_ready: bool,
+    /// On which line it has heard last. On another one there may be another engine, or an earlier state.
+    heard_on: u64,
     /// Whether a purge of another edge's may not be durable in this edge's store.
     is_undurable: bool,
     /// Purges under way.
@@ -81,6 +83,8 @@ pub(super) struct View {
     pub(super) all: Generation,
     pub(super) season: Generation,
     pub(super) tenant: Generation,
+    /// When the key was removed last, as far as that is remembered.
+    pub(super) removed_at_ms: Option<u64>,
 }
 
 impl State {
@@ -102,6 +106,7 @@ impl State {
             proof: [0; PROOF_BYTES],
             heard_at_ms: kept.heard_at_ms,
             is_ready: false,
+            heard_on: 0,
             is_undurable: false,
             purging: 0,
             own_all: None,
@@ -125,20 +130,26 @@ impl State {
     /// Under which generations an entry is shared; none until this edge has heard of the fleet.
     pub(super) fn view(&self, tenant: &[u8; 32]) -> Option<View> {
         let inner = self.lock();
-        inner.is_ready.then(|| inner.view(tenant))
+        inner.is_ready.then(|| inner.view(None, tenant))
     }
 
-    /// The same for fetching: none as well while a purge is under way, or if the fleet may still have an
-    /// entry that was removed here.
-    pub(super) fn view_to_fetch(&self, key: &CacheKey, tenant: &[u8; 32]) -> Option<View> {
+    /// The same for fetching on the line of that number: none as well before news have come on it, while a
+    /// purge is under way, or if the fleet may still have an entry that was removed here.
+    pub(super) fn view_to_fetch(
+        &self,
+        key: &CacheKey,
+        tenant: &[u8; 32],
+        line: u64,
+    ) -> Option<View> {
         let inner = self.lock();
-        let may_fetch = inner.is_ready && inner.purging == 0 && !inner.pending.contains_key(key);
-        may_fetch.then(|| inner.view(tenant))
+        let has_heard = inner.is_ready && inner.heard_on == line;
+        let may_fetch = has_heard && inner.purging == 0 && !inner.pending.contains_key(key);
+        may_fetch.then(|| inner.view(Some(key), tenant))
     }
 
     /// The names under which an entry may be, for taking it out.
     pub(super) fn view_for_removal(&self) -> View {
-        self.lock().view(&[0; 32])
+        self.lock().view(None, &[0; 32])
     }
 
     /// The proof of what is known.
@@ -239,9 +250,10 @@ impl State {
     }
 
     /// This edge knows what the fleet does.
-    pub(super) fn heard(&self) {
+    pub(super) fn heard(&self, line: u64) {
         let now_ms = self.clock.now_ms();
         let mut inner = self.lock();
+        inner.heard_on = line;
         inner.heard_at_ms = Some(now_ms);
         inner.is_ready = true;
     }
@@ -355,11 +367,12 @@ impl Inner {
         }
     }
 
-    fn view(&self, tenant: &[u8; 32]) -> View {
+    fn view(&self, key: Option<&CacheKey>, tenant: &[u8; 32]) -> View {
         View {
             all: self.ledger.all,
             season: self.ledger.season,
             tenant: self.ledger.tenant(tenant),
+            removed_at_ms: key.and_then(|key| self.ledger.removed_at(key.as_bytes())),
         }
     }
 

@@ -29,7 +29,9 @@ pub(crate) enum Looked {
 pub(crate) enum Shared {
     /// It was written.
     Stored,
-    /// The fleet has one already.
+    /// It was written in place of an older one.
+    Replaced,
+    /// The fleet has one already, or the entry was removed lately.
     There,
     /// The queue was full, the breaker open, or there was no news of purges yet.
     Dropped,
@@ -53,8 +55,9 @@ impl Looked {
 }
 
 impl Shared {
-    pub(crate) const ALL: [(Self, &'static str); 5] = [
+    pub(crate) const ALL: [(Self, &'static str); 6] = [
         (Self::Stored, "stored"),
+        (Self::Replaced, "replaced"),
         (Self::There, "there"),
         (Self::Dropped, "dropped"),
         (Self::TooLong, "too-long"),

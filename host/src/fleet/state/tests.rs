@@ -4,6 +4,8 @@ use super::*;
 
 const T: [u8; 32] = [1; 32];
 const U: [u8; 32] = [2; 32];
+/// The number of the line to the engine.
+const LINE: u64 = 1;
 const KEY: CacheKey = CacheKey::from_bytes([3; 32]);
 
 fn state_at(path: Option<PathBuf>) -> State {
@@ -14,7 +16,7 @@ fn state_at(path: Option<PathBuf>) -> State {
 
 fn ready() -> State {
     let state = state_at(None);
-    state.heard();
+    state.heard(LINE);
     state
 }
 
@@ -36,9 +38,18 @@ fn follow(edge: &State, other: &State) -> Changes {
 #[test]
 fn nothing_is_fetched_or_shared_before_the_first_news() {
     let state = state_at(None);
-    assert!(state.view(&T).is_none() && state.view_to_fetch(&KEY, &T).is_none());
-    state.heard();
-    assert!(state.view(&T).is_some() && state.view_to_fetch(&KEY, &T).is_some());
+    assert!(state.view(&T).is_none() && state.view_to_fetch(&KEY, &T, LINE).is_none());
+    state.heard(LINE);
+    assert!(state.view(&T).is_some() && state.view_to_fetch(&KEY, &T, LINE).is_some());
+}
+
+#[test]
+fn nothing_is_fetched_on_a_new_line_before_its_news() {
+    let state = ready();
+    assert!(state.view_to_fetch(&KEY, &T, LINE).is_some());
+    assert!(state.view_to_fetch(&KEY, &T, LINE + 1).is_none());
+    state.heard(LINE + 1);
+    assert!(state.view_to_fetch(&KEY, &T, LINE + 1).is_some());
 }
 
 #[test]
@@ -47,36 +58,36 @@ fn nothing_is_fetched_across_a_purge() {
     for what in [Purged::All, Purged::Tenant(T), Purged::Matching] {
         let before = state.view(&T).expect("ready");
         purge(&state, what, || {
-            assert!(state.view_to_fetch(&KEY, &U).is_none(), "{what:?}");
+            assert!(state.view_to_fetch(&KEY, &U, LINE).is_none(), "{what:?}");
             assert!(state.view(&T).is_some());
         });
-        let after = state.view_to_fetch(&KEY, &T).expect("it has ended");
+        let after = state.view_to_fetch(&KEY, &T, LINE).expect("it has ended");
         assert!(before.all < after.all || before.tenant < after.tenant);
     }
     // And not while one that another edge has made is followed.
     let other = ready();
     let changes = state.begin(&other.decode(&other.encoded().0).expect("a ledger"));
-    assert!(changes.is_empty() && state.view_to_fetch(&KEY, &T).is_none());
+    assert!(changes.is_empty() && state.view_to_fetch(&KEY, &T, LINE).is_none());
     state.learn(&Ledger::default(), true);
-    assert!(state.view_to_fetch(&KEY, &T).is_some());
+    assert!(state.view_to_fetch(&KEY, &T, LINE).is_some());
 }
 
 #[test]
 fn a_removed_key_is_not_fetched_until_the_fleet_confirms() {
     let state = ready();
     purge(&state, Purged::Entry(KEY), || {
-        assert!(state.view_to_fetch(&KEY, &T).is_none());
+        assert!(state.view_to_fetch(&KEY, &T, LINE).is_none());
     });
     assert_eq!(state.to_take_out(9), [KEY]);
     // A confirmation of what was known before says nothing about it.
     state.confirmed(&state.proof());
-    assert!(state.view_to_fetch(&KEY, &T).is_none() && !state.is_confirmed());
+    assert!(state.view_to_fetch(&KEY, &T, LINE).is_none() && !state.is_confirmed());
     state.taken_out(&[KEY]);
-    assert!(state.to_take_out(9).is_empty() && state.view_to_fetch(&KEY, &T).is_none());
+    assert!(state.to_take_out(9).is_empty() && state.view_to_fetch(&KEY, &T, LINE).is_none());
     state.confirmed(&[0; PROOF_BYTES]);
     assert!(!state.is_confirmed());
     state.confirmed(&state.proof());
-    assert!(state.is_confirmed() && state.view_to_fetch(&KEY, &T).is_some());
+    assert!(state.is_confirmed() && state.view_to_fetch(&KEY, &T, LINE).is_some());
     let other = ready();
     assert_eq!(follow(&other, &state).keys, [*KEY.as_bytes()]);
 }
@@ -126,7 +137,7 @@ fn what_the_fleet_has_not_confirmed_outlives_the_process() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join(file::FILE_NAME);
     let state = state_at(Some(path.clone()));
-    state.heard();
+    state.heard(LINE);
     purge(&state, Purged::Tenant(T), || ());
     purge(&state, Purged::Entry(KEY), || ());
     state.keep();
