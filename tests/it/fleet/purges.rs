@@ -1,6 +1,6 @@
 //! Purges through one edge hold on all: those that listen, those that were away, and those that come later.
 
-use super::{Fleet, HIT, entry_path};
+use super::{Fleet, HIT, entry_path, shared};
 use reflex_tests::client::Ask;
 use serde_json::{Value, json};
 
@@ -40,13 +40,30 @@ async fn a_purge_of_a_key_a_tenant_and_everything_reaches_all_edges() {
         purge_and_wait(&fleet, what.clone()).await;
         // Each edge would have its own copy, and the engine one for all.
         for edge in 1..5 {
-            let look = Ask::chat("purged").header("cache-control", "only-if-cached");
-            let answer = fleet.edges[edge].client.fetch(look).await;
-            assert_eq!(answer.status, 504, "{what} at edge {edge}");
+            assert_eq!(fleet.look(edge, "purged").await, 504, "{what} at {edge}");
         }
         // A removed key is not shared anew for a minute.
         fleet.purge(0, &json!({"all": true, "wait": true})).await;
     }
+}
+
+#[tokio::test]
+async fn a_removed_answer_is_not_shared_anew_at_once() {
+    let Some(fleet) = Fleet::of(3).await else {
+        return;
+    };
+    fleet.share(0, "removed").await;
+    let (_, key) = names(&fleet, &Ask::chat("removed"));
+    purge_and_wait(&fleet, json!({ "key": key })).await;
+    // As an edge that had asked the provider before it heard of the removal would.
+    let refresh = Ask::chat("removed").header("cache-control", "no-cache");
+    assert_eq!(fleet.edges[1].client.fetch(refresh).await.status, 200);
+    fleet.edges[1]
+        .until("an answer that is kept to itself", |metrics| {
+            shared(metrics, "there") > 0.5
+        })
+        .await;
+    assert_eq!(fleet.look(2, "removed").await, 504);
 }
 
 #[tokio::test]
@@ -94,12 +111,12 @@ async fn a_purge_names_the_edges_that_have_not_followed() {
     let Some(fleet) = Fleet::of(2).await else {
         return;
     };
-    fleet.engine.freeze();
+    fleet.engine().freeze();
     let what = json!({"all": true, "wait": true});
     let said = fleet.purge(0, &what).await;
     let behind = said["fleet"]["behind"].as_array().expect("a list");
     assert!(!behind.is_empty(), "{said}");
-    fleet.engine.thaw();
+    fleet.engine().thaw();
     purge_and_wait(&fleet, json!({"all": true})).await;
 }
 
@@ -111,14 +128,14 @@ async fn a_restored_engine_brings_nothing_back() {
     for prompt in ["purged", "removed"] {
         fleet.share(0, prompt).await;
     }
-    let snapshot = fleet.engine.snapshot();
+    let snapshot = fleet.engine().snapshot();
     let (tenant, _) = names(&fleet, &Ask::chat("purged"));
     let (_, key) = names(&fleet, &Ask::chat("removed"));
     purge_and_wait(&fleet, json!({ "key": key })).await;
     purge_and_wait(&fleet, json!({ "tenant": tenant })).await;
-    fleet.engine.kill();
-    fleet.engine.restore(&snapshot);
-    fleet.engine.start_again().await;
+    fleet.engine_mut().kill();
+    fleet.engine().restore(&snapshot);
+    fleet.engine_mut().start_again().await;
     // The others tell the engine again what it has forgotten.
     purge_and_wait(&fleet, json!({"key": "00".repeat(32)})).await;
     let fresh = fleet.plan("").start().await;
@@ -126,9 +143,7 @@ async fn a_restored_engine_brings_nothing_back() {
     fleet.all_know(3).await;
     for prompt in ["purged", "removed"] {
         for edge in [1, 2] {
-            let look = Ask::chat(prompt).header("cache-control", "only-if-cached");
-            let answer = fleet.edges[edge].client.fetch(look).await;
-            assert_eq!(answer.status, 504, "{prompt} at edge {edge}");
+            assert_eq!(fleet.look(edge, prompt).await, 504, "{prompt} at {edge}");
         }
     }
 }
