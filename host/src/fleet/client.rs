@@ -13,7 +13,7 @@ use super::dial::{Dialler, Line};
 use redis::aio::PubSub;
 use redis::{Cmd, FromRedisValue, RedisError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -180,10 +180,16 @@ impl Client {
     pub(super) async fn keep(&self) {
         let mut pause = RETRY_MIN;
         let mut has_told = false;
+        let mut connected: Option<Instant> = None;
         loop {
             if self.is_connected() {
                 self.wanted.notified().await;
                 continue;
+            }
+            // An engine that takes connections and refuses what they ask, as a replica does, is dialled each
+            // second.
+            if let Some(at) = connected {
+                sleep(RETRY_MAX.saturating_sub(at.elapsed())).await;
             }
             let failed = match timeout(CONNECT_TIME_MAX, self.dialler.line()).await {
                 Ok(Ok(line)) => {
@@ -191,8 +197,11 @@ impl Client {
                     *current = (current.0 + 1, Some(line));
                     drop(current);
                     self.connected.notify_one();
+                    // Once for each change, and not for each connection.
+                    if connected.replace(Instant::now()).is_none() || has_told {
+                        tracing::info!("connected to the fleet's engine");
+                    }
                     (pause, has_told) = (RETRY_MIN, false);
-                    tracing::info!("connected to the fleet's engine");
                     continue;
                 }
                 Ok(Err(failed)) => failed.to_string(),

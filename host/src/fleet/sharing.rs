@@ -115,8 +115,8 @@ impl Sharing {
             entry,
             room,
         });
-        let taken = waiting.map(|waiting| self.queue.try_send(waiting));
-        if !matches!(taken, Some(Ok(()))) {
+        let taken = waiting.map(|waiting| self.queue.try_send(waiting).is_ok());
+        if taken != Some(true) {
             parts.stats.shared(Shared::Dropped);
         }
     }
