@@ -1,6 +1,5 @@
 //! Prices of tokens by model: `[[price]]`.
 
-use super::draft::Draft;
 use crate::serve::metrics::Price;
 use serde::Deserialize;
 
@@ -30,20 +29,5 @@ impl PriceTable {
             input_per_million: self.input_per_million,
             output_per_million: self.output_per_million,
         })
-    }
-}
-
-impl Draft {
-    pub(super) fn prices(&mut self) -> Vec<Price> {
-        let tables = self.values.price.0.clone();
-        self.check_count("price", tables.len());
-        let mut prices = Vec::new();
-        for row in tables {
-            match row.table.price() {
-                Ok(price) => prices.push(price),
-                Err(error) => self.refuse_at(row.at, "price", error),
-            }
-        }
-        prices
     }
 }
