@@ -319,7 +319,7 @@ async fn a_fresh_answer_replaces_the_shared_one() {
         })
         .await;
     let answer = fleet.ask(2, "refreshed").await;
-    assert_eq!((answer.reflex(), answer.body), (HIT, new.body));
+    assert_eq!((answer.reflex(), &answer.body), (HIT, &new.body));
 }
 
 /// Where the edge API has the answer to a request.
