@@ -24,6 +24,7 @@ mod options;
 mod purges;
 mod queue;
 mod readers;
+mod remote;
 mod removal;
 mod sampled;
 mod scan;
@@ -44,6 +45,7 @@ pub use options::{CacheOptions, Durability};
 #[cfg(feature = "serve")]
 pub(crate) use purges::Gone;
 pub use purges::{Held, Mark, PurgeListener, Purged, Purges};
+pub use remote::Remote;
 pub use removal::Counted;
 pub use scan::EntryHead;
 pub use stats::Stats;
@@ -54,7 +56,7 @@ use crate::store::{
 };
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use crate::sync::{Mutex, lock, thread};
+use crate::sync::{Mutex, lock};
 use absence::Absence;
 use durable::DurableWaits;
 use flusher::{Bell, Flusher, Told};
@@ -62,19 +64,16 @@ use heir::Leaving;
 use memory::Memory;
 use queue::{Found, QUEUE_BYTES_MAX, Queue, Wait};
 use readers::Readers;
+use remote::Behind;
 use stats::Counters;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, OnceLock, TryLockError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use writer::{Trouble, Writer, WriterThread};
 
 /// After the disk failed, inserts go to memory for this long before one tries it again.
 const RETRY_AFTER_MS: u64 = 1000;
-
-/// How often reading counts waits for a busy disk.
-const STATS_WAITS_MAX: u32 = 10;
-const STATS_WAIT: Duration = Duration::from_millis(1);
 
 /// How a lookup is counted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -163,6 +162,7 @@ struct Shared {
     stale_ms_max: AtomicU64,
     /// What each tenant has on disk.
     shares: Arc<Shares>,
+    behind: Behind,
 }
 
 impl Cache {
@@ -469,17 +469,19 @@ impl Shared {
             entry_bytes_max: options.entry_bytes_max,
             stale_ms_max: AtomicU64::new(options.stale_seconds_max.saturating_mul(1000)),
             shares,
+            behind: Behind::default(),
         }
     }
 
     fn find(&self, key: &CacheKey, counts_as: Use, now_ms: u64) -> Option<Entry> {
         // An entry in the queue is in memory.
         let found = self.find_by(Place::read, key, counts_as, now_ms);
-        found.ok().flatten()
+        found.ok().flatten().filter(|entry| self.is_trusted(entry))
     }
 
     fn find_now(&self, key: &CacheKey, counts_as: Use, now_ms: u64) -> Result<Option<Entry>, Cold> {
-        self.find_by(Place::read_now, key, counts_as, now_ms)
+        let found = self.find_by(Place::read_now, key, counts_as, now_ms);
+        found.map(|found| found.filter(|entry| self.is_trusted(entry)))
     }
 
     fn find_by(
@@ -568,28 +570,6 @@ impl Shared {
         if !self.has_thread.load(Relaxed) {
             self.write_some(usize::MAX);
         }
-    }
-
-    /// The store's counts, or the last known ones while it waits for the disk.
-    fn store_stats(&self) -> StoreStats {
-        let Some(writer) = self.writer.get() else {
-            return StoreStats::default();
-        };
-        for _ in 0..STATS_WAITS_MAX {
-            let writer = match writer.try_lock() {
-                Ok(writer) => writer,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => {
-                    thread::sleep(STATS_WAIT);
-                    continue;
-                }
-            };
-            let stats = writer.store.stats();
-            drop(writer);
-            *lock(&self.store_stats) = stats;
-            return stats;
-        }
-        *lock(&self.store_stats)
     }
 }
 

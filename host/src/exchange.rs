@@ -222,6 +222,15 @@ impl NativeFlow {
                 return Ok(Found::Answer(response));
             }
             if miss.lead.is_some() || !joins {
+                // Once for all followers: they find it here.
+                let may_fetch =
+                    self.provider.answers.has_fleet() && (miss.lead.is_some() || !flow.asks());
+                if may_fetch
+                    && let Some(response) = Box::pin(self.provider.answers.fetch(question)).await
+                {
+                    self.after_hit(question);
+                    return Ok(Found::Answer(response));
+                }
                 break;
             }
             if !std::mem::replace(&mut is_taken, true)
@@ -358,7 +367,11 @@ impl NativeFlow {
             match self.join(question, since).await {
                 Turn::Again => {}
                 // Between look and join, another request may have stored the answer and be done.
-                Turn::Lead(_) if is_there().await => return Ok(None),
+                Turn::Lead(_)
+                    if is_there().await || self.provider.answers.brings(question).await =>
+                {
+                    return Ok(None);
+                }
                 Turn::Over => return Err(Over::Fills),
                 turn => return Ok(Some(turn)),
             }

@@ -68,8 +68,9 @@
 //! | `serve` | the daemon: [`serve`] | `encryption`, tokio, hyper; no wasmtime |
 //! | `middleware` | the daemon runs a component: the built-in one, or `--component` | `http` |
 //! | `otlp` | the daemon sends spans of requests to a receiver | `serve`, opentelemetry |
+//! | `fleet` | several daemons share their answers on a Redis or Valkey | `serve`, redis |
 //!
-//! `serve`, `middleware` and `otlp` are the default.
+//! `serve`, `middleware`, `otlp` and `fleet` are the default.
 //!
 //! # The path of a request
 //!
@@ -110,6 +111,9 @@
 
 #[cfg(feature = "serve")]
 pub mod serve;
+
+#[cfg(feature = "fleet")]
+mod fleet;
 
 #[cfg(feature = "component")]
 pub mod component;

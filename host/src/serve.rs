@@ -27,6 +27,8 @@ mod trace;
 mod connection;
 mod delivery;
 mod encryption;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod handover;
 mod line;
 mod listen;
@@ -64,6 +66,8 @@ use crate::exchange::body::budget::Budget;
 use crate::exchange::fills::Fills;
 use crate::exchange::policy::HttpPolicy;
 use crate::exchange::reply::samples::Samples;
+#[cfg(feature = "fleet")]
+use crate::fleet::Fleet;
 use crate::grant::Grant;
 use crate::grant::ctx::ReflexCtx;
 #[cfg(feature = "middleware")]
@@ -119,6 +123,8 @@ pub struct Server {
     predecessor: Option<Predecessor>,
     #[cfg(feature = "otlp")]
     export: Option<otlp::Export>,
+    #[cfg(feature = "fleet")]
+    fleet: Option<Arc<Fleet>>,
 }
 
 /// What all configurations of one process have in common.
@@ -211,6 +217,12 @@ impl Server {
             Arc::clone(&budget),
             Arc::default(),
         ));
+        #[cfg(feature = "fleet")]
+        let fleet = fleet::join(&config, &cache).await?;
+        #[cfg(feature = "fleet")]
+        if let Some(fleet) = &fleet {
+            metrics.takes_part(fleet);
+        }
         let tls = Listeners::new(&config, certificates, &metrics);
         #[cfg(feature = "otlp")]
         let (spans, export) = spans(&config, &metrics)?;
@@ -260,6 +272,8 @@ impl Server {
             config,
             #[cfg(feature = "otlp")]
             export,
+            #[cfg(feature = "fleet")]
+            fleet,
         })
     }
 
@@ -398,6 +412,8 @@ impl Server {
         if let Some(export) = self.export {
             export.end().await;
         }
+        #[cfg(feature = "fleet")]
+        fleet::leave(self.fleet).await;
         sync_now(&self.cache).await;
     }
 }

@@ -8,10 +8,11 @@ use syn::{Attribute, Item, UseTree, Visibility};
 
 /// The storeys of the host, from the top down: a module imports from its own storey and from those
 /// below.
-const STOREYS: [&str; 9] = [
+const STOREYS: [&str; 10] = [
     "main",
     "cli",
     "serve",
+    "fleet",
     "component",
     "exchange",
     "grant",

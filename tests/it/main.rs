@@ -29,6 +29,7 @@ mod upstreams;
 mod config;
 mod daemon;
 mod encryption;
+mod fleet;
 mod guest;
 mod handover;
 mod hostile;

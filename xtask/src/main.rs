@@ -10,6 +10,7 @@ mod workspace;
 mod collector;
 mod compose;
 mod debian;
+mod engine;
 mod envoy;
 mod languages;
 mod machine;

@@ -7,7 +7,7 @@ use reflex_skip::Skips;
 
 use crate::workspace::{RELEASE, binary, cargo, step};
 use crate::{
-    collector, compose, envoy, fuzz, instructions, languages, machine, native, node, python,
+    collector, compose, engine, envoy, fuzz, instructions, languages, machine, native, node, python,
     schedules, wasm,
 };
 
@@ -25,6 +25,7 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
     let tools = python::set_up_tools(skips)?;
     let clients = node::set_up(skips)?;
     let collector = collector::set_up(skips)?;
+    let engine = engine::set_up(skips)?;
     let envoy = envoy::set_up()?;
     wasm::set_up()?;
     let filter = wasm::filter()?;
@@ -64,6 +65,9 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
         }
         if let Some(collector) = &collector {
             tests.env("REFLEX_COLLECTOR", collector);
+        }
+        if let Some(engine) = &engine {
+            tests.env("REFLEX_ENGINE", engine);
         }
         if let Ok(path) = &path {
             tests.env("PATH", path);

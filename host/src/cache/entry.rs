@@ -27,6 +27,8 @@ pub enum Tier {
     /// On the disk, from which another thread had to read them; or they are encrypted and long, so that
     /// another thread opened them.
     Disk,
+    /// In a cache that several processes share.
+    Fleet,
 }
 
 impl Tier {
@@ -35,6 +37,7 @@ impl Tier {
         match self {
             Self::Memory => "memory",
             Self::Disk => "disk",
+            Self::Fleet => "fleet",
         }
     }
 }
@@ -84,6 +87,15 @@ impl Entry {
     pub(super) fn read_from_disk(self) -> Self {
         Self {
             tier: Tier::Disk,
+            ..self
+        }
+    }
+
+    /// The same entry, which another process had shared.
+    #[cfg(feature = "exchange")]
+    pub(super) fn fetched(self) -> Self {
+        Self {
+            tier: Tier::Fleet,
             ..self
         }
     }

@@ -99,8 +99,11 @@ pub(crate) struct GoneSince {
     pub(crate) up_to: Option<Mark>,
 }
 
-/// Called after each purge.
+/// Called before and after each purge.
 pub trait PurgeListener: Send + Sync {
+    /// Called before the purge begins, on the thread that purges, for those who listen by then.
+    fn purging(&self, _what: &Purged) {}
+
     /// Called once no lookup finds the purged entries any more.
     fn purged(&self, what: &Purged);
 }
@@ -312,14 +315,22 @@ impl Purges {
         digest: Option<[u8; 32]>,
         purge: impl FnOnce() -> T,
     ) -> T {
+        for listener in self.listeners() {
+            listener.purging(&what);
+        }
         let at = self.write().begin(what, digest);
         let purged = purge();
         self.write().end(at);
-        let listeners: Vec<_> = lock(&self.listeners).clone();
-        for listener in listeners.iter().filter_map(Weak::upgrade) {
+        for listener in self.listeners() {
             listener.purged(&what);
         }
         purged
+    }
+
+    /// Those that live. They are called without the lock: one may purge something itself.
+    fn listeners(&self) -> Vec<Arc<dyn PurgeListener>> {
+        let listeners = lock(&self.listeners);
+        listeners.iter().filter_map(Weak::upgrade).collect()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Log> {

@@ -1,8 +1,11 @@
 //! The cache's counters, for the operator.
 
 use super::{Cache, Shared, lock};
-use crate::store::Place;
+use crate::store::{Place, StoreStats};
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::thread;
+use std::sync::TryLockError;
+use std::time::Duration;
 
 /// The cache's counters. Counts of events begin at 0 when the process starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +63,10 @@ pub(super) struct Counters {
     pub(super) store_errors: AtomicU64,
     pub(super) corrupt: AtomicU64,
 }
+
+/// How often reading counts waits for a busy disk.
+const STATS_WAITS_MAX: u32 = 10;
+const STATS_WAIT: Duration = Duration::from_millis(1);
 
 /// Bound of recounts when the writer wrote meanwhile. After that the count is not exact.
 const COUNTS_MAX: usize = 4;
@@ -128,5 +135,27 @@ impl Shared {
             contents = self.queue.on_top_of(before, is_written);
         }
         contents
+    }
+
+    /// The store's counts, or the last known ones while it waits for the disk.
+    pub(super) fn store_stats(&self) -> StoreStats {
+        let Some(writer) = self.writer.get() else {
+            return StoreStats::default();
+        };
+        for _ in 0..STATS_WAITS_MAX {
+            let writer = match writer.try_lock() {
+                Ok(writer) => writer,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => {
+                    thread::sleep(STATS_WAIT);
+                    continue;
+                }
+            };
+            let stats = writer.store.stats();
+            drop(writer);
+            *lock(&self.store_stats) = stats;
+            return stats;
+        }
+        *lock(&self.store_stats)
     }
 }

@@ -48,6 +48,9 @@ pub(crate) struct Purge {
     /// Only tell how much would be removed
     #[arg(long)]
     dry_run: bool,
+    /// Wait until the other daemons of the fleet have followed, and fail if one has not
+    #[arg(long)]
+    wait: bool,
     #[command(flatten)]
     daemon: Daemon,
 }
@@ -153,6 +156,10 @@ impl Purge {
                 all,
             } = &self.what;
             let mut ask = json!({ "dry_run": self.dry_run });
+            // Daemons of earlier releases do not know it.
+            if self.wait {
+                ask["wait"] = json!(true);
+            }
             for (name, value) in [
                 ("tenant", tenant),
                 ("model", model),
@@ -167,7 +174,12 @@ impl Purge {
                 ask["all"] = json!(true);
             }
             let done = api.json(Method::POST, "/v1/purge", ask.to_string()).await?;
-            self.daemon.print(&done, show::purge)
+            self.daemon.print(&done, show::purge)?;
+            let behind = done["fleet"]["behind"].as_array();
+            match behind.is_none_or(Vec::is_empty) {
+                true => Ok(()),
+                false => Err(Failed::told("not all daemons of the fleet have followed")),
+            }
         })
     }
 }

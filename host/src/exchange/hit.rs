@@ -12,7 +12,7 @@ use http::header::HeaderMap;
 use http::{Response, StatusCode};
 use reflex_llm::embeddings::Found;
 use reflex_llm::status::{NOT_CACHED_STATUS, Status};
-use reflex_llm::{ERROR_HEADERS, Flow, Shape};
+use reflex_llm::{ERROR_HEADERS, Flow, Life, Shape};
 use std::sync::Arc;
 
 /// The answers that one namespace of a cache has. A clone is the same.
@@ -74,6 +74,39 @@ impl Answers {
         let now_ms = self.ctx.clock.now_ms();
         let entry = self.ctx.find_at(key, now_ms).await?;
         self.answer(question, &entry, now_ms)
+    }
+
+    /// Whether a fleet may have answers as well.
+    pub(crate) fn has_fleet(&self) -> bool {
+        self.ctx.cache.is_shared()
+    }
+
+    /// What the fleet has, after this cache had nothing. Batches are looked up here alone.
+    pub(crate) async fn fetch(&self, question: &mut Question) -> Option<Response<BoxBody>> {
+        let entry = self.entry_of_fleet(question).await?;
+        let now_ms = self.ctx.clock.now_ms();
+        let (response, tier) = self.answer(question, &entry, now_ms)?;
+        question.was_hit(&self.l1, tier);
+        Some(response)
+    }
+
+    /// Whether the answer is here, because the fleet had it.
+    #[cfg(feature = "middleware")]
+    pub(crate) async fn brings(&self, question: &Question) -> bool {
+        self.entry_of_fleet(question).await.is_some()
+    }
+
+    async fn entry_of_fleet(&self, question: &Question) -> Option<Entry> {
+        // Another client may have asked for the longest life that the operator lets clients ask for.
+        let life_ms_max = match question.life(&self.ctx, Some(u64::MAX)) {
+            _ if question.batch().is_some() => return None,
+            Life::NotKept => return None,
+            Life::For(life) => Some(u64::try_from(life.as_millis()).unwrap_or(u64::MAX)),
+            Life::Forever => None,
+        };
+        let key = question.entry_key(&self.ctx);
+        let tenant = &question.key().tenant.0;
+        self.ctx.cache.fetch(&key, tenant, life_ms_max).await
     }
 
     /// An entry as an answer, if this client accepts it.

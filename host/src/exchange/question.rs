@@ -282,13 +282,15 @@ impl Question {
 
     /// What may be done with it, by its client's instructions and the operator's rules.
     pub(crate) fn flow(&self, ctx: &ReflexCtx) -> Flow {
-        let model = self.meaning.model.as_deref();
-        let ttl_seconds = self.control.ttl_seconds;
-        let life = ctx
-            .grant
-            .lifetimes
-            .of(path_of(&self.parts), model, ttl_seconds);
+        let life = self.life(ctx, self.control.ttl_seconds);
         Flow::of(&self.control).kept_if(life != Life::NotKept)
+    }
+
+    /// How long its answer is kept, for a client that asks for so many seconds.
+    pub(crate) fn life(&self, ctx: &ReflexCtx, asked: Option<u64>) -> Life {
+        let model = self.meaning.model.as_deref();
+        let lifetimes = &ctx.grant.lifetimes;
+        lifetimes.of(path_of(&self.parts), model, asked)
     }
 
     /// The API and the form of the answer.

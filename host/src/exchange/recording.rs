@@ -89,8 +89,11 @@ impl Recording {
             ..
         } = self;
         match (validator.finish(Body(body)), stored) {
-            (Ok(answer), Some(length)) if answer.body.0.len() == length => {}
-            (Ok(answer), _) => target.store(&answer, answer.body.as_ref(), marks(&pace)),
+            (Ok(answer), Some(length)) if answer.body.0.len() == length => target.share(),
+            (Ok(answer), _) => {
+                target.store(&answer, answer.body.as_ref(), marks(&pace));
+                target.share();
+            }
             (Err(rejected), stored) => {
                 if stored.is_some() {
                     target.remove();
@@ -161,8 +164,9 @@ impl Record for Recording {
     }
 
     fn cut(self: Box<Self>) {
-        if self.stored.is_none() {
-            self.target.reject(Rejected::Cut);
+        match self.stored {
+            Some(_) => self.target.share(),
+            None => self.target.reject(Rejected::Cut),
         }
     }
 }
@@ -304,6 +308,12 @@ impl Target {
 
     fn remove(&self) {
         self.ctx.forget(&self.key);
+    }
+
+    /// The fleet may have what is stored, now that nothing can undo it. Of a batch, that is nothing.
+    fn share(&self) {
+        let key = self.ctx.key(&self.key);
+        self.ctx.cache.share(&key, &self.key.tenant.0);
     }
 
     pub(crate) fn reject(&self, reason: Rejected) {

@@ -210,6 +210,8 @@ async fn health(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         recovery,
         upstreams: admin.metrics.upstream_health(),
         import: lines.map(|lines_read| Running { lines_read }),
+        #[cfg(feature = "fleet")]
+        fleet: admin.metrics.fleet().map(|fleet| FleetHealth::of(fleet)),
     })
 }
 
@@ -226,6 +228,35 @@ struct Health {
     /// While an import is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     import: Option<Running>,
+    /// If the daemon takes part in one.
+    #[cfg(feature = "fleet")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fleet: Option<FleetHealth>,
+}
+
+/// How the daemon's part in a fleet stands. Trouble with it is no client's, and changes no status.
+#[cfg(feature = "fleet")]
+#[derive(Serialize)]
+struct FleetHealth {
+    connected: bool,
+    /// Whether lookups go on without it.
+    open: bool,
+    edges: u64,
+    /// Since the last news of purges; none before the first.
+    unheard_seconds: Option<u64>,
+}
+
+#[cfg(feature = "fleet")]
+impl FleetHealth {
+    fn of(fleet: &crate::fleet::Fleet) -> Self {
+        let counts = fleet.counts();
+        Self {
+            connected: counts.is_connected,
+            open: counts.is_open,
+            edges: counts.edges,
+            unheard_seconds: counts.unheard.map(|unheard| unheard.as_secs()),
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -12,6 +12,7 @@
 mod difference;
 mod draft;
 mod error;
+mod fleet;
 mod limits;
 mod lists;
 mod net;
@@ -28,6 +29,7 @@ mod words;
 
 pub use difference::Change;
 pub use error::{ConfigError, lines};
+pub use fleet::FleetSettings;
 pub use net::NetLimits;
 pub use print::{default_file, markdown};
 pub use providers::{Provider, Takes};
@@ -118,6 +120,8 @@ pub struct Config {
     pub admin_token_file: Option<PathBuf>,
     /// The file of the keys that encrypt what is stored.
     pub encryption_key_file: Option<PathBuf>,
+    /// How it takes part in a fleet, if it does.
+    pub fleet: Option<FleetSettings>,
     /// How streams are replayed.
     pub replay: Replay,
     /// How many different answers are kept for one request and served in turn.
@@ -400,6 +404,7 @@ impl Draft {
             admin_token_file: values.admin_token_file.clone(),
             encryption_key_file: values.encryption_key_file.clone(),
             groups: Arc::new(groups.into_members().collect()),
+            fleet: self.fleet(),
             replay: values.replay.means.into(),
             samples: u32::try_from(values.samples.0)
                 .ok()

@@ -162,12 +162,26 @@ impl EdgeApi {
         let epoch = self.epoch.now();
         let now_ms = self.clock.now_ms();
         let found = self.cache.lookup_async(&name.key, now_ms).await.hit();
-        let found = found.and_then(|entry| self.replay(name, &entry, now_ms));
-        let found = found.map(|mut response| {
-            set(response.headers_mut(), ENTRY, digest);
-            response
-        });
-        (epoch, found)
+        (
+            epoch,
+            found.and_then(|entry| self.found(name, digest, &entry)),
+        )
+    }
+
+    /// The same of the fleet, after this cache had nothing.
+    async fn fetch(&self, name: &Name, digest: &str) -> (String, Option<Response>) {
+        let epoch = self.epoch.now();
+        let found = self.cache.fetch(&name.key, &name.tenant, None).await;
+        (
+            epoch,
+            found.and_then(|entry| self.found(name, digest, &entry)),
+        )
+    }
+
+    fn found(&self, name: &Name, digest: &str, entry: &Entry) -> Option<Response> {
+        let mut response = self.replay(name, entry, self.clock.now_ms())?;
+        set(response.headers_mut(), ENTRY, digest);
+        Some(response)
     }
 }
 
@@ -398,6 +412,10 @@ async fn look_up(
             // A fill may have ended well since the look. It is not begun again.
             (epoch, found) = api.find(name, digest).await;
         }
+    }
+    // An edge that another one keeps waiting finds here what that one fetches.
+    if found.is_none() && said != Some("busy") {
+        (epoch, found) = api.fetch(name, digest).await;
     }
     api.metrics.edge_lookup(found.is_some(), began.elapsed());
     if found.is_none() {

@@ -191,10 +191,10 @@ impl History {
             })
         };
         let tiers = HITS.map(|hit| told(&self.metrics.took(hit)));
-        let [memory, disk, edge, component] = tiers;
+        let [memory, disk, fleet, edge, component] = tiers;
         json!({
             "hit": told(&totals.hits), "miss": told(&totals.misses),
-            "hit_memory": memory, "hit_disk": disk, "hit_edge": edge,
+            "hit_memory": memory, "hit_disk": disk, "hit_fleet": fleet, "hit_edge": edge,
             "hit_component": component,
         })
     }

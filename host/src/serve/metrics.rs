@@ -6,6 +6,8 @@
 mod cache_counts;
 mod certificates;
 mod durations;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod labels;
 mod price;
 #[cfg(feature = "otlp")]
@@ -81,6 +83,8 @@ pub struct Metrics {
     certificates: Certificates,
     #[cfg(feature = "otlp")]
     spans: SpanCounts,
+    #[cfg(feature = "fleet")]
+    fleet: fleet::FleetCounts,
     cache: CacheCounts,
     recent: Arc<Recent>,
 }
@@ -246,6 +250,10 @@ impl Metrics {
         certificates.register(&mut registry);
         #[cfg(feature = "otlp")]
         let spans = SpanCounts::new(&mut registry);
+        #[cfg(feature = "fleet")]
+        let fleet = fleet::FleetCounts::default();
+        #[cfg(feature = "fleet")]
+        fleet.register(&mut registry);
         let cache = CacheCounts::new(disk_bytes_max, &mut registry);
         let texts = |from| batch_texts.get_or_create_owned(&FromLabel { from });
         let batch_texts = [texts("cache"), texts("provider")];
@@ -281,6 +289,8 @@ impl Metrics {
             certificates,
             #[cfg(feature = "otlp")]
             spans,
+            #[cfg(feature = "fleet")]
+            fleet,
             recent: Arc::default(),
         }
     }
@@ -424,6 +434,18 @@ impl Metrics {
         self.spans.clone()
     }
 
+    /// The daemon takes part in this fleet.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn takes_part(&self, fleet: &Arc<crate::fleet::Fleet>) {
+        self.fleet.begin(fleet);
+    }
+
+    /// The fleet that the daemon takes part in.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn fleet(&self) -> Option<&Arc<crate::fleet::Fleet>> {
+        self.fleet.fleet()
+    }
+
     /// Counts what hits save by these prices from now on.
     pub(crate) fn price(&self, prices: Vec<Price>) {
         self.savings.price(prices);
@@ -487,6 +509,8 @@ impl Metrics {
             let labels = LimitLabels { limit, action };
             raise(&self.over_limit.get_or_create(&labels), count);
         }
+        #[cfg(feature = "fleet")]
+        self.fleet.report();
         set(&self.fill_waiters, self.fills.waiting() as u64);
         set(&self.inflight_bytes, self.budget.held());
         set(&self.edge_waiting, self.fills.edges_waiting() as u64);

@@ -19,6 +19,7 @@ const MANIFEST: &str = "manifest";
 /// The daemon's, which outlive a store that an operator removes.
 const ADMIN_TOKEN: &str = "admin-token";
 const HANDOVER: &str = "handover";
+const FLEET: &str = "fleet";
 const MANIFEST_UNFINISHED: &str = "manifest.tmp";
 const PURGE_MARKS: &str = "purge_marks";
 const PURGE_MARKS_UNFINISHED: &str = "purge_marks.tmp";
@@ -557,7 +558,8 @@ fn unclaimed(disk: &dyn Disk, root: &Path) -> Result<(), OpenError> {
     let list = |dir: &Path| disk.list(dir).map_err(OpenError::io("read", dir));
     for name in list(root)? {
         let is_ours = match name.to_str() {
-            Some(LOCK | MANIFEST_UNFINISHED | LOST_AND_FOUND | ADMIN_TOKEN | HANDOVER) => true,
+            Some(LOCK | MANIFEST_UNFINISHED | LOST_AND_FOUND) => true,
+            Some(ADMIN_TOKEN | HANDOVER | FLEET) => true,
             Some(SEGMENTS) => list(&root.join(SEGMENTS))?.is_empty(),
             _ => false,
         };

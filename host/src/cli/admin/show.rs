@@ -55,11 +55,16 @@ pub(super) fn purge(done: &Value) -> String {
         true => "would be removed",
         false => "removed",
     };
-    format!(
+    let mut text = format!(
         "{} entries, {} bytes {would}\n",
         plain(&done["entries"]),
         plain(&done["bytes"])
-    )
+    );
+    let behind = done["fleet"]["behind"].as_array();
+    for edge in behind.into_iter().flatten() {
+        let _ = writeln!(text, "not followed yet: {}", plain(edge));
+    }
+    text
 }
 
 pub(super) fn stats(stats: &Value) -> String {

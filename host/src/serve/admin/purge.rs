@@ -32,6 +32,11 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Less than `WAIT_MAX`.
 const FOLDER_WAIT_MAX: Duration = Duration::from_secs(20);
 
+/// Upper bound of the wait for the other daemons of a fleet. One that listens follows within a second; the
+/// others do when they listen again.
+#[cfg(feature = "fleet")]
+const FLEET_WAIT_MAX: Duration = Duration::from_secs(10);
+
 /// The body of a request. Exactly one field says what to purge.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +48,9 @@ pub(super) struct Ask {
     all: Option<bool>,
     #[serde(default)]
     dry_run: bool,
+    /// Whether to wait until the other daemons of the fleet have followed.
+    #[serde(default)]
+    wait: bool,
 }
 
 /// What to purge.
@@ -62,6 +70,19 @@ struct Done {
     dry_run: bool,
     entries: u64,
     bytes: u64,
+    /// If the caller waits, and the daemon takes part in a fleet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fleet: Option<Followed>,
+}
+
+/// Which daemons of the fleet have not followed yet.
+#[derive(Debug, Serialize)]
+#[cfg_attr(
+    not(feature = "fleet"),
+    allow(dead_code, reason = "only a fleet follows")
+)]
+struct Followed {
+    behind: Vec<String>,
 }
 
 /// What was purged, and whether that is durable.
@@ -76,7 +97,7 @@ pub(super) async fn purge(
     let body = to_bytes(body, most as usize).await;
     let body = body.map_err(|_| Refusal::too_large(most))?;
     let ask: Ask = serde_json::from_slice(&body).map_err(|error| Refusal::bad("body", error))?;
-    let dry_run = ask.dry_run;
+    let (dry_run, waits) = (ask.dry_run, ask.wait);
     let (subject, named) = admin.subject(ask)?;
     let reads_all = subject.reads_all();
     let permit = match reads_all {
@@ -110,6 +131,10 @@ pub(super) async fn purge(
         dry_run,
         entries: counted.entries,
         bytes: counted.bytes,
+        fleet: match waits && !dry_run {
+            true => admin.followed().await,
+            false => None,
+        },
     }))
 }
 
@@ -129,6 +154,21 @@ async fn finished(work: JoinHandle<Purged>, reads_all: bool) -> Result<Purged, R
 }
 
 impl Admin {
+    /// Waits until the other daemons of the fleet have followed; none without a fleet.
+    #[cfg(feature = "fleet")]
+    async fn followed(&self) -> Option<Followed> {
+        let fleet = self.metrics.fleet()?;
+        let behind = fleet.acknowledged(FLEET_WAIT_MAX).await.err();
+        Some(Followed {
+            behind: behind.unwrap_or_default(),
+        })
+    }
+
+    #[cfg(not(feature = "fleet"))]
+    async fn followed(&self) -> Option<Followed> {
+        None
+    }
+
     /// What to purge, and how the audit log names it.
     fn subject(&self, ask: Ask) -> Result<(Subject, String), Refusal> {
         let why = "one of tenant, model, route, key and all says what to purge";

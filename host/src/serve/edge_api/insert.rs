@@ -213,6 +213,7 @@ impl Arrival {
         })?;
         // Wakes all followers, whichever edge led.
         api.fills.answered(&self.name.key);
+        api.cache.share(&self.name.key, &self.name.tenant);
         Ok(())
     }
 }

@@ -53,9 +53,10 @@ pub(super) struct Totals {
 }
 
 /// Hits, for their durations.
-pub(super) const HITS: [Answered; 4] = [
+pub(super) const HITS: [Answered; 5] = [
     Answered::HitMemory,
     Answered::HitDisk,
+    Answered::HitFleet,
     Answered::HitEdge,
     Answered::HitComponent,
 ];
@@ -77,7 +78,8 @@ impl Totals {
         Self {
             events: [
                 count(Answered::HitMemory),
-                count(Answered::HitDisk),
+                // Neither was in memory.
+                count(Answered::HitDisk) + count(Answered::HitFleet),
                 count(Answered::HitEdge),
                 count(Answered::HitComponent),
                 count(Answered::Stale),

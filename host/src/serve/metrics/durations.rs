@@ -22,6 +22,8 @@ pub(crate) enum Answered {
     HitMemory,
     /// A hit that was read from the disk first.
     HitDisk,
+    /// A hit that another daemon of the fleet had shared.
+    HitFleet,
     /// A hit that a component looked up by itself.
     HitComponent,
     /// A hit of an edge.
@@ -44,9 +46,10 @@ pub(crate) enum Answered {
 
 impl Answered {
     /// Each of them, in the order of their numbers.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::HitMemory,
         Self::HitDisk,
+        Self::HitFleet,
         Self::HitComponent,
         Self::HitEdge,
         Self::MissEdge,
@@ -63,6 +66,7 @@ impl Answered {
         match tier {
             Some(Tier::Memory) => Self::HitMemory,
             Some(Tier::Disk) => Self::HitDisk,
+            Some(Tier::Fleet) => Self::HitFleet,
             None => Self::HitComponent,
         }
     }
@@ -71,6 +75,7 @@ impl Answered {
         let (outcome, tier) = match self {
             Self::HitMemory => ("hit", "memory"),
             Self::HitDisk => ("hit", "disk"),
+            Self::HitFleet => ("hit", "fleet"),
             Self::HitComponent => ("hit", "component"),
             Self::HitEdge => ("hit", "edge"),
             Self::MissEdge => ("miss", "edge"),

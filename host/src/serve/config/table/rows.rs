@@ -7,6 +7,7 @@ use super::{Applies, Setting};
 use crate::cache::{CacheOptions, L1_BYTES_MAX};
 use crate::exchange::policy::INFLIGHT_BYTES_MAX;
 use crate::grant::GuestLimits;
+use crate::serve::config::fleet::EngineUrl;
 use crate::serve::config::limits::LimitTable;
 use crate::serve::config::net::NetLimits;
 use crate::serve::config::prices::PriceTable;
@@ -205,6 +206,33 @@ settings! {
     renew: Tables<RenewTable> = Tables::default(), Reload,
         "The same for a path and a model only, each a pattern in which `*` stands for any text; the first that applies counts. What a table leaves out is as in the two settings above.",
         "one rule for all is enough for most" (eg "[[renew]]\nmodel = \"gpt-5*\"\nstale_while_revalidate = \"10m\"\nrefresh_ahead = 0.1");
+    fleet: EngineUrl = EngineUrl::default(), Restart,
+        "The Redis or Valkey on which several daemons share their answers: `redis://HOST:PORT`, with TLS `rediss://`; `redis+sentinel://HOST,HOST/MASTER`; `redis+cluster://HOST,HOST`; `unix:///PATH`; empty: none. [More](fleet.md). Only in builds with the feature `fleet`.",
+        "only the operator knows one";
+    fleet_secret_file: Option<PathBuf> = None, Restart,
+        "A file with a secret that all daemons of the fleet have, such as `openssl rand -hex 32` makes. Names in the engine are made with it, and values that were not written with it are refused. Default: the password of the engine.",
+        "without it, everything that may write to the engine can write answers" (eg "\"/run/secrets/reflex-fleet\"");
+    fleet_password_file: Option<PathBuf> = None, Restart,
+        "A file with the engine's password, or with a token in its place. It is read for each connection.",
+        "a password in the URL is in the configuration" (eg "\"/run/secrets/redis-password\"");
+    fleet_ca: Option<PathBuf> = None, Restart,
+        "A file of CAs in PEM that are trusted for the engine in place of those of the system.",
+        "hosted engines have a certificate of a CA that systems know" (eg "\"/etc/reflex-edge/redis-ca.crt\"");
+    fleet_cert: Option<PathBuf> = None, Restart,
+        "The file of the daemon's own certificate in PEM, for an engine that asks for one.",
+        "most engines ask for a password" (eg "\"/etc/reflex-edge/redis.crt\"");
+    fleet_key: Option<PathBuf> = None, Restart,
+        "The file of its private key in PEM, not encrypted.",
+        "belongs to `fleet_cert`" (eg "\"/etc/reflex-edge/redis.key\"");
+    fleet_prefix: String = "reflex".into(), Restart,
+        "What all names in the engine begin with, for its access rules and its operators. Daemons with another prefix are another fleet.",
+        "tells whose they are";
+    fleet_wait_max: Wait = Span(Duration::from_millis(20)), Restart,
+        "How long a lookup in the fleet may take; then the provider is asked. An answer that comes later is kept for the next request.",
+        "an engine in the same region answers in a millisecond, a provider in a second";
+    fleet_unheard_max: Wait = seconds(60), Restart,
+        "For how long the cache is believed without news of the other daemons' purges. After that, answers from before are misses, and only those of this last time are hits.",
+        "a minute of trouble costs no hits, and no purge takes longer than this";
     disk_max (was "disk_bytes_max"): Bytes = Size(CacheOptions::default().disk_bytes_max), Restart,
         "The most that the store occupies; the oldest answers without hits make room.",
         "a million answers of 4 KiB, and small enough for the system disk of an edge node";
