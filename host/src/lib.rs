@@ -109,6 +109,8 @@
 )]
 
 #[cfg(feature = "serve")]
+pub mod cassette;
+#[cfg(feature = "serve")]
 pub mod serve;
 
 #[cfg(feature = "component")]

@@ -8,9 +8,10 @@ use syn::{Attribute, Item, UseTree, Visibility};
 
 /// The storeys of the host, from the top down: a module imports from its own storey and from those
 /// below.
-const STOREYS: [&str; 9] = [
+const STOREYS: [&str; 10] = [
     "main",
     "cli",
+    "cassette",
     "serve",
     "component",
     "exchange",
