@@ -114,7 +114,7 @@ impl Deck {
     /// What has become of the episode so far.
     pub(super) fn report(&self) -> Report {
         let mut report = self.tally.state().report.clone();
-        // Whatever holds the rest is told when it is dropped; by then nobody may listen.
+        // Each is told when it is dropped, which is too late for this report.
         let running = *self.tally.running.borrow();
         if running > 0 {
             let why = "it has not come to its end";
@@ -191,7 +191,12 @@ impl Deck {
             return self.pass(Request::from_parts(parts, body), &whole).await;
         };
         let request = Request::from_parts(parts, body);
-        self.record(tape, request, whole, redactor).await
+        // On a task of its own: a client that leaves early does not end it.
+        let recording = async move { self.record(tape, request, whole, redactor).await };
+        match tokio::spawn(recording).await {
+            Ok(response) => response,
+            Err(_) => voice.error(StatusCode::INTERNAL_SERVER_ERROR, "recording has failed"),
+        }
     }
 
     /// The response to a request that no recording answers.

@@ -8,8 +8,8 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use reflex_llm::{Api, KeyHasher, canonical_body, telling_headers};
 
-/// Headers of every request that say how it is sent, and not what it asks for.
-const SENDING_HEADERS: [&str; 2] = ["content-type", "x-should-retry"];
+/// Says how a body is sent, and with each client in another way: the body shows what it is.
+const CONTENT_TYPE_NAME: &str = "content-type";
 /// Longest part of a path in the name of a file.
 const SLUG_BYTES_MAX: usize = 40;
 
@@ -34,7 +34,7 @@ impl Asked {
         let headers = telling_headers(&head)
             .into_iter()
             .filter_map(|(name, value)| {
-                let is_left_out = redactor.omits(&name) || SENDING_HEADERS.contains(&name.as_str());
+                let is_left_out = redactor.omits(&name) || name == CONTENT_TYPE_NAME;
                 let value = String::from_utf8(value).ok().filter(|_| !is_left_out)?;
                 let value = redactor.text(&value);
                 Some((name, value))

@@ -84,7 +84,7 @@ impl Body {
         }
         match (body.json, body.events, body.text, body.base64) {
             (None, None, None, None) => Ok(Self::Empty),
-            (Some(json), None, None, None) => Ok(Self::Json {
+            (Some(json), None, None, None) if text::is_shallow(json.get()) => Ok(Self::Json {
                 json: styled(json.get(), Style::Compact, ""),
                 style,
                 tail,
@@ -99,7 +99,7 @@ impl Body {
                 let bytes = bytes.map_err(|_| "base64 is not base64")?;
                 Ok(Self::Bytes(bytes.into()))
             }
-            _ => Err("a body is one of json, events, text and base64".into()),
+            _ => Err("a body is one of json (not too deep), events, text and base64".into()),
         }
     }
 

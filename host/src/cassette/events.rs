@@ -179,7 +179,7 @@ impl Event {
         } = event;
         let is_line = |text: &String| !text.contains(['\n', '\r']);
         let said = match (json, data, text) {
-            (Some(json), None, None) => Said::Plain {
+            (Some(json), None, None) if text::is_shallow(json.get()) => Said::Plain {
                 event,
                 data: Data::Json(styled(json.get(), Style::Compact, "")),
             },
@@ -188,7 +188,7 @@ impl Event {
                 data: Data::Text(data),
             },
             (None, None, Some(text)) if event.is_none() => Said::Text(text),
-            _ => return Err("an event has one of json, data and text".into()),
+            _ => return Err("an event has one of json (not too deep), data and text".into()),
         };
         if let Said::Plain {
             event: Some(name), ..

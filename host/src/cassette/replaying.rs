@@ -58,7 +58,7 @@ fn in_parts(parts: Vec<(u64, Bytes)>, is_cut: bool) -> BoxBody {
                 Some((Ok(Frame::data(part)), (rest, is_cut)))
             }
             None if is_cut => {
-                // hyper sends what it has before it hears of an error only if it is asked once more.
+                // hyper sends what it has when a body has to wait, and not when it fails.
                 tokio::task::yield_now().await;
                 Some((Err(Error::ConnectionTerminated), (rest, false)))
             }

@@ -16,7 +16,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use reflex_llm::is_event_stream;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -153,7 +153,12 @@ where
             let _ = sender.send(held).await;
         }
     };
-    let body = Passed { frames, size }.boxed_unsync();
+    let body = Passed {
+        frames,
+        size,
+        error: None,
+    };
+    let body = body.boxed_unsync();
     (Response::from_parts(parts, body), passing)
 }
 
@@ -181,6 +186,8 @@ impl Taped {
 struct Passed {
     frames: mpsc::Receiver<Result<Frame<Bytes>, Error>>,
     size: SizeHint,
+    /// The error that ends it, for the next poll.
+    error: Option<Error>,
 }
 
 impl HttpBody for Passed {
@@ -191,7 +198,18 @@ impl HttpBody for Passed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.frames.poll_recv(cx)
+        if let Some(error) = self.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match ready!(self.frames.poll_recv(cx)) {
+            Some(Err(error)) => {
+                // hyper sends what it has when a body has to wait, and not when it fails.
+                self.error = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -38,9 +38,26 @@ impl Style {
     }
 }
 
-/// Whether a text is one JSON value, however deep.
+/// Deepest nesting of JSON that is told apart from other text: indenting a line for each level takes the square of
+/// the depth.
+const DEPTH_MAX: usize = 256;
+
+/// Whether a text is one JSON value, of at most [`DEPTH_MAX`] levels.
 pub(super) fn is_json(text: &str) -> bool {
-    serde_json::from_str::<IgnoredAny>(text).is_ok()
+    serde_json::from_str::<IgnoredAny>(text).is_ok() && is_shallow(text)
+}
+
+/// Whether a JSON text has at most [`DEPTH_MAX`] levels.
+pub(super) fn is_shallow(text: &str) -> bool {
+    let mut depth = 0_usize;
+    tokens(text).all(|(_, token)| {
+        match token {
+            Token::Mark('{' | '[') => depth += 1,
+            Token::Mark('}' | ']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth <= DEPTH_MAX
+    })
 }
 
 /// A part of a JSON text without white space.

@@ -2,6 +2,8 @@
 
 use clap::{Args, ValueEnum};
 use reflex_host::cassette::{Cassette, Mode, Options, Pace, Report};
+use reflex_host::serve::config::LogFormat;
+use reflex_host::serve::logs;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -131,6 +133,7 @@ impl Common {
     }
 
     fn run(&self, options: Options) -> ExitCode {
+        let _logs = logs::begin(LogFormat::default());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build();
