@@ -304,7 +304,9 @@ impl Worker {
             return Work::new();
         }
         self.polled_at_ms = Some(now_ms);
-        let request = daemon::Request::epoch(self.shared.epoch(), every_ms);
+        // A daemon that is in time for lookups is in time for this.
+        let timeout_ms = every_ms.max(self.shared.config.lookup_timeout_ms);
+        let request = daemon::Request::epoch(self.shared.epoch(), timeout_ms);
         vec![(None, Effect::Call(Purpose::Epoch, request))]
     }
 

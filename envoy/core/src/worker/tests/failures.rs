@@ -58,6 +58,20 @@ fn a_daemon_that_fails_is_left_alone_and_found_again() {
     play.ends();
 }
 
+/// On a busy machine, five questions for purges in a row took longer than the time between two of them,
+/// and no lookup was made for a while.
+#[test]
+fn questions_for_purges_may_take_as_long_as_lookups() {
+    let mut play = Play::with(r#""lookup_timeout_ms": 10000"#);
+    play.starts();
+    play.daemon.mood = Mood::Hangs;
+    play.passes(9_000);
+    assert!(!play.worker.shared().breaker.is_open());
+    play.passes(4_000);
+    assert!(play.worker.shared().breaker.is_open());
+    play.ends();
+}
+
 /// A lookup whose reply never came was forgotten, and the request that waited for it was held
 /// forever.
 #[test]
