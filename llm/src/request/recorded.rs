@@ -24,7 +24,7 @@ impl Api {
     }
 }
 
-/// The headers that can change an answer, whoever asks: names in lower case, in order, the values of a repeated
+/// The headers that can change an answer, for any client: names in lower case, in order, the values of a repeated
 /// one in the order they came. Neither credentials nor cookies are among them.
 pub fn telling_headers<'h>(head: &[(&'h str, &'h [u8])]) -> Vec<(String, Vec<u8>)> {
     let counting = Counting {

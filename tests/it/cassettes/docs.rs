@@ -1,4 +1,4 @@
-//! The examples of `docs/cassettes.md` run as they stand there, in front of a cassette that is recorded first.
+//! The examples of `docs/cassettes.md` for Python and JavaScript run as they stand there, in front of a cassette that is recorded first.
 //!
 //! The test runners are played by a few lines each, so that the examples need no packages beside the clients.
 
@@ -112,22 +112,4 @@ async fn the_example_for_vitest_runs() {
     let mut command = Command::new("node");
     command.arg("sky.test.mjs");
     check(command, project.path(), "the example for Vitest").await;
-}
-
-#[tokio::test]
-async fn the_example_for_go_runs() {
-    let version = Command::new("go").arg("version").output().await;
-    if !version.is_ok_and(|output| output.status.success()) {
-        reflex_skip::skip("the example for Go", "install Go");
-        return;
-    }
-    let project = super::cassette();
-    record(project.path()).await;
-    let binary = format!("\"{}\"", binary().display());
-    let code = example("Go", "go").replace("\"reflex-edge\"", &binary);
-    fs::write(project.path().join("sky_test.go"), code).expect("a file");
-    fs::write(project.path().join("go.mod"), "module sky\n\ngo 1.21\n").expect("a file");
-    let mut command = Command::new("go");
-    command.args(["test", "./..."]);
-    check(command, project.path(), "the example for Go").await;
 }

@@ -68,7 +68,8 @@ async fn hostile_cassettes_are_refused_by_name() {
 async fn paths_of_requests_stay_in_the_folder() {
     let upstream = Upstream::start().await;
     let folder = cassette();
-    let flags = ["--upstream", &upstream.url(), "--all"];
+    let url = upstream.url();
+    let flags = ["--upstream", url.as_str(), "--all"];
     let player = Player::start("record", folder.path(), &flags).await;
     for path in ["/../../tmp/out", "/%2e%2e/%2e%2e/out", "/v1/..%2fout"] {
         player.client.fetch(Ask::get(path)).await;
