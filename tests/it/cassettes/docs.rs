@@ -1,4 +1,5 @@
-//! The examples of `docs/cassettes.md` for Python and JavaScript run as they stand there, in front of a cassette that is recorded first.
+//! The examples of `docs/cassettes.md` for Python and JavaScript run as they stand there, in front of a cassette that
+//! is recorded first.
 //!
 //! The test runners are played by a few lines each, so that the examples need no packages beside the clients.
 
