@@ -21,6 +21,7 @@ pub(crate) mod outliving;
 pub(crate) mod policy;
 pub(crate) mod question;
 pub(crate) mod recording;
+pub(crate) mod renew;
 pub(crate) mod reply;
 pub(crate) mod revealed;
 pub(crate) mod shared_body;
@@ -36,7 +37,8 @@ pub use fills::Fills;
 pub use observer::{NoObserver, Outcome, RecordingObserver};
 pub use policy::HttpPolicy;
 pub use reflex_llm::{
-    Api, ClientControl, Life, LifeRule, Lifetimes, PathRule, ProviderControl, Rules,
+    Api, ClientControl, Life, LifeRule, Lifetimes, PathRule, ProviderControl, RenewRule, Renewal,
+    Renewals, Rules,
 };
 pub use reply::pace::Replay;
 pub use reply::samples::Samples;
@@ -56,6 +58,7 @@ use limits::Over;
 use miss::{Miss, Provider, told};
 use question::{Begun, Question, Read};
 use reflex_llm::{Bypass, Flow, Status};
+use renew::Renewer;
 use shared_body::Follower;
 use std::fmt;
 use std::future::poll_fn;
@@ -66,7 +69,12 @@ use watch::target;
 
 /// The path of an LLM request within one grant. A clone is the same.
 #[derive(Clone)]
-pub(crate) struct NativeFlow(Provider, Verifying);
+pub(crate) struct NativeFlow {
+    provider: Provider,
+    verifying: Verifying,
+    /// None if nothing is renewed.
+    renewer: Option<Arc<Renewer>>,
+}
 
 /// Who verifies hits, if they are verified.
 #[cfg(feature = "serve")]
@@ -97,7 +105,13 @@ impl NativeFlow {
         let verifying = verify::Verifier::of(&answers, &sender);
         #[cfg(not(feature = "serve"))]
         let verifying = ();
-        Self(Provider { answers, sender }, verifying)
+        let provider = Provider { answers, sender };
+        let renewer = Renewer::of(&provider);
+        Self {
+            provider,
+            verifying,
+            renewer,
+        }
     }
 
     /// The whole path of a request.
@@ -150,7 +164,7 @@ impl NativeFlow {
     where
         B: Body<Data = Bytes, Error = Error> + Send + Unpin + 'static,
     {
-        Question::begin(request, self.0.answers.by(), cx)
+        Question::begin(request, self.provider.answers.by(), cx)
     }
 
     /// The rest of that.
@@ -159,19 +173,19 @@ impl NativeFlow {
         B: Body<Data = Bytes, Error = Error> + Send + Unpin + 'static,
     {
         let (parts, reading) = *waits;
-        Question::go_on(parts, reading, self.0.answers.by()).await
+        Question::go_on(parts, reading, self.provider.answers.by()).await
     }
 
     /// The answer to a question, if it is in the cache and at hand. [`find`](Self::find) finds it as well, and
     /// everything else; this does not wait, so that a hit is made without a future for each of its steps.
     #[cfg(feature = "serve")]
     pub(crate) fn find_now(&self, question: &mut Question) -> Option<Response<BoxBody>> {
-        let answers = &self.0.answers;
+        let answers = &self.provider.answers;
         if answers.policy.is_shadow || !Flow::of(question.control()).looks_up() {
             return None;
         }
         let response = answers.look_up_now(question)?;
-        self.verify(question);
+        self.after_hit(question);
         Some(response)
     }
 
@@ -186,21 +200,27 @@ impl NativeFlow {
             since: self.now(),
             would_be: None,
         };
-        let flow = question.flow(&self.0.answers.ctx);
-        if self.0.answers.policy.is_shadow {
+        let flow = question.flow(&self.provider.answers.ctx);
+        if self.provider.answers.policy.is_shadow {
             miss.would_be = Some(Box::pin(self.shadow(question, flow)).await);
             return Ok(Found::Miss(miss));
         }
         let mut is_taken = false;
         for joins in flow.looks() {
-            miss.missing = match self.0.answers.look_up(question).await {
+            miss.missing = match self.provider.answers.look_up(question).await {
                 Look::Answer(response) => {
-                    self.verify(question);
+                    self.after_hit(question);
                     return Ok(Found::Answer(response));
                 }
                 Look::AllBut(missing) => Some(missing),
                 Look::Nothing => None,
             };
+            if let Some(renewer) = self.renewer.as_ref().filter(|_| miss.lead.is_none())
+                && let Some(response) = Box::pin(self.provider.answers.overdue(question)).await
+            {
+                renewer.renew(question);
+                return Ok(Found::Answer(response));
+            }
             if miss.lead.is_some() || !joins {
                 break;
             }
@@ -226,14 +246,14 @@ impl NativeFlow {
         match flow.asks() {
             true => Ok(Found::Miss(miss)),
             false => Ok(Found::Answer(
-                Box::pin(self.0.answers.any(question, flow)).await,
+                Box::pin(self.provider.answers.any(question, flow)).await,
             )),
         }
     }
 
     /// Whether the cache takes a miss, as far as its tenant's rate goes.
     fn takes(&self, question: &Question) -> Result<(), Over> {
-        let limits = self.0.answers.policy.fills.limits();
+        let limits = self.provider.answers.policy.fills.limits();
         limits.ask(&question.request_key().tenant.0, Instant::now())
     }
 
@@ -242,7 +262,7 @@ impl NativeFlow {
     async fn shadow(&self, question: &mut Question, flow: Flow) -> (Status, Duration) {
         let began = Instant::now();
         let look = match flow.looks_up() {
-            true => self.0.answers.look_up(question).await,
+            true => self.provider.answers.look_up(question).await,
             false => Look::Nothing,
         };
         let status = match look {
@@ -257,10 +277,18 @@ impl NativeFlow {
         (status, began.elapsed())
     }
 
+    /// What is done once a hit is on its way to its client.
+    fn after_hit(&self, question: &Question) {
+        self.verify(question);
+        if let Some(renewer) = self.renewer.as_ref().filter(|_| question.renews()) {
+            renewer.renew(question);
+        }
+    }
+
     /// Compares a share of the hits with what the provider says now.
     pub(crate) fn verify(&self, question: &Question) {
         #[cfg(feature = "serve")]
-        if let Some(verifier) = &self.1 {
+        if let Some(verifier) = &self.verifying {
             verifier.note_hit(question);
         }
         #[cfg(not(feature = "serve"))]
@@ -275,7 +303,7 @@ impl NativeFlow {
         missing: Option<Vec<u32>>,
         since: Mark,
     ) -> Result<Option<Found>, Error> {
-        let flow = question.flow(&self.0.answers.ctx);
+        let flow = question.flow(&self.provider.answers.ctx);
         let miss = |lead| Miss {
             lead,
             missing,
@@ -287,7 +315,7 @@ impl NativeFlow {
             Turn::Alone => Found::Miss(miss(None)),
             Turn::Follow(follower) => Found::Answer(self.follow(question, flow, follower).await),
             Turn::Failed(error) => {
-                let stale = self.0.answers.stale(question, flow, None).await;
+                let stale = self.provider.answers.stale(question, flow, None).await;
                 Found::Answer(stale.ok_or(error)?)
             }
             Turn::Again => return Ok(None),
@@ -298,12 +326,12 @@ impl NativeFlow {
     /// Drops what is known of requests by their bytes: another configuration holds.
     #[cfg(feature = "serve")]
     pub(crate) fn forget(&self) {
-        self.0.answers.l1.clear();
+        self.provider.answers.l1.clear();
     }
 
     /// Now, among purges.
     pub(crate) fn now(&self) -> Mark {
-        self.0.answers.ctx.cache.purges().now()
+        self.provider.answers.ctx.cache.purges().now()
     }
 
     /// For a component that looks up by itself: how its request joins a fill, unless the cache has
@@ -314,7 +342,7 @@ impl NativeFlow {
     /// The cache has no answer, and the tenant has asked for more than it may.
     #[cfg(feature = "middleware")]
     pub(crate) async fn turn(&self, question: &Question) -> Result<Option<Turn>, Over> {
-        let ctx = &self.0.answers.ctx;
+        let ctx = &self.provider.answers.ctx;
         let key = self.key(question);
         let flow = question.flow(ctx);
         let is_there = async || ctx.cache.contains_async(&key, ctx.clock.now_ms()).await;
@@ -346,12 +374,12 @@ impl NativeFlow {
     /// The name of a question's answer in the cache.
     #[cfg(feature = "middleware")]
     pub(crate) fn key(&self, question: &Question) -> CacheKey {
-        question.entry_key(&self.0.answers.ctx)
+        question.entry_key(&self.provider.answers.ctx)
     }
 
     /// Joins the fill of an answer, or begins it. An answer that is not to be recorded has none.
     async fn join(&self, question: &Question, since: Mark) -> Turn {
-        let Answers { ctx, policy, .. } = &self.0.answers;
+        let Answers { ctx, policy, .. } = &self.provider.answers;
         if target(ctx, policy, since, &question.wanted()).is_none() {
             return Turn::Alone;
         }
@@ -374,7 +402,11 @@ impl NativeFlow {
             headers,
             body,
         } = follower;
-        let stale = self.0.answers.stale(question, flow, Some(status)).await;
+        let stale = self
+            .provider
+            .answers
+            .stale(question, flow, Some(status))
+            .await;
         stale.unwrap_or_else(|| told(response((status, headers, body)), Status::Collapsed))
     }
 
@@ -384,7 +416,7 @@ impl NativeFlow {
         question: &Arc<Question>,
         miss: Miss,
     ) -> Result<Response<BoxBody>, Error> {
-        self.0.ask(question, miss).await
+        self.provider.ask(question, miss).await
     }
 
     /// Sends a request to the provider unchanged, and marks the response as a bypass.
@@ -393,14 +425,14 @@ impl NativeFlow {
         request: Request<BoxBody>,
         why: Bypass,
     ) -> Result<Response<BoxBody>, Error> {
-        self.0.pass(request, why).await
+        self.provider.pass(request, why).await
     }
 }
 
 impl fmt::Debug for NativeFlow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NativeFlow")
-            .field("policy", &self.0.answers.policy)
+            .field("policy", &self.provider.answers.policy)
             .finish_non_exhaustive()
     }
 }

@@ -454,6 +454,7 @@ fn proxy(config: &Config, providers: Arc<Providers>, parts: &Parts) -> Result<Ar
         samples: Samples::new(config.samples),
         fill_wait_max: config.fill_wait_max,
         stale_if_error_max: config.stale_if_error_max,
+        renewals: Arc::clone(&config.renewals),
         fills: Arc::clone(fills),
         budget: Arc::clone(budget),
         l1_bytes_max: config.l1_bytes_max,

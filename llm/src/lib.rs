@@ -64,6 +64,7 @@ pub use request::splits::{By, COMPARED_BYTES_MAX, Split, Splits, Traits};
 pub use rules::life::{Life, LifeRule, Lifetimes};
 pub use rules::path::{PathRule, check_path_pattern, is_below, normal_path};
 pub use rules::pattern::{is_like, is_like_in_any_case};
+pub use rules::renew::{RenewRule, Renewal, Renewals};
 pub use rules::{Rules, check_tenant_header};
 pub use status::Status;
 pub use status::error::{ERROR_HEADERS, VENDOR_HEADERS};

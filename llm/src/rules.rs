@@ -4,6 +4,7 @@
 pub(crate) mod life;
 pub(crate) mod path;
 pub(crate) mod pattern;
+pub(crate) mod renew;
 
 use alloc::format;
 use alloc::string::String;

@@ -46,6 +46,16 @@ pub enum Status {
         /// For how many seconds the answer had expired.
         expired_seconds: u64,
     },
+    /// From the cache, shortly before its end, while the next answer is fetched in the background.
+    Ahead {
+        /// For how many seconds more the answer stays.
+        ttl_seconds: u64,
+    },
+    /// From the cache, although expired, while the next answer is fetched in the background.
+    Overdue {
+        /// For how many seconds the answer had expired.
+        expired_seconds: u64,
+    },
     /// From the provider: a miss.
     Miss,
     /// From the provider, by another request's fill.
@@ -64,8 +74,8 @@ impl Status {
     /// The value of [`X_REFLEX_STATUS`].
     pub const fn x_reflex_status(self) -> &'static str {
         match self {
-            Self::Hit { .. } => "HIT_L1_EXACT",
-            Self::Stale { .. } => "HIT_STALE",
+            Self::Hit { .. } | Self::Ahead { .. } => "HIT_L1_EXACT",
+            Self::Stale { .. } | Self::Overdue { .. } => "HIT_STALE",
             Self::Miss | Self::Collapsed | Self::Partial | Self::Refresh | Self::Absent => "MISS",
             Self::Bypass(_) => "BYPASS",
         }
@@ -107,9 +117,15 @@ impl Status {
             } => {
                 let said = fwd_status.map(|status| format!("; fwd-status={status}"));
                 let said = said.unwrap_or_default();
-                // 0 has no sign in a structured field.
-                let sign = if expired == 0 { "" } else { "-" };
+                let sign = sign_of_past(expired);
                 format!("reflex; fwd=stale{said}; ttl={sign}{expired}").into()
+            }
+            Self::Ahead { ttl_seconds } => {
+                format!("reflex; hit; ttl={ttl_seconds}; detail=renewing").into()
+            }
+            Self::Overdue { expired_seconds } => {
+                let sign = sign_of_past(expired_seconds);
+                format!("reflex; hit; ttl={sign}{expired_seconds}; detail=renewing").into()
             }
             Self::Miss => "reflex; fwd=miss".into(),
             Self::Collapsed => "reflex; fwd=miss; collapsed".into(),
@@ -121,6 +137,14 @@ impl Status {
                 format!(r#"reflex; fwd=bypass; detail="{}""#, bypass.detail()).into()
             }
         }
+    }
+}
+
+/// Before a number of seconds that have passed: 0 has no sign in a structured field.
+const fn sign_of_past(seconds: u64) -> &'static str {
+    match seconds {
+        0 => "",
+        _ => "-",
     }
 }
 

@@ -17,6 +17,7 @@ mod not_stored;
 mod own_errors;
 mod passing;
 mod provider;
+mod renewal;
 mod same_head;
 mod websocket;
 

@@ -23,7 +23,7 @@ async fn edge_with(upstream: &Upstream, config: &str) -> Edge {
 }
 
 /// Has an answer stored, and waits until it has expired.
-async fn expired(edge: &Edge, ask: &Ask) -> Answer {
+pub(crate) async fn expired(edge: &Edge, ask: &Ask) -> Answer {
     let stored = ask.clone().header("x-reflex-ttl", "1");
     let answer = edge.client.fetch(stored).await;
     assert_eq!((answer.status.as_u16(), answer.reflex()), (200, "MISS"));

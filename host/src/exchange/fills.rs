@@ -119,6 +119,17 @@ pub(crate) enum Turn {
     Over,
 }
 
+/// A fill for no client.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// Ask the provider.
+    Lead(Lead),
+    /// It is under way already.
+    ByAnother,
+    /// There are too many, of all or of its tenant.
+    NoRoom,
+}
+
 /// The leader's duty to fetch an answer. Dropped without an outcome, it makes the followers look
 /// again.
 #[cfg_attr(
@@ -197,6 +208,15 @@ impl Fills {
                 Stage::Unshared => Turn::Alone,
                 Stage::Gone | Stage::Asking => Turn::Again,
             },
+        }
+    }
+
+    /// Begins the fill of a key, unless it is under way or may not begin.
+    pub(crate) fn begin(self: &Arc<Self>, key: CacheKey, tenant: Tenant) -> Begun {
+        match self.begin_or_wait(key, tenant) {
+            Joined::Turn(Turn::Lead(lead)) => Begun::Lead(lead),
+            Joined::Turn(Turn::Alone | Turn::Over) => Begun::NoRoom,
+            Joined::Turn(_) | Joined::Asking(..) | Joined::Else(..) => Begun::ByAnother,
         }
     }
 

@@ -12,7 +12,7 @@ use http::header::HeaderMap;
 use http::{Response, StatusCode};
 use reflex_llm::embeddings::Found;
 use reflex_llm::status::{NOT_CACHED_STATUS, Status};
-use reflex_llm::{Control, ERROR_HEADERS, Flow, Shape};
+use reflex_llm::{ERROR_HEADERS, Flow, Shape};
 use std::sync::Arc;
 
 /// The answers that one namespace of a cache has. A clone is the same.
@@ -45,51 +45,61 @@ impl Answers {
     /// about the answer.
     #[cfg(feature = "serve")]
     pub(crate) fn look_up_now(&self, question: &mut Question) -> Option<Response<BoxBody>> {
-        let control = *question.control();
         let key = question.entry_key(&self.ctx);
         let now_ms = self.ctx.clock.now_ms();
         let entry = self.ctx.cache.lookup_now(&key, now_ms)?.hit()?;
-        let (response, tier) = self.answer(&entry, &control, now_ms)?;
+        let (response, tier) = self.answer(question, &entry, now_ms)?;
         question.was_hit(&self.l1, tier);
         Some(response)
     }
 
     /// The cached answer, if this client accepts it.
     pub(crate) async fn look_up(&self, question: &mut Question) -> Look {
-        let control = *question.control();
         let key = question.entry_key(&self.ctx);
-        if let Some((response, tier)) = self.entry(&key, &control).await {
+        if let Some((response, tier)) = self.entry(question, &key).await {
             question.was_hit(&self.l1, tier);
             return Look::Answer(response);
         }
         match question.batch() {
-            Some(_) => Box::pin(self.texts(question, &control)).await,
+            Some(_) => Box::pin(self.texts(question)).await,
             None => Look::Nothing,
         }
     }
 
-    async fn entry(&self, key: &CacheKey, control: &Control) -> Option<(Response<BoxBody>, Tier)> {
+    async fn entry(
+        &self,
+        question: &mut Question,
+        key: &CacheKey,
+    ) -> Option<(Response<BoxBody>, Tier)> {
         let now_ms = self.ctx.clock.now_ms();
         let entry = self.ctx.find_at(key, now_ms).await?;
-        self.answer(&entry, control, now_ms)
+        self.answer(question, &entry, now_ms)
     }
 
     /// An entry as an answer, if this client accepts it.
     fn answer(
         &self,
+        question: &mut Question,
         entry: &Entry,
-        control: &Control,
         now_ms: u64,
     ) -> Option<(Response<BoxBody>, Tier)> {
         let (age, ttl) = (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms));
-        if !control.accepts(age, ttl) {
+        if !question.control().accepts(age, ttl) {
             return None;
         }
-        let response = self.replay(entry, age, Status::Hit { ttl_seconds: ttl })?;
+        let status = match ttl.filter(|_| self.is_ahead(question, entry, now_ms)) {
+            Some(ttl_seconds) => {
+                question.is_to_be_renewed();
+                Status::Ahead { ttl_seconds }
+            }
+            None => Status::Hit { ttl_seconds: ttl },
+        };
+        let response = self.replay(entry, age, status)?;
         Some((response, entry.tier()))
     }
 
-    async fn texts(&self, question: &mut Question, control: &Control) -> Look {
+    async fn texts(&self, question: &mut Question) -> Look {
+        let control = *question.control();
         let Some(batch) = question.batch_mut() else {
             return Look::Nothing;
         };
@@ -102,15 +112,15 @@ impl Answers {
             (entry.age_seconds(now_ms), entry.ttl_seconds(now_ms))
         };
         let answers = batch.find(&self.ctx, &self.policy.budget).await;
-        let (age, ttl_seconds) = match Found::of(control, answers.map(|found| found.map(&mut life)))
-        {
-            Found::All {
-                age_seconds,
-                ttl_seconds,
-            } => (age_seconds, ttl_seconds),
-            Found::AllBut(missing) => return Look::AllBut(missing),
-            Found::Nothing => return Look::Nothing,
-        };
+        let (age, ttl_seconds) =
+            match Found::of(&control, answers.map(|found| found.map(&mut life))) {
+                Found::All {
+                    age_seconds,
+                    ttl_seconds,
+                } => (age_seconds, ttl_seconds),
+                Found::AllBut(missing) => return Look::AllBut(missing),
+                Found::Nothing => return Look::Nothing,
+            };
         let Some(made) = batch.replay() else {
             return Look::Nothing;
         };
@@ -125,7 +135,7 @@ impl Answers {
         let samples = &self.policy.samples;
         for _ in (1..samples.count()).filter(|_| flow.takes_any_sample()) {
             let key = self.ctx.key(&samples.next(question.request_key()));
-            if let Some((response, tier)) = self.entry(&key, question.control()).await {
+            if let Some((response, tier)) = self.entry(question, &key).await {
                 question.was_made(tier);
                 return response;
             }
@@ -164,7 +174,12 @@ impl Answers {
         Some(response(batch.replay()?.replayed(&set, &self.policy)))
     }
 
-    fn replay(&self, entry: &Entry, age: u64, status: Status) -> Option<Response<BoxBody>> {
+    pub(crate) fn replay(
+        &self,
+        entry: &Entry,
+        age: u64,
+        status: Status,
+    ) -> Option<Response<BoxBody>> {
         let tell = |headers: &mut HeaderMap| tell(headers, status, Some(age));
         replayed(entry, &self.policy, tell).map(response)
     }

@@ -31,6 +31,12 @@ pub trait RecordingObserver: Send + Sync + 'static {
         let _ = (result, model, route);
     }
 
+    /// An answer was to be renewed in the background: `renewed`, `failed` (the provider failed, or its
+    /// answer is not kept) or `skipped` (too many at once, or of its tenant).
+    fn renewed(&self, outcome: &'static str) {
+        let _ = outcome;
+    }
+
     /// A guest failed after its response had begun: it trapped (`stream-trap`), streamed for too
     /// long (`stream-timeout`), or streamed an invalid body (`stream-body`).
     fn guest_failed(&self, reason: &'static str) {

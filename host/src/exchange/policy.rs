@@ -6,7 +6,7 @@ use crate::exchange::fills::Fills;
 use crate::exchange::observer::{NoObserver, RecordingObserver};
 use crate::exchange::reply::pace::Replay;
 use crate::exchange::reply::samples::Samples;
-use reflex_llm::{ClientControl, Limits, ProviderControl};
+use reflex_llm::{ClientControl, Limits, ProviderControl, Renewals};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,9 @@ pub struct HttpPolicy {
     /// [`CacheOptions::stale_seconds_max`]: crate::cache::CacheOptions::stale_seconds_max
     /// [`Cache::keep_expired`]: crate::cache::Cache::keep_expired
     pub stale_if_error_max: Duration,
+    /// Which answers are renewed in the background shortly before or after their end, and served
+    /// meanwhile. What is said of `stale_if_error_max` holds for its times after the end, too.
+    pub renewals: Arc<Renewals>,
     /// The fills under way: [`Fills::new`] of the same cache, one for all its users.
     pub fills: Arc<Fills>,
     /// Upper bound of the memory of all requests; one for the whole process.
@@ -60,6 +63,7 @@ impl HttpPolicy {
             // Longer than a model takes to begin, as a rule.
             fill_wait_max: Duration::from_secs(60),
             stale_if_error_max: Duration::ZERO,
+            renewals: Arc::default(),
             fills: Fills::new(cache),
             budget: Budget::new(INFLIGHT_BYTES_MAX),
             l1_bytes_max: L1_BYTES_MAX,

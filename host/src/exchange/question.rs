@@ -18,7 +18,8 @@ use http_body_util::BodyExt as _;
 use reflex_llm::embeddings::{self, Element, are_taken_apart};
 use reflex_llm::flow::Edits;
 use reflex_llm::{
-    Bypass, Candidate, ClientControl, Control, Examined, Flow, Head, Key, Life, Policy, Shape,
+    Bypass, Candidate, ClientControl, Control, Examined, Flow, Head, Key, Life, Policy, Renewal,
+    Renewals, Shape,
 };
 use std::fmt;
 use std::pin::Pin;
@@ -38,6 +39,8 @@ pub(crate) struct Question {
     probe: Option<Probe>,
     /// Where the answer was, once it has been found in the cache.
     tier: Option<Tier>,
+    /// Whether it is served, and to be renewed.
+    renews: bool,
 }
 
 /// What examining a request gives, but for the client's instructions: those are not in the key.
@@ -150,6 +153,7 @@ impl Known {
                 batch,
                 probe,
                 tier: None,
+                renews: false,
             })),
             Self::Passes(why, body) => Read::Passes(Request::from_parts(parts, body), why),
         }
@@ -298,8 +302,22 @@ impl Question {
         self.meaning.model.as_ref()
     }
 
+    /// The answer is served, and to be renewed.
+    pub(crate) fn is_to_be_renewed(&mut self) {
+        self.renews = true;
+    }
+
+    /// Whether the answer that was served is to be renewed.
+    pub(crate) fn renews(&self) -> bool {
+        self.renews
+    }
+
+    /// When its answers are renewed, by the operator's rules.
+    pub(crate) fn renewal(&self, renewals: &Renewals) -> Renewal {
+        renewals.of(path_of(&self.parts), self.meaning.model.as_deref())
+    }
+
     /// The same question once more, to be looked up by itself.
-    #[cfg(feature = "serve")]
     pub(crate) fn again(&self) -> Self {
         Self {
             parts: self.parts.clone(),
@@ -310,6 +328,7 @@ impl Question {
             batch: self.batch.clone(),
             probe: None,
             tier: None,
+            renews: false,
         }
     }
 

@@ -62,6 +62,7 @@ impl Verifier {
             samples: Samples::default(),
             fill_wait_max: policy.fill_wait_max,
             stale_if_error_max: Duration::ZERO,
+            renewals: Arc::default(),
             fills: Arc::clone(&policy.fills),
             budget: Arc::clone(&policy.budget),
             l1_bytes_max: policy.l1_bytes_max,

@@ -13,12 +13,14 @@ mod difference;
 mod draft;
 mod error;
 mod limits;
+mod lists;
 mod net;
 mod prices;
 mod print;
 mod provider_table;
 mod providers;
 mod read;
+mod renew;
 mod table;
 mod tls;
 mod upstream;
@@ -42,9 +44,10 @@ use draft::Draft;
 use limits::Limits;
 use provider_table::Upstreams;
 use reflex_llm::{
-    ClientControl, Groups, Lifetimes, PathRule, ProviderControl, Rules, Tenant, check_tenant_header,
+    ClientControl, Lifetimes, PathRule, ProviderControl, Renewals, Rules, Tenant,
+    check_tenant_header,
 };
-use reflex_settings::{AnonymousMode, check_count, check_temperature_max, lives, path_rules};
+use reflex_settings::{AnonymousMode, check_temperature_max};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -137,6 +140,8 @@ pub struct Config {
     /// A header that names the tenant, set by a gateway that clients cannot bypass, or by the daemon
     /// itself: [`CLIENT_CERTIFICATE`].
     pub tenant_header: Option<String>,
+    /// Which answers are renewed in the background, and when.
+    pub renewals: Arc<Renewals>,
     /// Whether answers that ran into the client's token limit may be stored.
     pub allow_length: bool,
     /// Bounds on guests.
@@ -329,6 +334,8 @@ impl Draft {
         let has_component = values.component.is_some();
         let defaults = CacheOptions::default();
         let stale_if_error_max = values.stale_if_error_max.0;
+        let renewals = self.renewals();
+        let stale_max = stale_if_error_max.max(renewals.most().stale);
         let groups = self.groups();
         let limits = self.limits(groups.names());
         let cache = CacheOptions {
@@ -337,7 +344,7 @@ impl Draft {
             entries_max: values.entries_max.map(|most| most.0),
             durability: values.durability.means.into(),
             entry_bytes_max: values.entry_size_max.0,
-            stale_seconds_max: stale_if_error_max.as_secs(),
+            stale_seconds_max: stale_max.as_secs(),
             tenant_bounds: limits.stored.clone(),
             ..defaults
         };
@@ -400,6 +407,7 @@ impl Draft {
                 .unwrap_or(NonZeroU32::MIN),
             fill_wait_max: values.fill_wait_max.0,
             stale_if_error_max,
+            renewals: Arc::new(renewals),
             prices: self.prices(),
             request_bytes_max: values.request_size_max.0,
             inflight_bytes_max: values.inflight_max.0,
@@ -511,87 +519,6 @@ impl Draft {
             self.refuse(&list, error);
         }
         rules
-    }
-
-    fn lifetimes(&mut self) -> Lifetimes {
-        let tables = self.values.ttl.0.clone();
-        self.check_count("ttl", tables.len());
-        let mut rules = Vec::new();
-        for row in tables {
-            if row.table.is_old() {
-                let message = "`seconds` of `[[ttl]]` is now `life`, a duration such as \"10m\"";
-                self.warn_at(row.at, "ttl", message.into());
-            }
-            match lives(vec![row.table]) {
-                Ok(rule) => rules.extend(rule),
-                Err(error) => self.refuse_at(row.at, "ttl", error),
-            }
-        }
-        Lifetimes {
-            rules,
-            usual: Some(self.values.ttl_default.0),
-            asked_max: Some(self.values.ttl_max.0),
-        }
-    }
-
-    fn paths(&mut self) -> Vec<PathRule> {
-        let tables = self.values.path.0.clone();
-        self.check_count("path", tables.len());
-        let mut rules = Vec::new();
-        for row in tables {
-            match path_rules(&[row.table]) {
-                Ok(rule) => rules.extend(rule),
-                Err(error) => self.refuse_at(row.at, "path", error),
-            }
-        }
-        rules
-    }
-
-    /// For each tenant of a group, the tenant under which its answers are kept.
-    fn groups(&mut self) -> Groups {
-        let mut groups = Groups::default();
-        let header = self.values.tenant_header();
-        for row in self.values.group.0.clone() {
-            if let Err(error) = row.table.add_to(&mut groups, header.as_deref()) {
-                self.refuse_at(row.at, "group", error);
-            }
-        }
-        groups
-    }
-
-    fn limits(&mut self, groups: &[String]) -> Limits {
-        let rows = self.values.limit.0.iter();
-        let tables: Vec<_> = rows.map(|row| (row.at, row.table.clone())).collect();
-        self.check_count("limit", tables.len());
-        let words = (
-            self.values.over_rate.means,
-            self.values.unnamed_tenants.means,
-        );
-        limits::limits(&tables, groups, words).unwrap_or_else(|errors| {
-            for (at, error) in errors {
-                self.refuse_at(at, "limit", error);
-            }
-            Limits::default()
-        })
-    }
-
-    fn prices(&mut self) -> Vec<Price> {
-        let tables = self.values.price.0.clone();
-        self.check_count("price", tables.len());
-        let mut prices = Vec::new();
-        for row in tables {
-            match row.table.price() {
-                Ok(price) => prices.push(price),
-                Err(error) => self.refuse_at(row.at, "price", error),
-            }
-        }
-        prices
-    }
-
-    fn check_count(&mut self, list: &str, count: usize) {
-        if let Err(error) = check_count(list, count) {
-            self.refuse(list, error);
-        }
     }
 }
 

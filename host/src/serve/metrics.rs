@@ -77,6 +77,7 @@ pub struct Metrics {
     budget: Arc<Budget>,
     inflight_bytes: Gauge,
     verified: Verified,
+    renewals: Family<OutcomeLabel, Counter>,
     certificates: Certificates,
     #[cfg(feature = "otlp")]
     spans: SpanCounts,
@@ -235,6 +236,12 @@ impl Metrics {
 
         let verified = Verified::default();
         verified.register(&mut registry);
+        let renewals = Family::default();
+        registry.register(
+            "renewals",
+            "Answers that were to be renewed in the background, by what became of it",
+            renewals.clone(),
+        );
         let certificates = Certificates::default();
         certificates.register(&mut registry);
         #[cfg(feature = "otlp")]
@@ -270,6 +277,7 @@ impl Metrics {
             inflight_bytes,
             cache,
             verified,
+            renewals,
             certificates,
             #[cfg(feature = "otlp")]
             spans,
@@ -312,6 +320,12 @@ impl Metrics {
     /// A hit, and where its bytes were; none if a component looked it up.
     pub(crate) fn hit(&self, tier: Option<Tier>, took: Duration) {
         self.hits.inc();
+        self.durations.observe(Answered::hit(tier), took);
+    }
+
+    /// A hit that had expired, and where its bytes were.
+    pub(crate) fn overdue(&self, tier: Option<Tier>, took: Duration) {
+        self.request("HIT_STALE", "renewing");
         self.durations.observe(Answered::hit(tier), took);
     }
 
@@ -503,6 +517,10 @@ impl RecordingObserver for Metrics {
 
     fn verified(&self, result: &'static str, model: Option<&str>, route: &'static str) {
         self.verified.count(result, model, route);
+    }
+
+    fn renewed(&self, outcome: &'static str) {
+        self.renewals.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     fn ended(&self, outcome: Outcome) {

@@ -20,6 +20,7 @@ use crate::exchange::error::Error;
 use crate::exchange::limits::{Over, OverRate};
 use crate::exchange::miss::{Miss, told};
 use crate::exchange::question::{Begun, Question, Read};
+use crate::exchange::renew::Overdue;
 use crate::exchange::reply::head::{CACHE_STATUS_NAME, STATUS_NAME};
 use crate::exchange::{Found, NativeFlow};
 use crate::serve::metrics::{Answered, Metrics};
@@ -402,7 +403,10 @@ impl Proxy {
     fn count(&self, response: &Response<BoxBody>, tier: Option<Tier>, took: Duration) {
         if tier.is_some() {
             // Without a search for the header that says so.
-            return self.metrics.hit(tier, took);
+            return match response.extensions().get::<Overdue>() {
+                None => self.metrics.hit(tier, took),
+                Some(_) => self.metrics.overdue(tier, took),
+            };
         }
         let headers = response.headers();
         match last(headers, &STATUS_NAME) {

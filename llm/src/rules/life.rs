@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::rules::path::Readings;
-use crate::rules::pattern::is_like_in_any_case;
+use crate::rules::pattern::is_for;
 
 /// The operator's rules, and the default where none applies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,14 +78,7 @@ impl Lifetimes {
 
 impl LifeRule {
     fn applies(&self, path: &str, model: Option<&str>) -> bool {
-        let is_like = |wanted: &str, text: Option<&str>| {
-            text.is_some_and(|text| is_like_in_any_case(wanted, text))
-        };
-        let path = self
-            .path
-            .as_deref()
-            .is_none_or(|it| is_like(it, Some(path)));
-        path && self.model.as_deref().is_none_or(|it| is_like(it, model))
+        is_for((self.path.as_deref(), self.model.as_deref()), path, model)
     }
 }
 

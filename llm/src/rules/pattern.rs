@@ -33,6 +33,17 @@ pub fn is_like_in_any_case(pattern: &str, text: &str) -> bool {
     is_like(&pattern, &text)
 }
 
+/// Whether a request of this path and model is one of those that a rule with these patterns is for.
+/// A pattern that is not there is for all.
+pub(crate) fn is_for(
+    (path_pattern, model_pattern): (Option<&str>, Option<&str>),
+    path: &str,
+    model: Option<&str>,
+) -> bool {
+    path_pattern.is_none_or(|it| is_like_in_any_case(it, path))
+        && model_pattern.is_none_or(|it| model.is_some_and(|model| is_like_in_any_case(it, model)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -145,6 +145,25 @@ fn mistakes_are_named() {
     check("samples = 100000", "samples");
     check("request_seconds_max = 0", "request_seconds_max");
     check("stale_if_error_seconds_max = 9999999", "stale_if_error");
+    check("stale_while_revalidate = \"31d\"", "stale_while_revalidate");
+    check(
+        "refresh_ahead = 1.0",
+        "refresh_ahead: 1 is not from 0 to 0.9",
+    );
+    check(
+        "[[renew]]\nrefresh_ahead = -0.1",
+        "line 1: renew: refresh_ahead",
+    );
+    check("[[renew]]\npath = \"/a//b\"", "write `/a/b`");
+    check(
+        "[[renew]]\nstale_while_revalidate = \"31d\"",
+        "over 30 days",
+    );
+    check("[[renew]]\nseconds = 1", "seconds");
+    check(
+        "hits = \"component\"\nrefresh_ahead = 0.1",
+        "renews nothing",
+    );
     check("client_control = \"yes\"", "client_control");
     check("provider_control = \"yes\"", "provider_control");
     check("temperature_max = -1.0", "temperature_max");

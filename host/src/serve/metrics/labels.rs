@@ -52,7 +52,7 @@ pub(super) struct ControlLabels {
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct OutcomeLabel {
-    /// `stored`, `rejected` or `dropped`.
+    /// What has become of it.
     pub(super) outcome: &'static str,
 }
 

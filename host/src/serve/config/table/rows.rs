@@ -12,6 +12,7 @@ use crate::serve::config::net::NetLimits;
 use crate::serve::config::prices::PriceTable;
 use crate::serve::config::provider_table::Upstreams;
 use crate::serve::config::read::{Fault, Mode, Read, Size, Span, Tables, Whole, Word};
+use crate::serve::config::renew::RenewTable;
 use crate::serve::config::words::{
     DurabilityMode, Hits, LogFormat, Mode as Serving, OnComponentFailure, OverRate, ReplayMode,
     TenantFrom, UnnamedTenants,
@@ -195,6 +196,15 @@ settings! {
     stale_if_error_max (was "stale_if_error_seconds_max"): Stale = seconds(0), Reload,
         "For how long after its expiry an answer is served when the provider fails (no answer, 5xx or 429); 0: not at all. Never past the end that the answer states itself (an `expires_at`, a signed link). Never against an obeyed provider's `must-revalidate`, `proxy-revalidate` or `s-maxage`. Not to a request that says `no-cache`, `max-age` or `min-fresh`, and not by the filter.",
         "an expired answer is the operator's decision; a provider that fails for 30 days is gone";
+    stale_while_revalidate: Stale = seconds(0), Reload,
+        "For how long after its expiry an answer is served at once while the next one is fetched in the background; 0: not at all. Never where `stale_if_error_max` would not serve it either. [More](semantics.md#renewal-in-the-background).",
+        "an expired answer is the operator's decision";
+    refresh_ahead: f64 = 0.0, Reload,
+        "The last part of an answer's life, from 0 to 0.9, in which a hit has the next one fetched in the background: with 0.1, an answer that lives for an hour is renewed by its first hit of the last six minutes.",
+        "each renewal costs what a miss costs";
+    renew: Tables<RenewTable> = Tables::default(), Reload,
+        "The same for a path and a model only, each a pattern in which `*` stands for any text; the first that applies counts. What a table leaves out is as in the two settings above.",
+        "one rule for all is enough for most" (eg "[[renew]]\nmodel = \"gpt-5*\"\nstale_while_revalidate = \"10m\"\nrefresh_ahead = 0.1");
     disk_max (was "disk_bytes_max"): Bytes = Size(CacheOptions::default().disk_bytes_max), Restart,
         "The most that the store occupies; the oldest answers without hits make room.",
         "a million answers of 4 KiB, and small enough for the system disk of an edge node";
