@@ -65,7 +65,7 @@
 //! | `encryption` | encryption at rest: [`cache::EncryptionKeys`] | ring |
 //! | `component` | [`component`]: `reflex:cache/cache` and `wasi:keyvalue` for any wasmtime store, policy components | wasmtime |
 //! | `http` | the bridge to `wasi:http` 0.3: [`component::Handler`], [`component::Transparent`] | `component`, tokio |
-//! | `serve` | the daemon: [`serve`] | `encryption`, tokio, hyper; no wasmtime |
+//! | `serve` | the daemon: [`serve`]; exchanges recorded for tests: [`cassette`] | `encryption`, tokio, hyper; no wasmtime |
 //! | `middleware` | the daemon runs a component: the built-in one, or `--component` | `http` |
 //! | `otlp` | the daemon sends spans of requests to a receiver | `serve`, opentelemetry |
 //! | `fleet` | several daemons share their answers on a Redis or Valkey | `serve`, redis |
@@ -106,9 +106,12 @@
     doc = "
 
 [`serve`]: #features
+[`cassette`]: #features
  "
 )]
 
+#[cfg(feature = "serve")]
+pub mod cassette;
 #[cfg(feature = "serve")]
 pub mod serve;
 

@@ -33,6 +33,9 @@ enum Command {
     Config(cli::config::Config),
     Envoy(cli::envoy::Envoy),
     Explain(cli::explain::Explain),
+    Record(cli::cassette::Record),
+    Replay(cli::cassette::Replay),
+    Auto(cli::cassette::Auto),
     /// Print the hash by which a configuration's `[[group]]` names a client; reads its headers, such
     /// as `authorization: Bearer KEY`, from standard input, one a line
     Tenant(WhoIs),
@@ -97,6 +100,9 @@ fn main() -> ExitCode {
         Command::Config(config) => return config.run(),
         Command::Envoy(envoy) => return envoy.run(),
         Command::Explain(explain) => return explain.run(),
+        Command::Record(record) => return record.run(),
+        Command::Replay(replay) => return replay.run(),
+        Command::Auto(auto) => return auto.run(),
         Command::Tenant(who) => return tenant(&who),
         Command::Purge(purge) => return purge.run(),
         Command::Stats(stats) => return stats.run(),

@@ -31,26 +31,26 @@ mod encryption;
 mod fleet;
 mod handover;
 mod line;
-mod listen;
+pub(crate) mod listen;
 mod listeners;
-mod place;
-mod stop;
+pub(crate) mod place;
+pub(crate) mod stop;
 mod wire;
 
-mod aim;
+pub(crate) mod aim;
 #[cfg(feature = "middleware")]
 mod guests;
-mod heads;
+pub(crate) mod heads;
 mod held;
 mod hop;
-mod own_error;
+pub(crate) mod own_error;
 mod proxy;
 mod reasons;
 mod shadow;
-mod timed;
+pub(crate) mod timed;
 pub mod tls;
-mod tunnel;
-mod upstream;
+pub(crate) mod tunnel;
+pub(crate) mod upstream;
 
 mod admin;
 mod page;

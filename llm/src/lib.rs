@@ -59,6 +59,7 @@ pub use request::head::Head;
 pub use request::keyed::{DIFFERENCES_MAX, Difference, Differences, Keyed, KeyedKind, KeyedPart};
 pub use request::model::{MODEL_BYTES_MAX, model_in_path, model_of};
 pub use request::prepared::Prepared;
+pub use request::recorded::{body_differences, canonical_body, telling_headers};
 pub use request::splits::{By, COMPARED_BYTES_MAX, Split, Splits, Traits};
 pub use rules::life::{Life, LifeRule, Lifetimes};
 pub use rules::path::{PathRule, check_path_pattern, is_below, normal_path};

@@ -19,4 +19,5 @@ pub(crate) mod tools;
 pub(crate) mod identity;
 pub(crate) mod keyed;
 pub(crate) mod prepared;
+pub(crate) mod recorded;
 pub(crate) mod splits;

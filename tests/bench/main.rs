@@ -1,12 +1,13 @@
 //! Figures, side by side: ours and those of others, in one run on one machine.
 //!
-//! `cargo xtask bench` builds and runs this; with `store`, `classify`, `guest`, `policy`, `serve` or
-//! `envoy` behind it, only that part. `peers` runs only when it is named, and `ask` for a server that
+//! `cargo xtask bench` builds and runs this; with `store`, `classify`, `guest`, `policy`, `serve`,
+//! `envoy` or `cassette` behind it, only that part. `peers` runs only when it is named, and `ask` for a server that
 //! is there. Compare the ratios: absolute times depend on the machine.
 //! The load stays on loopback and is bounded in connections and time.
 
 mod ask;
 mod bare;
+mod cassette;
 mod classify;
 mod clock;
 mod envoy;
@@ -23,13 +24,14 @@ use std::process::ExitCode;
 /// A part of the benchmark, by its name on the command line.
 type Part = (&'static str, fn() -> ExitCode);
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     ("store", store::run),
     ("classify", classify::run),
     ("guest", guest::run),
     ("policy", policy::run),
     ("serve", http::run),
     ("envoy", envoy::run),
+    ("cassette", cassette::run),
 ];
 
 fn main() -> ExitCode {

@@ -11,6 +11,7 @@ use syn::{Attribute, Item, UseTree, Visibility};
 const STOREYS: [&str; 10] = [
     "main",
     "cli",
+    "cassette",
     "serve",
     "fleet",
     "component",

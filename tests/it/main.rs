@@ -5,6 +5,7 @@ mod apis;
 mod batches;
 mod browser;
 mod cases;
+mod cassettes;
 mod coalescing;
 mod control;
 mod explain;

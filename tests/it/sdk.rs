@@ -86,7 +86,7 @@ impl Script {
 }
 
 /// The interpreter that has the clients.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let path = env::var_os("REFLEX_PYTHON").map_or_else(
         || {
             let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

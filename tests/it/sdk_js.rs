@@ -11,7 +11,7 @@ use reflex_tests::within;
 use tokio::process::Command;
 
 /// The folder with the clients' packages; none without Node.js, which was reported then.
-fn packages() -> Option<PathBuf> {
+pub(crate) fn packages() -> Option<PathBuf> {
     let folder = env::var_os("REFLEX_JS").map_or_else(
         || {
             let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -28,7 +28,7 @@ fn packages() -> Option<PathBuf> {
 }
 
 /// Runs a script to its end, which must be a success; none without Node.js.
-async fn run(name: &str, url: &str) -> Option<Output> {
+pub(crate) async fn run(name: &str, url: &str) -> Option<Output> {
     let packages = packages()?;
     // Packages are looked for beside the script: it runs as a copy beside them.
     let script = packages.join(name);

@@ -20,10 +20,10 @@ use std::time::Duration;
 const NAMING_BYTES_MAX: u64 = BODY_BYTES_MAX as u64;
 
 /// The request for its provider, and what errors are told by.
-pub(super) type Aimed<B> = (Request<B>, ErrorVoice);
+pub(crate) type Aimed<B> = (Request<B>, ErrorVoice);
 
 /// Our answer in place of the provider's.
-pub(super) type Refused = Box<Response<BoxBody>>;
+pub(crate) type Refused = Box<Response<BoxBody>>;
 
 /// A request that has no provider.
 pub(super) enum Unaimed {
@@ -122,7 +122,8 @@ impl Aimer {
         self.aim_with_model(request, None)
     }
 
-    fn aim_with_model<B>(
+    /// The same of a request whose model is known.
+    pub(crate) fn aim_with_model<B>(
         &self,
         request: Request<B>,
         model: Option<String>,

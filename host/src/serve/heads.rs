@@ -11,7 +11,7 @@ pub(super) const HEAD_BYTES_MAX: usize = 128 << 10;
 
 /// Whether a request's head is within both bounds. Heads of somewhat more reach this, so
 /// that the refusal can be an error of the API; past that, hyper and h2 answer 431 without a body.
-pub(super) fn fits<B>(request: &Request<B>) -> bool {
+pub(crate) fn fits<B>(request: &Request<B>) -> bool {
     let (uri, headers) = (request.uri(), request.headers());
     let path = uri.path_and_query().map_or(0, |it| it.as_str().len());
     headers.len() <= HEADERS_MAX && path + bytes_of(headers) <= HEAD_BYTES_MAX

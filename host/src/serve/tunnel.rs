@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 /// The protocols that a request asks its connection to switch to, if it needs a tunnel. HTTP/2 does
 /// not count: clients offer it with any request, and work without it.
-pub(super) fn wanted<B>(request: &Request<B>) -> Option<HeaderValue> {
+pub(crate) fn wanted<B>(request: &Request<B>) -> Option<HeaderValue> {
     let headers = request.headers();
     let upgrade = headers.get(header::UPGRADE)?;
     let protocols = upgrade.to_str().ok()?;

@@ -110,7 +110,7 @@ impl KeyHasher {
         self.close()
     }
 
-    fn close(&mut self) -> [u8; 32] {
+    pub(crate) fn close(&mut self) -> [u8; 32] {
         self.flush();
         *self.hasher.finalize().as_bytes()
     }

@@ -130,6 +130,11 @@ impl Counting<'_> {
     }
 }
 
+/// Whether a header names a session, in words that coding agents and servers with a memory both use.
+pub(crate) fn names_a_session(name: &str) -> bool {
+    names::SESSIONS.contains(&name)
+}
+
 fn is_ignored(name: &str) -> bool {
     if names::HEADERS.has(name) {
         return true;

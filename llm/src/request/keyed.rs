@@ -311,15 +311,15 @@ impl Differences {
 }
 
 /// Two bodies in their canonical spelling.
-struct Bodies<'b> {
-    left: &'b [u8],
-    right: &'b [u8],
+pub(crate) struct Bodies<'b> {
+    pub(crate) left: &'b [u8],
+    pub(crate) right: &'b [u8],
 }
 
 impl Bodies<'_> {
     /// Compares two values at the same place, and goes into those that both are objects or arrays:
     /// as deep as the JSON reader lets a document be.
-    fn compare(&self, way: &str, left: Span, right: Span, found: &mut Differences) {
+    pub(crate) fn compare(&self, way: &str, left: Span, right: Span, found: &mut Differences) {
         let (left_text, right_text) = (&self.left[left.clone()], &self.right[right.clone()]);
         if left_text == right_text || found.has_more {
             return;

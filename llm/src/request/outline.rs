@@ -16,11 +16,26 @@ pub(crate) struct Outline<'r> {
     api: Api,
     origin: Origin,
     rules: Option<&'r Rules>,
+    /// Nothing is left out.
+    is_whole: bool,
 }
 
 impl<'r> Outline<'r> {
     pub(crate) fn of(api: Api, origin: Origin, rules: Option<&'r Rules>) -> Self {
-        Self { api, origin, rules }
+        Self {
+            api,
+            origin,
+            rules,
+            is_whole: false,
+        }
+    }
+
+    /// The outline of a body of which all counts: that of a recording.
+    pub(crate) fn whole(api: Api) -> Self {
+        Self {
+            is_whole: true,
+            ..Self::of(api, Origin::of(""), None)
+        }
     }
 
     /// The definition of the outermost object.
@@ -39,6 +54,9 @@ impl<'r> Outline<'r> {
     }
 
     fn omits(self, name: &[u8], are_hints: impl FnOnce() -> bool) -> bool {
+        if self.is_whole {
+            return false;
+        }
         let field = self.api.field(name);
         if let Some(Field::Stream | Field::MustBeFalse(_)) = field {
             return true;
@@ -62,7 +80,8 @@ impl<'r> Outline<'r> {
     /// Whether a member of an object further in is out of the key.
     pub(crate) fn omits_member(self, known: &Known, name: &[u8], value: Value<'_>) -> bool {
         // Of another kind it is no hint.
-        known.has_hints
+        !self.is_whole
+            && known.has_hints
             && self.api.row().hint.as_bytes() == name
             && matches!(value.kind(), Kind::Object | Kind::Null)
     }
