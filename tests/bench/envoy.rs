@@ -1,5 +1,5 @@
-//! Envoy with the filter beside Envoy without it: CPU for each request, one worker, side by side. Each
-//! way to answer is a row of [`rows`]; all rows take turns in each round.
+//! Envoy with the filter, and with the native module, beside Envoy without either: CPU for each request,
+//! one worker, side by side. Each way to answer is a row of [`rows`]; all rows take turns in each round.
 //!
 //! `direct_response` is the minimum of work of Envoy for a request: it answers from its own
 //! configuration. It stands behind the buffer filter, because it drops the connection when a body
@@ -14,6 +14,7 @@ use reflex_tests::edge::{Edge, Plan};
 use reflex_tests::envoy::{Envoy, EnvoyPlan};
 use serde_json::Value;
 use std::process::ExitCode;
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
@@ -27,6 +28,8 @@ struct Row {
     name: &'static str,
     envoy: Envoy,
     daemon: Option<Edge>,
+    /// Where its answers are; removed at the end.
+    _folder: Option<TempDir>,
     prompts: Prompts,
     /// How many times as much as another row it may take, by that row's name.
     goals: Vec<(&'static str, f64)>,
@@ -41,6 +44,7 @@ impl Row {
             name,
             envoy,
             daemon: None,
+            _folder: None,
             prompts,
             goals: Vec::new(),
             envoy_us: Vec::new(),
@@ -53,6 +57,17 @@ impl Row {
     fn asking(mut self, daemon: Edge) -> Self {
         self.daemon = Some(daemon);
         self
+    }
+
+    /// One with the native module, whose answers are in a folder.
+    async fn in_folder(name: &'static str, provider: &str, prompts: Prompts) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("data");
+        let plan = EnvoyPlan::native(provider).plugin("data_dir", data.to_str());
+        Self {
+            _folder: Some(folder),
+            ..Self::new(name, plan.start().await, prompts)
+        }
     }
 
     /// It is to take no more than so many times of what the row of that name takes.
@@ -112,6 +127,7 @@ async fn rows(provider: &str) -> Vec<Row> {
         .plugin("hot_bytes_max", 0);
     let missing = Plan::daemon().start().await;
     let missed = EnvoyPlan::new(provider).daemon(&missing.socket());
+    let native = EnvoyPlan::native(provider).start().await;
     vec![
         Row::new(DIRECT, direct(provider).await, Prompts::Same),
         Row::new(
@@ -130,6 +146,13 @@ async fn rows(provider: &str) -> Vec<Row> {
         Row::new("wasm miss", missed.start().await, Prompts::Distinct)
             .asking(missing)
             .at_most(1.8, PLAIN),
+        Row::new("native hit, memory", native, Prompts::Same).at_most(1.15, DIRECT),
+        Row::in_folder("native hit, mapped store", provider, Prompts::Same)
+            .await
+            .at_most(1.3, DIRECT),
+        Row::in_folder("native miss", provider, Prompts::Distinct)
+            .await
+            .at_most(1.3, PLAIN),
     ]
 }
 

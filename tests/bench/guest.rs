@@ -109,6 +109,7 @@ fn handler(answer_bytes: usize) -> Handler {
         provider_control: ProviderControl::Ignore,
         replay: Replay::Instant,
         samples: Samples::default(),
+        renewals: Arc::default(),
         fill_wait_max: Duration::from_secs(60),
         stale_if_error_max: Duration::ZERO,
         fills,

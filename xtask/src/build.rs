@@ -90,12 +90,20 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     wasm::set_up()?;
     let envoy = envoy::set_up()?;
     let filter = wasm::filter()?;
+    let module = match part {
+        None => Some(native::module(DIST)?),
+        Some((part, _)) if part == "envoy" => Some(native::module(DIST)?),
+        Some(_) => None,
+    };
     step(cargo_optimised(&["build", "--profile", DIST]).args(BINARIES))?;
     let folder = folder_of(DIST);
     let mut bench = Command::new(folder.join("bench"));
     bench.current_dir(reflex_guest_build::workspace());
     if let Some(peers) = peers {
         bench.env("REFLEX_PEERS", peers);
+    }
+    if let Some(module) = module {
+        bench.env("REFLEX_ENVOY_NATIVE", module);
     }
     step(
         bench

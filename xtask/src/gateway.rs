@@ -1,5 +1,6 @@
-//! The Envoy of `cargo xtask run`: in front of the same provider and the same cache as the daemon,
-//! with `envoy/envoy.yaml` as its configuration, except for addresses and paths.
+//! The Envoys of `cargo xtask run`, in front of the same provider as the daemon: one with the filter and
+//! the daemon's cache, and if asked for, one with the native module and a cache of its own. Their
+//! configurations are `envoy/envoy.yaml` and `envoy/native.yaml`, except for addresses and paths.
 
 use std::env;
 use std::fs;
@@ -12,11 +13,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow};
 use reflex_envoy_bootstrap::{Bootstrap, Filter, Provider, text};
+use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use crate::children::{LOOK, Running};
-use crate::workspace::say;
-use crate::{admin, envoy, wasm};
+use crate::workspace::{RELEASE, say};
+use crate::{admin, envoy, native, wasm};
 
 /// How long requests may go on after Ctrl-C; the daemon allows the same.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
@@ -32,24 +34,42 @@ const TRUSTED_CA: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// All that is needed to start Envoy.
+/// An Envoy that the user wants.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) cache: Cache,
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+/// Which cache an Envoy has.
+#[derive(Clone, Debug)]
+pub(crate) enum Cache {
+    /// The filter, which asks the daemon.
+    Filter,
+    /// The native module, with its answers in this folder.
+    Module { data_dir: PathBuf },
+}
+
+/// All that is needed to start it.
 pub(crate) struct Plan {
-    listen: SocketAddr,
-    admin: SocketAddr,
+    wanted: Wanted,
     binary: PathBuf,
-    filter: PathBuf,
+    module: PathBuf,
     /// Holds the socket and the configuration; no other user may read it.
     folder: TempDir,
 }
 
 impl Plan {
-    /// Finds or fetches Envoy, and builds the filter.
-    pub(crate) fn set_up(listen: SocketAddr, admin: SocketAddr) -> Result<Self> {
+    /// Finds or fetches Envoy, and builds what it loads.
+    pub(crate) fn set_up(wanted: Wanted) -> Result<Self> {
         Ok(Self {
-            listen,
-            admin,
             binary: envoy::set_up()?,
-            filter: wasm::filter()?,
+            module: match &wanted.cache {
+                Cache::Filter => wasm::filter()?,
+                Cache::Module { .. } => native::module(RELEASE)?,
+            },
+            wanted,
             folder: tempfile::Builder::new()
                 .prefix("reflex-edge-")
                 .tempdir()
@@ -57,22 +77,35 @@ impl Plan {
         })
     }
 
-    /// Where the daemon is to offer its edge API.
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.folder.path().join("edge.sock")
+    /// Where the daemon is to offer its edge API; none if this Envoy does not ask it.
+    pub(crate) fn socket(&self) -> Option<PathBuf> {
+        match self.wanted.cache {
+            Cache::Filter => Some(self.folder.path().join("edge.sock")),
+            Cache::Module { .. } => None,
+        }
+    }
+
+    /// What it sets in the plugin's configuration.
+    fn plugin(&self) -> Result<Map<String, Value>> {
+        let mut plugin = Map::new();
+        if let Cache::Module { data_dir } = &self.wanted.cache {
+            let path = data_dir.to_str().context("Envoy wants paths in UTF-8")?;
+            plugin.insert("data_dir".into(), path.into());
+        }
+        Ok(plugin)
     }
 
     /// Starts Envoy in front of this provider.
     pub(crate) fn start(&self, upstream: &str) -> Result<Gateway> {
         let config = Bootstrap {
-            listen: self.listen,
-            admin: self.admin,
+            listen: self.wanted.listen,
+            admin: self.wanted.admin,
             providers: vec![Provider::new(upstream)],
             filter: Some(Filter {
-                module: self.filter.clone(),
-                plugin: serde_json::Map::new(),
+                module: self.module.clone(),
+                plugin: self.plugin()?,
             }),
-            daemon: Some(self.socket()),
+            daemon: self.socket(),
             trusted_ca: trusted_ca(upstream)?,
         };
         let config = config.config().and_then(|config| text(&config));
@@ -90,8 +123,7 @@ impl Plan {
             .process_group(0);
         Ok(Gateway {
             running: Running::start("envoy", &mut command)?,
-            address: self.listen,
-            admin: self.admin,
+            wanted: self.wanted.clone(),
         })
     }
 }
@@ -99,20 +131,37 @@ impl Plan {
 /// An Envoy that runs.
 pub(crate) struct Gateway {
     running: Running,
-    /// Where clients connect.
-    pub(crate) address: SocketAddr,
-    admin: SocketAddr,
+    wanted: Wanted,
 }
 
 impl Gateway {
+    /// Where clients connect.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.wanted.listen
+    }
+
+    /// What a user is told of it: which cache it has, and what in it has figures.
+    pub(crate) fn told(&self) -> (&'static str, &'static str) {
+        match self.wanted.cache {
+            Cache::Filter => (
+                "The same cache through Envoy, a hit for what the first line asked",
+                "the filter",
+            ),
+            Cache::Module { .. } => (
+                "A cache inside Envoy, without the daemon, which asks for itself",
+                "the native module",
+            ),
+        }
+    }
+
     /// Whether it takes requests.
     pub(crate) fn ready(&self) -> bool {
-        admin::ask(self.admin, "GET", "/ready").is_some()
+        admin::ask(self.wanted.admin, "GET", "/ready").is_some()
     }
 
     /// Where its figures are.
     pub(crate) fn figures(&self) -> String {
-        format!("http://{}/stats/prometheus", self.admin)
+        format!("http://{}/stats/prometheus", self.wanted.admin)
     }
 
     /// An error if it has ended by itself.
@@ -123,7 +172,7 @@ impl Gateway {
     /// Makes it refuse new clients, waits for its requests to end, and ends it.
     pub(crate) fn stop(mut self, hurry: impl Fn() -> bool) -> Result<()> {
         let deadline = Instant::now() + DRAIN_TIME_MAX;
-        if admin::ask(self.admin, "POST", "/drain_listeners").is_some() {
+        if admin::ask(self.wanted.admin, "POST", "/drain_listeners").is_some() {
             while self.running.check().is_ok() && !self.idle() && !hurry() {
                 if Instant::now() > deadline {
                     say("envoy: the requests that still run are cut");
@@ -137,7 +186,7 @@ impl Gateway {
 
     fn idle(&self) -> bool {
         let path = "/stats?filter=%5Ehttp.llm.downstream_rq_active%24";
-        admin::ask(self.admin, "GET", path)
+        admin::ask(self.wanted.admin, "GET", path)
             .is_some_and(|answer| answer.lines().any(|line| line.trim() == IDLE))
     }
 }

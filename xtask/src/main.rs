@@ -48,7 +48,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Build and run the cache, and Envoy with it, in front of a provider; Ctrl-C stops both
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Build what is shipped (the daemon, the component, the filter and Envoy's native module) and say
     /// where it is
     Build,

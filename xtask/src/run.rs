@@ -1,7 +1,7 @@
 //! `cargo xtask run`: from a fresh clone to a cache that answers, in one command.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::build::Programs;
 use crate::children::{LOOK, Running};
-use crate::gateway::{Gateway, Plan};
+use crate::gateway::{Cache, Gateway, Plan, Wanted};
 use crate::sockets::Sockets;
 use crate::workspace::{say, stop_step};
 use crate::{admin, build, sockets, wasm};
@@ -38,9 +38,21 @@ pub(crate) struct Args {
     /// Where Envoy's own admin interface is
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901")]
     envoy_admin: SocketAddr,
-    /// Do not fetch or start Envoy
+    /// Do not fetch or start that Envoy
     #[arg(long)]
     no_envoy: bool,
+    /// Also start an Envoy with the native module, which has a cache of its own
+    #[arg(long)]
+    native: bool,
+    /// Where clients of that Envoy connect
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10001")]
+    native_listen: SocketAddr,
+    /// Where its admin interface is
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9902")]
+    native_admin: SocketAddr,
+    /// Where its answers are kept
+    #[arg(long, value_name = "DIR", default_value = "./reflex-data-native")]
+    native_data_dir: PathBuf,
     /// Where the cache is kept
     #[arg(long, value_name = "DIR", default_value = "./reflex-data")]
     data_dir: PathBuf,
@@ -52,14 +64,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     // Before the build, which may take a quarter of an hour.
     let sockets = Sockets::listen(args.listen, args.admin)?;
-    let gateway = if args.no_envoy {
-        None
-    } else {
-        Some((
-            free("--envoy-listen", args.envoy_listen)?,
-            free("--envoy-admin", args.envoy_admin)?,
-        ))
-    };
+    let gateways = gateways(args)?;
     let stop = StopSignals::listen()?;
     let mut system = System {
         args,
@@ -67,14 +72,35 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         upstream: args.upstream.clone(),
         demo: None,
         edge: None,
-        envoy: None,
+        envoys: Vec::new(),
     };
-    let outcome = system.run(gateway, &stop);
+    let outcome = system.run(gateways, &stop);
     if system.edge.is_some() {
         say("stopping: running requests come to their end; Ctrl-C again cuts them");
     }
     let asked = stop.count();
     outcome.and(system.stop(|| stop.count() > asked))
+}
+
+/// The Envoys that the user wants.
+fn gateways(args: &Args) -> Result<Vec<Wanted>> {
+    let mut gateways = Vec::new();
+    if !args.no_envoy {
+        gateways.push(Wanted {
+            cache: Cache::Filter,
+            listen: free("--envoy-listen", args.envoy_listen)?,
+            admin: free("--envoy-admin", args.envoy_admin)?,
+        });
+    }
+    if args.native {
+        let data_dir = path::absolute(&args.native_data_dir).context("--native-data-dir")?;
+        gateways.push(Wanted {
+            cache: Cache::Module { data_dir },
+            listen: free("--native-listen", args.native_listen)?,
+            admin: free("--native-admin", args.native_admin)?,
+        });
+    }
+    Ok(gateways)
 }
 
 /// All that runs.
@@ -85,7 +111,7 @@ struct System<'a> {
     upstream: Option<String>,
     demo: Option<Running>,
     edge: Option<Running>,
-    envoy: Option<Gateway>,
+    envoys: Vec<Gateway>,
 }
 
 /// Where a daemon says that it is.
@@ -96,22 +122,22 @@ struct Addresses {
 
 impl System<'_> {
     /// Until a signal, which is the proper end, or until one of the programs dies.
-    fn run(&mut self, gateway: Option<(SocketAddr, SocketAddr)>, stop: &StopSignals) -> Result<()> {
+    fn run(&mut self, gateways: Vec<Wanted>, stop: &StopSignals) -> Result<()> {
         let begun = Instant::now();
         // Further flags may name a component, which the early daemon cannot run.
         if !build::are_known() && self.args.further.is_empty() {
             say("a daemon without the component runtime comes first: it compiles in minutes");
             let programs = build::early_programs()?;
-            let Some(addresses) = self.start(&programs, None, stop)? else {
+            let Some(addresses) = self.start(&programs, &[], stop)? else {
                 return Ok(());
             };
             self.greet(&addresses);
             let seconds = begun.elapsed().as_secs();
             say(&format!(
-                "it answers after {seconds} s; the component runtime and Envoy's filter follow"
+                "it answers after {seconds} s; the component runtime and what Envoy loads follow"
             ));
         }
-        let Some((programs, plan)) = self.set_up(gateway, stop)? else {
+        let Some((programs, plans)) = self.set_up(gateways, stop)? else {
             return Ok(());
         };
         if let Some(early) = self.edge.take() {
@@ -121,15 +147,18 @@ impl System<'_> {
             let asked = stop.count();
             early.stop(|| stop.count() > asked + 1)?;
         }
-        let Some(addresses) = self.start(&programs, plan.as_ref(), stop)? else {
+        let Some(addresses) = self.start(&programs, &plans, stop)? else {
             return Ok(());
         };
-        if let (Some(plan), Some(upstream)) = (&plan, &self.upstream) {
-            self.envoy = Some(plan.start(upstream)?);
-            self.until("Envoy's /ready", stop, |system| {
-                system.envoy.as_ref().is_some_and(Gateway::ready)
-            })?;
+        for plan in &plans {
+            let Some(upstream) = &self.upstream else {
+                break;
+            };
+            self.envoys.push(plan.start(upstream)?);
         }
+        self.until("Envoy's /ready", stop, |system| {
+            system.envoys.iter().all(Gateway::ready)
+        })?;
         if !stop.asked() {
             self.greet(&addresses);
             let seconds = begun.elapsed().as_secs();
@@ -142,14 +171,14 @@ impl System<'_> {
     /// the user wants to stop.
     fn set_up(
         &mut self,
-        gateway: Option<(SocketAddr, SocketAddr)>,
+        gateways: Vec<Wanted>,
         stop: &StopSignals,
-    ) -> Result<Option<(Programs, Option<Plan>)>> {
+    ) -> Result<Option<(Programs, Vec<Plan>)>> {
         let rest = thread::spawn(move || {
             wasm::set_up()?;
-            let plan = gateway.map(|(listen, admin)| Plan::set_up(listen, admin));
-            let plan = plan.transpose()?;
-            Ok((build::programs()?, plan))
+            let plans: Result<_> = gateways.into_iter().map(Plan::set_up).collect();
+            let plans = plans?;
+            Ok((build::programs()?, plans))
         });
         while !rest.is_finished() {
             if let Err(error) = self.check() {
@@ -180,7 +209,7 @@ impl System<'_> {
     fn start(
         &mut self,
         programs: &Programs,
-        plan: Option<&Plan>,
+        plans: &[Plan],
         stop: &StopSignals,
     ) -> Result<Option<Addresses>> {
         let Some(upstream) = self.provider(programs, stop)? else {
@@ -189,8 +218,9 @@ impl System<'_> {
         let mut serve = Command::new(&programs.daemon);
         serve.arg("serve").args(["--upstream", &upstream]);
         serve.arg("--data-dir").arg(&self.args.data_dir);
-        if let Some(plan) = plan {
-            serve.arg("--edge-socket").arg(plan.socket());
+        let socket = plans.iter().find_map(Plan::socket);
+        if let Some(socket) = &socket {
+            serve.arg("--edge-socket").arg(socket);
         }
         self.sockets.lend(&mut serve)?;
         serve.args(&self.args.further);
@@ -202,7 +232,7 @@ impl System<'_> {
         let Some(admin) = said("admin on http://")? else {
             return Ok(None);
         };
-        if plan.is_some() && said("edge on ")?.is_none() {
+        if socket.is_some() && said("edge on ")?.is_none() {
             return Ok(None);
         }
         let health: SocketAddr = admin.parse().context("the daemon's admin address")?;
@@ -224,12 +254,7 @@ impl System<'_> {
 
     fn greet(&self, addresses: &Addresses) {
         let is_demo = self.demo.is_some();
-        greet(
-            &addresses.clients,
-            &addresses.admin,
-            self.envoy.as_ref(),
-            is_demo,
-        );
+        greet(&addresses.clients, &addresses.admin, &self.envoys, is_demo);
     }
 
     fn wait(&mut self, stop: &StopSignals) -> Result<()> {
@@ -259,12 +284,13 @@ impl System<'_> {
         for running in running {
             running.check()?;
         }
-        self.envoy.as_mut().map_or(Ok(()), Gateway::check)
+        self.envoys.iter_mut().try_for_each(Gateway::check)
     }
 
-    /// Envoy first and the provider last: the requests that one lets end need the next.
+    /// Envoys first and the provider last: the requests that one lets end need the next.
     fn stop(self, hurry: impl Fn() -> bool) -> Result<()> {
-        let envoy = self.envoy.map_or(Ok(()), |envoy| envoy.stop(&hurry));
+        let envoys = self.envoys.into_iter().map(|envoy| envoy.stop(&hurry));
+        let envoy = envoys.fold(Ok(()), Result::and);
         let edge = self.edge.map_or(Ok(()), |edge| edge.stop(&hurry));
         let demo = self.demo.map_or(Ok(()), |demo| demo.stop(&hurry));
         envoy.and(edge).and(demo)
@@ -277,7 +303,7 @@ fn free(flag: &str, address: SocketAddr) -> Result<SocketAddr> {
     Ok(sockets::listen(flag, address)?.local_addr()?)
 }
 
-fn greet(address: &str, admin: &str, envoy: Option<&Gateway>, is_demo: bool) {
+fn greet(address: &str, admin: &str, envoys: &[Gateway], is_demo: bool) {
     let (key, model) = if is_demo {
         ("demo", "demo")
     } else {
@@ -304,11 +330,11 @@ fn greet(address: &str, admin: &str, envoy: Option<&Gateway>, is_demo: bool) {
          For an OpenAI SDK: OPENAI_BASE_URL=http://{address}/v1\n\
          Figures: http://{admin}/metrics"
     );
-    if let Some(envoy) = envoy {
+    for envoy in envoys {
+        let (cache, part) = envoy.told();
         println!(
-            "\nThe same cache through Envoy, a hit for what the first line asked:\n\n  {}\n\n\
-             Figures of Envoy and the filter: {}",
-            curl("-i", &envoy.address.to_string(), ""),
+            "\n{cache}:\n\n  {}\n\nFigures of Envoy and {part}: {}",
+            curl("-i", &envoy.address().to_string(), ""),
             envoy.figures()
         );
     }
