@@ -100,9 +100,11 @@ pub(crate) fn test(skips: Skips) -> Result<()> {
     fuzz::fuzz_if_able(skips)
 }
 
-/// Tests that do not go through the daemon's proxy: nothing differs for them.
-const WITHOUT_A_PROXY: [&str; 13] = [
+/// Tests that do not go through the daemon's proxy, for which nothing differs; and of what components do
+/// not do.
+const WITHOUT_A_PROXY: [&str; 15] = [
     "admin::fuzzed",
+    "cassettes::",
     "compose::",
     "deploy::",
     "edge_api::",
@@ -110,6 +112,7 @@ const WITHOUT_A_PROXY: [&str; 13] = [
     "envoy",
     "hostile::",
     "imports::",
+    "renewal::",
     "store_cli::",
     "tidy::",
     "transparent::",
