@@ -7,8 +7,8 @@ use reflex_skip::Skips;
 
 use crate::workspace::{RELEASE, binary, cargo, step};
 use crate::{
-    collector, compose, engine, envoy, fuzz, instructions, languages, machine, native, node, python,
-    schedules, wasm,
+    collector, compose, engine, envoy, fuzz, instructions, languages, machine, native, node,
+    python, schedules, wasm,
 };
 
 /// Sets up what the tests need, then formatting, lints, tests.
