@@ -8,7 +8,7 @@ use syn::{Attribute, Item, UseTree, Visibility};
 
 /// The storeys of the host, from the top down: a module imports from its own storey and from those
 /// below.
-const STOREYS: [&str; 10] = [
+const STOREYS: [&str; 11] = [
     "main",
     "cli",
     "cassette",
