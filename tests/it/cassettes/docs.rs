@@ -46,6 +46,9 @@ export async function run() {
 }
 "#;
 
+/// What the examples ask.
+const SKY: &str = "Why is the sky blue?";
+
 /// The code under a heading of the page.
 fn example(heading: &str, language: &str) -> String {
     let page = fs::read_to_string(PAGE).expect("the page");
@@ -58,12 +61,12 @@ fn example(heading: &str, language: &str) -> String {
     code.split_once("```").expect("an end").0.to_owned()
 }
 
-/// Records what the examples ask, in the folder where they look for it.
-async fn record(project: &Path) {
+/// Records what an example asks, in the folder where it looks for it.
+async fn record(project: &Path, ask: Ask) {
     let upstream = Upstream::start().await;
     let folder = project.join("tests/cassettes/sky");
     let player = Player::record(&folder, &upstream.url()).await;
-    player.client.fetch(Ask::chat("Why is the sky blue?")).await;
+    player.client.fetch(ask).await;
     let (code, said) = player.ends().await;
     assert_eq!(code, Some(0), "{said}");
 }
@@ -84,7 +87,7 @@ async fn check(mut command: Command, project: &Path, what: &'static str) {
 #[tokio::test]
 async fn the_example_for_pytest_runs() {
     let project = super::cassette();
-    record(project.path()).await;
+    record(project.path(), Ask::chat(SKY)).await;
     fs::write(
         project.path().join("test_sky.py"),
         example("pytest", "python"),
@@ -102,7 +105,9 @@ async fn the_example_for_vitest_runs() {
         return;
     };
     let project = super::cassette();
-    record(project.path()).await;
+    // Node names a language with each request.
+    let ask = Ask::chat(SKY).header("accept-language", "*");
+    record(project.path(), ask).await;
     // Packages are looked for beside the script.
     let modules = project.path().join("node_modules");
     std::os::unix::fs::symlink(packages.join("node_modules"), modules).expect("a link");

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// What it says when it listens on its socket.
-pub(super) const READY: &str = "ready to accept connections";
+pub(super) const READY: &str = "Ready to accept connections";
 
 /// It is killed when this is dropped.
 pub(super) struct Engine {
@@ -149,14 +149,42 @@ pub(super) async fn run(
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
+        .map(Starting::new)
         .expect("the engine can be started");
-    let said = BufReader::new(child.stdout.take().expect("a stdout of its own"));
+    let said = BufReader::new(child.get().stdout.take().expect("a stdout of its own"));
     let is_ready = move || {
         let mut lines = said.lines().map_while(Result::ok);
         lines.any(|line| line.contains(ready))
     };
     let ready = within("an engine", tokio::task::spawn_blocking(is_ready)).await;
-    ready.expect("no panic").then_some(child)
+    ready.expect("no panic").then(|| child.has_started())
+}
+
+/// An engine that has not said yet that it is ready. It is killed when this is dropped, which ends
+/// the wait for its words.
+struct Starting(Option<Child>);
+
+impl Starting {
+    fn new(child: Child) -> Self {
+        Self(Some(child))
+    }
+
+    fn get(&mut self) -> &mut Child {
+        self.0.as_mut().expect("it is starting")
+    }
+
+    fn has_started(mut self) -> Child {
+        self.0.take().expect("it is starting")
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 /// A file that only its owner reads.
