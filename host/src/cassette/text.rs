@@ -187,13 +187,13 @@ pub(super) fn changed(
     let mut open: Vec<Level> = Vec::new();
     let mut way = String::new();
     // A value that is replaced: at which depth it ends.
-    let mut skipped: Option<(usize, String)> = None;
+    let mut replaced: Option<(usize, String)> = None;
     let mut put = |start: usize, end: usize, with: &str| {
         out.push_str(&text[copied..start]);
         out.push_str(&quoted(with));
         copied = end;
     };
-    let mut skipped_from = 0;
+    let mut replaced_from = 0;
     for (start, token) in tokens(text) {
         let end = start + token.text().map_or(1, str::len);
         let is_value = match token {
@@ -202,7 +202,7 @@ pub(super) fn changed(
             Token::String(_) => open.last().is_none_or(|level| !level.awaits_key),
             Token::Bare(_) => true,
         };
-        if is_value && skipped.is_none() {
+        if is_value && replaced.is_none() {
             way.truncate(open.last().map_or(0, |level| level.way_bytes));
             if let Some(level) = open.last_mut() {
                 level.step(&mut way);
@@ -214,8 +214,8 @@ pub(super) fn changed(
             if let Change::Becomes(with) = change(&way, decoded.as_deref()) {
                 match token {
                     Token::Mark(_) => {
-                        skipped = Some((open.len(), with));
-                        skipped_from = start;
+                        replaced = Some((open.len(), with));
+                        replaced_from = start;
                     }
                     _ => put(start, end, &with),
                 }
@@ -231,12 +231,12 @@ pub(super) fn changed(
             }),
             Token::Mark('}' | ']') => {
                 open.pop();
-                if skipped
+                if replaced
                     .as_ref()
                     .is_some_and(|(depth, _)| *depth == open.len())
-                    && let Some((_, with)) = skipped.take()
+                    && let Some((_, with)) = replaced.take()
                 {
-                    put(skipped_from, end, &with);
+                    put(replaced_from, end, &with);
                 }
             }
             Token::Mark(',') => {

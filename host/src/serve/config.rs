@@ -11,6 +11,7 @@
 
 mod difference;
 mod draft;
+mod engine_url;
 mod error;
 mod fleet;
 mod limits;

@@ -240,7 +240,10 @@ impl Metrics {
 
         let verified = Verified::default();
         verified.register(&mut registry);
-        let renewals = Family::default();
+        let renewals = Family::<OutcomeLabel, Counter>::default();
+        for outcome in ["renewed", "failed", "skipped"] {
+            drop(renewals.get_or_create(&OutcomeLabel { outcome }));
+        }
         registry.register(
             "renewals",
             "Answers that were to be renewed in the background, by what became of it",

@@ -41,6 +41,8 @@ async fn a_frozen_engine_is_left_alone_until_it_answers_again() {
             metrics.sum("reflex_fleet_open", &[]) < 0.5
         })
         .await;
+    // On a new connection, the purges are asked for first.
+    fleet.until_looked(1, "before", 200).await;
     assert_eq!(fleet.ask(1, "before").await.reflex(), HIT);
     let told = |line: &str| fleet.edges[1].log().matches(line).count();
     assert_eq!(told("does not answer in time: lookups go on"), 1);

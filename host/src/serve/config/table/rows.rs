@@ -7,7 +7,7 @@ use super::{Applies, Setting};
 use crate::cache::{CacheOptions, L1_BYTES_MAX};
 use crate::exchange::policy::INFLIGHT_BYTES_MAX;
 use crate::grant::GuestLimits;
-use crate::serve::config::fleet::EngineUrl;
+use crate::serve::config::engine_url::EngineUrl;
 use crate::serve::config::limits::LimitTable;
 use crate::serve::config::net::NetLimits;
 use crate::serve::config::prices::PriceTable;
