@@ -310,9 +310,10 @@ impl Store {
             settled.map_err(StoreError::into_open_error)?;
         }
         if store.index.len() > store.entries_max || store.disk_use.bytes() > store.quota {
-            // The record that shows a lost one may go with its segment.
-            let settled = store.settle_tombstones();
-            settled.map_err(StoreError::into_open_error)?;
+            // The record that shows a lost one may go with its segment. Otherwise that waits until a segment
+            // goes: what cannot be read now may be readable at the next start.
+            let buried = store.bury_lost();
+            buried.map_err(StoreError::into_open_error)?;
         }
         if is_lost {
             // No record is found, and the sequence of the unreadable records is lost with the marks.

@@ -2,7 +2,7 @@
 
 use super::purge_marks::Whose;
 use super::record::NewRecord;
-use super::tombstones::Owed;
+use super::tombstones::{OfLost, Owed};
 use super::{Store, StoreError};
 
 impl Store {
@@ -71,5 +71,21 @@ impl Store {
         });
         self.tombstones.put_back(owed);
         paid
+    }
+
+    /// Makes the tombstones of keys durable whose newest record was lost, before any segment goes: it may be the
+    /// one that shows the loss. False if they are being written, and this is the reclaiming of room for them.
+    pub(super) fn bury_lost(&mut self) -> Result<bool, StoreError> {
+        match self.tombstones.of_lost() {
+            OfLost::None => return Ok(true),
+            OfLost::Underway => return Ok(false),
+            of_lost @ OfLost::Owed => *of_lost = OfLost::Underway,
+        }
+        let buried = self.settle_tombstones().and_then(|()| self.sync_all());
+        *self.tombstones.of_lost() = match buried {
+            Ok(()) => OfLost::None,
+            Err(_) => OfLost::Owed,
+        };
+        buried.map(|()| true)
     }
 }

@@ -18,6 +18,7 @@ use super::place::Place;
 use super::policy::{Policy, Verdict};
 use super::recover::{Records, records_of};
 use super::segment::Segment;
+use super::tombstones::OfLost;
 use super::views::Views;
 use super::{Store, StoreError};
 use std::collections::HashSet;
@@ -336,6 +337,15 @@ impl Store {
                 return Ok(Progress::Underway);
             }
             self.sync_all()?;
+        }
+        if self.is_syncing && *self.tombstones.of_lost() != OfLost::None {
+            return Ok(match patience {
+                Patience::None => Progress::Stays(Outcome::Refused),
+                Patience::OneSync | Patience::Full => Progress::Underway,
+            });
+        }
+        if !self.bury_lost()? {
+            return Ok(Progress::Stays(Outcome::Refused));
         }
         if victim.has_hidden() {
             // All readable records are elsewhere now. The rest is purged with all that is as old.

@@ -15,6 +15,19 @@ pub(crate) struct Tombstones {
     known: HashSet<[u8; 32]>,
     /// The disk may hold a record, or none. The caller bounds them.
     in_doubt: HashSet<[u8; 32]>,
+    of_lost: OfLost,
+}
+
+/// Whether some are of keys whose newest record was lost with the power. Only its neighbours on the disk tell
+/// that there was one: with their segment, an older record of the key would count again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum OfLost {
+    /// None, or they are durable.
+    #[default]
+    None,
+    Owed,
+    /// They are being written.
+    Underway,
 }
 
 /// How many there are.
@@ -25,11 +38,21 @@ pub(crate) struct Owed {
 }
 
 impl Tombstones {
+    /// Of keys whose newest record cannot be served, after a start.
     pub(super) fn of(known: Vec<[u8; 32]>) -> Self {
+        let of_lost = match known.is_empty() {
+            true => OfLost::None,
+            false => OfLost::Owed,
+        };
         Self {
             known: known.into_iter().collect(),
             in_doubt: HashSet::new(),
+            of_lost,
         }
+    }
+
+    pub(super) fn of_lost(&mut self) -> &mut OfLost {
+        &mut self.of_lost
     }
 
     /// Owes one for a key. `was_there`: the index knew a record of it.
@@ -61,7 +84,11 @@ impl Tombstones {
 
     /// Takes all out.
     pub(super) fn take(&mut self) -> Self {
-        std::mem::take(self)
+        Self {
+            known: std::mem::take(&mut self.known),
+            in_doubt: std::mem::take(&mut self.in_doubt),
+            of_lost: OfLost::None,
+        }
     }
 
     /// Puts back what another one is left with.

@@ -464,6 +464,10 @@ fn seeds_that_once_found_something_find_nothing_any_more() {
             run_all(seed..seed + 1, Run::new);
         }
     }
+    #[cfg(feature = "encryption")]
+    for _ in 0..20 {
+        run_all(2_355..2_356, Run::encrypted);
+    }
 }
 
 fn run_all(seeds: Range<u64>, run: fn(u64) -> Run) {
