@@ -75,19 +75,30 @@ async fn stored(daemon: &Edge, answers: u32) {
         .await;
 }
 
+/// Waits until so many requests are in Envoy.
+pub(crate) async fn under_way(envoy: &Envoy, requests: usize) {
+    envoy
+        .until("requests in Envoy", |metrics| {
+            let name = "envoy_http_downstream_rq_active";
+            let labels = [("envoy_http_conn_manager_prefix", "llm")];
+            metrics.sum(name, &labels) >= requests as f64
+        })
+        .await;
+}
+
 /// A request over a connection of its own, because Envoy's workers share out connections.
-async fn apart(envoy: &Envoy, ask: Ask) -> Answer {
+pub(crate) async fn apart(envoy: &Envoy, ask: Ask) -> Answer {
     Client::new(&envoy.url).fetch(ask).await
 }
 
-fn check_miss(answer: &Answer) {
+pub(crate) fn check_miss(answer: &Answer) {
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("cache-status"), "reflex; fwd=miss");
     assert_eq!(answer.reflex(), "MISS");
     assert_eq!(answer.header("age"), "");
 }
 
-fn check_hit(answer: &Answer, first: &Answer) {
+pub(crate) fn check_hit(answer: &Answer, first: &Answer) {
     assert_eq!(answer.status, 200);
     let cache_status = answer.header("cache-status");
     assert!(

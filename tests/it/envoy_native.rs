@@ -12,7 +12,8 @@ mod routes;
 mod settings;
 mod together;
 
-use reflex_tests::client::{Answer, Ask, Client};
+use crate::envoy::{apart, check_hit, check_miss, under_way};
+use reflex_tests::client::Answer;
 use reflex_tests::envoy::{Envoy, EnvoyPlan};
 use reflex_tests::metrics::Metrics;
 use reflex_tests::upstream::Upstream;
@@ -62,54 +63,8 @@ async fn stored(envoy: &Envoy, answers: u32) {
         .await;
 }
 
-/// Waits until so many requests are in Envoy.
-async fn under_way(envoy: &Envoy, requests: usize) {
-    envoy
-        .until("requests in Envoy", |metrics| {
-            let name = "envoy_http_downstream_rq_active";
-            let labels = [("envoy_http_conn_manager_prefix", "llm")];
-            metrics.sum(name, &labels) >= requests as f64
-        })
-        .await;
-}
-
-/// A request over a connection of its own, because Envoy's workers share out connections.
-async fn apart(envoy: &Envoy, ask: Ask) -> Answer {
-    Client::new(&envoy.url).fetch(ask).await
-}
-
-fn check_miss(answer: &Answer) {
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("cache-status"), "reflex; fwd=miss");
-    assert_eq!(answer.reflex(), "MISS");
-    assert_eq!(answer.header("age"), "");
-}
-
 /// Whatever the provider says to such a request.
 fn check_bypass(answer: &Answer, reason: &str) {
     let why = format!(r#"reflex; fwd=bypass; detail="{reason}""#);
     assert_eq!(answer.header("cache-status"), why);
-}
-
-fn check_hit(answer: &Answer, first: &Answer) {
-    assert_eq!(answer.status, 200);
-    let cache_status = answer.header("cache-status");
-    assert!(
-        cache_status.starts_with("reflex; hit; ttl="),
-        "{cache_status}"
-    );
-    assert_eq!(answer.reflex(), "HIT_L1_EXACT");
-    for name in ["content-type", "openai-version"] {
-        assert_eq!(answer.header(name), first.header(name), "{name}");
-    }
-    for name in [
-        "x-request-id",
-        "set-cookie",
-        "x-ratelimit-remaining-requests",
-    ] {
-        assert_eq!(answer.header(name), "", "{name}");
-    }
-    let age = answer.header("age").parse::<u64>();
-    assert!(age.is_ok_and(|age| age <= 60));
-    assert_eq!(answer.body, first.body);
 }

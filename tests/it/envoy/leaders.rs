@@ -1,6 +1,6 @@
 //! Followers of a leader whose provider or client is in trouble.
 
-use super::count;
+use super::{count, under_way};
 use reflex_tests::client::{Ask, Client};
 use reflex_tests::envoy::EnvoyPlan;
 use reflex_tests::raw::Raw;
@@ -60,12 +60,7 @@ async fn breaks_off(rest: &'static str) {
         client.send(http1(&Ask::chat("cut"))).await;
         clients.push(client);
     }
-    envoy
-        .until("all are in Envoy", |metrics| {
-            let name = "envoy_http_downstream_rq_active";
-            metrics.sum(name, &[("envoy_http_conn_manager_prefix", "llm")]) >= CLIENTS as f64
-        })
-        .await;
+    under_way(&envoy, CLIENTS).await;
     let all_have_asked = async |count: usize| {
         let mut seen = asked.subscribe();
         let enough = seen.wait_for(|seen| *seen >= count);
